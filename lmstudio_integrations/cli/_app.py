@@ -12,6 +12,7 @@ from lmstudio_integrations.cli._load import load
 from lmstudio_integrations.cli._ls import ls
 from lmstudio_integrations.cli._ps import ps
 from lmstudio_integrations.cli._doctor import doctor
+from lmstudio_integrations.cli._embed import embed
 from lmstudio_integrations.cli._serve import serve
 from lmstudio_integrations.cli._unload import unload
 
@@ -30,6 +31,7 @@ app.command()(load)
 app.command()(unload)
 app.command()(get)
 app.command()(doctor)
+app.command()(embed)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it

@@ -119,6 +119,7 @@ def overflow_error(
     """Return the error of a text that is too long."""
     text, (limit, maximum) = request.texts[index], context_window
     place = request.given.index(text) if text in request.given else index
+    label = request.labels[index] if request.labels else f"text {place}"
     bound, advice = f"{limit}", [f"lower {request.splitter_setting} below {limit}"]
     if maximum is not None:
         bound += ", its max_context_length" if maximum <= limit else f" of its max_context_length of {maximum}"
@@ -127,5 +128,5 @@ def overflow_error(
     if request.policy == "error":
         advice.append("set length_policy='truncate' to embed its beginning")
     return LMStudioContextOverflowError(
-        f"text {place} has {used} tokens, and the model takes {bound}; {', or '.join(advice)}", used=used, limit=limit
+        f"{label} has {used} tokens, and the model takes {bound}; {', or '.join(advice)}", used=used, limit=limit
     )

@@ -16,9 +16,11 @@ class EmbeddingRequest:
         policy: Texts that are too long are an error, are embedded by their beginning, or are sent as they are.
         splitter_setting: The name of the setting of the framework that makes texts shorter, for errors.
         given: The caller's whole list, of which a framework makes batches; empty if `texts` is all of it.
+        labels: What errors call each text, such as its line in a file; by default `text` and its number.
     """
 
     texts: list[str]
     policy: LengthPolicy
     splitter_setting: str
     given: Sequence[str] = ()
+    labels: Sequence[str] = ()

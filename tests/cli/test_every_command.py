@@ -19,6 +19,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "get": ("some-model",),
 }
 ARGUMENTS: dict[str, tuple[str, ...]] = {"doctor": ()}
+ARGUMENTS: dict[str, tuple[str, ...]] = {"doctor": (), "embed": ("-",)}
 """How to run each command, to see what it says of a server that it cannot use."""
 
 ON_ITS_OWN = {"serve", "demo"}

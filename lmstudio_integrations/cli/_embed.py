@@ -1,0 +1,307 @@
+"""`embed`: adds the vectors of its texts to a file. An interrupted run continues where it stopped.
+
+`_embed_rows.py` reads the rows, `_embed_output.py` writes them. One batch is embedded at a time: it is written before
+the next one is read, and Ctrl-C waits for its end, so that no text is embedded twice.
+"""
+
+import contextlib
+import signal
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmstudio_integrations._shortening import counted
+from lmstudio_integrations.cli._common import Host, Token, notes, progress_bar, results
+from lmstudio_integrations.cli._embed_output import (
+    FILES,
+    Folder,
+    Output,
+    StandardOutput,
+    check_output,
+    check_state,
+)
+from lmstudio_integrations.cli._embed_rows import (
+    STANDARD,
+    Batch,
+    Columns,
+    InputFormat,
+    OutputFormat,
+    Rows,
+    fingerprint,
+    output_format_of,
+    rows_of,
+)
+from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, choose
+from lmstudio_integrations.client.sync import Client, EmbeddingModel
+from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
+    LMStudioError,
+    LMStudioOSError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
+
+TTL = 3600.0
+RETRIES = 3
+"""How often a batch is repeated if the connection is lost."""
+
+_STATE_NAMES = {
+    "version": "version of this package",
+    "input": "input",
+    "output_format": "--output-format",
+    "input_format": "--input-format",
+    "field": "--field",
+    "vector_field": "--vector-field",
+    "model_field": "--model-field",
+    "length_policy": "--length-policy",
+    "model": "model",
+}
+"""What errors call the settings that must be equal to resume a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run.
+
+    Attributes:
+        rows: The rows.
+        output: The file; `-` is stdout.
+        columns: The names of the columns.
+        length_policy: What happens to a text that is too long.
+        batch_size: Rows that are embedded together.
+    """
+
+    rows: Rows
+    output: Path
+    columns: Columns
+    length_policy: LengthPolicy
+    batch_size: int
+
+
+def embed(  # noqa: PLR0917 - one parameter for each flag
+    input_: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="The file with the texts; - is stdin.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
+    ] = STANDARD,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="The embedding model; without it a loaded one, else the smallest one that is downloaded.",
+            show_default=False,
+        ),
+    ] = None,
+    field: Annotated[str, typer.Option(metavar="NAME", help="The field or column that has the text.")] = "text",
+    vector_field: Annotated[str, typer.Option(metavar="NAME", help="The field of the vector.")] = "embedding",
+    model_field: Annotated[str, typer.Option(metavar="NAME", help="The field of the model's key.")] = "model",
+    input_format: Annotated[
+        InputFormat | None, typer.Option(help="The format of the input, if its suffix does not name it.")
+    ] = None,
+    output_format: Annotated[
+        OutputFormat | None, typer.Option(help="The format of the output, if its suffix does not name it.")
+    ] = None,
+    length_policy: Annotated[
+        LengthPolicy,
+        typer.Option(help="A text that is too long is an error, is embedded by its beginning, or is sent as it is."),
+    ] = "error",
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows that are embedded together.")] = 64,
+    ttl: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Unload the model after this many idle seconds, if this command loads it."
+        ),
+    ] = TTL,
+    overwrite: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--overwrite", help="Replace the output, and begin an interrupted run anew.")
+    ] = False,
+    host: Host = None,
+    token: Token = None,
+) -> None:
+    """Embed the texts of a file: lines of text, JSON lines, or Parquet.
+
+    Each row keeps its fields and gets the vector and the model. Interrupted, the same command continues where it
+    stopped.
+    """
+    columns = Columns(field, vector_field, model_field)
+    if len({field, vector_field, model_field}) < 3:
+        raise LMStudioValueError("--field, --vector-field and --model-field must be three different names")
+    kind = output_format_of(output, output_format)
+    job = Job(rows_of(input_, input_format, columns), output, columns, length_policy, batch_size)
+    folder = None if output == STANDARD else Folder(output)
+    state = _state(job, kind, overwrite=overwrite)
+    if folder is not None:
+        check_output(output, folder, overwrite=overwrite)
+        if not overwrite:
+            check_state(folder, state, _STATE_NAMES)
+            model = model or (folder.state or {}).get("model")
+    with Client(host, token) as client, _os_errors(output):
+        handle, key = _model(client, model, ttl)
+        if folder is None:
+            run(job, StandardOutput(columns, key), handle)
+            return
+        state["model"] = key
+        with folder.locked():
+            if overwrite or folder.state is None:
+                folder.clear()
+                folder.begin(state)
+            else:
+                check_state(folder, state, _STATE_NAMES)
+            run(job, FILES[kind](folder, columns, key), handle)
+
+
+def _state(job: Job, kind: OutputFormat, *, overwrite: bool) -> dict[str, Any]:
+    """Return the settings on which the output depends; the model is not known yet."""
+    columns = job.columns
+    return {
+        "version": 1,
+        "input": fingerprint(job.rows.path),
+        "input_format": job.rows.name,
+        "output_format": kind,
+        "field": columns.text,
+        "vector_field": columns.vector,
+        "model_field": columns.model,
+        "length_policy": job.length_policy,
+        "overwrite": overwrite,
+    }
+
+
+@contextlib.contextmanager
+def _os_errors(output: Path) -> Generator[None]:
+    """Turn an error of the file system into one message. A closed pipe ends the command silently."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if isinstance(error, LMStudioError):
+            raise
+        raise LMStudioOSError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
+
+
+def _model(client: Client, name: str | None, ttl: float) -> tuple[EmbeddingModel, str]:
+    """Return the embedding model, loaded, with its key."""
+    if name is None:
+        found = choose(
+            [handle.get_info() for handle in client.embedding.list_loaded()],
+            [model.info for model in client.embedding.list_downloaded()],
+        )
+        if found is None:
+            raise LMStudioValueError(
+                f"no embedding model is loaded, and none below {SIZE_LIMIT / 1e9:g} GB is downloaded; name one with "
+                "--model, or download one with `lms get`"
+            )
+        name = found.name
+    with progress_bar(f"Loading {name}") as show:
+        handle = client.embedding.model(name, ttl=ttl, load_policy="explicit", on_load_progress=show)
+    return handle.with_retries(RETRIES), handle.get_info().model_key
+
+
+def run(job: Job, output: Output, handle: EmbeddingModel) -> None:
+    """Embed all rows that the output does not have yet."""
+    done, console = output.rows, notes()
+    if done:
+        console.print(f"Resuming after {counted(done, 'row')}.", markup=False)
+    without_text = 0
+    try:
+        with output, _interruptible() as uninterrupted, _progress(job, done) as show:
+            for batch in job.rows.batches(job.batch_size, done):
+                with uninterrupted():
+                    vectors = embed_batch(handle, batch, job.length_policy)
+                    output.write(batch, vectors)
+                without_text += vectors.count(None)
+                show(output.rows)
+            output.finish()
+    except KeyboardInterrupt:
+        if job.output != STANDARD:
+            again = f"Interrupted after {counted(output.rows, 'row')}; run the same command again to continue."
+            console.print(again, markup=False)
+        raise
+    if without_text:
+        console.print(f"{counted(without_text, 'row')} without text; the vector is null.", markup=False)
+    if job.output != STANDARD:
+        console.print(f"Wrote {counted(output.rows, 'row')} to {job.output}.", markup=False)
+
+
+def embed_batch(handle: EmbeddingModel, batch: Batch, policy: LengthPolicy) -> list[list[float] | None]:
+    """Return the vectors of a batch; a row without text has none.
+
+    Raises:
+        LMStudioError: If that fails; the message names the rows.
+    """
+    vectors: list[list[float] | None] = [None] * len(batch.texts)
+    texts = {index: text for index, text in enumerate(batch.texts) if text and not text.isspace()}
+    labels = [batch.labels[index] for index in texts]
+    request = EmbeddingRequest(list(texts.values()), policy, "its length", labels=labels)
+    try:
+        found = handle.embed_texts(request) if texts else []
+    except LMStudioContextOverflowError as error:
+        if not str(error).startswith(tuple(f"{label} has " for label in labels)):
+            raise _with_place(error, labels) from error
+        problem = str(error).partition("; ")[0]
+        raise LMStudioError(f"{problem}; shorten it, or embed its beginning with --length-policy truncate") from error
+    except LMStudioError as error:
+        raise _with_place(error, labels) from error
+    for index, vector in zip(texts, found, strict=True):
+        vectors[index] = vector
+    return vectors
+
+
+def _with_place(error: LMStudioError, labels: list[str]) -> LMStudioError:
+    place = labels[0] if len(labels) == 1 else f"{labels[0]} to {labels[-1]}"
+    return LMStudioError(f"{place}: {error}")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Generator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """Provide a context manager for whose blocks Ctrl-C waits; a second Ctrl-C does not wait."""
+    is_busy = is_requested = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal is_requested
+        if not is_busy or is_requested:
+            raise KeyboardInterrupt
+        is_requested = True
+        typer.echo("Finishing the current batch; press Ctrl-C again to stop at once.", err=True)
+
+    @contextlib.contextmanager
+    def uninterrupted() -> Generator[None]:
+        nonlocal is_busy
+        is_busy = True
+        try:
+            yield
+        finally:
+            is_busy = False
+        if is_requested:
+            raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield uninterrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _progress(job: Job, done: int) -> Generator[Callable[[int], None]]:
+    """Show how many rows are done, on a terminal that does not show the results."""
+    console = notes()
+    if not console.is_terminal or (job.output == STANDARD and results().is_terminal):
+        yield lambda _: None
+        return
+    total = job.rows.count()
+    if total is None:
+        with console.status(_counted(done)) as status:
+            yield lambda rows: status.update(_counted(rows))
+        return
+    with progress_bar("Embedding") as show:
+        show(done / max(total, 1))
+        yield lambda rows: show(min(rows / max(total, 1), 1.0))
+
+
+def _counted(rows: int) -> str:
+    return f"Embedding: {rows:,} rows"

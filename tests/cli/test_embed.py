@@ -1,0 +1,339 @@
+"""`embed`: what it writes, from which formats, and which errors name which line."""
+
+import io
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations._installation import package_command
+from lmstudio_integrations.cli import _embed_rows
+from lmstudio_integrations.cli._embed_rows import STANDARD, Columns, TextRows, arrow, arrow_parquet
+from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.cli.terminal import SCRIPT, in_pipe, needs_pty, on_terminal
+
+Run = Callable[..., int | str | None]
+Capture = pytest.CaptureFixture[str]
+MODEL = "an-embedder"
+COLUMNS = Columns("text", "embedding", "model")
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with an embedding model of three dimensions and a short context window, and another model."""
+    models = [
+        ModelEntry(key=MODEL, kind="embedding", embedding_length=3, max_context_length=64, size_bytes=10),
+        ModelEntry(key="other", kind="embedding", embedding_length=2, size_bytes=20),
+        ModelEntry(key="chat"),
+    ]
+    with Emulator(models) as running:
+        yield running
+
+
+@pytest.fixture
+def embed(run: Run, server: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `embed` on the server, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run("embed", *arguments, "--host", server.address)
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def vectors_of(server: Emulator, texts: list[str], model: str = MODEL) -> list[list[float]]:
+    with Client(server.address) as client:
+        return client.embedding.model(model, load_policy="explicit").embed(texts)
+
+
+def write_parquet(path: str, columns: dict[str, Any]) -> None:
+    arrow_parquet().write_table(arrow().table(columns), path)
+
+
+def read_parquet(path: str) -> Any:
+    return arrow_parquet().read_table(path)
+
+
+def test_lines_of_text_become_json_lines(embed: Run, server: Emulator, capsys: Capture) -> None:
+    Path("in.txt").write_text("eins zwei\ndrei ünf\r\nvier", encoding="utf-8")
+    assert embed("in.txt", "-o", "out.jsonl") == 0
+    texts = ["eins zwei", "drei ünf", "vier"]
+    expected = zip(texts, vectors_of(server, texts), strict=True)
+    assert read_lines("out.jsonl") == [{"text": t, "embedding": v, "model": MODEL} for t, v in expected]
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "Wrote 3 rows to out.jsonl.\n")
+    assert sorted(path.name for path in Path().iterdir()) == ["in.txt", "out.jsonl"]
+
+
+def test_json_lines_keep_their_fields_as_they_are_written(embed: Run) -> None:
+    rows = ['{"id": 1.0, "text":"eins", "big": 12345678901234567890123}', '  {"text": "\\ud83d", "ü": null}  ', ""]
+    Path("in.jsonl").write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
+    assert embed("in.jsonl", "-o", "out.ndjson") == 0
+    first, second = Path("out.ndjson").read_text(encoding="utf-8").splitlines()
+    assert first.startswith('{"id": 1.0, "text":"eins", "big": 12345678901234567890123, "embedding": [')
+    assert second.startswith('{"text": "\\ud83d", "ü": null, "embedding": [')
+    assert second.endswith(f'], "model": "{MODEL}"}}')
+
+
+def test_the_fields_can_have_other_names(embed: Run) -> None:
+    Path("in.jsonl").write_text('{"body": "eins", "model": "T", "embedding": 1}\n', encoding="utf-8")
+    assert embed("in.jsonl", "-o", "out.jsonl", "--field", "body") != 0
+    flags = "--field", "body", "--vector-field", "vector", "--model-field", "by"
+    assert embed("in.jsonl", "-o", "out.jsonl", *flags) == 0
+    assert list(read_lines("out.jsonl")[0]) == ["body", "model", "embedding", "vector", "by"]
+
+
+def test_parquet_keeps_the_types_of_its_columns(embed: Run, server: Emulator) -> None:
+    pa = arrow()
+    columns = {
+        "id": pa.array([1, 2, 3], pa.int16()),
+        "text": pa.array(["a", "b", "c"]).dictionary_encode(),
+        "day": pa.array([0, 1, None], pa.date32()),
+    }
+    write_parquet("in.parquet", columns)
+    assert embed("in.parquet", "-o", "out.parquet", "--batch-size", "2") == 0
+    table = read_parquet("out.parquet")
+    assert table.column_names == ["id", "text", "day", "embedding", "model"]
+    assert table.schema.field("id").type == pa.int16()
+    assert table.schema.field("day").type == pa.date32()
+    assert table.column("text").to_pylist() == ["a", "b", "c"]
+    for found, expected in zip(table.column("embedding").to_pylist(), vectors_of(server, ["a", "b", "c"]), strict=True):
+        assert found == pytest.approx(expected)
+    assert set(table.column("model").to_pylist()) == {MODEL}
+
+
+def test_one_format_can_become_another(embed: Run) -> None:
+    write_parquet("in.pq", {"text": ["a", "b"], "raw": [b"\xff", None]})
+    assert embed("in.pq", "-o", "out.jsonl") == 0
+    assert [(row["text"], row["raw"]) for row in read_lines("out.jsonl")] == [("a", "_w=="), ("b", None)]
+    lines = ['{"text": "a", "n": null, "o": {"x": 1}}', '{"text": "b", "n": 2.5}', '{"text": "c", "n": 3, "p": [1]}']
+    Path("in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert embed("in.jsonl", "-o", "out.parquet", "--batch-size", "1") == 0
+    table = read_parquet("out.parquet").to_pylist()
+    assert [(row["text"], row["n"], row["o"], row["p"]) for row in table] == [
+        ("a", None, {"x": 1}, None),
+        ("b", 2.5, None, None),
+        ("c", 3, None, [1]),
+    ]
+
+
+def test_a_format_can_be_named_where_the_suffix_does_not(embed: Run) -> None:
+    Path("in.data").write_text('{"text": "a"}\n', encoding="utf-8")
+    assert embed("in.data", "-o", "out.data", "--input-format", "jsonl", "--output-format", "parquet") == 0
+    assert read_parquet("out.data").num_rows == 1
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])
+def test_an_empty_input_makes_an_empty_output(embed: Run, output: str) -> None:
+    Path("in.txt").touch()
+    assert embed("in.txt", "-o", output) == 0
+    assert read_parquet(output).num_rows == 0 if output.endswith("parquet") else not read_lines(output)
+    assert not Path(f"{output}.partial").exists()
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])
+def test_a_row_without_text_keeps_its_place(embed: Run, server: Emulator, capsys: Capture, output: str) -> None:
+    Path("in.txt").write_text("eins\n\n \nzwei\n", encoding="utf-8")
+    assert embed("in.txt", "-o", output) == 0
+    rows = read_parquet(output).to_pylist() if output.endswith("parquet") else read_lines(output)
+    assert [row["text"] for row in rows] == ["eins", "", " ", "zwei"]
+    assert [row["embedding"] is None for row in rows] == [False, True, True, False]
+    assert [record.text for record in server.embedded_texts] == ["eins", "zwei"]
+    assert "2 rows without text; the vector is null." in capsys.readouterr().err
+
+
+def test_stdin_and_stdout_are_pipes(server: Emulator) -> None:
+    done = in_pipe("embed", "-", "--host", server.address, stdin="eins\nzwei\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["eins", "zwei"]
+
+
+def test_a_closed_pipe_ends_it_silently(server: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("eins\n" * 2000, encoding="utf-8")
+    command = [sys.executable, "-c", SCRIPT, "embed", str(path), "--host", server.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait(timeout=20)
+
+
+def test_only_the_batch_that_is_embedded_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    class Endless(io.RawIOBase):
+        def __iter__(self) -> Any:
+            for number in itertools.count():
+                read.append(b"%d\n" % number)
+                yield read[-1]
+
+    class Stdin:
+        buffer = Endless()
+
+    monkeypatch.setattr(sys, "stdin", Stdin())
+    batches = TextRows(STANDARD, COLUMNS).batches(4, 0)
+    assert next(batches).texts == ["0", "1", "2", "3"]
+    assert next(batches).labels == ["line 5", "line 6", "line 7", "line 8"]
+    assert len(read) == 8
+
+
+def test_the_loaded_model_is_used_else_the_smallest(embed: Run, server: Emulator) -> None:
+    Path("in.txt").write_text("eins", encoding="utf-8")
+    assert embed("in.txt", "-o", "smallest.jsonl") == 0
+    server.unload(MODEL)
+    server.load("other")
+    assert embed("in.txt", "-o", "loaded.jsonl") == 0
+    assert embed("in.txt", "-o", "named.jsonl", "--model", MODEL, "--ttl", "7") == 0
+    models = [read_lines(f"{name}.jsonl")[0]["model"] for name in ("smallest", "loaded", "named")]
+    assert models == [MODEL, "other", MODEL]
+    assert [(each.model_key, each.ttl_ms) for each in server.loaded()] == [("other", None), (MODEL, 7000)]
+
+
+def test_a_server_without_embedding_models_is_an_error(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("eins", encoding="utf-8")
+    with Emulator(["chat"]) as server:
+        code = run("embed", str(path), "--host", server.address)
+    assert isinstance(code, str)
+    assert code.startswith("Error: no embedding model is loaded")
+    assert "--model" in code
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a"}\n{"text": ', "line 2 is not JSON"),
+        (b'{"text": "a"}\n\n[1]\n', "line 3 is not a JSON object"),
+        (b'{"text": "a"}\n{"texts": "a", "n": 1}\n', "line 2 has no field 'text'; choose one of texts, n with --field"),
+        (b'{"text": 1}\n', "the field 'text' of line 1 must be a string; it is int"),
+        (b'{"text": "a"}\n{"text": "\xff"}\n', "line 2 is not UTF-8"),
+        (b'{"text": "a", "embedding": 1}\n', "line 1 has a field 'embedding' already"),
+        (b'{"text": "a", "model": 1}\n', "choose another name with --model-field"),
+    ],
+)
+def test_an_error_in_the_input_names_its_line(embed: Run, content: bytes, message: str) -> None:
+    Path("in.jsonl").write_bytes(content)
+    code = embed("in.jsonl", "-o", "out.jsonl", "--batch-size", "1")
+    assert isinstance(code, str)
+    assert message in code
+    assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"body": ["a"]}, "has no column 'text'; choose one of body with --field"),
+        ({"text": [1]}, "the column 'text' must have strings; it has the type int64"),
+        ({"text": ["a"], "embedding": [1]}, "has a field 'embedding' already"),
+    ],
+)
+def test_an_error_in_a_parquet_file_names_its_column(embed: Run, columns: dict[str, Any], message: str) -> None:
+    write_parquet("in.parquet", columns)
+    code = embed("in.parquet")
+    assert isinstance(code, str)
+    assert message in code
+
+
+def test_a_text_that_is_too_long_is_an_error_with_its_line_or_is_truncated(embed: Run) -> None:
+    Path("in.txt").write_text("eins\n" + "word " * 200, encoding="utf-8")
+    code = embed("in.txt", "-o", "out.jsonl")
+    assert isinstance(code, str)
+    assert code.startswith("Error: line 2 has ")
+    assert code.endswith("; shorten it, or embed its beginning with --length-policy truncate")
+    assert embed("in.txt", "-o", "out.jsonl", "--length-policy", "truncate") == 0
+    assert len(read_lines("out.jsonl")) == 2
+
+
+def test_an_error_of_the_server_names_the_lines(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("eins\nzwei\ndrei\nvier\n", encoding="utf-8")
+    rule = {"when": {"last": "vier"}, "then": [{"error": "no such number"}]}
+    with Emulator([ModelEntry(key=MODEL, kind="embedding", rules=(rule,))]) as server:
+        code = run("embed", str(path), "--host", server.address, "--batch-size", "2")
+        assert isinstance(code, str)
+        assert code.startswith("Error: line 3 to line 4: ")
+        assert "no such number" in code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing.txt",), "cannot read 'nothing.txt': there is no such file"),
+        (("folder",), "cannot read 'folder': it is a folder"),
+        (("in.csv",), "the format of 'in.csv' is not known"),
+        (("in.txt", "-o", "out.txt"), "vectors cannot be written as text"),
+        (("in.txt", "-o", "out.csv"), "--output-format"),
+        (("in.txt", "-o", "missing/out.jsonl"), "there is no folder 'missing'"),
+        (("in.txt", "-o", "folder", "--output-format", "jsonl"), "it is a folder"),
+        (("in.txt", "--output-format", "parquet"), "Parquet cannot be read from or written to a pipe"),
+        (("in.txt", "--input-format", "parquet"), "'in.txt' is not a Parquet file"),
+        (("in.txt", "--field", "model"), "must be three different names"),
+        (("in.txt", "--ttl", "0"), "ttl"),
+    ],
+)
+def test_what_cannot_work_is_one_error(embed: Run, arguments: tuple[str, ...], message: str) -> None:
+    Path("folder").mkdir()
+    Path("in.txt").write_text("eins", encoding="utf-8")
+    code = embed(*arguments)
+    assert isinstance(code, str)
+    assert message in code
+    assert not list(Path().glob("*.partial"))
+
+
+def test_without_pyarrow_parquet_is_an_error_that_names_what_to_install(
+    embed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_embed_rows, "find_spec", lambda _: None)
+    Path("in.txt").write_text("eins", encoding="utf-8")
+    assert embed("in.txt", "-o", "out.parquet") == f"Error: Parquet needs pyarrow; run: {package_command('pyarrow')}"
+    assert embed("in.txt", "-o", "out.jsonl") == 0
+
+
+def test_columns_of_two_types_cannot_be_written_as_parquet(embed: Run) -> None:
+    Path("in.jsonl").write_text('{"text": "a", "n": 1}\n{"text": "b", "n": "two"}\n', encoding="utf-8")
+    for size in ("1", "2"):
+        code = embed("in.jsonl", "-o", "out.parquet", "--batch-size", size, "--overwrite")
+        assert isinstance(code, str)
+        assert "write JSON lines with --output-format jsonl" in code
+
+
+def test_a_file_that_exists_is_replaced_only_with_overwrite(embed: Run) -> None:
+    Path("in.txt").write_text("eins", encoding="utf-8")
+    Path("out.jsonl").write_text("mine", encoding="utf-8")
+    code = embed("in.txt", "-o", "out.jsonl")
+    assert isinstance(code, str)
+    assert "'out.jsonl' exists already" in code
+    assert Path("out.jsonl").read_text(encoding="utf-8") == "mine"
+    assert embed("in.txt", "-o", "out.jsonl", "--overwrite") == 0
+    assert len(read_lines("out.jsonl")) == 1
+
+
+@needs_pty
+def test_on_a_terminal_the_progress_is_a_bar(server: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("eins\n" * 100, encoding="utf-8")
+    with on_terminal("embed", "in.txt", "-o", "out.jsonl", "--host", server.address, cwd=tmp_path) as terminal:
+        assert terminal.wait() == 0
+    assert "Embedding" in terminal.text
+    assert "100%" in terminal.text
+    with on_terminal("embed", "in.txt", "--host", server.address, cwd=tmp_path) as terminal:
+        assert terminal.wait() == 0
+    assert "Embedding" not in terminal.text
+    assert terminal.text.count('"model"') == 100
+
+
+@needs_pty
+def test_of_a_pipe_the_progress_is_a_number(server: Emulator, tmp_path: Path) -> None:
+    with on_terminal("embed", "-", "-o", "out.jsonl", "--host", server.address, cwd=tmp_path) as terminal:
+        terminal.wait_for("Embedding: 0 rows")
+        terminal.type("eins\nzwei\n\x04")
+        assert terminal.wait() == 0
+    assert "Wrote 2 rows to out.jsonl." in terminal.text
