@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cli import INTERRUPTED, _doctor_survey
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.cli import INTERRUPTED, _doctor, _doctor_survey
+from lmstudio_integrations.client.sync import Client, EmbeddingModel
 from lmstudio_integrations.client.transport import discovery
 from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError
 from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.gate import AT_THE_GATE, Gate
 from tests.leaks import TOKEN, shows_token
@@ -158,6 +159,35 @@ def test_after_a_lost_connection_the_server_is_not_used_again(checks: Checks) ->
     assert found["structured_output"]["verdict"] == "skipped"
 
 
+def test_after_a_connection_that_was_lost_while_embedding_no_language_model_is_used(
+    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator
+) -> None:
+    def fail(*_: object) -> None:
+        raise LMStudioConnectionLostError("the connection to LM Studio was lost; the next call reconnects")
+
+    monkeypatch.setattr(EmbeddingModel, "embed", fail)
+    scripted.load(CHAT)
+    scripted.load(EMBEDDING)
+    status, found = checks("--host", scripted.address)
+    assert not scripted.predictions
+    assert (status, found["embedding"]["verdict"]) == (1, "problem")
+    assert found["tool_call"]["found"] == "the server has stopped responding"
+
+
+@pytest.mark.parametrize(("method", "name"), [("list_downloaded_models", "models"), ("list_loaded_models", "loaded")])
+def test_models_that_cannot_be_listed_are_a_problem(
+    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator, method: str, name: str
+) -> None:
+    def fail(_: Client) -> None:
+        raise LMStudioServerError("RPC error: no; try again")
+
+    monkeypatch.setattr(Client, method, fail)
+    status, found = checks("--host", scripted.address)
+    assert status == 1
+    assert (found[name]["verdict"], found[name]["fix"]) == ("problem", "try again")
+    assert found["embedding"]["verdict"] == "skipped"
+
+
 def test_no_token_where_one_is_required_is_a_problem(checks: Checks) -> None:
     with Emulator(["chat"], tokens=[TOKEN]) as server:
         status, found = checks("--host", server.address)
@@ -252,12 +282,18 @@ def test_a_server_that_is_not_lm_studio_or_is_silent_is_a_problem(
     }
 
 
-def test_a_package_that_is_not_installed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_installed_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator
+) -> None:
     def missing(name: str) -> Any:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(_doctor_survey, "distribution", missing)
-    assert _doctor_survey.find_extras() == []
+    monkeypatch.setattr(_doctor, "version", missing)
+    status, found = checks("--host", scripted.address)
+    assert status == 0
+    assert found["package"]["version"] == "(not installed)"
+    assert found["extras"]["verdict"] == "skipped"
 
 
 def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`embed` after an interrupt: nothing is lost, nothing doubled, and another run continues only the same work."""
 
+import errno
 import json
 import signal
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED
+from lmstudio_integrations.cli._embed_output import FILES
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import TIMEOUT, started
 from tests.cli.test_embed import read_lines, read_parquet
@@ -265,6 +267,26 @@ def test_an_error_keeps_the_rows_before_it(embed: Run, held: Held) -> None:
     assert isinstance(code, str)
     assert "line 26 is not JSON" in code
     assert len(read_lines("out.jsonl.partial/rows.jsonl")) == 20
+
+
+@outputs
+def test_a_full_disk_is_one_error_after_which_the_same_command_continues(
+    embed: Run, held: Held, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    held.gate.open()
+    kind = FILES["parquet" if output.endswith("parquet") else "jsonl"]
+    write = kind.write
+
+    def fail_after_30_rows(self: Any, *arguments: Any) -> None:
+        if self.rows == 30:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "write", fail_after_30_rows)
+        assert embed("-o", output) == f"Error: cannot write '{output}': No space left on device"
+    assert embed("-o", output) == 0
+    assert texts_in(output) == TEXTS
 
 
 def test_a_folder_of_others_is_not_touched(embed: Run, held: Held) -> None:
