@@ -1,10 +1,12 @@
-"""What a pipe gets from a command, and what happens when nobody reads it."""
+"""What a pipe gets from a command, and what happens when nobody reads it, or Ctrl-C is pressed early."""
+
+import socket
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import LARGE, SMALL
-from tests.cli.terminal import TIMEOUT, in_pipe, started
+from tests.cli.terminal import TIMEOUT, in_pipe, interrupt, started
 
 
 @pytest.mark.parametrize("arguments", [("ls",), ("ps",), ("load", SMALL), ("unload", LARGE)])
@@ -28,3 +30,20 @@ def test_a_closed_pipe_ends_a_command_silently(managed: Emulator, arguments: tup
         process.wait(timeout=TIMEOUT)
     assert "rror" not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("ls",), ("ps",), ("load", SMALL), ("unload",), ("get", SMALL), ("chat", SMALL, "-p", "Hi")],
+    ids=" ".join,
+)
+def test_an_interrupt_ends_a_command_that_waits_for_the_server(arguments: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(TIMEOUT)
+        with started(*arguments, "--host", f"127.0.0.1:{silent.getsockname()[1]}") as process:
+            assert process.stdin
+            process.stdin.close()
+            process.stdin = None
+            connection, _ = silent.accept()
+            with connection:
+                assert interrupt(process) == (130, "", "")
