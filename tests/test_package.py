@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "types": TOOLS,
     "protocol": {"types", *TOOLS},
     "client.transport": {"protocol", "types", "_redacting_logger", "_environment", *TOOLS},
-    "client": {"client.transport", "protocol", "types", *TOOLS},
+    "client": {"client.transport", "protocol", "types", "_installation", *TOOLS},
     "_adapters": {"client.transport", "client", "protocol", "types", "_environment", "_installation", *TOOLS},
     "langchain": {"_adapters", "client.transport", "client", "protocol", "types", *TOOLS},
     "llama_index": {"_adapters", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.exceptions import ModelError
 from llama_index.core.base.llms.types import ChatMessage
 
-from lmstudio_integrations import LMStudioModelUnloadedError, LMStudioValueError
+from lmstudio_integrations import LMStudioModelNotFoundError, LMStudioModelUnloadedError, LMStudioValueError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
@@ -74,6 +74,35 @@ async def test_a_response_that_nobody_saw_is_retried(server: Emulator, gate: Gat
     assert "so slow" in str(response)
     assert [load.state for load in server.loads] == ["unloaded", "loaded"]
     assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize("name", WHOLE | STREAMS)
+async def test_without_a_name_another_loaded_model_responds_after_the_first_was_unloaded(name: str) -> None:
+    make, call = (WHOLE | STREAMS)[name]
+    with Emulator([ModelEntry(key="first"), ModelEntry(key="second")], load=["first"]) as server:
+        llm = make(host=server.address)
+        await call(llm)
+        server.unload("first")
+        with pytest.raises(LMStudioModelNotFoundError, match="name a model"):
+            await call(llm)
+        server.load("second")
+        await call(llm)
+        assert [record.model for record in server.predictions] == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", EMBEDDING_MODELS)
+async def test_without_a_name_no_vectors_come_from_another_model(name: str) -> None:
+    adapter = EMBEDDING_MODELS[name]
+    models = [ModelEntry(key=key, kind="embedding") for key in ("first", "second")]
+    with Emulator(models, load=["first"]) as server:
+        embeddings = adapter.make(host=server.address)
+        await adapter.acall(embeddings, "Hi")
+        server.unload("first")
+        server.load("second")
+        with pytest.raises(LMStudioModelUnloadedError, match="'first' was unloaded"):
+            await adapter.acall(embeddings, "Hi")
+        server.load("first")
+        await adapter.acall(embeddings, "Hi")
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -4,6 +4,7 @@ This module imports nothing of the `cli` extra, so that it can report that the e
 """
 
 import sys
+from importlib import import_module
 
 from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioError
@@ -28,6 +29,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
+        import_module("rich")  # commands need it later
         from lmstudio_integrations.cli._app import app  # noqa: PLC0415 - see the module's docstring
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
@@ -36,4 +38,4 @@ def _run() -> None:
     try:
         app()
     except (LMStudioError, ImportError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {' '.join(str(error).split())}")

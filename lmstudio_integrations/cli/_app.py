@@ -1,37 +1,48 @@
-"""The application with all commands. Needs the `cli` extra."""
+"""The application with all commands. Needs the `cli` extra.
 
+A command is a function in the module of its name, which is imported only when the command is used or described.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from lmstudio_integrations.cli._chat import chat
-from lmstudio_integrations.cli._demo import demo
-from lmstudio_integrations.cli._get import get
-from lmstudio_integrations.cli._load import load
-from lmstudio_integrations.cli._ls import ls
-from lmstudio_integrations.cli._ps import ps
-from lmstudio_integrations.cli._doctor import doctor
-from lmstudio_integrations.cli._embed import embed
-from lmstudio_integrations.cli._serve import serve
-from lmstudio_integrations.cli._unload import unload
+COMMANDS = ("doctor", "chat", "ls", "ps", "load", "unload", "get", "embed", "serve", "demo")
 
-app = typer.Typer(
-    name="lmstudio-integrations",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command()(serve)
-app.command()(demo)
-app.command()(chat)
-app.command()(ls)
-app.command()(ps)
-app.command()(load)
-app.command()(unload)
-app.command()(get)
-app.command()(doctor)
-app.command()(embed)
+
+def _plain(**settings: Any) -> typer.Typer:
+    return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        single = _plain(add_completion=False)
+        single.command(name)(getattr(import_module(f"lmstudio_integrations.cli._{name}"), name))
+        return get_command(single)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.commands: Any = _Commands()
+
+
+app = _plain(name="lmstudio-integrations", cls=_Group, no_args_is_help=True)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it

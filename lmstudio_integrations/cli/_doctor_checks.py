@@ -240,7 +240,7 @@ def models_check(models: Sequence[ModelInfo] | None, failure: LMStudioError | No
     missing = [kind for kind, name in (("language", "llm"), ("embedding", "embedding")) if not kinds[name]]
     if not missing:
         return Check("models", "ok", found, None, details, data)
-    fix = f"download {' and '.join(f'a model for {_USES[kind]}' for kind in missing)} with `lms get`"
+    fix = f"download {' and '.join(f'a model for {_USES[kind]}' for kind in missing)} with `lmsi get`"
     return Check("models", "warning" if models else "problem", found, fix, details, data)
 
 

@@ -193,7 +193,7 @@ def _model(client: Client, name: str | None, ttl: float) -> tuple[EmbeddingModel
         if found is None:
             raise LMStudioValueError(
                 f"no embedding model is loaded, and none below {SIZE_LIMIT / 1e9:g} GB is downloaded; name one with "
-                "--model, or download one with `lms get`"
+                "--model, or download one with `lmsi get`"
             )
         name = found.name
     with progress_bar(f"Loading {name}") as show:

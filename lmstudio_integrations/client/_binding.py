@@ -70,8 +70,13 @@ class Binding:
 
     @property
     def reloadable(self) -> bool:
-        """Whether the model may be loaded again after it was unloaded."""
-        return self.policy in {"get_or_load", "explicit"} and self.key is not None and not self.unloaded_by_user
+        """Whether the model may be loaded again after it was unloaded, or another one take its place.
+
+        Any language model takes the place of one without a key. Vectors of two models must not be mixed.
+        """
+        if self.unloaded_by_user:
+            return False
+        return self.kind == "llm" if self.key is None else self.policy in {"get_or_load", "explicit"}
 
     @property
     def name(self) -> str:

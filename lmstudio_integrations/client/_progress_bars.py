@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from lmstudio_integrations._installation import install_command
+from lmstudio_integrations._installation import package_command
 
 _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
@@ -80,5 +80,5 @@ def _import_tqdm() -> Any:
     try:
         from tqdm.auto import tqdm  # noqa: PLC0415 - a part of extras, and lazy: keeps import cheap
     except ImportError as error:
-        raise ImportError(f"show_progress=True needs tqdm; run: {install_command('progress')}") from error
+        raise ImportError(f"show_progress=True needs tqdm; run: {package_command('tqdm')}") from error
     return tqdm

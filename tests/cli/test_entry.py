@@ -29,7 +29,7 @@ def test_without_the_extra_one_sentence_names_what_to_install(missing: str) -> N
 def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     run = run_python("import sys; sys.modules['pydantic'] = None; from lmstudio_integrations.cli import main; main()")
     assert run.returncode == 1
-    assert "ModuleNotFoundError" in run.stderr
+    assert "pydantic" in run.stderr
     assert "needs its extra" not in run.stderr
 
 

@@ -17,9 +17,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "load": ("some-model",),
     "unload": ("--all",),
     "get": ("some-model",),
+    "doctor": (),
+    "embed": ("-",),
 }
-ARGUMENTS: dict[str, tuple[str, ...]] = {"doctor": ()}
-ARGUMENTS: dict[str, tuple[str, ...]] = {"doctor": (), "embed": ("-",)}
 """How to run each command, to see what it says of a server that it cannot use."""
 
 ON_ITS_OWN = {"serve", "demo"}

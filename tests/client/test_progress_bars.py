@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._installation import install_command
+from lmstudio_integrations._installation import package_command
 from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
@@ -121,5 +121,5 @@ def test_without_tqdm_the_error_names_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ImportError) as caught:
         ProgressBar("Loading", shown=True)
-    assert str(caught.value) == f"show_progress=True needs tqdm; run: {install_command('progress')}"
+    assert str(caught.value) == f"show_progress=True needs tqdm; run: {package_command('tqdm')}"
     assert ProgressBar("Loading", shown=False).before(None) is None

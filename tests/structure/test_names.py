@@ -27,6 +27,7 @@ FILES: Repetitions = {
     "_settings": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "_structured": ({"client", "langchain", "llama_index"}, "structured output, and " + BOTH_FRAMEWORKS),
     "_tools": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
+    "downloads": ({"client", "types"}, "downloads: the calls, and what they return"),
     "embeddings": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "engine": ({"emulator/engines/llama_cpp", "emulator/engines/scripted"}, "the same idea for another engine"),
     "errors": ({"", "emulator", "emulator/engines", "protocol"}, "the errors of each layer"),
