@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from rich.filesize import decimal
-
 from lmstudio_integrations._shortening import counted
+from lmstudio_integrations.cli._formatting import duration, file_size
 from lmstudio_integrations.client.transport.advice import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -270,7 +269,7 @@ def _abilities(model: ModelInfo) -> str:
 
 
 def _describe_model(model: ModelInfo) -> str:
-    size = decimal(model.size_bytes)
+    size = file_size(model.size_bytes)
     return f"{model.model_key}: {_abilities(model)}; {size}, context window up to {model.max_context_length:,} tokens"
 
 
@@ -283,11 +282,6 @@ def _describe_instance(instance: ModelInstanceInfo) -> str:
         "stays loaded" if instance.ttl_ms is None else f"unloaded after {duration(instance.ttl_ms / 1000)} without use"
     )
     return f"{name}: {_abilities(instance)}; {tokens}; {stay}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time, in minutes if it is long."""
-    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
 
 
 def _model_data(model: ModelInfo) -> dict[str, Any]:

@@ -273,7 +273,7 @@ def _mismatch_advice(info: Info, differences: Mapping[str, tuple[Any, Any]], *, 
     is_longest = maximum is not None and is_count(requested) and requested > maximum == actual
     advice = [f"the model's maximum is {info.get('maxContextLength')} tokens"] if loaded or is_longest else []
     if not loaded and len(differences) > is_longest:
-        advice.append(f"unload it first with `lms unload {_identifier(info)}`, or set on_config_mismatch='ignore'")
+        advice.append(f"unload it first with `lmsi unload {_identifier(info)}`, or set on_config_mismatch='ignore'")
     return "; ".join(advice)
 
 

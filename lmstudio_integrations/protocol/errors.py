@@ -88,7 +88,7 @@ _MOST_MEANT = 2
 
 ServerErrorT = TypeVar("ServerErrorT", bound=LMStudioServerError)
 
-NAME_A_MODEL = "name a model, which is then loaded on first use; `lms ls` lists those that are downloaded"
+NAME_A_MODEL = "name a model, which is then loaded on first use; `lmsi ls` lists those that are downloaded"
 """What helps if no model is loaded."""
 
 _SAMPLE, _LONGEST_NAME = 20, 256
@@ -245,7 +245,7 @@ def _misspelled(lower: str, models: Mapping[str, list[str]]) -> list[str]:
 
 
 def _command(verb: str, name: str) -> str:
-    return f"lms {verb} {quote(_name(name))}"
+    return f"lmsi {verb} {quote(_name(name))}"
 
 
 def _preset(display: Mapping[str, Any]) -> str:
@@ -284,8 +284,8 @@ def _context_tokens(text: str) -> dict[str, int]:
 _LOG = "the server's log may say why: `lms log stream`"
 
 _ADVICE_BY_CLASS: dict[type[LMStudioServerError], str] = {
-    LMStudioInsufficientResourcesError: "unload other models with `lms unload --all`, set a smaller context_length, or "
-    "use a smaller model",
+    LMStudioInsufficientResourcesError: "unload other models with `lmsi unload --all`, set a smaller context_length, "
+    "or use a smaller model",
     LMStudioModelCrashedError: f"the next call loads it again; set a smaller context_length if memory is short; {_LOG}",
     LMStudioModelLoadError: f"try a smaller context_length or another model; {_LOG}",
     LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",
@@ -309,7 +309,7 @@ def _shorten(used: int | None, limit: int | None = None, maximum: int | None = N
     length = "" if enough is None else f"={enough if maximum is None else min(enough, maximum)}"
     return (
         f"shorten the prompt, or load the model with context_length{length}; a loaded model keeps its context length, "
-        "so unload it first with `lms unload`"
+        "so unload it first with `lmsi unload`"
     )
 
 

@@ -11,7 +11,6 @@ from lmstudio_integrations.cli._doctor_checks import (
     TokenUse,
     Trial,
     count_verdicts,
-    duration,
     explain,
     extras_check,
     loaded_check,
@@ -213,21 +212,21 @@ def test_models_of_both_kinds_are_ok() -> None:
     check = models_check([llm(vision=True), llm("plain", tools=False), embedder()])
     assert (check.verdict, check.found) == ("ok", "2 language models and 1 embedding model downloaded")
     assert check.details == (
-        "chat: chat, tool use, vision; 2.0 GB, context window up to 131,072 tokens",
-        "plain: chat; 2.0 GB, context window up to 131,072 tokens",
-        "embedder: embeddings; 100 bytes, context window up to 512 tokens",
+        "chat: chat, tool use, vision; 2.00 GB, context window up to 131,072 tokens",
+        "plain: chat; 2.00 GB, context window up to 131,072 tokens",
+        "embedder: embeddings; 100 B, context window up to 512 tokens",
     )
 
 
 def test_models_of_one_kind_only_are_a_warning() -> None:
     check = models_check([llm()])
-    assert (check.verdict, check.fix) == ("warning", "download a model for embeddings with `lms get`")
+    assert (check.verdict, check.fix) == ("warning", "download a model for embeddings with `lmsi get`")
 
 
 def test_no_model_at_all_is_a_problem() -> None:
     check = models_check([])
     assert check.verdict == "problem"
-    assert check.fix == "download a model for chat and a model for embeddings with `lms get`"
+    assert check.fix == "download a model for chat and a model for embeddings with `lmsi get`"
 
 
 @pytest.mark.parametrize("check", [models_check, loaded_check])
@@ -250,8 +249,8 @@ def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None
     assert (check.verdict, check.found) == ("ok", "3 models loaded")
     assert check.details == (
         "mine (chat): chat, tool use; context window 4,096 of 131,072 tokens; stays loaded",
-        "chat: chat, tool use; context window 4,096 of 131,072 tokens; unloaded after 60 min without use",
-        "embedder: embeddings; context window 512 of 512 tokens; unloaded after 90 s without use",
+        "chat: chat, tool use; context window 4,096 of 131,072 tokens; unloaded after 1h without use",
+        "embedder: embeddings; context window 512 of 512 tokens; unloaded after 1m 30s without use",
     )
     assert [each["ttl_seconds"] for each in check.data["instances"]] == [None, 3600, 90]
 
@@ -303,8 +302,3 @@ def test_a_check_is_json() -> None:
 
 def test_an_error_without_a_remedy_has_none() -> None:
     assert explain(LMStudioError("it failed")) == ("it failed", None)
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(60, "60 s"), (119.5, "119.5 s"), (120, "2 min"), (5400, "90 min")])
-def test_long_times_are_in_minutes(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -45,7 +45,7 @@ DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
     "generic.identifierNotFound": (
         {"identifier": "x", "loadedModelsSample": [], "totalLoadedModels": 0},
         LMStudioModelNotFoundError,
-        "no model of this kind is loaded; load it with `lms load x`",
+        "no model of this kind is loaded; load it with `lmsi load x`",
     ),
     "generic.domainMismatch": (
         {"path": "nomic", "actualDomain": "embedding", "expectedDomain": "llm"},
@@ -220,7 +220,7 @@ def test_a_context_overflow_has_used_and_limit(text: str, used: int | None, limi
                 "Chat response error: the prompt has 9000 tokens, and the model is loaded with a context length of "
                 "4096\n"
                 "  suggestion: shorten the prompt, or load the model with context_length=16384; a loaded model keeps "
-                "its context length, so unload it first with `lms unload`"
+                "its context length, so unload it first with `lmsi unload`"
             ),
         ),
         (
@@ -228,7 +228,7 @@ def test_a_context_overflow_has_used_and_limit(text: str, used: int | None, limi
             (
                 "Chat response error: the prompt exceeds the context\n"
                 "  suggestion: Try less. shorten the prompt, or load the model with context_length; a loaded model "
-                "keeps its context length, so unload it first with `lms unload`"
+                "keeps its context length, so unload it first with `lmsi unload`"
             ),
         ),
     ],
@@ -240,8 +240,8 @@ def test_a_context_overflow_names_the_numbers_and_the_setting(text: str, message
 @pytest.mark.parametrize(
     ("members", "text"),
     [
-        ({"query": {}, "loadedModelsSample": []}, "name a model, which is then loaded on first use; `lms ls` lists"),
-        ({"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}, "loaded are c; load it with `lms load a/b`"),
+        ({"query": {}, "loadedModelsSample": []}, "name a model, which is then loaded on first use; `lmsi ls` lists"),
+        ({"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}, "loaded are c; load it with `lmsi load a/b`"),
     ],
 )
 def test_a_model_that_is_not_loaded_gets_one_remedy(members: dict[str, Any], text: str) -> None:
@@ -308,20 +308,20 @@ def test_a_code_that_is_no_string_is_ignored(code: Any) -> None:
     ("path", "sample", "text"),
     [
         ("zzz", ["qwen", "llama"], "qwen, llama"),
-        ("zzz", [], "no model of this kind is downloaded; download it with `lms get zzz`"),
+        ("zzz", [], "no model of this kind is downloaded; download it with `lmsi get zzz`"),
         (
             "gemma-3-27b",
             ["google/gemma-3-4b"],
-            "downloaded are google/gemma-3-4b; download it with `lms get gemma-3-27b`",
+            "downloaded are google/gemma-3-4b; download it with `lmsi get gemma-3-27b`",
         ),
         (
             "gema-3-4b",
             ["google/gemma-3-4b"],
-            "Did you mean 'google/gemma-3-4b'? If not, download it with `lms get gema-3-4b`",
+            "Did you mean 'google/gemma-3-4b'? If not, download it with `lmsi get gema-3-4b`",
         ),
         ("Gemma3-4b", ["google/gemma-3-4b"], "did you mean 'google/gemma-3-4b'?"),
         ("chaty", ["maker/Chatty-GGUF/chatty.q4.gguf"], "Did you mean 'maker/Chatty-GGUF/chatty.q4.gguf'?"),
-        ("a b", [], "`lms get 'a b'`"),
+        ("a b", [], "`lmsi get 'a b'`"),
         ("qwen2.5-7b-instrct", ["maker/qwen2.5-7b-instruct"], "'maker/qwen2.5-7b-instruct'"),
         # Without the publisher, as the emulator lists it, and as LM Studio does:
         ("orca-mini-3b", ["local/acme/orca-mini-3b", "llama"], "Did you mean 'acme/orca-mini-3b'? If"),
