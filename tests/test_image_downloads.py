@@ -16,6 +16,7 @@ from langchain_core.messages import HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, MessageRole, TextBlock
 
 from lmstudio_integrations import errors
+from lmstudio_integrations._installation import package_command
 from lmstudio_integrations.client import _fetch, _images
 from lmstudio_integrations.client.transport import dispatcher
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -368,7 +369,7 @@ def test_the_timeout_of_a_call_holds_for_the_download(show: Show, web: Web, path
 def test_a_download_without_httpx_names_what_to_install(show: Show, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     monkeypatch.delitem(sys.modules, "lmstudio_integrations.client._fetch")
-    assert "this needs httpx; run: pip install httpx" in show.trusted_error(web.url("/pixel.png"))
+    assert f"this needs httpx; run: {package_command('httpx')}" in show.trusted_error(web.url("/pixel.png"))
 
 
 def test_a_download_has_a_limit_even_if_the_call_has_none(
