@@ -1,59 +1,72 @@
-"""Every recipe runs, and its own assertions pass."""
+"""Every recipe runs, and its own assertions pass: with the models of the catalog, and with models of other names."""
 
-import runpy
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED
+from lmstudio_integrations.emulator import Catalog, Emulator
+from tests.cookbook.recipes import CATALOG, RECIPES, Recipe, copy_cookbook, other_key, renamed, run
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
-)
-"""LlamaIndex's agents iterate over all of their attributes, which triggers these warnings of pydantic and workflows."""
-
-COOKBOOK = Path(__file__).parents[2] / "cookbook"
-DOCS = COOKBOOK.parent / "docs"
-SOURCES = {path.name: path.read_text(encoding="utf-8") for path in sorted(COOKBOOK.glob("*.py"))}
-RECIPES = list(SOURCES)
-ON_BUNDLED_MODELS = [name for name, source in SOURCES.items() if any(f'"{key}"' in source for key in BUNDLED)]
-"""The recipes that run on the bundled models."""
+RUN = [pytest.param(each, id=each.name) for each in RECIPES]
+MARKED = [pytest.param(each, id=each.name, marks=[pytest.mark.real_model] if each.is_real else []) for each in RECIPES]
 
 
-def test_the_index_and_the_site_list_every_recipe() -> None:
-    index = (COOKBOOK / "README.md").read_text(encoding="utf-8")
-    table = (DOCS / "recipes.md").read_text(encoding="utf-8")
-    pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
-    assert RECIPES
-    assert ON_BUNDLED_MODELS, "without any, the test on real models would be skipped"
-    for name in RECIPES:
-        assert f"]({name})" in index
-        assert f"| `{name}` |" in table
-        assert any(f'--8<-- "cookbook/{name}"' in page for page in pages), name
+class Servers:
+    """Servers that run until the end of a module: one for each set of loaded models, so that each is loaded once."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._running: dict[tuple[str, ...], Emulator] = {}
+
+    def with_models(self, catalog: Catalog, keys: tuple[str, ...]) -> Emulator:
+        """Return a server with these models and no others loaded."""
+        server = self._running.get(keys)
+        if server is None or sorted(each.identifier for each in server.loaded()) != sorted(keys):
+            server = self._running[keys] = self._stack.enter_context(Emulator(catalog=catalog, load=keys))
+        return server
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_runs_on_scripted_models(name: str, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(COOKBOOK / name), run_name="__main__")
-    assert capsys.readouterr().out.strip()
-    assert scripted.loaded(), "the recipe reached this server"
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """The servers of this module."""
+    with ExitStack() as stack:
+        yield Servers(stack)
 
 
-@pytest.mark.real_model
-@pytest.mark.filterwarnings("ignore:.* was not trained for tool use")
-@pytest.mark.parametrize("name", ON_BUNDLED_MODELS)
-def test_a_recipe_runs_on_real_models(name: str, real: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(COOKBOOK / name), run_name="__main__")
-    assert capsys.readouterr().out.strip()
-    assert real.loaded(), "the recipe reached this server"
+def check(recipe: Recipe, server: Emulator, folder: Path) -> None:
+    """Run a recipe on a server; check that it succeeds, prints something, and warns of nothing."""
+    if recipe.missing:
+        pytest.skip(recipe.missing)
+    before = len(server.predictions) + len(server.embedded_texts)
+    done = run(recipe, copy_cookbook(folder), server.address)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert len(server.predictions) + len(server.embedded_texts) > before, "the recipe did not use this server"
+
+
+@pytest.mark.parametrize("recipe", MARKED)
+def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
+    check(recipe, servers.with_models(CATALOG, recipe.models), tmp_path)
+
+
+@pytest.mark.parametrize("recipe", RUN)
+def test_a_recipe_runs_on_models_with_other_names(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
+    keys = tuple(map(other_key, recipe.models))
+    check(recipe, servers.with_models(renamed(CATALOG), keys), tmp_path)
 
 
 @pytest.mark.live
 @pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore::lmstudio_integrations.errors.LMStudioConfigWarning")
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_runs_on_lm_studio(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Uses the models that the variables in the cookbook's README select."""
-    runpy.run_path(str(COOKBOOK / name), run_name="__main__")
-    assert capsys.readouterr().out.strip()
+@pytest.mark.parametrize("recipe", RUN)
+def test_a_recipe_runs_on_lm_studio(recipe: Recipe, tmp_path: Path) -> None:
+    """Uses the models that are loaded; a recipe that needs another one says so, and is skipped."""
+    if recipe.missing:
+        pytest.skip(recipe.missing)
+    done = run(recipe, copy_cookbook(tmp_path), host=None, timeout=600)
+    if done.stderr.startswith("This recipe needs"):
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

@@ -1,0 +1,100 @@
+"""The recipes in `cookbook/`: which models each of them needs, and how it is run. The tests and `pages.py` use it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.emulator import Catalog
+from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
+from tests.docs.outputs import CATALOG as CATALOG_FILE
+from tests.docs.outputs import WARNINGS
+
+COOKBOOK = CATALOG_FILE.parent
+CATALOG = load(CATALOG_FILE)
+OUTPUTS = ("output", "__pycache__", ".ipynb_checkpoints")
+"""What earlier runs have written into the folder."""
+
+CHAT, EMBEDDING = BUNDLED
+TOOLS = "qwen/qwen3-4b"
+VISION = "google/gemma-3-4b"
+
+TIMEOUT = 50
+"""Seconds for one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe, and what it needs.
+
+    Attributes:
+        name: Its file is `cookbook/<name>.py`.
+        models: The keys of the catalog's models that are loaded before it runs.
+        program: Whether it is a program, and not a notebook.
+        modules: The modules of the group `cookbook` that it imports.
+    """
+
+    name: str
+    models: tuple[str, ...] = (CHAT,)
+    program: bool = False
+    modules: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return COOKBOOK / f"{self.name}.py"
+
+    @property
+    def is_real(self) -> bool:
+        """Whether one of its models has weights."""
+        return not BUNDLED.keys().isdisjoint(self.models)
+
+    @property
+    def missing(self) -> str:
+        """Why it cannot run here; empty if it can."""
+        missing = [name for name in self.modules if find_spec(name) is None]
+        return f"needs {', '.join(missing)}: run `uv sync --inexact --group cookbook`" if missing else ""
+
+
+RECIPES = (Recipe("langchain_chain"),)
+
+
+def renamed(catalog: Catalog) -> Catalog:
+    """Return the same models under other keys; those with weights are replaced by scripted ones, which are faster."""
+    entries = (parse_model(entry.key, scripted=True) if entry.weights else entry for entry in catalog.models)
+    return Catalog(tuple(entry.model_copy(update={"key": other_key(entry.key)}) for entry in entries), catalog.presets)
+
+
+def other_key(key: str) -> str:
+    """Return the key of a model in the renamed catalog."""
+    return f"acme/{key.rpartition('/')[2]}-x"
+
+
+def copy_cookbook(folder: Path) -> Path:
+    """Copy the recipes and their data into a folder, so that what a recipe writes is not kept."""
+    return Path(shutil.copytree(COOKBOOK, folder / "cookbook", ignore=shutil.ignore_patterns(*OUTPUTS)))
+
+
+def environment(host: str | None) -> dict[str, str]:
+    """Return the environment of a recipe; without a host, that of this process."""
+    if host is None:
+        return dict(os.environ)
+    plain = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
+    return {**plain, HOST_VARIABLE: host, "PYTHONIOENCODING": "utf-8"}
+
+
+def run(recipe: Recipe, folder: Path, host: str | None, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+    """Run a recipe as a process in a copy of the cookbook; warnings are errors."""
+    return subprocess.run(
+        [sys.executable, *WARNINGS, recipe.path.name],
+        cwd=folder,
+        env=environment(host),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=timeout,
+        check=False,
+    )
