@@ -60,7 +60,14 @@ class Recipe:
         return f"needs {', '.join(missing)}: run `uv sync --inexact --group cookbook`" if missing else ""
 
 
-RECIPES = (Recipe("langchain_chain"),)
+RECIPES = (
+    Recipe("langchain_chain"),
+    Recipe(
+        "langchain_rag_chroma",
+        (CHAT, EMBEDDING),
+        modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
+    ),
+)
 
 
 def renamed(catalog: Catalog) -> Catalog:

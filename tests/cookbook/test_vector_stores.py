@@ -1,0 +1,53 @@
+"""The recipes with a vector database embed each text once."""
+
+import runpy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations.emulator import Emulator
+from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, RECIPES, copy_cookbook, other_key, renamed
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
+    """A server with scripted models, which are loaded. The working directory is a copy of the cookbook."""
+    with Emulator(catalog=renamed(CATALOG), load=[other_key(CHAT), other_key(EMBEDDING)]) as server:
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        monkeypatch.chdir(copy_cookbook(tmp_path))
+        yield server
+
+
+def run_here(name: str) -> dict[str, Any]:
+    """Run a recipe in this process; return its names."""
+    recipe = next(each for each in RECIPES if each.name == name)
+    if recipe.missing:
+        pytest.skip(recipe.missing)
+    return runpy.run_path(f"{name}.py")
+
+
+def texts(server: Emulator) -> list[str]:
+    """Return the texts that were embedded so far."""
+    return [record.text for record in server.embedded_texts]
+
+
+def test_chroma_embeds_a_chunk_once_and_after_a_change_only_what_is_new(server: Emulator, tmp_path: Path) -> None:
+    recipe = run_here("langchain_rag_chroma")
+    chunks = [chunk.page_content for path in recipe["files"] for chunk in recipe["read_pdf"](path).values()]
+    questions = [text for text in texts(server) if text.endswith("?")]
+    assert sorted(texts(server)) == sorted(chunks + questions)
+
+    client = recipe["Client"](settings=recipe["Settings"](anonymized_telemetry=False))
+    store = recipe["Chroma"]("changes", recipe["embeddings"], client=client)
+    path = Path(shutil.copy("data/library.pdf", tmp_path))
+    before = recipe["update"](store, path)
+    shutil.copy("data/pool.pdf", path)
+    after = recipe["update"](store, path)
+    assert after != before
+    assert len(store.get()["ids"]) == after
+    assert len(texts(server)) == len(chunks + questions) + before + after
+    client.close()
