@@ -67,6 +67,11 @@ RECIPES = (
         (CHAT, EMBEDDING),
         modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
     ),
+    Recipe(
+        "llama_index_qdrant_ingestion",
+        (EMBEDDING,),
+        modules=("llama_index.vector_stores.qdrant", "qdrant_client"),
+    ),
 )
 
 

@@ -51,3 +51,12 @@ def test_chroma_embeds_a_chunk_once_and_after_a_change_only_what_is_new(server: 
     assert len(store.get()["ids"]) == after
     assert len(texts(server)) == len(chunks + questions) + before + after
     client.close()
+
+
+def test_qdrant_s_pipeline_embeds_each_document_once_and_again_only_after_a_change(server: Emulator) -> None:
+    recipe = run_here("llama_index_qdrant_ingestion")
+    first, question = texts(server)[:-1], texts(server)[-1]
+    assert len(first) == len(recipe["texts"]) + 1
+    assert recipe["texts"]["ferry"] in first[-1]
+    assert question.endswith("?")
+    assert recipe["embedded"].count == len(first) + 1, "the recipe counts what the server embedded"
