@@ -1,0 +1,128 @@
+"""The pages of the recipes: every recipe has one, its outputs are those of the recipe, and the command writes them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cookbook import pages, recipes
+from tests.cookbook.pages import DIGEST, PAGES, executed, images_of, is_current, page_of, run_program, with_digest
+from tests.cookbook.recipes import RECIPES, TOOLS, Recipe
+
+MISSING = Recipe("pages", modules=pages.MODULES).missing
+needs_jupyter = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+NOTEBOOK = """\
+# %% [markdown]
+# # A recipe
+#
+# Adds numbers.
+
+# %%
+print("run 01a1fd91-8e3e-7412-92d1-b0b07a95340c")
+
+# %%
+from IPython.display import SVG, display
+
+display(SVG('<svg xmlns="http://www.w3.org/2000/svg"></svg>'))
+
+# %% [markdown]
+# The end.
+"""
+
+PROGRAM = '''\
+"""Add numbers.
+
+It is simple.
+"""
+
+print(40 + 2)
+'''
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
+    """A notebook in a folder of its own, whose page is not in `docs/`."""
+    folder = tmp_path / "cookbook"
+    folder.mkdir()
+    monkeypatch.setattr(recipes, "COOKBOOK", folder)
+    monkeypatch.setattr(pages, "PAGES", tmp_path / "docs")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    (folder / "adding.py").write_text(NOTEBOOK, encoding="utf-8")
+    return Recipe("adding", models=(TOOLS,))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_page_is_what_the_command_wrote(recipe: Recipe) -> None:
+    command = f"run: python -m tests.cookbook.pages {recipe.name}"
+    assert page_of(recipe).exists(), command
+    assert is_current(recipe, page_of(recipe).read_text(encoding="utf-8")), command
+
+
+def test_every_page_and_every_image_is_of_a_recipe() -> None:
+    expected = {page_of(recipe) for recipe in RECIPES}
+    assert set(PAGES.glob("*.md")) == expected
+    assert {path for path in PAGES.iterdir() if path.is_dir()} <= {images_of(recipe) for recipe in RECIPES}
+    images = [path.relative_to(PAGES).as_posix() for path in PAGES.glob("*/*")]
+    shown = "".join(path.read_text(encoding="utf-8") for path in expected)
+    assert [name for name in images if f"]({name})" not in shown] == []
+
+
+def test_what_was_changed_after_the_run_is_noticed(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = with_digest(recipe, "# A recipe\n")
+    assert is_current(recipe, page)
+    assert not is_current(recipe, "# A recipe\n")
+    assert not is_current(recipe, page.replace("A recipe", "Another recipe"))
+    recipe.path.write_text(NOTEBOOK.replace("numbers", "letters"), encoding="utf-8")
+    assert not is_current(recipe, page)
+    recipe.path.write_text(NOTEBOOK, encoding="utf-8")
+    assert is_current(recipe, page)
+    monkeypatch.setattr(pages, "CATALOG", recipes.renamed(recipes.CATALOG))
+    assert not is_current(recipe, page), "the rules of its model are no longer there"
+
+
+@needs_jupyter
+def test_the_command_writes_a_notebook_with_its_outputs_and_images(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages.write([recipe])
+    page = page_of(recipe).read_text(encoding="utf-8")
+    assert page.startswith("# A recipe\n\nAdds numbers.\n\nThe file is `cookbook/adding.py`; see [how to run")
+    assert 'c")\n```\n\n```text\nrun …\n```\n\n```python\nfrom IPython' in page
+    assert "![A recipe: what the recipe plots](adding_files/adding_3_0.svg)\n\nThe end.\n\n<!-- recipe: " in page
+    assert (images_of(recipe) / "adding_3_0.svg").read_bytes().startswith(b"<svg")
+    assert is_current(recipe, page)
+    assert capsys.readouterr().out == "docs/adding.md\n"
+    (tmp_path / "docs/adding_files/old.svg").touch()
+    pages.write([recipe])
+    assert [path.name for path in images_of(recipe).iterdir()] == ["adding_3_0.svg"]
+
+
+@needs_jupyter
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "raise RuntimeError('a failure')",
+        "raise SystemExit('a failure')",
+        "import warnings; warnings.warn('a failure', stacklevel=1)",
+    ],
+)
+def test_a_cell_that_fails_or_exits_or_warns_stops_the_command(cell: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="a failure"):
+        executed(f"# %%\n{cell}\n\n# %%\nprint('more')\n", tmp_path, "localhost:1")
+
+
+@needs_jupyter
+def test_the_page_of_a_program_has_its_docstring_and_its_source_and_its_output(recipe: Recipe) -> None:
+    program = Recipe(recipe.name, models=recipe.models, program=True)
+    program.path.write_text(PROGRAM, encoding="utf-8")
+    pages.write([program])
+    page = DIGEST.sub("", page_of(program).read_text(encoding="utf-8"))
+    assert page.startswith("# Add numbers\n\nIt is simple.\n\nThe file is")
+    assert page.endswith("```python\nprint(40 + 2)\n```\n\n```text\n42\n```\n")
+
+
+@pytest.mark.parametrize("source", ["raise SystemExit('a failure')", "import sys\nsys.stderr.write('a failure')"])
+def test_a_program_that_fails_or_warns_stops_the_command(source: str, recipe: Recipe) -> None:
+    recipe.path.write_text(source, encoding="utf-8")
+    with pytest.raises(SystemExit, match="a failure"):
+        run_program(recipe, recipe.path.parent, "localhost:1")
