@@ -21,6 +21,7 @@ OUTPUTS = ("output", "__pycache__", ".ipynb_checkpoints")
 
 CHAT, EMBEDDING = BUNDLED
 TOOLS = "qwen/qwen3-4b"
+AGENT = "qwen/qwen3-8b"
 VISION = "google/gemma-3-4b"
 
 TIMEOUT = 50
@@ -67,6 +68,7 @@ RECIPES = (
         (CHAT, EMBEDDING),
         modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
     ),
+    Recipe("langchain_mcp", (AGENT,), program=True, modules=("langchain_mcp_adapters", "mcp")),
     Recipe(
         "llama_index_qdrant_ingestion",
         (EMBEDDING,),

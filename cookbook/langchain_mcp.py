@@ -1,0 +1,68 @@
+"""Run an agent with the tools of an MCP server.
+
+`langchain-mcp-adapters` starts a local MCP server as a process, lists its tools and
+makes them tools of LangChain, which `create_agent` runs. The server is the file
+`servers/mcp_server.py`. Any other one that speaks over stdio works in the same way,
+for example one that is started with `npx` or `uvx`.
+
+If a tool raises an error, the MCP server sends its text, and the agent passes it to
+the model. The model can correct its call or explain what is wrong, and the program
+does not fail.
+"""
+
+import asyncio
+import sys
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_mcp_adapters.client import MultiServerMCPClient
+from langchain_mcp_adapters.sessions import StdioConnection
+from langchain_mcp_adapters.tools import load_mcp_tools
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
+SERVER = StdioConnection(
+    transport="stdio", command=sys.executable, args=["servers/mcp_server.py"]
+)
+
+
+async def run(agent: Any, question: str) -> list[ToolMessage]:
+    """Print the steps of the agent; return the results of its tool calls."""
+    print(f"> {question}")
+    state = await agent.ainvoke({"messages": [("user", question)]})
+    for message in state["messages"]:
+        if isinstance(message, AIMessage):
+            for call in message.tool_calls:
+                print(f"{call['name']}({call['args']})")
+            if message.text:
+                print(message.text)
+        elif isinstance(message, ToolMessage):
+            print(f"{message.status}: {message.text}")
+    return [each for each in state["messages"] if isinstance(each, ToolMessage)]
+
+
+async def main() -> None:
+    """Ask for a ferry, and then for one that does not exist."""
+    model = ChatLMStudio(temperature=0)
+    profile = await model.aload_profile()
+    if not profile.get("tool_calling"):
+        raise SystemExit(
+            "This recipe needs a model with tool use; "
+            "load one in LM Studio, for example qwen/qwen3-4b."
+        )
+
+    # Without a session of its own, each tool call would start the server again.
+    async with MultiServerMCPClient({"town": SERVER}).session("town") as session:
+        tools = await load_mcp_tools(session)
+        agent = create_agent(
+            model, tools, system_prompt="Look up ferries. Answer in one sentence."
+        )
+        found = await run(agent, "When does the last ferry to the island leave?")
+        assert any(each.status == "success" for each in found)
+        missing = await run(agent, "When does the last ferry to Greenland leave?")
+        assert any(each.status == "error" for each in missing)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
