@@ -69,6 +69,7 @@ RECIPES = (
         modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
     ),
     Recipe("langchain_mcp", (AGENT,), program=True, modules=("langchain_mcp_adapters", "mcp")),
+    Recipe("langgraph_memory", (AGENT,), modules=("langgraph",)),
     Recipe(
         "llama_index_qdrant_ingestion",
         (EMBEDDING,),
