@@ -68,6 +68,7 @@ RECIPES = (
         (CHAT, EMBEDDING),
         modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
     ),
+    Recipe("fastapi_chat", (AGENT,), program=True, modules=("fastapi", "uvicorn")),
     Recipe("langchain_mcp", (AGENT,), program=True, modules=("langchain_mcp_adapters", "mcp")),
     Recipe("langgraph_memory", (AGENT,), modules=("langgraph",)),
     Recipe(

@@ -1,0 +1,104 @@
+"""The page of the recipe `fastapi_chat.py` in a browser: the model stops when its user does, or closes the tab."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from lmstudio_integrations.emulator import Emulator
+from tests.browser.visits import PHONE_WIDTH, SECONDS, origin
+from tests.cookbook.chat_server import chat_server
+from tests.cookbook.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
+
+MISSING = next(each for each in RECIPES if each.name == "fastapi_chat").missing
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="package"),
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(bool(MISSING), reason=MISSING),
+]
+
+
+@pytest.fixture(scope="module")
+def running(browser: "Browser") -> Iterator[tuple[str, Emulator]]:
+    """The URL of the chat, and the emulator behind it. They are not started without a browser, hence the parameter."""
+    with chat_server() as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(running: tuple[str, Emulator]) -> Emulator:
+    return running[1]
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def tab(browser: "Browser", running: tuple[str, Emulator]) -> "AsyncIterator[Page]":
+    """The page, on a phone. It logs no error, and no request goes elsewhere."""
+    context = await browser.new_context(viewport={"width": PHONE_WIDTH, "height": 800}, base_url=running[0])
+    context.set_default_timeout(SECONDS * 1000)
+    requests: list[str] = []
+    errors: list[str] = []
+    context.on("request", lambda request: requests.append(request.url))
+    context.on("weberror", lambda error: errors.append(str(error.error)))
+    page = await context.new_page()
+    await page.goto("/")
+    yield page
+    await context.close()
+    assert {origin(each) for each in requests if not each.startswith("data:")} == {origin(running[0])}
+    assert errors == []
+
+
+async def send(tab: "Page", text: str) -> None:
+    """Send a message; return when the model has written some text."""
+    await tab.get_by_label("Message").fill(text)
+    await tab.get_by_role("button", name="Send").click()
+    await tab.locator("article:last-child .text").wait_for()
+
+
+def stop_reason(emulator: Emulator) -> str | None:
+    """Wait until the last prediction has ended; return why it did."""
+    emulator.wait_for(lambda: emulator.predictions[-1].state == "ended")
+    return emulator.predictions[-1].stop_reason
+
+
+async def test_closing_the_tab_stops_the_model(tab: "Page", emulator: Emulator) -> None:
+    await send(tab, "When does the ferry leave?")
+    assert emulator.predictions[-1].state == "running"
+    await tab.close()
+    assert stop_reason(emulator) == "userStopped"
+
+
+async def test_the_stop_button_stops_the_model_and_the_conversation_goes_on(tab: "Page", emulator: Emulator) -> None:
+    await send(tab, "When does the ferry leave?")
+    await tab.get_by_role("button", name="Stop").click()
+    assert stop_reason(emulator) == "userStopped"
+    await tab.get_by_role("button", name="Send", disabled=False).wait_for()
+    await send(tab, "And back?")
+    contents = [each["content"] for each in emulator.predictions[-1].messages]
+    assert contents == ["When does the ferry leave?", "Hourly", "And back?"]
+
+
+async def test_reasoning_is_shown_apart_and_nothing_as_html(tab: "Page", emulator: Emulator) -> None:
+    await send(tab, "When does the ferry leave?")
+    assert not await tab.locator(".reasoning").is_visible()
+    await tab.get_by_text("Reasoning").click()
+    assert await tab.locator(".reasoning").inner_text() == "The timetable!"
+    await tab.get_by_role("button", name="Stop").click()
+    await tab.get_by_role("button", name="Send", disabled=False).wait_for()
+    await send(tab, "As HTML, please.")
+    await tab.get_by_role("button", name="Send", disabled=False).wait_for()
+    assert await tab.locator("article:last-child .text").inner_text() == "<b>Every</b> hour"
+
+
+async def test_an_error_is_shown(tab: "Page") -> None:
+    await send(tab, "Please fail.")
+    await tab.locator(".error").wait_for()
+    assert "The engine failed" in await tab.locator(".error").inner_text()
+
+
+async def test_the_page_fits_on_a_phone(tab: "Page") -> None:
+    await send(tab, "When does the ferry leave? " + "x" * 300)
+    assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -1,0 +1,118 @@
+"""The recipe of a chat in the browser, tested without one: a client that disconnects stops the model.
+
+`tests/browser/test_chat.py` tests the page.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from tests.cookbook.chat_server import chat_server
+from tests.cookbook.recipes import RECIPES
+
+MISSING = next(each for each in RECIPES if each.name == "fastapi_chat").missing
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[str, Emulator]]:
+    with chat_server() as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(running: tuple[str, Emulator]) -> Emulator:
+    return running[1]
+
+
+@pytest.fixture
+def client(running: tuple[str, Emulator]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=running[0], timeout=SECONDS, trust_env=False) as client:
+        yield client
+
+
+def conversation(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def joined(fragments: list[dict[str, str]], kind: str) -> str:
+    return "".join(each["text"] for each in fragments if each["type"] == kind)
+
+
+def wait_for_end(emulator: Emulator, number: int) -> str | None:
+    """Wait until a prediction has ended; return why it did."""
+    emulator.wait_for(lambda: len(emulator.predictions) > number and emulator.predictions[number].state == "ended")
+    return emulator.predictions[number].stop_reason
+
+
+def test_the_page_is_served_and_names_no_other_site(client: httpx.Client) -> None:
+    response = client.get("/")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "<script>" in response.text
+    assert not re.search(r"https?:|//\w|@import|(?:src|href)=\"(?!data:)", response.text)
+
+
+def test_reasoning_and_text_arrive_separately_while_the_model_still_runs(
+    client: httpx.Client, emulator: Emulator
+) -> None:
+    number = len(emulator.predictions)
+    with client.stream("POST", "/chat", json=conversation("When?")) as response:
+        fragments: list[dict[str, str]] = []
+        for line in response.iter_lines():
+            fragments.append(json.loads(line))
+            if joined(fragments, "text") == "Hourly":
+                break
+        assert emulator.predictions[number].state == "running"
+    assert joined(fragments, "reasoning") == "The timetable!"
+    assert wait_for_end(emulator, number) == "userStopped"
+
+
+def test_a_client_that_disconnects_in_the_middle_stops_the_model(client: httpx.Client, emulator: Emulator) -> None:
+    number = len(emulator.predictions)
+    with client.stream("POST", "/chat", json=conversation("Let it flow.")) as response:
+        next(response.iter_lines())
+    assert wait_for_end(emulator, number) == "userStopped"
+
+
+def test_a_client_that_disconnects_before_the_first_fragment_stops_the_model(
+    client: httpx.Client, emulator: Emulator
+) -> None:
+    number = len(emulator.predictions)
+    with client.stream("POST", "/chat", json=conversation("Please stall.")):
+        emulator.wait_for(lambda: len(emulator.predictions) > number)
+    assert wait_for_end(emulator, number) == "userStopped"
+
+
+def test_one_user_who_disconnects_does_not_stop_another(client: httpx.Client, emulator: Emulator) -> None:
+    number = len(emulator.predictions)
+    with client.stream("POST", "/chat", json=conversation("Let it flow.")) as other:
+        lines = other.iter_lines()
+        next(lines)
+        with client.stream("POST", "/chat", json=conversation("When?")) as response:
+            next(response.iter_lines())
+        assert wait_for_end(emulator, number + 1) == "userStopped"
+        assert json.loads(next(lines))["type"] == "text"
+        assert emulator.predictions[number].state == "running"
+    assert wait_for_end(emulator, number) == "userStopped"
+
+
+def test_the_model_gets_the_whole_conversation(client: httpx.Client, emulator: Emulator) -> None:
+    number = len(emulator.predictions)
+    earlier = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good morning."}]
+    with client.stream("POST", "/chat", json=[*earlier, *conversation("When?")]) as response:
+        next(response.iter_lines())
+    messages = emulator.predictions[number].messages
+    assert [each["content"] for each in messages] == ["Hello.", "Good morning.", "When?"]
+
+
+def test_an_error_in_the_middle_of_a_response_is_a_line(client: httpx.Client) -> None:
+    lines = client.post("/chat", json=conversation("Please fail.")).text.splitlines()
+    fragments = [json.loads(line) for line in lines]
+    assert joined(fragments, "text") == "Every"
+    assert "The engine failed" in joined(fragments, "error")
