@@ -1,8 +1,8 @@
 # %% [markdown]
-# # Build a chain
+# # Build a chain in LangChain
 #
-# A chain in LangChain: a prompt, a model on LM Studio, and a parser that returns
-# the text. `ChatLMStudio()` means any loaded model.
+# A chain of a prompt, a model on LM Studio, and a parser that returns the text.
+# `ChatLMStudio()` means any loaded model.
 
 # %%
 from langchain_core.output_parsers import StrOutputParser
@@ -12,7 +12,7 @@ from lmstudio_integrations.langchain import ChatLMStudio
 
 prompt = ChatPromptTemplate.from_messages(
     [
-        ("system", "You are a helpful assistant."),
+        ("system", "Answer in one short sentence."),
         ("human", "What is the capital of {country}?"),
     ]
 )
@@ -20,7 +20,7 @@ chain = prompt | ChatLMStudio(temperature=0) | StrOutputParser()
 
 # %% [markdown]
 # The chain takes a dict with the variables of the prompt. `invoke` returns the
-# whole text.
+# complete text.
 
 # %%
 response = chain.invoke({"country": "France"})
@@ -32,7 +32,7 @@ assert response.strip()
 
 # %%
 chunks: list[str] = []
-for chunk in chain.stream({"country": "Italy"}):
+for chunk in chain.stream({"country": "Japan"}):
     print(chunk, end="", flush=True)
     chunks.append(chunk)
 print()

@@ -1,50 +1,56 @@
-"""Model management: load with your settings, watch the progress, unload.
+# %% [markdown]
+# # Load and unload models in LangChain
+#
+# Load a model with your own settings, watch the progress, and unload it.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
-to use another model.
-"""
-
-import os
-
+# %%
 import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
-MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
+# %% [markdown]
+# Settings of a load need a model by its key. This is the key of a model that is
+# loaded; `lms ls` lists all keys.
 
+# %%
+client = lms.Client()
+key = client.llm.model().get_info().model_key
 
-def main() -> None:
-    """Load, use and unload a separate instance; then use the default policy."""
-    progress: list[float] = []
-    model = ChatLMStudio(
-        model=MODEL,
-        load_policy="new_instance",
-        load_config={"context_length": 2048, "eval_batch_size": 256},
-        ttl=60,
-        on_load_progress=progress.append,
-        max_tokens=20,
-    )
+# %% [markdown]
+# The object holds only configuration. `load_policy="new_instance"` loads a separate
+# instance for it, with these settings; after 60 idle seconds the server unloads it.
 
-    profile = model.load_profile()
-    print(f"loaded {progress[-1]:.0%}, {profile.get('max_input_tokens')} tokens")
-    assert progress[-1] == 1.0
-    assert profile.get("max_input_tokens") == 2048
+# %%
+progress: list[float] = []
+model = ChatLMStudio(
+    model=key,
+    load_policy="new_instance",
+    load_config={"context_length": 2048, "eval_batch_size": 256},
+    ttl=60,
+    on_load_progress=progress.append,
+    temperature=0,
+)
+profile = model.load_profile()
+print(f"loaded {progress[-1]:.0%}")
+print(profile.get("max_input_tokens"), "tokens of context")
+assert profile.get("max_input_tokens") == 2048
 
-    response = model.invoke("Hello!")
-    identifier = response.response_metadata["instance_identifier"]
-    assert response.response_metadata["context_length"] == 2048
+# %% [markdown]
+# The metadata of a response says which instance it is from.
 
-    with lms.Client() as client:
-        client.llm.unload(identifier)
-        print("unloaded", identifier)
-        assert identifier not in [
-            loaded.identifier for loaded in client.list_loaded_models()
-        ]
+# %%
+response = model.invoke("Name a color, in one word.")
+instance = response.response_metadata["instance_identifier"]
+loaded = [each.identifier for each in client.list_loaded_models("llm")]
+print("loaded:", instance in loaded)
+assert response.response_metadata["context_length"] == 2048
+assert instance in loaded
 
-    # The default policy: use the model if it is loaded, else load it.
-    response = ChatLMStudio(model=MODEL, ttl=600, max_tokens=20).invoke("Hello!")
-    print(response.text)
-    assert response.text.strip()
+# %% [markdown]
+# The native client unloads it.
 
-
-if __name__ == "__main__":
-    main()
+# %%
+client.llm.unload(instance)
+loaded = [each.identifier for each in client.list_loaded_models("llm")]
+print("loaded:", instance in loaded)
+client.close()
+assert instance not in loaded

@@ -1,40 +1,57 @@
-"""Reasoning: read it separately from the text, stream it, and turn it off.
+# %% [markdown]
+# # Read the reasoning of a thinking model in LangChain
+#
+# Reasoning is separate from the text: read it, stream it, or turn it off.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set
-`LMSTUDIO_REASONING_MODEL` to use another model whose reasoning can be turned off.
-"""
-
-import os
+# %%
+from langchain_core.messages import AIMessage
 
 from lmstudio_integrations.langchain import ChatLMStudio
 
-MODEL = os.environ.get("LMSTUDIO_REASONING_MODEL", "qwen/qwen3-4b")
 QUESTION = "What is 17 * 23?"
 
 
-def main() -> None:
-    """Send the question three times: whole, as a stream, and without reasoning."""
-    model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=2000)
-
-    response = model.invoke(QUESTION)
-    reasoning = "".join(
+def reasoning_of(message: AIMessage) -> str:
+    """Return the reasoning in a message or a chunk."""
+    blocks = message.content_blocks
+    return "".join(
         block.get("reasoning", "")
-        for block in response.content_blocks
+        for block in blocks
         if block["type"] == "reasoning"
     )
-    print(f"Reasoning: {reasoning}\nText: {response.text}")
-    assert reasoning.strip()
-    assert "391" in response.text
-
-    types: list[str] = []
-    for chunk in model.stream(QUESTION):
-        types += [block["type"] for block in chunk.content_blocks]
-    assert types.index("reasoning") < types.index("text")
-
-    direct = model.invoke(QUESTION, enable_thinking=False)
-    print(f"Without reasoning: {direct.text}")
-    assert all(block["type"] != "reasoning" for block in direct.content_blocks)
 
 
-if __name__ == "__main__":
-    main()
+# %% [markdown]
+# `content_blocks` has the reasoning and the text; `text` never contains reasoning.
+
+# %%
+model = ChatLMStudio(temperature=0)
+response = model.invoke(QUESTION)
+if not reasoning_of(response):
+    raise SystemExit(
+        "This recipe needs a model with reasoning; "
+        "load one in LM Studio, for example qwen/qwen3-4b."
+    )
+print("Reasoning:", reasoning_of(response))
+print("Text:", response.text)
+assert "391" in response.text
+
+# %% [markdown]
+# In a stream, the chunks with reasoning come first.
+
+# %%
+kinds: list[str] = []
+for chunk in model.stream(QUESTION):
+    kind = "reasoning" if reasoning_of(chunk) else "text" if chunk.text else ""
+    if kind and kind not in kinds:
+        kinds.append(kind)
+print(kinds)
+assert kinds == ["reasoning", "text"]
+
+# %% [markdown]
+# Some models can respond without reasoning.
+
+# %%
+direct = model.invoke(QUESTION, enable_thinking=False)
+print("Reasoning:", reasoning_of(direct) or "none")
+print("Text:", direct.text)

@@ -1,26 +1,18 @@
-"""A streaming chat: print chunks as they arrive, take a second turn, and cancel.
+# %% [markdown]
+# # Stream a chat in LangChain, and cancel a response
+#
+# Print a response as it is generated, ask a second question in the same
+# conversation, and stop a long response early.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
-to use another model.
-"""
-
-import os
-
-from langchain_core.messages import (
-    AIMessageChunk,
-    BaseMessage,
-    HumanMessage,
-    SystemMessage,
-)
+# %%
+from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
 
 from lmstudio_integrations.langchain import ChatLMStudio
 
-MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
+model = ChatLMStudio(temperature=0)
 
 
-def stream_response(
-    model: ChatLMStudio, messages: list[BaseMessage]
-) -> AIMessageChunk:
+def stream_response(messages: list[BaseMessage]) -> AIMessageChunk:
     """Print a response as it is generated; return the complete message."""
     response = AIMessageChunk(content="")
     for chunk in model.stream(messages):
@@ -30,34 +22,35 @@ def stream_response(
     return response
 
 
-def main() -> None:
-    """Run two turns of a chat; then cancel a long response."""
-    model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=60)
+# %% [markdown]
+# The sum of the chunks is the message that `invoke` would return. It is the next
+# message of the conversation.
 
-    messages: list[BaseMessage] = [
-        SystemMessage("You are a helpful assistant."),
-        HumanMessage("Why is the sky blue?"),
-    ]
-    first = stream_response(model, messages)
-    second = stream_response(
-        model, [*messages, first, HumanMessage("Say it in five words.")]
-    )
-    for message in (first, second):
-        print(message.usage_metadata, message.response_metadata["finish_reason"])
-    assert first.usage_metadata
-    assert second.usage_metadata
-    assert (
-        second.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
-    )
+# %%
+messages: list[BaseMessage] = [HumanMessage("Describe the moon in one sentence.")]
+first = stream_response(messages)
+messages += [first, HumanMessage("Say it in five words.")]
+second = stream_response(messages)
 
-    texts: list[str] = []
-    for chunk in model.stream("Count to a thousand, one number a line."):
-        texts.append(chunk.text)
-        if len(texts) == 5:
-            break  # cancels the prediction on the server
-    print("".join(texts))
-    assert len(texts) == 5
+# %% [markdown]
+# Token counts and metadata arrive on the last chunk, so they are in the sum.
 
+# %%
+for message in (first, second):
+    print(message.usage_metadata, message.response_metadata["finish_reason"])
+assert first.usage_metadata
+assert second.usage_metadata
+assert second.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
 
-if __name__ == "__main__":
-    main()
+# %% [markdown]
+# Leaving the loop cancels the prediction on the server, so that it does not go on
+# generating what nobody reads.
+
+# %%
+texts: list[str] = []
+for chunk in model.stream("Write a long story about a ferry."):
+    texts.append(chunk.text)
+    if len(texts) == 8:
+        break
+print("".join(texts))
+assert len(texts) == 8

@@ -1,44 +1,48 @@
-"""A tool loop without an agent: run the tool calls, and send the results back.
+# %% [markdown]
+# # Call tools in LangChain without an agent
+#
+# A tool loop by hand: offer a tool, run the calls that the model makes, and send
+# the results back. An agent does the same for you; by hand, you decide about each
+# call.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set
-`LMSTUDIO_TOOL_MODEL` to use another model that was trained for tool use.
-"""
-
-import os
-
+# %%
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.tools import tool
 
 from lmstudio_integrations.langchain import ChatLMStudio
 
-MODEL = os.environ.get("LMSTUDIO_TOOL_MODEL", "qwen/qwen3-4b")
+model = ChatLMStudio(temperature=0)
+if not model.load_profile().get("tool_calling"):
+    raise SystemExit(
+        "This recipe needs a model with tool use; "
+        "load one in LM Studio, for example qwen/qwen3-4b."
+    )
+
+# %% [markdown]
+# LangChain makes a tool of a function. Its name, docstring and types tell the model
+# when and how to call it.
 
 
+# %%
 @tool
 def pier(destination: str) -> str:
     """Return the pier of the ferries to a destination."""
     return f"Ferries to the {destination} leave from pier 7."
 
 
-def main() -> None:
-    """Answer a question with one tool call."""
-    model = ChatLMStudio(model=MODEL, temperature=0).bind_tools([pier])
-    messages: list[BaseMessage] = [
-        HumanMessage("From which pier does the ferry to the island leave?")
-    ]
+messages: list[BaseMessage] = [
+    HumanMessage("From which pier does the ferry to the island leave?")
+]
+request = model.bind_tools([pier]).invoke(messages)
+for call in request.tool_calls:
+    print(call["name"], call["args"])
+assert request.tool_calls
 
-    request = model.invoke(messages)
-    messages.append(request)
-    assert [call["name"] for call in request.tool_calls] == ["pier"]
-    for call in request.tool_calls:
-        result = pier.invoke(call)
-        print(f"{call['name']}({call['args']}) = {result.content}")
-        messages.append(result)
+# %% [markdown]
+# `invoke` of a tool takes the whole call, and returns the message with its result.
 
-    response = model.invoke(messages)
-    print(response.text)
-    assert "7" in response.text
-
-
-if __name__ == "__main__":
-    main()
+# %%
+results = [pier.invoke(call) for call in request.tool_calls]
+response = model.bind_tools([pier]).invoke([*messages, request, *results])
+print(response.text)
+assert "7" in response.text

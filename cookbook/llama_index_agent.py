@@ -1,18 +1,14 @@
-"""An agent: LlamaIndex's `FunctionAgent` calls a tool and answers.
+"""Run an agent with tools in LlamaIndex.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
-to use another model, preferably one that was trained for tool use. The first turn
-forces the tool call, so this also works with small models.
+`FunctionAgent` calls a tool and answers from its result. The first turn forces the
+tool call, so this also works with models that were not trained for tool use.
 """
 
 import asyncio
-import os
 
 from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
 
 from lmstudio_integrations.llama_index import LMStudio
-
-MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
 DEPARTURES = {
     "island": "every hour, from the north pier",
@@ -30,7 +26,7 @@ def departures(destination: str) -> str:
 
 async def main() -> None:
     """Run the agent and print its tool calls."""
-    llm = await LMStudio(model=MODEL, temperature=0, max_tokens=200).aload()
+    llm = await LMStudio(temperature=0).aload()
     agent = FunctionAgent(
         tools=[departures],
         llm=llm,

@@ -1,43 +1,52 @@
-"""A query engine: index texts by their embeddings, and answer from the best match.
+# %% [markdown]
+# # Answer from documents in LlamaIndex
+#
+# Split documents, embed the nodes, and answer a question from those that match it
+# best. This needs a language model and an embedding model, both loaded.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
-and `LMSTUDIO_EMBEDDING_MODEL` to use other models.
-"""
-
-import os
-
+# %%
 from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.node_parser import TokenTextSplitter
 
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
-MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
-EMBEDDING_MODEL = os.environ.get(
-    "LMSTUDIO_EMBEDDING_MODEL", "text-embedding-all-minilm-l6-v2"
-)
-
-TEXTS = (
+TEXTS = [
     "The town library is open from nine to six, and on Saturdays until one.",
     "The swimming pool costs four euros for adults. Small children swim for free.",
     "The ferry to the island leaves every hour. The crossing takes twenty minutes.",
+]
+
+# %% [markdown]
+# The models are transformations and components like any other. `load()` gets the
+# real context window of the model, which LlamaIndex reads when an engine is built.
+
+# %%
+embed_model = LMStudioEmbedding()
+llm = LMStudio(temperature=0).load()
+print(llm.metadata.context_window, "tokens of context")
+
+# %% [markdown]
+# An ingestion pipeline turns documents into nodes with vectors.
+
+# %%
+pipeline = IngestionPipeline(
+    transformations=[TokenTextSplitter(chunk_size=64, chunk_overlap=0), embed_model]
 )
-QUESTION = "How much does the swimming pool cost for adults?"
+nodes = pipeline.run(documents=[Document(text=text) for text in TEXTS])
+print(len(nodes), "nodes,", len(nodes[0].get_embedding()), "numbers each")
+assert len(nodes) == len(TEXTS)
 
+# %% [markdown]
+# The query engine embeds the question, finds the best node, and asks the language
+# model.
 
-def main() -> None:
-    """Answer a question from one of three texts."""
-    documents = [Document(text=text) for text in TEXTS]
-    index = VectorStoreIndex.from_documents(
-        documents, embed_model=LMStudioEmbedding(model=EMBEDDING_MODEL)
-    )
-    engine = index.as_query_engine(
-        llm=LMStudio(model=MODEL, temperature=0, max_tokens=100), similarity_top_k=1
-    )
+# %%
+index = VectorStoreIndex(nodes, embed_model=embed_model)
+engine = index.as_query_engine(llm=llm, similarity_top_k=1)
+response = engine.query("How much does the swimming pool cost for adults?")
+print(response)
 
-    response = engine.query(QUESTION)
-    print(response)
-    assert str(response).strip()
-    assert [source.text for source in response.source_nodes] == [TEXTS[1]]
-
-
-if __name__ == "__main__":
-    main()
+for source in response.source_nodes:
+    print("Source:", source.text)
+assert [source.text for source in response.source_nodes] == [TEXTS[1]]

@@ -1,26 +1,23 @@
-"""Servers with the cookbook's models, for the examples in the documentation: all scripted, or real where possible."""
+"""Servers with the cookbook's models, for the recipes and for the examples in the documentation."""
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
-
-COOKBOOK = Path(__file__).parents[2] / "cookbook"
-CATALOG = load(COOKBOOK / "catalog.toml")
-VARIABLES = re.findall(r"`(LMSTUDIO_\w*MODEL)`", (COOKBOOK / "README.md").read_text(encoding="utf-8"))
+from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from tests.cookbook.recipe_runs import Servers
+from tests.cookbook.recipes import CATALOG
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unset the environment variables of servers and models, except in live tests."""
+    """Unset the environment variables of tokens, except in live tests."""
     if request.node.get_closest_marker("live"):
         return
-    for name in (*TOKEN_VARIABLES, *VARIABLES):
+    for name in TOKEN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -33,9 +30,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield server
 
 
-@pytest.fixture
-def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server with the cookbook's models."""
-    with Emulator(catalog=CATALOG) as server:
-        monkeypatch.setenv(HOST_VARIABLE, server.address)
-        yield server
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Servers that the recipes of a module share."""
+    with ExitStack() as stack:
+        yield Servers(stack)

@@ -32,15 +32,23 @@ TEMPLATE = Path(__file__).with_name("page.md.j2")
 MODULES = ("ipykernel", "jupytext", "nbclient", "nbconvert")
 """What the command needs of the group `cookbook`, besides what the recipes need."""
 
+LANGUAGES = {".py": "python", ".html": "html"}
+"""How the files of a program are highlighted."""
+
 DIGEST = re.compile(r"\n<!-- recipe: (\w*)[^>]*-->\n\Z")
 COMMENT = "\n<!-- recipe: {}, written by python -m tests.cookbook.pages -->\n"
 
 NOTE = (
     "The file is `cookbook/{name}.py`; see [how to run it](../recipes.md#run-a-recipe). "
-    "The outputs on this page were printed on the emulator, by {models}."
+    "The outputs on this page are from a run on the emulator, with {models}."
 )
-REAL = "the small model `{}`"
-SCRIPTED = "a scripted model in place of `{}`"
+WITH = {
+    "llm": "the small model `{}`",
+    "embedding": "the embedding model `{}`",
+    None: "a scripted model in place of `{}`",
+}
+"""The models by the kind of their weights."""
+
 WIDTH = 84
 
 
@@ -57,7 +65,7 @@ def images_of(recipe: Recipe) -> Path:
 def digest(recipe: Recipe, text: str) -> str:
     """Return the digest of a recipe, of its models in the catalog, and of the text of its page."""
     models = [entry.model_dump(exclude_unset=True) for entry in CATALOG.models if entry.key in recipe.models]
-    seen = [recipe.path.read_text(encoding="utf-8"), models, text]
+    seen = [list(recipe.sources.items()), models, text]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 
 
@@ -73,7 +81,7 @@ def is_current(recipe: Recipe, page: str) -> bool:
 
 def note(recipe: Recipe) -> str:
     """Return the paragraph that says where the outputs are from."""
-    models = [(REAL if key in BUNDLED else SCRIPTED).format(key) for key in recipe.models]
+    models = [WITH[BUNDLED.get(key)].format(key) for key in recipe.models]
     text = NOTE.format(name=recipe.name, models=" and ".join(models))
     return fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
@@ -119,9 +127,8 @@ def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
     done = run(recipe, folder, host)
     if done.returncode or done.stderr:
         raise SystemExit(done.stderr)
-    source = (folder / recipe.path.name).read_text(encoding="utf-8")
-    docstring = ast.get_docstring(ast.parse(source)) or ""
-    title, _, prose = docstring.partition("\n")
+    source, *others = recipe.sources.values()
+    title, _, prose = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
     cells = [
         v4.new_markdown_cell(f"# {title.rstrip('.')}\n{prose}"),
         v4.new_code_cell(
@@ -129,6 +136,9 @@ def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
             outputs=[v4.new_output("stream", name="stdout", text=done.stdout)],
         ),
     ]
+    for name, text in zip(recipe.files, others, strict=True):
+        language = LANGUAGES[Path(name).suffix]
+        cells += [v4.new_markdown_cell(f"The file `{name}`:"), v4.new_code_cell(text, metadata={"language": language})]
     return v4.new_notebook(cells=cells)
 
 

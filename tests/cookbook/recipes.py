@@ -24,7 +24,7 @@ TOOLS = "qwen/qwen3-4b"
 AGENT = "qwen/qwen3-8b"
 VISION = "google/gemma-3-4b"
 
-TIMEOUT = 50
+TIMEOUT = 120
 """Seconds for one run."""
 
 
@@ -37,17 +37,25 @@ class Recipe:
         models: The keys of the catalog's models that are loaded before it runs.
         program: Whether it is a program, and not a notebook.
         modules: The modules of the group `cookbook` that it imports.
+        files: Its other files, in `cookbook/`; the page of a program shows them.
     """
 
     name: str
     models: tuple[str, ...] = (CHAT,)
     program: bool = False
     modules: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
         """The file."""
         return COOKBOOK / f"{self.name}.py"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The texts of all of its files, by name; the recipe itself is the first."""
+        names = (self.path.name, *self.files)
+        return {name: (COOKBOOK / name).read_text(encoding="utf-8") for name in names}
 
     @property
     def is_real(self) -> bool:
@@ -57,26 +65,35 @@ class Recipe:
     @property
     def missing(self) -> str:
         """Why it cannot run here; empty if it can."""
-        missing = [name for name in self.modules if find_spec(name) is None]
+        missing = [name for name in self.modules if not is_installed(name)]
         return f"needs {', '.join(missing)}: run `uv sync --inexact --group cookbook`" if missing else ""
 
 
 RECIPES = (
     Recipe("langchain_chain"),
-    Recipe(
-        "langchain_rag_chroma",
-        (CHAT, EMBEDDING),
-        modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
-    ),
-    Recipe("fastapi_chat", (AGENT,), program=True, modules=("fastapi", "uvicorn")),
-    Recipe("langchain_mcp", (AGENT,), program=True, modules=("langchain_mcp_adapters", "mcp")),
-    Recipe("langgraph_memory", (AGENT,), modules=("langgraph",)),
-    Recipe(
-        "llama_index_qdrant_ingestion",
-        (EMBEDDING,),
-        modules=("llama_index.vector_stores.qdrant", "qdrant_client"),
-    ),
+    Recipe("langchain_retrieval", models=(CHAT, EMBEDDING)),
+    Recipe("langchain_streaming"),
+    Recipe("langchain_tools", models=(TOOLS,)),
+    Recipe("langchain_agent", models=(TOOLS,)),
+    Recipe("langchain_extraction"),
+    Recipe("langchain_reasoning", models=(TOOLS,)),
+    Recipe("langchain_images", models=(VISION,)),
+    Recipe("langchain_models"),
+    Recipe("langchain_from_openai"),
+    Recipe("langchain_from_ollama"),
+    Recipe("llama_index_query", models=(CHAT, EMBEDDING)),
+    Recipe("llama_index_agent", models=(TOOLS,), program=True),
+    Recipe("llama_index_extraction"),
+    Recipe("llama_index_migration"),
 )
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; `find_spec` alone raises an error if the package around it is missing."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def renamed(catalog: Catalog) -> Catalog:

@@ -1,12 +1,14 @@
 """The pages of the recipes: every recipe has one, its outputs are those of the recipe, and the command writes them."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.cookbook import pages, recipes
 from tests.cookbook.pages import DIGEST, PAGES, executed, images_of, is_current, page_of, run_program, with_digest
-from tests.cookbook.recipes import RECIPES, TOOLS, Recipe
+from tests.cookbook.recipes import EMBEDDING, RECIPES, TOOLS, VISION, Recipe
+from tests.docs.snippets import read
 
 MISSING = Recipe("pages", modules=pages.MODULES).missing
 needs_jupyter = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -67,6 +69,22 @@ def test_every_page_and_every_image_is_of_a_recipe() -> None:
     assert [name for name in images if f"]({name})" not in shown] == []
 
 
+ROW = re.compile(r"^\| \[(.+)\]\(recipes/(\w+)\.md\) \| (.+) \| `(\w+)\.py` \|$", re.MULTILINE)
+NEEDS = {EMBEDDING: "an embedding model", TOOLS: "a model with", VISION: "a model with vision"}
+
+
+def test_the_site_and_the_index_list_every_recipe_by_its_title() -> None:
+    rows = {name: (title, needs, file) for title, name, needs, file in ROW.findall(read("docs/recipes.md"))}
+    assert rows.keys() == {recipe.name for recipe in RECIPES}
+    for recipe in RECIPES:
+        title, needs, file = rows[recipe.name]
+        assert file == recipe.name
+        assert page_of(recipe).read_text(encoding="utf-8").startswith(f"# {title}\n")
+        assert [need for key, need in NEEDS.items() if key in recipe.models and need not in needs] == []
+        assert f"]({recipe.name}.py)" in read("cookbook/README.md")
+        assert f": recipes/{recipe.name}.md" in read("mkdocs.yml")
+
+
 def test_what_was_changed_after_the_run_is_noticed(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     page = with_digest(recipe, "# A recipe\n")
     assert is_current(recipe, page)
@@ -112,13 +130,15 @@ def test_a_cell_that_fails_or_exits_or_warns_stops_the_command(cell: str, tmp_pa
 
 
 @needs_jupyter
-def test_the_page_of_a_program_has_its_docstring_and_its_source_and_its_output(recipe: Recipe) -> None:
-    program = Recipe(recipe.name, models=recipe.models, program=True)
+def test_the_page_of_a_program_has_its_docstring_and_its_sources_and_its_output(recipe: Recipe) -> None:
+    program = Recipe(recipe.name, models=recipe.models, program=True, files=("page.html",))
     program.path.write_text(PROGRAM, encoding="utf-8")
+    program.path.with_name("page.html").write_text("<p>", encoding="utf-8")
     pages.write([program])
     page = DIGEST.sub("", page_of(program).read_text(encoding="utf-8"))
     assert page.startswith("# Add numbers\n\nIt is simple.\n\nThe file is")
-    assert page.endswith("```python\nprint(40 + 2)\n```\n\n```text\n42\n```\n")
+    assert "```python\nprint(40 + 2)\n```\n\n```text\n42\n```\n" in page
+    assert page.endswith("The file `page.html`:\n\n```html\n<p>\n```\n")
 
 
 @pytest.mark.parametrize("source", ["raise SystemExit('a failure')", "import sys\nsys.stderr.write('a failure')"])

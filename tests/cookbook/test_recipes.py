@@ -1,70 +1,40 @@
-"""Every recipe runs, and its own assertions pass: with the models of the catalog, and with models of other names."""
+"""Every recipe runs on the models of the catalog, and its own assertions pass."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalog, Emulator
-from tests.cookbook.recipes import CATALOG, RECIPES, Recipe, copy_cookbook, other_key, renamed, run
-
-RUN = [pytest.param(each, id=each.name) for each in RECIPES]
-MARKED = [pytest.param(each, id=each.name, marks=[pytest.mark.real_model] if each.is_real else []) for each in RECIPES]
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.cookbook.recipe_runs import Servers, check_run, parameters, slow
+from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, VISION, Recipe, copy_cookbook, run
 
 
-class Servers:
-    """Servers that run until the end of a module: one for each set of loaded models, so that each is loaded once."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._running: dict[tuple[str, ...], Emulator] = {}
-
-    def with_models(self, catalog: Catalog, keys: tuple[str, ...]) -> Emulator:
-        """Return a server with these models and no others loaded."""
-        server = self._running.get(keys)
-        if server is None or sorted(each.identifier for each in server.loaded()) != sorted(keys):
-            server = self._running[keys] = self._stack.enter_context(Emulator(catalog=catalog, load=keys))
-        return server
+def test_every_recipe_is_in_the_table() -> None:
+    assert {path.stem for path in COOKBOOK.glob("*.py")} == {recipe.name for recipe in RECIPES}
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    """The servers of this module."""
-    with ExitStack() as stack:
-        yield Servers(stack)
-
-
-def check(recipe: Recipe, server: Emulator, folder: Path) -> None:
-    """Run a recipe on a server; check that it succeeds, prints something, and warns of nothing."""
-    if recipe.missing:
-        pytest.skip(recipe.missing)
-    before = len(server.predictions) + len(server.embedded_texts)
-    done = run(recipe, copy_cookbook(folder), server.address)
-    assert done.stderr == ""
-    assert done.returncode == 0
-    assert done.stdout.strip()
-    assert len(server.predictions) + len(server.embedded_texts) > before, "the recipe did not use this server"
-
-
-@pytest.mark.parametrize("recipe", MARKED)
+@slow
+@pytest.mark.parametrize("recipe", parameters(real=True))
 def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
-    check(recipe, servers.with_models(CATALOG, recipe.models), tmp_path)
+    check_run(recipe, servers.with_models(CATALOG, recipe.models), tmp_path)
 
 
-@pytest.mark.parametrize("recipe", RUN)
-def test_a_recipe_runs_on_models_with_other_names(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
-    keys = tuple(map(other_key, recipe.models))
-    check(recipe, servers.with_models(renamed(CATALOG), keys), tmp_path)
+@slow
+def test_a_recipe_names_what_it_needs_if_the_loaded_model_lacks_it(tmp_path: Path) -> None:
+    (recipe,) = (each for each in RECIPES if VISION in each.models)
+    with Emulator([ModelEntry(key="acme/blind", vision=False)], load=["acme/blind"]) as server:
+        done = run(recipe, copy_cookbook(tmp_path), server.address)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "This recipe needs a model with vision; load one in LM Studio, for example google/gemma-3-4b.\n"
+    )
 
 
 @pytest.mark.live
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("recipe", RUN)
+@pytest.mark.parametrize("recipe", parameters())
 def test_a_recipe_runs_on_lm_studio(recipe: Recipe, tmp_path: Path) -> None:
-    """Uses the models that are loaded; a recipe that needs another one says so, and is skipped."""
-    if recipe.missing:
-        pytest.skip(recipe.missing)
+    """Uses the models that are loaded; a recipe that needs another one is skipped."""
     done = run(recipe, copy_cookbook(tmp_path), host=None, timeout=600)
     if done.stderr.startswith("This recipe needs"):
         pytest.skip(done.stderr)

@@ -23,6 +23,7 @@ PAGES = sorted(
         "docs/how-to/*.md",
         "docs/langchain/*.md",
         "docs/llama-index/*.md",
+        "docs/recipes/*.md",
     )
     for path in ROOT.glob(pattern)
     if path.name not in GENERATED and path.name != "CHANGELOG.md"
@@ -70,8 +71,8 @@ def known_words() -> set[str]:
 
 
 def words_in_programs(page: str) -> set[str]:
-    """Return the words in the programs on a how-to page, which `tests/cookbook` runs."""
-    if not page.startswith("docs/how-to/"):
+    """Return the words in the programs on a how-to page or in a recipe, which `tests/cookbook` runs."""
+    if not page.startswith(("docs/how-to/", "docs/recipes/")):
         return set()
     return set(re.findall(r"\w+", " ".join(PROGRAM.findall((ROOT / page).read_text(encoding="utf-8")))))
 
