@@ -1,4 +1,4 @@
-"""Chat in the browser with FastAPI, and stop the model when the tab closes.
+"""Chat in the browser with FastAPI, and stop when the tab closes.
 
 Start the server with `uvicorn fastapi_chat:app` in the folder of this file, and
 open http://127.0.0.1:8000. The page is `fastapi_chat.html`, which loads nothing

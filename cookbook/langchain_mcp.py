@@ -1,4 +1,4 @@
-"""Run an agent with the tools of an MCP server.
+"""Run an agent with MCP tools in LangChain.
 
 `langchain-mcp-adapters` starts a local MCP server as a process, lists its tools and
 makes them tools of LangChain, which `create_agent` runs. The server is the file
@@ -45,8 +45,7 @@ async def run(agent: Any, question: str) -> list[ToolMessage]:
 async def main() -> None:
     """Ask for a ferry, and then for one that does not exist."""
     model = ChatLMStudio(temperature=0)
-    profile = await model.aload_profile()
-    if not profile.get("tool_calling"):
+    if not (await model.aload_profile()).get("tool_calling"):
         raise SystemExit(
             "This recipe needs a model with tool use; "
             "load one in LM Studio, for example qwen/qwen3-4b."

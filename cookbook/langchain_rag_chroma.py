@@ -1,5 +1,5 @@
 # %% [markdown]
-# # RAG over PDF files with Chroma
+# # RAG over PDF files with Chroma in LangChain
 #
 # Answer questions from PDF files, with the page as the source: `pypdf` reads the
 # text, LM Studio embeds it, and Chroma stores the vectors on disk. Later runs open

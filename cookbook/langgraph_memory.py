@@ -1,5 +1,5 @@
 # %% [markdown]
-# # LangGraph: memory, and a human who approves tool calls
+# # Remember conversations and approve tool calls in LangGraph
 #
 # A graph of two nodes: the model, and its tools. A checkpointer remembers each
 # conversation by its thread ID. Before a ferry is booked, the graph stops with
@@ -19,8 +19,7 @@ from langgraph.types import Command, Interrupt, interrupt
 from lmstudio_integrations.langchain import ChatLMStudio
 
 model = ChatLMStudio(temperature=0)
-profile = model.load_profile()
-if not profile.get("tool_calling"):
+if not model.load_profile().get("tool_calling"):
     raise SystemExit(
         "This recipe needs a model with tool use; "
         "load one in LM Studio, for example qwen/qwen3-4b."

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Ingestion into Qdrant, embedding only what changed
+# # Ingest documents into Qdrant in LlamaIndex
 #
 # An `IngestionPipeline` of LlamaIndex splits documents, embeds them with LM Studio
 # and writes them to Qdrant. Its docstore knows what was ingested, so a second run

@@ -1,6 +1,5 @@
 """The recipe of a chat in the browser, as a process of its own, and the emulator behind it."""
 
-import os
 import re
 import subprocess
 import sys
@@ -33,9 +32,13 @@ def chat_server(models: Sequence[Mapping[str, Any]] = (ENDLESS,)) -> Iterator[tu
     """Start an emulator with the first model loaded, and the recipe on it; the values are the recipe's URL and it."""
     command = [sys.executable, "-W", "error", "-m", "uvicorn", "fastapi_chat:app", "--port", "0", "--no-use-colors"]
     with Emulator(models, load=[models[0]["key"]]) as emulator:
-        variables = environment(emulator.address) | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
-            command, cwd=COOKBOOK, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=COOKBOOK,
+            env=environment(emulator.address),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             yield _url(process), emulator

@@ -10,7 +10,10 @@ import pytest
 
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
+from tests.cookbook.recipe_runs import slow
 from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, RECIPES, copy_cookbook, other_key, renamed
+
+pytestmark = slow
 
 
 @pytest.fixture
