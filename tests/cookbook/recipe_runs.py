@@ -1,5 +1,7 @@
 """Runs recipes in tests: as parameters, on servers that several of them share."""
 
+import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -42,10 +44,14 @@ class Servers:
         return server
 
 
-def check_run(recipe: Recipe, server: Emulator, folder: Path) -> None:
+Runner = Callable[[Recipe, Path, str], "subprocess.CompletedProcess[str]"]
+"""Runs a recipe in a copy of the cookbook, on the server of an address."""
+
+
+def check_run(recipe: Recipe, server: Emulator, folder: Path, runner: Runner = run) -> None:
     """Run a recipe on a server; check that it succeeds, prints something, and warns of nothing."""
     before = len(server.predictions) + len(server.embedded_texts)
-    done = run(recipe, copy_cookbook(folder), server.address)
+    done = runner(recipe, copy_cookbook(folder), server.address)
     assert done.stderr == ""
     assert done.returncode == 0
     assert done.stdout.strip()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cookbook.recipe_runs import Servers, check_run, parameters, slow
 from tests.cookbook.recipes import CATALOG, Recipe, other_key, renamed
+from tests.cookbook.warm_runs import run_warm
 
 
 def test_all_models_get_other_keys() -> None:
@@ -16,7 +17,19 @@ def test_all_models_get_other_keys() -> None:
 
 
 @slow
+@pytest.mark.parametrize(
+    "source", ["raise SystemExit('a failure')", "import warnings\nwarnings.warn('a failure', stacklevel=1)"]
+)
+def test_a_recipe_that_fails_or_warns_is_noticed_in_a_warm_process(source: str, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(f"print('begun')\n{source}\n", encoding="utf-8")
+    done = run_warm(Recipe("failing"), tmp_path, "localhost:1")
+    assert done.returncode == 1
+    assert done.stdout == "begun\n"
+    assert "a failure\n" in done.stderr
+
+
+@slow
 @pytest.mark.parametrize("recipe", parameters())
 def test_a_recipe_runs_on_models_with_other_names(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
     keys = tuple(map(other_key, recipe.models))
-    check_run(recipe, servers.with_models(renamed(CATALOG), keys), tmp_path)
+    check_run(recipe, servers.with_models(renamed(CATALOG), keys), tmp_path, run_warm)
