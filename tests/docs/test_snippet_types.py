@@ -8,6 +8,7 @@ import pytest
 
 from lmstudio_integrations._adapters.connection_settings import ALIASES
 from tests.adapters import ADAPTERS
+from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import PACKAGE, PAGES, ROOT, Snippet, docstrings, in_docstrings, in_text, on_page, read
 from tests.docs.type_checks import Checks, Finding, module_of
 
@@ -38,7 +39,7 @@ LEVEL = {
     "reportUnusedVariable": False,
 }
 
-RECIPES = "docs/recipes/"
+RECIPE_PAGES = "docs/recipes/"
 """The pages of the recipes, whose files are checked instead."""
 
 CHECKERS: dict[str, Callable[[Checks], list[Finding]]] = {
@@ -77,9 +78,11 @@ WRONG_LINE = 21
 
 def documented() -> dict[str, list[Snippet]]:
     """Return what is shown to readers, by file or by docstring."""
-    shown = {page: on_page(page) for page in PAGES if not page.startswith(RECIPES)}
-    for path in sorted((ROOT / "cookbook").glob("*.py")):
-        name = path.relative_to(ROOT).as_posix()
+    shown = {page: on_page(page) for page in PAGES if not page.startswith(RECIPE_PAGES)}
+    for recipe in RECIPES:
+        if recipe.missing:
+            continue
+        name = recipe.path.relative_to(ROOT).as_posix()
         shown[name] = [Snippet(name, 1, "python", read(name))]
     for path in sorted(PACKAGE.rglob("*.py")):
         shown |= {f"{each[0].source}_{each[0].line}": each for each in in_docstrings(path)}
