@@ -74,6 +74,7 @@ RECIPES = (
     Recipe("langchain_chain"),
     Recipe("langchain_reranking", models=(LARGE, EMBEDDING)),
     Recipe("langchain_evaluation", models=(LARGE,)),
+    Recipe("langchain_tracing", modules=("openinference.instrumentation.langchain", "opentelemetry.sdk")),
 )
 
 
