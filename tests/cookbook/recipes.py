@@ -24,6 +24,7 @@ TOOLS = "qwen/qwen3-4b"
 AGENT = "qwen/qwen3-8b"
 VISION = "google/gemma-3-4b"
 LARGE = "qwen/qwen3-14b"
+FAST = "qwen/qwen3-1.7b"
 
 TIMEOUT = 120
 """Seconds for one run."""
@@ -75,6 +76,7 @@ RECIPES = (
     Recipe("langchain_reranking", models=(LARGE, EMBEDDING)),
     Recipe("langchain_evaluation", models=(LARGE,)),
     Recipe("langchain_tracing", modules=("openinference.instrumentation.langchain", "opentelemetry.sdk")),
+    Recipe("compare_models", models=(CHAT, FAST), modules=("IPython", "matplotlib")),
 )
 
 

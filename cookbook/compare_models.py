@@ -1,0 +1,99 @@
+# %% [markdown]
+# # Compare the speed of models
+#
+# LM Studio measures each response. This recipe sends the same prompts to every
+# language model that is loaded, and plots the medians with matplotlib.
+
+# %%
+from pathlib import Path
+from statistics import median
+
+from IPython.display import SVG
+from matplotlib.figure import Figure
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.langchain import ChatLMStudio
+
+# %% [markdown]
+# ## The models
+#
+# Load the models to compare first, with the context length and the GPU offload that
+# you use. `require_loaded` makes sure that nothing is loaded in between, as LM
+# Studio could unload another model for it. If not all of them fit into memory, run
+# the recipe once for each.
+
+# %%
+with lms.Client() as client:
+    names = [model.identifier for model in client.llm.list_loaded()]
+if not names:
+    raise SystemExit(
+        "This recipe needs a language model; "
+        "load one or more in LM Studio, for example qwen/qwen3-4b."
+    )
+models = [
+    ChatLMStudio(model=name, load_policy="require_loaded", temperature=0)
+    for name in names
+]
+
+# %% [markdown]
+# ## Measure
+#
+# The first call of each model is not counted: it fills caches, and may wait for
+# the weights to be read. Only one call runs at a time, because calls that run
+# together share the speed.
+#
+# The prompts differ from their first words on. LM Studio keeps the last prompt in a
+# cache, and a prompt that begins like it would have its first token too early.
+
+# %%
+PROMPTS = [
+    "Why do ships float? Answer in one short sentence.",
+    "What is a lighthouse for? Answer in one short sentence.",
+    "When is high tide? Answer in one short sentence.",
+]
+
+
+def measure(model: ChatLMStudio) -> tuple[float, float]:
+    """Return the medians: tokens per second, seconds to the first token."""
+    model.invoke("Name one color.")
+    responses = [model.invoke(prompt).response_metadata for prompt in PROMPTS]
+    return (
+        median(each["tokens_per_second"] for each in responses),
+        median(each["time_to_first_token_sec"] for each in responses),
+    )
+
+
+speeds = [measure(model) for model in models]
+for name, (rate, first) in zip(names, speeds, strict=True):
+    print(f"{name}: {rate:.0f} tokens/s, first token after {first * 1000:.0f} ms")
+    assert rate > 0
+    assert first > 0
+
+# %% [markdown]
+# ## Plot
+#
+# A `Figure` of its own needs no display. The file can be opened in a browser; a
+# notebook shows it below the cell.
+
+# %%
+plot = Figure(figsize=(8, 1.4 + 0.4 * len(names)), layout="constrained")
+rate_axes, time_axes = plot.subplots(1, 2, sharey=True)
+rate_axes.barh(names, [rate for rate, _ in speeds])
+rate_axes.set_xlabel("tokens per second")
+rate_axes.invert_yaxis()
+time_axes.barh(names, [first * 1000 for _, first in speeds], color="tab:orange")
+time_axes.set_xlabel("time to first token, in ms")
+
+path = Path("output/compare_models.svg")
+path.parent.mkdir(exist_ok=True)
+plot.savefig(path)
+SVG(filename=path)
+
+# %% [markdown]
+# ## Read the numbers
+#
+# - Tokens of two models are not the same: one may need more of them for the same
+#   text. Compare models of a family, or count characters per second.
+# - A thinking model writes its reasoning first, so its first token is not yet text
+#   that you can show.
+# - The time to the first token grows with the prompt. Use prompts as long as yours.
