@@ -77,6 +77,7 @@ RECIPES = (
     Recipe("langchain_evaluation", models=(LARGE,)),
     Recipe("langchain_tracing", modules=("openinference.instrumentation.langchain", "opentelemetry.sdk")),
     Recipe("compare_models", models=(CHAT, FAST), modules=("IPython", "matplotlib")),
+    Recipe("langchain_several_hosts"),
 )
 
 
