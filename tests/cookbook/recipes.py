@@ -23,6 +23,7 @@ CHAT, EMBEDDING = BUNDLED
 TOOLS = "qwen/qwen3-4b"
 AGENT = "qwen/qwen3-8b"
 VISION = "google/gemma-3-4b"
+VISION_TOOLS = "qwen/qwen3-vl-4b"
 LARGE = "qwen/qwen3-14b"
 FAST = "qwen/qwen3-1.7b"
 
@@ -78,6 +79,7 @@ RECIPES = (
     Recipe("langchain_tracing", modules=("openinference.instrumentation.langchain", "opentelemetry.sdk")),
     Recipe("compare_models", models=(CHAT, FAST), modules=("IPython", "matplotlib")),
     Recipe("langchain_several_hosts"),
+    Recipe("langchain_tool_images", models=(VISION_TOOLS,)),
 )
 
 
