@@ -36,7 +36,7 @@ path = Path(temporary.name) / "spans.jsonl"
 
 def to_line(span: ReadableSpan) -> str:
     """Return a span as one line of JSON."""
-    return span.to_json(indent=None) + "\n"
+    return f"{span.to_json(indent=None)}\n"
 
 
 file = path.open("w", encoding="utf-8")

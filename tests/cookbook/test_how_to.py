@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -23,6 +24,7 @@ from lmstudio_integrations import errors
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain._errors import _CLASSES, both
+from tests.cookbook.recipes import environment
 from tests.docs.snippets import ROOT, blocks, in_text
 
 DOCS = ROOT / "docs"
@@ -92,7 +94,11 @@ def test_most_pages_have_programs() -> None:
 WORKFLOW_PAGE = "github_workflow"
 
 
-WORKFLOWS: list[Any] = [yaml.safe_load(code) for code in blocks(source_of(WORKFLOW_PAGE), "yaml")]
+APP = ROOT / "cookbook/testing_an_app"
+"""An app with tests, and the workflow that runs them; the page shows its files."""
+
+WORKFLOW = (APP / "workflow.yml").read_text(encoding="utf-8")
+WORKFLOWS: list[Any] = [yaml.safe_load(code) for code in (WORKFLOW, *blocks(source_of(WORKFLOW_PAGE), "yaml"))]
 """The workflows on the page, and a list of steps."""
 
 COMPLETE = [each for each in WORKFLOWS if isinstance(each, dict)]
@@ -147,12 +153,43 @@ def test_the_server_of_a_workflow_starts_and_later_steps_find_it(tmp_path: Path)
         subprocess.run(["kill", started.stdout.strip()], check=True)
 
 
-def test_the_example_test_of_a_workflow_passes(tmp_path: Path) -> None:
-    (code,) = blocks(source_of(WORKFLOW_PAGE))
-    (tmp_path / "test_model.py").write_text(code, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:asyncio"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
-    assert "1 passed" in run.stdout, run.stdout + run.stderr
+def test_the_page_shows_all_files_of_the_app_with_tests() -> None:
+    shown = re.findall(r'--8<-- "(.+)"', PAGES[WORKFLOW_PAGE])
+    files = {path.relative_to(ROOT).as_posix() for path in APP.iterdir() if path.is_file()}
+    assert len(shown) == len(files)
+    assert set(shown) == files
+
+
+def test_the_tests_that_a_workflow_runs_pass(tmp_path: Path) -> None:
+    """As in the workflow: in a folder with the files, by the command of its last step."""
+    for path in APP.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    (command,) = (line for line in WORKFLOW.splitlines() if "run: pytest" in line)
+    arguments = [*command.partition("run: pytest")[2].split(), "-q", "-W", "error", "-p", "no:asyncio"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert "5 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_the_app_runs(tmp_path: Path) -> None:
+    with Emulator(["any-model"], load=["any-model"]) as server:
+        run = subprocess.run(
+            [sys.executable, str(APP / "app.py"), "Where is my bag?"],
+            cwd=tmp_path,
+            env=environment(server.address),
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert run.stderr == ""
+    assert run.stdout.startswith("department='other' urgent=")
 
 
 # Statements about LangChain -----------------------------------------------------------------------------------------
