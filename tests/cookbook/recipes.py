@@ -26,6 +26,7 @@ VISION = "google/gemma-3-4b"
 VISION_TOOLS = "qwen/qwen3-vl-4b"
 LARGE = "qwen/qwen3-14b"
 FAST = "qwen/qwen3-1.7b"
+DEEP = "qwen/qwen3-30b-a3b"
 
 TIMEOUT = 120
 """Seconds for one run."""
@@ -80,6 +81,7 @@ RECIPES = (
     Recipe("compare_models", models=(CHAT, FAST), modules=("IPython", "matplotlib")),
     Recipe("langchain_several_hosts"),
     Recipe("langchain_tool_images", models=(VISION_TOOLS,)),
+    Recipe("deep_agent", models=(DEEP,), modules=("deepagents",)),
 )
 
 

@@ -1,0 +1,104 @@
+# %% [markdown]
+# # Run a deep agent with files and a sub-agent
+#
+# `deepagents` builds agents for long tasks: they keep notes in files, and give work
+# to sub-agents. Here an agent has a sub-agent look something up, and writes a
+# report.
+
+# %%
+from typing import Any
+
+from deepagents import SubAgent, create_deep_agent
+from langchain_core.messages import AIMessage
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
+model = ChatLMStudio(temperature=0)
+profile = model.load_profile()
+if not profile.get("tool_calling"):
+    raise SystemExit(
+        "This recipe needs a model with tool use; "
+        "load one in LM Studio, for example qwen/qwen3-4b."
+    )
+
+# %% [markdown]
+# ## The context window
+#
+# `deepagents` sends the descriptions of its tools with each call, here almost 3,000
+# tokens. A context window of 4,096 tokens is full after a few steps.
+
+# %%
+context_length = profile.get("max_input_tokens", 0)
+print(context_length, "tokens")
+if context_length < 8192:
+    raise SystemExit(
+        "This recipe needs a context window of 8,192 tokens; "
+        "load the model with a larger context length."
+    )
+
+# %% [markdown]
+# ## The sub-agent
+#
+# It has a conversation of its own, and only its last message goes back. So the
+# texts that it reads do not fill the context window of the agent that called it.
+# The search is a dictionary here; take yours.
+
+# %%
+TEXTS = {
+    "ferry": "The ferry to the island leaves every hour, and costs nine euros.",
+    "pool": "The pool in Park Road opens at noon, and costs four euros.",
+}
+
+
+def search(keyword: str) -> str:
+    """Return what is known of a keyword: ferry or pool."""
+    print(f"search: {keyword}")
+    return TEXTS.get(keyword.lower(), "Nothing found.")
+
+
+researcher = SubAgent(
+    name="researcher",
+    description="Looks up prices and times in the town.",
+    system_prompt="Look up what you are asked with `search`. Reply with the facts.",
+    tools=[search],
+)
+
+# %% [markdown]
+# ## The agent
+#
+# Its files are part of its state, not files of this computer: `deepagents` writes
+# to your disk only with another `backend`. That is a good start with a small model,
+# which makes mistakes.
+
+# %%
+agent = create_deep_agent(
+    model,
+    subagents=[researcher],
+    system_prompt="Have the researcher look things up. "
+    "Then write a short report to /report.md.",
+)
+
+# %% [markdown]
+# ## Run
+#
+# The stream shows the steps of the agent itself. The steps of the sub-agent come in
+# between: its search prints a line.
+
+# %%
+question: Any = {"messages": [("user", "What does the ferry to the island cost?")]}
+config: Any = {"recursion_limit": 40}
+state: dict[str, Any] = {}
+seen = 0
+for state in agent.stream(question, config, stream_mode="values"):
+    for message in state["messages"][seen:]:
+        if isinstance(message, AIMessage):
+            for call in message.tool_calls:
+                print(f"{call['name']}: {sorted(call['args'])}")
+            if message.text:
+                print(message.text)
+    seen = len(state["messages"])
+
+# %%
+report = state["files"]["/report.md"]["content"]
+print(report)
+assert "nine" in report.lower() or "9" in report
