@@ -89,3 +89,8 @@ assert "Pets" in best[0].page_content
 # %%
 context = "\n".join(document.page_content for document in best)
 print(model.invoke(f"{context}\n\nAnswer in one sentence: {QUESTION}").text)
+
+# %% [markdown]
+# In LlamaIndex, `StructuredLLMRerank(llm=LMStudio(), top_n=2)` is such a reranker,
+# a node postprocessor that scores ten texts with each call. Import it from
+# `llama_index.core.postprocessor`.

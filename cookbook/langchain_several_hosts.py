@@ -74,9 +74,8 @@ for retries in (0, 1):
     try:
         asleep.invoke("Hello!", max_retries=retries)
     except LMStudioTimeoutError as error:
-        print(
-            f"{retries} retries: {connections()} connections, {error.timeout_name}"
-        )
+        print(f"max_retries={retries}: {error.timeout_name}", end=", ")
+        print(f"connections: {connections()}")
 
 # %% [markdown]
 # ## Fallbacks
