@@ -75,6 +75,45 @@ class Recipe:
 
 RECIPES = (
     Recipe("langchain_chain"),
+    Recipe("langchain_retrieval", models=(CHAT, EMBEDDING)),
+    Recipe(
+        "langchain_rag_chroma",
+        models=(CHAT, EMBEDDING),
+        modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
+    ),
+    Recipe("langchain_streaming"),
+    Recipe("langchain_tools", models=(TOOLS,)),
+    Recipe("langchain_agent", models=(TOOLS,)),
+    Recipe(
+        "langchain_mcp",
+        models=(AGENT,),
+        program=True,
+        modules=("langchain_mcp_adapters", "mcp"),
+        files=("servers/mcp_server.py",),
+    ),
+    Recipe("langgraph_memory", models=(AGENT,), modules=("langgraph",)),
+    Recipe(
+        "fastapi_chat",
+        models=(AGENT,),
+        program=True,
+        modules=("fastapi", "uvicorn"),
+        files=("fastapi_chat.html",),
+    ),
+    Recipe("langchain_extraction"),
+    Recipe("langchain_reasoning", models=(TOOLS,)),
+    Recipe("langchain_images", models=(VISION,)),
+    Recipe("langchain_models"),
+    Recipe("langchain_from_openai"),
+    Recipe("langchain_from_ollama"),
+    Recipe("llama_index_query", models=(CHAT, EMBEDDING)),
+    Recipe(
+        "llama_index_qdrant_ingestion",
+        models=(EMBEDDING,),
+        modules=("llama_index.vector_stores.qdrant", "qdrant_client"),
+    ),
+    Recipe("llama_index_agent", models=(TOOLS,), program=True),
+    Recipe("llama_index_extraction"),
+    Recipe("llama_index_migration"),
     Recipe("langchain_reranking", models=(LARGE, EMBEDDING)),
     Recipe("langchain_evaluation", models=(LARGE,)),
     Recipe("langchain_tracing", modules=("openinference.instrumentation.langchain", "opentelemetry.sdk")),
@@ -83,6 +122,14 @@ RECIPES = (
     Recipe("langchain_tool_images", models=(VISION_TOOLS,)),
     Recipe("deep_agent", models=(DEEP,), modules=("deepagents",)),
 )
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; `find_spec` alone raises an error if the package around it is missing."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def renamed(catalog: Catalog) -> Catalog:
