@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 
@@ -30,8 +32,15 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def font_cache() -> None:
+    """Let matplotlib find the fonts of this machine, of which it writes a note to stderr the first time."""
+    if find_spec("matplotlib"):
+        import_module("matplotlib.font_manager")
+
+
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
+def servers(font_cache: None) -> Iterator[Servers]:
     """Servers that the recipes of a module share."""
     with ExitStack() as stack:
         yield Servers(stack)
