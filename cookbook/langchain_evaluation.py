@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Evaluate responses in LangChain: exact checks, and a model as a judge
+# # Evaluate responses in LangChain
 #
 # A small set of questions, run against your chain after each change of the prompt
 # or the model. Code checks exact values; the model judges what code cannot, here
