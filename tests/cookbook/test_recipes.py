@@ -7,6 +7,7 @@ import pytest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cookbook.recipe_runs import Servers, check_run, parameters, slow
 from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, VISION, Recipe, copy_cookbook, run
+from tests.cookbook.warm_runs import run_warm
 
 
 def test_every_recipe_is_in_the_table() -> None:
@@ -16,7 +17,9 @@ def test_every_recipe_is_in_the_table() -> None:
 @slow
 @pytest.mark.parametrize("recipe", parameters(real=True))
 def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
-    check_run(recipe, servers.with_models(CATALOG, recipe.models), tmp_path)
+    # A program is run as a user does it; the others also run as notebooks when their pages are written.
+    runner = run if recipe.program else run_warm
+    check_run(recipe, servers.with_models(CATALOG, recipe.models), tmp_path, runner)
 
 
 @slow
