@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from lmstudio_integrations.cli import _chat_loop
-from lmstudio_integrations.cli._chat_commands import COMMANDS
-from lmstudio_integrations.cli._chat_loop import converse
-from lmstudio_integrations.cli._chat_response import cancelled_by_interrupt
-from lmstudio_integrations.cli._chat_session import ChatSession, Transcript
+from lmstudio_integrations.cli._chat import loop
+from lmstudio_integrations.cli._chat.commands import COMMANDS
+from lmstudio_integrations.cli._chat.loop import converse
+from lmstudio_integrations.cli._chat.response import cancelled_by_interrupt
+from lmstudio_integrations.cli._chat.session import ChatSession, Transcript
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
@@ -355,7 +355,7 @@ def talk(server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
             except StopIteration:
                 raise EOFError from None
 
-        monkeypatch.setattr(_chat_loop, "read_line", read_line)
+        monkeypatch.setattr(loop, "read_line", read_line)
         with Client(server.address) as client:
             converse(ChatSession(client, client.llm.model(KEY), Transcript()), shows_stats=False)
         return capsys.readouterr().err

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED, _demo
-from lmstudio_integrations.cli._demo_documents import DOCUMENTS, QUESTION
+from lmstudio_integrations.cli._demo.example import DOCUMENTS, QUESTION
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cli import INTERRUPTED, _doctor, _doctor_survey
+from lmstudio_integrations.cli import INTERRUPTED, _doctor
+from lmstudio_integrations.cli._doctor import survey
 from lmstudio_integrations.client.sync import Client, EmbeddingModel
 from lmstudio_integrations.client.transport import discovery
 from lmstudio_integrations.client.transport.addresses import Address
@@ -240,13 +241,13 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
 ) -> None:
     free = Address.parse(nobody)
     candidates = (free, Address.parse(scripted.address))
-    for module in (_doctor_survey, discovery):
+    for module in (survey, discovery):
         monkeypatch.setattr(module, "local_candidates", lambda: candidates)
     monkeypatch.setattr("lmstudio_integrations.client.transport.opening.local_candidates", lambda: candidates)
     status, found = checks()
     assert status == 0
     assert [each["error"] is None for each in found["server"]["addresses"]] == [False, True]
-    monkeypatch.setattr(_doctor_survey, "local_candidates", lambda: (free, free))
+    monkeypatch.setattr(survey, "local_candidates", lambda: (free, free))
     status, found = checks()
     assert status == 1
     assert found["server"]["found"] == "no LM Studio found on this machine"
@@ -288,7 +289,7 @@ def test_a_package_that_is_not_installed_is_no_error(
     def missing(name: str) -> Any:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(_doctor_survey, "distribution", missing)
+    monkeypatch.setattr(survey, "distribution", missing)
     monkeypatch.setattr(_doctor, "version", missing)
     status, found = checks("--host", scripted.address)
     assert status == 0
@@ -298,8 +299,8 @@ def test_a_package_that_is_not_installed_is_no_error(
 
 def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"langchain-core": "0.1", "numpy": None}
-    monkeypatch.setattr(_doctor_survey, "_version", lambda package: versions.get(package, "1000"))
-    found = {extra.name: extra for extra in _doctor_survey.find_extras()}
+    monkeypatch.setattr(survey, "_version", lambda package: versions.get(package, "1000"))
+    found = {extra.name: extra for extra in survey.find_extras()}
     assert set(found) == {"langchain", "llama-index", "emulator", "cli"}
     assert found["langchain"].outdated.keys() >= {"langchain-core"}
     assert found["langchain"].versions["numpy"] is None

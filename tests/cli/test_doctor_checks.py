@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.cli._doctor_checks import (
+from lmstudio_integrations.cli._doctor.checks import (
     NO_SERVER,
     UNTRAINED,
     Attempt,

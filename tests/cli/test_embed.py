@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._installation import package_command
-from lmstudio_integrations.cli import _embed_rows
-from lmstudio_integrations.cli._embed_rows import STANDARD, Columns, TextRows, arrow, arrow_parquet
+from lmstudio_integrations.cli._embed import rows
+from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, TextRows, arrow, arrow_parquet
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, in_pipe, needs_pty, on_terminal
@@ -292,7 +292,7 @@ def test_what_cannot_work_is_one_error(embed: Run, arguments: tuple[str, ...], m
 def test_without_pyarrow_parquet_is_an_error_that_names_what_to_install(
     embed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_embed_rows, "find_spec", lambda _: None)
+    monkeypatch.setattr(rows, "find_spec", lambda _: None)
     Path("in.txt").write_text("eins", encoding="utf-8")
     assert embed("in.txt", "-o", "out.parquet") == f"Error: Parquet needs pyarrow; run: {package_command('pyarrow')}"
     assert embed("in.txt", "-o", "out.jsonl") == 0

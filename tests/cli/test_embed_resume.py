@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED
-from lmstudio_integrations.cli._embed_output import FILES
+from lmstudio_integrations.cli._embed.output import FILES
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import TIMEOUT, started
 from tests.cli.test_embed import read_lines, read_parquet

@@ -33,6 +33,7 @@ FILES: Repetitions = {
     "errors": ({"", "emulator", "emulator/engines", "protocol"}, "the errors of each layer"),
     "files": ({"emulator/handlers", "types"}, "uploaded files: the objects, and the emulator's endpoints"),
     "llms": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
+    "session": ({"cli/_chat", "protocol"}, "a chat with a model, and the exchange over one socket"),
     "prediction": ({"emulator/handlers", "protocol"}, "predictions: the packets, and the emulator's endpoints"),
 }
 

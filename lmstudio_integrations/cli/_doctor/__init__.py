@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from lmstudio_integrations._installation import NAME
-from lmstudio_integrations.cli import _doctor_checks as checks
-from lmstudio_integrations.cli import _doctor_survey as survey
 from lmstudio_integrations.cli._common import AsJson, Host, Token, print_json, results
-from lmstudio_integrations.cli._doctor_checks import Check
+from lmstudio_integrations.cli._doctor import checks, survey
+from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.client.transport.advice import no_server
 from lmstudio_integrations.errors import LMStudioError

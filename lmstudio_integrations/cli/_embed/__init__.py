@@ -1,6 +1,6 @@
 """`embed`: adds the vectors of its texts to a file. An interrupted run continues where it stopped.
 
-`_embed_rows.py` reads the rows, `_embed_output.py` writes them. One batch is embedded at a time: it is written before
+`rows.py` reads the rows, `output.py` writes them. One batch is embedded at a time: it is written before
 the next one is read, and Ctrl-C waits for its end, so that no text is embedded twice.
 """
 
@@ -15,7 +15,7 @@ import typer
 
 from lmstudio_integrations._shortening import counted
 from lmstudio_integrations.cli._common import Host, Token, notes, progress_bar, results
-from lmstudio_integrations.cli._embed_output import (
+from lmstudio_integrations.cli._embed.output import (
     FILES,
     Folder,
     Output,
@@ -23,7 +23,7 @@ from lmstudio_integrations.cli._embed_output import (
     check_output,
     check_state,
 )
-from lmstudio_integrations.cli._embed_rows import (
+from lmstudio_integrations.cli._embed.rows import (
     STANDARD,
     Batch,
     Columns,

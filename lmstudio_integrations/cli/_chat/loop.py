@@ -2,9 +2,9 @@
 
 import warnings
 
-from lmstudio_integrations.cli._chat_commands import run_command
-from lmstudio_integrations.cli._chat_response import ChatResponse, stats_line
-from lmstudio_integrations.cli._chat_session import ChatSession
+from lmstudio_integrations.cli._chat.commands import run_command
+from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
+from lmstudio_integrations.cli._chat.session import ChatSession
 from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._formatting import one_line
 from lmstudio_integrations.cli._questions import read_line

@@ -1,6 +1,6 @@
 """Gathers what `doctor` checks: addresses, installed packages, the server, its models, and one use of a model each.
 
-`_doctor.py` calls it; the verdicts are in `_doctor_checks.py`. Nothing is loaded, unless that was requested.
+`__init__.py` calls it; the verdicts are in `checks.py`. Nothing is loaded, unless that was requested.
 """
 
 import os
@@ -16,7 +16,7 @@ from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._installation import NAME, install_command, requirements_of
 from lmstudio_integrations._secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
-from lmstudio_integrations.cli._doctor_checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
+from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._model_choice import choose_for_trial
 from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.client.transport.addresses import (

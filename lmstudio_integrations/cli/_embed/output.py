@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Self, TypeAlias
 
 from pydantic_core import to_json
 
-from lmstudio_integrations.cli._embed_rows import Batch, Columns, OutputFormat, arrow, arrow_parquet
+from lmstudio_integrations.cli._embed.rows import Batch, Columns, OutputFormat, arrow, arrow_parquet
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 Vectors: TypeAlias = Sequence[list[float] | None]

@@ -1,6 +1,6 @@
 """Reads the rows of `embed`: lines of text, JSON lines, or a Parquet file, in batches and with their numbers.
 
-Memory is bounded by a batch. `_embed.py` embeds the texts, and `_embed_output.py` writes the rows with their vectors.
+Memory is bounded by a batch. `__init__.py` embeds the texts, and `output.py` writes the rows with their vectors.
 """
 
 import hashlib

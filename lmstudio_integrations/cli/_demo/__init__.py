@@ -130,18 +130,18 @@ def run(console: Console, server: DemoServer) -> None:
 
     Each model is loaded right before its use, as the server may unload one for the other.
     """
-    from lmstudio_integrations.cli import _demo_documents  # noqa: PLC0415 - needs an extra, and takes half a second
+    from lmstudio_integrations.cli._demo import example  # noqa: PLC0415 - needs an extra, and takes half a second
     from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings  # noqa: PLC0415
 
-    question = _demo_documents.QUESTION
+    question = example.QUESTION
     secret = None if server.token is None else SecretStr(server.token)
     with Client(server.host, server.token) as client:
         embedder = load(console, client.embedding, server.embedding)
         embeddings = LMStudioEmbeddings(model=embedder.identifier, host=server.host, api_token=secret)
-        title, text = _demo_documents.find(question, embeddings)
+        title, text = example.find(question, embeddings)
         chat_model = load(console, client.llm, server.chat)
     console.print(f"\nQuestion: {question}", markup=False)
-    console.print(f"Found:    {text} ({title}; 1 of {len(_demo_documents.DOCUMENTS)} documents)", markup=False)
+    console.print(f"Found:    {text} ({title}; 1 of {len(example.DOCUMENTS)} documents)", markup=False)
     model = ChatLMStudio(
         model=chat_model.identifier,
         host=server.host,
@@ -150,7 +150,7 @@ def run(console: Console, server: DemoServer) -> None:
         max_tokens=MAX_TOKENS,
         repeat_penalty=1.0,  # the response should repeat words of the text
     )
-    response = stream(console, _demo_documents.PROMPT | model, {"text": text, "question": question})
+    response = stream(console, example.PROMPT | model, {"text": text, "question": question})
     console.print(stats_table(response, chat_model))
 
 

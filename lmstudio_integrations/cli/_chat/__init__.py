@@ -52,8 +52,8 @@ def chat(
     At a terminal this is a conversation: /help lists its commands, Ctrl-C stops a response, Ctrl-D ends the chat.
     A text in a pipe is one message, and the response is printed.
     """
-    from lmstudio_integrations.cli._chat_loop import converse, respond  # noqa: PLC0415 - slow
-    from lmstudio_integrations.cli._chat_session import ChatSession, Transcript  # noqa: PLC0415
+    from lmstudio_integrations.cli._chat.loop import converse, respond  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._chat.session import ChatSession, Transcript  # noqa: PLC0415
     from lmstudio_integrations.cli._loaded_models import open_llm  # noqa: PLC0415
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
 

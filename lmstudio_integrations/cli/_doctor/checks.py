@@ -1,6 +1,6 @@
 """The verdicts of `doctor`: pure functions from what was gathered to checks.
 
-`_doctor_survey.py` gathers, `_doctor.py` prints. What to fix is taken from the errors of the client, which name it.
+`survey.py` gathers, `__init__.py` prints. What to fix is taken from the errors of the client, which name it.
 """
 
 from collections import Counter

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lmstudio_integrations.cli._chat_session import ChatSession
+from lmstudio_integrations.cli._chat.session import ChatSession
 from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._formatting import printable
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models, open_llm
