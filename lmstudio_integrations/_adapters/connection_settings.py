@@ -91,7 +91,7 @@ class ConnectionSettings(BaseModel):
 
     model: str | None = Field(
         default=None,
-        description="Key or identifier of the model, as `lms ls` and `lms ps` list it. Unset: a loaded model; "
+        description="Key or identifier of the model, as `lmsi ls` and `lmsi ps` list it. Unset: a loaded model; "
         "of several, the server chooses. An alias is `model_name`.",
     )
 
