@@ -24,6 +24,11 @@ SCRIPT = "from lmstudio_integrations.cli import main; main()"
 needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 
 
+def plain_environment() -> dict[str, str]:
+    """Return the environment of a command. Its coverage is not measured, which would take most of its time."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def in_pipe(
     *arguments: str, stdin: str = "", cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -32,7 +37,7 @@ def in_pipe(
         [sys.executable, "-c", SCRIPT, *arguments],
         input=stdin,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**plain_environment(), **environment},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -50,6 +55,7 @@ def started(*arguments: str, cwd: Path | None = None) -> Generator["subprocess.P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
+        env=plain_environment(),
         text=True,
         encoding="utf-8",
     ) as process:
@@ -105,6 +111,25 @@ class Terminal:
             pass
         return self.process.wait(timeout=max(0.1, deadline - time.monotonic()))
 
+    def press_ctrl_c_until_the_end(self) -> int:
+        """Press Ctrl-C, again if nothing happens, and return the exit status.
+
+        Python misses one between printing a prompt and waiting for input. A person would press it again.
+        """
+        for _ in range(round(TIMEOUT)):
+            with contextlib.suppress(OSError):  # it has just ended
+                self.type("\x03")
+            if not self._read_all(time.monotonic() + 1):
+                return self.process.wait(timeout=TIMEOUT)
+        raise AssertionError(f"it did not end, but printed {self.text!r}")
+
+    def _read_all(self, deadline: float) -> bool:
+        """Read what it prints until a deadline; whether it goes on."""
+        while time.monotonic() < deadline:
+            if not self._read(deadline):
+                return time.monotonic() >= deadline
+        return True
+
     def _read(self, deadline: float) -> bool:
         """Read what it prints next; whether there was anything before the deadline and its end."""
         ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))
@@ -126,7 +151,9 @@ def on_terminal(
 
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (40, columns))
-    inherited = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "CI"}}
+    inherited = {
+        name: value for name, value in plain_environment().items() if name not in {"NO_COLOR", "COLUMNS", "CI"}
+    }
     process = subprocess.Popen(
         [sys.executable, str(CHILD), *arguments],
         stdin=slave,

@@ -182,8 +182,7 @@ def test_a_conversation_goes_on_until_ctrl_d(server: Emulator) -> None:
 @needs_pty
 def test_ctrl_c_at_the_prompt_ends_the_chat(server: Emulator) -> None:
     with chatting(server) as terminal:
-        terminal.type("\x03")
-        assert terminal.wait() == 0
+        assert terminal.press_ctrl_c_until_the_end() == 0
     assert "Traceback" not in terminal.text
 
 
