@@ -122,11 +122,11 @@ def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
     Raises:
         SystemExit: If it fails, or writes to stderr.
     """
-    from nbformat import v4
-
     done = run(recipe, folder, host)
     if done.returncode or done.stderr:
         raise SystemExit(done.stderr)
+    from nbformat import v4
+
     source, *others = recipe.sources.values()
     title, _, prose = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
     cells = [
