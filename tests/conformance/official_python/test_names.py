@@ -8,7 +8,7 @@ import lmstudio as official
 import pytest
 
 import lmstudio_integrations as ours
-from lmstudio_integrations.client import asynchronous, sync
+from lmstudio_integrations.client import asynchronous, downloads, sync
 
 pytestmark = pytest.mark.broad
 
@@ -57,6 +57,11 @@ def public(holder: Any) -> list[str]:
     return [name for name in dir(holder) if not name.startswith("_")]
 
 
+def our_class(name: str) -> Any:
+    """Return our class of a name, from the module that defines it."""
+    return next(getattr(module, name) for module in (sync, asynchronous, downloads) if hasattr(module, name))
+
+
 def pairs() -> Iterator[tuple[str, Any, Any]]:
     """Yield each class of the SDK with ours."""
     for name in public(official):
@@ -67,12 +72,12 @@ def pairs() -> Iterator[tuple[str, Any, Any]]:
         yield (
             mine.format(""),
             getattr(official.sync_api, theirs.format("Sync" if is_session else "")),
-            getattr(sync, mine.format("")),
+            our_class(mine.format("")),
         )
         yield (
             mine.format("Async"),
             getattr(official.async_api, theirs.format("Async")),
-            getattr(asynchronous, mine.format("Async")),
+            our_class(mine.format("Async")),
         )
 
 
