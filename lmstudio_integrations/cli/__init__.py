@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from lmstudio_integrations._installation import install_command
+from lmstudio_integrations.cli._formatting import one_line
 from lmstudio_integrations.errors import LMStudioError
 
 _EXTRA = {"typer", "rich"}
@@ -38,4 +39,4 @@ def _run() -> None:
     try:
         app()
     except (LMStudioError, ImportError) as error:
-        sys.exit(f"Error: {' '.join(str(error).split())}")
+        sys.exit(f"Error: {one_line(error)}")

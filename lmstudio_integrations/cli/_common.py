@@ -5,8 +5,10 @@ Results are printed on stdout; notes, progress and errors on stderr, so that a p
 
 import contextlib
 import json
+import signal
 import warnings
 from collections.abc import Callable, Generator
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +47,22 @@ def note(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def on_interrupt(call: Callable[[], None]) -> Generator[None, None, None]:
+    """Let Ctrl-C in the block call a function, unless it is ignored, as in a background job of a script."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        call()
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL_CHARACTERS)
 
 
-def one_line(error: Exception) -> str:
-    """Return the message of an error as one line."""
-    return printable(" ".join(str(error).split()))
+def one_line(text: object) -> str:
+    """Return a text, or the message of an error, as one line."""
+    return printable(" ".join(str(text).split()))
 
 
 def file_size(count: float) -> str:

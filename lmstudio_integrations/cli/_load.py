@@ -114,7 +114,9 @@ def load_found(
     client: "Client", found: "FoundModel", config: Config, parameters: dict[str, Any], identifier: str | None
 ) -> "ModelInstanceInfo":
     """Get or load a model with a progress bar; warn if it has other settings than requested."""
-    models: Any = client.llm if found.info.type == "llm" else client.embedding
+    from lmstudio_integrations.cli._loaded_models import namespace_of  # noqa: PLC0415 - slow
+
+    models: Any = namespace_of(client, found.info)
     load_it = models.model if identifier is None else models.load_new_instance
     names = (found.name,) if identifier is None else (found.name, identifier)
     started = time.monotonic()
@@ -152,7 +154,9 @@ def _advice(info: "ModelInstanceInfo", config: Config) -> str:
 
 def estimate(client: "Client", found: "FoundModel", config: Config) -> "ModelUsageEstimate":
     """Return how much memory a model would need."""
-    models: Any = client.llm if found.info.type == "llm" else client.embedding
+    from lmstudio_integrations.cli._loaded_models import namespace_of  # noqa: PLC0415 - slow
+
+    models: Any = namespace_of(client, found.info)
     usage: ModelUsageEstimate = models.estimate_usage(found.name, config=config or None)
     return usage
 

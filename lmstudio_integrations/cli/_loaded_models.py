@@ -7,7 +7,7 @@ from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._model_choice import choose
 from lmstudio_integrations.cli._model_names import FoundModel, find_model, listed
 from lmstudio_integrations.cli._questions import has_terminal, pick
-from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
@@ -24,6 +24,11 @@ def info_of(handle: LLM | EmbeddingModel) -> ModelInstanceInfo | None:
         return handle.get_info()
     except LMStudioModelNotFoundError:
         return None
+
+
+def namespace_of(client: Client, info: ModelInfo) -> LlmNamespace | EmbeddingNamespace:
+    """Return the client's models of the kind of a model."""
+    return client.llm if info.type == "llm" else client.embedding
 
 
 def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInfo]:

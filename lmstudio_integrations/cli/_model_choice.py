@@ -22,7 +22,7 @@ def choose(loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo])
 
     Of several loaded models, the last used one is chosen. All must be of the same kind.
     """
-    instances = sorted(loaded, key=lambda info: info.last_used_time or 0, reverse=True)
+    instances = _last_used_first(loaded)
     if instances:
         return Choice(instances[0].identifier, loaded=True)
     small = [info for info in downloaded if info.size_bytes < SIZE_LIMIT]
@@ -38,6 +38,9 @@ def choose_for_trial(loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[M
         loaded: The loaded models; the last used one comes first.
         downloaded: The models that may be loaded; the smallest comes first.
     """
-    instances = sorted(loaded, key=lambda info: info.last_used_time or 0, reverse=True)
-    models: list[ModelInfo] = [*instances, *sorted(downloaded, key=lambda info: info.size_bytes)]
+    models: list[ModelInfo] = [*_last_used_first(loaded), *sorted(downloaded, key=lambda info: info.size_bytes)]
     return min(models, key=lambda info: isinstance(info, LlmInfo) and not info.trained_for_tool_use, default=None)
+
+
+def _last_used_first(loaded: Iterable[ModelInstanceInfo]) -> list[ModelInstanceInfo]:
+    return sorted(loaded, key=lambda info: info.last_used_time or 0, reverse=True)

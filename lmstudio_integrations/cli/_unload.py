@@ -28,7 +28,7 @@ def unload(
     token: Token = None,
 ) -> None:
     """Unload a model."""
-    from lmstudio_integrations.cli._loaded_models import loaded_models  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._loaded_models import loaded_models, namespace_of  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
 
     if every and identifier is not None:
@@ -39,7 +39,7 @@ def unload(
         if not chosen:
             note("No model is loaded.")
         for info in chosen:
-            (client.llm if info.type == "llm" else client.embedding).unload(info.identifier)
+            namespace_of(client, info).unload(info.identifier)
             note(f"Unloaded {info.identifier}.")
 
 

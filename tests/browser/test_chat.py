@@ -9,12 +9,12 @@ import pytest_asyncio
 from lmstudio_integrations.emulator import Emulator
 from tests.browser.visits import PHONE_WIDTH, SECONDS, origin
 from tests.cookbook.chat_server import chat_server
-from tests.cookbook.recipes import RECIPES
+from tests.cookbook.recipes import recipe_of
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-MISSING = next(each for each in RECIPES if each.name == "fastapi_chat").missing
+MISSING = recipe_of("fastapi_chat").missing
 pytestmark = [
     pytest.mark.asyncio(loop_scope="package"),
     pytest.mark.timeout(120),

@@ -19,7 +19,10 @@ TIMEOUT = 30.0
 
 CHILD = Path(__file__).with_name("terminal_child.py")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r(?=\n)")
-SCRIPT = "from lmstudio_integrations.cli import main; main()"
+SCRIPT = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job inherits SIG_IGN
+    "from lmstudio_integrations.cli import main; main()"
+)
 
 needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 

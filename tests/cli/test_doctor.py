@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.cli import INTERRUPTED, _doctor
+from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._doctor import survey
 from lmstudio_integrations.client.sync import Client, EmbeddingModel
 from lmstudio_integrations.client.transport import discovery
@@ -179,7 +179,7 @@ def test_after_a_connection_that_was_lost_while_embedding_no_language_model_is_u
 def test_models_that_cannot_be_listed_are_a_problem(
     monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator, method: str, name: str
 ) -> None:
-    def fail(_: Client) -> None:
+    def fail(_: Client, _kind: str | None = None) -> None:
         raise LMStudioServerError("RPC error: no; try again")
 
     monkeypatch.setattr(Client, method, fail)
@@ -290,7 +290,7 @@ def test_a_package_that_is_not_installed_is_no_error(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(survey, "distribution", missing)
-    monkeypatch.setattr(_doctor, "version", missing)
+    monkeypatch.setattr(survey, "version", missing)
     status, found = checks("--host", scripted.address)
     assert status == 0
     assert found["package"]["version"] == "(not installed)"
@@ -299,7 +299,7 @@ def test_a_package_that_is_not_installed_is_no_error(
 
 def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"langchain-core": "0.1", "numpy": None}
-    monkeypatch.setattr(survey, "_version", lambda package: versions.get(package, "1000"))
+    monkeypatch.setattr(survey, "installed_version", lambda package: versions.get(package, "1000"))
     found = {extra.name: extra for extra in survey.find_extras()}
     assert set(found) == {"langchain", "llama-index", "emulator", "cli"}
     assert found["langchain"].outdated.keys() >= {"langchain-core"}

@@ -95,7 +95,9 @@ def test_without_any_server_on_this_machine_the_remedy_of_the_client_is_shown() 
     assert (check.verdict, check.found, check.fix) == ("problem", "no LM Studio found on this machine", "start it")
 
 
-@pytest.mark.parametrize("reason", ["nothing listens there (refused)", "no response within 1 s", "not LM Studio"])
+@pytest.mark.parametrize(
+    "reason", ["nothing listens there (Connection refused)", "no response within 1 s", "not LM Studio"]
+)
 def test_a_given_address_without_a_server_is_a_problem_with_its_remedy(reason: str) -> None:
     check = server_check([Attempt("ws://a:1", "LMSTUDIO_HOST", f"{reason}; set host to the right port")], None, "")
     assert check.verdict == "problem"

@@ -3,7 +3,7 @@
 A recipe runs on the emulator with its models loaded. jupytext reads it as a notebook, nbclient executes that, and
 nbconvert writes the page with what was printed and plotted. A program runs as a process; its page shows its docstring,
 its source and its output. A page ends with a comment that has the digest of the recipe, of the models that it ran
-with, and of the page itself, so that `test_pages.py` notices what was changed and not run again.
+with, and of the page itself, so that `test_recipe_pages.py` notices what was changed and not run again.
 """
 
 import argparse

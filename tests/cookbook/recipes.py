@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Catalog
 from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
-from tests.docs.outputs import CATALOG as CATALOG_FILE
-from tests.docs.outputs import WARNINGS
+from tests.docs import outputs
 
-COOKBOOK = CATALOG_FILE.parent
-CATALOG = load(CATALOG_FILE)
+COOKBOOK = outputs.CATALOG.parent
+CATALOG = load(outputs.CATALOG)
 OUTPUTS = ("output", "__pycache__", ".ipynb_checkpoints")
 """What earlier runs have written into the folder."""
 
@@ -132,6 +130,11 @@ def is_installed(module: str) -> bool:
         return False
 
 
+def recipe_of(name: str) -> Recipe:
+    """Return the recipe of a name."""
+    return next(recipe for recipe in RECIPES if recipe.name == name)
+
+
 def renamed(catalog: Catalog) -> Catalog:
     """Return the same models under other keys; those with weights are replaced by scripted ones, which are faster."""
     entries = (parse_model(entry.key, scripted=True) if entry.weights else entry for entry in catalog.models)
@@ -152,14 +155,13 @@ def environment(host: str | None) -> dict[str, str]:
     """Return the environment of a recipe; without a host, that of this process."""
     if host is None:
         return dict(os.environ)
-    plain = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
-    return {**plain, HOST_VARIABLE: host, "PYTHONIOENCODING": "utf-8"}
+    return {**outputs.environment(host), "PYTHONIOENCODING": "utf-8"}
 
 
 def run(recipe: Recipe, folder: Path, host: str | None, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
     """Run a recipe as a process in a copy of the cookbook; warnings are errors."""
     return subprocess.run(
-        [sys.executable, *WARNINGS, recipe.path.name],
+        [sys.executable, *outputs.WARNINGS, recipe.path.name],
         cwd=folder,
         env=environment(host),
         capture_output=True,

@@ -13,9 +13,9 @@ import pytest
 from lmstudio_integrations.emulator import Emulator
 from tests.cookbook.chat_server import chat_server
 from tests.cookbook.recipe_runs import slow
-from tests.cookbook.recipes import RECIPES
+from tests.cookbook.recipes import recipe_of
 
-MISSING = next(each for each in RECIPES if each.name == "fastapi_chat").missing
+MISSING = recipe_of("fastapi_chat").missing
 pytestmark = [slow, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
 SECONDS = 20

@@ -7,13 +7,13 @@ import pytest
 
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
-from tests.cookbook.recipes import RECIPES, copy_cookbook
+from tests.cookbook.recipes import copy_cookbook, recipe_of
 
 TOKEN = "sk-lm-Ab3dEf7h:0123456789abcdefghij"
 
 
 def test_no_span_has_the_token_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    recipe = next(each for each in RECIPES if each.name == "langchain_tracing")
+    recipe = recipe_of("langchain_tracing")
     if recipe.missing:
         pytest.skip(recipe.missing)
     with Emulator(["any-model"], load=["any-model"], tokens=[TOKEN]) as server:

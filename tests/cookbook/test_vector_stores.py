@@ -11,7 +11,7 @@ import pytest
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from tests.cookbook.recipe_runs import slow
-from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, RECIPES, copy_cookbook, other_key, renamed
+from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, copy_cookbook, other_key, recipe_of, renamed
 
 pytestmark = slow
 
@@ -27,7 +27,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator
 
 def run_here(name: str) -> dict[str, Any]:
     """Run a recipe in this process; return its names."""
-    recipe = next(each for each in RECIPES if each.name == name)
+    recipe = recipe_of(name)
     if recipe.missing:
         pytest.skip(recipe.missing)
     return runpy.run_path(f"{name}.py")

@@ -81,20 +81,24 @@ def with_outputs(page: str, outputs: Sequence[str]) -> str:
     return page + COMMENT.format(digest(page))
 
 
+def environment(host: str) -> dict[str, str]:
+    """Return the environment of a program that uses a server without a token."""
+    return {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES} | {HOST_VARIABLE: host}
+
+
 def run(cells: Sequence[str], host: str) -> list[str]:
     """Run programs on a server, in a folder with the images of the pages; return what each of them prints.
 
     Raises:
         SystemExit: If one of them fails, or warns.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(IMAGES, folder, dirs_exist_ok=True)
         done = subprocess.run(
             [sys.executable, *WARNINGS, str(Path(__file__).with_name("cells.py"))],
             input=json.dumps(cells),
             cwd=folder,
-            env={**environment, HOST_VARIABLE: host},
+            env=environment(host),
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

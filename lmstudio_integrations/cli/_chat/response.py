@@ -5,12 +5,11 @@ import signal
 import sys
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from types import FrameType
 
 from rich.console import Console
 from rich.text import Text
 
-from lmstudio_integrations.cli._common import notes
+from lmstudio_integrations.cli._common import notes, on_interrupt
 from lmstudio_integrations.cli._formatting import printable
 from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioCancelledError
@@ -110,18 +109,12 @@ def cancelled_by_interrupt(stream: PredictionStream) -> Generator[None, None, No
     The next one raises `KeyboardInterrupt`, in case the server does not respond.
     """
 
-    def cancel(_signal: int, _frame: FrameType | None) -> None:
+    def cancel() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         stream.cancel()
 
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a script
+    with on_interrupt(cancel):
         yield
-        return
-    previous = signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def stats_line(stats: LlmPredictionStats) -> str:

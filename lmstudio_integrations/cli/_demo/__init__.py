@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmstudio_integrations.cli._common import Host, Token, progress_bar
+from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
@@ -96,14 +97,8 @@ def find_server(console: Console, host: str | None, token: str | None) -> Genera
 def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     """Return a chat model and an embedding model of the server, or why it cannot be used."""
     try:
-        chat = choose(
-            [handle.get_info() for handle in client.llm.list_loaded()],
-            [model.info for model in client.llm.list_downloaded()],
-        )
-        embedding = choose(
-            [handle.get_info() for handle in client.embedding.list_loaded()],
-            [model.info for model in client.embedding.list_downloaded()],
-        )
+        chat = choose(loaded_models(client, "llm"), downloaded_models(client, "llm"))
+        embedding = choose(loaded_models(client, "embedding"), downloaded_models(client, "embedding"))
     except LMStudioUnreachableError:
         return f"There is no {name}."
     except LMStudioTimeoutError as error:

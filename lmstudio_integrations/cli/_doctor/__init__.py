@@ -3,7 +3,6 @@
 import contextlib
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from lmstudio_integrations._installation import NAME
 from lmstudio_integrations.cli._common import AsJson, Host, Token, print_json, results
 from lmstudio_integrations.cli._doctor import checks, survey
 from lmstudio_integrations.cli._doctor.checks import Check
+from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.client.transport.advice import no_server
 from lmstudio_integrations.errors import LMStudioError
@@ -72,10 +72,7 @@ def _connect(client: Client) -> tuple[ServerVersion | None, LMStudioError | None
 
 
 def _examine_this_side() -> Iterator[Check]:
-    try:
-        own = version(NAME)
-    except PackageNotFoundError:
-        own = "(not installed)"
+    own = survey.installed_version(NAME) or "(not installed)"
     yield checks.package_check(own, platform.python_version(), f"{platform.system()} {platform.machine()}".strip())
     yield checks.extras_check(survey.find_extras())
 
@@ -87,8 +84,8 @@ def _examine_models(client: Client | None, *, load: bool) -> Iterator[Check]:
     failure: LMStudioError | None = None
     if client is not None:
         try:
-            downloaded = [model.info for model in client.list_downloaded_models()]
-            loaded = [handle.get_info() for handle in client.list_loaded_models()]
+            downloaded = downloaded_models(client)
+            loaded = loaded_models(client)
         except LMStudioError as error:
             failure = error
     yield checks.models_check(downloaded, failure if downloaded is None else None)

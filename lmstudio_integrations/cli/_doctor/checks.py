@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._shortening import counted
-from lmstudio_integrations.cli._formatting import duration, file_size
+from lmstudio_integrations.cli._formatting import duration, file_size, one_line
 from lmstudio_integrations.client.transport.advice import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -131,14 +131,14 @@ def explain(error: LMStudioError) -> tuple[str, str | None]:
     """Return what an error says has happened, and its remedy."""
     text = str(error)
     if isinstance(error, LMStudioServerError) and error.suggestion:
-        return _one_line(text.partition("\n  suggestion: ")[0]), _one_line(error.suggestion)
+        return one_line(text.partition("\n  suggestion: ")[0]), one_line(error.suggestion)
     return split_remedy(text)
 
 
 def split_remedy(text: str) -> tuple[str, str | None]:
     """Return both parts of a message: what has happened, and what to do."""
     found, _, fix = text.partition("; ")
-    return _one_line(found), _one_line(fix) or None
+    return one_line(found), one_line(fix) or None
 
 
 def server_check(attempts: Sequence[Attempt], failure: LMStudioError | None, remedy: str) -> Check:
@@ -337,7 +337,3 @@ def summary(checks: Iterable[Check]) -> str:
     counts = count_verdicts(checks)
     problems, warnings = counted(counts["problem"], "problem"), counted(counts["warning"], "warning")
     return f"{problems}, {warnings}; {counts['ok']} ok, {counts['skipped']} skipped."
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

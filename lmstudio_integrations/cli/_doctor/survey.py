@@ -12,12 +12,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations._installation import NAME, install_command, requirements_of
 from lmstudio_integrations._secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._model_choice import choose_for_trial
+from lmstudio_integrations.cli._tokens import token_variable
 from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.client.transport.addresses import (
     DISCOVERY_PORTS,
@@ -122,7 +123,7 @@ def find_extras() -> list[Extra]:
     for name in installed.metadata.get_all("Provides-Extra") or ():
         requirements = {each.name: each.specifier for each in requirements_of(installed, name)}
         if name != _UNION:
-            versions = {package: _version(package) for package in requirements}
+            versions = {package: installed_version(package) for package in requirements}
             outdated = {
                 package: str(needed)
                 for package, needed in requirements.items()
@@ -132,7 +133,8 @@ def find_extras() -> list[Extra]:
     return extras
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package; `None` if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -143,7 +145,7 @@ def find_token(host: str | None, token: str | None) -> TokenUse:
     """Return where the API token comes from, and whether it crosses the network in plain text."""
     if token == PLACEHOLDER_TOKEN:
         token = None
-    source = "--token" if token else next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+    source = "--token" if token else token_variable()
     with suppress(LMStudioValueError):  # the address is invalid, which its attempt says
         return TokenUse(source, unencrypted(Target.of(host, token)))
     return TokenUse(source)

@@ -5,7 +5,6 @@ the next one is read, and Ctrl-C waits for its end, so that no text is embedded 
 """
 
 import contextlib
-import signal
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lmstudio_integrations._shortening import counted
-from lmstudio_integrations.cli._common import Host, Token, notes, progress_bar, results
+from lmstudio_integrations.cli._common import Host, Token, notes, on_interrupt, progress_bar, results
 from lmstudio_integrations.cli._embed.output import (
     FILES,
     Folder,
@@ -34,6 +33,7 @@ from lmstudio_integrations.cli._embed.rows import (
     output_format_of,
     rows_of,
 )
+from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, choose
 from lmstudio_integrations.client.sync import Client, EmbeddingModel
 from lmstudio_integrations.errors import (
@@ -186,10 +186,7 @@ def _os_errors(output: Path) -> Generator[None]:
 def _model(client: Client, name: str | None, ttl: float) -> tuple[EmbeddingModel, str]:
     """Return the embedding model, loaded, with its key."""
     if name is None:
-        found = choose(
-            [handle.get_info() for handle in client.embedding.list_loaded()],
-            [model.info for model in client.embedding.list_downloaded()],
-        )
+        found = choose(loaded_models(client, "embedding"), downloaded_models(client, "embedding"))
         if found is None:
             raise LMStudioValueError(
                 f"no embedding model is loaded, and none below {SIZE_LIMIT / 1e9:g} GB is downloaded; name one with "
@@ -261,7 +258,7 @@ def _interruptible() -> Generator[Callable[[], contextlib.AbstractContextManager
     """Provide a context manager for whose blocks Ctrl-C waits; a second Ctrl-C does not wait."""
     is_busy = is_requested = False
 
-    def interrupt(*_: object) -> None:
+    def interrupt() -> None:
         nonlocal is_requested
         if not is_busy or is_requested:
             raise KeyboardInterrupt
@@ -279,11 +276,8 @@ def _interruptible() -> Generator[Callable[[], contextlib.AbstractContextManager
         if is_requested:
             raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
+    with on_interrupt(interrupt):
         yield uninterrupted
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 @contextlib.contextmanager
