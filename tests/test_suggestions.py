@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._adapters.connection_settings import ALIASES
+from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._suggestions import _COUNTERPARTS, _METHODS, _REMEDIES, hint
 from lmstudio_integrations.client._base import BaseClient, ModelParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig

@@ -4,10 +4,10 @@ Each call reads the fields, so an assignment takes effect with the next one. Not
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -23,13 +23,13 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from lmstudio_integrations._adapters.input_checks import checked, resolve_aliases, tokens_of
 from lmstudio_integrations._adapters.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
 from lmstudio_integrations._adapters.signature import describe_fields, show_fields
 from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations._secrets import holds_credentials, holds_secret, redact, without_secrets
-from lmstudio_integrations._suggestions import hint
-from lmstudio_integrations._typeguards import is_mapping, is_object
-from lmstudio_integrations.client.transport.addresses import checked_headers, host_of
+from lmstudio_integrations._secrets import redact, without_secrets
+from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations.client.transport.addresses import hosts_of
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import (
@@ -39,14 +39,14 @@ from lmstudio_integrations.types.config import (
     LoadSettings,
     ModelKind,
     OnConfigMismatch,
-    SharedPredictionSettings,
 )
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters.parameters import UNSET, Parameter, ParameterOnly
     from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
+    from lmstudio_integrations.types.hosts import HostStatus
 
-    Secret = Parameter[SecretStr | str | None, SecretStr | None]
+    Secret = Parameter[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
 
 TIMEOUTS = (
     "connect_timeout",
@@ -59,16 +59,8 @@ TIMEOUTS = (
 )
 """The timeouts, and the interval of the pings. A handle has its own."""
 
-ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
-"""Names that other packages give to our fields, accepted here as well."""
-
-_TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
-_HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
-
 SECRETS = ("api_token", "headers")
 """Fields that are never pickled."""
-
-_LANGUAGE_ONLY = frozenset({*SharedPredictionSettings.model_fields, "top_k", "top_p", "min_p", "stop"})
 
 
 def token_from_environment() -> SecretStr | None:
@@ -95,17 +87,19 @@ class ConnectionSettings(BaseModel):
         "of several, the server chooses. An alias is `model_name`.",
     )
 
-    host: str | None = Field(
+    host: str | Sequence[str] | None = Field(
         default=None,
-        description="Address of the server, `host:port` or a URL; a trailing `/v1` is dropped. Unset: "
-        "`LMSTUDIO_HOST`, else the LM Studio on this machine. An alias is `base_url`.",
+        description="Address of the server, `host:port` or a URL; a trailing `/v1` is dropped. A list: several servers "
+        "that have the model; each call runs on the one with a free slot. Unset: `LMSTUDIO_HOST`, which may have "
+        "several with commas between them, else the LM Studio on this machine. An alias is `base_url`.",
     )
 
     if not TYPE_CHECKING:
         api_token: SecretStr | None = Field(
             default_factory=token_from_environment,
-            description="LM Studio API token. Unset: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object "
-            "is made; else the client connects as a guest. Never in `repr`, pickles or `dumpd`. An alias is `api_key`.",
+            description="LM Studio API token; for several hosts, one for all, or a dict of tokens by host. Unset: "
+            "`LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made; else the client connects as a "
+            "guest. Never in `repr`, pickles or `dumpd`. An alias is `api_key`.",
         )
     else:
         api_token: Secret = UNSET
@@ -298,7 +292,7 @@ class ConnectionSettings(BaseModel):
             raise LMStudioValueError(f"max_retries must be 0 or more; got {call_settings['max_retries']!r}")
         config = self._merged_load_config(call_settings)
         model = ModelSpec(
-            self._server(call_settings),
+            self._servers(call_settings),
             self._kind,
             call_settings["model"],
             call_settings["ttl"],
@@ -312,22 +306,27 @@ class ConnectionSettings(BaseModel):
         timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator
         return HandleSpec(model, timeouts, call_settings["max_retries"])
 
-    def _server(self, call_settings: Mapping[str, Any]) -> ServerSpec:
-        """Return the server of a call.
+    def _servers(self, call_settings: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
+        """Return the servers of a call.
 
         Raises:
             LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
+            LMStudioValueError: If there are several and no model is named, or a token is for none of them.
         """
         for name in self._runtime.dropped_secrets:
             if call_settings[name] is None:
                 raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
-        token: SecretStr | None = call_settings["api_token"]
+        hosts = hosts_of(call_settings["host"])
+        if len(hosts) > 1 and call_settings["model"] is None:
+            raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
         headers: Mapping[str, SecretStr] = call_settings["headers"] or {}
-        return ServerSpec(
-            host_of(call_settings["host"]),
-            None if token is None else token.get_secret_value(),
-            tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
-            call_settings["ca_file"],
+        values = tuple([(name, value.get_secret_value()) for name, value in headers.items()])
+        tokens = tokens_of(hosts, call_settings["api_token"])
+        return tuple(
+            [
+                ServerSpec(host, token, values, call_settings["ca_file"])
+                for host, token in zip(hosts, tokens, strict=True)
+            ]
         )
 
     def _merged_load_config(self, call_settings: Mapping[str, Any]) -> LoadSettings | None:
@@ -339,6 +338,19 @@ class ConnectionSettings(BaseModel):
         if context_length is None:
             return parsed
         return parsed.merged(self._load_config_type.parse({"context_length": context_length}))
+
+    # Hosts ----------------------------------------------------------------------------------------------------------
+
+    def hosts(self) -> "list[HostStatus]":
+        """Ask each host what it has of the model; return that, with the calls of this process that run there.
+
+        Calls do not wait for it: they ask by themselves, in the background.
+        """
+        return self._runtime.hosts(self._resolve_model(vars(self)))
+
+    async def ahosts(self) -> "list[HostStatus]":
+        """Ask each host what it has of the model; return that, with the calls of this process that run there."""
+        return await self._runtime.ahosts(self._resolve_model(vars(self)))
 
     # Life cycle -----------------------------------------------------------------------------------------------------
 
@@ -406,127 +418,6 @@ _DROPPED_ERRORS = {
     "api_token": f"the API token was left out when this {{}} was pickled; set {TOKEN_VARIABLES[0]} in this process",
     "headers": "the headers were left out when this {} was pickled; assign them again, or {{}} for none",
 }
-
-
-def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings in the form that the fields hold, after checks that pydantic does not make.
-
-    Raises:
-        LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
-    """
-    return {
-        name: _CHECKS[name](name, value) if name in _CHECKS and value is not None else value
-        for name, value in values.items()
-    }
-
-
-def _secret_token(name: str, token: object) -> SecretStr:
-    if isinstance(token, SecretStr):
-        return token
-    if isinstance(token, str):
-        return SecretStr(token)
-    raise LMStudioValueError(f"{name} must be a string or a pydantic.SecretStr; got {type(token).__name__}")
-
-
-def _without_credentials(name: str, host: object) -> object:
-    if isinstance(host, str) and holds_credentials(host):
-        raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
-    return host
-
-
-def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
-    if is_mapping(headers):
-        headers = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in headers.items()
-        }
-    return {name: SecretStr(value) for name, value in checked_headers(headers)}
-
-
-def _listed(_name: str, value: object) -> object:
-    if isinstance(value, str):
-        return [value]
-    return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
-
-
-def _checked_ca_file(name: str, path: object) -> str:
-    from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
-
-    if not isinstance(path, str | os.PathLike):
-        raise LMStudioValueError(f"{name} must be a path; got {path!r}")
-    text = os.fsdecode(cast("str | os.PathLike[str]", path))
-    context_trusting(text)  # raises if it cannot be read
-    return text
-
-
-_CHECKS: dict[str, Callable[[str, object], Any]] = {
-    **dict.fromkeys(_TOKEN_NAMES, _secret_token),
-    **dict.fromkeys(_HOST_NAMES, _without_credentials),
-    "headers": _secret_headers,
-    "ca_file": _checked_ca_file,
-    "stop": _listed,
-}
-"""Checks by setting, run before validation. Assignments and copies are not validated, only checked by these."""
-
-
-def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
-    """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
-
-    Args:
-        given: The arguments.
-        known: The known names; the values of unknown ones are searched for secrets.
-        owner: The name of the adapter's class.
-
-    Raises:
-        LMStudioValueError: If a token or a header is not a `SecretStr`, or if a host or an unknown argument contains a
-            secret.
-    """
-    for name, value in given.items():
-        if name in _TOKEN_NAMES and not _is_hidden(value):
-            raise LMStudioValueError("pass api_token to a call as a pydantic.SecretStr; call arguments are traced")
-        if name == "headers" and not _is_hidden(value):
-            raise LMStudioValueError(
-                "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
-            )
-        if name in _HOST_NAMES:
-            _without_credentials(name, value)
-        if name not in known and holds_secret(value, name):
-            raise _unknown_setting(name, known, given, owner)
-
-
-def _is_hidden(value: object) -> bool:
-    """Whether a trace shows nothing of a token or of headers."""
-    values = value.values() if is_mapping(value) else [value]
-    return value is None or all(isinstance(each, SecretStr) for each in values)
-
-
-def resolve_aliases(values: Mapping[str, Any], known: Collection[str], owner: str) -> dict[str, Any]:
-    """Return settings under the names of our fields, for which `ALIASES` has other names.
-
-    Args:
-        values: The settings.
-        known: The known names.
-        owner: The name of the adapter's class.
-
-    Raises:
-        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
-    """
-    named: dict[str, Any] = {}
-    for name, value in values.items():
-        own = name if name in known else ALIASES.get(name, name)
-        if own not in known:
-            raise _unknown_setting(name, known, values, owner)
-        if own in named:
-            raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
-        named[own] = value
-    return named
-
-
-def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
-    if name in _LANGUAGE_ONLY:  # every language model has them
-        return LMStudioValueError(
-            f"{name!r} is a setting of language models, and this is an embedding model; remove it"
-        )
-    return LMStudioValueError(f"unknown setting {name!r}; {hint(name, known, given, owner)}")
 
 
 class _ByIdentity:

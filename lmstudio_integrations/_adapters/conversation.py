@@ -216,13 +216,18 @@ def to_history(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
         return to_wire(pending, dict(zip(sources, handles, strict=True)))
 
     contents = [source.data if source.url is None else source.url for source in sources]
-    return PendingHistory(contents, with_handles, bool(values["allow_private_image_hosts"]))
+    return PendingHistory(contents, with_handles, bool(values["allow_private_image_hosts"]), _files(pending))
 
 
-def to_wire(messages: Iterable[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
+def to_wire(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
     """Return the wire form of a conversation, with the uploaded images in their places."""
     written = [{"role": each.role, "content": [_wire(part, handles) for part in each.parts]} for each in messages]
-    return WireHistory(written, list(handles.values()))
+    return WireHistory(written, [*_files(messages), *handles.values()])
+
+
+def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:
+    """Return the files that were uploaded before."""
+    return [part for each in messages for part in each.parts if isinstance(part, FileHandle)]
 
 
 def _wire(part: Part, handles: Mapping[ImageSource, FileHandle]) -> dict[str, Any]:

@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.connection_settings import (
-    ALIASES,
-    ConnectionSettings,
-    LlmLoadConfigField,
-    checked,
-    reject_secrets,
-    resolve_aliases,
-)
+from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, LlmLoadConfigField
+from lmstudio_integrations._adapters.input_checks import ALIASES, checked, reject_secrets, resolve_aliases
 from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
 from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
@@ -31,6 +25,7 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     SharedPredictionSettings,
 )
+from lmstudio_integrations.types.results import PredictionEnd
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters.parameters import UNSET, Parameter, ParameterOnly
@@ -106,14 +101,13 @@ class ResolvedCall(NamedTuple):
             arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
         return arguments
 
-    def record_info(
-        self, info: Mapping[str, Any], parallel: Callable[[], int | None] = lambda: None
-    ) -> LoadedModelInfo:
-        """Record what the server reported about the loaded model, see `Runtime.record_info`.
+    def record_info(self, end: PredictionEnd, parallel: Callable[[], int | None] = lambda: None) -> LoadedModelInfo:
+        """Record what the end of a prediction reports about the loaded model, see `Runtime.record_info`.
 
         Warns once if the call offers tools to a model that was not trained for them.
         """
-        recorded = self.runtime.record_info(self.handle.model, info, parallel)
+        info = end.model_info
+        recorded = self.runtime.record_info(self.handle.model, end.host, info, parallel)
         if self.config.raw_tools and not recorded.warned and info.get("trainedForToolUse") is False:
             recorded.warned = True
             warn_user(

@@ -79,10 +79,11 @@ class Outcome:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that responded: its name, its instance's identifier and its context length."""
+        """The model that responded: its name, its host, its instance's identifier and its context length."""
         info = self.result.end.model_info
         return {
             "model_name": info.get("modelKey") or info.get("identifier"),
+            "host": self.result.end.host,
             "instance_identifier": info.get("identifier"),
             "context_length": info.get("contextLength"),
         }

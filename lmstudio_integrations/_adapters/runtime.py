@@ -9,6 +9,7 @@ of importing an adapter.
 
 import json
 import logging
+import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client._binding import Binding
     from lmstudio_integrations.client.asynchronous import AsyncClient
     from lmstudio_integrations.client.sync import Client
+    from lmstudio_integrations.types.hosts import HostStatus
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +51,13 @@ class ServerSpec(NamedTuple):
 
 
 class ModelSpec(NamedTuple):
-    """Which model, and how to load it. Hashable, because models are cached by it: `load_config` is JSON text.
+    """Which model, on which servers, and how to load it.
 
+    It is hashable, because models are cached by it: `load_config` is JSON text.
     `counterpart` is the adapter of models of the other kind, which an error names.
     """
 
-    server: ServerSpec
+    servers: tuple[ServerSpec, ...]
     kind: ModelKind
     key: str | None
     ttl: float | None
@@ -76,21 +79,27 @@ class HandleSpec(NamedTuple):
 
 @dataclass(slots=True)
 class LoadedModelInfo:
-    """What the server reported about a loaded model.
+    """What the servers reported about a loaded model.
 
     Attributes:
-        info: The instance, in wire form (`docs/protocol.md#model-info`).
-        parallel: How many predictions it runs at once, if known.
+        instances: The instances that responded last, by host, in wire form (`docs/protocol.md#model-info`).
+        parallel: How many predictions the last one runs at once, if known.
         warned: Whether the user was warned that it was not trained for tools.
     """
 
-    info: Mapping[str, Any]
+    instances: Mapping[str | None, Mapping[str, Any]]
     parallel: int | None = None
     warned: bool = False
 
-    def is_of(self, info: Mapping[str, Any]) -> bool:
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """The instance with the smallest context length, in which every prompt fits."""
+        return min(self.instances.values(), key=lambda info: info.get("contextLength") or math.inf)
+
+    def has(self, host: str | None, info: Mapping[str, Any]) -> bool:
         """Whether `info` is of the same load; a model may be loaded again with another context length."""
-        return all(self.info.get(name) == info.get(name) for name in ("instanceReference", "contextLength"))
+        known = self.instances.get(host, {})
+        return all(known.get(name) == info.get(name) for name in ("instanceReference", "contextLength"))
 
 
 class _BoundedCache(Generic[KeyT, ValueT]):
@@ -125,7 +134,8 @@ class _BoundedCache(Generic[KeyT, ValueT]):
         return items
 
 
-_Bindings: TypeAlias = "_BoundedCache[ModelSpec, Binding]"
+_Bindings: TypeAlias = "_BoundedCache[ModelSpec, list[Binding]]"
+"""The model of each handle, on each of its servers."""
 
 
 class _ClientPool(Generic[ClientT]):
@@ -148,9 +158,16 @@ class _ClientPool(Generic[ClientT]):
 
     def _new_handle(self, spec: HandleSpec) -> Any:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
-        namespace = _namespace(self._client(model.server).with_timeouts(**timeouts), model.kind)
-        binding = self._bindings.get_or_make(model, lambda: _binding_of(namespace, model))
-        return namespace.bound(binding).with_retries(spec.max_retries)
+        namespaces = [
+            _namespace(self._client(server).with_timeouts(**timeouts), model.kind) for server in model.servers
+        ]
+        bindings = self._bindings.get_or_make(model, lambda: [_binding_of(each, model) for each in namespaces])
+        handles = [namespace.bound(binding) for namespace, binding in zip(namespaces, bindings, strict=True)]
+        if len(handles) == 1:
+            return handles[0].with_retries(spec.max_retries)
+        from lmstudio_integrations.client.hosts.pool import on_hosts  # noqa: PLC0415 - lazy: few programs need it
+
+        return on_hosts(handles, spec.max_retries)
 
     def bound(self, server: ServerSpec, binding: "Binding") -> Any:
         """Return a handle to the model of a binding."""
@@ -184,20 +201,21 @@ class Runtime:
         return self._model_info.get(spec)
 
     def record_info(
-        self, spec: ModelSpec, info: Mapping[str, Any], parallel: Callable[[], int | None]
+        self, spec: ModelSpec, host: str | None, info: Mapping[str, Any], parallel: Callable[[], int | None]
     ) -> LoadedModelInfo:
-        """Record what the server reported about a model.
+        """Record what a server reported about a model.
 
         Args:
             spec: The model.
+            host: The server.
             info: The instance, in wire form.
             parallel: Returns how many predictions it runs at once; only called for an instance that is new.
         """
         known = self.model_info(spec)
-        if known is not None and known.is_of(info):
+        if known is not None and known.has(host, info):
             return known
-        warned = known is not None and known.warned
-        return self._model_info.put(spec, LoadedModelInfo(info, parallel(), warned))
+        known = known or LoadedModelInfo({})
+        return self._model_info.put(spec, LoadedModelInfo({**known.instances, host: info}, parallel(), known.warned))
 
     def model(self, spec: HandleSpec) -> Any:
         """Return the handle of a model of either kind, for threads."""
@@ -207,17 +225,40 @@ class Runtime:
         """Return the handle of a model of either kind, for coroutines."""
         return self._async.handle(spec)
 
+    def parallel(self, spec: HandleSpec) -> int | None:
+        """Return how many calls several hosts run at once, as far as it is known; `None` for one host."""
+        hosts = self.model(spec).hosts if len(spec.model.servers) > 1 else None
+        return None if hosts is None else hosts.parallel
+
+    def hosts(self, spec: HandleSpec) -> "list[HostStatus]":
+        """Ask the hosts of a model what they have."""
+        from lmstudio_integrations.client.hosts.pool import pool_of  # noqa: PLC0415 - lazy: few programs need it
+        from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - lazy: keeps import cheap
+
+        return run(pool_of(self.model(spec)).refreshed())
+
+    async def ahosts(self, spec: HandleSpec) -> "list[HostStatus]":
+        """Ask the hosts of a model what they have."""
+        from lmstudio_integrations.client.hosts.pool import pool_of  # noqa: PLC0415 - lazy: few programs need it
+        from lmstudio_integrations.client.transport.flows import arun  # noqa: PLC0415 - lazy: keeps import cheap
+
+        return await arun(pool_of(self.async_model(spec)).refreshed())
+
     def unload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for spec, binding in self._bindings.pop_all():
+        for server, binding in self._pop_bindings():
             with _logging_errors(binding):
-                self._sync.bound(spec.server, binding).unload_if_loaded_here()
+                self._sync.bound(server, binding).unload_if_loaded_here()
 
     async def aunload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for spec, binding in self._bindings.pop_all():
+        for server, binding in self._pop_bindings():
             with _logging_errors(binding):
-                await self._async.bound(spec.server, binding).unload_if_loaded_here()
+                await self._async.bound(server, binding).unload_if_loaded_here()
+
+    def _pop_bindings(self) -> "list[tuple[ServerSpec, Binding]]":
+        entries = self._bindings.pop_all()
+        return [pair for spec, bindings in entries for pair in zip(spec.servers, bindings, strict=True)]
 
     def close(self) -> None:
         """Close the clients, and with them all running calls. The next call makes new clients."""

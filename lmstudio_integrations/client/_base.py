@@ -5,16 +5,30 @@
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeVar, cast, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_args,
+)
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of, with_named_keywords
 from lmstudio_integrations.client._binding import Binding, OnProgress
+from lmstudio_integrations.client._long_texts import embed_texts
+from lmstudio_integrations.client._models import get_info
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
@@ -22,7 +36,7 @@ from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutParameters, 
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
@@ -35,11 +49,14 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
 if TYPE_CHECKING:
     import ssl
+
+    from lmstudio_integrations.client.hosts.pool import HostPool
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")
 InfoT = TypeVar("InfoT", bound=ModelInfo)
@@ -51,6 +68,7 @@ _LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadMode
     "embedding": EmbeddingLoadModelConfig,
 }
 ChoiceT = TypeVar("ChoiceT")
+ParametersT = ParamSpec("ParametersT")
 
 
 def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
@@ -181,10 +199,47 @@ class BaseHandle:
     `binding`, such as those of `with_timeouts`.
     """
 
-    def __init__(self, dispatcher: Dispatcher[Any], binding: Binding) -> None:
+    def __init__(self, dispatcher: Dispatcher[Any], binding: Binding, hosts: "HostPool | None" = None) -> None:
         self._dispatcher = dispatcher
         self.binding = binding
         """Which model it refers to, and how to get it."""
+        self.hosts = hosts
+        """The same model on several hosts, for the handles of adapters."""
+
+    def _run_on_model(
+        self,
+        work: Callable[Concatenate[Dispatcher[Any], Binding, ParametersT], Flow[T]],
+        *args: ParametersT.args,
+        **parameters: ParametersT.kwargs,
+    ) -> Flow[T]:
+        """Run an operation on the model; of several hosts, on the best one."""
+        if self.hosts is None:
+            return work(self._dispatcher, self.binding, *args, **parameters)
+        return self.hosts.run(lambda dispatcher, binding: work(dispatcher, binding, *args, **parameters))
+
+    def _predict(self, request: Callable[..., PredictionRun], *arguments: Any) -> PredictionRun:
+        """Prepare a prediction: `_requests.respond` or `complete` with their arguments."""
+        return request(self._dispatcher, self.binding, *arguments, hosts=self.hosts)
+
+    def _get_info(self, *, load: bool) -> Flow[ModelInstanceInfo]:
+        if self.hosts is None:
+            return get_info(self._dispatcher, self.binding, load=load)
+        return self.hosts.get_info(load=load)
+
+    def _embed_texts(
+        self,
+        request: EmbeddingRequest,
+        max_concurrency: int | None,
+        show_progress: bool,  # noqa: FBT001 - as the caller has it
+    ) -> Flow[list[list[float]]]:
+        if self.hosts is None:
+            return embed_texts(self._dispatcher, self.binding, request, max_concurrency, show_progress)
+        return self.hosts.embed_texts(request, max_concurrency, show_progress)
+
+    @property
+    def dispatcher(self) -> Dispatcher[Any]:
+        """Sends the requests of this handle."""
+        return self._dispatcher
 
     @property
     def identifier(self) -> str:

@@ -7,11 +7,12 @@ call these flows; `_images.py` and `_requests.py` build on them.
 import base64
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import IO, Any, TypedDict, cast
+from weakref import WeakValueDictionary
 
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._arguments import (
@@ -23,6 +24,7 @@ from lmstudio_integrations.client._arguments import (
     whole_number,
 )
 from lmstudio_integrations.client._progress_bars import ProgressBar
+from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, open_channel
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
@@ -43,6 +45,8 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
 )
 SIGNATURE_SIZE = max(at + len(sign) for sign, at, _ in _SIGNATURES)
 """The number of bytes that decide whether a file is an image."""
+_origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
+"""The sources of the uploaded files by their identifiers: the messages of frameworks have nothing else of a file."""
 _EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
 
 
@@ -136,7 +140,7 @@ def _upload(dispatcher: Dispatcher[Any], source: FileInput, content: bytes, name
     scope = dispatcher.upload_scope  # before the upload: see there
     handle = yield from _send(dispatcher, name, content)
     reread = (lambda: read_source(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    origin = Origin(name, reread, (handle.identifier, scope))
+    origin = _origins[handle.identifier] = Origin(name, reread, (handle.identifier, scope), dispatcher.target.address)
     dispatcher.keep_upload_alive(origin)
     return handle.with_origin(origin)
 
@@ -195,6 +199,15 @@ def with_valid_files(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[
             for message in history.messages
         ]
     )
+
+
+def address_of(files: Iterable[FileHandle]) -> Address | None:
+    """Return the server that files were uploaded to; `None` if there are none, or it is not known."""
+    for handle in files:
+        origin = handle.origin or _origins.get(handle.identifier)
+        if origin is not None:
+            return cast("Address | None", origin.server)
+    return None
 
 
 def parse_document(

@@ -68,15 +68,19 @@ def _texts_that_fit(dispatcher: Dispatcher[Any], binding: Binding, request: Embe
     longest = max(map(utf8_length, request.texts), default=0)
     if request.policy == "pass" or longest <= ALWAYS_FITS:
         return request.texts
-    if binding.context_window is None or longest > binding.context_window.length - SPECIAL_TOKENS:
+    context_window = binding.context_window
+    if context_window is None or longest > context_window.length - SPECIAL_TOKENS:
         info = yield from get_info(dispatcher, binding, load=True)
         maximum = info.max_context_length
-        binding.context_window = ContextWindow(info.context_length, maximum if is_count(maximum) else None)
+        context_window = ContextWindow(info.context_length, maximum if is_count(maximum) else None)
+        binding.context_window = context_window
+    if request.context_length is not None:
+        context_window = context_window._replace(length=min(context_window.length, request.context_length))
 
     def count(texts: list[str]) -> "Flow[list[int]]":
         return cast("Flow[list[int]]", count_tokens(dispatcher, binding, texts))
 
-    return (yield from truncate_or_reject(request, count, binding.context_window))
+    return (yield from truncate_or_reject(request, count, context_window))
 
 
 def truncate_or_reject(

@@ -105,7 +105,7 @@ def _reject_wait(binding: Binding) -> Flow[str]:
 
 def _find_or_load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
-    info = yield from _find_loaded(dispatcher, binding, None)
+    info = yield from find_loaded(dispatcher, binding, None)
     if info is None:
         flights, key = models_of(dispatcher).flights, (binding.kind, binding.key)
         load_it = partial(_load_explicitly, dispatcher, binding)
@@ -115,7 +115,7 @@ def _find_or_load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> F
         )
         if identifier is not None:
             return identifier
-        info = yield from _find_loaded(dispatcher, binding, None)
+        info = yield from find_loaded(dispatcher, binding, None)
         if info is None:  # the other caller was cancelled
             return (yield from load_it())
     return (yield from _use(dispatcher, binding, info))
@@ -147,7 +147,7 @@ def _load_or_wait(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     name = model_key if binding.key.lower() == model_key.lower() else binding.key
     started, seconds = time.monotonic(), _FIRST_PAUSE
     while True:
-        info = yield from _find_loaded(dispatcher, binding, model_key)
+        info = yield from find_loaded(dispatcher, binding, model_key)
         if info is not None:
             return (yield from _use(dispatcher, binding, info))
         try:
@@ -170,16 +170,16 @@ def _use(dispatcher: Dispatcher[Any], binding: Binding, info: Info) -> Flow[str]
     return (yield from bind(dispatcher, binding, info, loaded=False))
 
 
-def _find_loaded(dispatcher: Dispatcher[Any], binding: Binding, model_key: str | None) -> Flow[Info | None]:
+def find_loaded(dispatcher: Dispatcher[Any], binding: Binding, model_key: str | None) -> Flow[Info | None]:
     """Return a loaded instance that matches the user's name or the model key; one with that identifier comes first."""
     names = {binding.key, model_key or models_of(dispatcher).model_key(binding.kind, binding.key)}
     infos = yield from list_loaded(dispatcher, binding.kind)
     with decode_errors("Model list"):
-        found = [info for info in infos if any(name and _matches(name, info) for name in names)]
+        found = [info for info in infos if any(name and matches(name, info) for name in names)]
         return min(found, key=lambda info: info["identifier"] != binding.key, default=None)
 
 
-def _matches(name: str, info: Info) -> bool:
+def matches(name: str, info: Info) -> bool:
     """Whether a name matches a model: its identifier, its key, its path, or the first parts of its path."""
     lowered = name.lower().rstrip("/")
     if name == info.get("identifier") or lowered in {str(info[field]).lower() for field in _NAMES if info.get(field)}:
@@ -198,7 +198,7 @@ def _model_key(dispatcher: Dispatcher[Any], binding: Binding, name: str) -> Flow
         return known
 
     def read(infos: Any) -> str | None:
-        keys = (str(info["modelKey"]) for info in infos if info.get("type") == binding.kind and _matches(name, info))
+        keys = (str(info["modelKey"]) for info in infos if info.get("type") == binding.kind and matches(name, info))
         return next(keys, None)
 
     found = yield from call_rpc(dispatcher, "system", "listDownloadedModels", None, read, operation="Model list")

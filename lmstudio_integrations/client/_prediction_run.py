@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from lmstudio_integrations._shortening import counted, shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
@@ -44,6 +44,9 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
 )
 from lmstudio_integrations.types.structured import json_object
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.hosts.pool import Route
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +107,7 @@ class PredictionRun:
         preset: A preset on the server, by its (fuzzy) identifier.
         timeouts: Timeouts that differ from the client's.
         upload: Uploads images before the request, once per attempt.
+        route: Chooses the host and its model for each attempt; `None` stays with the given ones.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class PredictionRun:
         preset: str | None = None,
         timeouts: Timeouts = NO_TIMEOUTS,
         upload: Upload | None = None,
+        route: "Route | None" = None,
     ) -> None:
         self._client = self._dispatcher = dispatcher
         self._binding = binding
@@ -124,6 +129,7 @@ class PredictionRun:
         self._preset: Mapping[str, str] = {} if preset is None else {"fuzzyPresetIdentifier": preset}
         self._timeouts = timeouts
         self._upload = upload
+        self._route = route
         self.callbacks = _NO_CALLBACKS
         self.parse_json = False
         """Whether to parse the response as a JSON object, if it is one."""
@@ -266,6 +272,8 @@ class PredictionRun:
             reason = "cancelled before its result arrived" if self._cancelled else _CLOSED
             self._failure = LMStudioCancelledError(f"{self._operation}: the stream was {reason}")
             self._failure.__suppress_context__ = True  # `_ClosedError` is an internal detail
+        if self._route is not None:
+            self._route.release()
         step = self._step
         if isinstance(step, Call):
             step.close(_ClosedError())
@@ -312,10 +320,9 @@ class PredictionRun:
             try:
                 return self._receive((yield from self._next_batch()))
             except LMStudioError as error:
-                seconds = self._retries.next_delay(error) if self._may_start_over(error) else None
+                seconds = self._delay_after(error)
                 if seconds is None:
-                    raise
-                self._unloaded = isinstance(error, LMStudioModelUnloadedError)
+                    self._raise(error)
             logger.info("%s of model %r failed; retrying", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
             # Before the pause: `cancel` discards a prediction without a call, which ends the pause.
@@ -324,10 +331,28 @@ class PredictionRun:
             # A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
             yield from self._tracked(pause(self._dispatcher if self._unloaded else self._client, seconds))
 
-    def _may_start_over(self, error: LMStudioError) -> bool:
+    @property
+    def _is_seen(self) -> bool:
+        """Whether a part of the response has reached the caller, who may also have stopped it."""
+        return self._delivered or self._called_back or self._cancelled or self._failure is not None
+
+    def _may_reload(self, error: LMStudioError) -> bool:
         """Whether no part of the response has reached the caller, and the model may be loaded again if necessary."""
-        seen = self._delivered or self._called_back or self._cancelled or self._failure is not None
-        return not seen and (self._binding.reloadable or not isinstance(error, LMStudioModelUnloadedError))
+        return not self._is_seen and (self._binding.reloadable or not isinstance(error, LMStudioModelUnloadedError))
+
+    def _delay_after(self, error: LMStudioError) -> float | None:
+        """Return the seconds until the next attempt; `None` if there is none."""
+        seconds = self._retries.next_delay(error) if self._may_reload(error) else None
+        self._unloaded = seconds is not None and isinstance(error, LMStudioModelUnloadedError)
+        if seconds is None and self._route is not None:
+            seconds = self._route.delay_after(error, seen=self._is_seen)
+        return seconds
+
+    def _raise(self, error: LMStudioError) -> NoReturn:
+        """Raise the error of the last attempt."""
+        if self._route is not None:
+            self._route.raise_combined(error)
+        raise error
 
     def _next_batch(self) -> "Flow[list[PredictionEvent]]":
         try:
@@ -355,7 +380,7 @@ class PredictionRun:
         except LMStudioError as failure:
             # Progress does not prevent a reload, whether it arrives before the failure or together with it.
             is_early = isinstance(failure, LMStudioModelUnloadedError) and _only_progress(batch[:-1])
-            if self._undelivered_to_end or len(batch) == 1 or (is_early and self._may_start_over(failure)):
+            if self._undelivered_to_end or len(batch) == 1 or (is_early and self._may_reload(failure)):
                 raise
             self._record_failure(failure)
             return batch[:-1]
@@ -368,6 +393,8 @@ class PredictionRun:
     def _on_model(self, work: ModelWork[T]) -> Flow[T]:
         """Run work on the model, after the upload of images."""
         if not self._prepared:
+            if self._route is not None:
+                self._client, self._binding = yield from self._tracked(self._route.next())
             self._dispatcher = self._client.for_operation(self._timeouts)
             if self._upload is not None:
                 yield from self._tracked(self._upload(self._dispatcher))
@@ -470,6 +497,9 @@ class PredictionRun:
         if self._dispatcher.load_times:
             end.stats = {**end.stats, "modelLoadTimeSec": sum(self._dispatcher.load_times)}
             self._dispatcher.load_times.clear()
+        end.host = str(self._dispatcher.target)
+        if self._route is not None:
+            self._route.succeeded()
         result = self._accumulator.result()
         if self.on_failed_call is not None:
             for call in result.tool_calls:

@@ -6,11 +6,11 @@ The clients call it; the flows of `_prediction_run.py` send what it makes. Every
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
-from lmstudio_integrations.client._files import with_valid_files
+from lmstudio_integrations.client._files import address_of, with_valid_files
 from lmstudio_integrations.client._images import prepare_images
 from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
 from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
@@ -26,6 +26,9 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.hosts.pool import HostPool
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
@@ -147,11 +150,16 @@ def to_wire(history: History) -> WireHistory:
 
 
 def respond(
-    dispatcher: Dispatcher[Any], binding: Binding, history: History | PendingHistory, parameters: PredictionParameters
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    history: History | PendingHistory,
+    parameters: PredictionParameters,
+    *,
+    hosts: "HostPool | None" = None,
 ) -> PredictionRun:
-    """Prepare the model's next message of a conversation."""
+    """Prepare the model's next message of a conversation; with `hosts`, on one of several hosts."""
     settings = _settings(parameters)
-    run = respond_with(dispatcher, binding, history, settings, parameters)
+    run = respond_with(dispatcher, binding, history, settings, parameters, hosts=hosts)
     _set_callbacks(run, settings, parameters)
     return run
 
@@ -162,6 +170,8 @@ def respond_with(
     history: History | PendingHistory,
     settings: LlmPredictionConfig,
     parameters: Mapping[str, Any],
+    *,
+    hosts: "HostPool | None" = None,
 ) -> PredictionRun:
     """Prepare the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
@@ -169,6 +179,7 @@ def respond_with(
     """
     pending = history if isinstance(history, PendingHistory) else None
     wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
+    files = wire.files if pending is None else pending.files
     stack = stack_of(settings)
 
     def upload(dispatcher: Dispatcher[Any], pending: PendingHistory) -> "Flow[None]":
@@ -188,13 +199,19 @@ def respond_with(
         preset=optional_text(parameters.get("preset"), "preset"),
         timeouts=checked_timeouts(parameters),
         upload=None if pending is None else partial(upload, pending=pending),
+        route=None if hosts is None else hosts.route(address_of(files)),
     )
 
 
 def complete(
-    dispatcher: Dispatcher[Any], binding: Binding, prompt: str, parameters: PredictionParameters
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    prompt: str,
+    parameters: PredictionParameters,
+    *,
+    hosts: "HostPool | None" = None,
 ) -> PredictionRun:
-    """Prepare the continuation of a text.
+    """Prepare the continuation of a text; with `hosts`, on one of several hosts.
 
     Servers without `completeRawText` get a chat request with [a template that only shows the
     text](docs/protocol.md#respond-and-complete).
@@ -223,6 +240,7 @@ def complete(
         operation="Completion",
         preset=optional_text(parameters.get("preset"), "preset"),
         timeouts=checked_timeouts(parameters),
+        route=None if hosts is None else hosts.route(),
     )
     _set_callbacks(run, settings, parameters)
     return run

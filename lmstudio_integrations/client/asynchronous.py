@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _long_texts, _models, _requests
+from lmstudio_integrations.client import _files, _images, _models, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._async_readers import AsyncBatches, AsyncEvents, AsyncFragments
@@ -133,7 +133,7 @@ class AsyncModelHandle(BaseHandle):
     async def tokenize(self, input: Texts) -> list[list[int]]: ...
     async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        return await arun(_models.tokenize(self._dispatcher, self.binding, input))
+        return await arun(self._run_on_model(_models.tokenize, input))
 
     @overload
     async def count_tokens(self, input: str) -> int: ...
@@ -141,15 +141,15 @@ class AsyncModelHandle(BaseHandle):
     async def count_tokens(self, input: Texts) -> list[int]: ...
     async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        return await arun(_models.count_tokens(self._dispatcher, self.binding, input))
+        return await arun(self._run_on_model(_models.count_tokens, input))
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        return (await arun(_models.get_info(self._dispatcher, self.binding))).context_length
+        return (await arun(self._get_info(load=False))).context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
-        return await arun(_models.get_processing_state(self._dispatcher, self.binding))
+        return await arun(self._run_on_model(_models.get_processing_state))
 
 
 class AsyncLLM(AsyncModelHandle):
@@ -166,13 +166,13 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return await arun(_requests.respond(self._dispatcher, self.binding, history, parameters).to_end())
+        return await arun(self._predict(_requests.respond, history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> AsyncPredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, parameters))
+        return AsyncPredictionStream(self._predict(_requests.respond, history, parameters))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -183,11 +183,11 @@ class AsyncLLM(AsyncModelHandle):
 
     async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return await arun(_requests.complete(self._dispatcher, self.binding, prompt, parameters).to_end())
+        return await arun(self._predict(_requests.complete, prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, parameters))
+        return AsyncPredictionStream(self._predict(_requests.complete, prompt, parameters))
 
     async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -221,20 +221,20 @@ class AsyncLLM(AsyncModelHandle):
             tools: The definitions of the tools.
         """
         return await arun(
-            _models.apply_prompt_template(self._dispatcher, self.binding, _requests.to_wire(history), opts or {}, tools)
+            self._run_on_model(_models.apply_prompt_template, _requests.to_wire(history), opts or {}, tools)
         )
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
-        return await arun(_models.context_use(self._dispatcher, self.binding, _requests.to_wire(history)))
+        return await arun(self._run_on_model(_models.context_use, _requests.to_wire(history)))
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("LlmInstanceInfo", await arun(_models.get_info(self._dispatcher, self.binding, load=load)))
+        return cast("LlmInstanceInfo", await arun(self._get_info(load=load)))
 
     async def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
+        return LlmLoadModelConfig.from_fields(await arun(self._run_on_model(_models.get_load_fields)))
 
 
 class AsyncEmbeddingModel(AsyncModelHandle):
@@ -251,7 +251,7 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return await arun(_models.embed(self._dispatcher, self.binding, input, show_progress))
+        return await arun(self._run_on_model(_models.embed, input, show_progress))
 
     async def embed_texts(
         self,
@@ -270,19 +270,15 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return await arun(
-            _long_texts.embed_texts(self._dispatcher, self.binding, request, max_concurrency, show_progress)
-        )
+        return await arun(self._embed_texts(request, max_concurrency, show_progress))
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast(
-            "EmbeddingModelInstanceInfo", await arun(_models.get_info(self._dispatcher, self.binding, load=load))
-        )
+        return cast("EmbeddingModelInstanceInfo", await arun(self._get_info(load=load)))
 
     async def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
+        return EmbeddingLoadModelConfig.from_fields(await arun(self._run_on_model(_models.get_load_fields)))
 
 
 class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _long_texts, _models, _requests
+from lmstudio_integrations.client import _files, _images, _models, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._base import (
@@ -148,7 +148,7 @@ class SyncModelHandle(BaseHandle):
     def tokenize(self, input: Texts) -> list[list[int]]: ...
     def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        return run(_models.tokenize(self._dispatcher, self.binding, input))
+        return run(self._run_on_model(_models.tokenize, input))
 
     @overload
     def count_tokens(self, input: str) -> int: ...
@@ -156,15 +156,15 @@ class SyncModelHandle(BaseHandle):
     def count_tokens(self, input: Texts) -> list[int]: ...
     def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        return run(_models.count_tokens(self._dispatcher, self.binding, input))
+        return run(self._run_on_model(_models.count_tokens, input))
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        return run(_models.get_info(self._dispatcher, self.binding)).context_length
+        return run(self._get_info(load=False)).context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
-        return run(_models.get_processing_state(self._dispatcher, self.binding))
+        return run(self._run_on_model(_models.get_processing_state))
 
 
 class LLM(SyncModelHandle):
@@ -181,13 +181,13 @@ class LLM(SyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return run(_requests.respond(self._dispatcher, self.binding, history, parameters).to_end())
+        return run(self._predict(_requests.respond, history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> PredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return PredictionStream(_requests.respond(self._dispatcher, self.binding, history, parameters))
+        return PredictionStream(self._predict(_requests.respond, history, parameters))
 
     def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -208,11 +208,11 @@ class LLM(SyncModelHandle):
 
     def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return run(_requests.complete(self._dispatcher, self.binding, prompt, parameters).to_end())
+        return run(self._predict(_requests.complete, prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return PredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, parameters))
+        return PredictionStream(self._predict(_requests.complete, prompt, parameters))
 
     def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -243,21 +243,19 @@ class LLM(SyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
-        return run(
-            _models.apply_prompt_template(self._dispatcher, self.binding, _requests.to_wire(history), opts or {}, tools)
-        )
+        return run(self._run_on_model(_models.apply_prompt_template, _requests.to_wire(history), opts or {}, tools))
 
     def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
-        return run(_models.context_use(self._dispatcher, self.binding, _requests.to_wire(history)))
+        return run(self._run_on_model(_models.context_use, _requests.to_wire(history)))
 
     def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("LlmInstanceInfo", run(_models.get_info(self._dispatcher, self.binding, load=load)))
+        return cast("LlmInstanceInfo", run(self._get_info(load=load)))
 
     def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
+        return LlmLoadModelConfig.from_fields(run(self._run_on_model(_models.get_load_fields)))
 
 
 class EmbeddingModel(SyncModelHandle):
@@ -274,7 +272,7 @@ class EmbeddingModel(SyncModelHandle):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return run(_models.embed(self._dispatcher, self.binding, input, show_progress))
+        return run(self._run_on_model(_models.embed, input, show_progress))
 
     def embed_texts(
         self,
@@ -293,15 +291,15 @@ class EmbeddingModel(SyncModelHandle):
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return run(_long_texts.embed_texts(self._dispatcher, self.binding, request, max_concurrency, show_progress))
+        return run(self._embed_texts(request, max_concurrency, show_progress))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("EmbeddingModelInstanceInfo", run(_models.get_info(self._dispatcher, self.binding, load=load)))
+        return cast("EmbeddingModelInstanceInfo", run(self._get_info(load=load)))
 
     def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
+        return EmbeddingLoadModelConfig.from_fields(run(self._run_on_model(_models.get_load_fields)))
 
 
 class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import Field, model_validator
 
-from lmstudio_integrations._adapters.connection_settings import ALIASES, TIMEOUTS
+from lmstudio_integrations._adapters.connection_settings import TIMEOUTS
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
+from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
-from lmstudio_integrations._typeguards import is_count
-from lmstudio_integrations.client.transport.addresses import resolved_host
+from lmstudio_integrations.client.transport.addresses import resolved_hosts
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 from lmstudio_integrations.types.results import PredictionEnd
 
 _PER_OBJECT = frozenset(
@@ -63,14 +64,8 @@ _CORE_DESCRIPTIONS = {
 }
 """Descriptions of langchain-core's fields, which have none."""
 
-DEFAULT_CONCURRENCY = 4
-"""How many predictions LM Studio runs at once by default."""
-
 _PACKAGE = "lmstudio-integrations"
 _version = cache(version)
-_PARALLEL_KEY = "llm.load.numParallelSessions"
-_MAX_PARALLEL = 1023
-"""The bound of `LlmLoadModelConfig.max_parallel_predictions`. A reported value counts only if it is a number."""
 
 
 class LangChainSettings(GenerationSettings):
@@ -170,14 +165,17 @@ class LangChainSettings(GenerationSettings):
 
     def _record_info(self, call: ResolvedCall, end: PredictionEnd) -> LoadedModelInfo:
         """Record what the end of a prediction reports about the model."""
-        return call.record_info(end.model_info, partial(_parallel_predictions, end))
+        return call.record_info(end, partial(_parallel_predictions, end))
 
     def _concurrency(self, values: Mapping[str, Any]) -> int:
         """Return how many predictions the model of a call runs at once: as reported, as configured, or the default."""
-        spec = self._resolve_model(values).model
-        loaded, config = self._runtime.model_info(spec), values["load_config"]
+        handle = self._resolve_model(values)
+        on_hosts = self._runtime.parallel(handle)
+        if on_hosts is not None:
+            return on_hosts
+        loaded, config = self._runtime.model_info(handle.model), values["load_config"]
         configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
-        return (loaded.parallel if loaded else None) or configured or DEFAULT_CONCURRENCY
+        return (loaded.parallel if loaded else None) or configured or DEFAULT_PARALLEL["llm"]
 
     def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, given: Mapping[str, Any]) -> Any:
         """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
@@ -188,7 +186,7 @@ class LangChainSettings(GenerationSettings):
         try:
             limit = self._concurrency(self._call_values(None, given))
         except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
-            limit = DEFAULT_CONCURRENCY
+            limit = DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}
 
     # Identity -------------------------------------------------------------------------------------------------------
@@ -267,16 +265,16 @@ def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]
     return found
 
 
-def _resolved_or_given(host: str | None) -> str | None:
+def _resolved_or_given(host: str | Sequence[str] | None) -> str | Sequence[str] | None:
     try:
-        return resolved_host(host)
+        hosts = resolved_hosts(host)
     except LMStudioValueError:  # the call itself raises it
         return host
+    return hosts[0] if len(hosts) == 1 else cast("tuple[str, ...]", hosts)
 
 
 def _parallel_predictions(end: PredictionEnd) -> int | None:
     for field in end.load_model_config.get("fields", ()):
-        if field["key"] == _PARALLEL_KEY:
-            value = field.get("value")
-            return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
+        if field["key"] == PARALLEL_KEY:
+            return parallel_of(field.get("value"))
     return None

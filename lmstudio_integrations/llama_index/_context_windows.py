@@ -5,14 +5,15 @@ number is recorded, and the user gets one warning if the server reports a smalle
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmstudio_integrations.client._user_warnings import warn_user
-from lmstudio_integrations.client.transport.addresses import resolved_host
+from lmstudio_integrations.client.transport.addresses import resolved_hosts
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
-Key = tuple[str | None, str | None]
-"""Address of the server, and model key."""
+Key = tuple[tuple[str | None, ...], str | None]
+"""Addresses of the servers, and model key."""
 
 
 @dataclass(slots=True)
@@ -25,9 +26,9 @@ class _ContextWindow:
 _context_windows: defaultdict[Key, _ContextWindow] = defaultdict(_ContextWindow)
 
 
-def key_of(host: str | None, model: str | None) -> Key:
-    """Return the key of a model on a server; all spellings of an address give the same key."""
-    return resolved_host(host), model
+def key_of(host: str | Sequence[str] | None, model: str | None) -> Key:
+    """Return the key of a model on its servers; all spellings and orders of addresses give the same key."""
+    return resolved_hosts(host), model
 
 
 def recorded(key: Key) -> int | None:

@@ -48,9 +48,9 @@ class LlamaIndexSettings(ConnectionSettings):
         api_token: SecretStr | None = Field(
             default_factory=token_from_environment,
             exclude=True,
-            description="LM Studio API token. Unset: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object "
-            "is made; else the client connects as a guest. Never in `repr`, pickles or `to_dict`. An alias is "
-            "`api_key`.",
+            description="LM Studio API token; for several hosts, one for all, or a dict of tokens by host. Unset: "
+            "`LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made; else the client connects as a "
+            "guest. Never in `repr`, pickles or `to_dict`. An alias is `api_key`.",
         )
     else:
         request_timeout: ParameterOnly[float | None] = UNSET

@@ -279,11 +279,9 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
 
     def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, and return it."""
-        info = result.end.model_info
-        context_length = info.get("contextLength")
+        context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
             _context_windows.record(_context_windows.key_of(call.values["host"], call.values["model"]), context_length)
-        call.record_info(info)
         return result
 
     # Chat -----------------------------------------------------------------------------------------------------------

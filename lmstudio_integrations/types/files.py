@@ -20,11 +20,13 @@ class Origin:
         read: Returns the content.
         upload: Its identifier, and where a server knows it by that (`Dispatcher.upload_scope`). Replaced as one:
             threads may use a file with several servers.
+        server: The address of the server that it was uploaded to first; `None` is the one on this machine.
     """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
     upload: tuple[str, object] = field(repr=False)
+    server: object = field(default=None, repr=False)
 
     def __deepcopy__(self, _memo: object) -> "Origin":
         return self

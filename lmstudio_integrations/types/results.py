@@ -136,12 +136,13 @@ class ToolCallRecord:
 
 @dataclass(slots=True)
 class PredictionEnd:
-    """The last event: statistics, model and configurations, in wire form."""
+    """The last event: statistics, model and configurations, in wire form, and the host that responded."""
 
     stats: dict[str, Any]
     model_info: dict[str, Any]
     load_model_config: dict[str, Any]
     prediction_config: dict[str, Any]
+    host: str | None = None
 
 
 PredictionEvent = (

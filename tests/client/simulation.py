@@ -136,6 +136,7 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
     """A dispatcher whose calls go to a session in simulated time."""
 
     def __init__(self, world: "World", timeouts: Timeouts) -> None:
+        self.target = Target(None)
         self.world = world
         self.timeouts = timeouts
         self.max_retries = 0
@@ -153,7 +154,12 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
     def pause(self, seconds: float) -> Any:
         return _Pause(self.world, seconds if self.remaining_time is None else min(seconds, self.remaining_time))
 
-    def for_operation(self, timeouts: Timeouts = {}) -> "SimulatedDispatcher":  # noqa: B006 - as in `Dispatcher`
+    def for_operation(
+        self,
+        timeouts: Timeouts = {},  # noqa: B006 - as in `Dispatcher`
+        started_at: float | None = None,
+    ) -> "SimulatedDispatcher":
+        assert started_at is None, "only operations on several hosts begin before their calls"
         like = SimulatedDispatcher(self.world, {**self.timeouts, **timeouts})
         like._started_at = self._started_at if self._started_at is not None else self.world.now
         return like

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
@@ -58,6 +58,11 @@ class Address:
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"host must be a string, such as host:port; got {text!r}")
         text = text.strip()
+        if "," in text:
+            raise LMStudioValueError(
+                f"host {text!r} names several servers, and a client has one; make a client for each, or give the list "
+                "to an adapter, such as ChatLMStudio(host=[…])"
+            )
         if TOKEN_PREFIX in text:
             raise LMStudioValueError("host contains an API token, which is not shown here; pass it as api_token")
         if holds_credentials(text):
@@ -100,14 +105,39 @@ def host_of(host: str | None) -> str | None:
     return host or os.environ.get(HOST_VARIABLE) or None
 
 
-def resolved_host(host: str | None) -> str | None:
-    """Return the address of a server, the same for all spellings; `None` is the LM Studio found on this machine.
+def hosts_of(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
+    """Return the given hosts, else those of the environment; `None` is the LM Studio found on this machine.
+
+    Args:
+        hosts: One host, several in a list, or several in a string with commas between them.
 
     Raises:
-        LMStudioValueError: If the host is not an address.
+        LMStudioValueError: If a list is empty or names a host twice, or a name in it is not an address.
     """
-    host = host_of(host)
-    return None if host is None else _normalized(host)
+    if hosts is None or isinstance(hosts, str):
+        text = host_of(hosts)
+        if text is None or "," not in text:
+            return (text,)
+        hosts = [name for name in text.split(",") if name.strip()]
+    found: dict[str, str] = {}
+    for name in hosts:
+        address = str(Address.parse(name))
+        if address in found:
+            raise LMStudioValueError(f"hosts {found[address]!r} and {name!r} are the same server; name it once")
+        found[address] = name.strip()
+    if not found:
+        raise LMStudioValueError("host must name at least one server, or be None; got an empty list")
+    return tuple(found.values())
+
+
+def resolved_hosts(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
+    """Return the addresses of servers, the same for all spellings and orders; see `hosts_of`.
+
+    Raises:
+        LMStudioValueError: If a host is not an address.
+    """
+    found = hosts_of(hosts)
+    return found if found == (None,) else tuple(sorted(_normalized(host) for host in found if host is not None))
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport.addresses import DEFAULT_PORT, Address, Target, resolved_host
+from lmstudio_integrations.client.transport.addresses import DEFAULT_PORT, Address, Target, resolved_hosts
 from lmstudio_integrations.errors import LMStudioValueError
 
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
@@ -68,10 +68,10 @@ def no_server() -> str:
 def source_of(address: Address) -> str:
     """Return a note for an address that comes from the environment."""
     try:
-        named = os.environ.get(HOST_VARIABLE) and resolved_host(None)
+        named = resolved_hosts(None) if os.environ.get(HOST_VARIABLE) else ()
     except LMStudioValueError:
         return ""
-    return f" ({HOST_VARIABLE})" if named == str(address) else ""
+    return f" ({HOST_VARIABLE})" if str(address) in named else ""
 
 
 def unencrypted(target: Target) -> str | None:

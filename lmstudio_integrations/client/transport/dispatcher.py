@@ -116,14 +116,19 @@ class Dispatcher(Generic[WaiterT_co]):
         """Return a dispatcher whose failed calls are retried."""
         return self._copy(max_retries=max_retries)
 
+    def with_waiters(self, make_waiter: "Callable[[IOThread], Waiter]") -> "Dispatcher[Any]":
+        """Return a dispatcher whose callers wait in another way."""
+        return self._copy(_make_waiter=make_waiter)
+
     def with_sinks(self, wrap: Callable[[Sink], Sink]) -> Self:
         """Return a dispatcher whose calls deliver to wrapped sinks; each is wrapped on the I/O thread."""
         return self._copy(_wrap_sink=wrap)
 
-    def for_operation(self, timeouts: Timeouts = NO_TIMEOUTS) -> Self:
-        """Return a dispatcher for one operation of several calls, whose total timeout starts now."""
+    def for_operation(self, timeouts: Timeouts = NO_TIMEOUTS, started_at: float | None = None) -> Self:
+        """Return a dispatcher for one operation of several calls, whose total timeout starts now, or has started."""
         if self._started_at is None:
-            return self._copy(timeouts=_merged(self.timeouts, timeouts), _started_at=time.monotonic(), load_times=[])
+            started_at = time.monotonic() if started_at is None else started_at
+            return self._copy(timeouts=_merged(self.timeouts, timeouts), _started_at=started_at, load_times=[])
         return self.with_timeouts(timeouts) if timeouts else self  # it is part of an operation already
 
     def _copy(self, **changes: Any) -> Self:

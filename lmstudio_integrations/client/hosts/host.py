@@ -1,0 +1,279 @@
+"""What this process knows of a model on each host: asked in the background, rarely, and remembered.
+
+`pool.py` reads and completes it. The surveys and the loads here run on the I/O thread, and nobody waits for them but
+the first call on a host.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from lmstudio_integrations._typeguards import is_count, is_object
+from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._loading import Info, get_load_config, instance_specifier
+from lmstudio_integrations.client._operations import prepare
+from lmstudio_integrations.client._policies import find_loaded, matches
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, arun, call_rpc
+from lmstudio_integrations.client.transport.waiters import LoopWaiter
+from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError
+from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, HostStatus, parallel_of
+
+logger = logging.getLogger(__name__)
+
+REFRESH = 30.0
+"""Seconds after which a host is asked again, when a call comes."""
+
+FIRST_ABSENCE, LONGEST_ABSENCE = 5.0, 60.0
+"""Seconds for which a host that failed is left out; doubled with each failure, up to the longest."""
+
+_SURVEY_TIMEOUT = 10.0
+"""Seconds for each response of a survey, if the calls have not less."""
+
+
+class _Found(NamedTuple):
+    """What a survey found on a host: the loaded instance, its parallel calls, whether the model is downloaded."""
+
+    info: Info | None
+    parallel: int | None
+    downloaded: bool
+
+
+@dataclass(slots=True, eq=False)
+class HostRecord:
+    """What this process knows of a model on a host. Threads change it, each attribute in one step.
+
+    Attributes:
+        calls: The calls that run or wait there, by the number of their slot; those without a slot by themselves.
+        checked_at: When the host was last asked successfully, or failed; `-math.inf` before.
+        retry_at: When a host that failed is asked again.
+        failures: How often it failed in succession.
+        error: The last failure; `None` if the host responds.
+        load_error: Why the model could not be loaded or found there; no call loads it until the host is asked again.
+        loads: The calls and background loads that load the model.
+        loaded: Whether the model is loaded.
+        info: The loaded instance in wire form, if there is one.
+        parallel: How many calls it runs at once, if it reported that.
+        downloaded: Whether the model can be loaded.
+        survey: The running survey (on the I/O thread).
+    """
+
+    calls: dict[Hashable, object] = field(default_factory=dict[Hashable, object])
+    checked_at: float = -math.inf
+    retry_at: float = -math.inf
+    failures: int = 0
+    error: str | None = None
+    load_error: str | None = None
+    loads: dict[object, None] = field(default_factory=dict[object, None])
+    loaded: bool = False
+    info: Info | None = None
+    parallel: int | None = None
+    downloaded: bool = False
+    survey: "asyncio.Task[None] | None" = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the host was ever asked."""
+        return self.checked_at > -math.inf
+
+    def is_due(self, now: float) -> bool:
+        """Whether the host is to be asked again."""
+        return self.survey is None and now >= (self.retry_at if self.error else self.checked_at + REFRESH)
+
+    def claim(self, token: object, limit: int | None) -> Hashable | None:
+        """Take a free slot for a call; without a limit, take none and wait on the host. Return what `release` takes."""
+        if limit is None:
+            self.calls[token] = token
+            return token
+        # `setdefault` is atomic: two threads never get the same slot.
+        return next((slot for slot in range(limit) if self.calls.setdefault(slot, token) is token), None)
+
+    def release(self, claimed: Hashable, token: object) -> None:
+        """Release what a call has claimed, and its load."""
+        self.calls.pop(claimed, None)
+        self.loads.pop(token, None)
+
+    def record_failure(self, error: LMStudioError) -> None:
+        """Leave the host out for a while: it does not respond."""
+        absence = min(FIRST_ABSENCE * 2.0**self.failures, LONGEST_ABSENCE)
+        self.failures += 1
+        self.loaded, self.info = False, None
+        self.error = _one_line(error)
+        self.checked_at = now = time.monotonic()
+        self.retry_at = now + absence
+
+    def record_load_failure(self, error: LMStudioError) -> None:
+        """Load nothing on the host for a while: it responds, but it cannot load or find the model."""
+        self.loaded, self.info, self.downloaded = False, None, False
+        self.load_error = _one_line(error)
+        self.checked_at = time.monotonic()
+
+    def record_success(self) -> None:
+        """Record that a call got a response. If it has loaded the model, the next call asks what was loaded."""
+        self.failures, self.error, self.load_error = 0, None, None
+        self.loaded = True
+        if self.info is None:
+            self.checked_at = time.monotonic() - REFRESH
+
+    def record_survey(self, found: _Found) -> None:
+        """Record what a survey found."""
+        self.loaded, self.downloaded = found.info is not None, found.downloaded
+        self.info, self.parallel = found.info, found.parallel
+        self.failures, self.error, self.load_error = 0, None, None
+        self.checked_at = time.monotonic()
+
+
+class HostRecords:
+    """The records of one host, by kind and name of the model. One object per host, new after a fork."""
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[ModelKind, str | None], HostRecord] = {}
+
+    def of(self, kind: ModelKind, key: str | None) -> HostRecord:
+        """Return the record of a model."""
+        return self._records.get((kind, key)) or self._records.setdefault((kind, key), HostRecord())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Host:
+    """A model on one host.
+
+    Attributes:
+        name: The address of the host, for people.
+        dispatcher: Sends the requests.
+        binding: The model.
+    """
+
+    name: str
+    dispatcher: Dispatcher[Any]
+    binding: Binding
+
+    @property
+    def record(self) -> HostRecord:
+        """What is known of it, shared by all objects of this process."""
+        return self.dispatcher.shared(HostRecords).of(self.binding.kind, self.binding.key)
+
+    def status(self) -> HostStatus:
+        """Return what is known of it."""
+        record, info = self.record, self.record.info
+        # A call that loads the model has bound it before it ends.
+        loaded = record.loaded or (bool(record.loads) and self.binding.identifier is not None)
+        known = info or {}
+        context_length = known.get("contextLength")
+        quantization = known.get("quantization")
+        return HostStatus(
+            host=self.name,
+            available=record.error is None,
+            error=record.error or record.load_error,
+            loaded=loaded,
+            loading=bool(record.loads) and not loaded,
+            downloaded=loaded or record.downloaded,
+            in_flight=len(record.calls),
+            parallel=record.parallel or DEFAULT_PARALLEL[self.binding.kind],
+            context_length=context_length if is_count(context_length) else None,
+            path=known.get("path"),
+            quantization=quantization.get("name") if is_object(quantization) else None,
+        )
+
+
+# On the I/O thread --------------------------------------------------------------------------------------------------
+
+
+def begin_surveys(hosts: "list[Host]") -> None:
+    """Ask hosts what they have, in the background; a host that is being asked is not asked twice."""
+    for host in hosts:
+        _survey_of(host)
+
+
+def begin_load(host: Host) -> None:
+    """Load the model on a host in the background; its record has the host as one of its loads."""
+    _begin(host, _load(host))
+
+
+async def first_survey(hosts: "list[Host]", is_enough: Callable[[], bool]) -> None:
+    """Ask hosts what they have, until enough of them have responded, or all have responded or failed."""
+    pending = {_survey_of(host) for host in hosts}
+    while pending and not is_enough():
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _survey_of(host: Host) -> "asyncio.Task[None]":
+    record = host.record
+    if record.survey is None:
+        record.survey = _begin(host, _survey(host))
+    return record.survey
+
+
+_tasks: "set[asyncio.Task[None]]" = set()
+"""What runs in the background: an event loop keeps only weak references."""
+
+
+def _begin(host: Host, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    task = asyncio.get_running_loop().create_task(work, name=f"lmstudio-host-{host.name}")
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
+
+
+async def _survey(host: Host) -> None:
+    record = host.record
+    idle_timeout = host.dispatcher.timeouts.get("idle_timeout")
+    limit = _SURVEY_TIMEOUT if idle_timeout is None else min(idle_timeout, _SURVEY_TIMEOUT)
+    dispatcher = host.dispatcher.with_waiters(LoopWaiter).with_timeouts({"idle_timeout": limit})
+    try:
+        record.record_survey(await arun(_find(dispatcher.for_operation(), host.binding)))
+    except LMStudioClientClosedError:  # nobody will use what it finds
+        pass
+    except LMStudioError as error:
+        logger.info("%s does not respond: %s", host.name, error)
+        record.record_failure(error)
+    finally:
+        record.survey = None
+
+
+def _find(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[_Found]:
+    """Return what a host has of a model. An instance of `new_instance` counts only if the binding has loaded it."""
+    info = yield from find_loaded(dispatcher, binding, None)
+    if binding.policy == "new_instance" and info is not None and info["identifier"] != binding.identifier:
+        info = None
+    if info is None:
+        return _Found(None, None, (yield from _is_downloaded(dispatcher, binding)))
+    specifier = instance_specifier(info["identifier"])
+    fields = yield from get_load_config(dispatcher, binding.kind, specifier)
+    return _Found(info, parallel_of(fields.get(PARALLEL_KEY)), downloaded=True)
+
+
+def _is_downloaded(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[bool]:
+    key = binding.key or ""
+
+    def read(infos: Any) -> bool:
+        return any(info.get("type") == binding.kind and matches(key, info) for info in infos)
+
+    return (yield from call_rpc(dispatcher, "system", "listDownloadedModels", None, read, operation="Model list"))
+
+
+async def _load(host: Host) -> None:
+    """Load the model with a binding of its own: the user's callbacks must not run on this thread."""
+    record, own = host.record, host.binding
+    binding = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", flights={})
+    try:
+        await arun(prepare(host.dispatcher.with_waiters(LoopWaiter), binding))
+    except LMStudioClientClosedError:
+        pass
+    except LMStudioError as error:
+        logger.info("%r could not be loaded on %s: %s", own.name, host.name, error)
+        record.record_load_failure(error)
+    else:
+        own.own_reference = binding.own_reference or own.own_reference
+        await _survey(host)
+    finally:
+        record.loads.pop(host, None)
+
+
+def _one_line(error: LMStudioError) -> str:
+    return " ".join(str(error).split())

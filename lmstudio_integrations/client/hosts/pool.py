@@ -1,0 +1,390 @@
+"""A model on several hosts: each operation gets a host, and moves to another one if that fails.
+
+The handles of the adapters use it (`_base.py`), and so do predictions (`_prediction_run.py`). `choice.py` is the
+policy; `host.py` knows the hosts.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
+from lmstudio_integrations.client._base import BaseHandle
+from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._gates import in_gate
+from lmstudio_integrations.client._long_texts import embed_texts
+from lmstudio_integrations.client._models import get_info
+from lmstudio_integrations.client._progress_bars import ProgressBar
+from lmstudio_integrations.client._retries import Retries, is_retryable, pause
+from lmstudio_integrations.client._user_warnings import warn_user
+from lmstudio_integrations.client.hosts.choice import choose
+from lmstudio_integrations.client.hosts.embedding import BATCH, batches_of
+from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_surveys, first_survey
+from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioConfigMismatchError,
+    LMStudioConfigWarning,
+    LMStudioError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
+    LMStudioTimeoutError,
+)
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+from lmstudio_integrations.types.hosts import HostStatus
+from lmstudio_integrations.types.models import ModelInstanceInfo
+
+T = TypeVar("T")
+HandleT = TypeVar("HandleT", bound=BaseHandle)
+Work: TypeAlias = Callable[[Dispatcher[Any], Binding], Flow[T]]
+"""An operation on a model on one host."""
+
+_HERE_ONLY = (
+    LMStudioModelNotFoundError,
+    LMStudioModelLoadError,
+    LMStudioInsufficientResourcesError,
+    LMStudioAuthenticationError,
+)
+"""Errors of one host that another host need not have."""
+
+_COMPARED = ("quantization", "path", "context_length")
+
+
+class HostPool:
+    """A model on several hosts. Thread-safe.
+
+    Args:
+        hosts: The hosts, in the order in which they are preferred. Their dispatchers do not retry; the pool does.
+        max_retries: How often a call is retried after it has failed on every host.
+    """
+
+    def __init__(self, hosts: Sequence[Host], max_retries: int = 0) -> None:
+        self.hosts: list[Host] = list(hosts)
+        self.max_retries = max_retries
+        self._compared: object = None
+
+    @property
+    def dispatcher(self) -> Dispatcher[Any]:
+        """A dispatcher for what concerns no host in particular."""
+        return self.hosts[0].dispatcher
+
+    def route(self, pinned: Address | None = None) -> "Route":
+        """Return the way of one operation over the hosts.
+
+        Args:
+            pinned: The host that the operation must run on, because it has what the operation refers to.
+        """
+        return Route(self, [host for host in self.hosts if host.dispatcher.target.address == pinned] or self.hosts)
+
+    def run(self, work: Work[T], make_waiter: MakeWaiter | None = None) -> Flow[T]:
+        """Run an operation on the best host; on another one if that fails and the caller has received nothing.
+
+        Args:
+            work: The operation.
+            make_waiter: Makes the waiters of its calls, if it is one of several concurrent flows.
+
+        Raises:
+            LMStudioError: If it failed on every host, with the reason of each, or if the error is not of the host.
+        """
+        route = self.route()
+        try:
+            while True:
+                dispatcher, binding = yield from route.next(make_waiter)
+                try:
+                    result = yield from work(dispatcher, binding)
+                except LMStudioError as error:
+                    seconds = route.delay_after(error)
+                    if seconds is None:
+                        route.raise_combined(error)
+                else:
+                    route.succeeded()
+                    return result
+                if seconds:
+                    yield from pause(dispatcher, seconds)
+        finally:
+            route.release()
+
+    def run_each(self, works: Iterator[tuple[Work[T], Callable[[T], None]]]) -> Flow[None]:
+        """Run many operations, as many at once as the hosts run; each host gets the next one when it has a free slot.
+
+        Args:
+            works: The operations, each with what takes its result.
+        """
+
+        def work_through(make_waiter: MakeWaiter) -> Flow[None]:
+            for work, receive in works:  # all flows take from one iterator
+                receive((yield from self.run(work, make_waiter)))
+
+        yield from self.surveyed()
+        return (yield from run_concurrently(self.dispatcher, [work_through] * self.parallel))
+
+    def embed_texts(
+        self,
+        request: EmbeddingRequest,
+        max_concurrency: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002 - as the caller has it
+    ) -> Flow[list[list[float]]]:
+        """Return the vectors of texts, of which each host embeds batches.
+
+        Args:
+            request: The texts.
+            max_concurrency: How many such calls on a host run at once; the others wait. `None` sets no limit.
+            show_progress: Whether to draw a bar.
+        """
+        start = partial(self._embed_texts, request, show_progress)
+        if max_concurrency is None:
+            return start()
+        first = self.hosts[0]
+        return in_gate(first.dispatcher, first.binding, max_concurrency * len(self.hosts), start)
+
+    def _embed_texts(
+        self,
+        request: EmbeddingRequest,
+        show_progress: bool,  # noqa: FBT001 - as the caller has it
+    ) -> Flow[list[list[float]]]:
+        yield from self.surveyed(of_all=True)  # a text that is too long for one of the hosts is too long for all
+        request = replace(request, context_length=self.context_length)
+        if len(request.texts) <= BATCH:
+            return (yield from self.run(partial(embed_texts, request=request, show_progress=show_progress)))
+        vectors: list[list[float]] = [[] for _ in request.texts]
+        with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
+            yield from self.run_each(batches_of(request, vectors, bar))
+        return vectors
+
+    def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
+        """Return the info of a loaded instance, with the smallest context length of all hosts.
+
+        Args:
+            load: Whether to load the model on a host if it is loaded on none.
+        """
+        yield from self.surveyed(of_all=True)
+        info = yield from self.run(partial(get_info, load=load))
+        smallest = min(info.context_length, self.context_length or info.context_length)
+        return info if smallest == info.context_length else info.model_copy(update={"context_length": smallest})
+
+    def refreshed(self) -> Flow[list[HostStatus]]:
+        """Ask all hosts what they have; return what is known of each."""
+        yield from self.surveyed(again=True)
+        return self.statuses()
+
+    def surveyed(
+        self, make_waiter: MakeWaiter | None = None, *, of_all: bool = False, again: bool = False
+    ) -> Flow[None]:
+        """Wait until the hosts were asked what they have: until one has a free slot, or until all have responded.
+
+        Only the first calls wait. Hosts that were asked a while ago are asked again in the background.
+
+        Args:
+            make_waiter: Makes the waiter of the caller, if it is one of several concurrent flows.
+            of_all: Whether to wait for the first response of every host.
+            again: Whether to ask all hosts now, and to wait for them.
+        """
+        unknown = [host for host in self.hosts if again or not host.record.is_known]
+        is_enough = _never if of_all or again else self._has_free_slot
+        if unknown and not is_enough():
+            dispatcher = self.dispatcher if make_waiter is None else self.dispatcher.with_waiters(make_waiter)
+            yield from wait_for(dispatcher.run_task(lambda: first_survey(unknown, is_enough)))
+        now = time.monotonic()
+        due = [host for host in self.hosts if host.record.is_due(now)]
+        if due:
+            self.dispatcher.submit(begin_surveys, due)
+
+    def statuses(self) -> list[HostStatus]:
+        """Return what is known of each host."""
+        return [host.status() for host in self.hosts]
+
+    @property
+    def parallel(self) -> int:
+        """How many calls the hosts run at once, as far as it is known; hosts that cannot run any do not count."""
+        usable = [host.status() for host in self.hosts if not host.record.is_known or host.status().downloaded]
+        return sum(status.parallel for status in usable or self.statuses())
+
+    @property
+    def context_length(self) -> int | None:
+        """The smallest context length of the loaded instances, in tokens, if any is known."""
+        return min((status.context_length for status in self.statuses() if status.context_length), default=None)
+
+    def claim(self, hosts: Sequence[Host], excluded: set[int], token: object) -> tuple[int, Hashable]:
+        """Choose a host for a call and take a slot there; start a load elsewhere if no slot is free.
+
+        Args:
+            hosts: The hosts to choose from.
+            excluded: The numbers of those that the call has tried.
+            token: Stands for the call.
+        """
+        while True:
+            statuses = [host.status() for host in hosts]
+            self._compare(statuses)
+            may_load = hosts[0].binding.policy != "require_loaded"
+            number, load = choose(statuses, may_load=may_load, excluded=excluded)
+            host, status = hosts[number], statuses[number]
+            claimed = host.record.claim(token, status.parallel if status.has_free_slot else None)
+            if claimed is None:
+                continue  # another thread was faster
+            if may_load and not status.loaded:
+                host.record.loads[token] = None
+            if load is not None:
+                hosts[load].record.loads[hosts[load]] = None
+                self.dispatcher.submit(begin_load, hosts[load])
+            return number, claimed
+
+    def _has_free_slot(self) -> bool:
+        return any(status.loaded and status.has_free_slot for status in self.statuses())
+
+    def _compare(self, statuses: Sequence[HostStatus]) -> None:
+        """Warn if the hosts have loaded different files of the model, or with different context lengths.
+
+        Raises:
+            LMStudioConfigMismatchError: If a mismatch is to raise.
+        """
+        loaded = [status for status in statuses if status.path is not None]
+        seen = [[getattr(status, name) for name in _COMPARED] for status in loaded]
+        if self._compared == seen:
+            return
+        self._compared = seen
+        binding = self.hosts[0].binding
+        differences = {
+            name: ", ".join(f"{status.host}: {getattr(status, name)}" for status in loaded)
+            for name in _COMPARED
+            if len({getattr(status, name) for status in loaded}) > 1
+        }
+        if not differences or binding.on_config_mismatch == "ignore":
+            return
+        listed = "; ".join(f"{name} ({values})" for name, values in differences.items())
+        text = f"the hosts have {binding.name!r} loaded differently: {listed}; {_REMEDIES[binding.kind]}"
+        if binding.on_config_mismatch == "raise":
+            self._compared = None
+            raise LMStudioConfigMismatchError(
+                text, differences={name: (values, values) for name, values in differences.items()}
+            )
+        warn_user(text, LMStudioConfigWarning)
+
+
+_REMEDIES = {
+    "llm": "load the same file with the same settings everywhere, or set on_config_mismatch='ignore'",
+    "embedding": "load the same file with the same settings everywhere, because vectors of different files cannot be "
+    "compared, or set on_config_mismatch='ignore'",
+}
+
+
+def on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
+    """Return a handle to one model on several hosts, each of which has a handle to it."""
+    first = handles[0]
+    return type(first)(first.dispatcher, first.binding, HostPool([_host(handle) for handle in handles], max_retries))
+
+
+def pool_of(handle: BaseHandle) -> HostPool:
+    """Return the hosts of a handle, also if it is only one."""
+    return handle.hosts or HostPool([_host(handle)])
+
+
+def _host(handle: BaseHandle) -> Host:
+    return Host(str(handle.dispatcher.target), handle.dispatcher, handle.binding)
+
+
+def _never() -> bool:
+    return False
+
+
+class Route:
+    """The way of one operation over the hosts of a pool: where it runs, and where it has failed.
+
+    Its slot is released when it ends, at the latest when it is collected.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_claimed",
+        "_errors",
+        "_hosts",
+        "_number",
+        "_pool",
+        "_retries",
+        "_started_at",
+        "_token",
+    )
+
+    def __init__(self, pool: HostPool, hosts: Sequence[Host]) -> None:
+        self._pool = pool
+        self._hosts = hosts
+        self._number: int | None = None
+        self._claimed: Hashable | None = None
+        self._token = object()
+        """Stands for this route in the records, which must not keep it from being collected."""
+        self._errors: dict[int, LMStudioError] = {}
+        self._retries = Retries(pool.max_retries)
+        self._started_at = time.monotonic()
+
+    def next(self, make_waiter: MakeWaiter | None = None) -> Flow[tuple[Dispatcher[Any], Binding]]:
+        """Return where the next attempt runs. All attempts until a retry share the total timeout."""
+        self.release()
+        yield from self._pool.surveyed(make_waiter)
+        self._number, self._claimed = self._pool.claim(self._hosts, set(self._errors), self._token)
+        host = self._hosts[self._number]
+        dispatcher = host.dispatcher if make_waiter is None else host.dispatcher.with_waiters(make_waiter)
+        return dispatcher.for_operation(started_at=self._started_at), host.binding
+
+    def delay_after(self, error: LMStudioError, *, seen: bool = False) -> float | None:
+        """Record a failure of the operation; return the seconds until the next attempt, `None` if there is none.
+
+        Args:
+            error: The failure.
+            seen: Whether the caller has received a part of the response, so that there must not be another attempt.
+        """
+        if self._number is None or not self._record_failure(error) or seen:
+            return None
+        self._errors[self._number] = error
+        if len(self._errors) < len(self._hosts):
+            return 0.0
+        seconds = self._retries.next_delay(error) if is_retryable(error) else None
+        if seconds is not None:
+            self._errors, self._started_at = {}, time.monotonic() + seconds
+        return seconds
+
+    def succeeded(self) -> None:
+        """Record that the host has responded, and release its slot."""
+        if self._number is not None:
+            record = self._hosts[self._number].record
+            record.record_success()
+        self.release()
+
+    def release(self) -> None:
+        """Release the slot, if there is one. May be called by finalizers."""
+        claimed, self._claimed = self._claimed, None
+        if claimed is not None and self._number is not None:
+            self._hosts[self._number].record.release(claimed, self._token)
+
+    def raise_combined(self, error: LMStudioError) -> NoReturn:
+        """Raise the error of the operation; if several hosts failed, it has the reason of each."""
+        if len(self._errors) < 2:
+            raise error
+        reasons = "; ".join(
+            f"{self._hosts[number].name}: {' '.join(str(each).split())}" for number, each in self._errors.items()
+        )
+        # What one host has responded helps more than that another one is switched off.
+        combined = copy(next((each for each in self._errors.values() if not is_retryable(each)), error))
+        combined.args = (f"all {len(self._errors)} hosts failed: {reasons}",)
+        raise combined from error
+
+    def _record_failure(self, error: LMStudioError) -> bool:
+        """Record why the host failed; return whether another host may be tried."""
+        assert self._number is not None, "an operation fails on a host"
+        record = self._hosts[self._number].record
+        if is_retryable(error):
+            record.record_failure(error)
+        elif isinstance(error, _HERE_ONLY):
+            record.record_load_failure(error)
+        else:
+            if isinstance(error, LMStudioTimeoutError) and error.timeout_name == "idle_timeout":
+                record.record_failure(error)
+            return False
+        return True
+
+    def __del__(self) -> None:
+        self.release()

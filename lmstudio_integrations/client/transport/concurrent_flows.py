@@ -1,0 +1,98 @@
+"""Run several flows at once, as one flow: for operations on several hosts.
+
+`hosts/pool.py` uses it. The caller of the common flow waits for all of them, and runs their callbacks.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.waiters import Waiter
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.transport.io_thread import IOThread
+
+MakeWaiter: TypeAlias = Callable[[Any], Waiter]
+"""Makes the waiters of calls. A concurrent flow passes it to `Dispatcher.with_waiters` of each dispatcher it uses."""
+
+
+class _RelayWaiter(Waiter):
+    """Collects what arrives for one call, and wakes the caller of all concurrent flows."""
+
+    __slots__ = ("_common",)
+
+    def __init__(self, io: "IOThread", common: Waiter) -> None:
+        super().__init__(io, common.loop)
+        self._common = common
+
+    def poll(self) -> list[Any] | None:
+        """Return what has arrived, an empty list at the end; `None` if the caller will be woken.
+
+        Raises:
+            BaseException: The error of the call.
+        """
+        batch = self.pop_all()
+        if batch is None and not self._must_wait():
+            self._waiting = False
+            batch = self.pop_all()
+        return batch
+
+    def _wake(self) -> None:
+        self._common.put(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the common flow waits for."""
+
+    waiter: Waiter
+
+
+def run_concurrently(dispatcher: Dispatcher[Any], works: Sequence[Callable[[MakeWaiter], Flow[None]]]) -> Flow[None]:
+    """Run flows at once. The first error ends all of them.
+
+    Args:
+        dispatcher: Makes the common waiter.
+        works: Make the flows. All their dispatchers must have the waiters that they are given.
+    """
+    common = dispatcher.make_waiter()
+    waiting: dict[Waiter, tuple[Flow[None], Any]] = {}
+
+    def make_waiter(io: "IOThread") -> Waiter:
+        return _RelayWaiter(io, common)
+
+    try:
+        for work in works:
+            flow = work(make_waiter)
+            _advance(flow, partial(next, flow), waiting)
+        while waiting:
+            for waiter in (yield cast("Any", _Step(common))):
+                if waiter in waiting:
+                    flow, step = waiting.pop(waiter)
+                    _advance(flow, lambda step=step: step, waiting)  # type: ignore[misc]  # a default binds the step
+    finally:
+        for flow, _ in waiting.values():
+            flow.close()
+
+
+def _advance(
+    flow: Flow[None], resume: Callable[[], Any], waiting: dict[Waiter, tuple[Generator[Any, Any, None], Any]]
+) -> None:
+    """Resume a flow until it has to wait, or ends."""
+    while True:
+        try:
+            step = resume()
+        except StopIteration:
+            return
+        try:
+            batch = step.waiter.poll()
+        except BaseException as error:  # noqa: BLE001 - the flow decides
+            resume = partial(flow.throw, error)
+        else:
+            if batch is None:
+                waiting[step.waiter] = flow, step
+                return
+            resume = partial(flow.send, batch)

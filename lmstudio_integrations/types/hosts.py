@@ -1,0 +1,64 @@
+"""What this process knows of a model on one of several hosts."""
+
+from dataclasses import dataclass
+
+from lmstudio_integrations._typeguards import is_count
+from lmstudio_integrations.types.config import ModelKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStatus:
+    """A model on one of several hosts, as this process last knew it.
+
+    Attributes:
+        host: The address of the host.
+        available: Whether the host responded when it was last asked or used. If not, calls go to other hosts until it
+            responds again.
+        error: Why it is not available, or why the model was not loaded there; `None` if nothing failed.
+        loaded: Whether the model is loaded.
+        loading: Whether this process is loading it.
+        downloaded: Whether the model is loaded or can be loaded.
+        in_flight: The calls of this process that run or wait there.
+        parallel: How many calls the host runs at once.
+        context_length: The context length of the loaded instance, in tokens, if it is known.
+        path: The file of the loaded instance, if it is known.
+        quantization: Its quantization, such as `Q4_K_M`, if it is known.
+    """
+
+    host: str
+    available: bool = True
+    error: str | None = None
+    loaded: bool = False
+    loading: bool = False
+    downloaded: bool = False
+    in_flight: int = 0
+    parallel: int = 1
+    context_length: int | None = None
+    path: str | None = None
+    quantization: str | None = None
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether another call would run at once."""
+        return self.in_flight < self.parallel
+
+    @property
+    def use(self) -> float:
+        """The calls in flight, as a share of those that it runs at once."""
+        return self.in_flight / self.parallel
+
+
+PARALLEL_KEY = "llm.load.numParallelSessions"
+"""The load setting that says how many predictions an instance runs at once."""
+
+DEFAULT_PARALLEL: dict[ModelKind, int] = {"llm": 4, "embedding": 2}
+"""How many calls a host runs at once if it does not report it: LM Studio's default for language models. An embedding
+model gets a batch of texts with each call, and the next batch should arrive before it has finished one."""
+
+_MAX_PARALLEL = 1023
+"""The bound of `LlmLoadModelConfig.max_parallel_predictions`."""
+
+
+def parallel_of(value: object) -> int | None:
+    """Return how many predictions an instance runs at once, by its load setting; `None` if that is no valid number."""
+    return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
