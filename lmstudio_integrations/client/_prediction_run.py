@@ -46,7 +46,7 @@ from lmstudio_integrations.types.results import (
 from lmstudio_integrations.types.structured import json_object
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.hosts.pool import Route
+    from lmstudio_integrations.client.hosts.route import Route
 
 logger = logging.getLogger(__name__)
 

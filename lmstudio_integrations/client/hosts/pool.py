@@ -1,15 +1,14 @@
 """A model on several hosts: each operation gets a host, and moves to another one if that fails.
 
-The handles of the adapters use it (`_base.py`), and so do predictions (`_prediction_run.py`). `choice.py` is the
-policy; `host.py` knows the hosts.
+The handles of the adapters use it (`_base.py`). `choice.py` is the policy, `host.py` knows the hosts, `route.py` is the
+way of one operation over them.
 """
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from lmstudio_integrations.client._base import BaseHandle
 from lmstudio_integrations.client._binding import Binding
@@ -17,25 +16,17 @@ from lmstudio_integrations.client._gates import in_gate
 from lmstudio_integrations.client._long_texts import embed_texts
 from lmstudio_integrations.client._models import get_info
 from lmstudio_integrations.client._progress_bars import ProgressBar
-from lmstudio_integrations.client._retries import Retries, is_retryable, pause
+from lmstudio_integrations.client._retries import pause
 from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.client.hosts.choice import choose
 from lmstudio_integrations.client.hosts.embedding import BATCH, batches_of
 from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_surveys, first_survey
+from lmstudio_integrations.client.hosts.route import Route
 from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
-from lmstudio_integrations.errors import (
-    LMStudioAuthenticationError,
-    LMStudioConfigMismatchError,
-    LMStudioConfigWarning,
-    LMStudioError,
-    LMStudioInsufficientResourcesError,
-    LMStudioModelLoadError,
-    LMStudioModelNotFoundError,
-    LMStudioTimeoutError,
-)
+from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioConfigWarning, LMStudioError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from lmstudio_integrations.types.hosts import HostStatus
 from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -44,14 +35,6 @@ T = TypeVar("T")
 HandleT = TypeVar("HandleT", bound=BaseHandle)
 Work: TypeAlias = Callable[[Dispatcher[Any], Binding], Flow[T]]
 """An operation on a model on one host."""
-
-_HERE_ONLY = (
-    LMStudioModelNotFoundError,
-    LMStudioModelLoadError,
-    LMStudioInsufficientResourcesError,
-    LMStudioAuthenticationError,
-)
-"""Errors of one host that another host need not have."""
 
 _COMPARED = ("quantization", "path", "context_length")
 
@@ -74,13 +57,14 @@ class HostPool:
         """A dispatcher for what concerns no host in particular."""
         return self.hosts[0].dispatcher
 
-    def route(self, pinned: Address | None = None) -> "Route":
+    def route(self, pinned: Address | None = None) -> Route:
         """Return the way of one operation over the hosts.
 
         Args:
             pinned: The host that the operation must run on, because it has what the operation refers to.
         """
-        return Route(self, [host for host in self.hosts if host.dispatcher.target.address == pinned] or self.hosts)
+        on_pinned = [host for host in self.hosts if pinned is not None and host.dispatcher.target.address == pinned]
+        return Route(self, on_pinned or self.hosts)
 
     def run(self, work: Work[T], make_waiter: MakeWaiter | None = None) -> Flow[T]:
         """Run an operation on the best host; on another one if that fails and the caller has received nothing.
@@ -156,6 +140,14 @@ class HostPool:
         with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
             yield from self.run_each(batches_of(request, vectors, bar))
         return vectors
+
+    def embed_on_one(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], str]]:
+        """Return the vectors of texts, and the host that made all of them."""
+
+        def work(dispatcher: Dispatcher[Any], binding: Binding) -> "Flow[tuple[list[list[float]], str]]":
+            return (yield from embed_texts(dispatcher, binding, request)), str(dispatcher.target)
+
+        return self.run(work)
 
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
         """Return the info of a loaded instance, with the smallest context length of all hosts.
@@ -290,101 +282,3 @@ def _host(handle: BaseHandle) -> Host:
 
 def _never() -> bool:
     return False
-
-
-class Route:
-    """The way of one operation over the hosts of a pool: where it runs, and where it has failed.
-
-    Its slot is released when it ends, at the latest when it is collected.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_claimed",
-        "_errors",
-        "_hosts",
-        "_number",
-        "_pool",
-        "_retries",
-        "_started_at",
-        "_token",
-    )
-
-    def __init__(self, pool: HostPool, hosts: Sequence[Host]) -> None:
-        self._pool = pool
-        self._hosts = hosts
-        self._number: int | None = None
-        self._claimed: Hashable | None = None
-        self._token = object()
-        """Stands for this route in the records, which must not keep it from being collected."""
-        self._errors: dict[int, LMStudioError] = {}
-        self._retries = Retries(pool.max_retries)
-        self._started_at = time.monotonic()
-
-    def next(self, make_waiter: MakeWaiter | None = None) -> Flow[tuple[Dispatcher[Any], Binding]]:
-        """Return where the next attempt runs. All attempts until a retry share the total timeout."""
-        self.release()
-        yield from self._pool.surveyed(make_waiter)
-        self._number, self._claimed = self._pool.claim(self._hosts, set(self._errors), self._token)
-        host = self._hosts[self._number]
-        dispatcher = host.dispatcher if make_waiter is None else host.dispatcher.with_waiters(make_waiter)
-        return dispatcher.for_operation(started_at=self._started_at), host.binding
-
-    def delay_after(self, error: LMStudioError, *, seen: bool = False) -> float | None:
-        """Record a failure of the operation; return the seconds until the next attempt, `None` if there is none.
-
-        Args:
-            error: The failure.
-            seen: Whether the caller has received a part of the response, so that there must not be another attempt.
-        """
-        if self._number is None or not self._record_failure(error) or seen:
-            return None
-        self._errors[self._number] = error
-        if len(self._errors) < len(self._hosts):
-            return 0.0
-        seconds = self._retries.next_delay(error) if is_retryable(error) else None
-        if seconds is not None:
-            self._errors, self._started_at = {}, time.monotonic() + seconds
-        return seconds
-
-    def succeeded(self) -> None:
-        """Record that the host has responded, and release its slot."""
-        if self._number is not None:
-            record = self._hosts[self._number].record
-            record.record_success()
-        self.release()
-
-    def release(self) -> None:
-        """Release the slot, if there is one. May be called by finalizers."""
-        claimed, self._claimed = self._claimed, None
-        if claimed is not None and self._number is not None:
-            self._hosts[self._number].record.release(claimed, self._token)
-
-    def raise_combined(self, error: LMStudioError) -> NoReturn:
-        """Raise the error of the operation; if several hosts failed, it has the reason of each."""
-        if len(self._errors) < 2:
-            raise error
-        reasons = "; ".join(
-            f"{self._hosts[number].name}: {' '.join(str(each).split())}" for number, each in self._errors.items()
-        )
-        # What one host has responded helps more than that another one is switched off.
-        combined = copy(next((each for each in self._errors.values() if not is_retryable(each)), error))
-        combined.args = (f"all {len(self._errors)} hosts failed: {reasons}",)
-        raise combined from error
-
-    def _record_failure(self, error: LMStudioError) -> bool:
-        """Record why the host failed; return whether another host may be tried."""
-        assert self._number is not None, "an operation fails on a host"
-        record = self._hosts[self._number].record
-        if is_retryable(error):
-            record.record_failure(error)
-        elif isinstance(error, _HERE_ONLY):
-            record.record_load_failure(error)
-        else:
-            if isinstance(error, LMStudioTimeoutError) and error.timeout_name == "idle_timeout":
-                record.record_failure(error)
-            return False
-        return True
-
-    def __del__(self) -> None:
-        self.release()
