@@ -1,6 +1,7 @@
 """A gate that holds up generations of scripted models until a test opens it."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
@@ -20,7 +21,8 @@ class Gate:
         """Let all pass, now and later."""
         self._is_open = True
         for loop, event in self._waiting:
-            loop.call_soon_threadsafe(event.set)
+            with contextlib.suppress(RuntimeError):  # its server was stopped
+                loop.call_soon_threadsafe(event.set)
 
     def engines(self) -> dict[str, ScriptedEngine]:
         """Return the engines of an emulator with this gate."""

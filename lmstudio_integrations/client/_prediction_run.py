@@ -64,7 +64,7 @@ class Request:
     """
 
     endpoint: Channel
-    make: Callable[[Specifier], Flow[Mapping[str, Any]]]
+    make: Callable[[Dispatcher[Any], Specifier], Flow[Mapping[str, Any]]]
 
 
 @dataclass(slots=True)
@@ -429,7 +429,7 @@ class PredictionRun:
 
     def _send(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
         """Request the prediction in the best remaining way."""
-        parameter = {**(yield from self._requests[0].make(specifier)), **self._preset}
+        parameter = {**(yield from self._requests[0].make(dispatcher, specifier)), **self._preset}
         if self._cancelled or self._failure is not None:  # it was stopped meanwhile
             raise _ClosedError
         self._call = dispatcher.start(

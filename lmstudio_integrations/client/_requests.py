@@ -187,7 +187,7 @@ def respond_with(
         handles = yield from prepare_images(dispatcher, pending.images, allow_private_hosts=pending.allow_private_hosts)
         wire = pending.to_wire(handles)
 
-    def make(specifier: Specifier) -> "Flow[Predict]":
+    def make(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[Predict]":
         current = (yield from with_valid_files(dispatcher, wire)) if wire.files else wire
         return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
 
@@ -223,11 +223,11 @@ def complete(
     settings = _settings(parameters)
     stack = stack_of(settings)
 
-    def make(specifier: Specifier) -> "Flow[CompleteRawText]":
+    def make(_: Dispatcher[Any], specifier: Specifier) -> "Flow[CompleteRawText]":
         yield from ()
         return CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=stack)
 
-    def make_legacy(specifier: Specifier) -> "Flow[Predict]":
+    def make_legacy(_: Dispatcher[Any], specifier: Specifier) -> "Flow[Predict]":
         yield from ()
         history = WireHistory.of_prompt(prompt).to_dict()
         layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}

@@ -202,8 +202,10 @@ class HostPool:
         """The smallest context length of the loaded instances, in tokens, if any is known."""
         return min((status.context_length for status in self.statuses() if status.context_length), default=None)
 
-    def claim(self, hosts: Sequence[Host], excluded: set[int], token: object) -> tuple[int, Hashable]:
+    def claim(self, hosts: Sequence[Host], excluded: set[int], token: object) -> tuple[int, Hashable] | None:
         """Choose a host for a call and take a slot there; start a load elsewhere if no slot is free.
+
+        Return the number of the host and the slot, or `None` if no slot is free and some hosts were not asked yet.
 
         Args:
             hosts: The hosts to choose from.
@@ -216,6 +218,8 @@ class HostPool:
             may_load = hosts[0].binding.policy != "require_loaded"
             number, load = choose(statuses, may_load=may_load, excluded=excluded)
             host, status = hosts[number], statuses[number]
+            if not (status.loaded and status.has_free_slot) and not all(each.record.is_known for each in hosts):
+                return None
             claimed = host.record.claim(token, status.parallel if status.has_free_slot else None)
             if claimed is None:
                 continue  # another thread was faster

@@ -57,8 +57,11 @@ class Route:
         self.release()
         if self._started_at is None:
             self._started_at = time.monotonic()
-        yield from self._pool.surveyed(make_waiter)
-        self._number, self._claimed = self._pool.claim(self._hosts, set(self._errors), self._token)
+        claim = None
+        while claim is None:
+            yield from self._pool.surveyed(make_waiter)
+            claim = self._pool.claim(self._hosts, set(self._errors), self._token)
+        self._number, self._claimed = claim
         host = self._hosts[self._number]
         dispatcher = host.dispatcher if make_waiter is None else host.dispatcher.with_waiters(make_waiter)
         return dispatcher.for_operation(started_at=self._started_at), host.binding
