@@ -13,6 +13,7 @@ from lmstudio_integrations._typeguards import is_count, is_object
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.client._server_models import models_of, reference_of
+from lmstudio_integrations.client._telemetry import traced_load
 from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, call_rpc, decode_errors
@@ -46,7 +47,7 @@ def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
         parameter["loadTtlMs"] = ttl_ms
     packets = _LoadPackets(binding)
     try:
-        info = yield from _load(dispatcher, binding, "getOrLoad", parameter, packets)
+        info = yield from traced_load(dispatcher, binding, _load(dispatcher, binding, "getOrLoad", parameter, packets))
     finally:  # a load may evict others and then fail
         models = models_of(dispatcher)
         for evicted in packets.evicted:
@@ -72,7 +73,7 @@ def load(
     if identifier is not None:
         parameter["identifier"] = identifier
     packets = _LoadPackets(binding)
-    info = yield from _load(dispatcher, binding, "loadModel", parameter, packets)
+    info = yield from traced_load(dispatcher, binding, _load(dispatcher, binding, "loadModel", parameter, packets))
     models_of(dispatcher).record_explicit(info)
     packets.report()
     return info

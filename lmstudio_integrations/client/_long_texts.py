@@ -16,8 +16,10 @@ from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.client._binding import Binding, ContextWindow
 from lmstudio_integrations.client._gates import in_gate
 from lmstudio_integrations.client._models import count_tokens, embed, get_info
+from lmstudio_integrations.client._telemetry import may_trace, trace_embeddings
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.telemetry import API, LOADED
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
@@ -59,6 +61,10 @@ def _embed(
     request: EmbeddingRequest,
     show_progress: bool,  # noqa: FBT001 - as the caller has it
 ) -> Flow[list[list[float]]]:
+    if API in LOADED and may_trace(dispatcher):
+        again = partial(_embed, binding=binding, request=request, show_progress=show_progress)
+        vectors: list[list[float]] = yield from trace_embeddings(dispatcher, binding, again)
+        return vectors
     texts = yield from _texts_that_fit(dispatcher, binding, request)
     return cast("list[list[float]]", (yield from embed(dispatcher, binding, texts, show_progress)))
 

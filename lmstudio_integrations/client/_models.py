@@ -1,6 +1,7 @@
 """The flows of model handles, except predictions, and of the models of a client. Both clients run them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
@@ -11,8 +12,10 @@ from lmstudio_integrations.client._arguments import check_names, list_of, text_o
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._operations import inspect_instance, resolve, use_model
 from lmstudio_integrations.client._progress_bars import ProgressBar
+from lmstudio_integrations.client._telemetry import may_trace, trace_embeddings
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, call_rpc, call_rpcs, decode_errors
+from lmstudio_integrations.client.transport.telemetry import API, LOADED
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import (
@@ -169,6 +172,10 @@ def embed(
     show_progress: bool = False,  # noqa: FBT001, FBT002 - as the caller has it
 ) -> Flow[list[float] | list[list[float]]]:
     """Return the vector of a text, or of each of several."""
+    if API in LOADED and may_trace(dispatcher):
+        return trace_embeddings(
+            dispatcher, binding, partial(embed, binding=binding, texts=texts, show_progress=show_progress)
+        )
     if show_progress and not isinstance(texts, str):
         return _embed_in_batches(dispatcher, binding, list_of(texts, "input"))
 

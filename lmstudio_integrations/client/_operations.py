@@ -15,6 +15,7 @@ from lmstudio_integrations.client._loading import instance_specifier
 from lmstudio_integrations.client._policies import POLICIES
 from lmstudio_integrations.client._retries import Retries, retried
 from lmstudio_integrations.client._server_models import ServerModels, models_of
+from lmstudio_integrations.client._telemetry import add_retry
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
@@ -105,6 +106,8 @@ def attempt_with_model(
             seconds = retries.next_delay(error) if binding.reloadable else None
             if seconds is None:
                 raise
+            if dispatcher.trace_context is not None:
+                add_retry(dispatcher.trace_context, error)
         logger.info("model %r was unloaded; loading it again", binding.identifier)
         reload = True
         yield from wait_for(dispatcher.pause(seconds))

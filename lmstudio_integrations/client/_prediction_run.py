@@ -15,8 +15,10 @@ from lmstudio_integrations._shortening import counted, shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import EXPLAINED, attempt_with_model, raise_explained, unloaded_error
 from lmstudio_integrations.client._retries import Retries, pause
+from lmstudio_integrations.client._telemetry import Operation, trace_prediction
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.telemetry import API, LOADED, is_on
 from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -159,6 +161,8 @@ class PredictionRun:
         self._unloaded = False
         """Whether the model was unloaded while it generated."""
         self._retries = Retries(dispatcher.max_retries)
+        self._trace: Operation | None = None
+        """The span of the prediction, if the program traces."""
         self._result: PredictionResult | None = None
 
     @property
@@ -215,8 +219,10 @@ class PredictionRun:
             return self._fail(error)
         finally:
             self._reading = False
-        if not self._delivered:
-            self._delivered = not (self._undelivered_to_end or _only_progress(events))
+        if not (self._delivered or self._undelivered_to_end or _only_progress(events)):
+            self._delivered = True
+            if self._trace is not None:
+                self._trace.record_first_chunk()
         self.ready.extend(events)
         return True
 
@@ -272,6 +278,8 @@ class PredictionRun:
             reason = "cancelled before its result arrived" if self._cancelled else _CLOSED
             self._failure = LMStudioCancelledError(f"{self._operation}: the stream was {reason}")
             self._failure.__suppress_context__ = True  # `_ClosedError` is an internal detail
+            if self._trace is not None:
+                self._trace.end(self._failure, self._call)
         if self._route is not None:
             self._route.release()
         step = self._step
@@ -304,6 +312,8 @@ class PredictionRun:
         if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError) and self._called_back:
             error.retryable = False
         self._failure = self._failure or error
+        if self._trace is not None:
+            self._trace.end(self._failure, self._call)
 
     def _end(self) -> bool:
         """Return false; raise the error if the reader would take the end for that of a complete response."""
@@ -323,6 +333,8 @@ class PredictionRun:
                 seconds = self._delay_after(error)
                 if seconds is None:
                     self._raise(error)
+                if self._trace is not None:
+                    self._trace.add_retry(error, self._call)
             logger.info("%s of model %r failed; retrying", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
             # Before the pause: `cancel` discards a prediction without a call, which ends the pause.
@@ -396,6 +408,14 @@ class PredictionRun:
             if self._route is not None:
                 self._client, self._binding = yield from self._tracked(self._route.next())
             self._dispatcher = self._client.for_operation(self._timeouts)
+            if API in LOADED and is_on():
+                self._trace, self._dispatcher = trace_prediction(
+                    self._trace,
+                    self._dispatcher,
+                    self._binding,
+                    self._operation,
+                    stream=not self._undelivered_to_end,
+                )
             if self._upload is not None:
                 yield from self._tracked(self._upload(self._dispatcher))
             self._prepared = True
@@ -432,6 +452,8 @@ class PredictionRun:
         parameter = {**(yield from self._requests[0].make(dispatcher, specifier)), **self._preset}
         if self._cancelled or self._failure is not None:  # it was stopped meanwhile
             raise _ClosedError
+        if self._trace is not None:
+            self._trace.record_request(parameter)
         self._call = dispatcher.start(
             self._binding.kind, self._requests[0].endpoint, parameter, operation=self._operation
         )
@@ -508,6 +530,8 @@ class PredictionRun:
                     self.on_failed_call(_failed_call(call.failure))
         parsed = json_object(result.content) if self.parse_json and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
+        if self._trace is not None:
+            self._trace.end(self._result, self._call)
 
 
 def _only_progress(events: list[PredictionEvent]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lmstudio_integrations.client._telemetry import add_retry
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
 from lmstudio_integrations.errors import (
@@ -82,4 +83,6 @@ def _retry(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flo
             seconds = retries.next_delay(error) if is_retryable(error) else None
             if seconds is None:
                 raise
+            if dispatcher.trace_context is not None:
+                add_retry(dispatcher.trace_context, error)
         yield from pause(dispatcher, seconds)

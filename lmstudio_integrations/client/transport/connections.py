@@ -19,6 +19,7 @@ from lmstudio_integrations.client.transport.addresses import Address, Target
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_locally_error, dead_socket_error
 from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.telemetry import Connecting
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import Instances
@@ -75,11 +76,11 @@ class Connection:
         self.users: dict[int, float] = {}
         """Who may use it again, each with the seconds for which an idle connection is kept open for them."""
 
-    def start(self, exchanges: Sequence[Exchange]) -> None:
+    def start(self, exchanges: Sequence[Exchange], connecting: Connecting | None = None) -> None:
         """Send requests, connecting or checking the socket first where needed."""
         if self._current is not None and self._current.is_closing:
             self._detach()
-        current = self._current = self._current or self._open_socket()
+        current = self._current = self._current or self._open_socket(connecting)
         session = current.session
         self._timeouts = exchanges[0].timeouts
         must_check = self._check is not None or current.quiet_for() > QUIET
@@ -117,8 +118,8 @@ class Connection:
             self._current.close()
             await asyncio.wait([self._current.task])
 
-    def _open_socket(self) -> SocketSession:
-        return SocketSession(self._target, self._namespace, self._instances, self._on_ended)
+    def _open_socket(self, connecting: Connecting | None = None) -> SocketSession:
+        return SocketSession(self._target, self._namespace, self._instances, self._on_ended, connecting)
 
     def _on_ended(self, ended: SocketSession) -> None:
         """Drop the current socket if it ended. Requests that it held back were not sent and go to a new one."""

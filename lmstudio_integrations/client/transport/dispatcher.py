@@ -16,6 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.tasks import IOTask, T
+from lmstudio_integrations.client.transport.telemetry import (
+    API,
+    LOADED,
+    Connecting,
+    connecting_of,
+    is_on,
+    run_outside_sdk,
+)
 from lmstudio_integrations.client.transport.waiters import Waiter, copied
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
@@ -25,6 +33,8 @@ from lmstudio_integrations.protocol.session import ClientSession, client_closed
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
     from lmstudio_integrations.client.transport.connections import Place, Pool
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
@@ -39,15 +49,24 @@ class Call(Generic[WaiterT_co]):
 
     Attributes:
         waiter: Receives the response.
+        connecting: Records how the connection is made, if the program traces and nothing has reported it yet.
     """
 
-    __slots__ = ("_exchange", "_io", "_place", "nothing_to_stop", "waiter")
+    __slots__ = ("_exchange", "_io", "_place", "connecting", "nothing_to_stop", "waiter")
 
-    def __init__(self, io: "IOThread", place: "Place", exchange: Exchange, waiter: WaiterT_co) -> None:
+    def __init__(
+        self,
+        io: "IOThread",
+        place: "Place",
+        exchange: Exchange,
+        waiter: WaiterT_co,
+        connecting: Connecting | None = None,
+    ) -> None:
         self.waiter: WaiterT_co = waiter
         self._io = io
         self._place = place
         self._exchange = exchange
+        self.connecting: Connecting | None = connecting
         self.nothing_to_stop: bool = False
         """Whether the call is closed, or its caller has received the packet that ends it."""
 
@@ -60,6 +79,14 @@ class Call(Generic[WaiterT_co]):
         if not (self.nothing_to_stop or self.waiter.done):
             self.nothing_to_stop = True
             self._io.submit(pool_of(self._io).change_session, self._place, ClientSession.close, self._exchange, error)
+        if self.connecting is not None:
+            self.report_connection()
+
+    def report_connection(self) -> None:
+        """Make the span of the connection, if the call had to wait for it."""
+        connecting, self.connecting = self.connecting, None
+        if connecting is not None:
+            run_outside_sdk(connecting.report, self.waiter.error, submit=self._io.submit)
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +124,8 @@ class Dispatcher(Generic[WaiterT_co]):
         """How often a failed call is retried; the flows of the client do that."""
         self.load_times: list[float] = []
         """Seconds that each model load of this operation took."""
+        self.trace_context: Context | None = None
+        """The OpenTelemetry context of the traced operation that this dispatcher is part of."""
         self._make_waiter = make_waiter
         self._keep_idle = keep_idle
         self._owner = next(_owners)
@@ -123,6 +152,10 @@ class Dispatcher(Generic[WaiterT_co]):
     def with_sinks(self, wrap: Callable[[Sink], Sink]) -> Self:
         """Return a dispatcher whose calls deliver to wrapped sinks; each is wrapped on the I/O thread."""
         return self._copy(_wrap_sink=wrap)
+
+    def with_trace(self, context: "Context") -> Self:
+        """Return a dispatcher whose connections and loads are traced as parts of an operation."""
+        return self._copy(trace_context=context)
 
     def for_operation(self, timeouts: Timeouts = NO_TIMEOUTS, started_at: float | None = None) -> Self:
         """Return a dispatcher for one operation of several calls, whose total timeout starts now, or has started."""
@@ -180,6 +213,9 @@ class Dispatcher(Generic[WaiterT_co]):
         # Calls with this timeout wait in the queue of a model instance; the session restarts it when the queue moves.
         if first is not None and endpoint.timeout_name == "queue_timeout":
             specifier = dumps(first.get("modelSpecifier") or first.get("specifier"))
+        connecting = None
+        if API in LOADED and is_on():
+            connecting = connecting_of(self.target.address, self.trace_context)
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
@@ -192,7 +228,7 @@ class Dispatcher(Generic[WaiterT_co]):
                 endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now, specifier=specifier
             )
             exchanges.append(exchange)
-            calls.append(Call(io, place, exchange, waiter))
+            calls.append(Call(io, place, exchange, waiter, None if calls else connecting))
         io.submit(
             partial(
                 _start,
@@ -202,6 +238,7 @@ class Dispatcher(Generic[WaiterT_co]):
                 keep_idle=self._keep_idle,
                 client=self._finalizer,
                 wrap=self._wrap_sink,
+                connecting=connecting,
             )
         )
         return calls
@@ -308,13 +345,14 @@ def _start(
     keep_idle: float,
     client: "weakref.finalize[..., Any]",
     wrap: Callable[[Sink], Sink] | None,
+    connecting: Connecting | None,
 ) -> None:
     try:
         if wrap is not None:
             for exchange in exchanges:
                 exchange.sink = wrap(exchange.sink)
         if client.alive:
-            pool.get(place, exchanges[0].owner, keep_idle).start(exchanges)
+            pool.get(place, exchanges[0].owner, keep_idle).start(exchanges, connecting)
             return
         error: Exception = client_closed()  # the client was closed, or collected, before this ran
     except Exception as problem:  # noqa: BLE001 - the callers wait for it; the event loop would only log it

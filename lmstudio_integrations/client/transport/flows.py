@@ -116,6 +116,8 @@ def call_rpcs(
     finally:
         for call in calls[len(results) :]:
             call.close()
+        if calls and calls[0].connecting is not None:
+            calls[0].report_connection()
     return results
 
 

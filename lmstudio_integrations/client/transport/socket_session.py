@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.advice import token_advice
 from lmstudio_integrations.client.transport.opening import open_socket
+from lmstudio_integrations.client.transport.telemetry import Connecting
 from lmstudio_integrations.client.transport.waiters import copied
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioConnectionLostError, LMStudioError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -33,6 +34,7 @@ class SocketSession:
         namespace: The namespace.
         instances: The state of the model instances there.
         on_ended: Called with this object when the socket is lost or closed.
+        connecting: Records how the connection is made, for the call that waits for it.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class SocketSession:
         namespace: Namespace,
         instances: Instances,
         on_ended: "Callable[[SocketSession], None]",
+        connecting: Connecting | None = None,
     ) -> None:
         credentials, address = target.credentials(), target.address
         peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
@@ -50,6 +53,9 @@ class SocketSession:
         self.make_error: Callable[[], BaseException] = closed_locally_error
         """Makes the exceptions that waiting callers get when it ends, one for each."""
         self._on_ended = on_ended
+        self._connecting = connecting
+        if connecting is not None:
+            connecting.begin()
         self._target = target
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
@@ -99,6 +105,8 @@ class SocketSession:
                 session.receive(await socket.recv(decode=False), time.monotonic())
             self.flush()
             self.accepted.set()
+            if self._connecting is not None:
+                self._connecting.end()
             while True:  # `Socket` delivers most frames directly
                 session.receive(await socket.recv(decode=False), time.monotonic())
         except asyncio.CancelledError:
@@ -110,6 +118,8 @@ class SocketSession:
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             self.make_error = partial(_lost_error, problem)
         finally:
+            if self._connecting is not None:  # before a caller is woken
+                self._connecting.end(self.make_error)
             try:
                 self._on_ended(self)  # first, because it moves unsent requests to the next socket
             finally:

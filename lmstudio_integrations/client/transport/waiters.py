@@ -127,6 +127,11 @@ class Waiter(ABC):
         return self.loop is None or not self.loop.is_closed()
 
     @property
+    def error(self) -> BaseException | None:
+        """The error with which the call has ended."""
+        return self._error
+
+    @property
     def is_lost(self) -> bool:
         """Whether the caller belongs to the parent of a fork."""
         return self._io.belongs_to_parent

@@ -1,0 +1,87 @@
+"""Spans and metrics of a test, kept in memory by OpenTelemetry's SDK. Test modules import the fixture `telemetry`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+from opentelemetry.trace import Span
+
+TRACER_PROVIDER = "opentelemetry.trace._TRACER_PROVIDER"
+METER_PROVIDER = "opentelemetry.metrics._internal._METER_PROVIDER"
+"""Where the API keeps the providers of the process. Its setters work only once in a process."""
+
+
+class Telemetry:
+    """What a program with both providers has recorded."""
+
+    def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.traces = TracerProvider(sampler, shutdown_on_exit=False)
+        self.traces.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._reader = InMemoryMetricReader()
+        self.metrics = MeterProvider([self._reader], shutdown_on_exit=False)
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """The spans that have ended, in the order of their ends."""
+        return list(self._exporter.get_finished_spans())
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the spans that have ended."""
+        return [span.name for span in self.spans]
+
+    def span(self, name: str) -> ReadableSpan:
+        """Return the one span of a name."""
+        (found,) = (span for span in self.spans if span.name == name)
+        return found
+
+    def points(self, name: str) -> list[HistogramDataPoint]:
+        """Return what a histogram has counted, one point for each set of attributes."""
+        data = self._reader.get_metrics_data()
+        if data is None:
+            return []
+        return [
+            point
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+            if metric.name == name and isinstance(point, HistogramDataPoint)
+        ]
+
+    def start_span(self, name: str) -> Any:
+        """Return a context manager whose span is current: what a program or an instrumentation has around a call."""
+        return self.traces.get_tracer("program").start_as_current_span(name)
+
+    def everything(self) -> str:
+        """Return all that is exported."""
+        data = self._reader.get_metrics_data()
+        return "\n".join([*(span.to_json() for span in self.spans), "" if data is None else data.to_json()])
+
+    def close(self) -> None:
+        """Shut both providers down."""
+        self.traces.shutdown()
+        self.metrics.shutdown()
+
+
+def is_child(span: ReadableSpan, parent: ReadableSpan | Span) -> bool:
+    """Whether a span is a child of another one."""
+    context = parent.get_span_context()
+    return span.parent is not None and context is not None and span.parent.span_id == context.span_id
+
+
+@pytest.fixture
+def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
+    """A program that has configured both providers."""
+    recorded = Telemetry()
+    monkeypatch.setattr(TRACER_PROVIDER, recorded.traces)
+    monkeypatch.setattr(METER_PROVIDER, recorded.metrics)
+    yield recorded
+    recorded.close()
