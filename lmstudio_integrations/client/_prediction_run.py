@@ -531,6 +531,8 @@ class PredictionRun:
         parsed = json_object(result.content) if self.parse_json and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         if self._trace is not None:
+            if not (self._delivered or self._undelivered_to_end):  # the first batch has the end
+                self._trace.record_first_chunk()
             self._trace.end(self._result, self._call)
 
 

@@ -106,8 +106,9 @@ class Operation:
         self._span.set_attribute(key, value)
 
     def record_first_chunk(self) -> None:
-        """Record that the caller receives the first part of the response."""
-        self.set("gen_ai.response.time_to_first_chunk", time.perf_counter() - self._started)
+        """Record that the caller receives the first part of the response, unless the response has ended."""
+        if self._running:
+            self.set("gen_ai.response.time_to_first_chunk", time.perf_counter() - self._started)
 
     def record_request(self, parameter: Mapping[str, Any]) -> None:
         """Set the settings of a request, and its content if the program asks for that."""

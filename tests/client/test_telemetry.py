@@ -109,6 +109,15 @@ async def test_a_stream_is_one_span_from_its_request_to_its_end(traced: Any, tel
     assert attributes["gen_ai.usage.output_tokens"] == stream.stats.predicted_tokens_count
 
 
+async def test_a_stream_that_arrives_at_once_has_a_first_chunk(traced: Any, telemetry: Telemetry) -> None:
+    stream = traced.respond_stream("hi")
+    await stream.start()
+    # All of it is there before it is read.
+    await wait_until(lambda: stream._run._call.waiter.done)
+    await anext(stream)
+    assert (telemetry.span("chat chatty").attributes or {})["gen_ai.response.time_to_first_chunk"]
+
+
 async def test_a_stream_that_was_started_is_one_span(traced: Any, telemetry: Telemetry) -> None:
     stream = traced.respond_stream("count")
     await stream.start()
@@ -172,6 +181,11 @@ async def test_texts_that_have_to_be_counted_are_one_span(client: Any, telemetry
     span = telemetry.span("embeddings vectors")
     assert is_child(telemetry.span("load vectors"), span)
     assert (span.attributes or {})["gen_ai.embeddings.dimension.count"] == 16
+
+
+def test_a_finalizer_at_the_end_of_the_process_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    transport.run_outside_sdk(pytest.fail, submit=pytest.fail)
 
 
 async def test_no_texts_are_a_span_without_dimensions(client: Any, telemetry: Telemetry) -> None:
@@ -439,6 +453,17 @@ async def test_a_cancelled_task_ends_the_span(server: Emulator, telemetry: Telem
             await asyncio.wait_for(task, 10)
     span = telemetry.span("chat chatty")
     assert span.status.status_code == StatusCode.UNSET
+
+
+async def test_a_connection_is_reported_once(traced: Any, telemetry: Telemetry) -> None:
+    with telemetry.start_span("program"):
+        connecting = transport.connecting_of(None, None)
+    connecting.begin()
+    connecting.end()
+    connecting.end(ConnectionError)
+    connecting.report(None)
+    connecting.report(None)
+    assert attributes_of(telemetry.span("connect")) == {"gen_ai.provider.name": "lm_studio"}
 
 
 async def test_a_span_is_ended_once_by_a_reader_and_a_closer_at_the_same_time(
