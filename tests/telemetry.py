@@ -1,4 +1,7 @@
-"""Spans and metrics of a test, kept in memory by OpenTelemetry's SDK. Test modules import the fixture `telemetry`."""
+"""Spans and metrics of a test, kept in memory by OpenTelemetry's SDK.
+
+Test modules import the fixtures `telemetry` and `traced`, and with the latter `model`.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +15,19 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 from opentelemetry.trace import Span
 
+from lmstudio_integrations.emulator import Emulator
+
 TRACER_PROVIDER = "opentelemetry.trace._TRACER_PROVIDER"
 METER_PROVIDER = "opentelemetry.metrics._internal._METER_PROVIDER"
 """Where the API keeps the providers of the process. Its setters work only once in a process."""
+
+
+MEASURED = {
+    "gen_ai.response.time_to_first_chunk",
+    "lmstudio.time_to_first_token",
+    "lmstudio.tokens_per_second",
+}
+"""Attributes whose values are measured."""
 
 
 class Telemetry:
@@ -77,6 +90,18 @@ def is_child(span: ReadableSpan, parent: ReadableSpan | Span) -> bool:
     return span.parent is not None and context is not None and span.parent.span_id == context.span_id
 
 
+def server_of(server: Emulator) -> dict[str, Any]:
+    host, _, port = server.address.rpartition(":")
+    return {"server.address": host, "server.port": int(port)}
+
+
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    """Return the attributes without those that are measured, which must be numbers."""
+    found = dict(span.attributes or {})
+    assert all(isinstance(found[name], float) for name in MEASURED & found.keys())
+    return {name: value for name, value in found.items() if name not in MEASURED}
+
+
 @pytest.fixture
 def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
     """A program that has configured both providers."""
@@ -85,3 +110,16 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
     monkeypatch.setattr(METER_PROVIDER, recorded.metrics)
     yield recorded
     recorded.close()
+
+
+@pytest.fixture
+async def model(client: Any) -> Any:
+    """A handle whose model is loaded before anything is traced."""
+    return await client.llm.model("chatty")
+
+
+@pytest.fixture
+async def traced(model: Any, telemetry: Telemetry) -> Any:
+    """The same handle in a program that traces from now on."""
+    assert not telemetry.names
+    return model

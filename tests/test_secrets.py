@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,15 +12,20 @@ from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._secrets import holds_secret, is_secret_name, redact, without_secrets
+from lmstudio_integrations.client._telemetry import CONTENT_VARIABLE
 from lmstudio_integrations.client.transport.addresses import Credentials, Target
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from tests.adapters import classes
+from tests.adapters import ADAPTERS, classes
 from tests.leaks import TOKEN, error_of, shown_by, shows_token
+from tests.telemetry import Telemetry, telemetry
+
+__all__ = ["telemetry"]
 
 CLIENTS: list[Any] = [lms.Client, lms.AsyncClient]
 CONFIGS: list[Any] = [LlmLoadModelConfig, LlmPredictionConfig, EmbeddingLoadModelConfig]
+PROXY_KEY = "proxy-4711-0815"
 Way = Callable[[Any, dict[str, Any]], Any]
 
 MISTAKES: dict[str, dict[str, Any]] = {
@@ -325,3 +331,38 @@ def test_the_spec_of_a_handle_does_not_show_a_secret() -> None:
     shown = repr(llm._resolve_call({}).handle)
     assert "h:1" in shown
     assert not shows_token(shown)
+
+
+@pytest.mark.parametrize("content", ["false", "true"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_no_span_and_no_metric_has_a_secret(
+    name: str, content: str, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONTENT_VARIABLE, content)
+    adapter = ADAPTERS[name]
+    entry = ModelEntry(key="m", kind="embedding" if adapter.kind == "embedding" else "llm")
+    attempts: list[dict[str, Any]] = [
+        {},
+        {"api_token": f"{TOKEN[:-4]}AAAA"},
+        {"host": "ws://127.0.0.1:1", "max_retries": 0},
+        {"model": TOKEN},
+    ]
+    with Emulator([entry], tokens=[TOKEN]) as server:
+        given = {"model": "m", "host": server.address, "api_token": TOKEN, "headers": {"X-Proxy-Key": PROXY_KEY}}
+        for settings in attempts:
+            with suppress(lms.LMStudioError):
+                adapter.call(adapter.make(**{**given, **settings}), "hi")
+    exported = telemetry.everything()
+    assert "LMStudioAuthenticationError" in exported
+    assert "LMStudioUnreachableError" in exported
+    assert not shows_token(exported)
+    assert PROXY_KEY not in exported
+
+
+def test_the_credentials_of_a_proxy_are_in_no_span(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ws_proxy", f"http://user:{PROXY_KEY}@127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    with lms.Client("studio.invalid:1234") as client, pytest.raises(lms.LMStudioUnreachableError):
+        client.list_loaded_models()
+    assert "connect" in telemetry.names
+    assert PROXY_KEY not in telemetry.everything()

@@ -1,20 +1,21 @@
-"""OpenTelemetry in programs: with the adapters of both frameworks, without OpenTelemetry, and without secrets."""
+"""OpenTelemetry in programs: with the adapters of both frameworks, and without OpenTelemetry."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _telemetry
+from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.client.transport import telemetry as transport
 from lmstudio_integrations.emulator import Emulator
 from tests.adapters import ADAPTERS, Adapter
-from tests.leaks import TOKEN, shows_token
+from tests.docs.snippets import on_page
+from tests.leaks import TOKEN
 from tests.telemetry import Telemetry, is_child, telemetry
 
 __all__ = ["telemetry"]
@@ -24,7 +25,6 @@ MODELS: list[dict[str, Any]] = [
     {"key": "vectors", "kind": "embedding", "engine": "scripted"},
 ]
 SPAN_NAMES = {"chat": "chat chat", "text": "text_completion chat", "embedding": "embeddings vectors"}
-PROXY_KEY = "proxy-4711-0815"
 
 
 @pytest.fixture
@@ -84,41 +84,20 @@ def test_a_stream_of_an_adapter_that_is_closed_early_is_one_span(
     assert telemetry.names.count("chat chat") == 1
 
 
-# Secrets
+# The page
 
 
-@pytest.mark.parametrize("content", ["false", "true"])
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_no_span_and_no_metric_has_a_secret(
-    name: str, content: str, server: Emulator, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(_telemetry.CONTENT_VARIABLE, content)
-    adapter = ADAPTERS[name]
-    headers = {"X-Proxy-Key": PROXY_KEY}
-    adapter.call(made(adapter, server, headers=headers), "hi")
-    wrong = f"{TOKEN[:-4]}AAAA"
-    attempts: list[dict[str, Any]] = [
-        {"api_token": wrong, "headers": headers},
-        {"host": "ws://127.0.0.1:1", "headers": headers, "max_retries": 0},
-        {"model": TOKEN, "headers": headers},
-    ]
-    for settings in attempts:
-        with suppress(Exception):
-            adapter.call(made(adapter, server, **settings), "hi")
-    exported = telemetry.everything()
-    assert "LMStudioAuthenticationError" in exported
-    assert "LMStudioUnreachableError" in exported
-    assert not shows_token(exported)
-    assert PROXY_KEY not in exported
-
-
-def test_the_credentials_of_a_proxy_are_in_no_span(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ws_proxy", f"http://user:{PROXY_KEY}@127.0.0.1:1")
-    monkeypatch.setenv("no_proxy", "")
-    with lms.Client("studio.invalid:1234") as client, pytest.raises(lms.LMStudioUnreachableError):
-        client.list_loaded_models()
-    assert "connect" in telemetry.names
-    assert PROXY_KEY not in telemetry.everything()
+def test_the_program_on_the_page_exports_its_spans_and_metrics(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(snippet.code for snippet in on_page("docs/observability.md")), encoding="utf-8")
+    with Emulator(["m"], load=["m"]) as running:
+        environment = {**os.environ, HOST_VARIABLE: running.address}
+        run = subprocess.run(
+            [sys.executable, program], env=environment, capture_output=True, text=True, timeout=50, check=False
+        )
+    assert not run.returncode, run.stderr
+    for name in ("answer a question", "chat", "connect", "gen_ai.client.token.usage"):
+        assert f'"name": "{name}"' in run.stdout
 
 
 # Without OpenTelemetry

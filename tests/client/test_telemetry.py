@@ -1,7 +1,6 @@
 """Spans and metrics of OpenTelemetry: one for each operation, with the names of the GenAI conventions."""
 
 import asyncio
-import gc
 import json
 import sys
 import threading
@@ -9,61 +8,35 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client import _telemetry
-from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.client.transport import telemetry as transport
 from lmstudio_integrations.client.transport.telemetry import is_on
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
-from tests.client.fake import fake_server, on_io_thread, wait_until
+from tests.client.fake import fake_server, wait_until
 from tests.client.prediction_frames import loaded_handle
 from tests.client.test_retries import Fickle
 from tests.pauses import replace_pauses
-from tests.telemetry import METER_PROVIDER, TRACER_PROVIDER, Telemetry, is_child, telemetry
+from tests.telemetry import (
+    METER_PROVIDER,
+    TRACER_PROVIDER,
+    Telemetry,
+    attributes_of,
+    is_child,
+    model,
+    server_of,
+    telemetry,
+    traced,
+)
 
-__all__ = ["telemetry"]
+__all__ = ["model", "telemetry", "traced"]
 
 DURATION, TOKENS = "gen_ai.client.operation.duration", "gen_ai.client.token.usage"
-MEASURED = {
-    "gen_ai.response.time_to_first_chunk",
-    "lmstudio.time_to_first_token",
-    "lmstudio.tokens_per_second",
-}
-"""Attributes whose values are measured."""
-
-
-@pytest.fixture
-async def model(client: Any) -> Any:
-    """A handle whose model is loaded before anything is traced."""
-    return await client.llm.model("chatty")
-
-
-@pytest.fixture
-async def traced(model: Any, telemetry: Telemetry) -> Any:
-    """The same handle in a program that traces from now on."""
-    assert is_on()
-    assert not telemetry.names
-    return model
-
-
-def server_of(server: Emulator) -> dict[str, Any]:
-    host, _, port = server.address.rpartition(":")
-    return {"server.address": host, "server.port": int(port)}
-
-
-def attributes_of(span: ReadableSpan) -> dict[str, Any]:
-    """Return the attributes without those that are measured, which must be numbers."""
-    found = dict(span.attributes or {})
-    assert all(isinstance(found[name], float) for name in MEASURED & found.keys())
-    return {name: value for name, value in found.items() if name not in MEASURED}
-
-
 # Operations
 
 
@@ -211,10 +184,10 @@ async def test_a_load_and_its_connection_are_children_of_the_prediction_that_cau
     chat = telemetry.span("chat chatty")
     assert sorted(telemetry.names) == ["chat chatty", "connect", "load chatty"]
     assert telemetry.names[-1] == "chat chatty", "children end first"
-    for name, model in (("connect", {}), ("load chatty", {"gen_ai.request.model": "chatty"})):
+    for name, more in (("connect", {}), ("load chatty", {"gen_ai.request.model": "chatty"})):
         span = telemetry.span(name)
         assert is_child(span, chat)
-        assert attributes_of(span) == {"gen_ai.provider.name": "lm_studio", **model, **server_of(server)}
+        assert attributes_of(span) == {"gen_ai.provider.name": "lm_studio", **more, **server_of(server)}
         assert span.kind == SpanKind.CLIENT
         assert span.start_time is not None
         assert span.end_time is not None
@@ -325,180 +298,6 @@ def check_own_parents(telemetry: Telemetry, prefix: str) -> None:
     parents = {span.context.span_id for span in telemetry.spans if span.name.startswith(prefix) and span.context}
     assert len(chats) == len(parents) == 4
     assert {span.parent.span_id for span in chats if span.parent} == parents
-
-
-# Errors
-
-
-async def test_an_error_ends_the_span_with_its_type_and_without_its_text(traced: Any, telemetry: Telemetry) -> None:
-    with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
-        await traced.respond("break")
-    span = telemetry.span("chat chatty")
-    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
-    assert attributes_of(span)["error.type"] == "LMStudioServerError"
-    assert not span.events
-    assert "gave up" not in telemetry.everything()
-
-
-async def test_an_error_of_a_stream_ends_the_span(traced: Any, telemetry: Telemetry) -> None:
-    stream = traced.respond_stream("break")
-    with pytest.raises(lms.LMStudioServerError):
-        await stream.wait_for_result()
-    with pytest.raises(lms.LMStudioServerError):
-        stream.result()
-    assert telemetry.names == ["chat chatty"]
-
-
-async def test_an_error_about_the_model_keeps_its_text(client: Any, telemetry: Telemetry) -> None:
-    with pytest.raises(lms.LMStudioModelNotFoundError):
-        await client.llm.lazy_model("missing").respond("hi")
-    for name in ("load missing", "chat missing"):
-        status = telemetry.span(name).status
-        assert status.status_code == StatusCode.ERROR
-        assert "missing" in str(status.description)
-
-
-async def test_an_error_of_a_callback_shows_its_type_only(traced: Any, telemetry: Telemetry) -> None:
-    def fail() -> None:
-        raise ValueError("a private text")
-
-    with pytest.raises(ValueError, match="a private text"):
-        await traced.respond("hi", on_first_token=fail)
-    assert attributes_of(telemetry.span("chat chatty"))["error.type"] == "ValueError"
-    assert "private" not in telemetry.everything()
-
-
-async def test_a_server_that_is_not_there_is_an_error_of_the_connection_too(
-    make_client: Callable[..., Any], telemetry: Telemetry
-) -> None:
-    async with make_client("127.0.0.1:1") as client:
-        with pytest.raises(lms.LMStudioUnreachableError):
-            await client.embedding.lazy_model("vectors").embed("hi")
-    for name in ("connect", "load vectors", "embeddings vectors"):
-        span = telemetry.span(name)
-        assert attributes_of(span)["error.type"] == "LMStudioUnreachableError"
-        assert "127.0.0.1:1" in str(span.status.description)
-
-
-async def test_a_server_that_does_not_accept_the_client_in_time_is_an_error_of_the_connection(
-    make_client: Callable[..., Any], telemetry: Telemetry
-) -> None:
-    async def ignore(socket: Any) -> None:
-        await socket.wait_closed()
-
-    async with fake_server(ignore) as host, make_client(host, connect_timeout=0.2) as client:
-        with pytest.raises(lms.LMStudioTimeoutError):
-            await client.llm.list_loaded()
-    assert attributes_of(telemetry.span("connect"))["error.type"] == "LMStudioTimeoutError"
-
-
-# Cancelled, closed, abandoned
-
-
-async def test_a_cancelled_stream_that_is_read_to_its_end_has_a_result(traced: Any, telemetry: Telemetry) -> None:
-    stream = traced.respond_stream("for ever")
-    await anext(stream)
-    stream.cancel()
-    await stream.wait_for_result()
-    span = telemetry.span("chat chatty")
-    assert attributes_of(span)["gen_ai.response.finish_reasons"] == ("userStopped",)
-    assert span.status.status_code == StatusCode.UNSET
-
-
-async def test_a_closed_stream_ends_its_span_once_and_is_no_error(traced: Any, telemetry: Telemetry) -> None:
-    stream = traced.respond_stream("for ever")
-    await anext(stream)
-    await stream.aclose()
-    await stream.aclose()
-    span = telemetry.span("chat chatty")
-    attributes = attributes_of(span)
-    assert span.status.status_code == StatusCode.UNSET
-    assert "error.type" not in attributes
-    assert "gen_ai.response.finish_reasons" not in attributes
-
-
-def test_a_break_in_a_loop_ends_the_span(server: Emulator, telemetry: Telemetry) -> None:
-    with Client(server.address) as client:
-        model = client.llm.model("chatty")
-        for _ in model.respond_stream("for ever"):
-            assert "chat chatty" not in telemetry.names
-            break
-        assert telemetry.names.count("chat chatty") == 1
-
-
-async def test_a_break_in_an_async_loop_ends_the_span(server: Emulator, telemetry: Telemetry) -> None:
-    async with AsyncClient(server.address) as client:
-        model = await client.llm.model("chatty")
-        async for _ in model.respond_stream("for ever"):
-            assert "chat chatty" not in telemetry.names
-            break
-        assert telemetry.names.count("chat chatty") == 1
-
-
-async def test_a_stream_that_is_collected_ends_its_span(traced: Any, telemetry: Telemetry) -> None:
-    stream = traced.respond_stream("for ever")
-    await stream.start()
-    del stream
-    gc.collect()
-    assert telemetry.names == ["chat chatty"]
-
-
-async def test_a_cancelled_task_ends_the_span(server: Emulator, telemetry: Telemetry) -> None:
-    async with AsyncClient(server.address) as client:
-        model = await client.llm.model("chatty")
-        task = asyncio.ensure_future(model.respond("stall"))
-        await wait_until(lambda: bool(server.predictions))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 10)
-    span = telemetry.span("chat chatty")
-    assert span.status.status_code == StatusCode.UNSET
-
-
-async def test_a_connection_is_reported_once(traced: Any, telemetry: Telemetry) -> None:
-    with telemetry.start_span("program"):
-        connecting = transport.connecting_of(None, None)
-    connecting.begin()
-    connecting.end()
-    connecting.end(ConnectionError)
-    connecting.report(None)
-    connecting.report(None)
-    assert attributes_of(telemetry.span("connect")) == {"gen_ai.provider.name": "lm_studio"}
-
-
-async def test_a_span_is_ended_once_by_a_reader_and_a_closer_at_the_same_time(
-    traced: Any, telemetry: Telemetry
-) -> None:
-    stream = traced.respond_stream("for ever")
-    await anext(stream)
-    run = stream._run
-    together = threading.Barrier(8)
-
-    def close() -> None:
-        together.wait(10)
-        run.close()
-
-    threads = [threading.Thread(target=close) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        await asyncio.to_thread(thread.join, 10)
-    assert telemetry.names == ["chat chatty"]
-
-
-async def test_a_finalizer_that_runs_inside_the_sdk_ends_the_span_in_another_thread(
-    server: Emulator, telemetry: Telemetry
-) -> None:
-    async with AsyncClient(server.address) as client:
-        model = await client.llm.model("chatty")
-        streams = [model.respond_stream("for ever")]
-        await streams[0].start()
-        # The name of its module makes this look like code of the SDK, which may hold a lock.
-        inside: dict[str, Any] = {"__name__": "opentelemetry.sdk.trace", "streams": streams, "telemetry": telemetry}
-        exec("streams.clear()\nduring = telemetry.names", inside)
-        assert "chat chatty" not in inside["during"]
-        await on_io_thread(lambda: None)
-        assert telemetry.names.count("chat chatty") == 1
 
 
 # Metrics
@@ -630,7 +429,7 @@ async def test_prompts_and_responses_are_not_recorded_by_default(traced: Any, te
     assert result.content not in telemetry.everything()
 
 
-@pytest.mark.parametrize("value", ["true", "True", "SPAN_ONLY"])
+@pytest.mark.parametrize("value", ["true", "True", "SPAN_ONLY", "SPAN_AND_EVENT"])
 async def test_content_is_recorded_on_request(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:

@@ -1,0 +1,199 @@
+"""How spans end: with an error, cancelled, closed, or collected; each of them once."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry.trace import StatusCode
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.asynchronous import AsyncClient
+from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.transport import telemetry as transport
+from lmstudio_integrations.emulator import Emulator
+from tests.client.fake import fake_server, on_io_thread, wait_until
+from tests.telemetry import (
+    Telemetry,
+    attributes_of,
+    model,
+    telemetry,
+    traced,
+)
+
+__all__ = ["model", "telemetry", "traced"]
+
+# Errors
+
+
+async def test_an_error_ends_the_span_with_its_type_and_without_its_text(traced: Any, telemetry: Telemetry) -> None:
+    with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
+        await traced.respond("break")
+    span = telemetry.span("chat chatty")
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+    assert attributes_of(span)["error.type"] == "LMStudioServerError"
+    assert not span.events
+    assert "gave up" not in telemetry.everything()
+
+
+async def test_an_error_of_a_stream_ends_the_span(traced: Any, telemetry: Telemetry) -> None:
+    stream = traced.respond_stream("break")
+    with pytest.raises(lms.LMStudioServerError):
+        await stream.wait_for_result()
+    with pytest.raises(lms.LMStudioServerError):
+        stream.result()
+    assert telemetry.names == ["chat chatty"]
+
+
+async def test_an_error_about_the_model_keeps_its_text(client: Any, telemetry: Telemetry) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.lazy_model("missing").respond("hi")
+    for name in ("load missing", "chat missing"):
+        status = telemetry.span(name).status
+        assert status.status_code == StatusCode.ERROR
+        assert "missing" in str(status.description)
+
+
+async def test_an_error_of_a_callback_shows_its_type_only(traced: Any, telemetry: Telemetry) -> None:
+    def fail() -> None:
+        raise ValueError("a private text")
+
+    with pytest.raises(ValueError, match="a private text"):
+        await traced.respond("hi", on_first_token=fail)
+    assert attributes_of(telemetry.span("chat chatty"))["error.type"] == "ValueError"
+    assert "private" not in telemetry.everything()
+
+
+async def test_a_server_that_is_not_there_is_an_error_of_the_connection_too(
+    make_client: Callable[..., Any], telemetry: Telemetry
+) -> None:
+    async with make_client("127.0.0.1:1") as client:
+        with pytest.raises(lms.LMStudioUnreachableError):
+            await client.embedding.lazy_model("vectors").embed("hi")
+    for name in ("connect", "load vectors", "embeddings vectors"):
+        span = telemetry.span(name)
+        assert attributes_of(span)["error.type"] == "LMStudioUnreachableError"
+        assert "127.0.0.1:1" in str(span.status.description)
+
+
+async def test_a_server_that_does_not_accept_the_client_in_time_is_an_error_of_the_connection(
+    make_client: Callable[..., Any], telemetry: Telemetry
+) -> None:
+    async def ignore(socket: Any) -> None:
+        await socket.wait_closed()
+
+    async with fake_server(ignore) as host, make_client(host, connect_timeout=0.2) as client:
+        with pytest.raises(lms.LMStudioTimeoutError):
+            await client.llm.list_loaded()
+    assert attributes_of(telemetry.span("connect"))["error.type"] == "LMStudioTimeoutError"
+
+
+# Cancelled, closed, abandoned
+
+
+async def test_a_cancelled_stream_that_is_read_to_its_end_has_a_result(traced: Any, telemetry: Telemetry) -> None:
+    stream = traced.respond_stream("for ever")
+    await anext(stream)
+    stream.cancel()
+    await stream.wait_for_result()
+    span = telemetry.span("chat chatty")
+    assert attributes_of(span)["gen_ai.response.finish_reasons"] == ("userStopped",)
+    assert span.status.status_code == StatusCode.UNSET
+
+
+async def test_a_closed_stream_ends_its_span_once_and_is_no_error(traced: Any, telemetry: Telemetry) -> None:
+    stream = traced.respond_stream("for ever")
+    await anext(stream)
+    await stream.aclose()
+    await stream.aclose()
+    span = telemetry.span("chat chatty")
+    attributes = attributes_of(span)
+    assert span.status.status_code == StatusCode.UNSET
+    assert "error.type" not in attributes
+    assert "gen_ai.response.finish_reasons" not in attributes
+
+
+def test_a_break_in_a_loop_ends_the_span(server: Emulator, telemetry: Telemetry) -> None:
+    with Client(server.address) as client:
+        model = client.llm.model("chatty")
+        for _ in model.respond_stream("for ever"):
+            assert "chat chatty" not in telemetry.names
+            break
+        assert telemetry.names.count("chat chatty") == 1
+
+
+async def test_a_break_in_an_async_loop_ends_the_span(server: Emulator, telemetry: Telemetry) -> None:
+    async with AsyncClient(server.address) as client:
+        model = await client.llm.model("chatty")
+        async for _ in model.respond_stream("for ever"):
+            assert "chat chatty" not in telemetry.names
+            break
+        assert telemetry.names.count("chat chatty") == 1
+
+
+async def test_a_stream_that_is_collected_ends_its_span(traced: Any, telemetry: Telemetry) -> None:
+    stream = traced.respond_stream("for ever")
+    await stream.start()
+    del stream
+    gc.collect()
+    assert telemetry.names == ["chat chatty"]
+
+
+async def test_a_cancelled_task_ends_the_span(server: Emulator, telemetry: Telemetry) -> None:
+    async with AsyncClient(server.address) as client:
+        model = await client.llm.model("chatty")
+        task = asyncio.ensure_future(model.respond("stall"))
+        await wait_until(lambda: bool(server.predictions))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 10)
+    span = telemetry.span("chat chatty")
+    assert span.status.status_code == StatusCode.UNSET
+
+
+async def test_a_connection_is_reported_once(traced: Any, telemetry: Telemetry) -> None:
+    with telemetry.start_span("program"):
+        connecting = transport.connecting_of(None, None)
+    connecting.begin()
+    connecting.end()
+    connecting.end(ConnectionError)
+    connecting.report(None)
+    connecting.report(None)
+    assert attributes_of(telemetry.span("connect")) == {"gen_ai.provider.name": "lm_studio"}
+
+
+async def test_a_span_is_ended_once_by_a_reader_and_a_closer_at_the_same_time(
+    traced: Any, telemetry: Telemetry
+) -> None:
+    stream = traced.respond_stream("for ever")
+    await anext(stream)
+    run = stream._run
+    together = threading.Barrier(8)
+
+    def close() -> None:
+        together.wait(10)
+        run.close()
+
+    threads = [threading.Thread(target=close) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 10)
+    assert telemetry.names == ["chat chatty"]
+
+
+async def test_a_finalizer_that_runs_inside_the_sdk_ends_the_span_in_another_thread(
+    server: Emulator, telemetry: Telemetry
+) -> None:
+    async with AsyncClient(server.address) as client:
+        model = await client.llm.model("chatty")
+        streams = [model.respond_stream("for ever")]
+        await streams[0].start()
+        # The name of its module makes this look like code of the SDK, which may hold a lock.
+        inside: dict[str, Any] = {"__name__": "opentelemetry.sdk.trace", "streams": streams, "telemetry": telemetry}
+        exec("streams.clear()\nduring = telemetry.names", inside)
+        assert "chat chatty" not in inside["during"]
+        await on_io_thread(lambda: None)
+        assert telemetry.names.count("chat chatty") == 1
