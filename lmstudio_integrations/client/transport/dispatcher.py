@@ -111,6 +111,9 @@ class Dispatcher(Generic[WaiterT_co]):
         keep_idle: Seconds for which an idle connection is kept open for this client.
     """
 
+    trace_context: "Context | None" = None
+    """The OpenTelemetry context of the traced operation that this dispatcher is part of."""
+
     def __init__(
         self,
         target: Target,
@@ -124,8 +127,6 @@ class Dispatcher(Generic[WaiterT_co]):
         """How often a failed call is retried; the flows of the client do that."""
         self.load_times: list[float] = []
         """Seconds that each model load of this operation took."""
-        self.trace_context: Context | None = None
-        """The OpenTelemetry context of the traced operation that this dispatcher is part of."""
         self._make_waiter = make_waiter
         self._keep_idle = keep_idle
         self._owner = next(_owners)
