@@ -217,12 +217,12 @@ def trace_embeddings(
 
 def may_trace(dispatcher: Dispatcher[Any]) -> bool:
     """Whether an operation gets a span of its own: tracing is on, and it is not part of a traced one."""
-    return dispatcher.trace_context is None and is_on()
+    return dispatcher.trace_context is None and dispatcher.is_traced and is_on()
 
 
 def traced_load(dispatcher: Dispatcher[Any], binding: Binding, flow: Flow[T]) -> Flow[T]:
     """Trace a flow that loads a model. There is no span if the model turns out to be loaded already."""
-    return _trace_load(dispatcher, binding, flow) if API in LOADED and is_on() else flow
+    return _trace_load(dispatcher, binding, flow) if API in LOADED and dispatcher.is_traced and is_on() else flow
 
 
 def _trace_load(dispatcher: Dispatcher[Any], binding: Binding, flow: Flow[T]) -> Flow[T]:

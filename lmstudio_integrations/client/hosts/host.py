@@ -19,7 +19,6 @@ from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import find_loaded, matches
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, arun, call_rpc
-from lmstudio_integrations.client.transport.waiters import LoopWaiter
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, HostStatus, parallel_of
@@ -224,7 +223,7 @@ async def _survey(host: Host) -> None:
     record = host.record
     idle_timeout = host.dispatcher.timeouts.get("idle_timeout")
     limit = _SURVEY_TIMEOUT if idle_timeout is None else min(idle_timeout, _SURVEY_TIMEOUT)
-    dispatcher = host.dispatcher.with_waiters(LoopWaiter).with_timeouts({"idle_timeout": limit})
+    dispatcher = host.dispatcher.in_background().with_timeouts({"idle_timeout": limit})
     try:
         record.record_survey(await arun(_find(dispatcher.for_operation(), host.binding)))
     except LMStudioClientClosedError:  # nobody will use what it finds
@@ -262,7 +261,7 @@ async def _load(host: Host) -> None:
     record, own = host.record, host.binding
     binding = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", flights={})
     try:
-        await arun(prepare(host.dispatcher.with_waiters(LoopWaiter), binding))
+        await arun(prepare(host.dispatcher.in_background(), binding))
     except LMStudioClientClosedError:
         pass
     except LMStudioError as error:

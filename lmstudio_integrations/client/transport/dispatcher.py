@@ -24,7 +24,7 @@ from lmstudio_integrations.client.transport.telemetry import (
     is_on,
     run_outside_sdk,
 )
-from lmstudio_integrations.client.transport.waiters import Waiter, copied
+from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter, copied
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
@@ -113,6 +113,8 @@ class Dispatcher(Generic[WaiterT_co]):
 
     trace_context: "Context | None" = None
     """The OpenTelemetry context of the traced operation that this dispatcher is part of."""
+    is_traced: bool = True
+    """Whether its operations are traced, if the program traces."""
 
     def __init__(
         self,
@@ -145,6 +147,10 @@ class Dispatcher(Generic[WaiterT_co]):
     def with_retries(self, max_retries: int) -> Self:
         """Return a dispatcher whose failed calls are retried."""
         return self._copy(max_retries=max_retries)
+
+    def in_background(self) -> "Dispatcher[Any]":
+        """Return a dispatcher for coroutines on the I/O thread. It is not traced: exporters may block."""
+        return self._copy(_make_waiter=LoopWaiter, is_traced=False)
 
     def with_waiters(self, make_waiter: "Callable[[IOThread], Waiter]") -> "Dispatcher[Any]":
         """Return a dispatcher whose callers wait in another way."""
@@ -215,7 +221,7 @@ class Dispatcher(Generic[WaiterT_co]):
         if first is not None and endpoint.timeout_name == "queue_timeout":
             specifier = dumps(first.get("modelSpecifier") or first.get("specifier"))
         connecting = None
-        if API in LOADED and is_on():
+        if API in LOADED and self.is_traced and is_on():
             connecting = connecting_of(self.target.address, self.trace_context)
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []

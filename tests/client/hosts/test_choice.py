@@ -76,7 +76,8 @@ def test_every_choice_is_allowed(hosts: list[HostStatus], may_load: bool, data: 
         assert load != number
         assert hosts[load].downloaded
         assert hosts[load].available
-        assert not (hosts[load].loaded or hosts[load].loading)
+        assert not hosts[load].loaded
+        assert not hosts[load].loading
 
 
 @given(HOSTS, st.booleans())
