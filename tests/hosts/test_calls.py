@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -66,7 +67,7 @@ def test_calls_one_after_the_other_stay_on_the_first_host(adapter: Adapter, path
 
 @every_adapter
 @both_paths
-def test_a_host_that_is_switched_off_is_left_out(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
+def test_a_host_that_is_switched_off_is_avoided(adapter: Adapter, path: str, pair: list[Emulator]) -> None:
     off = f"127.0.0.1:{free_port()}"
     model = adapter.make(model=key_of(adapter), host=[off, pair[1].address])
     assert call(adapter, path, model, "Hello")
@@ -245,7 +246,7 @@ def test_a_model_that_is_loaded_nowhere_is_loaded_where_it_is_downloaded(adapter
         assert len(second.loads) == 1
 
 
-def test_a_failed_load_leaves_its_host_out_and_the_call_moves(gate: Gate) -> None:
+def test_a_host_whose_load_failed_is_avoided_and_the_call_moves(gate: Gate) -> None:
     broken = chat_model(rules=[{"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}])
     with servers((broken,), (chat_model(),)) as (first, second):
         model = ChatLMStudio(model=CHAT, host=addresses([first, second]))
@@ -286,6 +287,7 @@ def test_each_host_gets_its_own_token() -> None:
         assert model.invoke("Hello").content
         both = ChatLMStudio(model=CHAT, host=hosts, api_token=TOKENS[1])
         assert both.invoke("Hello").response_metadata["host"] == second.address
+        assert model.invoke("Hello").response_metadata["host"] == first.address
         with pytest.raises(LMStudioAuthenticationError):
             ChatLMStudio(model=CHAT, host=first.address, api_token=TOKENS[1]).invoke("Hello")
 
@@ -428,6 +430,17 @@ def test_closing_a_stream_frees_its_slot(pair: list[Emulator]) -> None:
         next(stream)
         assert model.hosts()[0].in_flight == 1
     assert model.hosts()[0].in_flight == 0
+
+
+def test_a_stream_that_is_collected_frees_its_slot(pair: list[Emulator]) -> None:
+    llm = LMStudio(model=CHAT, host=addresses(pair))
+    llm.hosts()
+    stream = llm.stream_complete("stall")
+    next(stream)
+    assert llm.hosts()[0].in_flight == 1
+    del stream
+    gc.collect()
+    assert llm.hosts()[0].in_flight == 0
 
 
 async def test_a_cancelled_task_frees_its_slot(pair: list[Emulator]) -> None:

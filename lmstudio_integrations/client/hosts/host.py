@@ -20,7 +20,6 @@ from lmstudio_integrations.client._policies import find_loaded, matches
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, arun, call_rpc
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError
-from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, HostStatus, parallel_of
 
 logger = logging.getLogger(__name__)
@@ -128,14 +127,14 @@ class HostRecord:
 
 
 class HostRecords:
-    """The records of one host, by kind and name of the model. One object per host, new after a fork."""
+    """The records of one host. One object per host, new after a fork."""
 
     def __init__(self) -> None:
-        self._records: dict[tuple[ModelKind, str | None], HostRecord] = {}
+        self._records: dict[Hashable, HostRecord] = {}
 
-    def of(self, kind: ModelKind, key: str | None) -> HostRecord:
-        """Return the record of a model."""
-        return self._records.get((kind, key)) or self._records.setdefault((kind, key), HostRecord())
+    def of(self, *key: Hashable) -> HostRecord:
+        """Return the record of a model, by its kind, its name, and the token for it: the host may reject a token."""
+        return self._records.get(key) or self._records.setdefault(key, HostRecord())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +154,8 @@ class Host:
     @property
     def record(self) -> HostRecord:
         """What is known of it, shared by all objects of this process."""
-        return self.dispatcher.shared(HostRecords).of(self.binding.kind, self.binding.key)
+        records = self.dispatcher.shared(HostRecords)
+        return records.of(self.binding.kind, self.binding.key, self.dispatcher.target.token)
 
     def status(self) -> HostStatus:
         """Return what is known of it."""

@@ -81,7 +81,7 @@ def test_every_choice_is_allowed(hosts: list[HostStatus], may_load: bool, data: 
 
 
 @given(HOSTS, st.booleans())
-def test_a_free_slot_is_never_left_unused(hosts: list[HostStatus], may_load: bool) -> None:
+def test_a_free_slot_is_never_wasted(hosts: list[HostStatus], may_load: bool) -> None:
     number, load = choose(hosts, may_load=may_load)
     if any(each.available and each.loaded and each.has_free_slot for each in hosts):
         assert hosts[number].loaded

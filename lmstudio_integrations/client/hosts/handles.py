@@ -1,4 +1,4 @@
-"""Open a model on several hosts without an adapter: `ray/` calls it."""
+"""Handles to a model on several hosts, without an adapter. `ray/` uses them."""
 
 from collections.abc import Mapping, Sequence
 
