@@ -381,30 +381,7 @@ def test_the_cache_key_does_not_depend_on_the_order_of_the_hosts() -> None:
     assert keys != {ChatLMStudio(model=CHAT, host="a:1")._get_llm_string()}
 
 
-# Many texts and prompts -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["LMStudioEmbeddings", "LMStudioEmbedding"])
-@both_paths
-def test_each_of_many_texts_is_embedded_once_and_every_host_takes_part(
-    name: str, path: str, pair: list[Emulator]
-) -> None:
-    texts = [f"text {number}" for number in range(500)]
-    several = vectors(name, path, texts, addresses(pair))
-    embedded = [each.text for server in pair for each in server.embedded_texts]
-    assert sorted(embedded) == sorted(texts)
-    assert all(server.embedded_texts for server in pair)
-    assert several == vectors(name, path, texts, pair[0].address)
-
-
-def vectors(name: str, path: str, texts: list[str], host: str | list[str]) -> list[list[float]]:
-    model = ADAPTERS[name].make(model=EMBEDDING, host=host)
-    if name == "LMStudioEmbedding":
-        model.embed_batch_size = 300
-        if path == "sync":
-            return model.get_text_embedding_batch(texts)  # type: ignore[no-any-return]
-        return asyncio.run(model.aget_text_embedding_batch(texts))
-    return model.embed_documents(texts) if path == "sync" else asyncio.run(model.aembed_documents(texts))
+# Slots ----------------------------------------------------------------------------------------------------------------
 
 
 @both_paths
