@@ -14,7 +14,7 @@ from tests.adapters import ADAPTERS
 from tests.hosts.servers import EMBEDDING, addresses, embedding_model, servers
 from tests.tqdm_bars import Drawn
 
-TEXTS = [f"text {number}" for number in range(2000)]
+TEXTS = [f"text {number}" for number in range(1000)]
 SECONDS = 20.0
 
 both_frameworks = pytest.mark.parametrize("name", ["LMStudioEmbeddings", "LMStudioEmbedding"])

@@ -1,0 +1,124 @@
+"""Several flows in one: all of them make progress, and the first error ends them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations import AsyncClient, Client
+from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, arun, run, wait_for
+
+Drive: Callable[..., Any] = pytest.mark.parametrize("path", ["sync", "async"])
+
+
+def drive(path: str, make: Callable[[Dispatcher[Any]], Flow[None]]) -> None:
+    """Run a flow with a client that sends nothing."""
+    if path == "sync":
+        run(make(Client()._dispatcher))
+        return
+
+    async def main() -> None:
+        await arun(make(AsyncClient()._dispatcher))
+
+    asyncio.run(main())
+
+
+@Drive
+def test_all_flows_run_at_once(path: str) -> None:
+    """Each waits for the one after it, which would never end if it began only then."""
+    events: list[str] = []
+
+    def make(dispatcher: Dispatcher[Any]) -> Flow[None]:
+        gates = [asyncio.Event() for _ in range(4)]
+        gates[3].set()
+
+        async def pass_gate(number: int) -> None:
+            await gates[number].wait()
+            if number:
+                gates[number - 1].set()
+
+        def work(number: int, make_waiter: MakeWaiter) -> Flow[None]:
+            events.append(f"begin {number}")
+            yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(lambda: pass_gate(number)))
+            events.append(f"end {number}")
+
+        return run_concurrently(dispatcher, [lambda make, number=number: work(number, make) for number in range(4)])  # type: ignore[misc]  # a default binds the number
+
+    drive(path, make)
+    assert events[:4] == [f"begin {number}" for number in range(4)]
+    assert sorted(events[4:]) == [f"end {number}" for number in range(4)]
+
+
+@Drive
+def test_the_first_error_closes_the_other_flows(path: str) -> None:
+    closed: list[str] = []
+
+    def make(dispatcher: Dispatcher[Any]) -> Flow[None]:
+        async def fail() -> None:
+            raise ValueError("no")
+
+        def waits(make_waiter: MakeWaiter) -> Flow[None]:
+            try:
+                yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(lambda: asyncio.sleep(1000)))
+            finally:
+                closed.append("waits")
+
+        def fails(make_waiter: MakeWaiter) -> Flow[None]:
+            yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(fail))
+
+        return run_concurrently(dispatcher, [waits, fails])
+
+    with pytest.raises(ValueError, match="no"):
+        drive(path, make)
+    assert closed == ["waits"]
+
+
+@Drive
+def test_a_flow_may_handle_the_error_of_its_own_call(path: str) -> None:
+    results: list[object] = []
+
+    def make(dispatcher: Dispatcher[Any]) -> Flow[None]:
+        async def fail() -> None:
+            raise ValueError("no")
+
+        async def succeed() -> str:
+            return "yes"
+
+        def work(make_waiter: MakeWaiter) -> Flow[None]:
+            own = dispatcher.with_waiters(make_waiter)
+            try:
+                yield from wait_for(own.run_task(fail))
+            except ValueError as error:
+                results.append(str(error))
+            results.append((yield from wait_for(own.run_task(succeed))))
+
+        return run_concurrently(dispatcher, [work, work])
+
+    drive(path, make)
+    assert sorted(map(str, results)) == ["no", "no", "yes", "yes"]
+
+
+async def test_cancelling_the_task_closes_all_flows() -> None:
+    closed: list[int] = []
+    dispatcher = AsyncClient()._dispatcher
+
+    def work(make_waiter: MakeWaiter) -> Flow[None]:
+        try:
+            yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(lambda: asyncio.sleep(1000)))
+        finally:
+            closed.append(1)
+
+    task = asyncio.create_task(arun(run_concurrently(dispatcher, [work, work])))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [1, 1]
+
+
+@Drive
+def test_no_flows_end_at_once(path: str) -> None:
+    drive(path, lambda dispatcher: run_concurrently(dispatcher, []))
