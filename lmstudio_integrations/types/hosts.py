@@ -1,6 +1,8 @@
 """What this process knows of a model on one of several hosts."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.types.config import ModelKind
@@ -46,6 +48,28 @@ class HostStatus:
     def use(self) -> float:
         """The calls in flight, as a share of those that it runs at once."""
         return self.in_flight / self.parallel
+
+
+_COMPARED = ("quantization", "path", "context_length")
+
+SAME_FILE: dict[ModelKind, str] = {
+    "llm": "load the same file with the same settings everywhere",
+    "embedding": "load the same file with the same settings everywhere, because vectors of different files cannot be "
+    "compared",
+}
+"""The remedy if a model is loaded differently on several hosts."""
+
+
+def differences_of(statuses: Iterable[HostStatus]) -> dict[str, dict[str, Any]]:
+    """Return in what the loaded instances of a model differ: the attributes, each with its value by host."""
+    loaded = [status for status in statuses if status.path is not None]
+    values = {name: {status.host: getattr(status, name) for status in loaded} for name in _COMPARED}
+    return {name: by_host for name, by_host in values.items() if len(set(by_host.values())) > 1}
+
+
+def describe_values(by_host: Mapping[str, Any]) -> str:
+    """Return the values of an attribute, each after its host."""
+    return ", ".join(f"{host}: {value}" for host, value in by_host.items())
 
 
 PARALLEL_KEY = "llm.load.numParallelSessions"

@@ -1,8 +1,9 @@
 """`doctor`: checks the way to a server, its models and one use of each, and prints what to fix."""
 
 import contextlib
+import itertools
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -10,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from lmstudio_integrations._installation import NAME
-from lmstudio_integrations.cli._common import AsJson, Host, Token, print_json, results
-from lmstudio_integrations.cli._doctor import checks, survey
+from lmstudio_integrations.cli._common import AsJson, Token, print_json, results
+from lmstudio_integrations.cli._doctor import checks, comparison, survey
 from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.client.sync import Client
@@ -24,7 +25,14 @@ _WIDTH = max(map(len, _STYLES))
 
 
 def doctor(
-    host: Host = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST",
+            help="The LM Studio to check, as host:port or a URL; several with commas.",
+            show_default=False,
+        ),
+    ] = None,
     token: Token = None,
     load: Annotated[  # noqa: FBT002 - a flag
         bool,
@@ -34,7 +42,7 @@ def doctor(
 ) -> None:
     """Check the connection to LM Studio, its models, and what they can do.
 
-    Nothing is loaded or unloaded without --load.
+    Nothing is loaded or unloaded without --load. Several hosts are also compared with each other.
     """
     found: list[Check] = []
     console = results()
@@ -51,24 +59,26 @@ def doctor(
 
 
 def examine(host: str | None, token: str | None, *, load: bool) -> Iterator[Check]:
-    """Yield all checks, each as soon as it was made."""
-    attempts = survey.find_server(host)
-    responds = any(each.problem is None for each in attempts)
-    # Without a server, the client is not made: the address may be invalid.
-    with Client(host, token) if responds else contextlib.nullcontext() as client:
-        server, failure = _connect(client) if client else (None, None)
-        yield checks.server_check(attempts, failure, no_server())
-        yield checks.version_check(server, failure)
-        yield from _examine_this_side()
-        yield checks.token_check(survey.find_token(host, token), server, failure)
-        yield from _examine_models(client if server else None, load=load)
+    """Yield all checks, each as soon as it was made. Of several hosts, all are examined before the first is shown."""
+    servers = [_Server(name, token, attempts) for name, attempts in survey.find_servers(host).items()]
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.close)
+        if len(servers) > 1:
+            yield from _examine_several(servers, load=load)
+        else:
+            yield from servers[0].examine(_examine_this_side)
+            yield from servers[0].attempt_trials(load=load)
 
 
-def _connect(client: Client) -> tuple[ServerVersion | None, LMStudioError | None]:
-    try:
-        return client.system.get_version(), None
-    except LMStudioError as error:
-        return None, error
+def _examine_several(servers: Sequence["_Server"], *, load: bool) -> Iterator[Check]:
+    yield from _examine_this_side()
+    found = {server: list(server.examine()) for server in servers}
+    serving = {server for server in servers if all(check.verdict != "problem" for check in found[server])}
+    for server in servers:
+        for check in itertools.chain(found[server], server.attempt_trials(load=load)):
+            yield comparison.of_host(check, server.name, others_serve=bool(serving - {server}))
+    yield comparison.comparison_check({str(server.name): server.loaded for server in servers})
 
 
 def _examine_this_side() -> Iterator[Check]:
@@ -77,29 +87,74 @@ def _examine_this_side() -> Iterator[Check]:
     yield checks.extras_check(survey.find_extras())
 
 
-def _examine_models(client: Client | None, *, load: bool) -> Iterator[Check]:
-    """Check the models; without a client, or if they cannot be listed, the other checks are skipped."""
-    downloaded: list[ModelInfo] | None = None
-    loaded: list[ModelInstanceInfo] | None = None
-    failure: LMStudioError | None = None
-    if client is not None:
+class _Server:
+    """A server under examination, and what it was found to have.
+
+    Attributes:
+        name: Its host, if one was given.
+        downloaded: Its downloaded models; `None` as long as they are not known.
+        loaded: Its loaded models; `None` as long as they are not known.
+    """
+
+    def __init__(self, name: str | None, token: str | None, attempts: Sequence[checks.Attempt]) -> None:
+        self.name = name
+        self.downloaded: list[ModelInfo] | None = None
+        self.loaded: list[ModelInstanceInfo] | None = None
+        self._attempts = attempts
+        self._token = survey.find_token(name, token)
+        responds = any(each.problem is None for each in attempts)
+        # Without a server, the client is not made: the address may be invalid.
+        self._client = Client(name, token) if responds else None
+
+    def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            self._client.close()
+
+    def examine(self, examine_more: Callable[[], Iterable[Check]] = tuple) -> Iterator[Check]:
+        """Yield all checks but the trials.
+
+        Args:
+            examine_more: Yields the checks that are shown after those of the way to the server.
+        """
+        version, failure = self._connect()
+        yield checks.server_check(self._attempts, failure, no_server())
+        yield checks.version_check(version, failure)
+        yield from examine_more()
+        yield checks.token_check(self._token, version, failure)
+        failure = self._list_models() if version else None
+        yield checks.models_check(self.downloaded, failure if self.downloaded is None else None)
+        yield checks.loaded_check(self.loaded, None if self.downloaded is None else failure)
+
+    def attempt_trials(self, *, load: bool) -> Iterator[Check]:
+        """Yield the uses of models; they are skipped if the models are not known."""
+        if self._client is None or self.downloaded is None or self.loaded is None:
+            yield from (checks.trial_check(checks.Trial(name, missing=checks.NO_SERVER)) for name in checks.TRIALS)
+        else:
+            trials = survey.attempt_trials(self._client, self.loaded, self.downloaded, load=load)
+            yield from map(checks.trial_check, trials)
+
+    def _connect(self) -> tuple[ServerVersion | None, LMStudioError | None]:
         try:
-            downloaded = downloaded_models(client)
-            loaded = loaded_models(client)
+            return (self._client.system.get_version() if self._client else None), None
         except LMStudioError as error:
-            failure = error
-    yield checks.models_check(downloaded, failure if downloaded is None else None)
-    yield checks.loaded_check(loaded, None if downloaded is None else failure)
-    if client is None or downloaded is None or loaded is None:
-        yield from (checks.trial_check(checks.Trial(name, missing=checks.NO_SERVER)) for name in checks.TRIALS)
-    else:
-        yield from map(checks.trial_check, survey.attempt_trials(client, loaded, downloaded, load=load))
+            return None, error
+
+    def _list_models(self) -> LMStudioError | None:
+        """List the models; return why that failed."""
+        try:
+            if self._client is not None:
+                self.downloaded = downloaded_models(self._client)
+                self.loaded = loaded_models(self._client)
+        except LMStudioError as error:
+            return error
+        return None
 
 
 def show(console: Console, check: Check) -> None:
     """Print a check."""
     verdict = f"{check.verdict:<{_WIDTH}}", _STYLES[check.verdict]
-    console.print(Text.assemble(verdict, f"  {check.name.replace('_', ' ')}: {check.found}"))
+    console.print(Text.assemble(verdict, f"  {check.title}: {check.found}"))
     indent = " " * (_WIDTH + 2)
     for detail in check.details:
         console.print(Text(f"{indent}- {detail}", style="dim"))

@@ -42,6 +42,7 @@ class Check:
         fix: What to do about it.
         details: Further lines.
         data: What was found, for programs.
+        host: The host that was checked, if it is one of several.
     """
 
     name: str
@@ -50,11 +51,18 @@ class Check:
     fix: str | None = None
     details: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=lambda: _NO_DATA)
+    host: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
-        members = {"name": self.name, "verdict": self.verdict, "found": self.found, "fix": self.fix}
+        host = {} if self.host is None else {"host": self.host}
+        members = {"name": self.name, **host, "verdict": self.verdict, "found": self.found, "fix": self.fix}
         return {**members, "details": list(self.details), **self.data}
+
+    @property
+    def title(self) -> str:
+        """What was checked, for people."""
+        return " ".join(filter(None, (self.host, self.name.replace("_", " "))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from lmstudio_integrations.client.transport.addresses import (
     PLACEHOLDER_TOKEN,
     Address,
     Target,
+    hosts_of,
     local_candidates,
 )
 from lmstudio_integrations.client.transport.advice import unencrypted
@@ -74,8 +75,27 @@ class City(BaseModel):
 # The addresses -------------------------------------------------------------------------------------------------------
 
 
-def find_server(host: str | None) -> list[Attempt]:
-    """Try the given address, else that of the environment, else those of a local LM Studio."""
+def find_servers(host: str | None) -> dict[str | None, list[Attempt]]:
+    """Try each given address, else those of the environment, else those of a local LM Studio.
+
+    Returns:
+        The attempts, by the host that a client takes: one for each of several, all for one.
+    """
+    names = _several(host)
+    if not names:
+        return {host: _find_server(host)}
+    return {name: [_probe(name, "--host" if host else HOST_VARIABLE)] for name in names}
+
+
+def _several(host: str | None) -> list[str]:
+    """Return the hosts if there are several; the attempt at an invalid list has its error."""
+    with suppress(LMStudioValueError):
+        names = [name for name in hosts_of(host) if name]
+        return names if len(names) > 1 else []
+    return []
+
+
+def _find_server(host: str | None) -> list[Attempt]:
     named = os.environ.get(HOST_VARIABLE) or None
     if host is None and named is None:
         return _search()
@@ -89,6 +109,7 @@ def find_server(host: str | None) -> list[Attempt]:
 
 def _probe(text: str, source: str) -> Attempt:
     try:
+        hosts_of(text)  # raises if one of several is no address, or is named twice
         address = Address.parse(text)
     except LMStudioValueError as error:
         return Attempt(_shown(text), source, str(error))

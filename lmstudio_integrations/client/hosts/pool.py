@@ -28,15 +28,13 @@ from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioConfigWarning, LMStudioError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
-from lmstudio_integrations.types.hosts import HostStatus
+from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
 T = TypeVar("T")
 HandleT = TypeVar("HandleT", bound=BaseHandle)
 Work: TypeAlias = Callable[[Dispatcher[Any], Binding], Flow[T]]
 """An operation on a model on one host."""
-
-_COMPARED = ("quantization", "path", "context_length")
 
 
 class HostPool:
@@ -239,34 +237,23 @@ class HostPool:
         Raises:
             LMStudioConfigMismatchError: If a mismatch is to raise.
         """
-        loaded = [status for status in statuses if status.path is not None]
-        seen = [[getattr(status, name) for name in _COMPARED] for status in loaded]
-        if self._compared == seen:
+        differences = differences_of(statuses)
+        if self._compared == differences:
             return
-        self._compared = seen
+        self._compared = differences
         binding = self.hosts[0].binding
-        differences = {
-            name: ", ".join(f"{status.host}: {getattr(status, name)}" for status in loaded)
-            for name in _COMPARED
-            if len({getattr(status, name) for status in loaded}) > 1
-        }
         if not differences or binding.on_config_mismatch == "ignore":
             return
-        listed = "; ".join(f"{name} ({values})" for name, values in differences.items())
-        text = f"the hosts have {binding.name!r} loaded differently: {listed}; {_REMEDIES[binding.kind]}"
+        described = {name: describe_values(by_host) for name, by_host in differences.items()}
+        listed = "; ".join(f"{name} ({values})" for name, values in described.items())
+        remedy = f"{SAME_FILE[binding.kind]}, or set on_config_mismatch='ignore'"
+        text = f"the hosts have {binding.name!r} loaded differently: {listed}; {remedy}"
         if binding.on_config_mismatch == "raise":
             self._compared = None
             raise LMStudioConfigMismatchError(
-                text, differences={name: (values, values) for name, values in differences.items()}
+                text, differences={name: (values, values) for name, values in described.items()}
             )
         warn_user(text, LMStudioConfigWarning)
-
-
-_REMEDIES = {
-    "llm": "load the same file with the same settings everywhere, or set on_config_mismatch='ignore'",
-    "embedding": "load the same file with the same settings everywhere, because vectors of different files cannot be "
-    "compared, or set on_config_mismatch='ignore'",
-}
 
 
 def on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
@@ -56,18 +56,19 @@ class Address:
             LMStudioValueError: If it is not one of these.
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise LMStudioValueError(f"host must be a string, such as host:port; got {text!r}")
-        text = text.strip()
-        if "," in text:
-            raise LMStudioValueError(
-                f"host {text!r} names several servers, and a client has one; make a client for each, or give the list "
-                "to an adapter, such as ChatLMStudio(host=[…])"
-            )
+            text = _joined(text)
+        text = text.strip().rstrip(", ")
         if TOKEN_PREFIX in text:
             raise LMStudioValueError("host contains an API token, which is not shown here; pass it as api_token")
         if holds_credentials(text):
             raise LMStudioValueError(
                 "host must not contain credentials, a query or a fragment; pass the token as api_token"
+            )
+        if "," in text:
+            source = HOST_VARIABLE if text == os.environ.get(HOST_VARIABLE) else "host"
+            raise LMStudioValueError(
+                f"{source} {text!r} names several servers, and a client has one; name one of them as host, or give them "
+                "all to an adapter, such as ChatLMStudio(host=[…])"
             )
         try:
             parts = urlsplit(text if "://" in text else f"//{text}")
@@ -98,6 +99,19 @@ class Address:
 
     def __str__(self) -> str:
         return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
+
+
+def _joined(hosts: object) -> str:
+    """Return several hosts in one string, so that they get the same error as in one.
+
+    Raises:
+        LMStudioValueError: If it is something else.
+    """
+    listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
+    names = [host for host in listed if isinstance(host, str)]
+    if len(names) < 2:
+        raise LMStudioValueError(f"host must be a string, such as host:port; got {hosts!r}")
+    return ", ".join(names)
 
 
 def host_of(host: str | None) -> str | None:
