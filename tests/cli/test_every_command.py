@@ -1,10 +1,12 @@
 """What holds for every command that uses a server: a dead host, a wrong token, its options, and what a pipe gets."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import typer
 
+from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
@@ -31,6 +33,14 @@ COMMANDS = typer.main.get_group(app).commands
 RUNS = [pytest.param((name, *arguments), id=name) for name, arguments in ARGUMENTS.items()]
 
 
+SEVERAL = "a:1234,b:1234"
+SEVERAL_HOSTS = [
+    pytest.param({}, ("--host", SEVERAL), "host", id="--host"),
+    pytest.param({HOST_VARIABLE: SEVERAL}, (), HOST_VARIABLE, id=HOST_VARIABLE),
+]
+"""Ways to name several hosts, and how the error names them. `doctor` examines each of them."""
+
+
 @pytest.fixture
 def guarded() -> Iterator[Emulator]:
     """A server that wants a token."""
@@ -54,6 +64,25 @@ def test_a_dead_host_is_one_error(command: tuple[str, ...], nobody: str) -> None
     assert nobody in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("variables", "flags", "source"), SEVERAL_HOSTS)
+@pytest.mark.parametrize("name", sorted({*ARGUMENTS, "demo"} - {"doctor"}))
+def test_several_hosts_are_one_line_of_error_where_one_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., int | str | None],
+    name: str,
+    variables: dict[str, str],
+    flags: tuple[str, ...],
+    source: str,
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(sys, "stdin", None)
+    message = run(name, *ARGUMENTS.get(name, ()), *flags)
+    assert isinstance(message, str), "the exit status is 1"
+    assert message.startswith(f"Error: {source} 'a:1234,b:1234' names several servers")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("command", RUNS)

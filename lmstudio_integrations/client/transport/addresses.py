@@ -67,8 +67,8 @@ class Address:
         if "," in text:
             source = HOST_VARIABLE if text == os.environ.get(HOST_VARIABLE) else "host"
             raise LMStudioValueError(
-                f"{source} {text!r} names several servers, and a client has one; name one of them as host, or give them "
-                "all to an adapter, such as ChatLMStudio(host=[…])"
+                f"{source} {text!r} names several servers, and a client has one; name one of them as host, or give "
+                "them all to an adapter, such as ChatLMStudio(host=[…])"
             )
         try:
             parts = urlsplit(text if "://" in text else f"//{text}")

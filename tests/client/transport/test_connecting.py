@@ -134,10 +134,43 @@ def test_an_invalid_address_is_rejected_in_the_constructor(host: str) -> None:
         ("wss://host/lms/", Address("host", 443, tls=True, prefix="/lms")),
         ("[::1]:99", Address("::1", 99)),
         ("http://host:80/api/v0", Address("host", 80)),
+        ("host:80,", Address("host", 80)),
     ],
 )
 def test_addresses_are_read(text: str, expected: Address) -> None:
     assert Address.parse(text) == expected
+
+
+@pytest.mark.parametrize("client", [lms.Client, lms.AsyncClient])
+@pytest.mark.parametrize("hosts", ["a:1234, b:1234", ["a:1234", "b:1234"], ("a:1234", "b:1234")])
+def test_several_hosts_are_an_error_with_the_remedy(client: Callable[..., object], hosts: object) -> None:
+    with pytest.raises(lms.LMStudioValueError) as caught:
+        client(hosts)
+    assert str(caught.value) == (
+        "host 'a:1234, b:1234' names several servers, and a client has one; name one of them as host, or give them all "
+        "to an adapter, such as ChatLMStudio(host=[…])"
+    )
+
+
+def test_several_hosts_of_the_environment_are_an_error_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTUDIO_HOST", "a:1234,b:1234")
+    with pytest.raises(lms.LMStudioValueError, match=r"^LMSTUDIO_HOST 'a:1234,b:1234' names several servers"):
+        lms.Client()
+    assert lms.Client("a:1234")
+
+
+@pytest.mark.parametrize("host", [["a:1234"], [], 1234, {"a:1234": "b"}])
+def test_a_host_that_is_no_string_is_an_error(host: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="must be a string, such as host:port"):
+        Address.parse(host)
+
+
+@pytest.mark.parametrize("hosts", [f"{TOKEN}@a,b", "http://user:secret@a,b", ["http://user:secret@a", "b"]])
+def test_the_error_about_several_hosts_shows_no_secret(hosts: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=r"pass (it|the token) as api_token") as caught:
+        lms.Client(hosts)
+    assert TOKEN not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_an_ipv6_address_is_bracketed_in_its_url() -> None:
