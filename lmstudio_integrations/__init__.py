@@ -154,6 +154,7 @@ if TYPE_CHECKING:
         ToolFunctionDef as ToolFunctionDef,
         ToolFunctionDefDict as ToolFunctionDefDict,
     )
+    from lmstudio_integrations.types.hosts import HostStatus as HostStatus
     from lmstudio_integrations.types.models import (
         ContextUse as ContextUse,
         EmbeddingModelInfo as EmbeddingModelInfo,
@@ -224,6 +225,7 @@ _EXPORTS = {
     ".types.downloads": "DownloadProgressUpdate",
     ".types.files": "FileHandle",
     ".types.functions": "ToolFunctionDef ToolFunctionDefDict",
+    ".types.hosts": "HostStatus",
     ".types.models": """
         ContextUse EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo
         LlmInstanceInfo ModelInfo ModelInstanceInfo

@@ -67,7 +67,7 @@ PUBLIC = {
         DownloadFinalizedCallback DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel
         DownloadedLlm EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo
         EmbeddingModelInstanceInfo FileHandle FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict
-        InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo LlmInstanceInfo LlmLoadModelConfig
+        HostStatus InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo LlmInstanceInfo LlmLoadModelConfig
         LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment LlmPredictionStats
         LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict ModelSchema ModelSpecifier
         ModelSpecifierDict ParsedDocument PredictionEnd PredictionEvent PredictionFirstTokenCallback

@@ -14,6 +14,7 @@ from pydantic import Tag
 from lmstudio_integrations.types._numbers import Count, Seconds
 from tests.adapters import ADAPTERS
 from tests.docs.field_types import FieldTypes, type_text
+from tests.docs.snippets import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,26 @@ def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.O
         assert shown.annotation == type_text(parameter.annotation)
         assert shown.value == repr(parameter.default)
         assert shown.docstring.value == make.model_fields[field].description
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_methods_that_list_the_hosts_are_shown(package: griffe.Object, name: str) -> None:
+    documented = package[ADAPTERS[name].make.__module__.partition(".")[2]][name].all_members
+    for method in ("hosts", "ahosts"):
+        docstring = documented[method].docstring
+        assert docstring
+        assert "each host" in docstring.value
+
+
+def test_the_status_of_a_host_is_shown_with_each_attribute(package: griffe.Object) -> None:
+    status = package["types.hosts.HostStatus"]
+    assert status.docstring
+    described = next(each for each in status.docstring.parse("google") if each.kind == "attributes")
+    fields = [
+        name for name, member in status.members.items() if member.is_attribute and "property" not in member.labels
+    ]
+    assert [each.name for each in described.value] == fields
+    assert "::: lmstudio_integrations.HostStatus\n" in (ROOT / "docs/reference/types.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("alias", ["base_url", "api_key", "model_name", "request_timeout", "additional_kwargs"])
