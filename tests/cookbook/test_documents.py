@@ -12,7 +12,7 @@ import typer
 
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
-from tests.docs.outputs import CHAT, IMAGES
+from tests.docs.outputs import CHAT, IMAGES, normalized
 from tests.docs.snippets import ROOT, blocks, read
 
 PAGES = [
@@ -28,6 +28,7 @@ PAGES = [
 PAGE_WITH_AN_AGENT = "docs/llama-index/llm.md"
 IGNORED = ("-W", "ignore::DeprecationWarning")
 """LlamaIndex's agents use deprecated attributes of pydantic. Python shows no such warning of a library."""
+SEVERAL_HOSTS = "docs/several-hosts.md"
 TESTING = "docs/testing.md"
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
 
@@ -56,6 +57,12 @@ def test_the_example_with_the_emulator_runs(tmp_path: Path) -> None:
     run = run_python("-W", "error", "-c", example, cwd=tmp_path)
     assert run.stderr == ""
     assert run.stdout.strip()
+
+
+def test_the_examples_on_the_page_about_several_hosts_print_what_it_shows(tmp_path: Path) -> None:
+    run = run_python("-W", "error", "-c", "\n".join(blocks(SEVERAL_HOSTS, "python")), cwd=tmp_path)
+    assert run.stderr == ""
+    assert normalized(run.stdout) == "".join(blocks(SEVERAL_HOSTS, "text"))
 
 
 def test_the_example_tests_pass(tmp_path: Path) -> None:
