@@ -12,6 +12,7 @@ from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.client.transport import advice, greeting, opening
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from tests.messages import hosts  # noqa: F401 - adds the mistakes with several hosts
 from tests.messages.mistakes import MISTAKES, Case, Trigger
 
 PAGE = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
