@@ -156,7 +156,7 @@ def test_several_hosts_of_the_environment_are_an_error_that_names_the_variable(m
     monkeypatch.setenv("LMSTUDIO_HOST", "a:1234,b:1234")
     with pytest.raises(lms.LMStudioValueError, match=r"^LMSTUDIO_HOST 'a:1234,b:1234' names several servers"):
         lms.Client()
-    assert lms.Client("a:1234")
+    assert lms.Client("a:1234").api_host == "a:1234"
 
 
 @pytest.mark.parametrize("host", [["a:1234"], [], 1234, {"a:1234": "b"}])
