@@ -39,6 +39,7 @@ LAYERS: dict[str, set[str]] = {
     "_adapters": {"client.transport", "client", "protocol", "types", "_environment", "_installation", *TOOLS},
     "langchain": {"_adapters", "client.transport", "client", "protocol", "types", *TOOLS},
     "llama_index": {"_adapters", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},
+    "ray": {"client", "types", "_environment", "_installation", *TOOLS},
     "emulator": {"protocol", "types", "_installation", "_redacting_logger", *TOOLS},
     "pytest_plugin": {"emulator"},
     "cli": {
@@ -57,6 +58,7 @@ LAYERS: dict[str, set[str]] = {
 
 IO_MODULES = {"asyncio", "threading", "queue", "socket", "websockets"}
 LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", "typer", "rich", "websockets", "pytest"}
+LAZY_MODULES |= {"pyarrow", "ray"}
 
 PUBLIC = {
     NAME: """

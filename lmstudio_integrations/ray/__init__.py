@@ -1,0 +1,37 @@
+"""LM Studio in Ray Data: embed or generate a column of a dataset, on one host or on many.
+
+Needs the `ray` extra. `stages` adds a stage to a dataset, `actors` has what its actors run. Beside the adapters, on the
+client alone. The names are imported when they are first asked for.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from lmstudio_integrations._installation import install_command
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.ray.actors import Embedder as Embedder
+    from lmstudio_integrations.ray.actors import Generator as Generator
+    from lmstudio_integrations.ray.stages import embed as embed
+    from lmstudio_integrations.ray.stages import generate as generate
+
+__all__ = ["Embedder", "Generator", "embed", "generate"]
+
+_MODULES = {"Embedder": "actors", "Generator": "actors", "embed": "stages", "generate": "stages"}
+
+_NEEDED = {"ray": "ray[data]", "pyarrow": "pyarrow"}
+"""What must be installed: the packages, and what provides them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for package, distribution in _NEEDED.items():
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"{name} needs {distribution}; run: {install_command('ray')}", name=package)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,230 @@
+"""What the actors of both stages share: their model, a batch as calls, errors as a column, columns of results.
+
+`actors.py` subclasses it. Ray calls an actor with several batches at once, all on one event loop. Their rows share the
+slots of the hosts, so that a slot that becomes free takes the next row of any batch.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, get_args
+
+from typing_extensions import Unpack
+
+from lmstudio_integrations._environment import TOKEN_VARIABLES
+from lmstudio_integrations._secrets import is_secret_name
+from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations.client._arguments import text_of
+from lmstudio_integrations.client._requests import TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.hosts.handles import get_capacity, open_async
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioConfigMismatchError,
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioValueError,
+    LMStudioWrongModelKindError,
+)
+from lmstudio_integrations.ray._arrow import pyarrow
+from lmstudio_integrations.ray._slots import Slots
+from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
+
+OnError: TypeAlias = Literal["raise", "column"]
+ResultT = TypeVar("ResultT")
+Values: TypeAlias = dict[str, Any]
+"""What becomes of a row: values by column; a column that is missing is null."""
+
+JOB_ERRORS = (
+    LMStudioAuthenticationError,
+    LMStudioConfigMismatchError,
+    LMStudioModelNotFoundError,
+    LMStudioWrongModelKindError,
+)
+"""Errors of every row alike. They end the job even if `on_error` is `column`."""
+
+
+class ModelArguments(TimeoutParameters, total=False):
+    """The keyword arguments that both stages have in common. The timeouts of `TimeoutParameters` are among them.
+
+    Attributes:
+        hosts: The hosts that share the rows, each as `host:port` or URL. `None` (the default): the LM Studio of the
+            node on which the actor runs, or `LMSTUDIO_HOST` there. The API token comes from the environment of the
+            actor, `LM_API_TOKEN`; it is no argument, because Ray stores arguments and shows them.
+        load_policy: `get_or_load`, `explicit` or `require_loaded`; see `ModelParameters`. `embed` loads explicitly by
+            default, `generate` just in time.
+        load_config: Load settings, if the job loads the model.
+        ttl: Unload the model after this many seconds without use, if the job loads it.
+        on_config_mismatch: Whether to `warn`, `raise` or `ignore` if the model is loaded with other settings.
+        max_retries: How often a call is retried after a failed connection; 2 by default.
+        on_error: What happens if a row fails. `raise` (the default) ends the job. `column` adds the column `…_error`,
+            and the job goes on; the other new columns of the row are null. Errors that every row would have, such as
+            an unknown model, always end the job.
+    """
+
+    hosts: Sequence[str] | None
+    load_policy: LoadPolicy
+    load_config: Any
+    ttl: float | None
+    on_config_mismatch: OnConfigMismatch
+    max_retries: int
+    on_error: OnError
+
+
+class Stage(ABC):
+    """A model, and the columns that it adds to batches."""
+
+    kind: ClassVar[ModelKind]
+    load_policy: ClassVar[LoadPolicy]
+
+    def __init__(self, model: str, output_column: str, **arguments: Unpack[ModelArguments]) -> None:
+        self.model: str = text_of(model, "model")
+        self.output_column: str = text_of(output_column, "output_column")
+        self.on_error: OnError = _on_error(arguments.get("on_error", "raise"))
+        check_known(arguments, ModelArguments.__annotations__, type(self).__name__)
+        self._handle = open_async(
+            self.kind,
+            self.model,
+            arguments.get("hosts"),
+            max_retries=arguments.get("max_retries", 2),
+            timeouts=checked_timeouts(arguments),
+            load_policy=arguments.get("load_policy", self.load_policy),
+            ttl=arguments.get("ttl"),
+            config=arguments.get("load_config"),
+            on_config_mismatch=arguments.get("on_config_mismatch", "warn"),
+        )
+        self._slots = Slots()
+        self._knows_capacity = False
+
+    @property
+    @abstractmethod
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that a batch must have."""
+
+    @abstractmethod
+    def output_types(self) -> dict[str, Any]:
+        """Return the Arrow types of the columns that it adds, without that of errors."""
+
+    def types(self) -> dict[str, Any]:
+        """Return the Arrow types of all columns that it adds."""
+        errors = {self.named("error"): pyarrow().string()} if self.on_error == "column" else {}
+        return self.output_types() | errors
+
+    def named(self, suffix: str) -> str:
+        """Return the name of a column beside the output."""
+        return f"{self.output_column}_{suffix}"
+
+    def check(self, columns: Collection[str]) -> None:
+        """Check the columns of a batch, or of a whole dataset.
+
+        Raises:
+            LMStudioValueError: If one is missing, or has the name of a column that is added.
+        """
+        for name in self.input_columns:
+            check_column(name, columns)
+        if taken := [name for name in self.types() if name in columns]:
+            raise LMStudioValueError(
+                f"the dataset has a column {taken[0]!r} already; set output_column to another name, or drop the column"
+            )
+
+    def rows_of(self, batch: Any) -> list[Values]:
+        """Return the rows of a batch, with the columns that are needed.
+
+        Raises:
+            LMStudioValueError: If it is no Arrow table, or its columns are wrong.
+        """
+        if not isinstance(batch, pyarrow().Table):
+            raise LMStudioValueError(
+                f"a batch must be a pyarrow.Table; pass batch_format='pyarrow' to map_batches; got {type(batch)}"
+            )
+        if batch.num_rows:  # an empty block may lack its columns
+            self.check(batch.column_names)
+            return cast("list[Values]", batch.select(list(self.input_columns)).to_pylist())
+        return []
+
+    def with_columns(self, batch: Any, rows: Sequence[Values]) -> Any:
+        """Return a batch with the added columns. Their types do not depend on the rows."""
+        for name, kind in self.types().items():
+            batch = batch.append_column(name, pyarrow().array([row.get(name) for row in rows], type=kind))
+        return batch
+
+    async def run_all(self, jobs: Iterable[Callable[[], Awaitable[ResultT]]]) -> list[ResultT]:
+        """Run jobs at once, as many as there are slots. The first error cancels the others and is raised."""
+        await self._read_capacity()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._run(job)) for job in jobs]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _run(self, job: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        async with self._slots:
+            result = await job()
+        if not self._knows_capacity:  # the model is loaded now
+            self._knows_capacity = True
+            await self._read_capacity()
+        return result
+
+    async def _read_capacity(self) -> None:
+        try:
+            self._slots.resize(await get_capacity(self._handle))
+        except LMStudioError:
+            return  # the calls report what is wrong
+
+    async def caught(self, job: Awaitable[Values]) -> Values:
+        """Return the values of a row; only its error if it fails and that is not raised.
+
+        Raises:
+            LMStudioError: If errors are raised, or every row would have this one.
+        """
+        try:
+            return await job
+        except LMStudioError as error:
+            return self.values_of(error)
+
+    def values_of(self, error: LMStudioError) -> Values:
+        """Return the values of a row that failed.
+
+        Raises:
+            LMStudioError: The error, if errors are raised, or every row would have this one.
+        """
+        if self.on_error == "raise" or isinstance(error, JOB_ERRORS):
+            raise error
+        return {self.named("error"): f"{type(error).__name__}: {error}"}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self.model!r})"
+
+
+def _on_error(value: object) -> OnError:
+    if value not in get_args(OnError):
+        raise LMStudioValueError(f"on_error must be 'raise' or 'column'; got {value!r}")
+    return cast("OnError", value)
+
+
+def check_column(name: str, columns: Collection[str]) -> None:
+    """Check that there is a column.
+
+    Raises:
+        LMStudioValueError: If there is none of this name; the nearest one is suggested.
+    """
+    if name not in columns:
+        meant = near(name, columns)
+        advice = f"did you mean {meant[0]!r}?" if meant else f"it has {', '.join(map(repr, columns))}"
+        raise LMStudioValueError(f"the dataset has no column {name!r}; {advice}")
+
+
+def check_known(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
+    """Reject unknown arguments.
+
+    Raises:
+        LMStudioValueError: If there is one; the nearest known one is suggested.
+    """
+    for name in given:
+        if name not in known:
+            remedy = (
+                f"the token comes from the environment of the actors, {TOKEN_VARIABLES[0]}"
+                if is_secret_name(name)
+                else hint(name, known, given, owner)
+            )
+            raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")

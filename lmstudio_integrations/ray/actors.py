@@ -1,0 +1,288 @@
+"""What the actors of Ray Data run: callable classes for `map_batches`, with `batch_format="pyarrow"`.
+
+`stages.py` passes them to Ray; they are public for programs that call `map_batches` themselves.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, cast
+
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel
+from pydantic_core import from_json
+from typing_extensions import Unpack
+
+from lmstudio_integrations.client._requests import PredictionSettings
+from lmstudio_integrations.client._structured import ResponseFormat, with_format
+from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel, AsyncLLM
+from lmstudio_integrations.client.hosts.handles import embed_with_host
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioServerError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
+from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of, with_images
+from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
+from lmstudio_integrations.types.chat import Chat
+from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.structured import read_response
+from lmstudio_integrations.types.tools import ToolCallRequest
+
+TEXTS_PER_CALL = 16
+"""How many texts one call embeds: enough to hide the way to the host, few enough to share among hosts of all speeds."""
+
+_INFO = ("model", "prompt_tokens", "completion_tokens", "host")
+"""What the columns beside a response show."""
+
+
+class Embedder(Stage):
+    """Embeds a column of texts.
+
+    The new columns are the vector (32-bit floats), `…_model`, `…_host`, and `…_error` if `on_error` is `column`.
+
+    Args:
+        model: The key or identifier of the model.
+        text: The column with the texts.
+        output_column: The name of the new column; the other ones begin with it.
+        dimensions: The length of the vectors, if it is known: the column then is a fixed-size list, which vector
+            databases such as LanceDB index. Else it is a list.
+        length_policy: Whether a text that is too long for the model is an `error`, is embedded by its beginning
+            (`truncate`), or is sent as it is (`pass`).
+        arguments: See `ModelArguments`.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+
+    kind: ClassVar[ModelKind] = "embedding"
+    load_policy: ClassVar[LoadPolicy] = "explicit"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        text: str = "text",
+        output_column: str = "embeddings",
+        dimensions: int | None = None,
+        length_policy: LengthPolicy = "error",
+        **arguments: Unpack[ModelArguments],
+    ) -> None:
+        if length_policy not in {"error", "truncate", "pass"}:
+            raise LMStudioValueError(f"length_policy must be 'error', 'truncate' or 'pass'; got {length_policy!r}")
+        if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
+            raise LMStudioValueError(f"dimensions must be at least 1, or None; got {dimensions!r}")
+        super().__init__(model, output_column, **arguments)
+        self._text, self._dimensions = text, dimensions
+        self._length_policy: LengthPolicy = length_policy
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that a batch must have."""
+        return (self._text,)
+
+    def output_types(self) -> dict[str, Any]:
+        """Return the Arrow types of the columns that it adds, without that of errors."""
+        arrow = pyarrow()
+        vector = arrow.list_(arrow.float32(), self._dimensions or -1)
+        return {
+            self.output_column: vector,
+            self.named("model"): arrow.string(),
+            self.named("host"): arrow.string(),
+        }
+
+    async def __call__(self, batch: Any) -> AsyncIterator[Any]:
+        """Yield a batch with the vectors."""
+        values = [row[self._text] for row in self.rows_of(batch)]
+        groups = [values[start : start + TEXTS_PER_CALL] for start in range(0, len(values), TEXTS_PER_CALL)]
+        results = await self.run_all([partial(self._embed_group, group) for group in groups])
+        yield self.with_columns(batch, [row for rows in results for row in rows])
+
+    async def _embed_group(self, values: Sequence[object]) -> list[Values]:
+        """Embed texts together. If one of them cannot be embedded, embed each alone, to know which."""
+        try:
+            return await self._embed(values)
+        except LMStudioError as error:
+            found = self.values_of(error)
+            if not isinstance(error, LMStudioServerError | LMStudioValueError):
+                return [found] * len(values)  # it does not depend on the texts
+            return [await self.caught(self._embed_one(value)) for value in values]
+
+    async def _embed_one(self, value: object) -> Values:
+        (row,) = await self._embed([value])
+        return row
+
+    async def _embed(self, values: Sequence[object]) -> list[Values]:
+        texts = [text_of(value, self._text) for value in values]
+        request = EmbeddingRequest(texts, self._length_policy, "the length of the texts")
+        vectors, host = await embed_with_host(cast("AsyncEmbeddingModel", self._handle), request)
+        return [self._row(vector, host) for vector in vectors]
+
+    def _row(self, vector: list[float], host: str | None) -> Values:
+        if self._dimensions is not None and len(vector) != self._dimensions:
+            raise LMStudioValueError(f"the model makes vectors of length {len(vector)}; set dimensions={len(vector)}")
+        return {self.output_column: vector, self.named("model"): self.model, self.named("host"): host}
+
+
+class Generator(Stage):
+    """Generates a text, or the fields of a schema, for each row.
+
+    The new columns are the text or the fields, `…_model`, `…_prompt_tokens`, `…_completion_tokens`, `…_host`,
+    `…_tool_calls` if there is a column of tools, and `…_error` if `on_error` is `column`.
+
+    Args:
+        model: The key or identifier of the model.
+        prompt: A template with names of columns: `Summarize: {body}`.
+        messages: In place of `prompt`, the column with a conversation: a list of messages with `role` and `content`, or
+            JSON text of one.
+        images: A column with one or several images: the content of JPEG, PNG or WebP files, or their URLs. They are
+            added to the last user message.
+        tools: A column with the tools that the model may call: a list of OpenAI functions, or JSON text of one. The
+            calls are not run; they are a column.
+        schema: A pydantic class or a JSON schema of an object. Its fields become columns in place of the text.
+        config: Prediction settings, such as `{"temperature": 0, "max_tokens": 100}`.
+        output_column: The name of the column of the text; the other ones begin with it.
+        arguments: See `ModelArguments`.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+
+    kind: ClassVar[ModelKind] = "llm"
+    load_policy: ClassVar[LoadPolicy] = "get_or_load"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        prompt: str | None = None,
+        messages: str | None = None,
+        images: str | None = None,
+        tools: str | None = None,
+        schema: ResponseFormat | None = None,
+        config: PredictionSettings | None = None,
+        output_column: str = "generated_text",
+        **arguments: Unpack[ModelArguments],
+    ) -> None:
+        if (prompt is None) == (messages is None):
+            raise LMStudioValueError("give prompt, a template such as 'Summarize: {body}', or messages, a column")
+        super().__init__(model, output_column, **arguments)
+        self._template = None if prompt is None else Template(prompt)
+        self._messages, self._images, self._tools = messages, images, tools
+        self._settings = with_format(schema, LlmPredictionConfig.parse(config), check=True)
+        self._fields, self._parse = _fields(self._settings), _parser(schema, self._settings)
+        taken = [name for name in map(self.named, (*_INFO, "tool_calls", "error")) if name in self._fields]
+        if taken:
+            raise LMStudioValueError(
+                f"the schema has a field {taken[0]!r}, and a column beside it has this name; set output_column"
+            )
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that a batch must have."""
+        names = (*(self._template.columns if self._template else ()), self._messages, self._images, self._tools)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    def output_types(self) -> dict[str, Any]:
+        """Return the Arrow types of the columns that it adds, without that of errors."""
+        arrow = pyarrow()
+        text, number = arrow.string(), arrow.int64()
+        call = arrow.struct([("id", text), ("name", text), ("arguments", text)])
+        fields = {name: column.type for name, column in self._fields.items()} or {self.output_column: text}
+        info = dict(zip(_INFO, (text, number, number, text), strict=True))
+        calls = {self.named("tool_calls"): arrow.list_(call)} if self._tools else {}
+        return fields | calls | {self.named(name): kind for name, kind in info.items()}
+
+    async def __call__(self, batch: Any) -> AsyncIterator[Any]:
+        """Yield a batch with the responses."""
+        rows = self.rows_of(batch)
+        results = await self.run_all([partial(self._generate_or_error, row) for row in rows])
+        yield self.with_columns(batch, results)
+
+    async def _generate_or_error(self, row: Values) -> Values:
+        return await self.caught(self._generate(row))
+
+    async def _generate(self, row: Values) -> Values:
+        result = await self._respond(row)
+        calls, stats = [_cell_of_call(each) for each in result.tool_call_requests], result.stats
+        return {
+            **self._output(result),
+            self.named("tool_calls"): calls,
+            self.named("model"): result.end.model_info.get("modelKey", self.model),
+            self.named("prompt_tokens"): stats.prompt_tokens_count,
+            self.named("completion_tokens"): stats.predicted_tokens_count,
+            self.named("host"): result.end.host,
+        }
+
+    async def _respond(self, row: Values) -> PredictionResult:
+        handle, chat, settings = cast("AsyncLLM", self._handle), self._chat(row), self._settings
+        tools = tools_of(row[self._tools], self._tools) if self._tools else None
+        if tools is not None:
+            settings = settings.merged(LlmPredictionConfig(raw_tools=tools))
+        images = images_of(row[self._images], self._images) if self._images else []
+        # The schema was checked once, and the response is parsed below.
+        if images:
+            stream = handle.respond_stream(with_images(chat, images), config=settings, check_response=False)
+            return await stream.wait_for_result()
+        return await handle.respond(chat, config=settings, check_response=False)
+
+    def _chat(self, row: Values) -> Chat:
+        if self._template is not None:
+            return Chat.from_history(self._template.render(row))
+        assert self._messages is not None, "a template or a column of messages was given"
+        return chat_of(row[self._messages], self._messages)
+
+    def _output(self, result: PredictionResult) -> Values:
+        """Return the text, or the fields of the schema. A response that only calls tools has no fields."""
+        if not self._fields:
+            return {self.output_column: result.content}
+        if result.tool_call_requests and not result.content.strip():
+            return {}
+        stop_reason = str(result.end.stats.get("stopReason"))
+        return read_response(lambda text: self._cells(self._parse(text)), result.content, stop_reason)
+
+    def _cells(self, values: Mapping[str, Any]) -> Values:
+        """Return a parsed response as values of columns.
+
+        Raises:
+            ValueError: If a value has no place in its column, such as an integer of more than 64 bits.
+        """
+        cells: Values = {}
+        for name, column in self._fields.items():
+            try:
+                cells[name] = pyarrow().scalar(column.convert(values.get(name)), type=column.type).as_py()
+            except (OverflowError, TypeError, ValueError) as error:
+                raise ValueError(f"{name}: {error}") from error
+        return cells
+
+
+def _fields(settings: LlmPredictionConfig) -> dict[str, Column]:
+    """Return the columns of a structured response; none if it is a text."""
+    structured = settings.structured
+    if structured is None or structured.get("jsonSchema") is None:
+        return {}
+    return columns_of(structured["jsonSchema"])
+
+
+def _parser(schema: object, settings: LlmPredictionConfig) -> Callable[[str], dict[str, Any]]:
+    """Return what reads a structured response, and raises `ValueError` if it does not match."""
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return lambda text: schema.model_validate_json(text).model_dump(mode="json", by_alias=True)
+    validator: Any = Draft202012Validator((settings.structured or {}).get("jsonSchema") or {})
+
+    def parse(text: str) -> dict[str, Any]:
+        value: dict[str, Any] = from_json(text)
+        problem = next(iter(validator.iter_errors(value)), None)
+        if problem is not None:
+            raise ValueError(problem.message)
+        return value
+
+    return parse
+
+
+def _cell_of_call(request: ToolCallRequest) -> dict[str, Any]:
+    arguments = json.dumps(request.arguments or {}, ensure_ascii=False)
+    return {"id": request.id, "name": request.name, "arguments": arguments}

@@ -1,0 +1,221 @@
+"""`embed` and `generate`: stages of Ray Data on LM Studio. Thin over `map_batches` with the classes of `actors.py`.
+
+Everything that can be checked is checked here, in the driver, before Ray starts anything.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
+from os import PathLike
+from typing import Any, Protocol, TypedDict, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from typing_extensions import Unpack
+
+from lmstudio_integrations.client._requests import PredictionSettings
+from lmstudio_integrations.client._structured import ResponseFormat
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.ray._resume import remaining
+from lmstudio_integrations.ray._stage import ModelArguments, Stage, check_column, check_known
+from lmstudio_integrations.ray.actors import Embedder, Generator
+from lmstudio_integrations.types.embedding_request import LengthPolicy
+
+NUM_CPUS = 0.1
+"""The share of a core that an actor reserves. It mostly waits, and must not keep the tasks that read from starting."""
+
+BATCH_SIZE, TASKS = 32, 4
+"""Rows in a batch, and tasks that run at once in one actor, each of which has up to four batches in flight."""
+
+
+class Dataset(Protocol):
+    """What the stages need of a `ray.data.Dataset`; type checkers need no Ray."""
+
+    @property
+    def map_batches(self) -> Callable[..., Any]:
+        """Adds a stage."""
+        ...
+
+    @property
+    def schema(self) -> Callable[..., Any]:
+        """Returns the columns, if they are known."""
+        ...
+
+
+DatasetT = TypeVar("DatasetT", bound=Dataset)
+
+
+class RayArguments(TypedDict, total=False):
+    """The keyword arguments that go to `map_batches` by their own names.
+
+    Attributes:
+        concurrency: The number of actors, or `(min, max)` for a pool that grows; 1 by default. One actor keeps many
+            hosts busy. With `hosts=None`, one for each node that has an LM Studio.
+        compute: In place of `concurrency`, an `ActorPoolStrategy`. Its `max_concurrent_calls_per_actor`, 4 by default,
+            is how many tasks run at once in one actor; all of them share the slots of the hosts.
+        batch_size: Rows in a batch; 32 by default.
+        num_cpus: The share of a core that an actor reserves; 0.1 by default.
+        num_gpus: GPUs that an actor reserves; it needs none.
+        memory: Bytes that an actor reserves.
+        resources: Custom resources that an actor reserves, such as `{"lmstudio": 1}` on nodes that have them.
+        label_selector: Labels that the node of an actor must have.
+        fallback_strategy: What to do if no node has these labels.
+        accelerator_type: The accelerator that the node of an actor must have.
+        runtime_env: The environment of the actors.
+        ray_remote_args_fn: Returns more such arguments for each actor.
+    """
+
+    concurrency: int | tuple[int, int] | tuple[int, int, int]
+    compute: Any
+    batch_size: int
+    num_cpus: float
+    num_gpus: float
+    memory: float
+    resources: Mapping[str, float]
+    label_selector: Mapping[str, str]
+    fallback_strategy: list[dict[str, Any]]
+    accelerator_type: str
+    runtime_env: Mapping[str, Any]
+    ray_remote_args_fn: Callable[[], dict[str, Any]]
+
+
+class StageArguments(ModelArguments, RayArguments, total=False):
+    """The keyword arguments of `embed` and `generate` that they share: those of `ModelArguments` and `RayArguments`.
+
+    Attributes:
+        key: The column that identifies a row. Needed for `resume_from`.
+        resume_from: The Parquet folder of an earlier run, local or by URI. Rows whose key is there without an error
+            are left out; a folder that does not exist yet leaves out none.
+    """
+
+    key: str | None
+    resume_from: str | PathLike[str] | None
+
+
+def embed(
+    ds: DatasetT,
+    *,
+    model: str,
+    text: str = "text",
+    output_column: str = "embeddings",
+    dimensions: int | None = None,
+    length_policy: LengthPolicy = "error",
+    **arguments: Unpack[StageArguments],
+) -> DatasetT:
+    """Return a dataset with a column of vectors. Nothing runs before Ray needs the rows.
+
+    Args:
+        ds: A `ray.data.Dataset`.
+        model: The key or identifier of the model.
+        text: The column with the texts.
+        output_column: The name of the new column; see `Embedder` for the others.
+        dimensions: The length of the vectors, if it is known; see `Embedder`.
+        length_policy: What happens to texts that are too long for the model; see `Embedder`.
+        arguments: See `StageArguments`.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid, or the columns of the dataset are known and do not fit.
+    """
+    own = {"text": text, "dimensions": dimensions, "length_policy": length_policy}
+    return _staged(Embedder, ds, {"model": model, "output_column": output_column, **own}, arguments)
+
+
+def generate(
+    ds: DatasetT,
+    *,
+    model: str,
+    prompt: str | None = None,
+    messages: str | None = None,
+    images: str | None = None,
+    tools: str | None = None,
+    schema: ResponseFormat | None = None,
+    config: PredictionSettings | None = None,
+    output_column: str = "generated_text",
+    **arguments: Unpack[StageArguments],
+) -> DatasetT:
+    """Return a dataset with a column of texts, or with the fields of a schema. Nothing runs before Ray needs the rows.
+
+    Args:
+        ds: A `ray.data.Dataset`.
+        model: The key or identifier of the model.
+        prompt: A template with names of columns: `Summarize: {body}`.
+        messages: In place of `prompt`, the column with a conversation; see `Generator`.
+        images: A column with images; see `Generator`.
+        tools: A column with tools; see `Generator`.
+        schema: A pydantic class or a JSON schema of an object. Its fields become columns in place of the text.
+        config: Prediction settings, such as `{"temperature": 0, "max_tokens": 100}`.
+        output_column: The name of the new column; see `Generator` for the others.
+        arguments: See `StageArguments`.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid, or the columns of the dataset are known and do not fit.
+    """
+    columns = {"prompt": prompt, "messages": messages, "images": images, "tools": tools}
+    own = {"model": model, "output_column": output_column, "schema": schema, "config": config}
+    return _staged(Generator, ds, {**own, **columns}, arguments)
+
+
+_COLUMNS: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+"""The columns of datasets that these functions returned: Ray knows them only after it has run the stage."""
+
+
+def _staged(
+    actor: Callable[..., Stage], ds: DatasetT, own: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> DatasetT:
+    """Check everything, and add the stage."""
+    check_known(arguments, StageArguments.__annotations__, "lmstudio_integrations.ray.embed")
+    own = {**own, **{name: arguments[name] for name in ModelArguments.__annotations__ if name in arguments}}
+    stage = actor(**own)  # is not used: making it checks its arguments, and sends nothing
+    columns = _columns(ds)
+    if columns is not None:
+        stage.check(columns)
+    given = {name: arguments[name] for name in RayArguments.__annotations__ if name in arguments}
+    rows = _remaining(ds, stage, columns, arguments.get("key"), arguments.get("resume_from"))
+    added = rows.map_batches(actor, fn_constructor_kwargs=own, batch_format="pyarrow", **_map_arguments(given))
+    if columns is not None:
+        _COLUMNS[added] = [*columns, *stage.types()]
+    return cast("DatasetT", added)
+
+
+def _columns(ds: Dataset) -> Collection[str] | None:
+    """Return the columns of a dataset if they are known without running anything."""
+    known = _COLUMNS.get(ds)
+    if known is None:
+        schema = ds.schema(fetch_if_missing=False)
+        known = None if schema is None else list(schema.names)
+    return known
+
+
+def _remaining(ds: Any, stage: Stage, columns: Collection[str] | None, key: str | None, output: Any) -> Any:
+    if key is not None and columns is not None:
+        check_column(key, columns)
+    if output is None:
+        return ds
+    if key is None:
+        raise LMStudioValueError(
+            "resume_from needs key, the column that identifies a row in the dataset and the output"
+        )
+    return remaining(ds, key, output, stage.named("error"))
+
+
+def _map_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `map_batches`: those that were given, and our defaults.
+
+    Raises:
+        LMStudioValueError: If the number of actors is given twice, or is no number.
+    """
+    ray_arguments = {"batch_size": BATCH_SIZE, "num_cpus": NUM_CPUS, **given}
+    concurrency = ray_arguments.pop("concurrency", None)
+    if "compute" not in ray_arguments:
+        ray_arguments["compute"] = _pool(1 if concurrency is None else concurrency)
+    elif concurrency is not None:
+        raise LMStudioValueError("give concurrency or compute, not both")
+    return ray_arguments
+
+
+def _pool(concurrency: Any) -> Any:
+    """Return the pool of actors; Ray has the argument `concurrency` for the same, and advises against it."""
+    pool: Any = import_module("ray.data").ActorPoolStrategy
+    numbers = [concurrency] * 2 if isinstance(concurrency, int) else list(concurrency)
+    if len(numbers) not in {2, 3} or not all(type(each) is int and each > 0 for each in numbers):
+        raise LMStudioValueError(f"concurrency must be a number of actors, or (min, max); got {concurrency!r}")
+    sizes = dict(zip(("min_size", "max_size", "initial_size"), numbers, strict=False))
+    return pool(**sizes, max_concurrent_calls_per_actor=TASKS)

@@ -1,0 +1,296 @@
+"""The actors of both stages on a scripted server, called as Ray calls them: batch by batch, on one event loop."""
+
+import asyncio
+import base64
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import BaseModel, Field
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
+    LMStudioModelNotFoundError,
+    LMStudioServerError,
+    LMStudioStructuredOutputError,
+    LMStudioUnreachableError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.ray.actors import TEXTS_PER_CALL, Embedder, Generator
+from tests.gate import AT_THE_GATE, Gate
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+WEATHER = '[{"type": "function", "function": {"name": "weather"}}]'
+RULES: tuple[Any, ...] = (
+    {"when": {"last": "^fail"}, "then": [{"error": "It went wrong"}]},
+    {"when": {"last": "^wait"}, "then": [AT_THE_GATE, {"text": "{last}"}]},
+    {"when": {"last": "^write"}, "then": [{"text": '{"title": "Tea", "size": 99999999999999999999}'}]},
+    {"when": {"last": "^prose"}, "then": [{"text": "No JSON"}]},
+    {"when": {"last": "^seven"}, "then": [{"text": '{"title": 7}'}]},
+    {"when": {"tools": ["weather"]}, "then": [{"tool": "weather", "arguments": {"city": "Rome"}}]},
+    {"when": {"image": True}, "then": [{"text": "an image"}]},
+    {"when": {"structured": False}, "then": [{"text": "{last}"}]},
+)
+
+
+class Title(BaseModel):
+    title: str
+    size: int = 0
+
+
+@pytest.fixture
+def server(gate: Gate) -> Iterator[Emulator]:
+    chat = ModelEntry(key="chat", slots=2, vision=True, rules=RULES)
+    vectors = ModelEntry(key="vectors", kind="embedding", embedding_length=4, context_length=32)
+    with Emulator([chat, vectors], engines=gate.engines()) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def arguments(server: Emulator) -> dict[str, Any]:
+    return {"hosts": [server.address]}
+
+
+def table(**columns: Any) -> Any:
+    return pa.table(columns)
+
+
+async def run(actor: Embedder | Generator, batch: Any) -> list[dict[str, Any]]:
+    """Return the rows of the one batch that an actor yields."""
+    async with asyncio.timeout(30):
+        (result,) = [each async for each in actor(batch)]
+    assert result.num_rows == batch.num_rows
+    rows: list[dict[str, Any]] = result.to_pylist()
+    return rows
+
+
+# Texts --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_prompt_is_made_of_columns_and_the_response_is_a_column(arguments: dict[str, Any]) -> None:
+    rows = await run(Generator("chat", prompt="{n}: {body}", **arguments), table(n=[1, 2], body=["a", "b"]))
+    assert [row["generated_text"] for row in rows] == ["1: a", "2: b"]
+    assert rows[0]["n"] == 1
+    assert rows[0]["generated_text_model"] == "chat"
+    assert rows[0]["generated_text_prompt_tokens"] > 0
+    assert rows[0]["generated_text_completion_tokens"] > 0
+
+
+async def test_messages_images_and_tools_come_from_columns(server: Emulator, arguments: dict[str, Any]) -> None:
+    messages = [[{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi"}]] * 3
+    batch = table(messages=messages, image=[None, PIXEL, None], tools=[None, None, WEATHER])
+    actor = Generator("chat", messages="messages", images="image", tools="tools", output_column="out", **arguments)
+    rows = await run(actor, batch)
+    assert [row["out"] for row in rows] == ["Hi", "an image", ""]
+    assert [row["out_tool_calls"] for row in rows[:2]] == [[], []]
+    (call,) = rows[2]["out_tool_calls"]
+    assert (call["name"], call["arguments"]) == ("weather", '{"city": "Rome"}')
+    assert max(len(each.messages) for each in server.predictions) == 2
+
+
+async def test_settings_of_the_prediction_are_sent(server: Emulator, arguments: dict[str, Any]) -> None:
+    actor = Generator("chat", prompt="{body}", config={"temperature": 0.5}, **arguments)
+    await run(actor, table(body=["a"]))
+    assert server.predictions[0].config["temperature"] == 0.5
+
+
+async def test_the_fields_of_a_schema_become_columns_in_place_of_the_text(arguments: dict[str, Any]) -> None:
+    for schema in (Title, Title.model_json_schema()):
+        (row,) = await run(Generator("chat", prompt="{body}", schema=schema, **arguments), table(body=["a"]))
+        assert isinstance(row["title"], str)
+        assert "generated_text" not in row
+        assert row["generated_text_model"] == "chat"
+
+
+@pytest.mark.parametrize("schema", [Title, Title.model_json_schema()], ids=["class", "schema"])
+@pytest.mark.parametrize(
+    ("body", "message"), [("prose", "No JSON"), ("seven", "string"), ("write", "size: ")], ids=["prose", "type", "size"]
+)
+async def test_a_response_that_does_not_match_the_schema_is_an_error_of_its_row(
+    arguments: dict[str, Any], schema: Any, body: str, message: str
+) -> None:
+    actor = Generator("chat", prompt="{body}", schema=schema, on_error="column", **arguments)
+    failed, fine = await run(actor, table(body=[body, "a"]))
+    assert failed["generated_text_error"].startswith(LMStudioStructuredOutputError.__name__)
+    assert message in failed["generated_text_error"]
+    assert failed["title"] is None
+    assert fine["generated_text_error"] is None
+
+
+async def test_a_response_that_calls_a_tool_has_no_fields(arguments: dict[str, Any]) -> None:
+    actor = Generator("chat", prompt="{body}", tools="tools", schema=Title, **arguments)
+    (row,) = await run(actor, table(body=["a"], tools=[WEATHER]))
+    assert row["title"] is None
+    assert row["generated_text_tool_calls"]
+
+
+async def test_a_grammar_makes_a_text(arguments: dict[str, Any]) -> None:
+    actor = Generator("chat", prompt="{body}", schema={"type": "gbnf", "gbnfGrammar": 'root ::= "a"'}, **arguments)
+    assert "generated_text" in actor.types()
+
+
+# Errors -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_error_is_raised_and_the_other_rows_of_the_batch_are_cancelled(
+    server: Emulator, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(LMStudioServerError, match="It went wrong"):
+        await run(Generator("chat", prompt="{body}", **arguments), table(body=["wait", "fail"] * 4))
+    server.wait_for(lambda: all(each.state == "ended" for each in server.predictions))
+
+
+async def test_an_error_can_be_a_column_and_all_types_stay(arguments: dict[str, Any]) -> None:
+    actor = Generator("chat", prompt="{body}", schema=Title, on_error="column", **arguments)
+    batch = table(body=pa.array(["fail", None], pa.string()))
+    (result,) = [each async for each in actor(batch)]
+    assert {name: result.schema.field(name).type for name in actor.types()} == actor.types()
+    assert result.schema.field("size").type == pa.int64()
+    first, second = result["generated_text_error"].to_pylist()
+    assert "It went wrong" in first
+    assert second == "LMStudioValueError: column 'body' is null"
+
+
+@pytest.mark.parametrize("actor", [Generator, Embedder])
+async def test_an_error_of_every_row_is_raised_even_if_errors_are_a_column(
+    arguments: dict[str, Any], actor: Any
+) -> None:
+    column = {"prompt": "{text}"} if actor is Generator else {}
+    with pytest.raises(LMStudioModelNotFoundError):
+        await run(actor("no-such-model", on_error="column", **column, **arguments), table(text=["a"] * 20))
+
+
+async def test_a_host_that_does_not_respond_is_an_error_of_the_row() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    arguments: dict[str, Any] = {"hosts": [f"127.0.0.1:{port}"], "max_retries": 0, "on_error": "column"}
+    (text,) = await run(Generator("chat", prompt="{text}", **arguments), table(text=["a"]))
+    assert text["generated_text_error"].startswith(LMStudioUnreachableError.__name__)
+    vectors = await run(Embedder("vectors", **arguments), table(text=["a", "b"]))
+    assert {row["embeddings_error"].partition(":")[0] for row in vectors} == {LMStudioUnreachableError.__name__}
+
+
+async def test_an_empty_block_gets_the_columns_too(arguments: dict[str, Any]) -> None:
+    (result,) = [each async for each in Generator("chat", prompt="{body}", **arguments)(pa.table({}))]
+    assert "generated_text" in result.column_names
+
+
+async def test_a_batch_of_another_format_is_rejected(arguments: dict[str, Any]) -> None:
+    with pytest.raises(LMStudioValueError, match="pass batch_format='pyarrow'"):
+        await run(Generator("chat", prompt="{body}", **arguments), {"body": ["a"]})
+
+
+async def test_a_batch_with_other_columns_is_rejected(arguments: dict[str, Any]) -> None:
+    actor = Generator("chat", prompt="{body}", **arguments)
+    with pytest.raises(LMStudioValueError, match=r"no column 'body'; did you mean 'bodies'\?"):
+        await run(actor, table(bodies=["a"]))
+    with pytest.raises(LMStudioValueError, match="has a column 'generated_text_host' already"):
+        await run(actor, table(body=["a"], generated_text_host=["a"]))
+
+
+# Concurrency --------------------------------------------------------------------------------------------------------
+
+
+async def test_batches_share_the_slots_of_the_host(server: Emulator, arguments: dict[str, Any], gate: Gate) -> None:
+    server.load("chat")
+    actor = Generator("chat", prompt="{body}", **arguments)
+    batches = [asyncio.create_task(run(actor, table(body=["wait"] * 3))) for _ in range(3)]
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 2)
+    assert [each.state for each in server.predictions] == ["running"] * 2
+    gate.open()
+    assert sum(len(rows) for rows in await asyncio.gather(*batches)) == 9
+
+
+async def test_rows_are_generated_one_by_one_if_the_number_of_slots_is_unknown(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(handle: object) -> int:
+        raise LMStudioUnreachableError("no response")
+
+    monkeypatch.setattr("lmstudio_integrations.ray._stage.get_capacity", fail)
+    assert len(await run(Generator("chat", prompt="{body}", **arguments), table(body=["a", "b"]))) == 2
+
+
+# Vectors ------------------------------------------------------------------------------------------------------------
+
+
+async def test_texts_become_vectors_in_their_order(arguments: dict[str, Any]) -> None:
+    texts = [f"text {number}" for number in range(3 * TEXTS_PER_CALL + 1)]
+    actor = Embedder("vectors", text="body", **arguments)
+    rows = await run(actor, table(body=texts))
+    alone = await run(actor, table(body=[texts[-1]]))
+    assert rows[-1]["embeddings"] == alone[0]["embeddings"]
+    assert {len(row["embeddings"]) for row in rows} == {4}
+    assert rows[0]["embeddings_model"] == "vectors"
+
+
+async def test_only_the_text_that_fails_has_an_error(arguments: dict[str, Any]) -> None:
+    actor = Embedder("vectors", on_error="column", **arguments)
+    rows = await run(actor, table(text=["a", None, "b " * 100, "c"]))
+    assert [row["embeddings"] is None for row in rows] == [False, True, True, False]
+    assert rows[1]["embeddings_error"] == "LMStudioValueError: column 'text' is null"
+    assert rows[2]["embeddings_error"].startswith(LMStudioContextOverflowError.__name__)
+
+
+async def test_a_text_that_is_too_long_is_an_error_or_truncated(arguments: dict[str, Any]) -> None:
+    batch = table(text=["b " * 100])
+    with pytest.raises(LMStudioContextOverflowError):
+        await run(Embedder("vectors", **arguments), batch)
+    assert await run(Embedder("vectors", length_policy="truncate", **arguments), batch)
+
+
+async def test_vectors_of_a_known_length_are_a_fixed_size_list(arguments: dict[str, Any]) -> None:
+    (result,) = [each async for each in Embedder("vectors", dimensions=4, **arguments)(table(text=["a"]))]
+    assert result.schema.field("embeddings").type == pa.list_(pa.float32(), 4)
+    with pytest.raises(LMStudioValueError, match="set dimensions=4"):
+        await run(Embedder("vectors", dimensions=5, **arguments), table(text=["a"]))
+
+
+# Arguments ----------------------------------------------------------------------------------------------------------
+
+
+class Aliased(BaseModel):
+    title: str = Field(alias="the title")
+
+
+INVALID: list[tuple[Any, dict[str, Any], str]] = [
+    (Generator, {"model": "", "prompt": "{a}"}, "model is empty"),
+    (Generator, {"model": "chat"}, "give prompt, a template"),
+    (Generator, {"model": "chat", "prompt": "{a}", "messages": "m"}, "give prompt, a template"),
+    (Generator, {"model": "chat", "prompt": "{a}", "schema": int}, "has no model_json_schema"),
+    (Generator, {"model": "chat", "prompt": "{a}", "schema": {"type": "array"}}, "that of an object"),
+    (Generator, {"model": "chat", "prompt": "{a}", "config": {"temprature": 1}}, "did you mean 'temperature'"),
+    (Generator, {"model": "chat", "prompt": "{a}", "on_error": "ignore"}, "on_error must be 'raise' or 'column'"),
+    (Generator, {"model": "chat", "prompt": "{a}", "output_column": ""}, "output_column is empty"),
+    (Embedder, {"model": "vectors", "hosts": []}, "must name at least one server"),
+    (Embedder, {"model": "vectors", "hosts": ["http://me:secret@a:1"]}, "must not contain credentials"),
+    (Embedder, {"model": "vectors", "api_token": "x"}, "the token comes from the environment of the actors"),
+    (Embedder, {"model": "vectors", "max_retry": 1}, "did you mean 'max_retries'"),
+    (Embedder, {"model": "vectors", "timeout": 0}, "timeout must be"),
+    (Embedder, {"model": "vectors", "load_policy": "never"}, "load_policy"),
+    (Embedder, {"model": "vectors", "length_policy": "cut"}, "length_policy must be"),
+    (Embedder, {"model": "vectors", "dimensions": 0}, "dimensions must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("actor", "settings", "message"), INVALID)
+def test_invalid_arguments_are_rejected_before_anything_is_sent(
+    actor: Any, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LMStudioValueError, match=message) as caught:
+        actor(**settings)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_repr_names_the_model() -> None:
+    assert repr(Embedder("vectors")) == "Embedder(model='vectors')"
+
+
+async def test_a_field_has_the_name_that_the_schema_gives_it(arguments: dict[str, Any]) -> None:
+    (row,) = await run(Generator("chat", prompt="{body}", schema=Aliased, **arguments), table(body=["a"]))
+    assert isinstance(row["the title"], str)
