@@ -16,7 +16,7 @@ pytest.importorskip("mypy", reason="the group lint is not installed")
 pytest.importorskip("pyright", reason="the group lint is not installed")
 
 PEERS = re.compile(
-    r"^ *(?:from|import) (?:langchain_(?:ollama|openai)|llama_index\.(?:embeddings|llms)|lmstudio|ollama|openai)\b",
+    r"^ *(?:from|import) (?:langchain_(?:ollama|openai)|llama_index\.(?:embeddings|llms)|lmstudio|ollama|openai|ray)\b",
     re.MULTILINE,
 )
 """Marks the snippets that are not checked: they import packages that are not installed where the checks run."""
