@@ -47,21 +47,18 @@ class Gate:
 
 
 def models(settings: dict[str, Any]) -> list[ModelEntry]:
-    """Return a model of each kind."""
-    echo = {"then": [{"text": "{last}"}]}
+    """Return a model of each kind. A structured prompt gets the smallest instance of its schema."""
     rules: list[dict[str, Any]] = [
-        {"when": {"structured": True}, "then": []},
         {"when": {"last": "^fail"}, "then": [{"error": "It went wrong"}]},
-        {"when": {"tools": ["weather"]}, "then": [{"tool": "weather", "arguments": {"city": "Rome"}}]},
+        {"when": {"last": settings.get("hold", "^$")}, "then": [{"wait": GATE}, {"text": "{last}"}]},
+        {"when": {"structured": False}, "then": [{"text": "{last}"}]},
     ]
-    held = {"when": {"last": settings.get("hold", "^$")}, "then": [{"wait": GATE}, {"text": "{last}"}]}
     chat = ModelEntry(
         key="chat",
         slots=settings.get("slots", 4),
         tokens_per_second=settings.get("pace"),
-        vision=True,
         preload=True,
-        rules=(*rules[1:], held, {"when": {"structured": False}, **echo}),
+        rules=tuple(rules),
     )
     return [chat, ModelEntry(key="vectors", kind="embedding", embedding_length=8, preload=True)]
 
@@ -81,7 +78,6 @@ def main() -> None:
             state = {
                 "waiting": gate.waiting,
                 "started": [each.messages[-1]["content"] for each in predictions],
-                "images": sum(len(each.images) for each in predictions),
                 "embedded": len(emulator.embedded_texts),
             }
             print(json.dumps(state), flush=True)
