@@ -22,7 +22,7 @@ from lmstudio_integrations.client.transport.flows import Flow, arun, call_rpc
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, HostStatus, parallel_of
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 REFRESH = 30.0
 """Seconds after which a host is asked again, when a call comes."""

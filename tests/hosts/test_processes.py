@@ -1,0 +1,96 @@
+"""Batches of one object on several hosts that are processes: what is lost, and how the hosts share the work."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from lmstudio_integrations.langchain import ChatLMStudio
+from tests.ray.cluster.conftest import TOKEN, Host
+
+SECONDS = 30.0
+
+both_paths = pytest.mark.parametrize("path", ["sync", "async"])
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Host]]:
+    """Return what starts a host; see `tests/ray/cluster/host.py` for the settings."""
+    started: list[Host] = []
+
+    def make(**settings: Any) -> Host:
+        started.append(Host(**settings))
+        return started[-1]
+
+    yield make
+    for each in started:
+        each.kill()
+
+
+def model_on(*hosts: Host) -> ChatLMStudio:
+    """Return a model whose hosts have been asked already, so that a batch uses all their slots."""
+    model = ChatLMStudio(model="chat", host=[each.address for each in hosts], api_token=SecretStr(TOKEN))
+    assert all(status.loaded for status in model.hosts())
+    return model
+
+
+def in_background(path: str, pool: ThreadPoolExecutor, model: ChatLMStudio, prompts: list[str]) -> Future[Any]:
+    if path == "sync":
+        return pool.submit(model.batch, prompts)
+    return pool.submit(lambda: asyncio.run(model.abatch(prompts)))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Ask again until a condition holds; each question is a round trip to a process."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "the condition did not hold"
+
+
+@both_paths
+def test_the_slots_of_all_hosts_are_full_while_prompts_remain(path: str, start: Callable[..., Host]) -> None:
+    """Only full rounds end; the last ones, which may be smaller, are let pass when all prompts have started."""
+    hosts = [start(hold="^text", together=True, slots=slots) for slots in (4, 4, 2)]
+    prompts = [f"text {number}" for number in range(60)]
+    with ThreadPoolExecutor(1) as pool:
+        batch = in_background(path, pool, model_on(*hosts), prompts)
+        wait_until(lambda: sum(len(each.state()["started"]) for each in hosts) == len(prompts))
+        for each in hosts:
+            each.open()
+        responses = batch.result(SECONDS)
+    assert [each.content for each in responses] == prompts
+    by_host = Counter(each.response_metadata["host"] for each in responses)
+    assert by_host == {each.address: len(each.state()["started"]) for each in hosts}
+
+
+@both_paths
+def test_no_prompt_is_lost_or_doubled_if_a_host_is_killed(path: str, start: Callable[..., Host]) -> None:
+    mortal, other = start(hold="^text"), start(hold="^text [0-3]$")
+    prompts = [f"text {number}" for number in range(60)]
+    with ThreadPoolExecutor(1) as pool:
+        batch = in_background(path, pool, model_on(mortal, other), prompts)
+        wait_until(lambda: mortal.state()["waiting"] == 4)
+        mortal.kill()
+        other.open()
+        responses = batch.result(SECONDS)
+    assert [each.content for each in responses] == prompts
+    assert {each.response_metadata["host"] for each in responses} == {other.address}
+    assert sorted(other.state()["started"]) == sorted(prompts)
+
+
+@both_paths
+def test_a_host_ten_times_slower_gets_about_a_tenth_of_what_the_others_get(
+    path: str, start: Callable[..., Host]
+) -> None:
+    slow, *fast = hosts = [start(pace=8), start(pace=80), start(pace=80)]
+    prompts = [f"One two three four {number}" for number in range(160)]
+    with ThreadPoolExecutor(1) as pool:
+        responses = in_background(path, pool, model_on(*hosts), prompts).result(SECONDS)
+    by_host = Counter(each.response_metadata["host"] for each in responses)
+    for each in fast:
+        assert 1 / 20 <= by_host[slow.address] / by_host[each.address] <= 1 / 5
