@@ -165,7 +165,7 @@ class _ClientPool(Generic[ClientT]):
         handles = [namespace.bound(binding) for namespace, binding in zip(namespaces, bindings, strict=True)]
         if len(handles) == 1:
             return handles[0].with_retries(spec.max_retries)
-        from lmstudio_integrations.client.hosts.pool import on_hosts  # noqa: PLC0415 - lazy: few programs need it
+        from lmstudio_integrations.client.hosts.handles import on_hosts  # noqa: PLC0415 - lazy: few programs need it
 
         return on_hosts(handles, spec.max_retries)
 
@@ -232,14 +232,14 @@ class Runtime:
 
     def hosts(self, spec: HandleSpec) -> "list[HostStatus]":
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.pool import pool_of  # noqa: PLC0415 - lazy: few programs need it
+        from lmstudio_integrations.client.hosts.handles import pool_of  # noqa: PLC0415 - lazy: few programs need it
         from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - lazy: keeps import cheap
 
         return run(pool_of(self.model(spec)).refreshed())
 
     async def ahosts(self, spec: HandleSpec) -> "list[HostStatus]":
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.pool import pool_of  # noqa: PLC0415 - lazy: few programs need it
+        from lmstudio_integrations.client.hosts.handles import pool_of  # noqa: PLC0415 - lazy: few programs need it
         from lmstudio_integrations.client.transport.flows import arun  # noqa: PLC0415 - lazy: keeps import cheap
 
         return await arun(pool_of(self.async_model(spec)).refreshed())

@@ -1,55 +1,25 @@
-"""Handles to a model on several hosts, without an adapter. `ray/` uses them."""
+"""Handles to one model on several hosts. The adapters and `ray/` make them of handles to the model on each host."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TypeVar
 
-from typing_extensions import Unpack
+from lmstudio_integrations.client._base import BaseHandle
+from lmstudio_integrations.client.hosts.host import Host
+from lmstudio_integrations.client.hosts.pool import HostPool
 
-from lmstudio_integrations.client._base import ModelParameters
-from lmstudio_integrations.client.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
-from lmstudio_integrations.client.hosts.pool import on_hosts, pool_of
-from lmstudio_integrations.client.transport.addresses import hosts_of
-from lmstudio_integrations.client.transport.flows import arun
-from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
-
-_NO_TIMEOUTS: Mapping[str, float | None] = {}
+HandleT = TypeVar("HandleT", bound=BaseHandle)
 
 
-def open_async(
-    kind: ModelKind,
-    model: str,
-    hosts: Sequence[str] | None,
-    *,
-    max_retries: int = 0,
-    timeouts: Mapping[str, float | None] = _NO_TIMEOUTS,
-    **parameters: Unpack[ModelParameters],
-) -> AsyncLLM | AsyncEmbeddingModel:
-    """Return a handle to a model on whichever host is best for each call. Nothing is sent now.
-
-    Args:
-        kind: Its kind.
-        model: Its key or identifier.
-        hosts: The hosts; `None` is the LM Studio of this machine. Tokens come from the environment.
-        max_retries: How often a call is retried after it has failed on every host.
-        timeouts: See `TimeoutParameters`.
-        parameters: See `ModelParameters`.
-
-    Raises:
-        LMStudioValueError: If an argument is invalid.
-    """
-    clients = [AsyncClient(host).with_timeouts(**dict(timeouts)) for host in hosts_of(hosts)]
-    if kind == "llm":
-        return on_hosts([client.llm.lazy_model(model, **parameters) for client in clients], max_retries)
-    return on_hosts([client.embedding.lazy_model(model, **parameters) for client in clients], max_retries)
+def on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
+    """Return a handle to one model on several hosts, each of which has a handle to it."""
+    first = handles[0]
+    return type(first)(first.dispatcher, first.binding, HostPool([_host(handle) for handle in handles], max_retries))
 
 
-async def get_capacity(handle: AsyncLLM | AsyncEmbeddingModel) -> int:
-    """Return how many calls the hosts that have the model run at once. Loads nothing."""
-    pool = pool_of(handle)
-    await arun(pool.surveyed(of_all=True))
-    return pool.parallel
+def pool_of(handle: BaseHandle) -> HostPool:
+    """Return the hosts of a handle, also if it is only one."""
+    return handle.hosts or HostPool([_host(handle)])
 
 
-async def embed_with_host(handle: AsyncEmbeddingModel, request: EmbeddingRequest) -> tuple[list[list[float]], str]:
-    """Return the vectors of texts, and the host that made them."""
-    return await arun(pool_of(handle).embed_on_one(request))
+def _host(handle: BaseHandle) -> Host:
+    return Host(str(handle.dispatcher.target), handle.dispatcher, handle.binding)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from lmstudio_integrations.client._base import BaseHandle
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._gates import in_gate
 from lmstudio_integrations.client._long_texts import embed_texts
@@ -32,7 +31,6 @@ from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_va
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
 T = TypeVar("T")
-HandleT = TypeVar("HandleT", bound=BaseHandle)
 Work: TypeAlias = Callable[[Dispatcher[Any], Binding], Flow[T]]
 """An operation on a model on one host."""
 
@@ -254,21 +252,6 @@ class HostPool:
                 text, differences={name: (values, values) for name, values in described.items()}
             )
         warn_user(text, LMStudioConfigWarning)
-
-
-def on_hosts(handles: Sequence[HandleT], max_retries: int) -> HandleT:
-    """Return a handle to one model on several hosts, each of which has a handle to it."""
-    first = handles[0]
-    return type(first)(first.dispatcher, first.binding, HostPool([_host(handle) for handle in handles], max_retries))
-
-
-def pool_of(handle: BaseHandle) -> HostPool:
-    """Return the hosts of a handle, also if it is only one."""
-    return handle.hosts or HostPool([_host(handle)])
-
-
-def _host(handle: BaseHandle) -> Host:
-    return Host(str(handle.dispatcher.target), handle.dispatcher, handle.binding)
 
 
 def _never() -> bool:

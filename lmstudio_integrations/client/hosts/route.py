@@ -6,7 +6,7 @@
 import time
 from collections.abc import Hashable, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._retries import Retries, is_retryable
@@ -23,9 +23,6 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.hosts.pool import HostPool
-
 _HERE_ONLY = (
     LMStudioModelNotFoundError,
     LMStudioModelLoadError,
@@ -35,13 +32,27 @@ _HERE_ONLY = (
 """Errors of one host that another host need not have."""
 
 
+class AvailableHosts(Protocol):
+    """What a route needs of `pool.py`."""
+
+    max_retries: int
+
+    def surveyed(self, make_waiter: MakeWaiter | None = None) -> Flow[None]:
+        """Wait until the hosts were asked what they have."""
+        ...
+
+    def claim(self, hosts: Sequence[Host], excluded: set[int], token: object) -> tuple[int, Hashable] | None:
+        """Choose a host for a call and take a slot there."""
+        ...
+
+
 class Route:
     """The way of one operation over the hosts of a pool: where it runs, and where it has failed.
 
     Its slot is released when it ends, at the latest when it is collected.
     """
 
-    def __init__(self, pool: "HostPool", hosts: Sequence[Host]) -> None:
+    def __init__(self, pool: AvailableHosts, hosts: Sequence[Host]) -> None:
         self._pool = pool
         self._hosts = hosts
         self._number: int | None = None
