@@ -301,7 +301,7 @@ def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest
     versions = {"langchain-core": "0.1", "numpy": None}
     monkeypatch.setattr(survey, "installed_version", lambda package: versions.get(package, "1000"))
     found = {extra.name: extra for extra in survey.find_extras()}
-    assert set(found) == {"langchain", "llama-index", "emulator", "cli"}
+    assert set(found) == {"langchain", "llama-index", "emulator", "cli", "otel", "ray"}
     assert found["langchain"].outdated.keys() >= {"langchain-core"}
     assert found["langchain"].versions["numpy"] is None
     assert "langchain" in found["langchain"].command
