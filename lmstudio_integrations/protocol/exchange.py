@@ -85,6 +85,7 @@ class Exchange:
             a pair between two packets.
         specifier: The model instance in whose queue it waits, as JSON text.
         instance: The state of that instance, once the request is sent.
+        movable: Whether another host can take it, if this one stops responding before the response begins.
     """
 
     endpoint: Endpoint
@@ -102,6 +103,12 @@ class Exchange:
     high_surrogate: str = ""
     specifier: str | None = None
     instance: InstanceState | None = None
+    movable: bool = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the response was received, and not only progress of the prompt."""
+        return self.packets > 0 and self.timeout_name not in {"queue_timeout", "first_token_timeout"}
 
     @property
     def has_caller(self) -> bool:

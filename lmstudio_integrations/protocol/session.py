@@ -184,6 +184,13 @@ class ClientSession:
         for exchange in exchanges:
             exchange.finish(error())
 
+    def fail_movable(self) -> None:
+        """Fail the calls that another host can take, because this one is silent. Responses that have begun stay."""
+        for exchange in self._exchanges():
+            if exchange.movable and exchange.has_caller and not exchange.has_begun:
+                text = f"{exchange.operation}: LM Studio at {self._peer} has stopped responding; wake or restart it"
+                self.close(exchange, LMStudioConnectionLostError(text))
+
     # Time -----------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> bool:

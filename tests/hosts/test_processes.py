@@ -1,6 +1,7 @@
 """Batches of one object on several hosts that are processes: what is lost, and how the hosts share the work."""
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.ray.cluster.conftest import TOKEN, Host
 
 SECONDS = 30.0
 
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot stop a process")
 both_paths = pytest.mark.parametrize("path", ["sync", "async"])
 
 
@@ -81,6 +84,27 @@ def test_no_prompt_is_lost_or_doubled_if_a_host_is_killed(path: str, start: Call
     assert [each.content for each in responses] == prompts
     assert {each.response_metadata["host"] for each in responses} == {other.address}
     assert sorted(other.state()["started"]) == sorted(prompts)
+
+
+@needs_signals
+@both_paths
+def test_prompts_move_from_a_host_that_freezes(
+    path: str, start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that sleeps closes nothing. Its process accepts connections, and says nothing on them."""
+    monkeypatch.setattr(connections, "SECOND_SOCKET_TIMEOUT", 0.2)
+    frozen, other = start(hold="^text"), start(hold="^text [0-3]$")
+    prompts = [f"text {number}" for number in range(20)]
+    model = model_on(frozen, other).model_copy(update={"keepalive": 0.2})
+    with ThreadPoolExecutor(1) as pool:
+        batch = in_background(path, pool, model, prompts)
+        wait_until(lambda: frozen.state()["waiting"] == 4)
+        frozen.freeze()
+        other.open()
+        responses = batch.result(SECONDS)
+    assert [each.content for each in responses] == prompts
+    assert {each.response_metadata["host"] for each in responses} == {other.address}
+    assert [status.available for status in model.hosts()] == [False, True]
 
 
 @both_paths

@@ -454,6 +454,24 @@ def test_closing_a_client_closes_only_its_own_calls() -> None:
     assert (others_sink.texts, others_sink.ends) == (["a"], [None])
 
 
+def test_only_calls_whose_response_has_not_begun_move_from_a_silent_server() -> None:
+    pair = SessionPair()
+    calls = {name: pair.call("predict", PREDICT_HELLO) for name in ("begun", "waiting", "reading the prompt", "bound")}
+    for name in ("begun", "waiting", "reading the prompt"):
+        calls[name][0].movable = True
+    pair.send(calls["begun"][0], fragment("a"))
+    pair.send(calls["reading the prompt"][0], progress(0.5))
+    pair.client.fail_movable()
+    pair.pump()
+    moved = [calls["waiting"], calls["reading the prompt"]]
+    for _, sink in moved:
+        assert isinstance(sink.error, LMStudioConnectionLostError)
+        assert "has stopped responding" in str(sink.error)
+    assert not calls["begun"][1].ends
+    assert not calls["bound"][1].ends
+    assert {request.channel_id for request in pair.client_packets} == {exchange.id for exchange, _ in moved}
+
+
 def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None:
     session, sink = ClientSession("me", "secret"), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, owner=1))

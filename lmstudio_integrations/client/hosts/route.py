@@ -75,6 +75,8 @@ class Route:
         self._number, self._claimed = claim
         host = self._hosts[self._number]
         dispatcher = host.dispatcher if make_waiter is None else host.dispatcher.with_waiters(make_waiter)
+        if len(self._errors) + 1 < len(self._hosts):
+            dispatcher = dispatcher.movable()
         return dispatcher.for_operation(started_at=self._started_at), host.binding
 
     def delay_after(self, error: LMStudioError, *, seen: bool = False) -> float | None:

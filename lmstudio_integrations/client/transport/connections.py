@@ -52,7 +52,8 @@ class Connection:
     A socket may be dead without a sign: after sleep, behind NAT, or when a cable is pulled. So the connection pings the
     server after an expired timeout, before a call that follows a silence, and every `keepalive` seconds. The socket is
     dead if the server does not answer but accepts a second socket, which then replaces it. If neither answers, the
-    server is frozen: calls in flight keep their timeouts, and new ones wait for `connect_timeout`.
+    server is frozen: calls in flight keep their timeouts, unless another host can take them, and new ones wait for
+    `connect_timeout`.
 
     Args:
         target: Which server, and with which credentials.
@@ -167,6 +168,8 @@ class Connection:
                 return
             if await self._is_replaced(current, limit):
                 return
+            session.fail_movable()
+            current.flush()
             limit = min(2 * limit, LONGEST_SECOND_SOCKET_TIMEOUT)
         self._check = None
         session.resume(time.monotonic())

@@ -115,6 +115,8 @@ class Dispatcher(Generic[WaiterT_co]):
     """The OpenTelemetry context of the traced operation that this dispatcher is part of."""
     is_traced: bool = True
     """Whether its operations are traced, if the program traces."""
+    is_movable: bool = False
+    """Whether another host can take its calls, if this one stops responding before it begins to."""
 
     def __init__(
         self,
@@ -155,6 +157,10 @@ class Dispatcher(Generic[WaiterT_co]):
     def with_waiters(self, make_waiter: "Callable[[IOThread], Waiter]") -> "Dispatcher[Any]":
         """Return a dispatcher whose callers wait in another way."""
         return self._copy(_make_waiter=make_waiter)
+
+    def movable(self) -> Self:
+        """Return a dispatcher whose calls another host can take."""
+        return self._copy(is_movable=True)
 
     def with_sinks(self, wrap: Callable[[Sink], Sink]) -> Self:
         """Return a dispatcher whose calls deliver to wrapped sinks; each is wrapped on the I/O thread."""
@@ -234,6 +240,7 @@ class Dispatcher(Generic[WaiterT_co]):
             exchange = Exchange(
                 endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now, specifier=specifier
             )
+            exchange.movable = self.is_movable
             exchanges.append(exchange)
             calls.append(Call(io, place, exchange, waiter, None if calls else connecting))
         io.submit(

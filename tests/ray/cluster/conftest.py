@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,10 @@ class Host:
     def open(self) -> None:
         """Let pass what waits at its gate, now and later."""
         self.state("open")
+
+    def freeze(self) -> None:
+        """Stop its process: its sockets stay open, and nothing happens on them."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """Kill it: it closes nothing."""
