@@ -111,8 +111,8 @@ def test_prompts_move_from_a_host_that_freezes(
 def test_a_host_ten_times_slower_gets_about_a_tenth_of_what_the_others_get(
     path: str, start: Callable[..., Host]
 ) -> None:
-    slow, *fast = hosts = [start(pace=8), start(pace=80), start(pace=80)]
-    prompts = [f"One two three four {number}" for number in range(160)]
+    slow, *fast = hosts = [start(pace=4), start(pace=40), start(pace=40)]
+    prompts = [f"One two three four {number}" for number in range(120)]
     with ThreadPoolExecutor(1) as pool:
         responses = in_background(path, pool, model_on(*hosts), prompts).result(SECONDS)
     by_host = Counter(each.response_metadata["host"] for each in responses)

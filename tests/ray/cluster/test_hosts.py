@@ -77,7 +77,7 @@ def test_no_row_is_lost_or_doubled_if_a_host_is_killed(
 
 
 def test_a_host_ten_times_slower_gets_about_a_tenth_of_what_the_others_get(ray: ModuleType, host: Start) -> None:
-    slow, *fast = hosts = [host(pace=8), host(pace=80), host(pace=80)]
+    slow, *fast = hosts = [host(pace=4), host(pace=40), host(pace=40)]
     rows = generated(ray, 160, hosts, prompt="One two three four five six {body}").take_all()
     by_host = Counter(row["generated_text_host"] for row in rows)
     assert len(rows) == 160
