@@ -202,6 +202,15 @@ def test_a_host_comes_back_when_it_responds_again(
         timer.cancel()
 
 
+@every_adapter
+def test_the_status_of_one_host_is_known_too(adapter: Adapter, pair: list[Emulator]) -> None:
+    for model in (key_of(adapter), None):
+        (status,) = adapter.make(model=model, host=pair[0].address).hosts()
+        assert (status.host, status.available, status.loaded) == (pair[0].address, True, True)
+    (status,) = adapter.make(model="absent", host=pair[0].address).hosts()
+    assert (status.available, status.loaded, status.downloaded) == (True, False, False)
+
+
 # Loads ----------------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._typeguards import is_count, is_object
 from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._loading import Info, get_load_config, instance_specifier
+from lmstudio_integrations.client._loading import Info, get_load_config, instance_specifier, list_loaded
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import find_loaded, matches
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -237,7 +237,10 @@ async def _survey(host: Host) -> None:
 
 def _find(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[_Found]:
     """Return what a host has of a model. An instance of `new_instance` counts only if the binding has loaded it."""
-    info = yield from find_loaded(dispatcher, binding, None)
+    if binding.key is None:  # any loaded model
+        info = next(iter((yield from list_loaded(dispatcher, binding.kind))), None)
+    else:
+        info = yield from find_loaded(dispatcher, binding, None)
     if binding.policy == "new_instance" and info is not None and info["identifier"] != binding.identifier:
         info = None
     if info is None:
