@@ -16,6 +16,7 @@ from lmstudio_integrations._secrets import is_secret_name
 from lmstudio_integrations._suggestions import hint, near
 from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._requests import TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.hosts.async_handles import get_capacity, open_async
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigMismatchError,
@@ -25,7 +26,6 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.ray._arrow import pyarrow
-from lmstudio_integrations.ray._hosts import get_capacity, open_async
 from lmstudio_integrations.ray._slots import Slots
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
 

@@ -16,13 +16,13 @@ from typing_extensions import Unpack
 from lmstudio_integrations.client._requests import PredictionSettings
 from lmstudio_integrations.client._structured import ResponseFormat, with_format
 from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel, AsyncLLM
+from lmstudio_integrations.client.hosts.async_handles import embed_with_host
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioServerError,
     LMStudioValueError,
 )
 from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
-from lmstudio_integrations.ray._hosts import embed_with_host
 from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of, with_images
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
 from lmstudio_integrations.types.chat import Chat

@@ -1,4 +1,4 @@
-"""Handles to one model on several hosts. The adapters and `ray/` make them of handles to the model on each host."""
+"""Handles to one model on several hosts, made of handles to the model on each host. The adapters use them."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""The model of an actor, on whichever of its hosts is best for each call. `_stage.py` and `actors.py` use it."""
+"""What `ray/` needs of a model on several hosts: an async handle, how many calls run at once, the host of a vector."""
 
 from collections.abc import Mapping, Sequence
 
