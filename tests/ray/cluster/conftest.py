@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
-LIMIT = 60.0
+LIMIT = 80.0
 """Seconds after which a condition that must come true counts as false."""
 
 
