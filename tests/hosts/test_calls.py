@@ -233,6 +233,26 @@ def test_when_all_slots_are_taken_the_model_is_loaded_on_another_host(adapter: A
 
 
 @both_paths
+def test_an_instance_of_its_own_that_was_loaded_meanwhile_is_used(path: str, gate: Gate) -> None:
+    adapter = ADAPTERS["ChatLMStudio"]
+    with servers((chat_model(slots=1),), (chat_model(slots=1),), gate=gate) as (first, second):
+        model = adapter.make(model=CHAT, host=addresses([first, second]), load_policy="new_instance")
+        call(adapter, path, model, "Hello")
+        model.hosts()  # so that its one slot is known
+        with ThreadPoolExecutor(3) as pool:
+            calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
+            first.wait_for(lambda: len(first.predictions) == 3, SECONDS)
+            second.wait_for(lambda: bool(second.loaded()), SECONDS)
+            assert [status.loaded for status in model.hosts()] == [True, True]
+            calls.append(pool.submit(call, adapter, path, model, "hold"))
+            second.wait_for(lambda: running(second) == 1, SECONDS)
+            gate.open()
+            for each in calls:
+                each.result(SECONDS)
+        assert [len(server.loads) for server in (first, second)] == [1, 1]
+
+
+@both_paths
 def test_a_model_that_must_be_loaded_is_loaded_nowhere(path: str, gate: Gate) -> None:
     adapter = ADAPTERS["ChatLMStudio"]
     with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):

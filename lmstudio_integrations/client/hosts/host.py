@@ -272,6 +272,8 @@ async def _load(host: Host) -> None:
         record.record_load_failure(error)
     else:
         own.own_reference = binding.own_reference or own.own_reference
+        if own.policy == "new_instance":  # no call would find it by the key of the model
+            own.identifier, own.reference = binding.identifier, binding.reference
         await _survey(host)
     finally:
         record.loads.pop(host, None)
