@@ -1,4 +1,4 @@
-"""Short texts for messages: shortened ones, and counts."""
+"""Short texts for messages: shortened ones, those of one line, and counts."""
 
 _HEAD, _TAIL = 6_144, 2_048
 """Characters of the beginning and the end of a long text that stay."""
@@ -16,6 +16,11 @@ def shortened(text: str) -> str:
 def beginning(text: str) -> str:
     """Return the quoted beginning of what a model wrote, for an error message."""
     return repr(text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…")
+
+
+def one_line(text: object) -> str:
+    """Return a text, or the message of an error, as one line."""
+    return " ".join(str(text).split())
 
 
 def counted(number: int, noun: str) -> str:

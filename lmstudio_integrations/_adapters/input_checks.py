@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from lmstudio_integrations._secrets import holds_credentials, holds_secret
 from lmstudio_integrations._suggestions import hint
 from lmstudio_integrations._typeguards import is_mapping
-from lmstudio_integrations.client.transport.addresses import Address, checked_headers, hosts_of
+from lmstudio_integrations.client.transport.addresses import Address, checked_headers, hosts_of, normalized
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import SharedPredictionSettings
 
@@ -65,9 +65,9 @@ def tokens_of(hosts: Sequence[str | None], tokens: SecretStr | None) -> list[str
     if not isinstance(tokens, HostTokens):
         return [None if tokens is None else tokens.get_secret_value()] * len(hosts)
     named = tokens.by_host
-    by_address = {str(Address.parse(host)): token for host, token in named.items()}
-    addresses = [None if host is None else str(Address.parse(host)) for host in hosts]
-    unknown = [host for host in named if str(Address.parse(host)) not in addresses]
+    by_address = {normalized(host): token for host, token in named.items()}
+    addresses = [None if host is None else normalized(host) for host in hosts]
+    unknown = [host for host in named if normalized(host) not in addresses]
     if unknown:
         raise LMStudioValueError(f"api_token has a token for {unknown[0]!r}, and host does not name that; add it there")
     return [None if address is None else by_address.get(address) for address in addresses]

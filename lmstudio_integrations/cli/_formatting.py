@@ -1,5 +1,7 @@
 """How the commands write values for people: text from a server, errors, sizes and times. Pure functions."""
 
+from lmstudio_integrations import _shortening
+
 _KEPT = {"\n", "\t"}
 _CONTROL_CHARACTERS: dict[int, None] = dict.fromkeys(
     code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in _KEPT
@@ -16,7 +18,7 @@ def printable(text: str) -> str:
 
 def one_line(text: object) -> str:
     """Return a text, or the message of an error, as one line."""
-    return printable(" ".join(str(text).split()))
+    return printable(_shortening.one_line(text))
 
 
 def file_size(count: float) -> str:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.langchain import ChatLMStudio
-from tests.ray.cluster.conftest import TOKEN, Host
+from tests.ray.cluster.conftest import TOKEN, Host, running_hosts
 
 SECONDS = 30.0
 
@@ -24,15 +24,8 @@ both_paths = pytest.mark.parametrize("path", ["sync", "async"])
 @pytest.fixture
 def start() -> Iterator[Callable[..., Host]]:
     """Return what starts a host; see `tests/ray/cluster/host.py` for the settings."""
-    started: list[Host] = []
-
-    def make(**settings: Any) -> Host:
-        started.append(Host(**settings))
-        return started[-1]
-
-    yield make
-    for each in started:
-        each.kill()
+    with running_hosts() as make:
+        yield make
 
 
 def model_on(*hosts: Host) -> ChatLMStudio:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from lmstudio_integrations._shortening import one_line
 from lmstudio_integrations._typeguards import is_count, is_object
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._loading import Info, get_load_config, instance_specifier, list_loaded
@@ -101,14 +102,14 @@ class HostRecord:
         absence = min(FIRST_ABSENCE * 2.0**self.failures, LONGEST_ABSENCE)
         self.failures += 1
         self.loaded, self.info = False, None
-        self.error = _one_line(error)
+        self.error = one_line(error)
         self.checked_at = now = time.monotonic()
         self.retry_at = now + absence
 
     def record_load_failure(self, error: LMStudioError) -> None:
         """Load nothing on the host for a while: it responds, but it cannot load or find the model."""
         self.loaded, self.info, self.downloaded = False, None, False
-        self.load_error = _one_line(error)
+        self.load_error = one_line(error)
         self.checked_at = time.monotonic()
 
     def record_success(self) -> None:
@@ -277,7 +278,3 @@ async def _load(host: Host) -> None:
         await _survey(host)
     finally:
         record.loads.pop(host, None)
-
-
-def _one_line(error: LMStudioError) -> str:
-    return " ".join(str(error).split())

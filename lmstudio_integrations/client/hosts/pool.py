@@ -101,8 +101,7 @@ class HostPool:
             for work, receive in works:  # all flows take from one iterator
                 receive((yield from self.run(work, make_waiter)))
 
-        yield from self.surveyed()
-        return (yield from run_concurrently(self.dispatcher, [work_through] * self.parallel))
+        return run_concurrently(self.dispatcher, [work_through] * self.parallel)
 
     def embed_texts(
         self,
@@ -190,8 +189,10 @@ class HostPool:
     @property
     def parallel(self) -> int:
         """How many calls the hosts run at once, as far as it is known; hosts that cannot run any do not count."""
-        usable = [host.status() for host in self.hosts if not host.record.is_known or host.status().downloaded]
-        return sum(status.parallel for status in usable or self.statuses())
+        statuses = self.statuses()
+        known = [host.record.is_known for host in self.hosts]
+        usable = [status for status, is_known in zip(statuses, known, strict=True) if status.downloaded or not is_known]
+        return sum(status.parallel for status in usable or statuses)
 
     @property
     def context_length(self) -> int | None:

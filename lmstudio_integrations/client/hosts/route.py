@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from copy import copy
 from typing import Any, NoReturn, Protocol
 
+from lmstudio_integrations._shortening import one_line
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._retries import Retries, is_retryable
 from lmstudio_integrations.client.hosts.host import Host
@@ -113,9 +114,7 @@ class Route:
         """Raise the error of the operation; if all hosts failed, it has the reason of each."""
         if len(self._errors) < 2 or error not in self._errors.values():
             raise error
-        reasons = "; ".join(
-            f"{self._hosts[number].name}: {' '.join(str(each).split())}" for number, each in self._errors.items()
-        )
+        reasons = "; ".join(f"{self._hosts[number].name}: {one_line(each)}" for number, each in self._errors.items())
         # What one host has responded helps more than that another one is switched off.
         combined = copy(next((each for each in self._errors.values() if not is_retryable(each)), error))
         combined.args = (f"all {len(self._errors)} hosts failed: {reasons}",)

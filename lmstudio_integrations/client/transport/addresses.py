@@ -151,11 +151,16 @@ def resolved_hosts(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
         LMStudioValueError: If a host is not an address.
     """
     found = hosts_of(hosts)
-    return found if found == (None,) else tuple(sorted(_normalized(host) for host in found if host is not None))
+    return found if found == (None,) else tuple(sorted(normalized(host) for host in found if host is not None))
 
 
 @lru_cache(maxsize=64)
-def _normalized(host: str) -> str:
+def normalized(host: str) -> str:
+    """Return the address of a server, the same for all spellings.
+
+    Raises:
+        LMStudioValueError: If the host is not an address.
+    """
     return str(Address.parse(host))
 
 

@@ -238,9 +238,17 @@ class Dispatcher(Generic[WaiterT_co]):
                 raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
             waiter = self._make_waiter(io)
             exchange = Exchange(
-                endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now, specifier=specifier
+                endpoint,
+                text,
+                waiter,
+                self.timeouts,
+                started,
+                operation,
+                self._owner,
+                since=now,
+                specifier=specifier,
+                movable=self.is_movable,
             )
-            exchange.movable = self.is_movable
             exchanges.append(exchange)
             calls.append(Call(io, place, exchange, waiter, None if calls else connecting))
         io.submit(

@@ -62,7 +62,7 @@ def test_the_first_error_closes_the_other_flows(path: str) -> None:
 
         def waits(make_waiter: MakeWaiter) -> Flow[None]:
             try:
-                yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(lambda: asyncio.sleep(1000)))
+                yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(asyncio.Event().wait))
             finally:
                 closed.append("waits")
 
@@ -107,7 +107,7 @@ async def test_cancelling_the_task_closes_all_flows() -> None:
 
     def work(make_waiter: MakeWaiter) -> Flow[None]:
         try:
-            yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(lambda: asyncio.sleep(1000)))
+            yield from wait_for(dispatcher.with_waiters(make_waiter).run_task(asyncio.Event().wait))
         finally:
             closed.append(1)
 

@@ -1,12 +1,13 @@
 """A local Ray, and hosts: emulators in processes of their own. Only here is Ray imported."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,18 +57,27 @@ class Host:
         return self._process.stdout.readline().strip()
 
 
-@pytest.fixture
-def host() -> Iterator[Callable[..., Host]]:
-    """Return what starts a host."""
+@contextlib.contextmanager
+def running_hosts() -> Generator[Callable[..., Host]]:
+    """Provide what starts a host; all of them are gone after the block."""
     started: list[Host] = []
 
     def start(**settings: Any) -> Host:
         started.append(Host(**settings))
         return started[-1]
 
-    yield start
-    for each in started:
-        each.kill()
+    try:
+        yield start
+    finally:
+        for each in started:
+            each.kill()
+
+
+@pytest.fixture
+def host() -> Iterator[Callable[..., Host]]:
+    """Return what starts a host."""
+    with running_hosts() as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
