@@ -1,8 +1,8 @@
-"""The socket: that of `websockets`, but complete frames go straight to the session. Imported with the first connection.
+"""The socket: that of `websockets`, but whole messages go straight to the session. Imported with the first connection.
 
-The library puts frames into a queue, from which a coroutine reads them one by one. That costs as much as everything
-else that happens to a fragment, and one iteration of the event loop per packet. `opening.py` makes the socket, and
-`socket_session.py` owns it.
+The library parses frames in ten calls, and puts them into a queue, from which a coroutine reads them one by one. Both
+cost more than everything else that happens to a fragment. It keeps the handshake, pings, the close and fragmented
+messages. `opening.py` makes the socket, and `socket_session.py` owns it.
 """
 
 import asyncio
@@ -11,14 +11,15 @@ import time
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Event
+from websockets.frames import Frame
+from websockets.protocol import Event, State
 
+from lmstudio_integrations.client.transport.framing import MASKED, MESSAGES, frames
 from lmstudio_integrations.client.transport.greeting import redirected
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.protocol.session import ClientSession
 
-_MESSAGES = (Opcode.TEXT, Opcode.BINARY)
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 class Connect(connect):
@@ -38,14 +39,14 @@ def redirect_of(error: Exception, url: str) -> str | None:
 
 
 class Socket(ClientConnection):
-    """Delivers frames to the session as they arrive, once the server has accepted this client.
+    """Delivers messages to the session as they arrive, once the server has accepted this client.
 
-    Until then, and permanently after the first fragmented message, frames take the library's way to `recv`, because no
-    frame may overtake another.
+    Until then, and permanently after the first fragmented message, they take the library's way to `recv`, because none
+    may overtake another.
     """
 
     session: ClientSession | None = None
-    """Receives the frames."""
+    """Receives the messages."""
 
     received_at: float = 0.0
     """When anything was last received."""
@@ -54,6 +55,8 @@ class Socket(ClientConnection):
     """The same in wall-clock time, which continues while the machine sleeps."""
 
     _pong: asyncio.Future[None] | None = None
+    _unread: bytearray | None = None
+    """The beginning of the next frame. `None` while the library reads everything by itself."""
 
     def quiet_for(self) -> float:
         """Return the seconds since anything was received, including those in which the machine slept."""
@@ -90,23 +93,60 @@ class Socket(ClientConnection):
         io = IOThread.current()
         io.hold_wakes()
         try:
-            super().data_received(data)
+            if self._unread is None:
+                self._receive_head(data)
+            else:
+                self._receive_frames(data, self._unread)
         finally:
             io.release_wakes()
         if self.protocol.close_rcvd is not None:
             # The library has answered, and would wait for the server to close the TCP connection, perhaps forever.
             self.transport.close()
 
-    def process_event(self, event: Event) -> None:
-        """Receive a frame, or the response to the handshake."""
-        if self._pong is not None:
-            self._pong.set_result(None)
-            self._pong = None
-        session = self.session
-        if session is not None and session.ready and isinstance(event, Frame):
-            if not event.fin:
-                self.session = None
-            elif event.opcode in _MESSAGES:
-                session.receive(bytes(event.data), self.received_at)
+    def _receive_head(self, data: bytes) -> None:
+        """Receive bytes of the response to the handshake, or any bytes of a socket that the library reads alone."""
+        had_response = self.response is not None
+        super().data_received(data)
+        # Where frames begin is only known if none came with the response, and none should: the client speaks first.
+        # The library logs each frame it reads, if that is requested.
+        if not had_response and self.response is not None and data.find(_END_OF_HEAD) == len(data) - len(_END_OF_HEAD):
+            self._unread = None if self.debug else bytearray()
+
+    def _receive_frames(self, data: bytes, unread: bytearray) -> None:
+        """Deliver the messages to the session. The library gets all other frames, each of them whole."""
+        if unread:
+            unread += data
+            if not (found := frames(unread)):
                 return
+            data = bytes(unread)
+            unread.clear()
+        else:
+            found = frames(data)
+        session, end = self._direct_session(), 0
+        for start, payload, end in found:
+            if session is not None and data[start] in MESSAGES and data[start + 1] < MASKED:
+                if self._pong is not None:
+                    self._end_ping(self._pong)
+                session.receive(data[payload:end], self.received_at)
+            else:
+                super().data_received(data[start:end])
+                session = self._direct_session()
+        unread += data[end:]
+
+    def _direct_session(self) -> ClientSession | None:
+        """Return the session if messages may be delivered to it."""
+        session = self.session
+        is_ready = session is not None and session.ready and self.protocol.state is State.OPEN
+        return session if is_ready else None
+
+    def process_event(self, event: Event) -> None:
+        """Receive a frame that the library has read, or the response to the handshake."""
+        if self._pong is not None:
+            self._end_ping(self._pong)
+        if isinstance(event, Frame) and not event.fin:
+            self.session = None
         super().process_event(event)
+
+    def _end_ping(self, pong: asyncio.Future[None]) -> None:
+        pong.set_result(None)
+        self._pong = None

@@ -1,0 +1,88 @@
+"""Where frames are in received bytes: the same as the `websockets` library finds, however the bytes arrive."""
+
+import asyncio
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from lmstudio_integrations.client.transport.framing import frames
+from lmstudio_integrations.client.transport.websocket import Socket
+from lmstudio_integrations.protocol.session import ClientSession
+
+PAYLOADS = st.binary(max_size=200) | st.sampled_from([b"x" * size for size in (125, 126, 127, 65_535, 65_536)])
+MESSAGES = st.builds(Frame, st.sampled_from([Opcode.TEXT, Opcode.BINARY]), PAYLOADS)
+CONTROL = st.builds(Frame, st.sampled_from([Opcode.PING, Opcode.PONG]), st.binary(max_size=125))
+
+
+@given(st.lists(MESSAGES | CONTROL, max_size=5), st.booleans(), st.integers(0, 200))
+def test_the_complete_frames_are_found(sent: list[Frame], mask: bool, cut: int) -> None:
+    written = [frame.serialize(mask=mask) for frame in sent]
+    data = b"".join(written)
+    received = data[: max(0, len(data) - cut)]
+    found = frames(received)
+    ends = [sum(map(len, written[: number + 1])) for number in range(len(written))]
+    assert [end for _, _, end in found] == [end for end in ends if end <= len(received)]
+    for (start, payload, end), frame, text in zip(found, sent, written, strict=False):
+        assert data[start:end] == text
+        assert end - payload == len(frame.data)
+        assert mask or data[payload:end] == frame.data
+
+
+class Transport(asyncio.Transport):
+    """Collects what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class Session:
+    """Collects what is received."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+
+    def receive(self, data: bytes, _now: float) -> None:
+        self.received.append(data)
+
+
+@given(st.lists(MESSAGES | CONTROL, max_size=8), st.lists(st.integers(1, 300), min_size=1))
+async def test_a_session_receives_all_messages_whatever_the_reads(sent: list[Frame], sizes: list[int]) -> None:
+    uri = parse_uri("ws://localhost")
+    socket, transport, session = Socket(ClientProtocol(uri)), Transport(), Session()
+    socket.connection_made(transport)
+    server = ServerProtocol()
+    socket.protocol.send_request(socket.protocol.connect())
+    server.receive_data(b"".join(socket.protocol.data_to_send()))
+    [request] = server.events_received()
+    assert isinstance(request, Request)
+    server.send_response(server.accept(request))
+    socket.data_received(b"".join(server.data_to_send()))
+    socket.session = cast("ClientSession", session)
+    data = b"".join(frame.serialize(mask=False) for frame in sent)
+    while data:
+        size = sizes[len(data) % len(sizes)]
+        socket.data_received(data[:size])
+        data = data[size:]
+    assert session.received == [frame.data for frame in sent if frame.opcode in {Opcode.TEXT, Opcode.BINARY}]
+    server.receive_data(transport.written)
+    pongs = [event.data for event in server.events_received() if isinstance(event, Frame)]
+    assert pongs == [frame.data for frame in sent if frame.opcode is Opcode.PING]
+    socket.recv_messages.close()
