@@ -30,7 +30,7 @@ def with_named_keywords(keywords: type, defaults: Mapping[str, Any]) -> Callable
     return decorated
 
 
-def check_names(arguments: Mapping[str, Any], known: Iterable[str], *, in_config: Collection[str] = ()) -> None:
+def check_names(arguments: Mapping[str, Any], known: Collection[str], *, in_config: Collection[str] = ()) -> None:
     """Reject unknown arguments, and callbacks that cannot be called.
 
     Args:
@@ -41,12 +41,12 @@ def check_names(arguments: Mapping[str, Any], known: Iterable[str], *, in_config
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
     """
-    names = list(known)
     for name in arguments:
-        if name not in names:
-            remedy = f"write config={{{name!r}: …}}" if name in in_config else hint(name, names, arguments)
+        if name not in known:
+            remedy = f"write config={{{name!r}: …}}" if name in in_config else hint(name, list(known), arguments)
             raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
-    check_callbacks(**arguments)
+    if arguments:
+        check_callbacks(**arguments)
 
 
 def check_callbacks(**arguments: Any) -> None:

@@ -162,7 +162,8 @@ class BaseClient:
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
         target = Target.of(api_host, token, headers, ssl_context)
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
-        all_timeouts = ChainMap(dict(checked_timeouts(timeouts)), self.default_timeouts)
+        own, defaults = checked_timeouts(timeouts), self.default_timeouts
+        all_timeouts = ChainMap(dict(own), defaults) if own else defaults
         self._dispatcher: Dispatcher[Any] = Dispatcher(target, all_timeouts, self.make_waiter, keep_idle)
 
     @property

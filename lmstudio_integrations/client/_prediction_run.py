@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lmstudio_integrations._shortening import counted, shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
@@ -264,7 +264,8 @@ class PredictionRun:
 
     def close(self) -> None:
         """Stop and discard the rest: the thread or task that closes it reads a normal end, others get an error."""
-        self._closed_by = caller()
+        if self._result is None:
+            self._closed_by = caller()
         self._discard()
 
     def close_unless_reading(self) -> None:
@@ -429,7 +430,8 @@ class PredictionRun:
             try:
                 step = resume()
             except StopIteration as stop:
-                return cast("T", stop.value)
+                value: T = stop.value
+                return value
             self._record_step(step)
             try:
                 resume = partial(flow.send, (yield step))

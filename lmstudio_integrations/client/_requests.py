@@ -14,7 +14,7 @@ from lmstudio_integrations.client._files import address_of, with_valid_files
 from lmstudio_integrations.client._images import prepare_images
 from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
 from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import channel
@@ -47,6 +47,7 @@ TIMEOUTS: Timeouts = {
 _PREDICT, _COMPLETE = channel("llm", "predict"), channel("llm", "completeRawText")
 
 _CALLBACKS = {field.name for field in fields(Callbacks)}
+_SETTINGS = frozenset(LlmPredictionConfig.model_fields)
 
 _COMPLETION_TEMPLATE: dict[str, Any] = {
     "type": "jinja",
@@ -120,6 +121,8 @@ def checked_timeouts(parameters: Mapping[str, Any]) -> Timeouts:
     Raises:
         LMStudioValueError: If a timeout is not positive.
     """
+    if TIMEOUTS.keys().isdisjoint(parameters):
+        return NO_TIMEOUTS
     return {name: seconds_of(parameters[name], name) for name in TIMEOUTS if name in parameters}
 
 
@@ -137,14 +140,14 @@ def to_wire(history: History) -> WireHistory:
     if isinstance(history, WireHistory):
         return history
     if isinstance(history, str):
-        wire = WireHistory.of_prompt(history)
-    elif isinstance(history, ChatHistory):
-        wire = WireHistory.of(history)
+        wire, is_empty = WireHistory.of_prompt(history), not history.strip()
     else:
-        wire = WireHistory.of((history if isinstance(history, Chat) else Chat.from_history(history)).to_history())
-    if not any(
-        part["type"] != "text" or part["text"].strip() for message in wire.messages for part in message["content"]
-    ):
+        if not isinstance(history, ChatHistory):
+            history = (history if isinstance(history, Chat) else Chat.from_history(history)).to_history()
+        wire = WireHistory.of(history)
+        parts = (part for message in wire.messages for part in message["content"])
+        is_empty = all(part["type"] == "text" and not part["text"].strip() for part in parts)
+    if is_empty:
         raise LMStudioValueError("the prompt is empty; say something to the model")
     return wire
 
@@ -182,12 +185,13 @@ def respond_with(
     files = wire.files if pending is None else pending.files
     stack = stack_of(settings)
 
-    def upload(dispatcher: Dispatcher[Any], pending: PendingHistory) -> "Flow[None]":
+    def upload(dispatcher: "Dispatcher[Any]", pending: PendingHistory) -> "Flow[None]":
         nonlocal wire
         handles = yield from prepare_images(dispatcher, pending.images, allow_private_hosts=pending.allow_private_hosts)
         wire = pending.to_wire(handles)
 
-    def make(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[Predict]":
+    # Annotations of inner functions are evaluated with each call; as strings, they cost nothing.
+    def make(dispatcher: "Dispatcher[Any]", specifier: Specifier) -> "Flow[Predict]":
         current = (yield from with_valid_files(dispatcher, wire)) if wire.files else wire
         return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
 
@@ -223,11 +227,11 @@ def complete(
     settings = _settings(parameters)
     stack = stack_of(settings)
 
-    def make(_: Dispatcher[Any], specifier: Specifier) -> "Flow[CompleteRawText]":
+    def make(_: "Dispatcher[Any]", specifier: Specifier) -> "Flow[CompleteRawText]":
         yield from ()
         return CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=stack)
 
-    def make_legacy(_: Dispatcher[Any], specifier: Specifier) -> "Flow[Predict]":
+    def make_legacy(_: "Dispatcher[Any]", specifier: Specifier) -> "Flow[Predict]":
         yield from ()
         history = WireHistory.of_prompt(prompt).to_dict()
         layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
@@ -261,7 +265,7 @@ def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, parameters
 
 def _settings(parameters: PredictionParameters) -> LlmPredictionConfig:
     """Return the settings of a prediction, including the format of its response."""
-    check_names(parameters, PredictionParameters.__annotations__, in_config=LlmPredictionConfig.model_fields)
+    check_names(parameters, PredictionParameters.__annotations__, in_config=_SETTINGS)
     settings, response_format = LlmPredictionConfig.parse(parameters.get("config")), parameters.get("response_format")
     if response_format is None and settings.structured is None:
         return settings

@@ -79,6 +79,11 @@ def layer_of(name: LayerName, values: Mapping[str, Any]) -> dict[str, Any]:
     return {"layerName": name, "config": fields_of(values)}
 
 
-def stack_of(settings: Settings | None) -> dict[str, Any]:
+def stack_of(settings: Settings | None) -> Mapping[str, Any]:
     """Return the stack that a client sends: one layer, even if it is empty, as both official SDKs do."""
-    return {"layers": [layer_of("apiOverride", {} if settings is None else settings.to_fields())]}
+    if settings is None or not settings.model_fields_set:
+        return _EMPTY_STACK
+    return {"layers": [layer_of("apiOverride", settings.to_fields())]}
+
+
+_EMPTY_STACK: Mapping[str, Any] = {"layers": [layer_of("apiOverride", {})]}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
-from lmstudio_integrations._typeguards import is_count, is_list, is_number, is_object
+from lmstudio_integrations._typeguards import SAFE_INTEGER, is_count, is_list, is_number, is_object
 from lmstudio_integrations.protocol.envelope import readable, rebuilt, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (
@@ -91,8 +91,11 @@ def _tool_call_end(packet: Packet) -> ToolCallEnd:
 
 
 def _description(packet: Packet, name: str) -> dict[str, Any]:
+    value = packet.get(name)
+    if not is_object(value):
+        return {} if name not in packet else _ignored(name, {})
     try:
-        return _object(packet.get(name, {}))
+        return readable(value)
     except TypeError:
         return _ignored(name, {})
 
@@ -116,13 +119,8 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     fields = config.get("fields", [])
     if not is_list(fields):
         return _ignored("fields", {})
-    if all(map(_has_key, fields)):
-        return config
-    return {**config, "fields": [field for field in fields if _has_key(field) or _ignored("field", default=False)]}
-
-
-def _has_key(field: object) -> bool:
-    return is_object(field) and _is_string(field.get("key"))
+    with_key = [field for field in fields if is_object(field) and type(field.get("key")) is str]
+    return config if len(with_key) == len(fields) else {**config, "fields": _ignored("field", with_key)}
 
 
 def _progress(packet: Packet) -> PromptProgress | None:
@@ -130,7 +128,9 @@ def _progress(packet: Packet) -> PromptProgress | None:
     if not is_number(progress):
         return _ignored("progress", None)
     # Servers before January 2026 send no details (docs/protocol.md#predict-packets).
-    counts = {name: count for name, count in details.items() if is_count(count)} if is_object(details) else None
+    if not is_object(details):
+        return PromptProgress(progress)
+    counts = {name: n for name, n in details.items() if type(n) is int and 0 <= n < SAFE_INTEGER}
     return PromptProgress(progress, counts)
 
 
@@ -157,10 +157,14 @@ def _is_number_or_null(value: object) -> bool:
     return value is None or is_number(value)
 
 
+def _is_count_or_null(value: object) -> bool:
+    return value is None or is_count(value)
+
+
 _CHECKS: dict[Any, Check] = {
     str: _is_string,
     str | None: lambda value: value is None or isinstance(value, str),
-    int | None: lambda value: value is None or is_count(value),
+    int | None: _is_count_or_null,
     float | None: _is_number_or_null,
     int | float | None: _is_number_or_null,
 }

@@ -239,8 +239,10 @@ class ClientSession:
         elif not self.ready:
             # The result of authentication has no type (docs/protocol.md#authentication-result).
             self._on_authentication(frame, now)
+        elif frame.get("type") == "channelSend":  # first, because it is almost every frame
+            self._on_packet(frame, now, used_fallback=used_fallback)
         else:
-            self._on_frame(frame, now, used_fallback=used_fallback)
+            self._on_frame(frame, now)
 
     def _on_authentication(self, frame: dict[str, Any], now: float) -> None:
         if frame.get("success") is True:
@@ -256,10 +258,8 @@ class ClientSession:
                 cause=reason,
             )
 
-    def _on_frame(self, frame: dict[str, Any], now: float, *, used_fallback: bool) -> None:
+    def _on_frame(self, frame: dict[str, Any], now: float) -> None:
         match frame.get("type"):
-            case "channelSend":
-                self._on_packet(frame, now, used_fallback=used_fallback)
             case "rpcResult" | "rpcError":
                 self._on_reply(frame, now)
             case "channelClose" | "channelError":
@@ -309,7 +309,7 @@ class ClientSession:
             # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
             return
-        if endpoint.timeout_name == "queue_timeout":
+        if exchange.timeout_name != "idle_timeout" and endpoint.timeout_name == "queue_timeout":
             exchange.timeout_name = timeout_after(item, exchange.timeout_name)
         exchange.sink.put(item)
 

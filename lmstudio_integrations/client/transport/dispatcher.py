@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.tasks import IOTask, T
@@ -295,7 +295,8 @@ class Dispatcher(Generic[WaiterT_co]):
     def shared(self, kind: type[T]) -> T:
         """Return the object of a type that all clients of this process share for this server."""
         objects, key = io_thread().shared, (self.target.address, kind)
-        return cast("T", objects.get(key) or objects.setdefault(key, kind()))
+        found: T = objects.get(key) or objects.setdefault(key, kind())
+        return found
 
     @property
     def upload_scope(self) -> object:

@@ -7,7 +7,6 @@ code runs here. A forked child gets a thread of its own; it neither writes to th
 
 import asyncio
 import atexit
-import contextlib
 import os
 import threading
 import time
@@ -63,8 +62,10 @@ class IOThread:
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
         if not self.stopped:
-            with contextlib.suppress(RuntimeError):  # the loop may be closing
+            try:  # noqa: SIM105 - `suppress` is three calls
                 self.loop.call_soon_threadsafe(function, *args)
+            except RuntimeError:  # the loop may be closing
+                pass
 
     def hold_wakes(self) -> None:
         """Wake no caller before `release_wakes`, so that each wakes once per batch (on the thread)."""

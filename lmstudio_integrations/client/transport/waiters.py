@@ -78,13 +78,15 @@ class Waiter(ABC):
     def put(self, item: Any) -> None:
         """Receive an item (on the I/O thread)."""
         self._items.append(item)
-        self._wake_if_waiting()
+        if self._waiting:  # checked here, because this runs for every token
+            self._wake_once()
 
     def finish(self, error: BaseException | None) -> None:
         """Record that nothing more arrives (on the I/O thread)."""
         self._error = error
         self.done = True
-        self._wake_if_waiting()
+        if self._waiting:
+            self._wake_once()
 
     def pop_all(self) -> list[Any] | None:
         """Return what has arrived; an empty list at the end, `None` if the caller has to wait.
@@ -149,11 +151,10 @@ class Waiter(ABC):
         self._waiting = True
         return not (self._items or self.done)
 
-    def _wake_if_waiting(self) -> None:
-        """Wake the caller once; a caller that is busy checks again by itself."""
-        if self._waiting:
-            self._waiting = False
-            self._io.wake_or_hold(self._wake)
+    def _wake_once(self) -> None:
+        """Wake the caller, who waits; a caller that is busy checks again by itself."""
+        self._waiting = False
+        self._io.wake_or_hold(self._wake)
 
     @abstractmethod
     def _wake(self) -> None:
@@ -185,8 +186,10 @@ class ThreadWaiter(Waiter):
         signal = self._signal = self._signal or queue.SimpleQueue()
         while batch is None:
             if self._must_wait():
-                with contextlib.suppress(queue.Empty):
+                try:  # noqa: SIM105 - `suppress` is three calls
                     signal.get(timeout=SLICE)
+                except queue.Empty:
+                    pass
             self._waiting = False
             batch = self.pop_all()
         return batch

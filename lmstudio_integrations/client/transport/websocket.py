@@ -82,10 +82,12 @@ class Socket(ClientConnection):
 
     def write_frames(self, frames: list[str]) -> None:
         """Send text frames: like `send`, but in one write and without `drain`, because nothing here may wait."""
-        with contextlib.suppress(OSError, RuntimeError, WebSocketException):  # the reader notices a broken socket
+        try:
             for frame in frames:
                 self.protocol.send_text(frame.encode())
             self.transport.write(b"".join(self.protocol.data_to_send()))
+        except (OSError, RuntimeError, WebSocketException):
+            pass  # the reader notices a broken socket
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes. Callers are woken after all of them, so that one wake-up delivers the whole batch."""
