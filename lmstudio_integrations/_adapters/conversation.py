@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from lmstudio_integrations._adapters.schemas import wire_name
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.types.chat import TextPart, WireHistory
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
@@ -84,7 +84,8 @@ class ImageSource:
         )
 
 
-Part: TypeAlias = TextPart | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart
+Part: TypeAlias = str | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart
+"""A part of a message; a string is a text."""
 
 
 @dataclass(slots=True)
@@ -153,15 +154,16 @@ def check_not_empty(messages: Sequence[object]) -> None:
 
 def reasoning_part(reasoning: str) -> list[Part]:
     """Return earlier reasoning of the model in the form in which models write it; nothing if it is empty."""
-    return [TextPart(text=f"<think>\n{reasoning}\n</think>\n\n")] if reasoning else []
+    return [f"<think>\n{reasoning}\n</think>\n\n"] if reasoning else []
 
 
 def joined(parts: Iterable[Part], separator: str) -> list[Part]:
     """Join neighboring texts of one message."""
     merged: list[Part] = []
     for part in parts:
-        if merged and isinstance(merged[-1], TextPart) and isinstance(part, TextPart):
-            merged[-1] = TextPart(text=f"{merged[-1].text}{separator}{part.text}")
+        last = merged[-1] if merged else None
+        if isinstance(last, str) and isinstance(part, str):
+            merged[-1] = f"{last}{separator}{part}"
         else:
             merged.append(part)
     return merged
@@ -169,7 +171,7 @@ def joined(parts: Iterable[Part], separator: str) -> list[Part]:
 
 def text_of(parts: Iterable[Part], separator: str) -> str:
     """Return the texts of a message as one."""
-    return separator.join(part.text for part in parts if isinstance(part, TextPart))
+    return separator.join(part for part in parts if isinstance(part, str))
 
 
 def _checked_id(call_id: object) -> object:
@@ -231,6 +233,6 @@ def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:
 
 
 def _wire(part: Part, handles: Mapping[ImageSource, FileHandle]) -> dict[str, Any]:
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
     return (handles[part] if isinstance(part, ImageSource) else part).to_dict()

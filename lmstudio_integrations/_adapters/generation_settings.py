@@ -6,6 +6,9 @@ inherit these classes and resolve each call with `_resolve_call`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 from pydantic import Field
@@ -16,6 +19,7 @@ from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo,
 from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client._user_warnings import warn_user
+from lmstudio_integrations.client.transport.addresses import host_of
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
 from lmstudio_integrations.types.config import (
@@ -44,6 +48,10 @@ _NATIVE_NAMES = {
     "extra": "raw",
 }
 """The fields of `LlmPredictionConfig` by the names of the adapters' fields."""
+
+
+_CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
+"""Types of values that can be changed in place, in a part of them at least."""
 
 
 def alternatives(values: Mapping[str, Any]) -> int | None:
@@ -216,9 +224,23 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     def _resolve_call(self, given: Mapping[str, Any]) -> ResolvedCall:
         """Resolve a call from its arguments, the fields, and what the request asks for.
 
+        A call without arguments is resolved once, until a field or the environment changes.
+
         Raises:
             LMStudioValueError: If an argument is unknown, or a value is invalid.
         """
+        if given:
+            return self._resolve_given(given)
+        fields, runtime = vars(self), self._runtime
+        values = fields["host"] or host_of(None), *_call_fields(type(self))(fields)
+        resolved = runtime.resolved
+        if resolved is None or resolved[0] != values:
+            kept = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
+            resolved = runtime.resolved = kept, self._resolve_given(given)
+        call: ResolvedCall = resolved[1]
+        return call
+
+    def _resolve_given(self, given: Mapping[str, Any]) -> ResolvedCall:
         request = {name: given[name] for name in self._request_arguments if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         settings = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
@@ -234,6 +256,12 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     ) -> ToolUse:
         """Add what the request arguments ask for to the native settings."""
         return ToolUse()
+
+
+@cache
+def _call_fields(kind: type[GenerationSettings]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Return what reads the fields that a call depends on."""
+    return itemgetter(*kind._call_names())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
 
 
 class ChatSettings(GenerationSettings):

@@ -98,8 +98,8 @@ class LoadedModelInfo:
 
     def has(self, host: str | None, info: Mapping[str, Any]) -> bool:
         """Whether `info` is of the same load; a model may be loaded again with another context length."""
-        known = self.instances.get(host, {})
-        return all(known.get(name) == info.get(name) for name in ("instanceReference", "contextLength"))
+        get, known = info.get, self.instances.get(host, {}).get
+        return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
 
 
 class _BoundedCache(Generic[KeyT, ValueT]):
@@ -193,6 +193,8 @@ class Runtime:
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
         self.profiled: LoadedModelInfo | None = None
         """The info that the adapter's `profile` was completed with."""
+        self.resolved: tuple[tuple[Any, ...], Any] | None = None
+        """A resolved call without arguments, with the values that it was resolved from."""
         self.dropped_secrets = dropped_secrets
         """The secrets that were left out when the adapter was pickled."""
 

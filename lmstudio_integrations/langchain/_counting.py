@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters.conversation import ImageSource, PendingMessage, to_wire
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
-from lmstudio_integrations.types.chat import TextPart
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
@@ -46,8 +45,8 @@ def _texts(pending: Sequence[PendingMessage]) -> Iterator[str]:
     """Yield everything in a conversation that the model reads, without the template around it."""
     for message in pending:
         for part in message.parts:
-            if isinstance(part, TextPart):
-                yield part.text
+            if isinstance(part, str):
+                yield part
             elif isinstance(part, ToolCallResultPart):
                 yield part.content
             elif isinstance(part, ToolCallRequestPart):

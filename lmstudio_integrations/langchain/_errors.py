@@ -5,9 +5,6 @@ an adapter raises is an instance of both: our class is the first base, langchain
 whether a retry can help (`is_retryable`).
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 from langchain_core import exceptions as core
 
 from lmstudio_integrations import errors
@@ -82,15 +79,21 @@ def both(error: errors.LMStudioError) -> errors.LMStudioError:
     return translated
 
 
-@contextmanager
-def translated() -> Generator[None]:
+class translated:  # noqa: N801 - a context manager is named like a function
     """Translate the errors that the block raises. The translation has the original's traceback, cause and context."""
-    try:
-        yield
-    except errors.LMStudioError as error:
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise the translation of an error."""
+        if not isinstance(error, errors.LMStudioError):
+            return
         translation = both(error)
         if translation is error:
-            raise
+            return
         try:
             raise translation.with_traceback(error.__traceback__)
         finally:  # `raise` has made the original the context, so that a traceback would show each message twice

@@ -23,7 +23,6 @@ from lmstudio_integrations._adapters.conversation import (
 )
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.chat import TextPart
 from lmstudio_integrations.types.files import FileHandle
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ def _system(message: BaseMessage, target: _Target) -> None:
 def _human(message: BaseMessage, target: _Target) -> None:
     """Add a user's turn. In Anthropic's form it also holds the results of tools."""
     if isinstance(message.content, str):
-        target.conversation.add("user", [TextPart(text=message.content)])
+        target.conversation.add("user", [message.content])
         return
     rest: list[Any] = []
     has_result = False
@@ -91,7 +90,7 @@ def _human(message: BaseMessage, target: _Target) -> None:
             rest.append(block)
     parts = joined(_parts(rest, "user"), "")
     if parts or not has_result:
-        target.conversation.add("user", parts or [TextPart(text="")])
+        target.conversation.add("user", parts or [""])
 
 
 def _ai(message: AIMessage, target: _Target) -> None:
@@ -195,7 +194,7 @@ def _parts(content: object, role: Role) -> list[Part]:
 
 def _part(block: object, role: Role) -> Part | None:
     if isinstance(block, str):
-        return TextPart(text=block)
+        return block
     if not is_object(block):
         raise LMStudioValueError(f"content blocks must be strings or dicts; got {block!r}")
     kind = block.get("type", "text" if "text" in block else None)
@@ -206,7 +205,7 @@ def _part(block: object, role: Role) -> Part | None:
     if kind == "file" and "identifier" in block:
         return FileHandle.from_dict(block)
     if kind in _DATA and role == "tool":
-        return TextPart(text=json.dumps(block.get("json", block), ensure_ascii=False, default=str))
+        return json.dumps(block.get("json", block), ensure_ascii=False, default=str)
     if role == "assistant" or "cachePoint" in block:
         # Tool calls and reasoning are read elsewhere; other blocks concern only the provider that wrote them.
         logger.debug("skipped a content block of type %r", kind)
@@ -216,7 +215,7 @@ def _part(block: object, role: Role) -> Part | None:
     )
 
 
-def _text(block: Mapping[str, Any], member: str) -> TextPart | None:
+def _text(block: Mapping[str, Any], member: str) -> str | None:
     """Read a block of text; as a file, it may be in base64."""
     text = block.get(member)
     if text is None and isinstance(block.get("base64"), str):
@@ -228,7 +227,7 @@ def _text(block: Mapping[str, Any], member: str) -> TextPart | None:
         return None
     if not isinstance(text, str):
         raise LMStudioValueError(f"a text block must hold its text; it has {sorted(block)}")
-    return TextPart(text=text)
+    return text
 
 
 def _image(block: Mapping[str, Any]) -> ImageSource:

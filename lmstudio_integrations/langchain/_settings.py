@@ -130,8 +130,9 @@ class LangChainSettings(GenerationSettings):
 
         def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
             """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
-            with translated():
-                self._reject_secrets(kwargs)
+            if kwargs:
+                with translated():
+                    self._reject_secrets(kwargs)
             current = {**vars(self), **{ALIASES.get(name, name): value for name, value in kwargs.items()}}
             parameters = {
                 "ls_provider": PROVIDER,
@@ -218,7 +219,7 @@ class LangChainSettings(GenerationSettings):
 
     def _as_cached(self, given: Mapping[str, Any]) -> Any:
         """Return the object whose `cache` core reads for a call: a stand-in without a cache if no model is named."""
-        named = {ALIASES.get(name, name): value for name, value in given.items()}
+        named = {ALIASES.get(name, name): value for name, value in given.items()} if given else given
         return _Uncached(self) if named.get("model", self.model) is None else self
 
     @property
@@ -259,7 +260,8 @@ def _identifying(kind: type[LangChainSettings]) -> tuple[str, ...]:
 def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """Return the fields that are set, as plain data, with the resolved address as host."""
     found: dict[str, Any] = {"model": values["model"]}
-    for name, value in {**{name: values[name] for name in fields}, "host": _resolved_or_given(values["host"])}.items():
+    for name in fields:
+        value = values[name] if name != "host" else _resolved_or_given(values["host"])
         if value is not None:
             found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
     return found

@@ -49,7 +49,8 @@ def _checked(method: Callable[..., Any], *, nested: bool) -> Callable[..., Any]:
     @wraps(method)
     def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
         self._reject_secrets(settings(args, kwargs))  # pyright: ignore[reportPrivateUsage]
-        return method(self, *args, **kwargs)
+        # Bound, because the signature of a bound method is read from `__signature__`; else, core's span computes one.
+        return method.__get__(self)(*args, **kwargs)
 
     @wraps(method)
     async def acall(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:

@@ -33,7 +33,6 @@ from lmstudio_integrations._adapters.conversation import (
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.types.chat import TextPart
 
 _ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -70,7 +69,7 @@ def to_pending(messages: Sequence[ChatMessage], *, send_reasoning: bool = False)
         elif role == "assistant":
             _add_response(conversation, message, send_reasoning=send_reasoning)
         else:
-            conversation.add(role, _content(message, role) or [TextPart(text="")])
+            conversation.add(role, _content(message, role) or [""])
     return conversation.finish()
 
 
@@ -81,7 +80,7 @@ def _add_response(conversation: Conversation, message: ChatMessage, *, send_reas
         parts = [*reasoning_part("".join(block.content or "" for block in blocks)), *parts]
     calls = _calls(message)
     if calls:
-        parts = [part for part in parts if part != TextPart(text="")]
+        parts = [part for part in parts if part != ""]
     if parts or calls:
         conversation.add("assistant", parts)
     for name, call_id, arguments in calls:
@@ -204,7 +203,7 @@ def _document(block: DocumentBlock, _role: Role) -> list[Part]:
             f"the document {name!r} has no readable content ({error}); pass its data or a path"
         ) from error
     title = "" if block.title in {None, _DEFAULT_TITLE} else f"{block.title}\n\n"
-    return [TextPart(text=title + text)]
+    return [title + text]
 
 
 def _reject_media(block: AudioBlock | VideoBlock, role: Role) -> list[Part]:
@@ -217,7 +216,7 @@ def _reject_call(block: ToolCallBlock, role: Role) -> list[Part]:
 
 
 _BLOCKS: dict[type[Any], Callable[[Any, Role], list[Part]]] = {
-    TextBlock: lambda block, _role: [TextPart(text=block.text)],
+    TextBlock: lambda block, _role: [block.text],
     ImageBlock: _image,
     DocumentBlock: _document,
     CitableBlock: lambda block, role: _parts(block.content, role),

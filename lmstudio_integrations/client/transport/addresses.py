@@ -151,7 +151,9 @@ def resolved_hosts(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
         LMStudioValueError: If a host is not an address.
     """
     found = hosts_of(hosts)
-    return found if found == (None,) else tuple(sorted(normalized(host) for host in found if host is not None))
+    if len(found) == 1:
+        return found if found[0] is None else (normalized(found[0]),)
+    return tuple(sorted([normalized(host) for host in found if host is not None]))
 
 
 @lru_cache(maxsize=64)
