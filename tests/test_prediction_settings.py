@@ -106,3 +106,40 @@ def test_extra_reaches_the_server_by_wire_key(server: Emulator, adapter: Any, wa
     extra = {"llm.prediction.llama.tailFreeSampling": {"checked": True, "value": 0.5}}
     way(adapter(model=MODEL, host=server.address), {"extra": extra})
     assert server.predictions[-1].config == {"raw": extra}
+
+
+CHANGES: dict[str, tuple[Callable[[Any], None], str, Any]] = {
+    "assigned": (lambda llm: setattr(llm, "temperature", 0.5), "temperature", 0.5),
+    "unset": (lambda llm: setattr(llm, "max_tokens", None), "maxTokens", None),
+    "a list, in place": (lambda llm: llm.stop.append("END"), "stopStrings", ["STOP", "END"]),
+    "a dict, in place": (lambda llm: llm.extra.update({"llm.prediction.topKSampling": 7}), "topKSampling", 7),
+}
+
+
+@pytest.mark.parametrize(("change", "name", "value"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(("make", "way"), WAYS)
+def test_a_change_takes_effect_with_the_next_call(
+    server: Emulator, make: Callable[..., Any], way: Way, change: Callable[[Any], None], name: str, value: Any
+) -> None:
+    llm = make(model=MODEL, host=server.address, max_tokens=9, stop=["STOP"], extra={"llm.prediction.topKSampling": 40})
+    for _ in range(2):
+        way(llm, {})
+    change(llm)
+    before = dict(server.predictions[-1].config)
+    way(llm, {})
+    assert server.predictions[-1].config == {
+        key: each for key, each in {**before, name: value}.items() if each is not None
+    }
+
+
+@pytest.mark.parametrize(("make", "way"), WAYS)
+def test_another_host_in_the_environment_takes_effect_with_the_next_call(
+    server: Emulator, make: Callable[..., Any], way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = make(model=MODEL)
+    with Emulator([ModelEntry(key=MODEL)]) as other:
+        for each in (server, other, server):
+            monkeypatch.setenv("LMSTUDIO_HOST", each.address)
+            count = len(each.predictions)
+            way(llm, {})
+            assert len(each.predictions) == count + 1
