@@ -11,6 +11,9 @@ from tests.benchmarks.script import DIMENSIONS, response_of
 
 PROMPT = "Why is the sky blue?"
 MODELS = ("burst-1", "burst-100", "burst-1000", "burst-16000", "paced-200")
+CANCELLATIONS = {"cancel", "acancel"}
+"""Cases that a floor has not: it cannot cancel, or no server could notice it."""
+
 _AFTERMATH = 0.2
 """Seconds for which the loop runs on after a cancellation, as it does in a program that goes on."""
 

@@ -1,6 +1,8 @@
-"""LangChain by itself: a model that has its tokens at hand."""
+"""LangChain by itself: a model that has its tokens at hand, and sleeps between those of a paced response."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from tests.benchmarks.meter import Cases
 from tests.benchmarks.programs._langchain import program
+from tests.benchmarks.programs._parts import CANCELLATIONS
 from tests.benchmarks.script import response_of, vector
 
 
@@ -49,7 +52,10 @@ class Floor(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for token in response_of(self.model).tokens:
+        response = response_of(self.model)
+        for token in response.tokens:
+            if response.gap:
+                time.sleep(response.gap)
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=token))
             if run_manager is not None:
                 run_manager.on_llm_new_token(token, chunk=chunk)
@@ -62,7 +68,10 @@ class Floor(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for token in response_of(self.model).tokens:
+        response = response_of(self.model)
+        for token in response.tokens:
+            if response.gap:
+                await asyncio.sleep(response.gap)
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=token))
             if run_manager is not None:
                 await run_manager.on_llm_new_token(token, chunk=chunk)
@@ -70,11 +79,11 @@ class Floor(BaseChatModel):
 
 
 def cases(address: str) -> Cases:
-    """Return what is measured; no server could pace it or notice a cancellation."""
+    """Return what is measured; no server could notice a cancellation."""
     body = json.dumps({"embedding": vector()})
 
     def embed(texts: list[str]) -> list[list[float]]:
         return [json.loads(body)["embedding"] for _ in texts]
 
     floor = program(lambda model: Floor(model=model), {"": embed}).cases(address)
-    return {name: case for name, case in floor.items() if name not in {"paced", "apaced", "cancel", "acancel"}}
+    return {name: case for name, case in floor.items() if name not in CANCELLATIONS}

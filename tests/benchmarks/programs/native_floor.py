@@ -1,17 +1,21 @@
-"""The least that a client can do: read the socket with the `websockets` library, and the JSON of every frame."""
+"""What a client needs at least: the `websockets` library reads the socket, and the stdlib's `json` every frame.
+
+It yields the text of each token. It knows no errors, timeouts, tools or cancellation, and opens no second connection.
+"""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as aconnect
+from websockets.sync.client import ClientConnection as SyncConnection
 from websockets.sync.client import connect
 
-from tests.benchmarks.meter import Cases
-from tests.benchmarks.programs._parts import PROMPT, Program
+from tests.benchmarks.meter import Cases, expect, per_token
+from tests.benchmarks.programs._parts import CANCELLATIONS, PROMPT, Program
+from tests.benchmarks.script import response_of
 
 AUTH = json.dumps({"authVersion": 1, "clientIdentifier": "guest:floor", "clientPasskey": "floor"})
 """The first frame of a connection."""
@@ -22,33 +26,22 @@ _HISTORY = {"messages": [{"role": "user", "content": [{"type": "text", "text": P
 def cases(address: str) -> Cases:
     """Return what is measured."""
     runner, base = asyncio.Runner(), f"ws://{address}"
-    llm, embedding = (
-        connect(f"{base}/{kind}", compression=None, max_size=None, proxy=None) for kind in ("llm", "embedding")
-    )
-    for socket in (llm, embedding):
-        socket.send(AUTH)
-        socket.recv()
-
-    async def aopen() -> ClientConnection:
-        socket = await aconnect(f"{base}/llm", compression=None, max_size=None, proxy=None)
-        await socket.send(AUTH)
-        await socket.recv()
-        return socket
-
-    async_llm = runner.run(aopen())
+    llm, embedding, async_llm = _open(f"{base}/llm"), _open(f"{base}/embedding"), runner.run(_aopen(f"{base}/llm"))
 
     def stream(model: str) -> Iterator[object]:
         llm.send(predict(model))
-        while (frame := from_json(llm.recv(decode=False)))["type"] == "channelSend":
-            yield frame["message"]
+        while (frame := json.loads(llm.recv()))["type"] == "channelSend":
+            if frame["message"]["type"] == "fragment":
+                yield frame["message"]["fragment"]["content"]
 
     async def astream(model: str) -> AsyncIterator[object]:
         await async_llm.send(predict(model))
-        while (frame := from_json(await async_llm.recv(decode=False)))["type"] == "channelSend":
-            yield frame["message"]
+        while (frame := json.loads(await async_llm.recv()))["type"] == "channelSend":
+            if frame["message"]["type"] == "fragment":
+                yield frame["message"]["fragment"]["content"]
 
     async def arespond(model: str) -> object:
-        return [packet async for packet in astream(model)]
+        return [token async for token in astream(model)]
 
     def embed(texts: list[str]) -> list[list[float]]:
         for number, text in enumerate(texts):
@@ -58,14 +51,43 @@ def cases(address: str) -> Cases:
     floor = Program(stream, astream, lambda model: list(stream(model)), arespond, {"": embed}, runner=runner).cases(
         address
     )
-    # It reads one response at a time and cannot cancel.
-    return {name: case for name, case in floor.items() if name not in {"many", "cancel", "acancel"}}
+    many = {"many": per_token(lambda: runner.run(_at_once(async_llm)), 200 * 100)}
+    return {name: case for name, case in (floor | many).items() if name not in CANCELLATIONS}
 
 
-def predict(model: str) -> str:
-    """Return the frame that requests a response."""
+def _open(url: str) -> SyncConnection:
+    socket = connect(url, compression=None, max_size=None, proxy=None)
+    socket.send(AUTH)
+    socket.recv()
+    return socket
+
+
+async def _aopen(url: str) -> ClientConnection:
+    socket = await aconnect(url, compression=None, max_size=None, proxy=None)
+    await socket.send(AUTH)
+    await socket.recv()
+    return socket
+
+
+async def _at_once(socket: ClientConnection) -> None:
+    """Read 200 responses of 100 tokens, each on a channel of the same connection."""
+    model, packets, running = "burst-100", dict.fromkeys(range(200), 0), 200
+    for channel in packets:
+        await socket.send(predict(model, channel))
+    while running:
+        frame = json.loads(await socket.recv())
+        if frame["type"] == "channelSend":
+            packets[frame["channelId"]] += 1
+        else:
+            running -= 1
+    expect(min(packets.values()), len(response_of(model).tokens))
+
+
+def predict(model: str, channel: int = 1) -> str:
+    """Return the frame that requests a response on a channel."""
     parameter = {"modelSpecifier": _specifier(model), "history": _HISTORY, "predictionConfigStack": _LAYERS}
-    return json.dumps({"type": "channelCreate", "endpoint": "predict", "channelId": 1, "creationParameter": parameter})
+    create = {"type": "channelCreate", "endpoint": "predict", "channelId": channel, "creationParameter": parameter}
+    return json.dumps(create)
 
 
 def _embed(number: int, text: str) -> str:
