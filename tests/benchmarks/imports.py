@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 from tests.benchmarks.environment import ROOT, variables
+from tests.benchmarks.targets import FLOOR, OURS
 
 _BEFORE = {
     "native": "",
@@ -16,7 +17,8 @@ _BEFORE = {
 """What every adapter needs; it is not counted."""
 
 STATEMENTS: dict[str, dict[str, str]] = {
-    "ours": {
+    FLOOR: {"native": "from pydantic import BaseModel\nfrom websockets.asyncio.client import connect"},
+    OURS: {
         "native": "from lmstudio_integrations import AsyncClient, Client",
         "langchain": "from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM",
         "llama_index": "from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding",
@@ -27,9 +29,10 @@ STATEMENTS: dict[str, dict[str, str]] = {
         "llama_index": "from llama_index.llms.ollama import Ollama",
     },
     "OpenAI": {"langchain": "from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings"},
+    "lmstudio": {"llama_index": "from llama_index.llms.lmstudio import LMStudio"},
     "openai-like": {"llama_index": "from llama_index.llms.openai_like import OpenAILike"},
 }
-"""What is measured, by role and case."""
+"""What is measured, by role and case; the native floor is what every client of this kind needs."""
 
 
 class Importer:

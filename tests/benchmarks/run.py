@@ -1,10 +1,12 @@
 """Measure the client CPU of this package beside that of its peers, in one run, and print a table.
 
-`python -m tests.benchmarks.run [--only native|langchain|llama_index|imports] [--rounds N] [--against CHECKOUT]`
+`python -m tests.benchmarks.run [--only native|langchain|llama_index|imports] [--rounds N] [--against CHECKOUT]
+[--json FILE]`
 
-With `--against`, this package of another checkout runs in the same rounds and is shown among the peers as `before`.
-It never fails for being slow. Ctrl-C ends it early, with the table of what has been measured by then. How
-measurements are made is described in `docs/speed.md`.
+With `--against`, this package of another checkout runs in the same rounds and is shown among the others as `before`.
+`--json` writes the value of each round, the versions and the machine; `python -m tests.benchmarks.page` makes the page
+of it. It never fails for being slow. Ctrl-C ends it early, with what has been measured by then. How measurements are
+made is described in `docs/speed.md`.
 """
 
 import argparse
@@ -12,32 +14,45 @@ import contextlib
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.benchmarks import environment
 from tests.benchmarks.environment import ROOT
 from tests.benchmarks.imports import STATEMENTS, Importer
 from tests.benchmarks.processes import Server, Worker
-from tests.benchmarks.rows import BEFORE, OURS, PROGRAMS, ROWS, Group, Row, cases
-from tests.benchmarks.table import Measurements, render
+from tests.benchmarks.results import Results, outcomes, to_json
+from tests.benchmarks.rows import PROGRAMS, ROWS, TITLES, Group, Row, cases
+from tests.benchmarks.table import render
+from tests.benchmarks.targets import BEFORE, OURS
 
-GROUPS: tuple[Group, ...] = ("native", "langchain", "llama_index", "imports")
+_Measured = dict[tuple[Group, str, str], list[float]]
 
 
 def main() -> None:
     """Run what the command line requests."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=__doc__)
-    parser.add_argument("--only", choices=GROUPS, help="one group of rows instead of all")
+    parser.add_argument("--only", choices=TITLES, help="one group of rows instead of all")
     parser.add_argument("--rounds", type=int, default=7, help="how often each case is measured; default: %(default)s")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measure the package of this checkout as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     arguments = parser.parse_args()
     rows = [row for row in ROWS if arguments.only in {None, row.group}]
     before = None if arguments.against is None else arguments.against.resolve()
-    print(render(rows, _measured(environment.prepare(), rows, arguments.rounds, before), arguments.rounds))
+    results = _results(rows, arguments.rounds, before)
+    print(render(outcomes(rows, results.measurements)))
+    if arguments.json is not None:
+        arguments.json.write_text(to_json(results), encoding="utf-8")
 
 
-def _measured(python: Path, rows: list[Row], rounds: int, before: Path | None) -> Measurements:
-    measurements: Measurements = defaultdict(list)
+def _results(rows: list[Row], rounds: int, before: Path | None) -> Results:
+    python, date = environment.prepare(), datetime.now(UTC).date().isoformat()
+    versions, machine = environment.versions(python), environment.machine()
+    return Results(date, rounds, machine, versions, _measured(python, rows, rounds, before))
+
+
+def _measured(python: Path, rows: list[Row], rounds: int, before: Path | None) -> _Measured:
+    measurements: _Measured = defaultdict(list)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as processes:
         server = processes.enter_context(Server(python))
         for group in dict.fromkeys(row.group for row in rows):
@@ -72,7 +87,7 @@ def _rounds(
     requested: list[str],
     workers: Mapping[str, Worker | Importer],
     rounds: int,
-    measurements: Measurements,
+    measurements: _Measured,
 ) -> None:
     """Measure each case of each program once a round, after one round that only warms up."""
     for number in range(rounds + 1):
