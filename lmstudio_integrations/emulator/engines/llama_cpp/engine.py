@@ -2,7 +2,7 @@
 
 A crash or a hang of the engine is an error of one model and never of the emulator; unloading releases all memory;
 cancelling closes a connection. Built on `worker_process`, which runs `worker.py`, and pure translations:
-`load_parameters`, `request_body`, `messages`, `context_window` and `responses`.
+`load_parameters`, `request_body`, `messages`, `context_window`, `responses` and `vectors`.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     messages,
     request_body,
     responses,
+    vectors,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Worker
@@ -180,16 +181,10 @@ class LlamaCppModel:
 
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text; a text that is longer than the context is cut off, as in training."""
-        tokens = await self.tokenize(text)
-        if len(tokens) > self.context_length:
-            logger.warning(
-                "a text of %d tokens is cut to the %d that the model reads", len(tokens), self.context_length
-            )
-            tokens = [*tokens[: self.context_length - 1], tokens[-1]]
+        # A second call for a short text would take a considerable part of the time of the first.
+        text_or_tokens = text if vectors.fits(text, self.context_length) else await self._tokens_to_embed(text)
         async with self._free:
-            response = await self._worker.call("/v1/embeddings", {"input": tokens})
-        vector: list[float] = response["data"][0]["embedding"]
-        return vector
+            return vectors.vector_of(await self._worker.call("/v1/embeddings", vectors.request_of(text_or_tokens)))
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text.
@@ -219,6 +214,13 @@ class LlamaCppModel:
     async def close(self) -> None:
         """End the worker; predictions that still run fail."""
         await self._worker.close()
+
+    async def _tokens_to_embed(self, text: str) -> list[int]:
+        tokens = await self.tokenize(text)
+        if len(tokens) <= self.context_length:
+            return tokens
+        logger.warning("a text of %d tokens is cut to the %d that the model reads", len(tokens), self.context_length)
+        return [*tokens[: self.context_length - 1], tokens[-1]]
 
     async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
         body = {"content": require_length(prompt), "add_special": True, "parse_special": True}
