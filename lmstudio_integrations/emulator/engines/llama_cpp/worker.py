@@ -22,7 +22,7 @@ MAX_SLOTS = 256
 """The engine supports no more parallel sequences."""
 
 SPARE_HTTP_THREADS = 4
-"""Threads for short calls, besides one for each open stream."""
+"""Threads for short calls, besides one for each open stream and one for each idle connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         "hostnames": ["127.0.0.1"],
         "port": 0,
         "api_keys": [key],
-        "n_threads_http": parameters.slots + SPARE_HTTP_THREADS,
+        "n_threads_http": 2 * parameters.slots + SPARE_HTTP_THREADS,
         "ui": False,
         # A conversation may end with an assistant message, which must not be continued and repeated.
         "prefill_assistant": False,

@@ -81,7 +81,8 @@ class Worker:
         )
         worker = cls(process)
         try:
-            worker._connect(httpx, await asyncio.wait_for(worker._send_parameters(parameters), seconds))
+            reply = await asyncio.wait_for(worker._send_parameters(parameters), seconds)
+            worker._connect(httpx, reply, parameters.slots)
         except TimeoutError:
             await worker._kill()
             raise load_failed(f"the model did not load within {seconds:g} s") from None
@@ -168,15 +169,16 @@ class Worker:
             raise _load_error(reply, parameters)
         return reply
 
-    def _connect(self, httpx: Any, reply: Mapping[str, Any]) -> None:
+    def _connect(self, httpx: Any, reply: Mapping[str, Any], slots: int) -> None:
         self._transport_error = httpx.TransportError
         self._client = httpx.AsyncClient(
             base_url=reply["url"],
             headers={"Authorization": f"Bearer {reply['key']}", "Content-Type": "application/json"},
             timeout=httpx.Timeout(STALL_SECONDS),
-            # An idle connection would occupy one of the engine's few threads; a proxy must never be used.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=False,
+            # Each idle connection occupies one of the engine's threads, of which there is one for each slot.
+            # They expire before the engine closes them: a request on a connection that it is closing would be lost.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=slots, keepalive_expiry=2.0),
+            trust_env=False,  # a proxy must never be used
         )
 
     def _check_open(self) -> None:
