@@ -29,13 +29,13 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     SharedPredictionSettings,
 )
-from lmstudio_integrations.types.results import PredictionEnd
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters.parameters import UNSET, Parameter, ParameterOnly
     from lmstudio_integrations.client._requests import PredictionParameters
     from lmstudio_integrations.client.asynchronous import AsyncLLM
     from lmstudio_integrations.client.sync import LLM
+    from lmstudio_integrations.types.results import PredictionEnd
 
     StopStrings = Parameter[str | Sequence[str] | None, list[str] | None]
 
@@ -109,7 +109,7 @@ class ResolvedCall(NamedTuple):
             arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
         return arguments
 
-    def record_info(self, end: PredictionEnd, parallel: Callable[[], int | None] = lambda: None) -> LoadedModelInfo:
+    def record_info(self, end: "PredictionEnd", parallel: Callable[[], int | None] = lambda: None) -> LoadedModelInfo:
         """Record what the end of a prediction reports about the loaded model, see `Runtime.record_info`.
 
         Warns once if the call offers tools to a model that was not trained for them.

@@ -14,14 +14,20 @@ from pydantic import Field, model_validator
 from lmstudio_integrations._adapters.connection_settings import TIMEOUTS
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
 from lmstudio_integrations._adapters.input_checks import ALIASES
-from lmstudio_integrations._adapters.runtime import LoadedModelInfo
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations.client.transport.addresses import resolved_hosts
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
-from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
-from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
-from lmstudio_integrations.types.results import PredictionEnd
+
+if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.runtime import LoadedModelInfo
+    from lmstudio_integrations.langchain import _chunks
+    from lmstudio_integrations.types import hosts
+    from lmstudio_integrations.types.results import PredictionEnd
+else:
+    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
+    hosts = LazyModule("lmstudio_integrations.types.hosts")
 
 _PER_OBJECT = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
@@ -135,7 +141,7 @@ class LangChainSettings(GenerationSettings):
                     self._reject_secrets(kwargs)
             current = {**vars(self), **{ALIASES.get(name, name): value for name, value in kwargs.items()}}
             parameters = {
-                "ls_provider": PROVIDER,
+                "ls_provider": _chunks.PROVIDER,
                 "ls_model_type": self._ls_model_type,
                 "ls_model_name": current["model"],
                 "ls_temperature": current["temperature"],
@@ -164,7 +170,7 @@ class LangChainSettings(GenerationSettings):
 
     # Info about the loaded model --------------------------------------------------------------------------------------
 
-    def _record_info(self, call: ResolvedCall, end: PredictionEnd) -> LoadedModelInfo:
+    def _record_info(self, call: ResolvedCall, end: "PredictionEnd") -> "LoadedModelInfo":
         """Record what the end of a prediction reports about the model."""
         return call.record_info(end, partial(_parallel_predictions, end))
 
@@ -176,7 +182,7 @@ class LangChainSettings(GenerationSettings):
             return on_hosts
         loaded, config = self._runtime.model_info(handle.model), values["load_config"]
         configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
-        return (loaded.parallel if loaded else None) or configured or DEFAULT_PARALLEL["llm"]
+        return (loaded.parallel if loaded else None) or configured or hosts.DEFAULT_PARALLEL["llm"]
 
     def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, given: Mapping[str, Any]) -> Any:
         """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
@@ -187,7 +193,7 @@ class LangChainSettings(GenerationSettings):
         try:
             limit = self._concurrency(self._call_values(None, given))
         except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
-            limit = DEFAULT_PARALLEL["llm"]
+            limit = hosts.DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}
 
     # Identity -------------------------------------------------------------------------------------------------------
@@ -269,14 +275,14 @@ def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]
 
 def _resolved_or_given(host: str | Sequence[str] | None) -> str | Sequence[str] | None:
     try:
-        hosts = resolved_hosts(host)
+        resolved = resolved_hosts(host)
     except LMStudioValueError:  # the call itself raises it
         return host
-    return hosts[0] if len(hosts) == 1 else cast("tuple[str, ...]", hosts)
+    return resolved[0] if len(resolved) == 1 else cast("tuple[str, ...]", resolved)
 
 
-def _parallel_predictions(end: PredictionEnd) -> int | None:
+def _parallel_predictions(end: "PredictionEnd") -> int | None:
     for field in end.load_model_config.get("fields", ()):
-        if field["key"] == PARALLEL_KEY:
-            return parallel_of(field.get("value"))
+        if field["key"] == hosts.PARALLEL_KEY:
+            return hosts.parallel_of(field.get("value"))
     return None

@@ -9,37 +9,41 @@ from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import (
     ChatSettings,
     RequestFormats,
     ResolvedCall,
     alternatives,
 )
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
-from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
-from lmstudio_integrations.langchain._batching import acompleted, aresults, calls_of, completed, in_batch, results
-from lmstudio_integrations.langchain._chunks import (
-    ChunkStream,
-    combined_output,
-    llm_output_of,
-    to_message,
-)
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    from lmstudio_integrations._adapters import conversation
     from lmstudio_integrations._adapters.connection_settings import Secret
     from lmstudio_integrations._adapters.generation_settings import StopStrings
     from lmstudio_integrations._adapters.parameters import UNSET
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
     from lmstudio_integrations.client.sync import LLM, PredictionStream
+    from lmstudio_integrations.langchain import _batching, _chunks, _counting, _messages, _structured, _tools
+    from lmstudio_integrations.langchain._chunks import ChunkStream
+    from lmstudio_integrations.types.results import PredictionResult
+else:
+    conversation = LazyModule("lmstudio_integrations._adapters.conversation")
+    _batching = LazyModule("lmstudio_integrations.langchain._batching")
+    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
+    _counting = LazyModule("lmstudio_integrations.langchain._counting")
+    _messages = LazyModule("lmstudio_integrations.langchain._messages")
+    _structured = LazyModule("lmstudio_integrations.langchain._structured")
+    _tools = LazyModule("lmstudio_integrations.langchain._tools")
 
 
 class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
@@ -171,7 +175,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> ChatResult:
         with translated():
             call = self._resolve(stop, kwargs)
-            with in_batch(self._open(call, call.model(), messages)) as stream:
+            with _batching.in_batch(self._open(call, call.model(), messages)) as stream:
                 return self._result(call, stream.wait_for_result())
 
     @with_signature
@@ -187,13 +191,13 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             async with self._open(call, call.async_model(), messages) as stream:
                 return self._result(call, await stream.wait_for_result())
 
-    def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
-        message = to_message(self._recorded(call, result), call.tool_use, alternatives(call.values) or 0)
+    def _result(self, call: ResolvedCall, result: "PredictionResult") -> ChatResult:
+        message = _chunks.to_message(self._recorded(call, result), call.tool_use, alternatives(call.values) or 0)
         generations = [ChatGeneration(message=message)]
-        return ChatResult(generations=generations, llm_output=llm_output_of(message.response_metadata))
+        return ChatResult(generations=generations, llm_output=_chunks.llm_output_of(message.response_metadata))
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
-        return combined_output(_llm_outputs, self.model)
+        return _chunks.combined_output(_llm_outputs, self.model)
 
     # Streaming ------------------------------------------------------------------------------------------------------
 
@@ -206,7 +210,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            with in_batch(self._open(call, call.model(), messages)) as source:
+            with _batching.in_batch(self._open(call, call.model(), messages)) as source:
                 stream = self._chunk_stream(call, source)
                 for batch in source.batches():
                     for chunk in stream.chunks(batch):
@@ -231,8 +235,8 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
 
-    def _chunk_stream(self, call: ResolvedCall, source: "PredictionStream | AsyncPredictionStream") -> ChunkStream:
-        return ChunkStream(
+    def _chunk_stream(self, call: ResolvedCall, source: "PredictionStream | AsyncPredictionStream") -> "ChunkStream":
+        return _chunks.ChunkStream(
             call.tool_use,
             lambda: self._recorded(call, source.result()),
             alternatives(call.values) or 0,
@@ -251,11 +255,11 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         self, call: ResolvedCall, model: "LLM | AsyncLLM", messages: Sequence[BaseMessage]
     ) -> "PredictionStream | AsyncPredictionStream":
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return model.respond_stream(to_history(pending, call.values), **call.request_arguments())
+        return model.respond_stream(conversation.to_history(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 
-    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+    def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
         """Record what a prediction reports about the model, also in the profile of its own object; return it."""
         loaded, runtime = self._record_info(call, result.end), call.runtime
         if loaded is not runtime.profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
@@ -295,7 +299,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def bind_tools(
         self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        tools: "Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool]",
         *,
         tool_choice: str | bool | dict[str, Any] | None = None,
         strict: bool | None = None,
@@ -360,7 +364,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     def get_num_tokens_from_messages(
         self,
         messages: Sequence[BaseMessage],
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
+        tools: "Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None" = None,
     ) -> int:
         """Return the number of tokens of a conversation in the model's own prompt template.
 
@@ -403,8 +407,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         The first error or Ctrl-C stops the generations that still run.
         """
-        return results(
-            *calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
+        return _batching.results(
+            *_batching.calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs),
+            keep_errors=return_exceptions,
         )
 
     async def abatch(
@@ -419,8 +424,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         The first error, or cancelling the task, stops the generations that still run.
         """
-        return await aresults(
-            *calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
+        return await _batching.aresults(
+            *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
+            keep_errors=return_exceptions,
         )
 
     def batch_as_completed(
@@ -432,8 +438,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
-        return completed(
-            *calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
+        return _batching.completed(
+            *_batching.calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs),
+            keep_errors=return_exceptions,
         )
 
     def abatch_as_completed(
@@ -445,8 +452,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
-        return acompleted(
-            *calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
+        return _batching.acompleted(
+            *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
+            keep_errors=return_exceptions,
         )
 
 

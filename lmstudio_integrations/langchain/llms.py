@@ -10,26 +10,27 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.generation_settings import ResolvedCall
-from lmstudio_integrations._adapters.outcome import Outcome
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.tool_settings import ToolUse
-from lmstudio_integrations.langchain._batching import aresults, in_batch, results
-from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings
-from lmstudio_integrations.types.chat import WirePrompt
-from lmstudio_integrations.types.results import (
-    LlmPredictionFragment,
-    PredictionEnd,
-    PredictionEvent,
-    PredictionResult,
-)
 
 if TYPE_CHECKING:
+    from lmstudio_integrations._adapters import outcome
     from lmstudio_integrations._adapters.connection_settings import Secret
     from lmstudio_integrations._adapters.generation_settings import StopStrings
     from lmstudio_integrations._adapters.parameters import UNSET
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
     from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.langchain import _batching, _chunks
+    from lmstudio_integrations.types import chat, results
+    from lmstudio_integrations.types.results import PredictionEvent, PredictionResult
+else:
+    outcome = LazyModule("lmstudio_integrations._adapters.outcome")
+    _batching = LazyModule("lmstudio_integrations.langchain._batching")
+    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
+    chat = LazyModule("lmstudio_integrations.types.chat")
+    results = LazyModule("lmstudio_integrations.types.results")
 
 
 class LMStudioLLM(LangChainSettings, BaseLLM):
@@ -146,7 +147,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
             calls = [partial(self._complete, call, prompt) for prompt in prompts]
-            return self._result(results(calls, self._concurrency(call.values)))
+            return self._result(_batching.results(calls, self._concurrency(call.values)))
 
     async def _agenerate(
         self,
@@ -162,14 +163,16 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
                     [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
             calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
-            return self._result(await aresults(calls, self._concurrency(call.values)))
+            return self._result(await _batching.aresults(calls, self._concurrency(call.values)))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]
         generations = [
             [Generation(text=each.text, generation_info=info)] for each, info in zip(completions, infos, strict=True)
         ]
-        return LLMResult(generations=cast("list[Any]", generations), llm_output=combined_output(infos, self.model))
+        return LLMResult(
+            generations=cast("list[Any]", generations), llm_output=_chunks.combined_output(infos, self.model)
+        )
 
     def _stream(
         self,
@@ -180,7 +183,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
+            with _batching.in_batch(
+                call.model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments())
+            ) as stream:
                 for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
@@ -196,7 +201,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+            async with call.async_model().complete_stream(
+                chat.WirePrompt(prompt), **call.request_arguments()
+            ) as stream:
                 async for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
@@ -205,34 +212,39 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
 
     def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
         """Continue a text."""
-        with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
+        with _batching.in_batch(
+            call.model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments())
+        ) as stream:
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     async def _acomplete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
         """Continue a text."""
-        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+        async with call.async_model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments()) as stream:
             result = await stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     def _chunks(
         self,
         call: ResolvedCall,
-        events: Iterable[PredictionEvent],
+        events: "Iterable[PredictionEvent]",
         stream: "PredictionStream | AsyncPredictionStream",
     ) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has the metadata."""
+        fragment, end = results.LlmPredictionFragment, results.PredictionEnd
         for event in events:
-            if type(event) is LlmPredictionFragment:
+            if type(event) is fragment:
                 yield GenerationChunk(text=event.content)
-            elif type(event) is PredictionEnd:
+            elif type(event) is end:
                 yield self._generation(call, "", stream.result())
 
-    def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
+    def _generation(self, call: ResolvedCall, text: str, result: "PredictionResult") -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
         self._record_info(call, result.end)
-        metadata = response_metadata(Outcome(result, ToolUse()))
-        return GenerationChunk(text=text, generation_info={**metadata, "usage_metadata": usage_metadata(result)})
+        metadata = _chunks.response_metadata(outcome.Outcome(result, ToolUse()))
+        return GenerationChunk(
+            text=text, generation_info={**metadata, "usage_metadata": _chunks.usage_metadata(result)}
+        )
 
     @property
     def _llm_type(self) -> str:

@@ -21,37 +21,47 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._adapters.partial_json import partial_json
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.llama_index import _context_windows, _messages, _tools
+from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
     checked_before_spans,
     observed_chat,
     observed_completion,
 )
-from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_response, completion_response
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
-from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.pending import PendingHistory
-from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
+    from lmstudio_integrations._adapters import conversation, partial_json
     from lmstudio_integrations._adapters.connection_settings import Secret
     from lmstudio_integrations._adapters.generation_settings import StopStrings
     from lmstudio_integrations._adapters.parameters import UNSET, ParameterOnly
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
     from lmstudio_integrations.client.sync import LLM, PredictionStream
+    from lmstudio_integrations.llama_index import _chunks, _messages, _streams, _tools
+    from lmstudio_integrations.llama_index._chunks import ResponseBuilder
+    from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
+    from lmstudio_integrations.types import chat
+    from lmstudio_integrations.types.chat import WireHistory
     from lmstudio_integrations.types.models import ModelInstanceInfo
+    from lmstudio_integrations.types.pending import PendingHistory
+    from lmstudio_integrations.types.results import PredictionResult
+else:
+    conversation = LazyModule("lmstudio_integrations._adapters.conversation")
+    partial_json = LazyModule("lmstudio_integrations._adapters.partial_json")
+    _chunks = LazyModule("lmstudio_integrations.llama_index._chunks")
+    _messages = LazyModule("lmstudio_integrations.llama_index._messages")
+    _streams = LazyModule("lmstudio_integrations.llama_index._streams")
+    _tools = LazyModule("lmstudio_integrations.llama_index._tools")
+    chat = LazyModule("lmstudio_integrations.types.chat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class _Request:
     """
 
     call: ResolvedCall
-    history: WireHistory | PendingHistory | None = None
+    history: "WireHistory | PendingHistory | None" = None
     prompt: str = ""
 
 
@@ -277,7 +287,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         _context_windows.record(self._context_key(), info.context_length)
         return self
 
-    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+    def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
         """Record what a prediction reports about the model, and return it."""
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
@@ -300,22 +310,22 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
             LMStudioServerError: If the server fails.
             LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
         """
-        return chat_response(*self._generate(self._chat_request(messages, kwargs)))
+        return _chunks.chat_response(*self._generate(self._chat_request(messages, kwargs)))
 
     @observed_chat
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
-        return chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
+        return _chunks.chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
 
     @observed_chat
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        return self._chunks(self._chat_request(messages, kwargs), ResponseBuilder.chat_chunk)
+        return self._chunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        return self._achunks(self._chat_request(messages, kwargs), ResponseBuilder.chat_chunk)
+        return self._achunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
 
     # Completion -----------------------------------------------------------------------------------------------------
 
@@ -333,17 +343,19 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
             LMStudioValueError: If a setting is unknown, or the prompt is not a string.
             LMStudioServerError: If the server fails.
         """
-        return completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
+        return _chunks.completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
 
     @observed_completion
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
-        return completion_response(*await self._agenerate(self._completion_request(prompt, formatted, kwargs)))
+        return _chunks.completion_response(*await self._agenerate(self._completion_request(prompt, formatted, kwargs)))
 
     @observed_completion
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
-        return self._chunks(self._completion_request(prompt, formatted, kwargs), ResponseBuilder.completion_chunk)
+        return self._chunks(
+            self._completion_request(prompt, formatted, kwargs), _chunks.ResponseBuilder.completion_chunk
+        )
 
     @observed_completion
     async def astream_complete(
@@ -353,14 +365,16 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
-        return self._achunks(self._completion_request(prompt, formatted, kwargs), ResponseBuilder.completion_chunk)
+        return self._achunks(
+            self._completion_request(prompt, formatted, kwargs), _chunks.ResponseBuilder.completion_chunk
+        )
 
     # Requests. Nothing here is decorated, so that callbacks see each call once --------------------------------------
 
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return _Request(call, to_history(pending, call.values))
+        return _Request(call, conversation.to_history(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -372,24 +386,24 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
             return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], given)
         return _Request(self._resolve_call(given), prompt=prompt)
 
-    def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
+    def _generate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
         with self._open(request, request.call.model()) as stream:
             return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
 
-    async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
+    async def _agenerate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
         async with self._open(request, request.call.async_model()) as stream:
             return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
 
-    def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
+    def _chunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "Generator[ChunkT]":
         stream = self._open(request, request.call.model())
-        return chunks(stream, self._builder(request.call, stream), make)
+        return _streams.chunks(stream, self._builder(request.call, stream), make)
 
-    def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
+    def _achunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "AsyncChunks[ChunkT]":
         stream = self._open(request, request.call.async_model())
-        return AsyncChunks(stream, self._builder(request.call, stream), make)
+        return _streams.AsyncChunks(stream, self._builder(request.call, stream), make)
 
-    def _builder(self, call: ResolvedCall, stream: "PredictionStream | AsyncPredictionStream") -> ResponseBuilder:
-        return ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
+    def _builder(self, call: ResolvedCall, stream: "PredictionStream | AsyncPredictionStream") -> "ResponseBuilder":
+        return _chunks.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
 
     @overload
     def _open(self, request: _Request, model: "LLM") -> "PredictionStream": ...
@@ -397,7 +411,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
     def _open(self, request: _Request, model: "AsyncLLM") -> "AsyncPredictionStream": ...
     def _open(self, request: _Request, model: "LLM | AsyncLLM") -> "PredictionStream | AsyncPredictionStream":
         if request.history is None:
-            return model.complete_stream(WirePrompt(request.prompt), **request.call.request_arguments())
+            return model.complete_stream(chat.WirePrompt(request.prompt), **request.call.request_arguments())
         return model.respond_stream(request.history, **request.call.request_arguments())
 
     # Tools ----------------------------------------------------------------------------------------------------------
@@ -458,5 +472,5 @@ def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
     """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments
-    found = partial_json(arguments)
+    found = partial_json.partial_json(arguments)
     return found if is_object(found) else {}
