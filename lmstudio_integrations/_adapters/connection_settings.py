@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -15,7 +16,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
-    PrivateAttr,
     SecretStr,
     SerializationInfo,
     ValidationError,
@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from lmstudio_integrations._adapters.input_checks import checked, resolve_aliases, tokens_of
+from lmstudio_integrations._adapters.input_checks import CHECKED, checked, resolve_aliases, tokens_of
 from lmstudio_integrations._adapters.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
 from lmstudio_integrations._adapters.signature import describe_fields, show_fields
 from lmstudio_integrations._environment import TOKEN_VARIABLES
@@ -65,7 +65,7 @@ SECRETS = ("api_token", "headers")
 
 def token_from_environment() -> SecretStr | None:
     """Return the API token of this process, if it has one."""
-    found = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+    found = next(filter(None, map(os.environ.get, TOKEN_VARIABLES)), None)
     return None if found is None else SecretStr(found)
 
 
@@ -80,6 +80,8 @@ class ConnectionSettings(BaseModel):
     """Descriptions of the framework's fields."""
     _counterpart: ClassVar[str]
     """The adapter of this framework for models of the other kind."""
+    _doubled_names: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are names of one setting."""
 
     model: str | None = Field(
         default=None,
@@ -212,7 +214,11 @@ class ConnectionSettings(BaseModel):
         "is retried up to three times.",
     )
 
-    _runtime: Runtime = PrivateAttr(default_factory=Runtime)
+    @cached_property
+    def _runtime(self) -> Runtime:
+        """The clients of this object, made with its first call; a private attribute takes time in each constructor."""
+        shared: Runtime = vars(self).setdefault("_runtime", Runtime())  # atomic: all threads get the same one
+        return shared
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
@@ -239,14 +245,13 @@ class ConnectionSettings(BaseModel):
         show_fields(cls)
         return rebuilt
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Call the framework's hook: for a class with private attributes, pydantic replaces an inherited one."""
-        super().model_post_init(context)
-
     @model_validator(mode="before")
     @classmethod
     def _check_input(cls, values: Any) -> Any:
-        return cls._resolve_aliases(checked(values)) if is_object(values) else values
+        if not is_object(values):
+            return values
+        given = checked(values)
+        return given if given.keys() <= _plain_names(cls) else cls._resolve_aliases(given)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -260,8 +265,7 @@ class ConnectionSettings(BaseModel):
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Return the input under the names of our fields. The adapters accept more names."""
-        known = cls.model_fields
-        return values if values.keys() <= known.keys() else resolve_aliases(values, known, cls.__name__)
+        return resolve_aliases(values, cls.model_fields, cls.__name__)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a setting; a secret is wrapped in `SecretStr`, and a stop string in a list.
@@ -269,7 +273,7 @@ class ConnectionSettings(BaseModel):
         Raises:
             LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
         """
-        super().__setattr__(name, checked({name: value})[name])
+        super().__setattr__(name, checked({name: value})[name] if name in CHECKED else value)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; it has its own clients.
@@ -391,7 +395,9 @@ class ConnectionSettings(BaseModel):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied._runtime = copy(self._runtime)  # noqa: SLF001 - a copy of our own kind
+        runtime = vars(copied).get("_runtime")
+        if runtime is not None:
+            copied._runtime = copy(runtime)  # noqa: SLF001 - a copy of our own kind
         return copied
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -412,6 +418,12 @@ class ConnectionSettings(BaseModel):
         self._runtime.dropped_secrets = frozenset(
             name for name in SECRETS if held.get(name) and vars(self)[name] is None
         )
+
+
+@cache
+def _plain_names(kind: type[ConnectionSettings]) -> frozenset[str]:
+    """Return the fields that need no `_resolve_aliases`. Cached, because every constructor needs them."""
+    return frozenset(kind.model_fields) - kind._doubled_names  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
 
 
 _DROPPED_ERRORS = {

@@ -147,6 +147,9 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
 }
 """Checks by setting, run before validation. Assignments and copies are not validated, only checked by these."""
 
+CHECKED = _CHECKS.keys()
+"""The settings that have a check."""
+
 
 def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
     """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.

@@ -1,6 +1,7 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -9,7 +10,7 @@ from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.generation_settings import (
     ChatSettings,
@@ -154,8 +155,15 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         description="Whether the last chunk of a stream contains the token counts. Default: `True`.",
     )
 
-    _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
-    _completed_profile: ModelProfile | None = PrivateAttr(default=None)
+    @cached_property
+    def _own_profile(self) -> ModelProfile:
+        """The user's entries of `profile`."""
+        return ModelProfile()
+
+    @cached_property
+    def _completed_profile(self) -> ModelProfile | None:
+        """The last profile that was completed from the info of a model."""
+        return None
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""

@@ -75,7 +75,7 @@ class LlamaIndexSettings(ConnectionSettings):
 
     def __getstate__(self) -> dict[Any, Any]:
         """Return the settings without secrets, and without what cannot be pickled."""
-        fields = {name: value for name, value in self.__dict__.items() if _can_be_pickled(value)}
+        fields = {name: value for name, value in self if _can_be_pickled(value)}
         dropped = [name for name, field in type(self).model_fields.items() if name not in fields and not field.exclude]
         if dropped:
             logger.warning("this %s is pickled without %s, which cannot be", type(self).__name__, ", ".join(dropped))

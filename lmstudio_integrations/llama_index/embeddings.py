@@ -106,6 +106,7 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
     _counterpart: ClassVar[str] = "LMStudio"
+    _doubled_names: ClassVar[frozenset[str]] = frozenset(_NAMES)
 
     if TYPE_CHECKING:
         api_token: Secret = UNSET  # again, see `Parameter`
