@@ -4,6 +4,7 @@
 """
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from lmstudio_integrations._suggestions import near
@@ -37,16 +38,21 @@ _IN_NAME = re.compile(
 _NAME_CUTOFF = 0.75
 """How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
 
-_VALUE = re.compile(
+_VALUE = (
     rf"(?<![a-z0-9])(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"  # API tokens of LM Studio and of others
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
     r"|(?<=\bbearer\s)\S{8,}"
     r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
     r"|(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"  # the same without a scheme
-    r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+",  # a query
-    re.IGNORECASE,
+    r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+"  # a query
 )
 """Runs in linear time, because the text may be a whole image in base64."""
+
+
+@cache
+def _value_pattern() -> re.Pattern[str]:
+    """Return `_VALUE`, compiled with the first use: only errors need it, and it takes a millisecond."""
+    return re.compile(_VALUE, re.IGNORECASE)
 
 
 def is_secret_name(name: str) -> bool:
@@ -57,7 +63,7 @@ def is_secret_name(name: str) -> bool:
 
 def redact(text: str) -> str:
     """Return a text without tokens and without the credentials of URLs."""
-    return _VALUE.sub(HIDDEN, text)
+    return _value_pattern().sub(HIDDEN, text)
 
 
 def holds_credentials(host: str) -> bool:

@@ -6,7 +6,6 @@ Each call reads the fields, so an assignment takes effect with the next one. Not
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -24,12 +23,11 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from lmstudio_integrations._adapters.input_checks import CHECKED, checked, resolve_aliases, tokens_of
-from lmstudio_integrations._adapters.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.signature import describe_fields, show_fields
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._secrets import redact, without_secrets
 from lmstudio_integrations._typeguards import is_object
-from lmstudio_integrations.client.transport.addresses import hosts_of
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import (
@@ -42,11 +40,17 @@ from lmstudio_integrations.types.config import (
 )
 
 if TYPE_CHECKING:
+    from lmstudio_integrations._adapters import runtime
     from lmstudio_integrations._adapters.parameters import UNSET, Parameter, ParameterOnly
+    from lmstudio_integrations._adapters.runtime import HandleSpec, Runtime, ServerSpec
+    from lmstudio_integrations.client.transport import addresses
     from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
     from lmstudio_integrations.types.hosts import HostStatus
 
     Secret = Parameter[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
+else:
+    addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
+    runtime = LazyModule("lmstudio_integrations._adapters.runtime")
 
 TIMEOUTS = (
     "connect_timeout",
@@ -215,9 +219,9 @@ class ConnectionSettings(BaseModel):
     )
 
     @cached_property
-    def _runtime(self) -> Runtime:
+    def _runtime(self) -> "Runtime":
         """The clients of this object, made with its first call; a private attribute takes time in each constructor."""
-        shared: Runtime = vars(self).setdefault("_runtime", Runtime())  # atomic: all threads get the same one
+        shared: Runtime = vars(self).setdefault("_runtime", runtime.Runtime())  # atomic: all threads get the same one
         return shared
 
     if not TYPE_CHECKING:  # type checkers read the fields
@@ -286,7 +290,7 @@ class ConnectionSettings(BaseModel):
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _resolve_model(self, call_settings: Mapping[str, Any]) -> HandleSpec:
+    def _resolve_model(self, call_settings: Mapping[str, Any]) -> "HandleSpec":
         """Return the model of a call.
 
         Args:
@@ -295,7 +299,7 @@ class ConnectionSettings(BaseModel):
         if type(call_settings["max_retries"]) is not int or call_settings["max_retries"] < 0:
             raise LMStudioValueError(f"max_retries must be 0 or more; got {call_settings['max_retries']!r}")
         config = self._merged_load_config(call_settings)
-        model = ModelSpec(
+        model = runtime.ModelSpec(
             self._servers(call_settings),
             self._kind,
             call_settings["model"],
@@ -308,9 +312,9 @@ class ConnectionSettings(BaseModel):
             self._counterpart,
         )
         timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator
-        return HandleSpec(model, timeouts, call_settings["max_retries"])
+        return runtime.HandleSpec(model, timeouts, call_settings["max_retries"])
 
-    def _servers(self, call_settings: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
+    def _servers(self, call_settings: Mapping[str, Any]) -> "tuple[ServerSpec, ...]":
         """Return the servers of a call.
 
         Raises:
@@ -320,7 +324,7 @@ class ConnectionSettings(BaseModel):
         for name in self._runtime.dropped_secrets:
             if call_settings[name] is None:
                 raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
-        hosts = hosts_of(call_settings["host"])
+        hosts = addresses.hosts_of(call_settings["host"])
         if len(hosts) > 1 and call_settings["model"] is None:
             raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
         headers: Mapping[str, SecretStr] = call_settings["headers"] or {}
@@ -328,7 +332,7 @@ class ConnectionSettings(BaseModel):
         tokens = tokens_of(hosts, call_settings["api_token"])
         return tuple(
             [
-                ServerSpec(host, token, values, call_settings["ca_file"])
+                runtime.ServerSpec(host, token, values, call_settings["ca_file"])
                 for host, token in zip(hosts, tokens, strict=True)
             ]
         )
@@ -395,9 +399,9 @@ class ConnectionSettings(BaseModel):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        runtime = vars(copied).get("_runtime")
-        if runtime is not None:
-            copied._runtime = copy(runtime)  # noqa: SLF001 - a copy of our own kind
+        shared = vars(copied).get("_runtime")
+        if shared is not None:
+            copied._runtime = copy(shared)  # noqa: SLF001 - a copy of our own kind
         return copied
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -463,14 +467,14 @@ def _dumped(config: LoadSettings | None, info: SerializationInfo) -> dict[str, A
     return None if config is None else config.model_dump(mode=info.mode, exclude_unset=True)
 
 
-@dataclass(frozen=True)
 class _LoadConfigValidator:
     """Parses a field with load settings.
 
     It keeps their schema out of the adapter's own, where it would take a third of the time of the first construction.
     """
 
-    settings: type[LoadSettings]
+    def __init__(self, settings: type[LoadSettings]) -> None:
+        self.settings = settings
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(

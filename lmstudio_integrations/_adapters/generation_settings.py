@@ -15,11 +15,10 @@ from pydantic import Field
 
 from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, LlmLoadConfigField
 from lmstudio_integrations._adapters.input_checks import ALIASES, checked, reject_secrets, resolve_aliases
-from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client._user_warnings import warn_user
-from lmstudio_integrations.client.transport.addresses import host_of
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
 from lmstudio_integrations.types.config import (
@@ -32,12 +31,16 @@ from lmstudio_integrations.types.config import (
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters.parameters import UNSET, Parameter, ParameterOnly
+    from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
     from lmstudio_integrations.client._requests import PredictionParameters
     from lmstudio_integrations.client.asynchronous import AsyncLLM
     from lmstudio_integrations.client.sync import LLM
+    from lmstudio_integrations.client.transport import addresses
     from lmstudio_integrations.types.results import PredictionEnd
 
     StopStrings = Parameter[str | Sequence[str] | None, list[str] | None]
+else:
+    addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
 
 _NATIVE_NAMES = {
     **{name: name for name in SharedPredictionSettings.model_fields},
@@ -86,8 +89,8 @@ class ResolvedCall(NamedTuple):
     """
 
     values: Mapping[str, Any]
-    runtime: Runtime
-    handle: HandleSpec
+    runtime: "Runtime"
+    handle: "HandleSpec"
     config: LlmPredictionConfig
     tool_use: ToolUse
 
@@ -109,7 +112,7 @@ class ResolvedCall(NamedTuple):
             arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
         return arguments
 
-    def record_info(self, end: "PredictionEnd", parallel: Callable[[], int | None] = lambda: None) -> LoadedModelInfo:
+    def record_info(self, end: "PredictionEnd", parallel: Callable[[], int | None] = lambda: None) -> "LoadedModelInfo":
         """Record what the end of a prediction reports about the loaded model, see `Runtime.record_info`.
 
         Warns once if the call offers tools to a model that was not trained for them.
@@ -232,7 +235,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         if given:
             return self._resolve_given(given)
         fields, runtime = vars(self), self._runtime
-        values = fields["host"] or host_of(None), *_call_fields(type(self))(fields)
+        values = fields["host"] or addresses.host_of(None), *_call_fields(type(self))(fields)
         resolved = runtime.resolved
         if resolved is None or resolved[0] != values:
             kept = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])

@@ -6,16 +6,21 @@
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import SecretStr
 
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._secrets import holds_credentials, holds_secret
 from lmstudio_integrations._suggestions import hint
 from lmstudio_integrations._typeguards import is_mapping
-from lmstudio_integrations.client.transport.addresses import Address, checked_headers, hosts_of, normalized
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import SharedPredictionSettings
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.transport import addresses
+else:
+    addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other packages give to our fields, accepted here as well."""
@@ -65,12 +70,12 @@ def tokens_of(hosts: Sequence[str | None], tokens: SecretStr | None) -> list[str
     if not isinstance(tokens, HostTokens):
         return [None if tokens is None else tokens.get_secret_value()] * len(hosts)
     named = tokens.by_host
-    by_address = {normalized(host): token for host, token in named.items()}
-    addresses = [None if host is None else normalized(host) for host in hosts]
-    unknown = [host for host in named if normalized(host) not in addresses]
+    by_address = {addresses.normalized(host): token for host, token in named.items()}
+    hosted = [None if host is None else addresses.normalized(host) for host in hosts]
+    unknown = [host for host in named if addresses.normalized(host) not in hosted]
     if unknown:
         raise LMStudioValueError(f"api_token has a token for {unknown[0]!r}, and host does not name that; add it there")
-    return [None if address is None else by_address.get(address) for address in addresses]
+    return [None if address is None else by_address.get(address) for address in hosted]
 
 
 def _secret_tokens(name: str, tokens: object) -> SecretStr:
@@ -94,7 +99,7 @@ def _host_name(name: str, host: object) -> str:
     if not isinstance(host, str):
         raise LMStudioValueError(f"{name} must have hosts as keys, such as 'studio-a:1234'; got {type(host).__name__}")
     _without_credentials(name, host)
-    Address.parse(host)  # raises if it is not an address
+    addresses.Address.parse(host)  # raises if it is not an address
     return host
 
 
@@ -103,7 +108,7 @@ def _checked_hosts(name: str, hosts: object) -> object:
     if isinstance(hosts, list | tuple):
         listed = [_without_credentials(name, host) for host in cast("Sequence[object]", hosts)]
         if all(isinstance(host, str) for host in listed):
-            hosts_of(cast("list[str]", listed))  # raises if one is no address, or is named twice
+            addresses.hosts_of(cast("list[str]", listed))  # raises if one is no address, or is named twice
         return listed
     return _without_credentials(name, hosts)
 
@@ -119,7 +124,7 @@ def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
         headers = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in headers.items()
         }
-    return {name: SecretStr(value) for name, value in checked_headers(headers)}
+    return {name: SecretStr(value) for name, value in addresses.checked_headers(headers)}
 
 
 def _listed(_name: str, value: object) -> object:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations._installation import package_command
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.client._files import FileInput, prepare_image
@@ -42,6 +41,8 @@ def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> 
     try:
         from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - lazy: keeps import cheap
     except ModuleNotFoundError as error:
+        from lmstudio_integrations._installation import package_command  # noqa: PLC0415 - slow
+
         raise LMStudioImageDownloadError(
             f"cannot download the image {shown}: this needs {error.name}; run: {package_command(str(error.name))}, "
             "or pass the image's data",

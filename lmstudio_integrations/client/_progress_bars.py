@@ -4,8 +4,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from lmstudio_integrations._installation import package_command
-
 _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
@@ -80,5 +78,7 @@ def _import_tqdm() -> Any:
     try:
         from tqdm.auto import tqdm  # noqa: PLC0415 - a part of extras, and lazy: keeps import cheap
     except ImportError as error:
+        from lmstudio_integrations._installation import package_command  # noqa: PLC0415 - slow
+
         raise ImportError(f"show_progress=True needs tqdm; run: {package_command('tqdm')}") from error
     return tqdm

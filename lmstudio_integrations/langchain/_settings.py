@@ -15,17 +15,18 @@ from lmstudio_integrations._adapters.connection_settings import TIMEOUTS
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
 from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.lazy import LazyModule
-from lmstudio_integrations.client.transport.addresses import resolved_hosts
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters.runtime import LoadedModelInfo
+    from lmstudio_integrations.client.transport import addresses
     from lmstudio_integrations.langchain import _chunks
     from lmstudio_integrations.types import hosts
     from lmstudio_integrations.types.results import PredictionEnd
 else:
+    addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
     _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
     hosts = LazyModule("lmstudio_integrations.types.hosts")
 
@@ -275,7 +276,7 @@ def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]
 
 def _resolved_or_given(host: str | Sequence[str] | None) -> str | Sequence[str] | None:
     try:
-        resolved = resolved_hosts(host)
+        resolved = addresses.resolved_hosts(host)
     except LMStudioValueError:  # the call itself raises it
         return host
     return resolved[0] if len(resolved) == 1 else cast("tuple[str, ...]", resolved)

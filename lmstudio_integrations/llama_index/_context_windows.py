@@ -7,10 +7,16 @@ number is recorded, and the user gets one warning if the server reports a smalle
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations.client._user_warnings import warn_user
-from lmstudio_integrations.client.transport.addresses import resolved_hosts
 from lmstudio_integrations.errors import LMStudioConfigWarning
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.transport import addresses
+else:
+    addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
 
 Key = tuple[tuple[str | None, ...], str | None]
 """Addresses of the servers, and model key."""
@@ -28,7 +34,7 @@ _context_windows: defaultdict[Key, _ContextWindow] = defaultdict(_ContextWindow)
 
 def key_of(host: str | Sequence[str] | None, model: str | None) -> Key:
     """Return the key of a model on its servers; all spellings and orders of addresses give the same key."""
-    return resolved_hosts(host), model
+    return addresses.resolved_hosts(host), model
 
 
 def recorded(key: Key) -> int | None:
