@@ -187,14 +187,23 @@ def test_importing_the_client_imports_neither_an_event_loop_nor_a_socket_library
 
 
 @pytest.mark.parametrize("adapter", ["langchain.ChatLMStudio", "langchain.LMStudioEmbeddings", "llama_index.LMStudio"])
-def test_importing_an_adapter_does_not_import_the_client(adapter: str) -> None:
+def test_making_an_adapter_imports_nothing_that_only_its_calls_need(adapter: str) -> None:
     part, _, name = adapter.partition(".")
-    loaded = loaded_after(f"from {NAME}.{part} import {name}")
-    assert f"{NAME}._adapters.runtime" in loaded
+    framework = {"langchain": "langchain_core.language_models.chat_models", "llama_index": "llama_index.core"}[part]
+    loaded = loaded_after(f"import {framework}; from {NAME}.{part} import {name}; {name}(model='m')")
+    assert f"{NAME}._adapters.connection_settings" in loaded
     assert not loaded & {
-        f"{NAME}.client.sync",
+        f"{NAME}._adapters.conversation",
+        f"{NAME}._adapters.runtime",
+        f"{NAME}._installation",
+        f"{NAME}.{part}._chunks",
+        f"{NAME}.{part}._messages",
         f"{NAME}.client.asynchronous",
+        f"{NAME}.client.sync",
+        f"{NAME}.client.transport.addresses",
         f"{NAME}.client.transport.dispatcher",
+        f"{NAME}.types.results",
+        "langchain_core.tools",
         "websockets",
     }
 
