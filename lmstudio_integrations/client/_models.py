@@ -153,7 +153,8 @@ def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) 
     """Return the tokens of a text, or of each of several."""
 
     def read(result: Any) -> list[int]:
-        return _array(result["tokens"], {int})
+        tokens, _ = _array(result["tokens"], {int})
+        return tokens
 
     return _call_for_each(dispatcher, binding, "tokenize", texts, make=_tokenize, read=read, operation="Tokenization")
 
@@ -279,14 +280,15 @@ def _token_count(result: Any) -> int:
 
 def _vector(result: Any) -> list[float]:
     """Return a vector of Python floats; JSON writes whole numbers without a point."""
-    vector = _array(result["embedding"], {int, float})
+    vector, types = _array(result["embedding"], {int, float})
     if not vector:
         raise LMStudioProtocolError("Embedding: the server sent an empty vector")
-    return list(map(float, vector))
+    return list(map(float, vector)) if int in types else vector
 
 
-def _array(value: object, types: set[type]) -> list[Any]:
+def _array(value: object, types: set[type]) -> tuple[list[Any], set[type]]:
+    """Return an array, and the types of its items, which must be some of the given ones."""
     # Arrays may be long: checking the set of types is several times faster than checking each item.
-    if not is_list(value) or not types.issuperset(map(type, value)):
-        raise TypeError(f"expected an array of {' or '.join(sorted(kind.__name__ for kind in types))}")
-    return value
+    if is_list(value) and (found := set[type](map(type, value))) <= types:
+        return value, found
+    raise TypeError(f"expected an array of {' or '.join(sorted(kind.__name__ for kind in types))}")

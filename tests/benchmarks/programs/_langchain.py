@@ -9,12 +9,15 @@ from langchain_core.messages import HumanMessage
 from tests.benchmarks.programs._parts import MODELS, PROMPT, Embed, Program
 
 
-def program(make: Callable[[str], BaseChatModel], embeds: Mapping[str, Embed]) -> Program:
+def program(
+    make: Callable[[str], BaseChatModel], embeds: Mapping[str, Embed], *, runner: asyncio.Runner | None = None
+) -> Program:
     """Return the program that a chat model makes.
 
     Args:
         make: Construct the chat model for a name.
         embeds: Ways to embed, by what tells them apart.
+        runner: The event loop of all that is asynchronous; else one of its own.
     """
     models = {name: make(name) for name in MODELS}
     prompt = [HumanMessage(PROMPT)]
@@ -32,5 +35,5 @@ def program(make: Callable[[str], BaseChatModel], embeds: Mapping[str, Embed]) -
         arespond=lambda model: models[model].ainvoke(prompt),
         embeds=embeds,
         make=lambda: make("burst-1"),
-        runner=asyncio.Runner(),
+        runner=runner or asyncio.Runner(),
     )

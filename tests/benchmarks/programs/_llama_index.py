@@ -16,13 +16,20 @@ class Poem(BaseModel):
     lines: list[str]
 
 
-def program(make: Callable[[str], LLM], embeds: Mapping[str, Embed], *, structured: bool = True) -> Program:
+def program(
+    make: Callable[[str], LLM],
+    embeds: Mapping[str, Embed],
+    *,
+    structured: bool = True,
+    runner: asyncio.Runner | None = None,
+) -> Program:
     """Return the program that a language model makes.
 
     Args:
         make: Construct the model for a name.
         embeds: Ways to embed, by what tells them apart.
         structured: Whether it can stream a structured response from the scripted server.
+        runner: The event loop of all that is asynchronous; else one of its own.
     """
     models = {name: make(name) for name in (*MODELS, "json-1000")}
     prompt = [ChatMessage(PROMPT)]
@@ -49,5 +56,5 @@ def program(make: Callable[[str], LLM], embeds: Mapping[str, Embed], *, structur
         embeds=embeds,
         make=lambda: make("burst-1"),
         structured=instances if structured else None,
-        runner=asyncio.Runner(),
+        runner=runner or asyncio.Runner(),
     )

@@ -9,7 +9,12 @@ from tests.benchmarks.programs._parts import MODELS, PROMPT, Program
 
 def cases(address: str) -> Cases:
     """Return what is measured."""
-    client, async_client, runner = lms.Client(address), lms.AsyncClient(address), asyncio.Runner()
+    return ours(address, asyncio.Runner()).cases(address)
+
+
+def ours(address: str, runner: asyncio.Runner) -> Program:
+    """Return the program."""
+    client, async_client = lms.Client(address), lms.AsyncClient(address)
     models = {name: client.llm.model(name) for name in MODELS}
     embedding = client.embedding.model("vector")
 
@@ -24,4 +29,4 @@ def cases(address: str) -> Cases:
         arespond=lambda model: async_models[model].respond(PROMPT),
         embeds={"": embedding.embed},
         runner=runner,
-    ).cases(address)
+    )
