@@ -285,7 +285,7 @@ class PredictionRun:
             self._route.release()
         step = self._step
         if isinstance(step, Call):
-            step.close(_ClosedError())
+            step.close(_ClosedError(), at_once=True)
         elif step is not None:
             self._dispatcher.submit(step.waiter.finish, _ClosedError())
 

@@ -80,7 +80,7 @@ class SimulatedCall(Call[Waiter]):
         if value:
             self._world.end(self._exchange)
 
-    def close(self, error: BaseException | None = None) -> None:
+    def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
         if not (self._nothing_to_stop or self.waiter.done):
             self._nothing_to_stop = True
             self._world.session.close(self._exchange, error)

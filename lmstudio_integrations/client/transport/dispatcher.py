@@ -73,12 +73,20 @@ class Call(Generic[WaiterT_co]):
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
         self._io.submit(pool_of(self._io).change_session, self._place, ClientSession.cancel, self._exchange)
+        self._io.yield_to()
 
-    def close(self, error: BaseException | None = None) -> None:
-        """Ask the server to stop and discard what still arrives. The error wakes a waiting caller."""
+    def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
+        """Ask the server to stop and discard what still arrives.
+
+        Args:
+            error: Wakes a waiting caller.
+            at_once: Whether to let the I/O thread send that before this returns, which takes it about 0.1 ms.
+        """
         if not (self.nothing_to_stop or self.waiter.done):
             self.nothing_to_stop = True
             self._io.submit(pool_of(self._io).change_session, self._place, ClientSession.close, self._exchange, error)
+            if at_once:
+                self._io.yield_to()
         if self.connecting is not None:
             self.report_connection()
 

@@ -16,6 +16,9 @@ from typing import Any
 EXIT_DEADLINE = 1.0
 """Seconds that the sockets have to close when the process exits; what remains then has as long to be cancelled."""
 
+YIELD = 0.001
+"""Seconds for which `yield_to` waits at most."""
+
 
 class IOThread:
     """A daemon thread that runs an event loop; started on first use."""
@@ -66,6 +69,19 @@ class IOThread:
                 self.loop.call_soon_threadsafe(function, *args)
             except RuntimeError:  # the loop may be closing
                 pass
+
+    def yield_to(self) -> None:
+        """Let the thread do what was submitted, for at most `YIELD`.
+
+        It was woken, but the interpreter runs one thread at a time, and may let the calling one go on for 5 ms. Returns
+        at once on the thread itself.
+        """
+        if self.stopped or threading.current_thread() is self.thread:
+            return
+        done = threading.Lock()
+        done.acquire()
+        self.submit(done.release)
+        done.acquire(timeout=YIELD)
 
     def hold_wakes(self) -> None:
         """Wake no caller before `release_wakes`, so that each wakes once per batch (on the thread)."""

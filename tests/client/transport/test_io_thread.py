@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.client.transport import io_thread
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import LoopWaiter
 
@@ -51,3 +52,29 @@ class _BrokenLoop:
 
     def call_soon_threadsafe(self, _callback: Callable[[], None]) -> None:
         raise AttributeError("the loop has no queue any more")
+
+
+def test_what_was_submitted_is_done_when_the_caller_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io_thread, "YIELD", 30.0)
+    io, done = IOThread.current(), list[int]()
+    for number in range(100):
+        io.submit(done.append, number)
+        io.yield_to()
+        assert done[-1] == number
+
+
+def test_a_caller_does_not_wait_for_a_busy_thread() -> None:
+    io, may_go_on, done = IOThread.current(), threading.Event(), list[int]()
+    io.submit(may_go_on.wait, 30.0)
+    io.submit(done.append, 1)
+    io.yield_to()
+    assert not done
+    may_go_on.set()
+
+
+def test_the_thread_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io_thread, "YIELD", 30.0)
+    io, returned = IOThread.current(), threading.Event()
+    io.submit(io.yield_to)
+    io.submit(returned.set)
+    assert returned.wait(10.0)
