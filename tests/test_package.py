@@ -58,7 +58,7 @@ LAYERS: dict[str, set[str]] = {
 
 IO_MODULES = {"asyncio", "threading", "queue", "socket", "websockets"}
 LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", "typer", "rich", "websockets", "pytest"}
-LAZY_MODULES |= {"pyarrow", "ray"}
+LAZY_MODULES |= {"aiohttp", "pyarrow", "ray"}
 
 PUBLIC = {
     NAME: """

@@ -327,7 +327,7 @@ def test_importing_the_engine_needs_none_of_its_packages() -> None:
     code = (
         "import sys\n"
         "import lmstudio_integrations.emulator.engines.llama_cpp.engine, lmstudio_integrations.emulator.weights\n"
-        "print({'xllamacpp', 'gguf', 'safetensors', 'httpx', 'platformdirs', 'numpy'} & set(sys.modules))\n"
+        "print({'xllamacpp', 'gguf', 'safetensors', 'aiohttp', 'platformdirs', 'numpy'} & set(sys.modules))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert result.stdout.strip() == "set()"

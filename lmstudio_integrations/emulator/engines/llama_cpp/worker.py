@@ -60,6 +60,11 @@ class WorkerParameters:
     rope_frequency: tuple[float, float] = (0.0, 0.0)
     memory_bytes: int = 0
 
+    @property
+    def http_threads(self) -> int:
+        """Threads of the engine's HTTP server, each of which serves one connection."""
+        return 2 * self.slots + SPARE_HTTP_THREADS
+
     def to_json(self) -> str:
         """Return the line for standard input."""
         return json.dumps(asdict(self))
@@ -99,7 +104,7 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         "hostnames": ["127.0.0.1"],
         "port": 0,
         "api_keys": [key],
-        "n_threads_http": 2 * parameters.slots + SPARE_HTTP_THREADS,
+        "n_threads_http": parameters.http_threads,
         "ui": False,
         # A conversation may end with an assistant message, which must not be continued and repeated.
         "prefill_assistant": False,

@@ -6,6 +6,7 @@ Knows nothing of models or predictions: JSON bodies in, JSON responses and chunk
 import asyncio
 import contextlib
 import importlib
+import io
 import json
 import logging
 import sys
@@ -35,6 +36,9 @@ would occupy one of its few threads forever.
 LARGE_BODY_BYTES = 1_000_000
 """Bodies above this size are sent one at a time: each may take seconds."""
 
+KEEPALIVE_SECONDS = 2.0
+"""How long an idle connection is kept. The engine closes it after 5 seconds."""
+
 GRACE_SECONDS = 2.0
 """How long a worker may take to exit."""
 
@@ -44,6 +48,9 @@ KILL_SECONDS = 10.0
 _DATA, _ERROR = "data: ", "error: "
 """Fields of an event stream. The second is not standard: llama.cpp reports errors with it."""
 
+_LAST = {"Connection": "close"}
+"""Headers of a stream: a request that reuses the connection of a stream that has just ended may be lost."""
+
 _OUTPUT_KEPT = 4096
 """Bytes of the engine's last output that are kept, for the error of a failed load."""
 
@@ -51,13 +58,16 @@ _OUTPUT_KEPT = 4096
 class Worker:
     """One running worker. Belongs to the event loop that started it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, http_threads: int) -> None:
         self._process = process
         self._output = b""
         self._stderr_reader = asyncio.create_task(self._drain_stderr())
-        self._client: Any = None
+        self._session: Any = None
+        # Each connection occupies one of the engine's threads, also while it is idle. The session's own limit would
+        # raise `CancelledError` in what waits for a connection when the session is closed.
+        self._connections = asyncio.Semaphore(http_threads)
         self._large_calls = asyncio.Lock()
-        self._transport_error: type[Exception] = OSError
+        self._transport_errors: tuple[type[Exception], ...] = (OSError,)
         self._closed = False
 
     @classmethod
@@ -68,7 +78,7 @@ class Worker:
             EngineError: If the model cannot be loaded, or not in time.
         """
         # Before the model is loaded: an error after a load of minutes would come late.
-        httpx = await asyncio.to_thread(_http_library)
+        aiohttp = await asyncio.to_thread(_http_library)
         # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it
         # (`gguf`, `patterns`) do not shadow others.
         process = await asyncio.create_subprocess_exec(
@@ -79,10 +89,10 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        worker = cls(process)
+        worker = cls(process, parameters.http_threads)
         try:
             reply = await asyncio.wait_for(worker._send_parameters(parameters), seconds)
-            worker._connect(httpx, reply, parameters.slots)
+            worker._connect(aiohttp, reply)
         except TimeoutError:
             await worker._kill()
             raise load_failed(f"the model did not load within {seconds:g} s") from None
@@ -102,17 +112,18 @@ class Worker:
         Raises:
             EngineError: If the engine returns an error, or has crashed.
         """
-        method, content = ("GET", None) if body is None else ("POST", encode(body))
-        # One at a time: the wait for other large calls does not count against the timeout of this one.
-        async with self._large_calls if content and len(content) > LARGE_BODY_BYTES else contextlib.nullcontext():
+        content = None if body is None else encode(body)
+        large = content is not None and len(content) > LARGE_BODY_BYTES
+        # The wait for other calls does not count against the timeout of this one; large calls run one at a time.
+        async with self._large_calls if large else contextlib.nullcontext(), self._connections:
             self._check_open()
             try:
-                async with asyncio.timeout(CALL_SECONDS):
-                    response = await self._client.request(method, path, content=content, timeout=None)
-            except (self._transport_error, TimeoutError) as error:
+                async with asyncio.timeout(CALL_SECONDS), self._request(path, content) as response:
+                    status, text = response.status, await _text(response)
+            except self._transport_errors as error:
                 raise await self._kill_and_describe(error) from error
-        payload = decode(response.text)
-        if response.status_code >= 400:
+        payload = decode(text)
+        if status >= 400:
             raise error_from_response(payload)
         return payload
 
@@ -122,25 +133,26 @@ class Worker:
         Raises:
             EngineError: If the engine returns an error, or has crashed.
         """
-        self._check_open()
-        try:
-            async with self._client.stream("POST", path, content=encode(body)) as response:
-                if response.status_code >= 400:
-                    raise error_from_response(decode((await response.aread()).decode("utf-8", "replace")))
-                lines = LineDecoder()
-                async for data in response.aiter_bytes():
-                    for line in lines.feed(data):
-                        chunk = read_line(line)
-                        if chunk is not None:
-                            yield chunk
-        except self._transport_error as error:
-            raise await self._kill_and_describe(error) from error
+        async with self._connections:
+            self._check_open()
+            try:
+                async with self._request(path, encode(body), _LAST) as response:
+                    if response.status >= 400:
+                        raise error_from_response(decode(await _text(response)))
+                    lines = LineDecoder()
+                    async for data in response.content.iter_any():
+                        for line in lines.feed(data):
+                            chunk = read_line(line)
+                            if chunk is not None:
+                                yield chunk
+            except self._transport_errors as error:
+                raise await self._kill_and_describe(error) from error
 
     async def close(self) -> None:
         """Stop the worker: close its input, wait, terminate, kill."""
         self._closed = True
         try:
-            await self._client.aclose()
+            await self._session.close()
             assert self._process.stdin is not None, "the process was started with pipes"
             self._process.stdin.close()
             if not await self._exits_within(GRACE_SECONDS):
@@ -169,17 +181,34 @@ class Worker:
             raise _load_error(reply, parameters)
         return reply
 
-    def _connect(self, httpx: Any, reply: Mapping[str, Any], slots: int) -> None:
-        self._transport_error = httpx.TransportError
-        self._client = httpx.AsyncClient(
-            base_url=reply["url"],
-            headers={"Authorization": f"Bearer {reply['key']}", "Content-Type": "application/json"},
-            timeout=httpx.Timeout(STALL_SECONDS),
-            # Each idle connection occupies one of the engine's threads, of which there is one for each slot.
-            # They expire before the engine closes them: a request on a connection that it is closing would be lost.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=slots, keepalive_expiry=2.0),
+    def _connect(self, aiohttp: Any, reply: Mapping[str, Any]) -> None:
+        self._transport_errors = (aiohttp.ClientError, OSError)  # a timeout is an OSError
+        self._session = aiohttp.ClientSession(
+            reply["url"],
+            headers={
+                "Authorization": f"Bearer {reply['key']}",
+                "Content-Type": "application/json",
+                "Accept-Encoding": "identity",  # nothing decompresses
+            },
+            # Idle connections expire before the engine closes them: a request on a connection that it is closing would
+            # be lost. `limit=0` is no limit; see `_connections`.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=STALL_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             trust_env=False,  # a proxy must never be used
         )
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self, path: str, content: bytes | None, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Send a request and return its response. A response that is not read to its end closes its connection."""
+        # aiohttp warns of large bodies that are bytes.
+        data = None if content is None else io.BytesIO(content)
+        response = await self._session.request("GET" if data is None else "POST", path, data=data, headers=headers)
+        with contextlib.closing(response):
+            yield response
 
     def _check_open(self) -> None:
         if self._closed:
@@ -226,9 +255,14 @@ class Worker:
 def _http_library() -> Any:
     """Import the HTTP client on first use, because that takes a while."""
     try:
-        return importlib.import_module("httpx")
+        return importlib.import_module("aiohttp")
     except ImportError:
         raise EngineError(f"the llama.cpp engine needs more packages: {install_hint()}") from None
+
+
+async def _text(response: Any) -> str:
+    content: bytes = await response.read()
+    return content.decode("utf-8", "replace")
 
 
 class LineDecoder:

@@ -6,12 +6,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
 import pytest
 
 from lmstudio_integrations.emulator.engines.errors import EngineError
@@ -25,6 +25,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import (
 )
 from lmstudio_integrations.emulator.weights import install_hint
 from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
+from tests.emulator.engines.llama_cpp.http_server import Request, Respond, chunked, responding, response
 
 
 def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
@@ -81,7 +82,7 @@ async def test_a_worker_that_sends_nothing_times_out(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_missing_http_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
     script = f"open({str(tmp_path / 'started')!r}, 'w')"
     with pytest.raises(EngineError, match=re.escape(f"needs more packages: {install_hint()}")):
         await fake_worker(script, monkeypatch, tmp_path)
@@ -117,16 +118,16 @@ async def test_a_worker_whose_close_is_cancelled_is_killed(monkeypatch: pytest.M
 async def test_a_worker_whose_client_cannot_be_closed_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async def aclose() -> None:
+    async def close() -> None:
         raise OSError("no")
 
     stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
-    client = stubborn._client
-    monkeypatch.setattr(stubborn, "_client", SimpleNamespace(aclose=aclose))
+    session = stubborn._session
+    monkeypatch.setattr(stubborn, "_session", SimpleNamespace(close=close))
     with pytest.raises(OSError, match="no"):
         await stubborn.close()
     assert stubborn._process.returncode == -9
-    await client.aclose()
+    await session.close()
 
 
 GRANDCHILD = """
@@ -190,67 +191,245 @@ async def test_a_worker_that_hangs_is_killed_as_crashed(monkeypatch: pytest.Monk
         await mute.call("/props")
 
 
+Serve = Callable[[Respond], Awaitable[Worker]]
+
+
 @pytest.fixture
-async def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Worker]:
-    """A worker whose HTTP responses are made up."""
-    fake = await fake_worker(STUBBORN.replace("SIG_IGN", "SIG_DFL"), monkeypatch, tmp_path)
-    yield fake
-    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
-    await fake.close()
+async def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Serve]:
+    """Start a worker whose HTTP responses are made up; it has one slot."""
+    script = STUBBORN.replace("SIG_IGN", "SIG_DFL")
+    async with AsyncExitStack() as stack:
+
+        async def start(respond: Respond) -> Worker:
+            url = await stack.enter_async_context(responding(respond))
+            served = script.replace("http://127.0.0.1:1", url)
+            fake = await fake_worker(served, monkeypatch, tmp_path, parameters=replace(FULL, slots=1))
+            stack.push_async_callback(fake.close)
+            return fake
+
+        yield start
+        monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
 
 
-async def test_an_error_of_the_engine_ends_a_stream(served: Worker) -> None:
-    def response(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/refused":
-            return httpx.Response(400, json={"error": {"message": "bad field"}})
-        return httpx.Response(200, content=b'data: {"n": 1}\n\ndata: {"error": {"message": "too bad"}}\n\n')
+async def hang(_: Request, __: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
 
-    await served._client.aclose()
-    served._client = httpx.AsyncClient(transport=httpx.MockTransport(response), base_url="http://fake")
+
+async def test_a_request_has_the_key_and_its_content(serve: Serve) -> None:
+    requests: list[Request] = []
+
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
+        requests.append(request)
+        writer.write(response(b"[1]"))
+
+    served = await serve(respond)
+    assert await served.call("/props") == [1]
+    assert await served.call("/tokenize", {"content": "a"}) == [1]
+    assert [request.line for request in requests] == ["GET /props HTTP/1.1", "POST /tokenize HTTP/1.1"]
+    assert [request.body for request in requests] == [b"", b'{"content": "a"}']
+    for request in requests:
+        assert request.headers["authorization"] == "Bearer k"
+        assert request.headers["content-type"] == "application/json"
+        assert request.headers["accept-encoding"] == "identity", "responses are not decompressed"
+
+
+async def test_an_error_of_the_engine_ends_a_stream(serve: Serve) -> None:
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
+        good = chunked(b'data: {"n": 1}\n\nda', b'ta: {"error": {"message": "too bad"}}\n\n')
+        bad = response(b'{"error": {"message": "bad field"}}', status=400)
+        writer.write(bad if "/rejected" in request.line else good)
+
+    served = await serve(respond)
     stream = served.stream("/good", {})
     assert await anext(stream) == {"n": 1}
     with pytest.raises(EngineError, match="too bad"):
         await anext(stream)
     with pytest.raises(EngineError, match="bad field"):
-        await anext(served.stream("/refused", {}))
+        await anext(served.stream("/rejected", {}))
     with pytest.raises(EngineError, match="bad field"):
-        await served.call("/refused", {})
+        await served.call("/rejected", {})
 
 
-async def test_large_calls_wait_for_each_other_before_their_time_runs(served: Worker) -> None:
+async def test_large_calls_wait_for_each_other_before_their_time_runs(serve: Serve) -> None:
     inside, most = 0, 0
+    all_inside = asyncio.Event()
 
-    async def response(request: httpx.Request) -> httpx.Response:
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
         nonlocal inside, most
         inside, most = inside + 1, max(most, inside + 1)
-        await asyncio.sleep(0)
+        if len(request.body) < worker_process.LARGE_BODY_BYTES:
+            if inside == 3:
+                all_inside.set()
+            await all_inside.wait()
         inside -= 1
-        return httpx.Response(200, json={})
+        writer.write(response(b"{}"))
 
-    await served._client.aclose()
-    served._client = httpx.AsyncClient(transport=httpx.MockTransport(response), base_url="http://fake")
-    large = {"content": "a" * worker_process.LARGE_BODY_BYTES}
+    served = await serve(respond)
+    large = {"content": "a" * (worker_process.LARGE_BODY_BYTES + 100_000)}  # aiohttp warns of so many bytes
     await asyncio.gather(*(served.call("/tokenize", large) for _ in range(3)))
     assert most == 1
-    await asyncio.gather(*(served.call("/tokenize", {"content": "a"}) for _ in range(3)))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(served.call("/tokenize", {"content": "a"}) for _ in range(3)))
     assert most == 3
 
 
-async def test_a_call_that_takes_too_long_ends_the_worker(served: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def trickle(request: httpx.Request) -> httpx.Response:
-        await asyncio.Event().wait()
-        raise AssertionError
+async def read_all(worker: Worker) -> object:
+    return [chunk async for chunk in worker.stream("/completions", {})]
 
+
+async def template(worker: Worker) -> object:
+    return await worker.call("/apply-template", {})
+
+
+@pytest.mark.parametrize(("limit", "use"), [("CALL_SECONDS", template), ("STALL_SECONDS", read_all)])
+async def test_a_worker_that_takes_too_long_is_ended(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, limit: str, use: Callable[[Worker], Awaitable[object]]
+) -> None:
     monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(worker_process, "CALL_SECONDS", 0.1)
-    await served._client.aclose()
-    served._client = httpx.AsyncClient(transport=httpx.MockTransport(trickle), base_url="http://fake")
+    monkeypatch.setattr(worker_process, limit, 0.1)
+    served = await serve(hang)
     with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
-        await served.call("/apply-template", {})
+        await use(served)
     assert caught.value.fatal
     assert served._process.returncode == -9
 
 
-async def test_the_worker_takes_no_part_in_proxies_and_keeps_no_connection(served: Worker) -> None:
-    assert served._client.trust_env is False
-    assert served._client._transport._pool._max_keepalive_connections == 0
+@pytest.mark.parametrize(
+    "data", [b"", response(b"[1]")[:-1], chunked(b'data: {"n": 1}\n\n', ends=False), b"nonsense\r\n\r\n"]
+)
+@pytest.mark.parametrize("use", [template, read_all])
+async def test_a_response_that_breaks_off_ends_the_worker(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, use: Callable[[Worker], Awaitable[object]], data: bytes
+) -> None:
+    async def respond(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        writer.close()
+
+    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
+    served = await serve(respond)
+    with pytest.raises(EngineError, match="has crashed") as caught:
+        await use(served)
+    assert caught.value.fatal
+
+
+async def test_closing_a_stream_early_closes_its_connection(serve: Serve) -> None:
+    closed = asyncio.Event()
+
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(b'data: {"n": 1}\n\n', ends=False))
+        with suppress(OSError):
+            await request.rest.read()
+        closed.set()
+
+    served = await serve(respond)
+    stream = served.stream("/completions", {})
+    assert await anext(stream) == {"n": 1}
+    await stream.aclose()
+    async with asyncio.timeout(10):
+        await closed.wait()
+
+
+@pytest.mark.parametrize("begin", [b"", chunked(b'data: {"n": 1}\n\n', ends=False)])
+async def test_cancelling_a_stream_closes_its_connection(serve: Serve, begin: bytes) -> None:
+    opened, closed = asyncio.Event(), asyncio.Event()
+
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        opened.set()
+        with suppress(OSError):
+            await request.rest.read()
+        closed.set()
+
+    served = await serve(respond)
+    reading = asyncio.create_task(read_all(served))
+    async with asyncio.timeout(10):
+        await opened.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await closed.wait()
+
+
+class Ports:
+    """Responds with a call's or a stream's response, and records which connection each request came on."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.seen.append(writer.get_extra_info("peername")[1])
+        data = chunked(b"data: {}\n\n") if "/completions" in request.line else response(b"{}")
+        closes = request.headers.get("connection") == "close"
+        writer.write(data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) if closes else data)
+
+
+async def test_an_idle_connection_carries_the_next_request(serve: Serve) -> None:
+    ports = Ports()
+    served = await serve(ports)
+    for _ in range(3):
+        await served.call("/props")
+    assert len(ports.seen) == 3
+    assert len(set(ports.seen)) == 1
+
+
+async def test_the_connection_of_a_stream_carries_nothing_else(serve: Serve) -> None:
+    requests: list[Request] = []
+    ports = Ports()
+
+    async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
+        requests.append(request)
+        await ports(request, writer)
+
+    served = await serve(respond)
+    assert await read_all(served) == [{}]
+    await served.call("/props")
+    assert requests[0].headers["connection"] == "close"
+    assert len(set(ports.seen)) == 2
+
+
+async def test_an_idle_connection_expires_before_the_engine_closes_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert worker_process.KEEPALIVE_SECONDS < 5
+    monkeypatch.setattr(worker_process, "KEEPALIVE_SECONDS", 0.0)
+    ports = Ports()
+    served = await serve(ports)
+    for _ in range(3):
+        await served.call("/props")
+    assert len(set(ports.seen)) == 3
+
+
+async def test_there_are_no_more_connections_than_threads_of_the_engine(serve: Serve) -> None:
+    threads = replace(FULL, slots=1).http_threads
+    ports = Ports()
+    served = await serve(ports)
+    await asyncio.gather(*(served.call("/tokenize", {}) for _ in range(5 * threads)))
+    assert len(ports.seen) == 5 * threads
+    assert len(set(ports.seen)) <= threads
+
+
+async def test_closing_a_worker_fails_its_calls_and_what_waits_for_a_connection(serve: Serve) -> None:
+    opened = asyncio.Semaphore(0)
+
+    async def respond(_: Request, __: asyncio.StreamWriter) -> None:
+        opened.release()
+        await asyncio.Event().wait()
+
+    served = await serve(respond)
+    threads = replace(FULL, slots=1).http_threads
+    calls = [asyncio.create_task(read_all(served)), *(asyncio.create_task(template(served)) for _ in range(20))]
+    async with asyncio.timeout(10):
+        for _ in range(threads):
+            await opened.acquire()
+        await served.close()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert {(type(error), str(error)) for error in errors} == {(EngineError, "Model is unloaded.")}
+
+
+async def test_the_worker_takes_no_part_in_proxies(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    served = await serve(Ports())
+    assert await served.call("/props") == {}
+    assert served._session.trust_env is False
