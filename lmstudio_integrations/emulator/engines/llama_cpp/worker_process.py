@@ -63,6 +63,7 @@ class Worker:
         self._output = b""
         self._stderr_reader = asyncio.create_task(self._drain_stderr())
         self._session: Any = None
+        self._responses: set[Any] = set()
         # Each connection occupies one of the engine's threads, also while it is idle. The session's own limit would
         # raise `CancelledError` in what waits for a connection when the session is closed.
         self._connections = asyncio.Semaphore(http_threads)
@@ -152,6 +153,8 @@ class Worker:
         """Stop the worker: close its input, wait, terminate, kill."""
         self._closed = True
         try:
+            for response in self._responses:
+                response.close()  # wakes its reader, which closing the session does not
             await self._session.close()
             assert self._process.stdin is not None, "the process was started with pipes"
             self._process.stdin.close()
@@ -207,8 +210,12 @@ class Worker:
         # aiohttp warns of large bodies that are bytes.
         data = None if content is None else io.BytesIO(content)
         response = await self._session.request("GET" if data is None else "POST", path, data=data, headers=headers)
-        with contextlib.closing(response):
+        self._responses.add(response)
+        try:
             yield response
+        finally:
+            self._responses.discard(response)
+            response.close()
 
     def _check_open(self) -> None:
         if self._closed:
