@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
+from pydantic_core import SchemaValidator, core_schema
 
 from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
 from lmstudio_integrations.client import _loading
@@ -153,8 +154,7 @@ def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) 
     """Return the tokens of a text, or of each of several."""
 
     def read(result: Any) -> list[int]:
-        tokens, _ = _array(result["tokens"], {int})
-        return tokens
+        return _array(result["tokens"], {int})
 
     return _call_for_each(dispatcher, binding, "tokenize", texts, make=_tokenize, read=read, operation="Tokenization")
 
@@ -278,17 +278,24 @@ def _token_count(result: Any) -> int:
     return count
 
 
+# Several times as fast as a check of each number in Python.
+_FLOATS = SchemaValidator(core_schema.list_schema(core_schema.float_schema(strict=True), min_length=1))
+
+
 def _vector(result: Any) -> list[float]:
     """Return a vector of Python floats; JSON writes whole numbers without a point."""
-    vector, types = _array(result["embedding"], {int, float})
-    if not vector:
-        raise LMStudioProtocolError("Embedding: the server sent an empty vector")
-    return list(map(float, vector)) if int in types else vector
+    vector = result["embedding"]
+    try:
+        floats: list[float] = _FLOATS.validate_python(vector)
+    except ValidationError:
+        if vector == []:
+            raise LMStudioProtocolError("Embedding: the server sent an empty vector") from None
+        raise TypeError("expected an array of numbers") from None
+    return floats
 
 
-def _array(value: object, types: set[type]) -> tuple[list[Any], set[type]]:
-    """Return an array, and the types of its items, which must be some of the given ones."""
+def _array(value: object, types: set[type]) -> list[Any]:
     # Arrays may be long: checking the set of types is several times faster than checking each item.
-    if is_list(value) and (found := set[type](map(type, value))) <= types:
-        return value, found
-    raise TypeError(f"expected an array of {' or '.join(sorted(kind.__name__ for kind in types))}")
+    if not is_list(value) or not types.issuperset(map(type, value)):
+        raise TypeError(f"expected an array of {' or '.join(sorted(kind.__name__ for kind in types))}")
+    return value
