@@ -107,12 +107,14 @@ class Socket(ClientConnection):
 
     def _receive_head(self, data: bytes) -> None:
         """Receive bytes of the response to the handshake, or any bytes of a socket that the library reads alone."""
-        had_response = self.response is not None
+        was_open = self.response is not None
         super().data_received(data)
+        if was_open or self.protocol.state is not State.OPEN:
+            return
         # Where frames begin is only known if none came with the response, and none should: the client speaks first.
-        # The library logs each frame it reads, if that is requested.
-        if not had_response and self.response is not None and data.find(_END_OF_HEAD) == len(data) - len(_END_OF_HEAD):
-            self._unread = None if self.debug else bytearray()
+        _, end, frames_too = data.partition(_END_OF_HEAD)
+        if end and not frames_too and not self.debug:  # the library logs each frame that it reads
+            self._unread = bytearray()
 
     def _receive_frames(self, data: bytes, unread: bytearray) -> None:
         """Deliver the messages to the session. The library gets all other frames, each of them whole."""

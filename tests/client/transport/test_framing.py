@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
@@ -63,10 +64,9 @@ class Session:
         self.received.append(data)
 
 
-@given(st.lists(MESSAGES | CONTROL, max_size=8), st.lists(st.integers(1, 300)))
-async def test_a_session_receives_all_messages_whatever_the_reads(sent: list[Frame], sizes: list[int]) -> None:
-    uri = parse_uri("ws://localhost")
-    socket, transport, session = Socket(ClientProtocol(uri)), Transport(), Session()
+def _connecting() -> tuple[Socket, Transport, ServerProtocol, bytes]:
+    """Return a socket that waits for the response to its handshake, its transport, the server, and the response."""
+    socket, transport = Socket(ClientProtocol(parse_uri("ws://localhost"))), Transport()
     socket.connection_made(transport)
     server = ServerProtocol()
     socket.protocol.send_request(socket.protocol.connect())
@@ -74,7 +74,14 @@ async def test_a_session_receives_all_messages_whatever_the_reads(sent: list[Fra
     [request] = server.events_received()
     assert isinstance(request, Request)
     server.send_response(server.accept(request))
-    socket.data_received(b"".join(server.data_to_send()))
+    return socket, transport, server, b"".join(server.data_to_send())
+
+
+@given(st.lists(MESSAGES | CONTROL, max_size=8), st.lists(st.integers(1, 300)))
+async def test_a_session_receives_all_messages_whatever_the_reads(sent: list[Frame], sizes: list[int]) -> None:
+    socket, transport, server, response = _connecting()
+    session = Session()
+    socket.data_received(response)
     socket.session = cast("ClientSession", session)
     data = b"".join(frame.serialize(mask=False) for frame in sent)
     while data:
@@ -86,3 +93,16 @@ async def test_a_session_receives_all_messages_whatever_the_reads(sent: list[Fra
     pongs = [event.data for event in server.events_received() if isinstance(event, Frame)]
     assert pongs == [frame.data for frame in sent if frame.opcode is Opcode.PING]
     socket.recv_messages.close()
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 6, 8, 9])
+async def test_the_library_reads_what_comes_with_the_response_to_the_handshake(cut: int) -> None:
+    """A server must not speak first, but if it does, all of its frames are read."""
+    socket, _, _, response = _connecting()
+    first, second = (Frame(Opcode.TEXT, text).serialize(mask=False) for text in (b"one", b"two"))
+    data = response + first + second
+    middle = len(response) + len(first) - cut
+    socket.data_received(data[:middle])
+    socket.session = cast("ClientSession", Session())
+    socket.data_received(data[middle:])
+    assert [await socket.recv(), await socket.recv()] == ["one", "two"]
