@@ -214,21 +214,30 @@ def test_the_status_of_one_host_is_known_too(adapter: Adapter, pair: list[Emulat
 # Loads ----------------------------------------------------------------------------------------------------------------
 
 
+def _load_on_second_and_use_it(
+    adapter: Adapter, path: str, model: Any, hosts: tuple[Emulator, Emulator], gate: Gate
+) -> None:
+    """Call twice, for which the one slot of the first host is too few; once the second host has loaded, call again."""
+    first, second = hosts
+    before = len(first.predictions)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
+        first.wait_for(lambda: len(first.predictions) == before + 2, SECONDS)
+        second.wait_for(lambda: bool(second.loaded()), SECONDS)
+        assert [status.loaded for status in model.hosts()] == [True, True]
+        calls.append(pool.submit(call, adapter, path, model, "hold"))
+        second.wait_for(lambda: running(second) == 1, SECONDS)
+        gate.open()
+        for each in calls:
+            each.result(SECONDS)
+
+
 @every_language_model
 @both_paths
 def test_when_all_slots_are_taken_the_model_is_loaded_on_another_host(adapter: Adapter, path: str, gate: Gate) -> None:
     with servers((chat_model(slots=1, preload=True),), (chat_model(slots=1),), gate=gate) as (first, second):
         model = adapter.make(model=CHAT, host=addresses([first, second]))
-        with ThreadPoolExecutor(3) as pool:
-            calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
-            second.wait_for(lambda: bool(second.loaded()), SECONDS)
-            first.wait_for(lambda: len(first.predictions) == 2, SECONDS)
-            assert [status.loaded for status in model.hosts()] == [True, True]
-            calls.append(pool.submit(call, adapter, path, model, "hold"))
-            second.wait_for(lambda: running(second) == 1, SECONDS)
-            gate.open()
-            for each in calls:
-                each.result(SECONDS)
+        _load_on_second_and_use_it(adapter, path, model, (first, second), gate)
         assert len(second.loads) == 1
 
 
@@ -239,16 +248,7 @@ def test_an_instance_of_its_own_that_was_loaded_meanwhile_is_used(path: str, gat
         model = adapter.make(model=CHAT, host=addresses([first, second]), load_policy="new_instance")
         call(adapter, path, model, "Hello")
         model.hosts()  # so that its one slot is known
-        with ThreadPoolExecutor(3) as pool:
-            calls = [pool.submit(call, adapter, path, model, "hold") for _ in range(2)]
-            first.wait_for(lambda: len(first.predictions) == 3, SECONDS)
-            second.wait_for(lambda: bool(second.loaded()), SECONDS)
-            assert [status.loaded for status in model.hosts()] == [True, True]
-            calls.append(pool.submit(call, adapter, path, model, "hold"))
-            second.wait_for(lambda: running(second) == 1, SECONDS)
-            gate.open()
-            for each in calls:
-                each.result(SECONDS)
+        _load_on_second_and_use_it(adapter, path, model, (first, second), gate)
         assert [len(server.loads) for server in (first, second)] == [1, 1]
 
 

@@ -9,8 +9,8 @@ MESSAGES = (0x81, 0x82)
 MASKED = 0x80
 """The bit of the second byte that servers must not set."""
 
-_TWO_BYTES, _EIGHT_BYTES = 126, 127
-"""In the second byte: so many bytes after it are the length of the payload."""
+_TWO_BYTES = 126
+"""In the second byte: the length of the payload is the two bytes after it; with 127, the eight bytes."""
 
 
 def frames(data: bytes | bytearray) -> list[tuple[int, int, int]]:
