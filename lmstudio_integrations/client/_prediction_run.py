@@ -48,6 +48,9 @@ from lmstudio_integrations.types.results import (
 from lmstudio_integrations.types.structured import json_object
 
 if TYPE_CHECKING:
+    from asyncio import Task
+    from weakref import ref
+
     from lmstudio_integrations.client.hosts.route import Route
 
 logger = logging.getLogger(__name__)
@@ -154,8 +157,10 @@ class PredictionRun:
         self._first_reported = False
         self._called_back = False
         """Whether a callback was called with a part of the response."""
-        self._delivered = False
+        self.delivered = False
         """Whether the reader of the events has received more than progress."""
+        self.read_by: ref[Task[Any]] | None = None
+        """The task that read last. A strong reference would close a cycle if the error of the task refers to this."""
         self._undelivered_to_end = False
         """Whether the caller receives nothing before the end."""
         self._unloaded = False
@@ -219,8 +224,8 @@ class PredictionRun:
             return self._fail(error)
         finally:
             self._reading = False
-        if not (self._delivered or self._undelivered_to_end or _only_progress(events)):
-            self._delivered = True
+        if not (self.delivered or self._undelivered_to_end or _only_progress(events)):
+            self.delivered = True
             if self._trace is not None:
                 self._trace.record_first_chunk()
         self.ready.extend(events)
@@ -228,14 +233,14 @@ class PredictionRun:
 
     def to_end(self) -> Flow[PredictionResult]:
         """Read to the end and return the result."""
-        self._undelivered_to_end = not self._delivered
+        self._undelivered_to_end = not self.delivered
         more = True
         try:
             while more:
                 more = yield from self.advance()
                 self.ready.clear()
         finally:
-            self._undelivered_to_end, self._delivered = False, True
+            self._undelivered_to_end, self.delivered = False, True
         return self.result()
 
     def result(self) -> PredictionResult:
@@ -256,11 +261,17 @@ class PredictionRun:
 
     def cancel(self) -> None:
         """Ask the server to stop; what has arrived by then remains the result. An unsent request is never sent."""
+        # The order matters: this stores the flag and then reads the call, while `_send` stores the call and then reads
+        # the flag. So a request that is just being sent is cancelled by at least one of them, and never discarded: the
+        # step is read first, because it is the prediction only after the call is stored.
         self._cancelled = True
-        if self._call is None:
-            self._discard()
+        step, call = self._step, self._call
+        if call is not None:
+            call.cancel()
+        elif self._reading:
+            self._end_wait(step)
         else:
-            self._call.cancel()
+            self._discard()
 
     def close(self) -> None:
         """Stop and discard the rest: the thread or task that closes it reads a normal end, others get an error."""
@@ -268,22 +279,25 @@ class PredictionRun:
             self._closed_by = caller()
         self._discard()
 
-    def close_unless_reading(self) -> None:
-        """Stop and discard the rest, unless another thread or task is reading."""
+    def close_unless_reading(self, reason: str = _CLOSED) -> None:
+        """Stop and discard the rest, unless another thread or task is reading. Later readers get the reason."""
         if not self._reading:
-            self._discard()
+            self._discard(reason)
 
-    def _discard(self) -> None:
+    def _discard(self, reason: str = _CLOSED) -> None:
         """Ask the server to stop and receive nothing more; a pending reader is woken."""
         if not self._over:
-            reason = "cancelled before its result arrived" if self._cancelled else _CLOSED
+            reason = "cancelled before its result arrived" if self._cancelled else reason
             self._failure = LMStudioCancelledError(f"{self._operation}: the stream was {reason}")
             self._failure.__suppress_context__ = True  # `_ClosedError` is an internal detail
             if self._trace is not None:
                 self._trace.end(self._failure, self._call)
         if self._route is not None:
             self._route.release()
-        step = self._step
+        self._end_wait(self._step)
+
+    def _end_wait(self, step: Any) -> None:
+        """Close what a pending reader waits for; it wakes up and discards the prediction."""
         if isinstance(step, Call):
             step.close(_ClosedError(), at_once=True)
         elif step is not None:
@@ -347,7 +361,7 @@ class PredictionRun:
     @property
     def _is_seen(self) -> bool:
         """Whether a part of the response has reached the caller, who may also have stopped it."""
-        return self._delivered or self._called_back or self._cancelled or self._failure is not None
+        return self.delivered or self._called_back or self._cancelled or self._failure is not None
 
     def _may_reload(self, error: LMStudioError) -> bool:
         """Whether no part of the response has reached the caller, and the model may be loaded again if necessary."""
@@ -442,8 +456,8 @@ class PredictionRun:
         """Record what is waited for.
 
         The order matters: this stores the step and then checks for a failure, while `_discard` stores the failure and
-        then reads the step. So at least one of them sees the other. The same holds for `cancel`, which stores its flag
-        and then reads the call, and for a retry, which resets the call before its next step.
+        then reads the step. So at least one of them sees the other. The same holds for a retry, which resets the call
+        before its next step, and `cancel`, which stores its flag and then reads the step.
         """
         self._step = step
         if self._failure is not None or (self._cancelled and self._call is None):
@@ -456,11 +470,13 @@ class PredictionRun:
             raise _ClosedError
         if self._trace is not None:
             self._trace.record_request(parameter)
-        self._call = dispatcher.start(
+        call = self._call = dispatcher.start(
             self._binding.kind, self._requests[0].endpoint, parameter, operation=self._operation
         )
-        self._record_step(self._call)
-        return self._call
+        self._record_step(call)
+        if self._cancelled:
+            call.cancel()
+        return call
 
     def _open(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
         """Request the prediction in the first way that the server knows, and return the first events."""
@@ -533,7 +549,7 @@ class PredictionRun:
         parsed = json_object(result.content) if self.parse_json and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         if self._trace is not None:
-            if not (self._delivered or self._undelivered_to_end):  # the first batch has the end
+            if not (self.delivered or self._undelivered_to_end):  # the first batch has the end
                 self._trace.record_first_chunk()
             self._trace.end(self._result, self._call)
 

@@ -17,9 +17,11 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client import _retries
 from lmstudio_integrations.client._retries import Retries
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
+from tests.client.prediction_frames import fragment, packet
 from tests.requirements import proves
 
 CLOSED = "closed before its end"
@@ -306,6 +308,37 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
         await asyncio.wait_for(stopped.wait(), 5)
+    assert frames == ["predict", "cancel"]
+
+
+@pytest.mark.parametrize("moment", ["before the request is sent", "before the call is recorded"])
+async def test_a_stream_that_is_cancelled_just_as_its_request_is_sent_keeps_what_arrives(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    frames: list[str] = []
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await send_result(socket, [])
+        frames.extend([(await receive(socket))["endpoint"], (await receive(socket))["message"]["type"]])
+        for message in (fragment("So far."), packet({**END, "stats": {"stopReason": "userStopped"}})):
+            await send(socket, {**message, "channelId": 2})
+
+    start = Dispatcher.start
+
+    def start_and_cancel(dispatcher: Dispatcher[Any], *args: Any, **kwargs: Any) -> Any:
+        if moment == "before the request is sent":
+            stream.cancel()
+        call = start(dispatcher, *args, **kwargs)
+        stream.cancel()
+        return call
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        await client.llm.list_loaded()  # opens the connection, so that the request is not held back
+        stream = _loaded(client).respond_stream("Hi")
+        monkeypatch.setattr(Dispatcher, "start", start_and_cancel)
+        assert await asyncio.wait_for(_read(stream), 5) == "So far."
+        assert stream.result().stats.stop_reason == "userStopped"
     assert frames == ["predict", "cancel"]
 
 
