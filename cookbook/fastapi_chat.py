@@ -6,8 +6,11 @@ from other sites. `python fastapi_chat.py` tries the server once, without a brow
 
 The response is a stream of JSON lines, one for each fragment of the reasoning or
 the text. If the connection ends, because the tab was closed or its user clicked
-Stop, FastAPI cancels the endpoint. This cancels the prediction in LM Studio, even
-while the prompt is processed, and the model is free for the next user.
+Stop, FastAPI cancels the task that reads the endpoint. This cancels the prediction
+in LM Studio, even while the prompt is processed, and the model is free for the next
+user. FastAPI does not close the endpoint's generator itself, so this relies on
+`ChatLMStudio`: it stops a prediction at once when its stream is dropped, and within
+about a second after the end of the task that read it.
 
 The server stores nothing: each tab keeps its conversation and sends it with every
 message. All users share one `ChatLMStudio`, which is configuration only; how many
