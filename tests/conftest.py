@@ -1,5 +1,6 @@
 """Fixtures that all tests share, and what the normal run leaves out."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,10 @@ __all__ = ["drawn"]
 
 collect_ignore_glob = ["conformance/*", "benchmarks/*"]
 """Both need software of others, or a quiet machine; they have commands of their own."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start background jobs like this, and the programs that the tests start and interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHAT_MODEL = "qwen2.5-7b-instruct"
 EMBEDDING_MODEL = "text-embedding-nomic-embed-text-v1.5"
