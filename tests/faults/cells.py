@@ -11,6 +11,7 @@ from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Pool
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from tests.certificates import LOCALHOST
 from tests.faults.model import WORKS, Fault, Outcome, Phase
@@ -101,7 +102,10 @@ class Cell:
             assert outcome is not None, "cells that cannot happen are not run"
             # Where a fault between two calls is harmless, the call that is observed is the next one.
             observed, after = ("next", "later") if self.fault.between and outcome is WORKS else ("fault", "next")
-            self._call_as_expected(observed, outcome)
+            if self.fault.stop is None:
+                self._call_as_expected(observed, outcome)
+            else:
+                self.fault.stop(self)
             self._check_that_it_happened()
             if self.fault.meanwhile is not None:
                 self.call("meanwhile", self.fault.meanwhile)
@@ -129,6 +133,18 @@ class Cell:
         """End the fault, unless it lasts for ever."""
         if not self.fault.permanent:
             self.proxy.heal()
+
+    @property
+    def predictions(self) -> list[PredictionRecord]:
+        """The predictions of this cell's model."""
+        return [each for each in self.servers.main.predictions if each.model == self.model]
+
+    def wait_until_stopped(self) -> None:
+        """Wait until the server has stopped all predictions."""
+        self.servers.main.wait_for(
+            lambda: all(each.stop_reason == "userStopped" for each in self.predictions) and bool(self.predictions),
+            MARGIN,
+        )
 
     def call(self, verb: str, outcome: Outcome) -> None:
         """Make a call and compare what it comes to."""

@@ -1,6 +1,6 @@
 """The fault table: one row for each thing that can go wrong. `docs/reliability.md` is written from it."""
 
-from tests.faults import calling, connecting, responding
+from tests.faults import calling, connecting, responding, stopping
 from tests.faults.model import Fault
 
-TABLE: tuple[Fault, ...] = (*connecting.ROWS, *calling.ROWS, *responding.ROWS)
+TABLE: tuple[Fault, ...] = (*connecting.ROWS, *calling.ROWS, *responding.ROWS, *stopping.ROWS)

@@ -28,6 +28,7 @@ class Phase(Enum):
     MIDDLE = "In the middle of a response"
     LAST = "At the end of a response"
     IDLE = "Between two calls"
+    STOP = "When the caller stops a stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class Fault:
         embedding_steps: What it does instead of embedding.
         load_steps: What the scripted model does when it is loaded.
         between: What happens between two calls; the second of them is the one that is observed.
+        stop: What the caller does in place of the observed call.
+        only: Which surfaces this can happen to, of those with an outcome.
         regenerated: Whether non-streaming calls of adapters are made again whatever `max_retries` says.
         permanent: Whether it lasts for ever.
         meanwhile: What another call comes to while the fault lasts.
@@ -117,6 +120,8 @@ class Fault:
     embedding_steps: tuple[Mapping[str, Any], ...] = ()
     load_steps: tuple[Mapping[str, Any], ...] = ()
     between: "Callable[[Cell], None] | None" = None
+    stop: "Callable[[Cell], None] | None" = None
+    only: Callable[[Surface], bool] = lambda surface: True
     regenerated: bool = False
     permanent: bool = False
     meanwhile: Outcome | None = None
@@ -132,6 +137,10 @@ class Fault:
     def outcome(self, kind: Kind) -> Outcome | None:
         """Return what a call of a kind comes to; `None` where the fault cannot happen to it."""
         return self.chat if kind == "chat" or self.embedding == "same" else self.embedding
+
+    def happens_to(self, surface: Surface) -> bool:
+        """Whether the fault can happen to a surface."""
+        return self.outcome(surface.kind) is not None and self.only(surface)
 
     @property
     def denies_loads(self) -> bool:

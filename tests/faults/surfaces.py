@@ -5,10 +5,10 @@ A surface opens a subject, which is called like a function. Async surfaces run t
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from langchain_core.exceptions import ModelError
 from llama_index.core.base.llms.types import ChatMessage
@@ -20,9 +20,11 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.adapters import classes
 from tests.faults.units import TEXTS
 
+T = TypeVar("T")
 Family = Literal["native", "LangChain", "LlamaIndex"]
 Kind = Literal["chat", "embedding"]
 Timeouts = Mapping[str, float]
+NO_TIMEOUTS: Timeouts = {}
 Way = Callable[[Any, str], Iterator[Any] | AsyncIterator[Any]]
 """Calls a model handle or an adapter, and yields what it delivers, as it is delivered."""
 
@@ -82,27 +84,35 @@ class Subject:
         if surface.family == "native":
             self._client = lms.AsyncClient(host) if surface.is_async else lms.Client(host)
             namespace = self._client.llm if surface.kind == "chat" else self._client.embedding
-            self._model = namespace.lazy_model(model)
+            self.model = namespace.lazy_model(model)
         else:
             (make,) = classes(surface.family, surface.kind)
-            self._model = make(host=host, model=model, max_retries=retries)
+            self.model = make(host=host, model=model, max_retries=retries)
 
     def call(self, text: str, timeouts: Timeouts, received: list[Any]) -> None:
         """Ask about a text; append what is delivered."""
-        parts = self._surface.way(self._limited(timeouts), text)
+        parts = self.parts(text, timeouts)
         if isinstance(parts, AsyncIterator):
-            assert self._runner is not None, "an async surface has a runner"
-            self._runner.run(_collect(parts, received))
+            self.run(_collect(parts, received))
         else:
             for part in parts:
                 received.append(part)  # noqa: PERF402 - what came before an error is kept
 
+    def parts(self, text: str, timeouts: Timeouts = NO_TIMEOUTS) -> Any:
+        """Return an iterator over what a call delivers; an async one for an async surface."""
+        return self._surface.way(self._limited(timeouts), text)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the event loop of an async surface."""
+        assert self._runner is not None, "an async surface has a runner"
+        return self._runner.run(work)
+
     def _limited(self, timeouts: Timeouts) -> Any:
         if self._client is not None:
-            return self._model.with_timeouts(**timeouts)
+            return self.model.with_timeouts(**timeouts)
         for name, seconds in timeouts.items():
-            setattr(self._model, name, seconds)
-        return self._model
+            setattr(self.model, name, seconds)
+        return self.model
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +121,7 @@ class Subject:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._client is None:
-            self._model.close()
+            self.model.close()
         elif self._runner is None:
             self._client.close()
         else:

@@ -16,7 +16,7 @@ from tests.faults.surfaces import SURFACES
 def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST) if fault.trusted else os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
-    surfaces = [surface for surface in SURFACES if fault.outcome(surface.kind) is not None]
+    surfaces = [surface for surface in SURFACES if fault.happens_to(surface)]
     with Servers.of(proxies, fault) as servers:
         # Without a pause in any adapter, `max_retries` has changed nothing.
         cells = [Cell(fault, surface, servers, 0 if fault.may_be_retried(surface) else 1) for surface in surfaces]

@@ -1,0 +1,86 @@
+"""Rows of the fault table: callers who stop a stream in an unusual way. The server stops, and the next call works."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from tests.faults.cells import MARGIN, Cell, CellError
+from tests.faults.model import WORKS, Fault, Phase
+from tests.faults.surfaces import Surface
+
+_STALLS = ({"text": "So far. "}, {"fault": "stall"})
+
+TRIES = 10
+"""How often a race is run."""
+
+
+def _can_cancel(surface: Surface) -> bool:
+    return surface.streams and surface.family == "native"
+
+
+def _is_async_stream(surface: Surface) -> bool:
+    return surface.streams and surface.is_async
+
+
+def _cancel_at_once(cell: Cell) -> None:
+    """Cancel when the server has just read the request; the caller may not even know yet that it is sent."""
+    server = cell.servers.main
+    for number in range(1, TRIES + 1):
+        stream = cell.subject.model.respond_stream("fault")
+
+        def cancel(stream: Any = stream, number: int = number) -> None:
+            server.wait_for(lambda: len(cell.predictions) == number, MARGIN)
+            stream.cancel()
+
+        cancelling = threading.Thread(target=cancel)
+        cancelling.start()
+        result = stream.wait_for_result()
+        if cell.surface.is_async:
+            result = cell.subject.run(result)
+        cancelling.join(MARGIN)
+        if result.stats.stop_reason != "userStopped":
+            raise CellError(f"the cancelled stream ended with {result.stats.stop_reason!r}")
+
+
+def _end_the_task(cell: Cell) -> None:
+    """Cancel the task that has read a part, and keep the stream."""
+
+    async def call() -> None:
+        parts: AsyncGenerator[Any] = cell.subject.parts("fault")
+        has_read = asyncio.Event()
+
+        async def read() -> None:
+            await anext(parts)
+            has_read.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(read())
+        await asyncio.wait_for(has_read.wait(), MARGIN)
+        task.cancel()
+        await asyncio.to_thread(cell.wait_until_stopped)
+        await parts.aclose()  # so something refers to it until here
+
+    cell.subject.run(call())
+
+
+ROWS = (
+    Fault(
+        "A stream is cancelled just as its request is sent. The server stops, and what has arrived is the result.",
+        Phase.STOP,
+        WORKS,
+        None,
+        steps=_STALLS,
+        stop=_cancel_at_once,
+        only=_can_cancel,
+    ),
+    Fault(
+        "The task that reads a stream ends, and something still refers to the stream. The server stops a second later.",
+        Phase.STOP,
+        WORKS,
+        None,
+        steps=_STALLS,
+        stop=_end_the_task,
+        only=_is_async_stream,
+    ),
+)
