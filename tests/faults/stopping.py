@@ -1,8 +1,10 @@
 """Rows of the fault table: callers who stop a stream in an unusual way. The server stops, and the next call works."""
 
 import asyncio
+import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.faults.cells import MARGIN, Cell, CellError
@@ -11,8 +13,10 @@ from tests.faults.surfaces import Surface
 
 _STALLS = ({"text": "So far. "}, {"fault": "stall"})
 
-TRIES = 10
+TRIES = 30
 """How often a race is run."""
+
+_INTERVAL = sys.getswitchinterval()
 
 
 def _can_cancel(surface: Surface) -> bool:
@@ -25,22 +29,32 @@ def _is_async_stream(surface: Surface) -> bool:
 
 def _cancel_at_once(cell: Cell) -> None:
     """Cancel when the server has just read the request; the caller may not even know yet that it is sent."""
-    server = cell.servers.main
     for number in range(1, TRIES + 1):
         stream = cell.subject.model.respond_stream("fault")
 
         def cancel(stream: Any = stream, number: int = number) -> None:
-            server.wait_for(lambda: len(cell.predictions) == number, MARGIN)
+            cell.servers.main.wait_for(lambda: len(cell.predictions) == number, MARGIN)
             stream.cancel()
 
         cancelling = threading.Thread(target=cancel)
         cancelling.start()
-        result = stream.wait_for_result()
-        if cell.surface.is_async:
-            result = cell.subject.run(result)
+        with _switching_often():
+            result = stream.wait_for_result()
+            if cell.surface.is_async:
+                result = cell.subject.run(result)
         cancelling.join(MARGIN)
         if result.stats.stop_reason != "userStopped":
             raise CellError(f"the cancelled stream ended with {result.stats.stop_reason!r}")
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    """Let another thread run at every chance, so that the race has both ends."""
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(_INTERVAL)
 
 
 def _end_the_task(cell: Cell) -> None:
