@@ -134,7 +134,6 @@ if TYPE_CHECKING:
     )
     from lmstudio_integrations.types.config import (
         EmbeddingLoadModelConfig as EmbeddingLoadModelConfig,
-        GpuSetting as GpuSetting,
         LlmLoadModelConfig as LlmLoadModelConfig,
         LlmPredictionConfig as LlmPredictionConfig,
     )
@@ -154,6 +153,7 @@ if TYPE_CHECKING:
         ToolFunctionDef as ToolFunctionDef,
         ToolFunctionDefDict as ToolFunctionDefDict,
     )
+    from lmstudio_integrations.types.gpu import GpuSetting as GpuSetting
     from lmstudio_integrations.types.hosts import HostStatus as HostStatus
     from lmstudio_integrations.types.models import (
         ContextUse as ContextUse,
@@ -217,7 +217,7 @@ _EXPORTS = {
     """,
     ".langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
-    ".types.config": "EmbeddingLoadModelConfig GpuSetting LlmLoadModelConfig LlmPredictionConfig",
+    ".types.config": "EmbeddingLoadModelConfig LlmLoadModelConfig LlmPredictionConfig",
     ".types.config_dicts": """
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
     """,
@@ -225,6 +225,7 @@ _EXPORTS = {
     ".types.downloads": "DownloadProgressUpdate",
     ".types.files": "FileHandle",
     ".types.functions": "ToolFunctionDef ToolFunctionDefDict",
+    ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
     ".types.models": """
         ContextUse EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo

@@ -246,7 +246,7 @@ def _check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, 
     """
     if binding.config is None or binding.on_config_mismatch == "ignore":
         return
-    fields = binding.config.to_fields()
+    fields = binding.config.set_fields()
     requested = {key: value for key, value in fields.items() if not loaded or key.endswith(".contextLength")}
     if not requested:
         return

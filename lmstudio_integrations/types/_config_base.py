@@ -24,12 +24,14 @@ class Kv:
     """The wire key of a setting. One that begins with a dot follows the `prefix` of the config.
 
     With `checkbox`, the value is sent as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
-    and `off` is sent: alone, or as the value that even an unchecked checkbox must have.
+    and `off` is sent: alone, or as the value that even an unchecked checkbox must have. The keys in `copies`, such as
+    those of other engines, are sent with the same value.
     """
 
     key: str
     checkbox: bool = False
     off: Any = None
+    copies: tuple[str, ...] = ()
 
     def encode(self, value: Any) -> Any:
         """Return the wire form of a value."""
@@ -134,7 +136,9 @@ class Settings(WrittenModel):
         for name, kv in wire_keys(type(self)).items():
             value = getattr(self, name)
             if value is not None:
-                fields[kv.key] = kv.encode(value)
+                fields[kv.key] = sent = kv.encode(value)
+                for key in kv.copies:
+                    fields[key] = sent
         return fields
 
     @classmethod
@@ -159,21 +163,33 @@ class Settings(WrittenModel):
         settings = cls.from_fields(fields)
         described = settings.to_dict()
         for name, kv in wire_keys(cls).items():
-            if kv.key not in fields or name in settings.model_fields_set:
+            if name in settings.model_fields_set:
                 continue
-            if kv.checkbox and kv.decode(fields[kv.key]) is None:
-                described[str(cls.model_fields[name].alias)] = False
-            else:
-                described.setdefault("raw", {})[kv.key] = fields[kv.key]
+            for key in (kv.key, *kv.copies):
+                if key not in fields:
+                    continue
+                if kv.checkbox and kv.decode(fields[key]) is None:
+                    described[str(cls.model_fields[name].alias)] = False
+                else:
+                    described.setdefault("raw", {})[key] = fields[key]
         return described
 
     @classmethod
     def _pop_values(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Pop the wire fields that are settings here, and return their values by name."""
+        """Pop the wire fields that are settings here, and return their values by name.
+
+        Of a setting with copies, the first key that is there counts; a copy with another value stays in the fields.
+        """
         values: dict[str, Any] = {}
         for name, kv in wire_keys(cls).items():
-            if kv.key in fields:
-                value = kv.decode(fields.pop(kv.key))
+            key = kv.key
+            for copy in kv.copies:
+                if key not in fields:
+                    key = copy
+                elif copy in fields and fields[copy] == fields[key]:
+                    del fields[copy]
+            if key in fields:
+                value = kv.decode(fields.pop(key))
                 if value is not None and cls._is_valid(name, value):
                     values[name] = value
         return values

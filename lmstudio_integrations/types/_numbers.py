@@ -74,6 +74,7 @@ Float = Annotated[float, BeforeValidator(_number), AllowInfNan(allow_inf_nan=Fal
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 Count = Annotated[Int, Field(ge=1)]
 Natural = Annotated[Int, Field(ge=0)]
+Seed = Annotated[Int, Field(ge=-1)]
 LogProbs = Annotated[Int, Field(ge=0, le=100)]
 TopK = Annotated[Int, Field(ge=-1, le=500)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticSerializationError
 
+from lmstudio_integrations.errors import LMStudioValueError
+
 
 class WireModel(BaseModel):
     """A value of the protocol.
@@ -44,14 +46,25 @@ class WireModel(BaseModel):
         return cls.model_validate(data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the wire form: camelCase keys, only the fields that were set."""
-        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        """Return the wire form: camelCase keys, only the fields that were set.
+
+        Raises:
+            LMStudioValueError: If a value cannot be written as JSON.
+        """
+        try:
+            return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        except PydanticSerializationError as error:
+            raise LMStudioValueError(f"{type(self).__name__} cannot be written as JSON: {error}") from error
 
     def to_json(self) -> str:
-        """Return the wire form as JSON text."""
+        """Return the wire form as JSON text.
+
+        Raises:
+            LMStudioValueError: If a value cannot be written as JSON.
+        """
         try:
             return self.model_dump_json(by_alias=True, exclude_unset=True)
-        except PydanticSerializationError:  # a lone surrogate, which JSON can only hold as an escape
+        except PydanticSerializationError:  # often a lone surrogate, which JSON can only hold as an escape
             return escaped_json(self.to_dict())
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

@@ -7,16 +7,17 @@ inherit `SharedPredictionSettings`. `config_dicts.py` is generated from the fiel
 The keys are listed in `docs/protocol.md#load-keys` and `docs/protocol.md#prediction-keys`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._typeguards import is_list, is_mapping, is_object
+from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._config_base import Kv, Settings, WrittenModel, reject_unknown_names
-from lmstudio_integrations.types._numbers import Count, Float, Fraction, Int, LogProbs, Natural, OrOff, TopK
+from lmstudio_integrations.types._config_base import Kv, Settings, reject_unknown_names
+from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed, TopK
+from lmstudio_integrations.types.gpu import GpuSetting
 
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
@@ -31,22 +32,16 @@ uses a loaded instance, else loads one that is never evicted. `require_loaded` n
 OnConfigMismatch = Literal["warn", "raise", "ignore"]
 """What to do when the loaded model has other load settings than requested."""
 
-GPU_SPLIT = "load.gpuSplitConfig"
-_GPU_RATIOS = {
-    "llm.load": {
-        "ratio": "llm.load.llama.acceleration.offloadRatio",
-        "num_cpu_expert_layers_ratio": "llm.load.numCpuExpertLayersRatio",
-    },
-    "embedding.load": {"ratio": "embedding.load.llama.acceleration.offloadRatio"},
-}
-"""The ratios of `GpuSetting` with their wire keys, for each kind of model."""
 _MLX_CACHE_OFF = {"enabled": False, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
 _SPECULATIVE = "llm.load.llama.speculativeDecoding"
 _SIDECARS_OFF = dict.fromkeys(
     (f"{_SPECULATIVE}.{name}" for name in ("draftDflashSidecar", "draftDsparkSidecar", "draftMtpSidecar")), False
 )
 """Drafting that a model's defaults may switch on. LM Studio's clients send these with any draft setting."""
-_STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
+_AUTO_FIT = tuple(f"llm.load.{engine}.autoFit" for engine in ("llama", "mlx", "yuzu"))
+_MANUAL = ("context_length", "gpu_strict_vram_cap")
+_MANUAL_GPU = ("ratio", "num_cpu_expert_layers_ratio", "main_gpu", "split_strategy")
+"""What `auto_fit` chooses. LM Studio's clients switch it off with any of these."""
 
 
 def _in_camel_case(value: object) -> object:
@@ -59,70 +54,10 @@ def _in_camel_case(value: object) -> object:
     return {name: member if name == "jsonSchema" else _in_camel_case(member) for name, member in spelled.items()}
 
 
-OffloadRatio = Fraction | Literal["max", "off"]
 WireDict = Annotated[dict[str, Any], BeforeValidator(_in_camel_case)]
 """A wire object that people may write in snake_case."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
-
-
-class GpuSetting(WrittenModel):
-    """How a model is spread over graphics cards. An unset setting is left to the server."""
-
-    ratio: Annotated[
-        OffloadRatio | None,
-        Field(description='Share of the layers on graphics cards, 0 to 1, `"max"` or `"off"`.'),
-    ] = None
-    num_cpu_expert_layers_ratio: Annotated[
-        OffloadRatio | None,
-        Field(description="Share of the expert layers that stay on the CPU, 0 to 1. Only for language models."),
-    ] = None
-    main_gpu: Annotated[Int | None, Field(description="Index of the preferred card.")] = None
-    split_strategy: Annotated[
-        Literal["evenly", "favorMainGpu"] | None,
-        Field(description="How to split layers over the cards. Unset: evenly, if another setting of the split is set."),
-    ] = None
-    disabled_gpus: Annotated[
-        list[Int] | None,
-        Field(description="Indexes of unused cards; an empty list enables all, whatever the server's own list is."),
-    ] = None
-
-    def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        """Yield the wire fields. The split is sent only if part of it is set; an empty list counts."""
-        for name, key in _GPU_RATIOS[prefix].items():
-            if (ratio := getattr(self, name)) is not None:
-                yield key, ratio
-        if any(value is not None for value in (self.main_gpu, self.split_strategy, self.disabled_gpus)):
-            yield (
-                GPU_SPLIT,
-                {
-                    "strategy": "priorityOrder" if self.split_strategy == "favorMainGpu" else "evenly",
-                    "disabledGpus": self.disabled_gpus or [],
-                    "priority": [] if self.main_gpu is None else [self.main_gpu],
-                    "customRatio": [],
-                },
-            )
-
-    @classmethod
-    def pop_from(cls, fields: dict[str, Any], prefix: str) -> "GpuSetting | None":
-        """Pop the setting from wire fields. A custom split has no counterpart here and stays in them."""
-        gpu: dict[str, Any] = {}
-        for name, key in _GPU_RATIOS[prefix].items():
-            if key in fields:
-                gpu[name] = fields.pop(key)
-        split = fields.get(GPU_SPLIT)
-        strategy = _STRATEGIES.get(str(split.get("strategy"))) if is_object(split) else None
-        if is_object(split) and strategy is not None:
-            del fields[GPU_SPLIT]
-            priority = split.get("priority")
-            gpu["split_strategy"] = strategy
-            gpu["disabled_gpus"] = split.get("disabledGpus") or []
-            if is_list(priority) and priority:
-                gpu["main_gpu"] = priority[0]
-        try:
-            return cls(**gpu) if gpu else None
-        except LMStudioValueError:
-            return None
 
 
 class LoadSettings(Settings):
@@ -134,13 +69,23 @@ class LoadSettings(Settings):
         Field(description="Context length in tokens. Unset: the server's default for the model."),
         Kv(".contextLength"),
     ] = None
+    seed: Annotated[
+        OrOff[Seed] | None,
+        Field(description="Seed of random numbers, such as those of the sampling. `False`: a random one."),
+        Kv(".seed", checkbox=True, off=0),
+    ] = None
+    eval_batch_size: Annotated[
+        Count | None,
+        Field(description="How many prompt tokens are processed in one step. LM Studio's default is 2,048."),
+        Kv(".llama.evalBatchSize"),
+    ] = None
     rope_frequency_base: Annotated[
-        OrOff[Float] | None,
+        OrOff[Annotated[Float, Field(ge=0)]] | None,
         Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
         Kv(".llama.ropeFrequencyBase", checkbox=True, off=0),
     ] = None
     rope_frequency_scale: Annotated[
-        OrOff[Float] | None,
+        OrOff[Annotated[Float, Field(ge=0)]] | None,
         Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
         Kv(".llama.ropeFrequencyScale", checkbox=True, off=0),
     ] = None
@@ -156,8 +101,16 @@ class LoadSettings(Settings):
     ] = None
 
     def to_fields(self) -> dict[str, Any]:
+        """Return the wire fields to send: those of the settings that are set, and those that they imply."""
+        return self.implied_fields() | self.set_fields()
+
+    def set_fields(self) -> dict[str, Any]:
         """Return the wire fields of the settings that are set."""
         return super().to_fields() | dict(self.gpu.to_fields(self.prefix) if self.gpu else ())
+
+    def implied_fields(self) -> dict[str, Any]:
+        """Return the wire fields that accompany the settings that are set, unless these or `raw` contain them."""
+        return {}
 
     @classmethod
     def _reject_unknown_names(cls, fields: Mapping[str, Any]) -> None:
@@ -201,13 +154,8 @@ class LlmLoadModelConfig(LoadSettings):
         Field(description="Whether to use dedicated graphics memory only. LM Studio's default is false."),
         Kv("load.gpuStrictVramCap"),
     ] = None
-    seed: Annotated[
-        OrOff[Int] | None,
-        Field(description="Seed of the sampling. `False`: a random one."),
-        Kv("llm.load.seed", checkbox=True, off=0),
-    ] = None
     num_experts: Annotated[
-        Int | None,
+        Natural | None,
         Field(description="How many experts of a mixture-of-experts model to use for each token. 0: the model's own."),
         Kv("llm.load.numExperts"),
     ] = None
@@ -220,9 +168,8 @@ class LlmLoadModelConfig(LoadSettings):
         Kv("llm.load.offloadKVCacheToGpu"),
     ] = None
     max_parallel_predictions: Annotated[
-        Int | None,
+        Count | None,
         Field(
-            ge=1,
             le=1023,
             description="How many predictions run at once, 1 to 1,023; further ones queue on the server. "
             "LM Studio's default is 4.",
@@ -241,13 +188,12 @@ class LlmLoadModelConfig(LoadSettings):
     ] = None
     auto_fit: Annotated[
         bool | None,
-        Field(description="Whether the server may lower settings until the model fits. LM Studio's default is true."),
-        Kv("llm.load.llama.autoFit"),
-    ] = None
-    eval_batch_size: Annotated[
-        Count | None,
-        Field(description="How many prompt tokens are processed in one step. LM Studio's default is 2,048."),
-        Kv("llm.load.llama.evalBatchSize"),
+        Field(
+            description="Whether the server chooses the context length and the placement on graphics cards, so that "
+            "the model fits. `True` excludes `context_length`, `gpu_strict_vram_cap` and the settings of `gpu` except "
+            "`disabled_gpus`; setting one of these switches it off. LM Studio's default is true."
+        ),
+        Kv(_AUTO_FIT[0], copies=_AUTO_FIT[1:]),
     ] = None
     physical_batch_size: Annotated[
         Count | None,
@@ -260,7 +206,7 @@ class LlmLoadModelConfig(LoadSettings):
         Kv("llm.load.llama.flashAttention"),
     ] = None
     context_checkpoints: Annotated[
-        Int | None,
+        Natural | None,
         Field(description="How many checkpoints of a context to keep for reuse. LM Studio's default is 32."),
         Kv("llm.load.llama.contextCheckpoints"),
     ] = None
@@ -281,6 +227,15 @@ class LlmLoadModelConfig(LoadSettings):
         bool | None,
         Field(alias="tryDirectIO", description="Whether to read the file past the system's cache if possible."),
         Kv("llm.load.llama.tryDirectIO"),
+    ] = None
+    llama_cpp_arguments_override: Annotated[
+        WireDict | None,
+        Field(
+            description="Changes to the arguments of llama.cpp's server: `enabled`; `disabled_parameters`, names of LM "
+            "Studio's arguments to omit; `exclude_all_config`, to omit all of them; `override_parameters`, dicts with "
+            "`key` and `value` to append."
+        ),
+        Kv("llm.load.llama.argumentsOverride"),
     ] = None
     llama_k_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
@@ -308,13 +263,13 @@ class LlmLoadModelConfig(LoadSettings):
         Kv("llm.load.llama.speculativeDecoding.draftModel"),
     ] = None
     speculative_draft_max_tokens: Annotated[
-        Int | None,
-        Field(ge=0, description="The most tokens of a proposal. LM Studio's default is 3."),
+        Natural | None,
+        Field(description="The most tokens of a proposal. LM Studio's default is 3."),
         Kv("llm.load.llama.speculativeDecoding.draftMaxTokens"),
     ] = None
     speculative_draft_min_tokens: Annotated[
-        Int | None,
-        Field(ge=0, description="The fewest tokens of a proposal. LM Studio's default is 0."),
+        Natural | None,
+        Field(description="The fewest tokens of a proposal. LM Studio's default is 0."),
         Kv("llm.load.llama.speculativeDecoding.draftMinTokens"),
     ] = None
     speculative_draft_min_continue_probability: Annotated[
@@ -336,17 +291,26 @@ class LlmLoadModelConfig(LoadSettings):
         Kv("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF),
     ] = None
 
-    def to_fields(self) -> dict[str, Any]:
-        """Return the wire fields of the settings that are set.
+    def implied_fields(self) -> dict[str, Any]:
+        """Return the wire fields that accompany the settings that are set, unless these or `raw` contain them.
 
-        Any setting that chooses how to draft also switches off the drafting of the model's own defaults.
+        Any setting that chooses how to draft also switches off the drafting of the model's own defaults, and any that
+        `auto_fit` would choose switches that off.
         """
         selectors = (self.speculative_draft_mtp, self.speculative_draft_simple, self.speculative_draft_model)
-        implied = {} if selectors == (None, None, None) else _SIDECARS_OFF
-        return implied | super().to_fields()
+        sidecars = {} if selectors == (None, None, None) else _SIDECARS_OFF
+        return sidecars | dict.fromkeys(_AUTO_FIT if self._manual_settings() else (), False)
+
+    def _manual_settings(self) -> list[str]:
+        """Return what is set of that which `auto_fit` chooses."""
+        settings = [(name, getattr(self, name)) for name in _MANUAL]
+        settings += [(f"gpu.{name}", getattr(self.gpu, name)) for name in _MANUAL_GPU if self.gpu]
+        return [f"{name}={value!r}" for name, value in settings if value is not None]
 
     def check_together(self) -> None:
-        """Reject draft settings that exclude each other, or that need one another."""
+        """Reject settings that exclude each other, or that need one another."""
+        if self.auto_fit and (manual := self._manual_settings()):
+            raise LMStudioValueError(f"auto_fit=True excludes {', '.join(manual)}; unset auto_fit, or the others")
         least, most = self.speculative_draft_min_tokens, self.speculative_draft_max_tokens
         if self.speculative_draft_mtp and self.speculative_draft_simple:
             raise LMStudioValueError("speculative_draft_mtp and speculative_draft_simple exclude each other")
@@ -406,7 +370,7 @@ class SharedPredictionSettings(BaseModel):
         Kv("llm.prediction.toolNaming"),
     ] = None
     repeat_penalty: Annotated[
-        OrOff[Float] | None,
+        OrOff[Annotated[Float, Field(ge=-1)]] | None,
         Field(
             description="Above 1, tokens that occurred before become less likely. `False`: off. LM Studio's default is "
             "1.1."
@@ -435,7 +399,7 @@ class SharedPredictionSettings(BaseModel):
             description="Probability, 0 to 1, that a step drops the most likely tokens (XTC). `False` (LM Studio's "
             "default): off."
         ),
-        Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5),
+        Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0),
     ] = None
     xtc_threshold: Annotated[
         OrOff[Fraction] | None,
@@ -443,10 +407,10 @@ class SharedPredictionSettings(BaseModel):
             description="XTC drops tokens that are at least this probable, 0 to 1, except the least likely of them. "
             "`False` (LM Studio's default): off."
         ),
-        Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0.1),
+        Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0),
     ] = None
     seed: Annotated[
-        OrOff[Int] | None,
+        OrOff[Seed] | None,
         Field(
             description="Seed of the sampling, for repeatable responses. `False`: none, not even a preset's. LM "
             "Studio sets none by default."
@@ -493,7 +457,7 @@ class SharedPredictionSettings(BaseModel):
         Kv("llm.prediction.speculativeDecoding.draftModel"),
     ] = None
     speculative_decoding_min_draft_length_to_consider: Annotated[
-        Int | None,
+        Natural | None,
         Field(description="Proposals of the draft model with fewer tokens are dropped. LM Studio's default is 0."),
         Kv("llm.prediction.speculativeDecoding.minDraftLengthToConsider"),
     ] = None
@@ -503,7 +467,7 @@ class SharedPredictionSettings(BaseModel):
         Kv("llm.prediction.speculativeDecoding.minContinueDraftingProbability"),
     ] = None
     speculative_decoding_num_draft_tokens_exact: Annotated[
-        Int | None,
+        Count | None,
         Field(description="How many tokens the draft model proposes at a time. LM Studio's default is 2."),
         Kv("llm.prediction.speculativeDecoding.numDraftTokensExact"),
     ] = None

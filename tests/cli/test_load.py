@@ -27,7 +27,7 @@ def test_the_settings_of_a_load_reach_the_server(managed: Emulator, command: Com
     assert command("load", SMALL, "--ttl", "60", "-c", "2048", "--gpu", "max")[0] == 0
     (info,) = managed.loaded()
     assert (info.ttl_ms, info.context_length) == (60_000, 2048)
-    assert managed.loads[0].config == {"contextLength": 2048, "gpu": {"ratio": 1.0}}
+    assert managed.loads[0].config == {"autoFit": False, "contextLength": 2048, "gpu": {"ratio": 1.0}}
 
 
 def test_an_explicit_load_has_no_end_unless_it_has_a_ttl(managed: Emulator, command: Command) -> None:

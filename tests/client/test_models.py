@@ -93,6 +93,28 @@ async def test_a_cache_that_is_not_quantized_on_both_sides_is_no_mismatch(client
         )
 
 
+async def test_engines_that_the_server_does_not_report_are_no_mismatch(client: Any) -> None:
+    await client.llm.model("chatty", config={"raw": {"llm.load.llama.autoFit": True}})
+    await client.llm.model("chatty", config={"autoFit": True}, on_config_mismatch="raise")
+    with pytest.raises(lms.LMStudioConfigMismatchError) as caught:
+        await client.llm.model("chatty", config={"autoFit": False}, on_config_mismatch="raise")
+    assert caught.value.differences == {"autoFit": (False, True)}
+
+
+@pytest.mark.parametrize(
+    ("actual", "requested"),
+    [
+        ({"autoFit": True}, {"contextLength": 4096}),
+        ({"raw": {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}}, {"speculativeDraftMtp": False}),
+    ],
+)
+async def test_what_a_request_only_implies_is_no_mismatch(
+    client: Any, actual: dict[str, Any], requested: dict[str, Any]
+) -> None:
+    await client.llm.model("chatty", config=actual)
+    await client.llm.model("chatty", config=requested, on_config_mismatch="raise")
+
+
 @proves("C-NEW-INSTANCE")
 async def test_new_instances_get_suffixes_and_an_identifier_in_use_is_rejected(client: Any) -> None:
     first = await client.llm.load_new_instance("chatty")

@@ -24,6 +24,7 @@ from tests.strict.shapes import (
 FRACTION = Number(0, 1)
 COUNT = integer(1)
 NATURAL = integer(0)
+SEED = integer(-1)
 RATIO = Either((FRACTION, one_of("max", "off")))
 STRINGS = Array(Text(shortest=1))
 CACHE_TYPES = one_of("f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
@@ -48,6 +49,14 @@ MLX_CACHE = Object(
         "bits": one_of(8, 6, 4, 3, 2),
         "groupSize": one_of(32, 64, 128),
         "quantizedStart": NATURAL,
+    }
+)
+ARGUMENTS_OVERRIDE = Object(
+    {
+        "enabled": BOOLEAN,
+        "disabledParameters": Array(TEXT),
+        "overrideParameters": Array(Object({"key": TEXT, "value": TEXT})),
+        "excludeAllConfig": BOOLEAN,
     }
 )
 TOOL_PARAMETERS = Object(
@@ -97,7 +106,7 @@ PROMPT_TEMPLATE = Tagged(
 
 LLM_LOAD: dict[str, Shape] = {
     "llm.load.contextLength": COUNT,
-    "llm.load.seed": checkbox(integer()),
+    "llm.load.seed": checkbox(SEED),
     "llm.load.numExperts": NATURAL,
     "llm.load.offloadKVCacheToGpu": BOOLEAN,
     "llm.load.numCpuExpertLayersRatio": RATIO,
@@ -113,12 +122,13 @@ LLM_LOAD: dict[str, Shape] = {
     "llm.load.llama.flashAttention": BOOLEAN,
     "llm.load.llama.contextCheckpoints": NATURAL,
     "llm.load.llama.reasoningBudgetMessage": TEXT,
-    "llm.load.llama.ropeFrequencyBase": checkbox(NUMBER),
-    "llm.load.llama.ropeFrequencyScale": checkbox(NUMBER),
+    "llm.load.llama.ropeFrequencyBase": checkbox(Number(0)),
+    "llm.load.llama.ropeFrequencyScale": checkbox(Number(0)),
     "llm.load.llama.keepModelInMemory": BOOLEAN,
     "llm.load.llama.useFp16ForKVCache": BOOLEAN,
     "llm.load.llama.tryMmap": BOOLEAN,
     "llm.load.llama.tryDirectIO": BOOLEAN,
+    "llm.load.llama.argumentsOverride": ARGUMENTS_OVERRIDE,
     "llm.load.llama.kCacheQuantizationType": checkbox(CACHE_TYPES),
     "llm.load.llama.vCacheQuantizationType": checkbox(CACHE_TYPES),
     "llm.load.llama.speculativeDecoding.draftMtp": BOOLEAN,
@@ -133,6 +143,10 @@ LLM_LOAD: dict[str, Shape] = {
     "llm.load.mlx.autoFit": BOOLEAN,
     "llm.load.mlx.diskCache": BOOLEAN,
     "llm.load.mlx.kvCacheQuantization": MLX_CACHE,
+    "llm.load.yuzu.autoFit": BOOLEAN,
+    "llm.load.vllm.gpuMemoryUtilization": FRACTION,
+    "llm.load.vllm.reasoningParser": TEXT,
+    "llm.load.vllm.toolCallParser": TEXT,
     "load.gpuSplitConfig": GPU_SPLIT,
     "load.gpuStrictVramCap": BOOLEAN,
     "envVars": Object({}, {"HSA_OVERRIDE_GFX_VERSION": TEXT}),
@@ -140,11 +154,11 @@ LLM_LOAD: dict[str, Shape] = {
 
 EMBEDDING_LOAD: dict[str, Shape] = {
     "embedding.load.contextLength": COUNT,
-    "embedding.load.seed": checkbox(integer()),
+    "embedding.load.seed": checkbox(SEED),
     "embedding.load.llama.acceleration.offloadRatio": RATIO,
     "embedding.load.llama.evalBatchSize": COUNT,
-    "embedding.load.llama.ropeFrequencyBase": checkbox(NUMBER),
-    "embedding.load.llama.ropeFrequencyScale": checkbox(NUMBER),
+    "embedding.load.llama.ropeFrequencyBase": checkbox(Number(0)),
+    "embedding.load.llama.ropeFrequencyScale": checkbox(Number(0)),
     "embedding.load.llama.keepModelInMemory": BOOLEAN,
     "embedding.load.llama.tryMmap": BOOLEAN,
     "load.gpuSplitConfig": GPU_SPLIT,
@@ -165,11 +179,11 @@ _PREDICTION: dict[str, Shape] = {
     "topKSampling": integer(-1, 500),
     "topPSampling": checkbox(FRACTION),
     "minPSampling": checkbox(FRACTION),
-    "repeatPenalty": checkbox(NUMBER),
+    "repeatPenalty": checkbox(Number(-1)),
     "logProbs": checkbox(integer(0, 100)),
     "promptTemplate": PROMPT_TEMPLATE,
     "systemPrompt": TEXT,
-    "seed": checkbox(integer()),
+    "seed": checkbox(SEED),
     "contextPrefill": Array(Object({"type": one_of("jsonFile", "yamlFile"), "absPath": TEXT})),
     "reasoning.parsing": Object({"enabled": BOOLEAN, "startString": TEXT, "endString": TEXT}),
     "reasoning.enableThinking": BOOLEAN,
@@ -179,7 +193,7 @@ _PREDICTION: dict[str, Shape] = {
     "speculativeDecoding.draftModel": TEXT,
     "speculativeDecoding.minDraftLengthToConsider": NATURAL,
     "speculativeDecoding.minContinueDraftingProbability": FRACTION,
-    "speculativeDecoding.numDraftTokensExact": NATURAL,
+    "speculativeDecoding.numDraftTokensExact": COUNT,
     "speculativeDecoding.maxTokensToDraft": NATURAL,
     "speculativeDecoding.numReuseTokens": NATURAL,
     "llama.cpuThreads": COUNT,

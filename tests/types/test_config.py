@@ -11,10 +11,10 @@ from lmstudio_integrations.types._config_base import Kv, Settings, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
-    GpuSetting,
     LlmLoadModelConfig,
     LlmPredictionConfig,
 )
+from lmstudio_integrations.types.gpu import GpuSetting
 from tests.requirements import proves
 from tests.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
 from tests.strict.shapes import Shape
@@ -23,6 +23,12 @@ from tests.types import config_dicts
 SPLIT = "load.gpuSplitConfig"
 TEMPLATE = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "t"}}
 MLX = {"enabled": True, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
+ARGUMENTS = {
+    "enabled": True,
+    "disabledParameters": ["--mlock"],
+    "overrideParameters": [{"key": "--threads", "value": "4"}],
+    "excludeAllConfig": False,
+}
 
 
 def checked(value: Any) -> dict[str, Any]:
@@ -57,6 +63,7 @@ LLM_LOAD_SETTINGS: Table = {
     "useFp16ForKVCache": (False, "llm.load.llama.useFp16ForKVCache", False),
     "tryMmap": (False, "llm.load.llama.tryMmap", False),
     "tryDirectIO": (True, "llm.load.llama.tryDirectIO", True),
+    "llamaCppArgumentsOverride": (ARGUMENTS, "llm.load.llama.argumentsOverride", ARGUMENTS),
     "llamaKCacheQuantizationType": ("q8_0", "llm.load.llama.kCacheQuantizationType", checked("q8_0")),
     "llamaVCacheQuantizationType": ("q4_0", "llm.load.llama.vCacheQuantizationType", checked("q4_0")),
     "speculativeDraftMtp": (True, "llm.load.llama.speculativeDecoding.draftMtp", True),
@@ -76,6 +83,8 @@ LLM_LOAD_SETTINGS: Table = {
 
 EMBEDDING_LOAD_SETTINGS: Table = {
     "contextLength": (2048, "embedding.load.contextLength", 2048),
+    "seed": (7, "embedding.load.seed", checked(7)),
+    "evalBatchSize": (512, "embedding.load.llama.evalBatchSize", 512),
     "ropeFrequencyBase": (10000.0, "embedding.load.llama.ropeFrequencyBase", checked(10000.0)),
     "ropeFrequencyScale": (0.5, "embedding.load.llama.ropeFrequencyScale", checked(0.5)),
     "keepModelInMemory": (False, "embedding.load.llama.keepModelInMemory", False),
@@ -143,12 +152,17 @@ ROWS = [(kind, alias, *row) for kind, table, _ in TABLES for alias, row in table
 IDS = [f"{kind.__name__}-{alias}" for kind, alias, *_ in ROWS]
 
 
+SPECULATIVE = {"speculativeDraftMtp", "speculativeDraftSimple", "speculativeDraftModel"}
 SIDECARS = {
     "llm.load.llama.speculativeDecoding.draftDflashSidecar": False,
     "llm.load.llama.speculativeDecoding.draftDsparkSidecar": False,
     "llm.load.llama.speculativeDecoding.draftMtpSidecar": False,
 }
-IMPLIED = dict.fromkeys(("speculativeDraftMtp", "speculativeDraftSimple", "speculativeDraftModel"), SIDECARS)
+AUTO_FIT = dict.fromkeys(("llm.load.llama.autoFit", "llm.load.mlx.autoFit", "llm.load.yuzu.autoFit"), False)
+IMPLIED = {
+    **dict.fromkeys(("llm.load.contextLength", "load.gpuStrictVramCap", "llm.load.llama.autoFit"), AUTO_FIT),
+    **dict.fromkeys((key for name, (_, key, _) in LLM_LOAD_SETTINGS.items() if name in SPECULATIVE), SIDECARS),
+}
 """What a setting sends besides its own key."""
 
 
@@ -160,7 +174,7 @@ def test_every_setting_has_its_key_and_comes_back_from_it(
     field = next(name for name, info in kind.model_fields.items() if info.alias == alias)
     for name in (alias, field):
         settings = kind.model_validate({name: value})
-        assert settings.to_fields() == {key: wire, **IMPLIED.get(alias, {})}
+        assert settings.to_fields() == {key: wire, **IMPLIED.get(key, {})}
         assert settings.to_dict() == {alias: value}
     assert kind.from_fields({key: wire}) == kind.model_validate({alias: value})
 
@@ -231,7 +245,15 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
         (LlmPredictionConfig, {"contextOverflowPolicy": "cut"}, "'stopAtLimit'"),
         (LlmPredictionConfig, {"structured": "json"}, "structured='json'"),
         (LlmPredictionConfig, {"cpuThreads": 0}, "greater than or equal to 1"),
+        (LlmPredictionConfig, {"seed": -2}, "greater than or equal to -1"),
+        (LlmPredictionConfig, {"repeatPenalty": -1.5}, "greater than or equal to -1"),
+        (LlmPredictionConfig, {"speculativeDecodingMinDraftLengthToConsider": -1}, "greater than or equal to 0"),
+        (LlmPredictionConfig, {"speculativeDecodingNumDraftTokensExact": 0}, "greater than or equal to 1"),
         (LlmLoadModelConfig, {"contextLength": 0}, "greater than or equal to 1"),
+        (LlmLoadModelConfig, {"seed": -2}, "greater than or equal to -1"),
+        (LlmLoadModelConfig, {"numExperts": -1}, "greater than or equal to 0"),
+        (LlmLoadModelConfig, {"contextCheckpoints": -1}, "greater than or equal to 0"),
+        (EmbeddingLoadModelConfig, {"ropeFrequencyScale": -0.5}, "greater than or equal to 0"),
         (LlmLoadModelConfig, {"maxParallelPredictions": 1024}, "less than or equal to 1023"),
         (LlmLoadModelConfig, {"gpu": {"ratio": 2}}, "gpu.ratio=2"),
         (LlmLoadModelConfig, {"gpu": 1}, "gpu=1"),
@@ -266,6 +288,17 @@ def test_a_value_that_cannot_be_is_rejected_with_its_name(
             {"speculativeDraftMinTokens": 4, "speculativeDraftMaxTokens": 3},
             "speculative_draft_min_tokens=4 is more than speculative_draft_max_tokens=3",
         ),
+        ({"autoFit": True, "contextLength": 4096}, "auto_fit=True excludes context_length=4096"),
+        ({"autoFit": True, "gpuStrictVramCap": False}, "auto_fit=True excludes gpu_strict_vram_cap=False"),
+        ({"autoFit": True, "gpu": {"ratio": "off"}}, "auto_fit=True excludes gpu.ratio='off'"),
+        (
+            {"autoFit": True, "gpu": {"numCpuExpertLayersRatio": 0.5}},
+            "auto_fit=True excludes gpu.num_cpu_expert_layers_ratio=0.5",
+        ),
+        (
+            {"autoFit": True, "gpu": {"mainGpu": 0, "splitStrategy": "evenly"}},
+            "auto_fit=True excludes gpu.main_gpu=0, gpu.split_strategy='evenly'",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_rejected(settings: dict[str, Any], text: str) -> None:
@@ -282,6 +315,8 @@ def test_settings_that_do_not_go_together_are_rejected(settings: dict[str, Any],
         {"speculativeDraftSimple": True, "speculativeDraftModel": "small"},
         {"speculativeDraftMinTokens": 3, "speculativeDraftMaxTokens": 3},
         {"speculativeDraftMinTokens": 3},
+        {"autoFit": True, "gpu": {"disabledGpus": [1]}},
+        {"autoFit": False, "contextLength": 4096},
     ],
 )
 def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
@@ -379,7 +414,7 @@ def test_raw_settings_pass_as_they_are_and_rank_below_the_named_ones() -> None:
 
 
 def test_keys_that_have_no_name_here_are_kept() -> None:
-    fields = {"llm.load.contextLength": 4096, "llm.load.fromTheFuture": [1]}
+    fields = {"llm.load.seed": checked(7), "llm.load.fromTheFuture": [1]}
     settings = LlmLoadModelConfig.from_fields(fields)
     assert settings.raw == {"llm.load.fromTheFuture": [1]}
     assert settings.to_fields() == fields
@@ -424,6 +459,37 @@ def test_a_sidecar_that_the_user_names_is_kept() -> None:
     raw = {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}
     fields = LlmLoadModelConfig.parse({"speculativeDraftMtp": True, "raw": raw}).to_fields()
     assert fields == {**SIDECARS, **raw, "llm.load.llama.speculativeDecoding.draftMtp": True}
+
+
+# Settings with a key for each engine
+
+
+@pytest.mark.parametrize("key", AUTO_FIT)
+def test_the_key_of_one_engine_is_enough(key: str) -> None:
+    assert LlmLoadModelConfig.from_fields({key: True}) == LlmLoadModelConfig(auto_fit=True)
+    assert LlmLoadModelConfig.describe({key: "perhaps"}) == {"raw": {key: "perhaps"}}
+
+
+def test_engines_that_differ_are_described_without_loss() -> None:
+    fields = {**AUTO_FIT, "llm.load.mlx.autoFit": True}
+    assert LlmLoadModelConfig.describe(fields) == {"autoFit": False, "raw": {"llm.load.mlx.autoFit": True}}
+
+
+def test_automatic_fitting_that_is_set_by_hand_is_kept() -> None:
+    raw = {"llm.load.llama.autoFit": True}
+    assert LlmLoadModelConfig.parse({"contextLength": 4096, "raw": raw}).to_fields() == {
+        **AUTO_FIT,
+        **raw,
+        "llm.load.contextLength": 4096,
+    }
+    assert LlmLoadModelConfig.parse({"autoFit": True}).to_fields() == dict.fromkeys(AUTO_FIT, True)
+
+
+def test_a_value_that_cannot_be_sent_is_an_error_of_the_settings() -> None:
+    settings = LlmLoadModelConfig.parse({"raw": {"llm.load.fromTheFuture": object()}})
+    for write in (settings.to_dict, settings.to_json):
+        with pytest.raises(LMStudioValueError, match="LlmLoadModelConfig cannot be written as JSON"):
+            write()
 
 
 def test_the_quantization_of_the_mlx_cache_may_be_switched_off() -> None:
@@ -478,7 +544,7 @@ def test_a_dict_within_settings_that_has_other_names_than_strings_is_rejected() 
             {SPLIT: {"strategy": "priorityOrder", "disabledGpus": [], "priority": [1], "customRatio": []}},
         ),
         (
-            {"splitStrategy": "evenly", "disabledGpus": [2]},
+            {"disabledGpus": [2]},
             {SPLIT: {"strategy": "evenly", "disabledGpus": [2], "priority": [], "customRatio": []}},
         ),
         (
@@ -491,11 +557,12 @@ def test_the_split_over_graphics_cards_is_sent_when_something_of_it_is_set(
     gpu: dict[str, Any], fields: dict[str, Any]
 ) -> None:
     settings = LlmLoadModelConfig.parse({"gpu": gpu})
-    assert settings.to_fields() == fields
+    assert settings.to_fields() == fields | (AUTO_FIT if gpu.keys() != {"disabledGpus"} else {})
     read = LlmLoadModelConfig.from_fields(fields)
     assert read.raw is None
     assert read.gpu is not None
     assert read.gpu.to_dict() == ({"disabledGpus": [], **gpu} if SPLIT in fields else gpu)
+    assert read.to_fields() == settings.to_fields()
 
 
 def test_embedding_models_have_their_own_key_for_the_ratio() -> None:
@@ -526,8 +593,15 @@ def test_an_empty_setting_of_graphics_cards_sends_nothing() -> None:
 
 
 def test_a_main_card_is_sent_even_without_a_strategy() -> None:
-    (split,) = LlmLoadModelConfig.parse({"gpu": {"mainGpu": 1}}).to_fields().values()
+    split = LlmLoadModelConfig.parse({"gpu": {"mainGpu": 1}}).to_fields()[SPLIT]
     assert split["priority"] == [1]
+
+
+def test_a_disabled_card_is_not_the_main_card() -> None:
+    split = {"strategy": "priorityOrder", "disabledGpus": [0], "priority": [0, 1], "customRatio": []}
+    settings = LlmLoadModelConfig.from_fields({SPLIT: split})
+    assert settings.gpu is not None
+    assert settings.gpu.main_gpu == 1
 
 
 @pytest.mark.parametrize(
@@ -550,6 +624,7 @@ def test_a_split_that_has_no_name_here_is_kept_as_it_is(split: Any) -> None:
     [
         {"strategy": "evenly", "disabledGpus": "none"},
         {"strategy": "priorityOrder", "priority": ["first"]},
+        {"strategy": "priorityOrder", "priority": [0], "disabledGpus": 5},
     ],
 )
 def test_a_split_of_the_server_that_does_not_fit_counts_as_not_set(split: Any) -> None:

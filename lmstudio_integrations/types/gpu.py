@@ -1,0 +1,85 @@
+"""How a model is spread over graphics cards: one of the load settings in `config.py`, and its wire keys."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._config_base import WrittenModel
+from lmstudio_integrations.types._numbers import Fraction, Int
+
+GPU_SPLIT = "load.gpuSplitConfig"
+_GPU_RATIOS = {
+    "llm.load": {
+        "ratio": "llm.load.llama.acceleration.offloadRatio",
+        "num_cpu_expert_layers_ratio": "llm.load.numCpuExpertLayersRatio",
+    },
+    "embedding.load": {"ratio": "embedding.load.llama.acceleration.offloadRatio"},
+}
+"""The ratios of `GpuSetting` with their wire keys, for each kind of model."""
+_STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
+
+OffloadRatio = Fraction | Literal["max", "off"]
+
+
+class GpuSetting(WrittenModel):
+    """How a model is spread over graphics cards. An unset setting is left to the server."""
+
+    ratio: Annotated[
+        OffloadRatio | None,
+        Field(description='Share of the layers on graphics cards, 0 to 1, `"max"` or `"off"`.'),
+    ] = None
+    num_cpu_expert_layers_ratio: Annotated[
+        OffloadRatio | None,
+        Field(description="Share of the expert layers that stay on the CPU, 0 to 1. Only for language models."),
+    ] = None
+    main_gpu: Annotated[Int | None, Field(description="Index of the preferred card.")] = None
+    split_strategy: Annotated[
+        Literal["evenly", "favorMainGpu"] | None,
+        Field(description="How to split layers over the cards. Unset: evenly, if another setting of the split is set."),
+    ] = None
+    disabled_gpus: Annotated[
+        list[Int] | None,
+        Field(description="Indexes of unused cards; an empty list enables all, whatever the server's own list is."),
+    ] = None
+
+    def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Yield the wire fields. The split is sent only if part of it is set; an empty list counts."""
+        for name, key in _GPU_RATIOS[prefix].items():
+            if (ratio := getattr(self, name)) is not None:
+                yield key, ratio
+        if any(value is not None for value in (self.main_gpu, self.split_strategy, self.disabled_gpus)):
+            yield (
+                GPU_SPLIT,
+                {
+                    "strategy": "priorityOrder" if self.split_strategy == "favorMainGpu" else "evenly",
+                    "disabledGpus": self.disabled_gpus or [],
+                    "priority": [] if self.main_gpu is None else [self.main_gpu],
+                    "customRatio": [],
+                },
+            )
+
+    @classmethod
+    def pop_from(cls, fields: dict[str, Any], prefix: str) -> "GpuSetting | None":
+        """Pop the setting from wire fields. A custom split has no counterpart here and stays in them."""
+        gpu: dict[str, Any] = {}
+        for name, key in _GPU_RATIOS[prefix].items():
+            if key in fields:
+                gpu[name] = fields.pop(key)
+        split = fields.get(GPU_SPLIT)
+        strategy = _STRATEGIES.get(str(split.get("strategy"))) if is_object(split) else None
+        if is_object(split) and strategy is not None:
+            del fields[GPU_SPLIT]
+            priority, disabled = split.get("priority"), split.get("disabledGpus")
+            gpu["disabled_gpus"] = disabled or []
+            if strategy == "favorMainGpu" or not disabled:  # otherwise evenly may be what an unset strategy sent
+                gpu["split_strategy"] = strategy
+            unused = disabled if is_list(disabled) else []
+            if is_list(priority) and (used := [card for card in priority if card not in unused]):
+                gpu["main_gpu"] = used[0]
+        try:
+            return cls(**gpu) if gpu else None
+        except LMStudioValueError:
+            return None
