@@ -40,7 +40,9 @@ LOAD: dict[ModelKind, dict[str, Any]] = {
         "llm.load.llama.vCacheQuantizationType": _off("f16"),
     },
     "embedding": {
+        "embedding.load.seed": _off(-1),
         "embedding.load.llama.acceleration.offloadRatio": "max",
+        "embedding.load.llama.evalBatchSize": 2048,
         "embedding.load.llama.ropeFrequencyBase": _off(0),
         "embedding.load.llama.ropeFrequencyScale": _off(0),
         "embedding.load.llama.keepModelInMemory": True,

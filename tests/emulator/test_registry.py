@@ -112,6 +112,8 @@ def test_the_load_config_has_full_keys(server: Emulator, kind: str) -> None:
     found = {field["key"]: field["value"] for field in config["fields"]}
     assert found[f"{kind}.load.contextLength"] == 512
     assert found[f"{kind}.load.llama.ropeFrequencyBase"] == {"checked": False, "value": 0}
+    assert found[f"{kind}.load.llama.evalBatchSize"] == 2048
+    assert found[f"{kind}.load.seed"] == {"checked": False, "value": -1}
     assert all(key.startswith((f"{kind}.load.", "load.")) for key in found)
 
 

@@ -142,6 +142,9 @@ def parameters_of(
     config = LlmLoadModelConfig.from_fields(request.fields)
     if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
         raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")
+    if (config.llama_cpp_arguments_override or {}).get("enabled"):
+        why = "arguments of llama.cpp's command line"
+        raise unsupported("argumentsOverride", why, "Omit the setting llamaCppArgumentsOverride.")
     template = (config.prompt_template or {}).get("jinjaPromptTemplate")
     is_affordable = context_length * request.slots * header.bytes_per_token <= CACHE_BYTES
     return WorkerParameters(
@@ -149,6 +152,7 @@ def parameters_of(
         **_of_both(request.fields, header, LlmLoadModelConfig),
         projector=str(projector_of(path) or ""),
         chat_template=str(template.get("template", "")) if is_object(template) else "",
+        auto_fit=config.auto_fit is not False,
         cache_length=0 if config.use_unified_kv_cache is False or is_affordable else context_length,
         flash_attention=config.flash_attention or None,
         cache_types=(config.llama_k_cache_quantization_type or "f16", config.llama_v_cache_quantization_type or "f16"),

@@ -39,6 +39,7 @@ class WorkerParameters:
         projector: Path of the GGUF file that encodes images.
         chat_template: A Jinja template instead of the model's own.
         gpu_layers: Layers on the GPU; `None` lets the engine decide.
+        auto_fit: Whether the engine may put fewer layers on the GPU than it would, so that they fit.
         flash_attention: Whether to force it on or off; `None` lets the engine decide.
         cache_types: Storage of keys and values, for example `("q8_0", "f16")`.
         rope_frequency: Base and scale of the position encoding; 0 for the model's own.
@@ -55,6 +56,7 @@ class WorkerParameters:
     projector: str = ""
     chat_template: str = ""
     gpu_layers: int | None = None
+    auto_fit: bool = True
     flash_attention: bool | None = None
     cache_types: tuple[str, str] = ("f16", "f16")
     rope_frequency: tuple[float, float] = (0.0, 0.0)
@@ -96,6 +98,7 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         "n_ubatch": batch,
         "cpuparams.n_threads": parameters.threads,
         "cpuparams_batch.n_threads": parameters.threads,
+        "fit_params": parameters.auto_fit,
         "rope_freq_base": parameters.rope_frequency[0],
         "rope_freq_scale": parameters.rope_frequency[1],
         "cache_type_k": getattr(engine.ggml_type, f"GGML_TYPE_{parameters.cache_types[0].upper()}"),

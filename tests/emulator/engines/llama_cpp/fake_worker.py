@@ -16,6 +16,7 @@ FULL = WorkerParameters(
     projector="p.gguf",
     chat_template="T",
     gpu_layers=4,
+    auto_fit=False,
     flash_attention=True,
     cache_types=("q8_0", "f16"),
 )

@@ -81,14 +81,40 @@ def test_slots_share_a_cache_only_if_necessary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"speculativeDraftMtp": True}, {"speculativeDraftSimple": True, "speculativeDraftModel": "small"}],
+    ("settings", "fits"),
+    [({}, True), ({"autoFit": True}, True), ({"autoFit": False}, False), ({"contextLength": 512}, False)],
 )
-def test_a_load_with_speculative_decoding_is_rejected(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_the_engine_fits_a_model_unless_that_is_switched_off(
+    tmp_path: Path, settings: dict[str, Any], fits: bool
+) -> None:
+    path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
+    assert parameters(path, fields=LlmLoadModelConfig.parse(settings).to_fields()).auto_fit is fits
+
+
+ARGUMENTS = {"disabledParameters": [], "overrideParameters": [], "excludeAllConfig": False}
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"speculativeDraftMtp": True}, "speculative decoding"),
+        ({"speculativeDraftSimple": True, "speculativeDraftModel": "small"}, "speculative decoding"),
+        ({"llamaCppArgumentsOverride": {"enabled": True, **ARGUMENTS}}, "arguments of llama.cpp's command line"),
+    ],
+)
+def test_a_setting_that_the_engine_cannot_apply_is_rejected(
+    tmp_path: Path, settings: dict[str, Any], text: str
+) -> None:
     path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
     fields = LlmLoadModelConfig.parse(settings).to_fields()
-    with pytest.raises(EngineError, match="speculative"):
+    with pytest.raises(EngineError, match=text):
         parameters(path, fields=fields)
+
+
+def test_arguments_that_are_not_enabled_are_no_obstacle(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
+    fields = LlmLoadModelConfig(llama_cpp_arguments_override={"enabled": False, **ARGUMENTS}).to_fields()
+    assert parameters(path, fields=fields).model == str(path)
 
 
 def test_one_core_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
