@@ -24,7 +24,8 @@ class EmbeddingSettings(ConnectionSettings):
     load_config: EmbeddingLoadConfigField = Field(
         default=None,
         description="How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict "
-        "of its fields. Unset: the server's defaults for the model.",
+        "of its fields; `raw` takes further settings by their full wire keys. Unset: the server's defaults for the "
+        "model.",
     )
 
     load_policy: LoadPolicy = Field(

@@ -144,7 +144,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     load_config: LlmLoadConfigField = Field(
         default=None,
         description="How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its "
-        "fields. Unset: the server's defaults for the model.",
+        "fields; `raw` takes further settings by their full wire keys. Unset: the server's defaults for the model.",
     )
 
     preset: str | None = Field(
