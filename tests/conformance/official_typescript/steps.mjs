@@ -21,6 +21,97 @@ const SCHEMA = {
   required: ["title", "pages"],
 };
 
+// Each sets what others exclude, or shows how the SDK writes a value. `false` is off.
+const LOAD_CONFIGS = [
+  {},
+  { autoFit: true },
+  { autoFit: false },
+  { autoFit: true, gpu: { disabledGpus: [1] } },
+  { autoFit: false, contextLength: 2048 },
+  { autoFit: true, contextLength: 2048 },
+  { autoFit: true, gpu: { ratio: 0.5 } },
+  { autoFit: true, gpu: { numCpuExpertLayersRatio: "off" } },
+  { autoFit: true, gpu: { mainGpu: 0 } },
+  { autoFit: true, gpu: { splitStrategy: "evenly" } },
+  { autoFit: true, gpuStrictVramCap: false },
+  { contextLength: 2048 },
+  { gpu: {} },
+  { gpu: { ratio: "max" } },
+  { gpu: { numCpuExpertLayersRatio: 0.25 } },
+  { gpu: { mainGpu: 1 } },
+  { gpu: { mainGpu: 1, splitStrategy: "favorMainGpu", disabledGpus: [0] } },
+  { gpu: { disabledGpus: [0, 2] } },
+  { gpuStrictVramCap: true },
+  { seed: 7, ropeFrequencyBase: 10000, ropeFrequencyScale: 0.5 },
+  { seed: false, ropeFrequencyBase: false, ropeFrequencyScale: false },
+  { seed: -1 },
+  { seed: -2 },
+  { ropeFrequencyBase: -1 },
+  { numExperts: 2, maxParallelPredictions: 8, useUnifiedKvCache: false, offloadKVCacheToGpu: false },
+  { numExperts: -1 },
+  { maxParallelPredictions: 0 },
+  { maxParallelPredictions: 1024 },
+  { evalBatchSize: 512, physicalBatchSize: 256, flashAttention: true, contextCheckpoints: 0 },
+  { evalBatchSize: 0 },
+  { contextCheckpoints: -1 },
+  { reasoningBudgetMessage: "enough", keepModelInMemory: false, useFp16ForKVCache: false },
+  { tryMmap: false, tryDirectIO: true, promptTemplate: { type: "jinja", jinjaPromptTemplate: { template: "t" } } },
+  { llamaKCacheQuantizationType: "q8_0", llamaVCacheQuantizationType: false },
+  { llamaKCacheQuantizationType: "q9_0" },
+  {
+    llamaCppArgumentsOverride: {
+      enabled: true,
+      disabledParameters: ["--mlock"],
+      overrideParameters: [{ key: "--threads", value: "4" }],
+      excludeAllConfig: false,
+    },
+  },
+  { mlxDiskCache: false, mlxKvCacheQuantization: { enabled: true, bits: 4, groupSize: 32, quantizedStart: 0 } },
+  { mlxKvCacheQuantization: false },
+  { speculativeDraftMtp: true },
+  { speculativeDraftMtp: false, speculativeDraftMaxTokens: 4, speculativeDraftMinTokens: 0 },
+  { speculativeDraftSimple: true, speculativeDraftModel: "small", speculativeDraftMinContinueProbability: 0.5 },
+  { speculativeDraftSimple: true },
+  { speculativeDraftModel: "small" },
+  { speculativeDraftMtp: true, speculativeDraftSimple: true, speculativeDraftModel: "small" },
+  { speculativeDraftMaxTokens: 1, speculativeDraftMinTokens: 2 },
+];
+const EMBEDDING_LOAD_CONFIGS = [
+  { contextLength: 1024, keepModelInMemory: false, tryMmap: false },
+  { ropeFrequencyBase: 10000, ropeFrequencyScale: false },
+  { gpu: { mainGpu: 1, splitStrategy: "favorMainGpu" } },
+  { contextLength: 0 },
+];
+const PREDICTION_CONFIGS = [
+  { temperature: 0.5, maxTokens: 5, topKSampling: 20, cpuThreads: 2 },
+  { maxTokens: false, repeatPenalty: false, presencePenalty: false, minPSampling: false, topPSampling: false },
+  { repeatPenalty: 1.2, presencePenalty: 0.5, minPSampling: 0.1, topPSampling: 0.9 },
+  { logProbs: 3, reasoningBudget: 10, userMaxImageDimensionPixels: 512, enableThinking: false },
+  { logProbs: false, reasoningBudget: false, userMaxImageDimensionPixels: false },
+  { stopStrings: ["a"], toolCallStopStrings: ["b"], contextOverflowPolicy: "stopAtLimit", toolNaming: "snakeCase" },
+  { toolChoice: { type: "generic", mode: "none" }, structured: { type: "json", jsonSchema: SCHEMA } },
+  { reasoningParsing: { enabled: false, startString: "<a>", endString: "</a>" } },
+  {
+    draftModel: "blind-model",
+    speculativeDecodingNumDraftTokensExact: 2,
+    speculativeDecodingMinDraftLengthToConsider: 0,
+    speculativeDecodingMinContinueDraftingProbability: 0.5,
+    ignoreModelPreferredMaxImageDimension: true,
+  },
+  { maxTokens: 0 },
+  { temperature: -1 },
+  { topKSampling: 501 },
+  { topPSampling: 1.5 },
+  { logProbs: 101 },
+  { repeatPenalty: -1.5 },
+  { cpuThreads: 0 },
+  { reasoningBudget: -1 },
+  { userMaxImageDimensionPixels: 0 },
+  { speculativeDecodingNumDraftTokensExact: 0 },
+  { speculativeDecodingMinDraftLengthToConsider: -1 },
+  { speculativeDecodingMinContinueDraftingProbability: 1.5 },
+];
+
 const failure = async (work) => {
   try {
     await work();
@@ -114,6 +205,20 @@ const STEPS = {
       info,
       duplicate: await failure(() => client.llm.load(CHAT, { identifier: "mine", verbose: false })),
     };
+  },
+  async configs(client) {
+    const tried = async (configs, use) => {
+      const found = [];
+      for (const config of configs) found.push({ config, error: await failure(() => use(config)) });
+      return found;
+    };
+    const load = (namespace, key) => async (config) =>
+      (await namespace.load(key, { config, verbose: false })).unload();
+    const llm = await tried(LOAD_CONFIGS, load(client.llm, CHAT));
+    const embedding = await tried(EMBEDDING_LOAD_CONFIGS, load(client.embedding, EMBEDDING));
+    const model = await client.llm.load(CHAT, { verbose: false });
+    const prediction = await tried(PREDICTION_CONFIGS, (config) => model.respond("Hello", config).result());
+    return { llm, embedding, prediction };
   },
   async anyModel(client) {
     const none = await failure(() => client.llm.model());

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 
 pytestmark = pytest.mark.broad
-CHAT = "qwen2.5-7b-instruct"
+CHAT, EMBEDDING = "qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 Step = Callable[..., Any]
 
@@ -28,6 +29,33 @@ def test_any_loaded_model_can_be_had(server: Emulator, run: Step) -> None:
     assert found["same"]
     assert found["missing"]
     assert found["state"] == {"status": "idle", "queued": 0}
+
+
+def test_this_client_sends_settings_as_the_sdk_does_and_rejects_the_same(server: Emulator, run: Step) -> None:
+    found = run(server, "configs")
+    sent = {
+        "llm": [load.config for load in server.loads if load.key == CHAT][:-1],
+        "embedding": [load.config for load in server.loads if load.key == EMBEDDING],
+        "prediction": [prediction.config for prediction in server.predictions],
+    }
+    with lms.Client(server.address) as client:
+        model = client.llm.load_new_instance(CHAT)
+        uses: dict[str, Callable[[Any], Any]] = {
+            "llm": lambda config: client.llm.load_new_instance(CHAT, config=config, ttl=None).unload(),
+            "embedding": lambda config: client.embedding.load_new_instance(EMBEDDING, config=config).unload(),
+            "prediction": lambda config: model.respond("Hello", config=config),
+        }
+        for kind, use in uses.items():
+            theirs = iter(sent[kind])
+            for tried in found[kind]:
+                if tried["error"] == "no error":
+                    use(tried["config"])
+                    records = server.predictions if kind == "prediction" else server.loads
+                    assert records[-1].config == next(theirs), tried
+                else:
+                    with pytest.raises(lms.LMStudioValueError):
+                        use(tried["config"])
+            assert list(theirs) == []
 
 
 def test_a_reference_to_an_unloaded_model_is_stale(server: Emulator, run: Step) -> None:
