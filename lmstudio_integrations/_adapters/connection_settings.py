@@ -38,6 +38,7 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     OnConfigMismatch,
 )
+from lmstudio_integrations.types.hosts import HostStatus
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters import runtime
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from lmstudio_integrations._adapters.runtime import HandleSpec, Runtime, ServerSpec
     from lmstudio_integrations.client.transport import addresses
     from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
-    from lmstudio_integrations.types.hosts import HostStatus
 
     Secret = Parameter[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
 else:
@@ -349,14 +349,14 @@ class ConnectionSettings(BaseModel):
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 
-    def hosts(self) -> "list[HostStatus]":
+    def hosts(self) -> list[HostStatus]:
         """Ask each host what it has of the model; return that, with the calls of this process that run there.
 
         Calls do not wait for it: they ask by themselves, in the background.
         """
         return self._runtime.hosts(self._resolve_model(vars(self)))
 
-    async def ahosts(self) -> "list[HostStatus]":
+    async def ahosts(self) -> list[HostStatus]:
         """Ask each host what it has of the model; return that, with the calls of this process that run there."""
         return await self._runtime.ahosts(self._resolve_model(vars(self)))
 

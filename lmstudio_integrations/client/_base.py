@@ -4,12 +4,12 @@
 """
 
 import math
+import ssl
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import (
-    TYPE_CHECKING,
     Any,
     ClassVar,
     Concatenate,
@@ -34,6 +34,7 @@ from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client._server_models import models_of
+from lmstudio_integrations.client.hosts.pool import HostPool
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -52,11 +53,6 @@ from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDic
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
-
-if TYPE_CHECKING:
-    import ssl
-
-    from lmstudio_integrations.client.hosts.pool import HostPool
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")
 InfoT = TypeVar("InfoT", bound=ModelInfo)
@@ -151,7 +147,7 @@ class BaseClient:
         api_token: str | SecretStr | None = None,
         *,
         headers: Mapping[str, str] | None = None,
-        ssl_context: "ssl.SSLContext | None" = None,
+        ssl_context: ssl.SSLContext | None = None,
         keep_idle: float = math.inf,
         **timeouts: Unpack[TimeoutParameters],
     ) -> None:
@@ -200,7 +196,7 @@ class BaseHandle:
     `binding`, such as those of `with_timeouts`.
     """
 
-    def __init__(self, dispatcher: Dispatcher[Any], binding: Binding, hosts: "HostPool | None" = None) -> None:
+    def __init__(self, dispatcher: Dispatcher[Any], binding: Binding, hosts: HostPool | None = None) -> None:
         self._dispatcher = dispatcher
         self.binding = binding
         """Which model it refers to, and how to get it."""

@@ -18,17 +18,16 @@ from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters.runtime import LoadedModelInfo
     from lmstudio_integrations.client.transport import addresses
     from lmstudio_integrations.langchain import _chunks
-    from lmstudio_integrations.types import hosts
     from lmstudio_integrations.types.results import PredictionEnd
 else:
     addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
     _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
-    hosts = LazyModule("lmstudio_integrations.types.hosts")
 
 _PER_OBJECT = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
@@ -183,7 +182,7 @@ class LangChainSettings(GenerationSettings):
             return on_hosts
         loaded, config = self._runtime.model_info(handle.model), values["load_config"]
         configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
-        return (loaded.parallel if loaded else None) or configured or hosts.DEFAULT_PARALLEL["llm"]
+        return (loaded.parallel if loaded else None) or configured or DEFAULT_PARALLEL["llm"]
 
     def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, given: Mapping[str, Any]) -> Any:
         """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
@@ -194,7 +193,7 @@ class LangChainSettings(GenerationSettings):
         try:
             limit = self._concurrency(self._call_values(None, given))
         except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
-            limit = hosts.DEFAULT_PARALLEL["llm"]
+            limit = DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}
 
     # Identity -------------------------------------------------------------------------------------------------------
@@ -284,6 +283,6 @@ def _resolved_or_given(host: str | Sequence[str] | None) -> str | Sequence[str] 
 
 def _parallel_predictions(end: "PredictionEnd") -> int | None:
     for field in end.load_model_config.get("fields", ()):
-        if field["key"] == hosts.PARALLEL_KEY:
-            return hosts.parallel_of(field.get("value"))
+        if field["key"] == PARALLEL_KEY:
+            return parallel_of(field.get("value"))
     return None

@@ -10,6 +10,7 @@ from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.generation_settings import (
@@ -26,8 +27,6 @@ from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 
 if TYPE_CHECKING:
-    from langchain_core.tools import BaseTool
-
     from lmstudio_integrations._adapters import conversation
     from lmstudio_integrations._adapters.connection_settings import Secret
     from lmstudio_integrations._adapters.generation_settings import StopStrings
@@ -307,7 +306,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def bind_tools(
         self,
-        tools: "Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool]",
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
         tool_choice: str | bool | dict[str, Any] | None = None,
         strict: bool | None = None,
@@ -372,7 +371,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     def get_num_tokens_from_messages(
         self,
         messages: Sequence[BaseMessage],
-        tools: "Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None" = None,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
         """Return the number of tokens of a conversation in the model's own prompt template.
 

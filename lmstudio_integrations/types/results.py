@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,11 +17,9 @@ from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.models import LlmInstanceInfo
 from lmstudio_integrations.types.structured import read_as
 from lmstudio_integrations.types.tools import ToolCallRequest
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.types.models import LlmInstanceInfo
 
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=WireModel)
@@ -219,10 +217,8 @@ class PredictionResult:
         return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
-    def model_info(self) -> "LlmInstanceInfo":
+    def model_info(self) -> LlmInstanceInfo:
         """The instance that generated it."""
-        from lmstudio_integrations.types.models import LlmInstanceInfo  # noqa: PLC0415 - the adapters do not need it
-
         return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property

@@ -106,6 +106,16 @@ async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: lis
     assert looked == ["Oslo", "Oslo"]
 
 
+def test_an_agent_calls_its_tools_with_a_fallback(agents: Server, look_up: Any, looked: list[str]) -> None:
+    model: Any = agents.chat(model="missing").with_fallbacks([agents.chat(model=MODEL)])
+    assert model.bind_tools([look_up]).invoke("weather?").tool_calls
+    messages = create_agent(model, [look_up]).invoke(generate("weather?"))["messages"]
+    assert messages[-1].content == "It is like this: rain in Oslo."
+    assert looked == ["Oslo"]
+    structured = model.with_structured_output(Report)
+    assert structured.invoke("weather?") == Report(city="Oslo", degrees=3)
+
+
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_agent_does_not_execute_a_broken_call(
