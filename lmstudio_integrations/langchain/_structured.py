@@ -11,7 +11,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessageChunk, BaseMessage, ToolCall, ToolCallChunk
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, RunnableGenerator
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
@@ -113,6 +113,10 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
             yield value
 
 
+_NOTHING: Any = object()
+"""No value, not even JSON's `null`."""
+
+
 class _StreamedValue:
     """The value of a streamed response: from its text or, for a `StrictCallParser`, from the call of the tool."""
 
@@ -122,7 +126,7 @@ class _StreamedValue:
         self._call_index: int | None = None
         self._chunks: list[Any] = []
         self._text = GrowingText()
-        self._last_value: Any = None
+        self._last_value: Any = _NOTHING
 
     def add(self, given: Any) -> Iterator[Any]:
         """Add a chunk; yield the partial value if it has changed. The last chunk is left to `finish`."""
@@ -133,7 +137,9 @@ class _StreamedValue:
                 self._text.add(chunk.text)
             else:
                 self._add_calls(chunk.tool_call_chunks)
-            yield from self._changed(_partial_instance(self._parser.pydantic_object, self._text.partial_value()))
+            value = _partial_instance(self._parser.pydantic_object, self._text.partial_value())
+            if value is not None:
+                yield from self._changed(value)
 
     def finish(self) -> Iterator[Any]:
         """Yield the complete value, unless the last partial one is the same or there was no chunk.
@@ -160,7 +166,7 @@ class _StreamedValue:
         return ChatGeneration(message=first + rest if rest else first)
 
     def _changed(self, value: Any) -> Iterator[Any]:
-        if value is not None and value != self._last_value:
+        if self._last_value is _NOTHING or value != self._last_value:
             self._last_value = value
             yield value
 
@@ -291,18 +297,53 @@ def call_parser(schema: Any, tool: str) -> StrictParser:
     return StrictCallParser(tool=tool, pydantic_object=schema if is_pydantic(schema) else None)
 
 
-def with_parser(model: Runnable[Any, Any], parser: Runnable[Any, Any], *, include_raw: bool) -> Runnable[Any, Any]:
-    """Chain a model and a parser; with `include_raw`, errors of the parser become part of the result."""
+def with_parser(model: Runnable[Any, Any], parser: StrictParser, *, include_raw: bool) -> Runnable[Any, Any]:
+    """Chain a model and a parser; with `include_raw`, the messages and errors of the parser are part of the result."""
     if not include_raw:
         return model | parser
 
-    def read(message: BaseMessage, config: RunnableConfig) -> dict[str, Any]:
-        try:
-            return {"raw": message, "parsed": parser.invoke(message, config), "parsing_error": None}
-        except OutputParserException as error:
-            return {"raw": message, "parsed": None, "parsing_error": error}
+    def with_raw(chunks: Iterator[BaseMessage]) -> Iterator[dict[str, Any]]:
+        streamed = _StreamedValue(parser)
+        for chunk in chunks:
+            yield from _parts(streamed, chunk)
+        yield from _last_parts(streamed)
 
-    async def aread(message: BaseMessage, config: RunnableConfig) -> dict[str, Any]:
-        return read(message, config)
+    async def awith_raw(chunks: AsyncIterator[BaseMessage]) -> AsyncIterator[dict[str, Any]]:
+        streamed = _StreamedValue(parser)
+        async for chunk in chunks:
+            for part in _parts(streamed, chunk):
+                yield part
+        for part in _last_parts(streamed):
+            yield part
 
-    return model | RunnableLambda(read, aread)
+    return model | RunnableGenerator(with_raw, awith_raw)
+
+
+class _Part(AddableDict):
+    """A part of a result with `raw`, `parsed` and `parsing_error`, in core's form.
+
+    A sum has the last value in `parsed`: core's own would fail over the partial ones.
+    """
+
+    def __add__(self, other: AddableDict) -> AddableDict:
+        total = _Part({**self, **other})
+        if "raw" in self and "raw" in other:
+            total["raw"] = self["raw"] + other["raw"]
+        return total
+
+
+def _parts(streamed: _StreamedValue, chunk: BaseMessage) -> Iterator[_Part]:
+    yield _Part(raw=chunk)
+    for value in streamed.add(chunk):
+        yield _Part(parsed=value)
+
+
+def _last_parts(streamed: _StreamedValue) -> Iterator[_Part]:
+    error = None
+    try:
+        for value in streamed.finish():
+            yield _Part(parsed=value)
+    except OutputParserException as raised:
+        error = raised
+        yield _Part(parsed=None)
+    yield _Part(parsing_error=error)

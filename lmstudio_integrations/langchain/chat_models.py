@@ -348,7 +348,8 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             schema: A pydantic class (version 2 or 1), a `TypedDict`, a JSON schema, or an OpenAI dict.
             method: With `json_schema`, the server's grammar allows nothing else. `function_calling` requires a tool
                 call. `json_mode` allows any JSON object, which the prompt must describe.
-            include_raw: Whether the result is a dict with `raw`, `parsed` and `parsing_error`.
+            include_raw: Whether the result is a dict with `raw`, `parsed` and `parsing_error`. The parts of a stream
+                have one of these members each; their sum is the result.
             strict: Whether the schema forbids further members.
             kwargs: Further settings of the calls; they override those of the method.
 

@@ -3,12 +3,15 @@
 import json
 from collections.abc import AsyncIterator
 from enum import Enum
+from functools import reduce
+from operator import add, itemgetter
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic_core import from_json
@@ -16,9 +19,11 @@ from pydantic_core import from_json
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import invalidator
-from lmstudio_integrations.langchain._structured import call_parser, text_parser
+from lmstudio_integrations.langchain._structured import call_parser, text_parser, with_parser
 from lmstudio_integrations.langchain._tools import openai_tool
+from tests.langchain import replay
 from tests.langchain.conftest import CHAT, MODELS, Server
+from tests.langchain.replay import Replay, end, text
 
 
 class Person(BaseModel):
@@ -196,12 +201,71 @@ async def test_streams_yield_the_partial_object_and_raw_ones_their_errors(server
     assert len(parts) > 1
     assert [part async for part in model.astream("json")] == parts
     raw: Any = server.chat().with_structured_output(Person, include_raw=True)
-    whole: dict[str, Any] = {}
-    for part in raw.stream("half"):
-        whole |= part
+    whole = reduce(add, raw.stream("half"))
+    assert list((raw | itemgetter("parsed")).stream("half")) == [None]  # core adds up what a function reads
     assert isinstance(whole["parsing_error"], LMStudioStructuredOutputError)
     assert whole["parsed"] is None
+    assert whole["raw"].text == '{"name": "Ann", "ag'
     assert (await raw.ainvoke("json"))["parsed"] == Person(name="Ann", age=7)
+
+
+async def parts_of(chain: Runnable[Any, Any], way: str) -> list[Any]:
+    """Return the parts of a stream."""
+    return [part async for part in chain.astream("q")] if way == "astream" else list(chain.stream("q"))
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+@pytest.mark.parametrize("schema", [SCHEMA, Person])
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+async def test_raw_responses_stream_in_the_form_of_cores_composition(method: str, schema: Any, way: str) -> None:
+    fragments = ('{"name"', ': "An', 'n", "age"', ": 7", "}")
+    name = openai_tool(schema)["function"]["name"]
+    by_call = method == "function_calling"
+    parser = call_parser(schema, name) if by_call else text_parser(schema)
+    model = Replay(events=[*(replay.call("c1", name, ANN, *fragments) if by_call else text(*fragments)), end()])
+    parse = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    cores = await parts_of(RunnableMap(raw=model) | parse, way)
+    ours = await parts_of(with_parser(model, parser, include_raw=True), way)
+
+    def of(parts: list[Any], key: str) -> list[Any]:
+        return [part[key] for part in parts if key in part]
+
+    assert all(len(part) == 1 for part in ours)
+    chunks = of(ours, "raw")
+    assert [chunk.model_dump(exclude={"id"}) for chunk in chunks] == [
+        chunk.model_dump(exclude={"id"}) for chunk in of(cores, "raw")
+    ]
+    assert len(chunks) >= len(fragments)
+    assert of(ours, "parsed")[-1:] == of(cores, "parsed")
+    assert of(ours, "parsed") == await parts_of(with_parser(model, parser, include_raw=False), way)
+    assert of(ours, "parsing_error") == of(cores, "parsing_error") == [None]
+    total = reduce(add, ours)
+    assert total["parsed"] == of(cores, "parsed")[-1]
+    assert (total["raw"].text, total["raw"].tool_calls) == (reduce(add, chunks).text, reduce(add, chunks).tool_calls)
+
+
+def test_partial_values_arrive_with_the_chunks_that_they_come_from() -> None:
+    chain = with_parser(Replay(events=[*text('{"a": "x', "y", '"}'), end()]), text_parser({}), include_raw=True)
+    parts = [("raw", part["raw"].text) if "raw" in part else (*part.items(),)[0] for part in chain.stream("q")]
+    assert parts == [
+        ("raw", '{"a": "x'),
+        ("parsed", {"a": "x"}),
+        ("raw", "y"),
+        ("parsed", {"a": "xy"}),
+        ("raw", '"}'),
+        ("raw", ""),
+        ("parsing_error", None),
+    ]
+
+
+@pytest.mark.parametrize("include_raw", [True, False])
+async def test_null_is_a_value_of_a_stream_as_well(include_raw: bool) -> None:
+    chain = with_parser(Replay(events=[*text("nu", "ll"), end()]), text_parser({}), include_raw=include_raw)
+    for way in ("stream", "astream"):
+        total = reduce(add, parts) if len(parts := await parts_of(chain, way)) > 1 else parts[0]
+        assert (total["parsed"] if include_raw else total) is None
+    response = chain.invoke("q")
+    assert (response["parsed"] if include_raw else response) is None
 
 
 class Hasty(BaseModel):
@@ -434,9 +498,7 @@ async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Ser
 @pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
 async def test_a_missing_call_is_the_parsing_error_of_a_raw_response(server: Server, schema: Any) -> None:
     model: Any = server.chat().with_structured_output(schema, method="function_calling", include_raw=True)
-    merged: dict[str, Any] = {}
-    for part in model.stream("silent"):
-        merged |= part
+    merged = reduce(add, model.stream("silent"))
     for response in (model.invoke("silent"), await model.ainvoke("silent"), merged):
         assert response.keys() == {"raw", "parsed", "parsing_error"}
         assert response["raw"].content == "I will not."
