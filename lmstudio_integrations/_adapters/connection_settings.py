@@ -406,7 +406,8 @@ class ConnectionSettings(BaseModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        return {**state, "__dict__": {**state["__dict__"], **self._secrets_set()}}
+        settings = {name: vars(self)[name] for name in type(self).model_fields}
+        return {**state, "__dict__": {**settings, **self._secrets_set()}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         fields = state["__dict__"]

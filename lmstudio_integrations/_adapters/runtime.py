@@ -191,8 +191,8 @@ class Runtime:
         self._sync: _ClientPool[Client] = _ClientPool(_make_client, bindings)
         self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, bindings)
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
-        self.profiled: LoadedModelInfo | None = None
-        """The info that the adapter's `profile` was completed with."""
+        self.profiled: tuple[tuple[Any, Any], Mapping[str, Any]] | None = None
+        """A model, by its name and host, and its info: what the adapter's `profile` shows as long as it names them."""
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
         self.dropped_secrets = dropped_secrets

@@ -1,7 +1,6 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -154,16 +153,6 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         description="Whether the last chunk of a stream contains the token counts. Default: `True`.",
     )
 
-    @cached_property
-    def _own_profile(self) -> ModelProfile:
-        """The user's entries of `profile`."""
-        return ModelProfile()
-
-    @cached_property
-    def _completed_profile(self) -> ModelProfile | None:
-        """The last profile that was completed from the info of a model."""
-        return None
-
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
         if kwargs.get("streaming") is not None:
@@ -267,40 +256,42 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     # Model profile --------------------------------------------------------------------------------------------------
 
     def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
-        """Record what a prediction reports about the model, also in the profile of its own object; return it."""
-        loaded, runtime = self._record_info(call, result.end), call.runtime
-        if loaded is not runtime.profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
-            runtime.profiled = loaded
-            self._complete_profile(loaded.info)
+        """Record what a prediction reports about the model, also for the profile of this object; return it."""
+        loaded = self._record_info(call, result.end)
+        if (call.values["model"], call.values["host"]) == (self.model, self.host):
+            self._record_profile(loaded.info)
         return result
 
-    def _complete_profile(self, info: Mapping[str, Any]) -> ModelProfile:
-        """Complete the profile from the info of a model. The user's own entries stay, those of another model do not."""
-        if self.profile != self._completed_profile:
-            is_default = self.profile is None or self.profile == self._resolve_model_profile()
-            self._own_profile = ModelProfile() if is_default else cast("ModelProfile", self.profile)
-        profile = cast("ModelProfile", {**_profile(info), **self._own_profile})
-        self.profile: ModelProfile | None = profile
-        self._completed_profile = profile
-        return profile
+    def _record_profile(self, info: Mapping[str, Any]) -> None:
+        """Record the info of the model of this object. It is no field: using an object does not change its settings."""
+        self._runtime.profiled = (self.model, self.host), info
 
-    def _resolve_model_profile(self) -> ModelProfile | None:
-        """Return what the settings say; `load_profile` or the first response completes it."""
-        config = self._merged_load_config(vars(self))
-        context_length = config.context_length if isinstance(config, LlmLoadModelConfig) else None
-        return ModelProfile(max_input_tokens=context_length) if context_length else None
+    def _resolve_profile(self) -> ModelProfile | None:
+        """Return the profile: the user's entries, over what the model reported, over what the settings say."""
+        fields = vars(self)
+        config, runtime, own = self._merged_load_config(fields), fields.get("_runtime"), fields["profile"]
+        profile: dict[str, Any] = {}
+        if isinstance(config, LlmLoadModelConfig) and config.context_length:
+            profile["max_input_tokens"] = config.context_length
+        if runtime is not None and runtime.profiled is not None:
+            model_and_host, info = runtime.profiled
+            if model_and_host == (self.model, self.host):
+                profile |= _profile(info)
+        return cast("ModelProfile", {**profile, **(own or {})}) or own
 
     def load_profile(self) -> ModelProfile:
         """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
         with translated():
             info = self._resolve_call({}).model().get_info(load=True)
-        return self._complete_profile(info.to_dict())
+        self._record_profile(info.to_dict())
+        return cast("ModelProfile", self.profile)
 
     async def aload_profile(self) -> ModelProfile:
         """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
         with translated():
             info = await self._resolve_call({}).async_model().get_info(load=True)
-        return self._complete_profile(info.to_dict())
+        self._record_profile(info.to_dict())
+        return cast("ModelProfile", self.profile)
 
     # Tools and structured output ------------------------------------------------------------------------------------
 
@@ -465,6 +456,21 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             keep_errors=return_exceptions,
         )
 
+
+class _ResolvedProfile:
+    """Reads `profile` of a chat model. The field itself, in the object's `__dict__`, holds the user's entries alone."""
+
+    def __get__(self, instance: ChatLMStudio | None, owner: type[ChatLMStudio]) -> ModelProfile | None:
+        if instance is None:  # pydantic would take an attribute of the class for the default of a subclass's field
+            raise AttributeError("profile is an attribute of the objects")
+        return instance._resolve_profile()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+
+    def __set__(self, instance: ChatLMStudio, value: ModelProfile | None) -> None:
+        # Only descriptors with this method take precedence over `__dict__`, which pydantic itself writes.
+        vars(instance)["profile"] = value
+
+
+cast("Any", ChatLMStudio).profile = _ResolvedProfile()  # pydantic forbids it in the body of the class
 
 _ABILITIES = ModelProfile(
     text_inputs=True,

@@ -146,6 +146,29 @@ def test_a_copy_for_another_model_records_that_ones_profile(server: Server) -> N
     assert other.profile["tool_calling"] is False
 
 
+def test_the_profile_is_of_the_model_that_the_object_names(server: Server) -> None:
+    llm = server.chat()
+    llm.load_profile()
+    llm.model = OTHER
+    assert llm.profile is None
+    llm.model, llm.profile = CHAT, {"max_output_tokens": 7}
+    assert (llm.profile["max_input_tokens"], llm.profile["max_output_tokens"]) == (4096, 7)
+
+
+class OfUser(ChatLMStudio):
+    """A class of a user, whose fields pydantic collects anew."""
+
+    mood: str = "calm"
+
+
+def test_a_class_of_a_user_has_the_profile_too(server: Server) -> None:
+    llm = OfUser(model=CHAT, host=server.address)
+    assert llm.profile is None
+    assert llm == OfUser(model=CHAT, host=server.address)
+    assert llm.load_profile()["max_input_tokens"] == 4096
+    assert OfUser.model_fields["profile"].default is None
+
+
 def test_another_model_of_a_call_does_not_change_the_profile(server: Server) -> None:
     llm = server.chat(model=OTHER)
     llm.invoke("Hello", model=PLAIN)
