@@ -309,9 +309,12 @@ class ChatSettings(GenerationSettings):
         number = alternatives(values)
         if number is not None:
             settings["log_probs"] = max(number, self._fewest_alternatives)
+        without_tools = ToolUse(names=None if values["preset"] or values["extra"] else {})
         if not request:
-            return ToolUse()
+            return without_tools
         tools = self._formats.openai_tools(request.get("tools") or ())
         settings |= tool_settings(tools, request.get("tool_choice"))
         settings |= response_settings(request.get("response_format"), self._formats.response_schema)
+        if not tools:
+            return without_tools
         return ToolUse.of(tools, settings, parallel=request.get("parallel_tool_calls") is not False)

@@ -28,6 +28,9 @@ _FINISH_REASONS = {
 }
 """The server's stop reasons in OpenAI's words; others stay as they are."""
 
+_REMEDIES = {"maxPredictedTokensReached": "raise max_tokens", "contextLengthReached": "raise the context length"}
+"""What helps a response that was cut off, by the server's stop reason."""
+
 _TOKEN_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")
 _STATS = {
     str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _TOKEN_COUNTS
@@ -78,6 +81,22 @@ class Outcome:
         return self.tool_use.required and not (self.calls or self.failed)
 
     @property
+    def failure(self) -> str:
+        """Why tool calls failed, by the names of the tools, and what helps."""
+        use = self.tool_use
+        reasons = [f"{use.own_name(call.name)}: {reason}" if call.name else reason for call, reason in self.failed]
+        remedy = _REMEDIES.get(str(self.result.end.stats.get("stopReason")))
+        hint = f"; the response was cut off: {remedy}" if remedy else ""
+        return f"a tool call failed: {'; '.join(reasons)}{hint}"
+
+    @property
+    def unoffered(self) -> list[str]:
+        """The names in complete tool calls that no tool of the request has."""
+        names = self.tool_use.names
+        called = [record.end.name for record in self.calls if record.end]
+        return [] if names is None else [name for name in called if name not in names]
+
+    @property
     def model(self) -> dict[str, Any]:
         """The model that responded: its name, its host, its instance's identifier and its context length."""
         info = self.result.end.model_info
@@ -95,7 +114,7 @@ class Outcome:
         return {_STATS[name]: value for name, value in stats.items() if name in _STATS and value is not None}
 
     def log_gaps(self, *, missing_call: bool = True) -> None:
-        """Log that the response is all reasoning, or lacks a required tool call.
+        """Log that the response is all reasoning, lacks a required tool call, or has calls that cannot be made.
 
         Args:
             missing_call: Whether a missing call is logged; otherwise it is the adapter's to report.
@@ -105,6 +124,12 @@ class Outcome:
             logger.warning("the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False", model)
         elif missing_call and self.lacks_call:
             logger.warning("%r: %s", model, REQUIRED)
+        if self.failed:
+            logger.warning("%r: %s", model, self.failure)
+        if self.unoffered:
+            called, offered = ", ".join(map(repr, self.unoffered)), ", ".join((self.tool_use.names or {}).values())
+            details = shortened(called), shortened(offered or "none")
+            logger.warning("%r called %s; the tools of the request are: %s", model, *details)
 
 
 def token_counts(end: PredictionEnd) -> tuple[int, int, int]:

@@ -17,6 +17,15 @@ _SIGNATURE = re.compile(r"\w+\([^\n]*\)[^\n]*")
 _TYPES = frozenset({"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"})
 """Members of a JSON schema that limit the type of a value."""
 
+_OWN_TYPES = {"function", "custom", "json_schema", "object", "array", "string", "number", "integer", "boolean", "null"}
+"""Types in dicts that describe a tool or its arguments, or that are rejected for another reason."""
+
+_UNTYPED_BUILT_IN = frozenset(
+    {"google_search", "google_search_retrieval", "google_maps", "code_execution", "url_context", "computer_use"}
+    | {"file_search", "enterprise_web_search"}
+)
+"""Google's built-in tools: the dict of one has its name as key, and no type."""
+
 OpenAITool = Mapping[str, Any]
 """`{"type": "function", "function": {"name": …, "description": …, "parameters": …}}`."""
 
@@ -37,24 +46,25 @@ class ToolUse(NamedTuple):
     Attributes:
         required: Whether the response must contain a tool call.
         parallel: Whether it may contain several; otherwise the first is kept.
-        names: The tools' own names by the names that are sent, where the two differ.
+        names: The tools' own names by the names that are sent; `None` if tools may come from elsewhere, as a preset.
     """
 
     required: bool = False
     parallel: bool = True
-    names: Mapping[str, str] = {}
+    names: Mapping[str, str] | None = None
 
     @classmethod
     def of(cls, tools: Sequence[OpenAITool], settings: Mapping[str, Any], *, parallel: bool) -> Self:
         """Return how a call with these tools uses them, as its `tool_settings` say."""
-        names = (function["name"] for function in _functions(tools))
-        changed = {wire_name(name): name for name in names if wire_name(name) != name}
+        sent = {tool["function"]["name"] for tool in settings.get("raw_tools", {}).get("tools", ())}
+        own = (function["name"] for function in _functions(tools))
+        names = {wire_name(name): name for name in own if wire_name(name) in sent}
         choice = settings.get("tool_choice")
-        return cls(is_object(choice) and choice.get("mode") == "required", parallel, changed)
+        return cls(is_object(choice) and choice.get("mode") == "required", parallel, names)
 
     def own_name(self, name: str) -> str:
         """Return a tool's own name."""
-        return self.names.get(name, name)
+        return (self.names or {}).get(name, name)
 
 
 def choice_of(tool_choice: object) -> tuple[str | None, str | None]:
@@ -91,7 +101,8 @@ def tool_settings(tools: Sequence[OpenAITool], tool_choice: object) -> dict[str,
         tool_choice: `auto`, `none`, `any` or `required`, the name of a tool, or OpenAI's dict for it.
 
     Raises:
-        LMStudioValueError: If the named tool is not among them, or a choice needs tools and there are none.
+        LMStudioValueError: If the named tool is not among them, a choice needs tools and there are none, or two tools
+            have one name.
     """
     mode, name = choice_of(tool_choice)
     functions = _functions(tools)
@@ -117,6 +128,22 @@ def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
         LMStudioValueError: If one is not an OpenAI function.
     """
     return [_wire_form(function) for function in _functions(tools)]
+
+
+def reject_built_in(tool: Mapping[str, Any]) -> None:
+    """Reject the dict of a tool that runs on the server of its provider, such as `{"type": "web_search_preview"}`.
+
+    Raises:
+        LMStudioValueError: If it is one.
+    """
+    kind = tool.get("type")
+    built_in = {kind} - _OWN_TYPES if isinstance(kind, str) else tool.keys() & _UNTYPED_BUILT_IN
+    if built_in:
+        # Without the rest of the dict, which may contain a token.
+        raise LMStudioValueError(
+            f"the tool {min(built_in)!r} runs on the server of another provider, and LM Studio's server has no "
+            "built-in tools; pass a function that does the same"
+        )
 
 
 def with_warning(function: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +186,9 @@ def _wire_form(function: Mapping[str, Any]) -> dict[str, Any]:
 def _check_distinct(names: Sequence[str]) -> None:
     sent: dict[str, str] = {}
     for name in names:
-        other = sent.setdefault(wire_name(name), name)
-        if other != name:
+        other = sent.get(wire_name(name))
+        if other == name:
+            raise LMStudioValueError(f"two of the tools have the name {name!r}; rename or remove one")
+        if other is not None:
             raise LMStudioValueError(f"the tools {other!r} and {name!r} both become {wire_name(name)!r}; rename one")
+        sent[wire_name(name)] = name

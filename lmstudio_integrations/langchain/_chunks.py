@@ -9,7 +9,8 @@ What langchain-core does with chunks decides their form:
   block with its number. So tool calls count from `FIRST_TOOL_INDEX`.
 - Core parses `invalid_tool_calls` of a chunk again, leniently, into valid ones. So a call that failed or was cut off is
   invalidated: its last chunk makes the arguments invalid for every parser.
-- A missing call is logged and no error: agents recover from a message without calls, and parsers raise their own.
+- What is wrong with calls is logged and no error: agents recover from a message without calls, and parsers raise their
+  own.
 """
 
 import json

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations._adapters.schemas import inlined
-from lmstudio_integrations._adapters.tool_settings import with_warning
+from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._schema_errors import check_references
@@ -85,6 +85,7 @@ def _function_of_dict(given: dict[str, Any]) -> dict[str, Any]:
         return function
     if given.keys() & _TOOL_MEMBERS:
         return convert_to_openai_function(given)
+    reject_built_in(given)
     nested = _response_format(given)
     if nested is not None:
         return _described(_schema(nested.get("schema") or {}), nested.get("name"), nested.get("description"))

@@ -96,15 +96,12 @@ def _check(outcome: Outcome) -> None:
         raise LlamaIndexToolCallError(REQUIRED, text=text)
     if not outcome.failed:
         return
-    reasons, written = list[str](), list[str]()
-    for record, reason in outcome.failed:
-        reasons.append(f"{outcome.tool_use.own_name(record.name)}: {reason}" if record.name else reason)
-        written.append((record.failure and record.failure.raw_content) or "".join(record.fragments))
+    written = [
+        (record.failure and record.failure.raw_content) or "".join(record.fragments) for record, _ in outcome.failed
+    ]
     raw = "\n".join(filter(None, written)) or None
     details = f"; the model wrote {shortened(raw)!r}" if raw else ""
-    if outcome.finish_reason == "length":
-        details += "; the response was cut off: raise max_tokens or the context length"
-    raise LlamaIndexToolCallError(f"a tool call failed: {'; '.join(reasons)}{details}", raw_content=raw, text=text)
+    raise LlamaIndexToolCallError(f"{outcome.failure}{details}", raw_content=raw, text=text)
 
 
 def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCallBlock]) -> ChatMessage:

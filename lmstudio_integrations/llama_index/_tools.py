@@ -6,7 +6,7 @@ from typing import Any
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.tool_settings import with_warning
+from lmstudio_integrations._adapters.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._typeguards import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -25,6 +25,8 @@ def openai_tools(tools: object) -> list[dict[str, Any]]:
 def _openai_tool(tool: Any) -> dict[str, Any]:
     if not isinstance(tool, BaseTool):
         function = tool.get("function") if is_object(tool) else None
+        if function is None and is_object(tool):
+            reject_built_in(tool)
         if not is_object(function) or not isinstance(function.get("name"), str):
             remedy = f"; wrap it with FunctionTool.from_defaults({tool.__name__})" if isroutine(tool) else ""
             raise LMStudioValueError(f"tools must be LlamaIndex tools or OpenAI function dicts, got {tool!r}{remedy}")

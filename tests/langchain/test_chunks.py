@@ -293,7 +293,31 @@ def test_a_missing_required_call_is_logged(respond: Any, caplog: pytest.LogCaptu
 def test_a_required_call_that_came_or_failed_is_not_logged(respond: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert respond([*opened("c1", "f"), failed(), end()], "v0", required=True).invalid_tool_calls
     assert respond([*call("c1", "f", {}), end()], "v0", required=True).tool_calls
-    assert not caplog.records
+    assert "required" not in caplog.text
+
+
+@on_both_paths
+@pytest.mark.parametrize(
+    ("events", "text"),
+    [
+        ([*opened("c1", "f"), failed("no JSON"), end()], "f: no JSON"),
+        ([*opened("c1", "f"), *call("c2", "g", {}), end()], "f: the call was not finished"),
+        ([*opened("c1", "f", named=False), failed("no name"), end()], "no name"),
+        (
+            [*opened("c1", "f"), end("contextLengthReached")],
+            "f: the call was cut off (contextLengthReached); the response was cut off: raise the context length",
+        ),
+        (
+            [*opened("c1", "f"), failed("no JSON"), *opened("c2", "g"), end("userStopped")],
+            "f: no JSON; g: the call was cut off (userStopped)",
+        ),
+    ],
+)
+def test_what_is_wrong_with_calls_is_logged_once(
+    respond: Any, events: list[PredictionEvent], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    respond(events, "v0")
+    assert caplog.messages == [f"'a-model': a tool call failed: {text}"]
 
 
 @on_both_paths
@@ -322,7 +346,7 @@ def test_reasoning_with_a_response_is_not_logged(
 ) -> None:
     respond([*reasoning("Hm."), *rest, end()], "v0")
     respond([end()], "v0")
-    assert not caplog.records
+    assert "all reasoning" not in caplog.text
 
 
 @in_every_format

@@ -122,7 +122,7 @@ def test_a_tool_without_a_name_is_rejected() -> None:
         tool_settings(openai_tools([Nameless()]), None)
 
 
-@pytest.mark.parametrize("wrong", ["weather", {"type": "web_search"}, {"function": {}}])
+@pytest.mark.parametrize("wrong", ["weather", {"type": "object"}, {"function": {}}])
 def test_what_is_no_tool_is_rejected(wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be LlamaIndex tools or OpenAI function dicts"):
         tool_settings(openai_tools([wrong]), None)
