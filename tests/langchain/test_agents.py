@@ -149,9 +149,12 @@ def test_an_agent_gives_a_structured_response_beside_its_tools(agents: Server, l
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Server, streamed: bool) -> None:
+@pytest.mark.parametrize("response_format", [Report, ToolStrategy(Report)])
+def test_an_agent_recovers_from_a_response_without_the_required_call(
+    agents: Server, response_format: Any, streamed: bool
+) -> None:
     """`ToolStrategy` requires a call; LangChain calls the model again when it writes text instead."""
-    agent = create_agent(agents.chat(model=MODEL), [], response_format=ToolStrategy(Report))
+    agent = create_agent(agents.chat(model=MODEL), [], response_format=response_format)
     if streamed:
         state: dict[str, Any] = {}
         for mode, part in agent.stream(generate("plainly"), stream_mode=["messages", "values"]):
@@ -163,10 +166,11 @@ def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Ser
     assert len(agents.predictions) == 2
 
 
+@pytest.mark.parametrize("response_format", [Report, ToolStrategy(Report)])
 def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missing(
-    agents: Server, look_up: Any
+    agents: Server, look_up: Any, response_format: Any
 ) -> None:
-    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=ToolStrategy(Report))
+    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=response_format)
     state = agent.invoke(generate("plainly"))
     assert state.get("structured_response") is None
     assert state["messages"][-1].text == "It rains in Oslo."
@@ -189,6 +193,21 @@ def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, k
     messages = agent.invoke({"messages": turns})["messages"]
     assert "They spoke of Oslo." in str(messages[0].content)
     assert len(messages) == 3
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("exact", [False, True])
+async def test_the_middleware_counts_exactly_with_the_counter_of_the_model(
+    agents: Server, exact: bool, asynchronous: bool
+) -> None:
+    """By default it divides the number of characters, which is less here: every letter is a token."""
+    llm = agents.chat(model=MODEL)
+    counter: Any = {"token_counter": llm.get_num_tokens_from_messages} if exact else {}
+    middleware: Any = SummarizationMiddleware(llm, trigger=("tokens", 500), keep=("messages", 1), **counter)
+    agent = create_agent(llm, [], middleware=[middleware])
+    turns: Any = {"messages": [HumanMessage("a " * 300), AIMessage("b " * 300), HumanMessage("weather?")]}
+    messages = (await agent.ainvoke(turns) if asynchronous else agent.invoke(turns))["messages"]
+    assert ("They spoke of Oslo." in str(messages[0].content)) is exact
 
 
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
