@@ -265,12 +265,22 @@ class LMStudioTimeoutError(LMStudioError, TimeoutError):
         timeout_name: `connect_timeout`, `load_timeout`, `queue_timeout`, `first_token_timeout`,
             `idle_timeout` or `timeout`.
         elapsed: Seconds since it started, or since the last packet that restarted it.
+        unanswered: Whether the model has sent nothing at all since the call began, not even progress or the response to
+            another call.
     """
 
-    def __init__(self, message: str = "", *, timeout_name: str | None = None, elapsed: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        timeout_name: str | None = None,
+        elapsed: float | None = None,
+        unanswered: bool = False,
+    ) -> None:
         super().__init__(message)
         self.timeout_name = timeout_name
         self.elapsed = elapsed
+        self.unanswered = unanswered
 
 
 class LMStudioValueError(LMStudioError, ValueError):

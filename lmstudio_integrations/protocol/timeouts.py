@@ -78,4 +78,5 @@ def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: s
         f"{exchange.operation}: {cause}: {name} expired after {limit:.12g} s; {remedy}",
         timeout_name=name,
         elapsed=elapsed,
+        unanswered=not (exchange.packets or (exchange.instance and exchange.instance.last_packet > exchange.started)),
     )

@@ -1,5 +1,6 @@
 """What this process knows of a model on one of several hosts."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ class HostStatus:
         downloaded: Whether the model is loaded or can be loaded.
         in_flight: The calls of this process that run or wait there.
         parallel: How many calls the host runs at once.
+        responded_at: When a call of this process last got a response there, by `time.monotonic()`; `-inf` before.
         context_length: The context length of the loaded instance, in tokens, if it is known.
         path: The file of the loaded instance, if it is known.
         quantization: Its quantization, such as `Q4_K_M`, if it is known.
@@ -35,6 +37,7 @@ class HostStatus:
     downloaded: bool = False
     in_flight: int = 0
     parallel: int = 1
+    responded_at: float = -math.inf
     context_length: int | None = None
     path: str | None = None
     quantization: str | None = None

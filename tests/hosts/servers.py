@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.types.hosts import HostStatus
 from tests.adapters import Adapter
 from tests.gate import AT_THE_GATE, Gate
 
@@ -58,6 +59,12 @@ def call(adapter: Adapter, path: str, model: Any, text: str, **given: Any) -> An
     if path == "sync":
         return adapter.call(model, text, **given)
     return asyncio.run(adapter.acall(model, text, **given))
+
+
+def known(model: Any) -> list[HostStatus]:
+    """Return what the hosts of an object are known to do, without asking them."""
+    statuses: list[HostStatus] = model._runtime.model(model._resolve_model(vars(model))).hosts.statuses()
+    return statuses
 
 
 def requests(server: Emulator) -> int:

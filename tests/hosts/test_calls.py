@@ -34,6 +34,7 @@ from tests.hosts.servers import (
     chat_model,
     embedding_model,
     key_of,
+    known,
     requests,
     servers,
     two_servers,
@@ -196,10 +197,14 @@ def test_a_host_comes_back_when_it_responds_again(
         deadline = threading.Event()
         timer = threading.Timer(SECONDS, deadline.set)
         timer.start()
-        while not requests(server):  # each call asks the host in the background
+        while not known(model)[0].available:  # each call asks the host in the background
             assert not deadline.is_set()
             call(adapter, path, model, "Hello")
         timer.cancel()
+        assert not requests(server), "the other host has responded last"
+        pair[0].stop()
+        assert call(adapter, path, model, "Hello")
+        assert requests(server) == 1
 
 
 @every_adapter
@@ -316,7 +321,8 @@ def test_each_host_gets_its_own_token() -> None:
         assert model.invoke("Hello").content
         both = ChatLMStudio(model=CHAT, host=hosts, api_token=TOKENS[1])
         assert both.invoke("Hello").response_metadata["host"] == second.address
-        assert model.invoke("Hello").response_metadata["host"] == first.address
+        assert [status.available for status in known(both)] == [False, True]
+        assert [status.available for status in known(model)] == [True, True]
         with pytest.raises(LMStudioAuthenticationError):
             ChatLMStudio(model=CHAT, host=first.address, api_token=TOKENS[1]).invoke("Hello")
 

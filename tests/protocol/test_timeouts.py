@@ -178,6 +178,24 @@ def test_the_total_timeout_is_never_restarted() -> None:
     assert sink.error.timeout_name == "timeout"
 
 
+@pytest.mark.parametrize("packet", [None, progress(0.0), fragment("a")], ids=["none", "progress", "fragment"])
+@pytest.mark.parametrize("is_own", [True, False])
+def test_an_expired_timeout_knows_whether_the_model_has_sent_anything(
+    packet: dict[str, Any] | None, is_own: bool
+) -> None:
+    pair = SessionPair()
+    other, _ = pair.call("predict", PREDICT_HELLO, specifier="a")
+    pair.send(other, fragment("before"))
+    pair.pass_time(1.0)
+    exchange, sink = pair.call("predict", PREDICT_HELLO, specifier="a", timeouts={"timeout": 100.0})
+    pair.pass_time(1.0)
+    if packet is not None:
+        pair.send(exchange if is_own else other, packet)
+    pair.pass_time(100.0)
+    assert isinstance(sink.error, LMStudioTimeoutError)
+    assert sink.error.unanswered == (packet is None)
+
+
 def test_only_the_total_timeout_runs_while_connecting() -> None:
     pair = SessionPair(authenticated=False)
     sinks = [RecordingSink(), RecordingSink()]

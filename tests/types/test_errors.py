@@ -32,7 +32,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "LMStudioUnreachableError": {"tried": ("127.0.0.1:1234: refused",)},
     "LMStudioConnectionLostError": {"retryable": False},
     "LMStudioConfigMismatchError": {"differences": {"contextLength": (8192, 4096)}},
-    "LMStudioTimeoutError": {"timeout_name": "idle_timeout", "elapsed": 60.0},
+    "LMStudioTimeoutError": {"timeout_name": "idle_timeout", "elapsed": 60.0, "unanswered": True},
     "LMStudioImageDownloadError": {"url": "https://example.com/cat.png"},
 }
 """What each class carries, besides what its bases do."""

@@ -22,8 +22,8 @@ def choose(hosts: Sequence[HostStatus], *, may_load: bool = True, excluded: Coll
     """Choose the host of a call: a free slot where the model is loaded, else the least used of those hosts.
 
     If no slot is free, the model is also loaded on another host that has it downloaded. Hosts that are not available
-    are chosen only if no other is left. Among equals, the first one gets the call, so that a conversation stays where
-    its prompt is cached.
+    are chosen only if no other is left. Among equals, the one that responded last gets the call: a conversation stays
+    where its prompt is cached, and a host that accepts calls but does not respond gets none.
 
     Args:
         hosts: The hosts, at least one of them not excluded.
@@ -31,6 +31,7 @@ def choose(hosts: Sequence[HostStatus], *, may_load: bool = True, excluded: Coll
         excluded: Hosts that must not be chosen, by their numbers.
     """
     allowed = [number for number in range(len(hosts)) if number not in excluded]
+    allowed.sort(key=lambda number: -hosts[number].responded_at)  # below, the first of equals is chosen
     numbers = [number for number in allowed if hosts[number].available] or allowed
     loaded = [number for number in numbers if hosts[number].loaded]
     loading = [number for number in numbers if hosts[number].loading and not hosts[number].loaded]
@@ -50,4 +51,4 @@ def choose(hosts: Sequence[HostStatus], *, may_load: bool = True, excluded: Coll
 
 
 def _least_used(hosts: Sequence[HostStatus], numbers: Sequence[int]) -> int:
-    return min(numbers, key=lambda number: (not hosts[number].has_free_slot, hosts[number].use, number))
+    return min(numbers, key=lambda number: (not hosts[number].has_free_slot, hosts[number].use))

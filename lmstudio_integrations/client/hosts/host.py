@@ -29,7 +29,8 @@ REFRESH = 30.0
 """Seconds after which a host is asked again, when a call comes."""
 
 FIRST_ABSENCE, LONGEST_ABSENCE = 5.0, 60.0
-"""Seconds for which a host that failed is left out; doubled with each failure, up to the longest."""
+"""Seconds for which a host that failed is left out; doubled with each failure until a call gets a response, up to the
+longest."""
 
 _SURVEY_TIMEOUT = 10.0
 """Seconds for each response of a survey, if the calls have not less."""
@@ -51,7 +52,8 @@ class HostRecord:
         calls: The calls that run or wait there, by the number of their slot; those without a slot by themselves.
         checked_at: When the host was last asked successfully, or failed; `-math.inf` before.
         retry_at: When a host that failed is asked again.
-        failures: How often it failed in succession.
+        absence: For how many seconds it was last left out; 0 since a call got a response.
+        responded_at: When a call last got a response; `-math.inf` before.
         error: The last failure; `None` if the host responds.
         load_error: Why the model could not be loaded or found there; no call loads it until the host is asked again.
         loads: The calls and background loads that load the model.
@@ -65,7 +67,8 @@ class HostRecord:
     calls: dict[Hashable, object] = field(default_factory=dict[Hashable, object])
     checked_at: float = -math.inf
     retry_at: float = -math.inf
-    failures: int = 0
+    absence: float = 0.0
+    responded_at: float = -math.inf
     error: str | None = None
     load_error: str | None = None
     loads: dict[object, None] = field(default_factory=dict[object, None])
@@ -99,12 +102,12 @@ class HostRecord:
 
     def record_failure(self, error: LMStudioError) -> None:
         """Leave the host out for a while: it does not respond."""
-        absence = min(FIRST_ABSENCE * 2.0**self.failures, LONGEST_ABSENCE)
-        self.failures += 1
         self.loaded, self.info = False, None
         self.error = one_line(error)
         self.checked_at = now = time.monotonic()
-        self.retry_at = now + absence
+        if now >= self.retry_at:  # calls that fail together count once
+            self.absence = min(2.0 * self.absence or FIRST_ABSENCE, LONGEST_ABSENCE)
+            self.retry_at = now + self.absence
 
     def record_load_failure(self, error: LMStudioError) -> None:
         """Load nothing on the host for a while: it responds, but it cannot load or find the model."""
@@ -114,16 +117,17 @@ class HostRecord:
 
     def record_success(self) -> None:
         """Record that a call got a response. If it has loaded the model, the next call asks what was loaded."""
-        self.failures, self.error, self.load_error = 0, None, None
+        self.absence, self.retry_at, self.error, self.load_error = 0.0, -math.inf, None, None
         self.loaded = True
+        self.responded_at = time.monotonic()
         if self.info is None:
-            self.checked_at = time.monotonic() - REFRESH
+            self.checked_at = self.responded_at - REFRESH
 
     def record_survey(self, found: _Found) -> None:
-        """Record what a survey found."""
+        """Record what a survey found. A host that responds to it may still respond to no call."""
         self.loaded, self.downloaded = found.info is not None, found.downloaded
         self.info, self.parallel = found.info, found.parallel
-        self.failures, self.error, self.load_error = 0, None, None
+        self.error, self.load_error = None, None
         self.checked_at = time.monotonic()
 
 
@@ -175,6 +179,7 @@ class Host:
             downloaded=loaded or record.downloaded,
             in_flight=len(record.calls),
             parallel=record.parallel or DEFAULT_PARALLEL[self.binding.kind],
+            responded_at=record.responded_at,
             context_length=context_length if is_count(context_length) else None,
             path=known.get("path"),
             quantization=quantization.get("name") if is_object(quantization) else None,

@@ -115,8 +115,7 @@ class Route:
         if len(self._errors) < 2 or error not in self._errors.values():
             raise error
         reasons = "; ".join(f"{self._hosts[number].name}: {one_line(each)}" for number, each in self._errors.items())
-        # What one host has responded helps more than that another one is switched off.
-        combined = copy(next((each for each in self._errors.values() if not is_retryable(each)), error))
+        combined = copy(min(self._errors.values(), key=_helpfulness))
         combined.args = (f"all {len(self._errors)} hosts failed: {reasons}",)
         raise combined from error
 
@@ -124,15 +123,28 @@ class Route:
         """Record why the host failed; return whether another host may be tried."""
         assert self._number is not None, "an operation fails on a host"
         record = self._hosts[self._number].record
-        if is_retryable(error):
-            record.record_failure(error)
-        elif isinstance(error, _HERE_ONLY):
-            record.record_load_failure(error)
-        else:
-            if isinstance(error, LMStudioTimeoutError) and error.timeout_name == "idle_timeout":
+        match error:
+            case LMStudioTimeoutError(timeout_name="timeout") if self._errors or not error.unanswered:
+                return False  # the host responds, or it got only what other hosts had left of the time
+            case LMStudioTimeoutError(timeout_name="timeout" | "idle_timeout"):
                 record.record_failure(error)
-            return False
+                return False
+            case LMStudioTimeoutError(timeout_name="queue_timeout" | "first_token_timeout"):
+                record.record_failure(error)
+            case LMStudioTimeoutError(timeout_name="load_timeout"):
+                record.record_load_failure(error)
+            case _ if isinstance(error, _HERE_ONLY):
+                record.record_load_failure(error)
+            case _ if is_retryable(error):
+                record.record_failure(error)
+            case _:
+                return False
         return True
 
     def __del__(self) -> None:
         self.release()
+
+
+def _helpfulness(error: LMStudioError) -> tuple[bool, bool]:
+    """Order the errors of several hosts: what one has responded, that one has not, that one is switched off."""
+    return is_retryable(error), isinstance(error, LMStudioTimeoutError)

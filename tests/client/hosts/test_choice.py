@@ -27,6 +27,7 @@ STATUSES = st.builds(
 HOSTS = st.lists(STATUSES, min_size=1, max_size=5)
 
 LOADED = HostStatus(host="", loaded=True, downloaded=True, parallel=2)
+RECENT = replace(LOADED, responded_at=1.0)
 FULL = replace(LOADED, in_flight=2)
 LOADING = replace(LOADED, loaded=False, loading=True)
 DOWNLOADED = replace(LOADED, loaded=False)
@@ -38,6 +39,10 @@ AWAY = replace(LOADED, available=False)
     ("hosts", "expected"),
     [
         ([LOADED, LOADED], (0, None)),
+        ([LOADED, RECENT], (1, None)),
+        ([RECENT, replace(RECENT, responded_at=2.0)], (1, None)),
+        ([LOADED, replace(RECENT, in_flight=1)], (0, None)),
+        ([FULL, DOWNLOADED, replace(RECENT, loaded=False)], (0, 2)),
         ([FULL, LOADED], (1, None)),
         ([replace(LOADED, in_flight=1), LOADED], (1, None)),
         ([FULL, DOWNLOADED, LOADED], (2, None)),
@@ -56,7 +61,7 @@ AWAY = replace(LOADED, available=False)
         ([AWAY, AWAY], (0, None)),
     ],
 )
-def test_a_free_slot_comes_first_then_another_load_then_the_least_used_host(
+def test_a_free_slot_comes_first_then_another_load_then_the_least_used_host_then_the_one_that_responded_last(
     hosts: list[HostStatus], expected: tuple[int, int | None]
 ) -> None:
     assert choose(hosts) == expected

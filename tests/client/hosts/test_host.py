@@ -1,0 +1,49 @@
+"""What is remembered of a host that fails, without a host."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from lmstudio_integrations.client.hosts import host as host_module
+from lmstudio_integrations.client.hosts.host import HostRecord
+from lmstudio_integrations.errors import LMStudioTimeoutError
+
+ERROR = LMStudioTimeoutError("It does not respond")
+DOWNLOADED = host_module._Found(None, None, downloaded=True)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which passes only if a test says so."""
+    time = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: time[0])
+    return time
+
+
+def absences(record: HostRecord, now: list[float]) -> Iterator[float]:
+    """Fail as soon as the host is tried again; yield for how long it is left out."""
+    while True:
+        record.record_failure(ERROR)
+        yield record.retry_at - now[0]
+        now[0] = record.retry_at
+        record.record_survey(DOWNLOADED)
+
+
+def test_a_host_is_left_out_for_longer_and_longer_even_if_it_responds_to_surveys(now: list[float]) -> None:
+    record = HostRecord()
+    assert list(itertools.islice(absences(record, now), 6)) == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    record.record_success()
+    assert record.error is None
+    assert next(absences(record, now)) == 5.0
+
+
+def test_a_host_may_be_away_for_years(now: list[float]) -> None:
+    assert all(absence <= 60.0 for absence in itertools.islice(absences(HostRecord(), now), 2000))
+
+
+def test_calls_that_fail_together_count_once(now: list[float]) -> None:
+    record = HostRecord()
+    for _ in range(4):
+        record.record_failure(ERROR)
+    assert record.retry_at - now[0] == 5.0
