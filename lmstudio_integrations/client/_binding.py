@@ -47,6 +47,7 @@ class Binding:
         flights: The running load of a new instance, if there is one; other callers wait for it.
         context_window: The context window of the instance, once it was requested.
         max_context_length: The longest context length of the model, once it is known.
+        dimensions: The length of the vectors, once one was received.
         counterpart: What to call with the key of a model of the other kind; `None` is the native client.
     """
 
@@ -66,6 +67,7 @@ class Binding:
     flights: Flights = field(default_factory=dict[Hashable, Flight], repr=False)
     context_window: ContextWindow | None = None
     max_context_length: int | None = None
+    dimensions: int | None = None
     counterpart: str | None = None
 
     @property

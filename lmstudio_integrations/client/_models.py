@@ -183,7 +183,12 @@ def embed(
     def make(specifier: Specifier, text: str) -> EmbedString:
         return EmbedString(modelSpecifier=specifier, inputString=text)
 
-    return _call_for_each(dispatcher, binding, "embedString", texts, make=make, read=_vector, operation="Embedding")
+    def read(result: Any) -> list[float]:
+        vector = _vector(result)
+        binding.dimensions = len(vector)
+        return vector
+
+    return _call_for_each(dispatcher, binding, "embedString", texts, make=make, read=read, operation="Embedding")
 
 
 def _embed_in_batches(dispatcher: Dispatcher[Any], binding: Binding, texts: list[Any]) -> Flow[list[list[float]]]:

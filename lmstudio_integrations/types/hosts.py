@@ -27,6 +27,7 @@ class HostStatus:
         context_length: The context length of the loaded instance, in tokens, if it is known.
         path: The file of the loaded instance, if it is known.
         quantization: Its quantization, such as `Q4_K_M`, if it is known.
+        dimensions: The length of its vectors, once this process has received one; no server reports it.
     """
 
     host: str
@@ -41,6 +42,7 @@ class HostStatus:
     context_length: int | None = None
     path: str | None = None
     quantization: str | None = None
+    dimensions: int | None = None
 
     @property
     def has_free_slot(self) -> bool:
@@ -65,8 +67,11 @@ SAME_FILE: dict[ModelKind, str] = {
 
 def differences_of(statuses: Iterable[HostStatus]) -> dict[str, dict[str, Any]]:
     """Return in what the loaded instances of a model differ: the attributes, each with its value by host."""
-    loaded = [status for status in statuses if status.path is not None]
-    values = {name: {status.host: getattr(status, name) for status in loaded} for name in _COMPARED}
+    statuses = list(statuses)
+    values = {
+        "dimensions": {each.host: each.dimensions for each in statuses if each.dimensions is not None},
+        **{name: {each.host: getattr(each, name) for each in statuses if each.path is not None} for name in _COMPARED},
+    }
     return {name: by_host for name, by_host in values.items() if len(set(by_host.values())) > 1}
 
 

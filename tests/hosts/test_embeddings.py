@@ -5,13 +5,22 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from lmstudio_integrations.client.hosts.async_handles import open_async
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError, LMStudioUnreachableError
+from lmstudio_integrations.emulator.engines.scripted import words
+from lmstudio_integrations.errors import (
+    LMStudioConfigMismatchError,
+    LMStudioConnectionLostError,
+    LMStudioServerError,
+    LMStudioUnreachableError,
+)
 from tests.adapters import ADAPTERS
 from tests.hosts.servers import EMBEDDING, addresses, embedding_model, servers
+from tests.ports import free_port
 from tests.tqdm_bars import Drawn
 
 TEXTS = [f"text {number}" for number in range(1000)]
@@ -28,7 +37,7 @@ def pair() -> Iterator[list[Emulator]]:
         yield emulators
 
 
-@pytest.mark.parametrize("name", ["LMStudioEmbeddings", "LMStudioEmbedding"])
+@both_frameworks
 @both_paths
 def test_each_of_many_texts_is_embedded_once_and_every_host_takes_part(
     name: str, path: str, pair: list[Emulator]
@@ -42,7 +51,10 @@ def test_each_of_many_texts_is_embedded_once_and_every_host_takes_part(
 
 
 def vectors(name: str, path: str, texts: list[str], host: str | list[str]) -> list[list[float]]:
-    model = ADAPTERS[name].make(model=EMBEDDING, host=host)
+    return embedded(ADAPTERS[name].make(model=EMBEDDING, host=host), name, path, texts)
+
+
+def embedded(model: Any, name: str, path: str, texts: list[str]) -> list[list[float]]:
     if name == "LMStudioEmbedding":
         model.embed_batch_size = 300
         if path == "sync":
@@ -81,6 +93,63 @@ def test_the_first_error_of_a_text_ends_the_call(name: str, path: str) -> None:
     texts = [*TEXTS[:200], "word " * 100]
     with servers(models, models) as pair, pytest.raises(LMStudioServerError, match="text 200 has 103 tokens"):
         vectors(name, path, texts, addresses(pair))
+
+
+@both_frameworks
+@both_paths
+@pytest.mark.parametrize("on_config_mismatch", ["warn", "ignore", "raise"])
+def test_vectors_of_two_lengths_are_never_mixed(name: str, path: str, on_config_mismatch: str) -> None:
+    models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
+    with servers(*models) as (first, second):
+        hosts = addresses([first, second])
+        model = ADAPTERS[name].make(model=EMBEDDING, host=hosts, on_config_mismatch=on_config_mismatch)
+        with pytest.raises(LMStudioConfigMismatchError) as caught:
+            embedded(model, name, path, TEXTS[:500])
+        assert f"dimensions ({hosts[0]}: 8, {hosts[1]}: 16)" in str(caught.value)
+        assert "on_config_mismatch" not in str(caught.value)
+        assert [status.dimensions for status in model.hosts()] == [8, 16]
+        with pytest.raises(LMStudioConfigMismatchError):  # or the next call returned what fits no earlier vector
+            embedded(model, name, path, TEXTS[:1])
+        port = second.port
+        second.stop()
+        with Emulator(models[0], port=port):
+            assert [status.dimensions for status in model.hosts()] == [8, None]
+            assert {len(vector) for vector in embedded(model, name, path, TEXTS[:500])} == {8}
+
+
+@both_frameworks
+@both_paths
+def test_a_host_that_is_lost_leaves_no_vectors_of_its_length(name: str, path: str) -> None:
+    models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
+    with servers(*models) as (first, second):
+        model = ADAPTERS[name].make(model=EMBEDDING, host=addresses([first, second]))
+        model.hosts()
+        assert len(embedded(model, name, path, TEXTS[:1])[0]) == 8
+        first.stop()
+        with pytest.raises(LMStudioConfigMismatchError, match="dimensions"):
+            embedded(model, name, path, TEXTS[:1])
+
+
+@both_frameworks
+@both_paths
+def test_a_host_that_loads_another_model_meanwhile_ends_the_call(
+    name: str, path: str, pair: list[Emulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "embed", lambda text, length: [1.0] * (length + (text == TEXTS[200])))
+    model = ADAPTERS[name].make(model=EMBEDDING, host=[pair[0].address, f"127.0.0.1:{free_port()}"])
+    with pytest.raises(LMStudioConfigMismatchError, match="vectors of 8 and 9 numbers"):
+        embedded(model, name, path, TEXTS[:250])
+
+
+async def test_handles_to_several_hosts_compare_the_lengths_of_vectors() -> None:
+    models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
+    with servers(*models) as both:
+        handle: Any = open_async("embedding", EMBEDDING, addresses(both))
+        calls = (handle.embed(text) for text in TEXTS[:8])
+        results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [each for each in results if isinstance(each, LMStudioConfigMismatchError)]
+        assert len({len(each) for each in results if each not in errors}) == 1
+        assert errors
 
 
 async def test_cancelling_the_task_frees_the_slots(pair: list[Emulator]) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import (
+    LMStudioConfigMismatchError,
     LMStudioContextOverflowError,
     LMStudioModelNotFoundError,
     LMStudioServerError,
@@ -132,6 +133,15 @@ async def test_a_response_that_calls_a_tool_has_no_fields(arguments: dict[str, A
 async def test_a_grammar_makes_a_text(arguments: dict[str, Any]) -> None:
     actor = Generator("chat", prompt="{body}", schema={"type": "gbnf", "gbnfGrammar": 'root ::= "a"'}, **arguments)
     assert "generated_text" in actor.types()
+
+
+async def test_vectors_of_two_lengths_end_the_job() -> None:
+    models = [ModelEntry(key="vectors", kind="embedding", embedding_length=each, preload=True) for each in (4, 8)]
+    with Emulator(models[:1]) as first, Emulator(models[1:]) as second:
+        actor = Embedder("vectors", hosts=[first.address, second.address], on_error="column")
+        texts = [f"text {number}" for number in range(8 * TEXTS_PER_CALL)]
+        with pytest.raises(LMStudioConfigMismatchError, match="dimensions"):
+            await run(actor, table(text=texts))
 
 
 # Errors -------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._loading import Info, get_load_config, instance_specifier, list_loaded
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import find_loaded, matches
+from lmstudio_integrations.client._server_models import reference_of
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, arun, call_rpc
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError
@@ -183,6 +184,8 @@ class Host:
             context_length=context_length if is_count(context_length) else None,
             path=known.get("path"),
             quantization=quantization.get("name") if is_object(quantization) else None,
+            # Of a host that is lost as well, because the program has its vectors; not of an instance that is new there.
+            dimensions=None if info and reference_of(info) != self.binding.reference else self.binding.dimensions,
         )
 
 

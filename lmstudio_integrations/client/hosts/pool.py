@@ -84,6 +84,8 @@ class HostPool:
                         route.raise_combined(error)
                 else:
                     route.succeeded()
+                    if binding.kind == "embedding":  # the length of its vectors may be known only now
+                        self._compare(self.statuses())
                     return result
                 if seconds:
                     yield from pause(dispatcher, seconds)
@@ -134,6 +136,13 @@ class HostPool:
         vectors: list[list[float]] = [[] for _ in request.texts]
         with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
             yield from self.run_each(batches_of(request, vectors, bar))
+        lengths = sorted(set(map(len, vectors)))
+        if len(lengths) > 1:
+            raise LMStudioConfigMismatchError(
+                f"the hosts made vectors of {' and '.join(map(str, lengths))} numbers, because one of them has loaded "
+                f"another model as {self.hosts[0].binding.name!r} meanwhile; {SAME_FILE['embedding']}",
+                differences={"dimensions": (lengths[0], lengths[-1])},
+            )
         return vectors
 
     def embed_on_one(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], str]]:
@@ -234,20 +243,23 @@ class HostPool:
         """Warn if the hosts have loaded different files of the model, or with different context lengths.
 
         Raises:
-            LMStudioConfigMismatchError: If a mismatch is to raise.
+            LMStudioConfigMismatchError: If a mismatch is to raise, or their vectors have different lengths.
         """
         differences = differences_of(statuses)
         if self._compared == differences:
             return
         self._compared = differences
         binding = self.hosts[0].binding
-        if not differences or binding.on_config_mismatch == "ignore":
+        reaction = "raise" if "dimensions" in differences else binding.on_config_mismatch
+        if not differences or reaction == "ignore":
             return
         described = {name: describe_values(by_host) for name, by_host in differences.items()}
         listed = "; ".join(f"{name} ({values})" for name, values in described.items())
-        remedy = f"{SAME_FILE[binding.kind]}, or set on_config_mismatch='ignore'"
+        remedy = SAME_FILE[binding.kind]
+        if "dimensions" not in differences:
+            remedy += ", or set on_config_mismatch='ignore'"
         text = f"the hosts have {binding.name!r} loaded differently: {listed}; {remedy}"
-        if binding.on_config_mismatch == "raise":
+        if reaction == "raise":
             self._compared = None
             raise LMStudioConfigMismatchError(
                 text, differences={name: (values, values) for name, values in described.items()}
