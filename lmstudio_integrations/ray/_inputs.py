@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._shortening import beginning
 from lmstudio_integrations._typeguards import is_list, is_mapping
+from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import Chat, WireHistory
 from lmstudio_integrations.types.files import FileHandle
@@ -105,22 +106,34 @@ def tools_of(value: object, column: str) -> dict[str, Any] | None:
         ) from error
 
 
-def images_of(value: object, column: str) -> list[bytes | str]:
+def images_of(value: object, column: str, *, allow_download: bool = False) -> list[bytes | str]:
     """Return images: the content of files, or URLs of http, https or data; one or several.
 
+    Args:
+        value: The cell.
+        column: Its column.
+        allow_download: Whether images may be downloaded from their URLs.
+
     Raises:
-        LMStudioValueError: If one is something else, such as a path.
+        LMStudioValueError: If one is something else, such as a path, or would have to be downloaded and may not.
     """
     if value is None:
         return []
     images = value if is_list(value) else [value]
-    return [_image(each.get("bytes") if is_mapping(each) else each, column) for each in images]
+    return [_image(each.get("bytes") if is_mapping(each) else each, column, allow_download) for each in images]
 
 
-def _image(value: object, column: str) -> bytes | str:
+def _image(value: object, column: str, allow_download: bool) -> bytes | str:  # noqa: FBT001 - as the caller has it
     if isinstance(value, bytes):
         return value
-    if isinstance(value, str) and value.lower().startswith(("http:", "https:", "data:")):
+    if isinstance(value, str) and value.lower().startswith("data:"):
+        return value
+    if isinstance(value, str) and value.lower().startswith(("http:", "https:")):
+        if not allow_download:
+            raise LMStudioValueError(
+                f"column {column!r} has an image on the web, {redacted_url(value)}; set allow_image_download=True to "
+                "download it, or make a column with its content"
+            )
         return value
     # A path would let a dataset choose which files of the worker are read.
     raise LMStudioValueError(
@@ -129,15 +142,21 @@ def _image(value: object, column: str) -> bytes | str:
     )
 
 
-def with_images(chat: Chat, images: Sequence[bytes | str]) -> PendingHistory:
-    """Return a conversation whose last user message has images, which the client uploads to the host of the call."""
+def with_images(chat: Chat, images: Sequence[bytes | str], *, allow_private_hosts: bool) -> PendingHistory:
+    """Return a conversation whose last user message has images, which the client uploads to the host of the call.
+
+    Args:
+        chat: The conversation.
+        images: The content of files, or URLs.
+        allow_private_hosts: Whether images may be downloaded from addresses that are not public.
+    """
 
     def to_wire(handles: Sequence[FileHandle]) -> WireHistory:
         whole = chat.copy()
         whole.add_user_message([], images=handles)
         return WireHistory.of(whole.to_history())
 
-    return PendingHistory(images, to_wire)
+    return PendingHistory(images, to_wire, allow_private_hosts)
 
 
 def _parsed(value: object, column: str) -> Any:

@@ -24,7 +24,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
 from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of, with_images
-from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
+from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values, check_flag
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
@@ -139,7 +139,11 @@ class Generator(Stage):
         messages: In place of `prompt`, the column with a conversation: a list of messages with `role` and `content`, or
             JSON text of one.
         images: A column with one or several images: the content of JPEG, PNG or WebP files, or their URLs. They are
-            added to the last user message.
+            added to the last user message. A URL of http or https needs `allow_image_download`.
+        allow_image_download: Whether the actor may download images with an http or https URL, by the same rules as
+            the chat adapters; `False` by default, because the rows choose the URLs.
+        allow_private_image_hosts: Whether those downloads may come from addresses that are not public: the machine of
+            the actor, its local network; `False` by default. Only for rows that you trust.
         tools: A column with the tools that the model may call: a list of OpenAI functions, or JSON text of one. The
             calls are not run; they are a column.
         schema: A pydantic class or a JSON schema of an object. Its fields become columns in place of the text.
@@ -161,6 +165,8 @@ class Generator(Stage):
         prompt: str | None = None,
         messages: str | None = None,
         images: str | None = None,
+        allow_image_download: bool = False,
+        allow_private_image_hosts: bool = False,
         tools: str | None = None,
         schema: ResponseFormat | None = None,
         config: PredictionSettings | None = None,
@@ -172,6 +178,8 @@ class Generator(Stage):
         super().__init__(model, output_column, **arguments)
         self._template = None if prompt is None else Template(prompt)
         self._messages, self._images, self._tools = messages, images, tools
+        self._allow_download = check_flag(allow_image_download, "allow_image_download")
+        self._allow_private_hosts = check_flag(allow_private_image_hosts, "allow_private_image_hosts")
         self._settings = with_format(schema, LlmPredictionConfig.parse(config), check=True)
         self._fields, self._parse = _fields(self._settings), _parser(schema, self._settings)
         taken = [name for name in map(self.named, (*_INFO, "tool_calls", "error")) if name in self._fields]
@@ -222,10 +230,13 @@ class Generator(Stage):
         tools = tools_of(row[self._tools], self._tools) if self._tools else None
         if tools is not None:
             settings = settings.merged(LlmPredictionConfig(raw_tools=tools))
-        images = images_of(row[self._images], self._images) if self._images else []
+        images: list[bytes | str] = []
+        if self._images:
+            images = images_of(row[self._images], self._images, allow_download=self._allow_download)
         # The schema was checked once, and the response is parsed below.
         if images:
-            stream = handle.respond_stream(with_images(chat, images), config=settings, check_response=False)
+            pending = with_images(chat, images, allow_private_hosts=self._allow_private_hosts)
+            stream = handle.respond_stream(pending, config=settings, check_response=False)
             return await stream.wait_for_result()
         return await handle.respond(chat, config=settings, check_response=False)
 

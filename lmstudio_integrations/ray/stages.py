@@ -125,6 +125,8 @@ def generate(
     prompt: str | None = None,
     messages: str | None = None,
     images: str | None = None,
+    allow_image_download: bool = False,
+    allow_private_image_hosts: bool = False,
     tools: str | None = None,
     schema: ResponseFormat | None = None,
     config: PredictionSettings | None = None,
@@ -139,6 +141,8 @@ def generate(
         prompt: A template with names of columns: `Summarize: {body}`.
         messages: In place of `prompt`, the column with a conversation; see `Generator`.
         images: A column with images; see `Generator`.
+        allow_image_download: Whether images with an http or https URL are downloaded; off by default.
+        allow_private_image_hosts: Whether also from addresses that are not public; off by default.
         tools: A column with tools; see `Generator`.
         schema: A pydantic class or a JSON schema of an object. Its fields become columns in place of the text.
         config: Prediction settings, such as `{"temperature": 0, "max_tokens": 100}`.
@@ -149,7 +153,14 @@ def generate(
         LMStudioValueError: If an argument is invalid, or the columns of the dataset are known and do not fit.
     """
     columns = {"prompt": prompt, "messages": messages, "images": images, "tools": tools}
-    own = {"model": model, "output_column": output_column, "schema": schema, "config": config}
+    own = {
+        "model": model,
+        "output_column": output_column,
+        "schema": schema,
+        "config": config,
+        "allow_image_download": allow_image_download,
+        "allow_private_image_hosts": allow_private_image_hosts,
+    }
     return _staged(Generator, ds, {**own, **columns}, arguments)
 
 

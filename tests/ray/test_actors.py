@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -22,10 +23,9 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.ray.actors import TEXTS_PER_CALL, Embedder, Generator
 from tests.gate import AT_THE_GATE, Gate
+from tests.web import PIXEL, web_server
 
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+ENCODED = base64.b64encode(PIXEL).decode()
 WEATHER = '[{"type": "function", "function": {"name": "weather"}}]'
 RULES: tuple[Any, ...] = (
     {"when": {"last": "^fail"}, "then": [{"error": "It went wrong"}]},
@@ -92,6 +92,30 @@ async def test_messages_images_and_tools_come_from_columns(server: Emulator, arg
     (call,) = rows[2]["out_tool_calls"]
     assert (call["name"], call["arguments"]) == ("weather", '{"city": "Rome"}')
     assert max(len(each.messages) for each in server.predictions) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "column 'image' .* set allow_image_download=True"),
+        ({"allow_private_image_hosts": True}, "set allow_image_download=True"),
+        ({"allow_image_download": True}, "set allow_private_image_hosts=True"),
+        ({"allow_image_download": True, "allow_private_image_hosts": True}, None),
+    ],
+    ids=["neither", "private", "download", "both"],
+)
+async def test_the_image_of_a_url_is_downloaded_only_if_that_is_allowed(
+    arguments: dict[str, Any], settings: dict[str, Any], message: str | None
+) -> None:
+    with web_server() as web:
+        url = web.url("/a.png?token=hunter2")
+        actor = Generator("chat", prompt="{body}", images="image", on_error="column", **settings, **arguments)
+        by_url, by_content = await run(actor, table(body=["a", "a"], image=[url, f"data:image/png;base64,{ENCODED}"]))
+        assert len(web.requests) == (message is None)
+    assert (by_url["generated_text"], by_content["generated_text"]) == (None if message else "an image", "an image")
+    if message is not None:
+        assert re.search(message, by_url["generated_text_error"])
+        assert "hunter2" not in by_url["generated_text_error"]
 
 
 async def test_settings_of_the_prediction_are_sent(server: Emulator, arguments: dict[str, Any]) -> None:

@@ -92,10 +92,10 @@ def test_other_values_are_no_tools(value: Any) -> None:
 def test_images_are_bytes_or_urls_alone_or_in_a_list() -> None:
     assert images_of(None, "image") == []
     assert images_of(b"png", "image") == [b"png"]
-    assert images_of(["https://x.org/a.png", {"bytes": b"png", "path": None}], "image") == [
-        "https://x.org/a.png",
-        b"png",
-    ]
+    images = ["HTTPS://x.org/a.png", "data:image/png;base64,", {"bytes": b"png", "path": None}]
+    assert images_of(images, "image", allow_download=True) == [*images[:2], b"png"]
+    with pytest.raises(LMStudioValueError, match="column 'image'"):
+        images_of(images, "image")
 
 
 @pytest.mark.parametrize("value", ["/etc/passwd", [None], {"path": "a.png"}, 7])

@@ -1,5 +1,6 @@
 """What the stages check in the driver, and what they pass to Ray. `tests/ray/cluster` runs them on Ray."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 import lmstudio_integrations.ray as stages
 from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.ray._resume import done_keys
 from lmstudio_integrations.ray.actors import Embedder, Generator
 from lmstudio_integrations.ray.stages import embed, generate
@@ -87,6 +89,18 @@ def test_a_stage_is_one_call_of_map_batches_with_the_arguments_of_ray_under_thei
     }
 
 
+def test_the_stage_has_the_settings_for_image_downloads_of_the_adapters() -> None:
+    names = ("allow_image_download", "allow_private_image_hosts")
+    for function in (generate, Generator):
+        parameters = inspect.signature(function).parameters
+        assert {name: parameters[name].default for name in names} == {
+            name: ChatLMStudio.model_fields[name].default for name in names
+        }
+    allowed: dict[str, Any] = dict.fromkeys(names, True)
+    ((_, passed),) = generate(Dataset(), model="chat", prompt="{body}", **allowed).stages
+    assert passed["fn_constructor_kwargs"].items() >= allowed.items()
+
+
 def test_one_actor_with_a_tenth_of_a_core_is_the_default() -> None:
     ((actor, passed),) = generate(Dataset(), model="chat", prompt="{body}").stages
     assert actor is Generator
@@ -111,6 +125,8 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"schema": Title}, "has a column 'title' already"),
     ({"output_column": "body"}, "has a column 'body' already"),
     ({"schema": {"properties": {"generated_text_host": {}}}}, "has a field 'generated_text_host'"),
+    ({"allow_image_download": "no"}, "allow_image_download must be True or False; got 'no'"),
+    ({"allow_private_image_hosts": 1}, "allow_private_image_hosts must be True or False; got 1"),
     ({"key": "number"}, "no column 'number'"),
     ({"resume_from": "out"}, "resume_from needs key"),
     ({"concurrency": 0}, "concurrency must be"),
