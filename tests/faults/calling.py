@@ -1,4 +1,7 @@
-"""Rows of the fault table: from loading the model to the first packet, at the end of a response, and between calls."""
+"""Rows of the fault table: from loading the model to the first packet, at the end of a response, and between calls.
+
+The last rows have a second host.
+"""
 
 from collections.abc import Callable
 
@@ -46,6 +49,7 @@ from tests.faults.model import (
     Phase,
     at,
     expires,
+    moves_after,
 )
 from tests.faults.proxy import Action, Tunnel
 from tests.faults.units import Unit
@@ -383,4 +387,25 @@ _IDLE = (
     Fault("The server sends a hundred pings.", Phase.IDLE, WORKS, between=_applied(raw_before(PINGS), ends=False)),
 )
 
-ROWS = (*_LOAD, *_FIRST, *_LAST, *_IDLE)
+_HOSTS = (
+    Fault(
+        "The first host accepts the request and never responds to it.",
+        Phase.HOSTS,
+        moves_after("queue_timeout"),
+        inject=at("request", drop, ALWAYS),
+        regenerated=True,
+        then_on="other host",
+    ),
+    Fault(
+        "The engine of the first host stalls during prompt processing.",
+        Phase.HOSTS,
+        moves_after("first_token_timeout"),
+        moves_after("queue_timeout"),
+        steps=({"fault": "stall"},),
+        embedding_steps=({"fault": "stall"},),
+        regenerated=True,
+        then_on="other host",
+    ),
+)
+
+ROWS = (*_LOAD, *_FIRST, *_LAST, *_IDLE, *_HOSTS)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Target
@@ -78,7 +79,8 @@ class Cell:
             listening=fault.listening,
         )
         self.host = f"{fault.scheme}://{self.proxy.address}"
-        self.subject = Subject(self.surface, self.host, self.model, self.retries)
+        host = [self.host, servers.spare.address] if fault.has_other_host else self.host
+        self.subject = Subject(self.surface, host, self.model, self.retries)
 
     def run(self) -> None:
         """Go through the calls of a row.
@@ -95,6 +97,8 @@ class Cell:
 
     def _run(self) -> None:
         with self.proxy, self.subject:
+            if self.fault.has_other_host:
+                self.subject.ask_hosts()
             if self.fault.between is not None:
                 self.call("warm", WORKS)
                 self.fault.between(self)
@@ -158,9 +162,10 @@ class Cell:
             error = raised
         elapsed = time.monotonic() - began
         _require(elapsed < self.timeout * SHORT_FROM_START + MARGIN, f"the {verb} call took {elapsed:.1f} s")
-        early = verb == "fault" and isinstance(error, LMStudioTimeoutError) and not self.proxy.happened.is_set()
-        if early and self.fault.inject and self.timeout == 1:
-            raise EarlyTimeoutError
+        if verb == "fault" and isinstance(error, LMStudioTimeoutError) and self.timeout == 1:
+            early = self.fault.inject and not self.proxy.happened.is_set()
+            if early or self.fault.has_other_host:  # which had no more time than the first
+                raise EarlyTimeoutError
         right = expected(self.surface.kind, text)
         if outcome.error is not None:
             self._check_error(verb, error, outcome)
@@ -201,13 +206,16 @@ class Cell:
         """Make a call; the next one must use the connection that the row names."""
         if verb == "next" and self.fault.noticed:
             until_noticed(self.host)
-        before = set(self.proxy.used)
+        before = list(self.proxy.used)
         self.call(verb, outcome)
         if verb == "next" and outcome is WORKS:
             now = "same connection" if self.proxy.used[-1] in before else "new connection"
+            now = now if len(self.proxy.used) > len(before) else "other host"
             _require(self.fault.then_on in {now, "either connection"}, f"the next call used the {now}")
 
     def _check_that_it_happened(self) -> None:
+        if self.fault.has_other_host:
+            _require(bool(self.proxy.used), "the first host got no call")
         if self.fault.inject or self.fault.between is not None:
             # A call may be over before its last frames have passed.
             _require(self.proxy.happened.wait(MARGIN), "the fault never happened")
@@ -227,12 +235,13 @@ def _require(condition: bool, message: str) -> None:
 
 
 class Servers:
-    """The emulators of one row: the one that is used, and one that takes its place after a restart."""
+    """The emulators of one row: the one that is used, and one that replaces it or is the other host."""
 
     def __init__(self, thread: ProxyThread, fault: Fault) -> None:
         self.thread = thread
         self.main = Emulator([_entry(fault, surface) for surface in SURFACES], auto_evict=False)
-        self.spare = Emulator([_entry(fault, surface) for surface in SURFACES], auto_evict=False)
+        healthy = replace(fault, steps=(), embedding_steps=(), load_steps=())
+        self.spare = Emulator([_entry(healthy, surface) for surface in SURFACES], auto_evict=False)
 
     @classmethod
     @contextmanager

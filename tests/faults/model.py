@@ -29,6 +29,7 @@ class Phase(Enum):
     LAST = "At the end of a response"
     IDLE = "Between two calls"
     STOP = "When the caller stops a stream"
+    HOSTS = "With a second host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Outcome:
 
     Attributes:
         error: The error that it raises; `None` if it works.
-        timeout_name: Which timeout expires.
+        timeout_name: Which timeout expires; without an error, on the host from which the call moves.
         changed: Turns the right response into the one that is returned, where nobody can notice the difference.
         note: What a reader must know besides.
     """
@@ -60,6 +61,11 @@ def expires(timeout_name: str) -> Outcome:
     return Outcome(errors.LMStudioTimeoutError, timeout_name)
 
 
+def moves_after(timeout_name: str) -> Outcome:
+    """Return the outcome of a call that moves to the other host when a timeout has expired."""
+    return Outcome(timeout_name=timeout_name, note=f"on the other host after `{timeout_name}`")
+
+
 CONNECTING, LOADING, QUEUED, IDLE = map(expires, ("connect_timeout", "load_timeout", "queue_timeout", "idle_timeout"))
 
 
@@ -79,7 +85,7 @@ def at(point: str, action: Action, times: int = 1) -> tuple[Injection, ...]:
     return (Injection(point, action, times),)
 
 
-Renewal = Literal["same connection", "new connection", "either connection"]
+Renewal = Literal["same connection", "new connection", "either connection", "other host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +104,11 @@ class Fault:
         between: What happens between two calls; the second of them is the one that is observed.
         stop: What the caller does in place of the observed call.
         only: Which surfaces this can happen to, of those with an outcome.
-        regenerated: Whether non-streaming calls of adapters are made again whatever `max_retries` says.
+        regenerated: Whether adapters make calls again whatever `max_retries` says, if nothing was delivered.
         permanent: Whether it lasts for ever.
         meanwhile: What another call comes to while the fault lasts.
         then: What the next call comes to, once the fault is over.
-        then_on: Which connection the next call uses.
+        then_on: Which connection the next call uses; on the `other host`, if there is one.
         noticed: Whether the next call waits until the client knows that the connection is gone.
         keepalive: Seconds of silence after which the client pings.
         listening: Whether the port accepts connections.
@@ -140,7 +146,16 @@ class Fault:
 
     def happens_to(self, surface: Surface) -> bool:
         """Whether the fault can happen to a surface."""
-        return self.outcome(surface.kind) is not None and self.only(surface)
+        return (
+            self.outcome(surface.kind) is not None
+            and self.only(surface)
+            and (surface.has_hosts or not self.has_other_host)
+        )
+
+    @property
+    def has_other_host(self) -> bool:
+        """Whether there is a second host, which works."""
+        return self.then_on == "other host"
 
     @property
     def denies_loads(self) -> bool:

@@ -18,7 +18,8 @@ _HEAD = """\
 Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
 call. It is generated from the fault table in `tests/faults/`. The tests run every row on every interface of the
 package: a proxy between client and server injects the fault, and both the call and the next one must end as the table
-says.
+says. The rows of the last table have a second host, which works, and run on the adapters; see [Use several
+hosts](several-hosts.md).
 
 | | predictions | embeddings |
 | --- | --- | --- |
@@ -43,6 +44,13 @@ lost before your program has received any of the response. A non-streaming respo
 returns, a stream as soon as it starts. "Next call" is the next call on the same client or adapter, after the fault is
 over. A dash means that the fault cannot occur there, or that the call is not retried.
 """
+
+
+_WHERE = {
+    "same connection": "the same connection",
+    "new connection": "a new connection",
+    "other host": "the other host",
+}
 
 
 def written(old: str) -> str:
@@ -96,7 +104,7 @@ def _retries(fault: Fault) -> str:
 
 def _outcome(outcome: Outcome) -> str:
     if outcome.error is None:
-        return f"works, but {outcome.note}" if outcome.changed else "works"
+        return f"works{', but' if outcome.changed else ','} {outcome.note}" if outcome.note else "works"
     timeout = f" (`{outcome.timeout_name}`)" if outcome.timeout_name else ""
     note = f", {outcome.note}" if outcome.note else ""
     return f"`{outcome.error.__name__}`{timeout}{note}"
@@ -107,7 +115,7 @@ def _next(fault: Fault) -> str:
         return "same error"
     then = _outcome(fault.then)
     if fault.then.error is None and fault.then_on != "either connection":
-        then += f", on {'the same' if fault.then_on == 'same connection' else 'a new'} connection"
+        then += f", on {_WHERE[fault.then_on]}"
     return then if fault.meanwhile is None else f"{_outcome(fault.meanwhile)} while it lasts, then {then}"
 
 

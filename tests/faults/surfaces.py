@@ -66,6 +66,11 @@ class Surface:
         return self.family != "native"
 
     @property
+    def has_hosts(self) -> bool:
+        """Whether it takes several hosts."""
+        return self.family != "native"
+
+    @property
     def error_base(self) -> type[BaseException]:
         """The class of the framework that every error is an instance of, besides ours."""
         return ModelError if self.family == "LangChain" else lms.LMStudioError
@@ -77,17 +82,22 @@ class Surface:
 class Subject:
     """A client with a model handle, or an adapter; keeps its connection until it is closed."""
 
-    def __init__(self, surface: Surface, host: str, model: str, retries: int = 0) -> None:
+    def __init__(self, surface: Surface, host: str | list[str], model: str, retries: int = 0) -> None:
         self._surface = surface
         self._runner = asyncio.Runner() if surface.is_async else None
         self._client: Any = None
         if surface.family == "native":
+            assert isinstance(host, str), "a native client has one host"
             self._client = lms.AsyncClient(host) if surface.is_async else lms.Client(host)
             namespace = self._client.llm if surface.kind == "chat" else self._client.embedding
             self.model = namespace.lazy_model(model)
         else:
             (make,) = classes(surface.family, surface.kind)
             self.model = make(host=host, model=model, max_retries=retries)
+
+    def ask_hosts(self) -> None:
+        """Ask several hosts what they have; otherwise the first call goes to the one that responds first."""
+        self.model.hosts()
 
     def call(self, text: str, timeouts: Timeouts, received: list[Any]) -> None:
         """Ask about a text; append what is delivered."""

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults import cells
+from tests.faults import calling, cells
 from tests.faults.actions import drop, duplicate, reset
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.model import LOST, UNREACHABLE, WORKS, Fault, Phase, at, expires
 from tests.faults.proxy import ProxyThread
 from tests.faults.responding import ROWS
-from tests.faults.surfaces import SURFACES, Surface
+from tests.faults.surfaces import SURFACES, Subject, Surface
 
 RESPOND, STREAM = SURFACES[0], SURFACES[1]
 RESET = Fault("A reset.", Phase.MIDDLE, LOST, inject=at("middle packet", reset), then_on="new connection")
@@ -43,6 +43,13 @@ def test_a_row_that_is_wrong_is_found(
 ) -> None:
     monkeypatch.setattr(cells, "MARGIN", 1.0)
     assert finding in findings(proxies, fault)
+
+
+def test_a_call_that_never_tries_the_first_host_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = next(row for row in calling.ROWS if row.has_other_host)
+    invoke = next(surface for surface in SURFACES if surface.has_hosts)
+    monkeypatch.setattr(cells, "Subject", lambda surface, hosts, *rest: Subject(surface, hosts[::-1], *rest))
+    assert "the first host got no call" in findings(proxies, moves, invoke)
 
 
 def test_a_row_that_is_right_is_not(proxies: ProxyThread) -> None:
