@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.catalog import EngineName
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_suggestions", "_typeguards", "_secrets", "_shortening", "_urls"}
+TOOLS = {"errors", "_suggestions", "_typeguards", "_secrets", "_shortening", "_urls", "_printable"}
 """What every part may use; of this package they import only the errors."""
 
 LAYERS: dict[str, set[str]] = {
@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "_suggestions": set(),
     "_typeguards": set(),
     "_shortening": set(),
+    "_printable": set(),
     "_urls": set(),
     "_secrets": {"_suggestions", "_typeguards"},
     "types": TOOLS,

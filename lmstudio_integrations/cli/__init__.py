@@ -7,7 +7,8 @@ import sys
 from importlib import import_module
 
 from lmstudio_integrations._installation import install_command
-from lmstudio_integrations.cli._formatting import one_line
+from lmstudio_integrations._shortening import one_line
+from lmstudio_integrations.cli._terminal import protect_terminals
 from lmstudio_integrations.errors import LMStudioError
 
 _EXTRA = {"typer", "rich"}
@@ -22,6 +23,7 @@ def main() -> None:
     The exit status is 0 if all is done, 1 after an error (one message on stderr), 2 if the command or its options are
     wrong, and 130 after Ctrl-C.
     """
+    protect_terminals()
     try:
         _run()
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ Results are printed on stdout; notes, progress and errors on stderr, so that a p
 """
 
 import contextlib
+import functools
 import json
 import signal
 import warnings
@@ -13,8 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TimeElapsedColumn
+from rich.segment import Segment, Segments
 from rich.text import Text
+
+from lmstudio_integrations._printable import printable, printable_json, printable_line
+from lmstudio_integrations._shortening import one_line
 
 WIDTH_IN_A_PIPE = 10_000
 """Columns. Nothing is wrapped or cut for programs."""
@@ -28,25 +33,54 @@ Token = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)]
 
 
-def results() -> Console:
+class TextConsole(Console):
+    """A console for texts of servers and models. They are strings, not rich's `Text`, and never markup.
+
+    A terminal and a recording show them escaped; elsewhere they stay as they are.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Return a line for rich's layout."""
+        return super().render_str(self._shown(text, printable_line), **settings)
+
+    def write(self, text: str, style: str = "") -> None:
+        """Print a part of a text of any number of lines, without layout."""
+        self.print(Segments([Segment(self._shown(text, printable))]), style=style, end="", soft_wrap=True)
+
+    def write_line(self, line: str, style: str = "") -> None:
+        """Print a line, without layout."""
+        self.write(f"{self._shown(line, printable_line)}\n", style)
+
+    def _shown(self, text: str, escape: Callable[[str], str]) -> str:
+        return escape(text) if self.record or self.file.isatty() else text
+
+
+def results() -> TextConsole:
     """Return the console for results, which writes to stdout."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH_IN_A_PIPE)
+    console = TextConsole()
+    return console if console.is_terminal else TextConsole(width=WIDTH_IN_A_PIPE)
 
 
-def notes() -> Console:
-    """Return the console for everything that is not a result, which writes to stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+@functools.cache
+def notes() -> TextConsole:
+    """Return the console for everything that is not a result, which writes to stderr.
+
+    There is one, so that a note appears above a progress bar.
+    """
+    return TextConsole(stderr=True)
 
 
 def note(text: str) -> None:
     """Print a line on stderr."""
-    notes().print(Text(text))
+    notes().write_line(text)
 
 
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 @contextlib.contextmanager
@@ -70,7 +104,7 @@ def warnings_as_notes() -> Generator[None, None, None]:
     """Print the warnings of the block as notes, without the lines of code that they are about."""
 
     def show(message: Warning | str, *_details: Any, **_more: Any) -> None:
-        note(f"Warning: {message}")
+        note(f"Warning: {one_line(message)}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -79,7 +113,7 @@ def warnings_as_notes() -> Generator[None, None, None]:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str, console: Console | None = None) -> Generator[Callable[[float], None], None, None]:
+def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Callable[[float], None], None, None]:
     """Show a bar while the block runs, and provide the function that moves it.
 
     Args:
@@ -89,12 +123,32 @@ def progress_bar(label: str, console: Console | None = None) -> Generator[Callab
     Yields:
         A function that takes the progress, from 0.0 to 1.0.
     """
-    shown = console or notes()
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=shown, disable=console is None and not shown.is_terminal) as progress:
+    columns = "{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    with progress_display(*columns, console=console) as progress:
         task = progress.add_task(label, total=1.0)
 
         def show(part: float) -> None:
             progress.update(task, completed=part)
 
         yield show
+
+
+def progress_display(
+    *columns: str | ProgressColumn, console: TextConsole | None = None, transient: bool = False
+) -> Progress:
+    """Return a display of progress. Columns with texts are format strings; rich's columns do not escape.
+
+    Args:
+        columns: The columns.
+        console: See `progress_bar`.
+        transient: Whether it disappears at its end.
+    """
+    shown = console or notes()
+    return Progress(
+        *columns,
+        console=shown,
+        transient=transient,
+        redirect_stdout=False,  # rich would obey the codes in what it redirects
+        redirect_stderr=False,
+        disable=console is None and not shown.is_terminal,
+    )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmstudio_integrations.cli._common import Host, Token, note, notes, results
+from lmstudio_integrations.cli._common import Host, Token, note, progress_display, results
 from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -64,7 +64,7 @@ def get(
         forms = chosen.get_download_options()
         picks = pick_form or not chosen.search_result.exact
         form = choose_form(forms, quantization, yes=yes, picks=picks)
-        results().print(download(form), markup=False, emoji=False)
+        results().write_line(download(form))
 
 
 def choose_model(found: "Sequence[AvailableModel]", term: str, *, yes: bool, every: bool) -> "AvailableModel":
@@ -124,19 +124,11 @@ def describe(form: "DownloadOption") -> str:
 
 def download(form: "DownloadOption") -> str:
     """Download a form of a model with a progress bar; return the key to load it with."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    console = notes()
-    speed = TextColumn("{task.fields[speed]}", markup=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        speed,
-        TimeRemainingColumn(),
-    )
+    columns = BarColumn(), DownloadColumn(), "{task.fields[speed]}", TimeRemainingColumn()
     note(f"Downloading {describe(form)}")
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with progress_display(*columns) as progress:
         task = progress.add_task("", total=form.info.size_bytes or None, speed="")
         reported: list[int] = []
 

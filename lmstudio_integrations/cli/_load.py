@@ -80,7 +80,7 @@ def load(
     if as_json:
         print_json(info.to_dict())
     else:
-        results().print(info.identifier, markup=False, emoji=False)
+        results().write_line(info.identifier)
 
 
 def load_config(context_length: int | None, gpu: str | None) -> Config:
@@ -168,7 +168,7 @@ def print_estimate(usage: "ModelUsageEstimate", *, as_json: bool) -> None:
         return
     memory = usage.memory
     console = results()
-    console.print(f"GPU memory:   {file_size(memory.total_vram_bytes)}")
-    console.print(f"Total memory: {file_size(memory.total_bytes)}")
-    console.print(f"Confidence:   {memory.confidence}", markup=False)
-    console.print(f"Permitted:    {'yes' if usage.passes_guardrails else 'no, by the guardrails of the server'}")
+    console.write_line(f"GPU memory:   {file_size(memory.total_vram_bytes)}")
+    console.write_line(f"Total memory: {file_size(memory.total_bytes)}")
+    console.write_line(f"Confidence:   {memory.confidence}")
+    console.write_line(f"Permitted:    {'yes' if usage.passes_guardrails else 'no, by the guardrails of the server'}")

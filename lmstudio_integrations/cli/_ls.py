@@ -19,7 +19,7 @@ def ls(
 ) -> None:
     """List the downloaded models."""
     from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models  # noqa: PLC0415 - slow
-    from lmstudio_integrations.cli._tables import downloaded_table  # noqa: PLC0415
+    from lmstudio_integrations.cli._tables import downloaded_lines  # noqa: PLC0415
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
 
     kinds = {"llm" if llm else "", "embedding" if embedding else ""} - {""} or TITLES.keys()
@@ -34,7 +34,8 @@ def ls(
         note(
             "No such model is downloaded." if downloaded else "No model is downloaded; `lmsi get MODEL` downloads one."
         )
+    console = results()
     for kind, title in TITLES.items():
         models = [info for info in shown if info.type == kind]
-        if models:
-            results().print(downloaded_table(title, models, loaded))
+        for line in downloaded_lines(title, models, loaded) if models else ():
+            console.write_line(line)

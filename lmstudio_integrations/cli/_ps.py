@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def ps(*, as_json: AsJson = False, host: Host = None, token: Token = None) -> None:
     """List the loaded models."""
     from lmstudio_integrations.cli._loaded_models import info_of, loaded_models  # noqa: PLC0415 - slow
-    from lmstudio_integrations.cli._tables import loaded_table  # noqa: PLC0415
+    from lmstudio_integrations.cli._tables import loaded_lines  # noqa: PLC0415
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
 
     with Client(host, token) as client:
@@ -22,10 +22,12 @@ def ps(*, as_json: AsJson = False, host: Host = None, token: Token = None) -> No
             return
         handles = client.list_loaded_models()
         loaded = [(info, status_of(handle)) for handle in handles if (info := info_of(handle))]
-    if loaded:
-        results().print(loaded_table(loaded, time.time()))
-    else:
+    if not loaded:
         note("No model is loaded; `lmsi load MODEL` loads one.")
+        return
+    console = results()
+    for line in loaded_lines(loaded, time.time()):
+        console.write_line(line)
 
 
 def status_of(handle: "LLM | EmbeddingModel") -> str:

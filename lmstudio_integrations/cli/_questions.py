@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lmstudio_integrations.cli._common import note
-from lmstudio_integrations.cli._formatting import printable
 
 
 def has_terminal() -> bool:
@@ -43,7 +42,7 @@ def pick(question: str, choices: Sequence[str], default: int = 0) -> int:
         EOFError: After Ctrl-D.
     """
     for number, choice in enumerate(choices, 1):
-        note(f"{number:3}. {printable(choice)}")
+        note(f"{number:3}. {choice}")
     while True:
         typed = read_line(f"{question} [{default + 1}]: ").strip()
         if not typed:

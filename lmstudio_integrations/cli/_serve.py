@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lmstudio_integrations.cli._common import note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.addresses import DISCOVERY_PORTS, Address
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
@@ -106,11 +107,9 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
     )
     if is_exposed(host, tokens):
-        typer.echo(
-            f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.", err=True
-        )
+        note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     if tokens and not token and token_file is None:
-        typer.echo(f"Clients need the API token in {token_variable()}.", err=True)
+        note(f"Clients need the API token in {token_variable()}.")
     emulator.serve_forever(lambda: announce(emulator))
 
 
@@ -133,9 +132,10 @@ def is_exposed(host: str, tokens: Collection[str]) -> bool:
 
 def announce(emulator: Emulator) -> None:
     """Print the address of the server, then its models."""
-    typer.echo(f"ws://{Address(emulator.host, emulator.port).netloc}")
+    console = results()
+    console.write_line(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalog.models:
-        typer.echo(f"  {entry.key} ({entry.kind}, {entry.weights if entry.needs_weights else entry.engine})")
+        console.write_line(f"  {entry.key} ({entry.kind}, {entry.weights if entry.needs_weights else entry.engine})")
 
 
 def build_catalog(

@@ -1,16 +1,15 @@
-"""Tables of models. Pure functions."""
+"""Tables of models, as lines. Pure functions."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
-from lmstudio_integrations.cli._formatting import duration, file_size, printable
+from lmstudio_integrations.cli._formatting import duration, file_size
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
 
-def downloaded_table(title: str, models: Iterable[ModelInfo], loaded: Iterable[ModelInstanceInfo]) -> Table:
+def downloaded_lines(title: str, models: Iterable[ModelInfo], loaded: Iterable[ModelInstanceInfo]) -> list[str]:
     """Return a table of downloaded models of one kind, and how often each is loaded."""
     count = Counter(instance.model_key for instance in loaded)
     rows = [
@@ -23,10 +22,10 @@ def downloaded_table(title: str, models: Iterable[ModelInfo], loaded: Iterable[M
         )
         for info in sorted(models, key=lambda info: info.model_key)
     ]
-    return _table((title, "PARAMS", "ARCH", "SIZE", ""), rows)
+    return _lines((title, "PARAMS", "ARCH", "SIZE", ""), *rows)
 
 
-def loaded_table(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float) -> Table:
+def loaded_lines(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float) -> list[str]:
     """Return a table of loaded models.
 
     Args:
@@ -44,7 +43,7 @@ def loaded_table(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float) ->
         )
         for info, status in sorted(loaded, key=lambda each: each[0].identifier)
     ]
-    return _table(("IDENTIFIER", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL"), rows)
+    return _lines(("IDENTIFIER", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL"), *rows)
 
 
 def time_to_live(info: ModelInstanceInfo, now: float) -> str:
@@ -62,10 +61,8 @@ def _loaded(count: int) -> str:
     return "✓ LOADED" if count == 1 else f"✓ LOADED ({count})"
 
 
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for header in headers:
-        table.add_column(Text(header), overflow="fold", header_style="")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
+def _lines(*rows: Sequence[str]) -> list[str]:
+    """Return rows as lines, with columns of the same width."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    cells = ((cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return ["  ".join(row) for row in cells]

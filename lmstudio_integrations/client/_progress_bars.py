@@ -4,6 +4,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from lmstudio_integrations._printable import printable_line
+
 _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
@@ -19,7 +21,7 @@ class ProgressBar:
     """
 
     def __init__(self, label: str, *, shown: bool) -> None:
-        self._label = label
+        self._label = printable_line(label)
         self._tqdm: Any = _import_tqdm() if shown else None
         self._bar: Any = None
 

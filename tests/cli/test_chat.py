@@ -28,7 +28,6 @@ RULES: list[Mapping[str, Any]] = [
     {"when": {"last": "^puzzle"}, "then": [{"reasoning": "Two and two."}, {"text": "Four."}]},
     {"when": {"last": "^long"}, "then": [{"text": "Begun. "}, {"error": "the response is too long"}]},
     {"when": {"last": "^drop"}, "then": [{"text": "Begun. "}, {"fault": "drop"}]},
-    {"when": {"last": "^escape"}, "then": [{"text": "\x1b[31mred\x1b[0m"}]},
     {"then": [{"text": "You said {last}."}]},
 ]
 
@@ -95,10 +94,6 @@ def test_stats_are_printed_on_request_and_not_on_stdout(server: Emulator) -> Non
     assert done.stdout == "You said Hi.\n"
     assert "tokens read" in done.stderr
     assert "tokens/s" in done.stderr
-
-
-def test_what_a_model_writes_is_not_changed_in_a_pipe(server: Emulator) -> None:
-    assert in_pipe("chat", KEY, "--host", server.address, stdin="escape").stdout == "\x1b[31mred\x1b[0m\n"
 
 
 def test_without_a_name_the_loaded_model_responds(server: Emulator) -> None:
@@ -295,13 +290,6 @@ def test_without_colors_reasoning_has_a_label_only(server: Emulator) -> None:
         assert terminal.wait() == 0
     assert "Reasoning: Two and two." in terminal.text
     assert "\x1b[2m" not in terminal.raw
-
-
-@needs_pty
-def test_a_model_cannot_control_the_terminal(server: Emulator) -> None:
-    with chatting(server) as terminal:
-        exchange(terminal, "escape", "[31mred[0m")
-        assert "\x1b[31m" not in terminal.raw
 
 
 @needs_pty

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.cli._formatting import duration, file_size, one_line, printable
+from lmstudio_integrations.cli._formatting import duration, file_size
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,3 @@ def test_a_size_has_the_unit_that_fits(count: float, expected: str) -> None:
 )
 def test_a_time_has_its_two_largest_units(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
-
-
-def test_a_text_cannot_control_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\rc\x07\x9b1md\n\te") == "a[2Jbc1md\n\te"
-
-
-def test_an_error_is_one_line() -> None:
-    assert one_line(ValueError("no\n  suggestion: \x1b[1myes")) == "no suggestion: [1myes"

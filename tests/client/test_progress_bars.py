@@ -90,6 +90,12 @@ async def test_a_service_shows_none(client: Any, call: Call, tmp_path: Path, cap
     assert capfd.readouterr() == ("", "")
 
 
+async def test_a_name_cannot_control_the_terminal(drawn: Drawn) -> None:
+    with ProgressBar("Loading \x1b]52;c;aGk=\x07\x9b8m\u202e\nname", shown=True) as bar:
+        bar.update(0.5)
+    assert "Loading \\x1b]52;c;aGk=\\x07\\x9b8m\\u202e\\nname:  50%|" in drawn()
+
+
 async def test_a_loaded_model_has_no_bar(client: Any, tmp_path: Path, drawn: Drawn) -> None:
     await client.llm.model("chatty")
     await load(client, tmp_path)

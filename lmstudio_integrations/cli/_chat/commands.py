@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations.cli._chat.session import ChatSession
 from lmstudio_integrations.cli._common import note
-from lmstudio_integrations.cli._formatting import printable
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models, open_llm
 
 
@@ -47,7 +46,7 @@ def _change_model(session: ChatSession, name: str) -> None:
     for info in downloaded_models(session.client, "llm"):
         for identifier in identifiers.pop(info.model_key, [""]):
             sign = "*" if identifier == session.model.identifier else " "
-            note(printable(f"{sign} {identifier} (loaded)" if identifier else f"  {info.model_key}"))
+            note(f"{sign} {identifier} (loaded)" if identifier else f"  {info.model_key}")
 
 
 def _change_system_prompt(session: ChatSession, text: str) -> None:

@@ -2,11 +2,11 @@
 
 import warnings
 
+from lmstudio_integrations._shortening import one_line
 from lmstudio_integrations.cli._chat.commands import run_command
 from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession
 from lmstudio_integrations.cli._common import note
-from lmstudio_integrations.cli._formatting import one_line
 from lmstudio_integrations.cli._questions import read_line
 from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning
 

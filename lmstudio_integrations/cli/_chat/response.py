@@ -6,11 +6,7 @@ import sys
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.text import Text
-
 from lmstudio_integrations.cli._common import notes, on_interrupt
-from lmstudio_integrations.cli._formatting import printable
 from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEvent
@@ -37,8 +33,7 @@ class ResponsePrinter:
     """Prints the fragments of a response: its text on stdout, its reasoning on stderr if that is a terminal."""
 
     def __init__(self) -> None:
-        self._console: Console = notes()
-        self._on_terminal = sys.stdout.isatty()
+        self._console = notes()
         self._parts: list[str] = []
         self._in_reasoning = False
         self._at_line_start = True
@@ -69,7 +64,7 @@ class ResponsePrinter:
     def _show_text(self, text: str) -> None:
         self._end_reasoning()
         self._parts.append(text)
-        sys.stdout.write(printable(text) if self._on_terminal else text)
+        sys.stdout.write(text)
         if text:
             self._at_line_start = text.endswith("\n")
 
@@ -79,11 +74,11 @@ class ResponsePrinter:
         style = "" if self._console.no_color else "dim"
         label = "" if self._in_reasoning else "Reasoning: "
         self._in_reasoning = True
-        self._console.print(Text(label + printable(text), style), end="")
+        self._console.write(label + text, style)
 
     def _end_reasoning(self) -> None:
         if self._in_reasoning:
-            self._console.print("\n")
+            self._console.line(2)
             self._in_reasoning = False
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from lmstudio_integrations.cli._common import Host, Token, progress_bar
+from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
@@ -63,8 +63,7 @@ def demo(
     if svg and not svg.parent.is_dir():
         raise typer.BadParameter(f"There is no folder {svg.parent}.", param_hint="--svg")
     # On a terminal, a recording console would also record each frame of a progress bar.
-    recording: dict[str, Any] = {"record": True, "width": SVG_WIDTH, "force_terminal": False} if svg else {}
-    console = Console(highlight=False, **recording)
+    console = TextConsole(record=True, width=SVG_WIDTH, force_terminal=False) if svg else results()
     with find_server(console, host, token) as server:
         run(console, server)
     if svg:
@@ -80,16 +79,16 @@ def svg_image(console: Console) -> str:
 
 
 @contextlib.contextmanager
-def find_server(console: Console, host: str | None, token: str | None) -> Generator[DemoServer, None, None]:
+def find_server(console: TextConsole, host: str | None, token: str | None) -> Generator[DemoServer, None, None]:
     """Provide a server with two models, LM Studio or else an emulator, and print which."""
     with Client(host, token) as client:
         name = f"LM Studio at {client.api_host}" if client.api_host else "LM Studio on this machine"
         found = survey(client, name)
     if not isinstance(found, str):
-        console.print(f"Using {name}.", markup=False)
+        console.print(f"Using {name}.")
         yield DemoServer(host, token, *found)
         return
-    console.print(f"{found} Starting the built-in emulator with small real models.", markup=False)
+    console.print(f"{found} Starting the built-in emulator with small real models.")
     with bundled_emulator() as server:
         yield server
 
@@ -120,7 +119,7 @@ def bundled_emulator() -> Generator[DemoServer, None, None]:
         yield DemoServer(emulator.address, None, keys["llm"], keys["embedding"])
 
 
-def run(console: Console, server: DemoServer) -> None:
+def run(console: TextConsole, server: DemoServer) -> None:
     """Find the document, answer the question from it, and print the stats.
 
     Each model is loaded right before its use, as the server may unload one for the other.
@@ -135,8 +134,9 @@ def run(console: Console, server: DemoServer) -> None:
         embeddings = LMStudioEmbeddings(model=embedder.identifier, host=server.host, api_token=secret)
         title, text = example.find(question, embeddings)
         chat_model = load(console, client.llm, server.chat)
-    console.print(f"\nQuestion: {question}", markup=False)
-    console.print(f"Found:    {text} ({title}; 1 of {len(example.DOCUMENTS)} documents)", markup=False)
+    console.line()
+    console.print(f"Question: {question}")
+    console.print(f"Found:    {text} ({title}; 1 of {len(example.DOCUMENTS)} documents)")
     model = ChatLMStudio(
         model=chat_model.identifier,
         host=server.host,
@@ -149,7 +149,7 @@ def run(console: Console, server: DemoServer) -> None:
     console.print(stats_table(response, chat_model))
 
 
-def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Choice) -> ModelInstanceInfo:
+def load(console: TextConsole, models: LlmNamespace | EmbeddingNamespace, choice: Choice) -> ModelInstanceInfo:
     """Return the info of a model; if it is not loaded, load it with a progress bar.
 
     Args:
@@ -167,14 +167,14 @@ def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Ch
     return handle.get_info()
 
 
-def stream(console: Console, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":
+def stream(console: TextConsole, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":
     """Print a response as it arrives, and return the complete message."""
-    console.print("Answer:   ", end="")
+    console.write("Answer:   ")
     message: AIMessageChunk | None = None
     for chunk in chain.stream(inputs):
-        console.print(chunk.text, end="", markup=False, soft_wrap=True)
+        console.write(chunk.text)
         message = chunk if message is None else message + chunk
-    console.print("\n")
+    console.line(2)
     assert message is not None, "a stream ends with its statistics, or with an exception"
     return message
 
@@ -190,9 +190,9 @@ def stats_table(response: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
         "Time to first token": _number(metadata.get("time_to_first_token_sec"), ".2f", " s"),
         "Stop reason": str(metadata.get("stop_reason", "?")),
     }
-    table = Table(show_header=False)
+    table = Table("", Column(overflow="fold"), show_header=False)
     for name, value in rows.items():
-        table.add_row(name, Text(value, overflow="fold"))
+        table.add_row(name, value)
     return table
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from lmstudio_integrations._installation import NAME
-from lmstudio_integrations.cli._common import AsJson, Token, print_json, results
+from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_json, results
 from lmstudio_integrations.cli._doctor import checks, comparison, survey
 from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
@@ -54,7 +52,8 @@ def doctor(
         counts = checks.count_verdicts(found)
         print_json({"ok": not counts["problem"], "summary": counts, "checks": [check.to_dict() for check in found]})
     else:
-        console.print(f"\n{checks.summary(found)}", markup=False)
+        console.line()
+        console.write_line(checks.summary(found))
     raise typer.Exit(int(any(check.verdict == "problem" for check in found)))
 
 
@@ -151,12 +150,12 @@ class _Server:
         return None
 
 
-def show(console: Console, check: Check) -> None:
+def show(console: TextConsole, check: Check) -> None:
     """Print a check."""
-    verdict = f"{check.verdict:<{_WIDTH}}", _STYLES[check.verdict]
-    console.print(Text.assemble(verdict, f"  {check.title}: {check.found}"))
+    console.write(f"{check.verdict:<{_WIDTH}}", _STYLES[check.verdict])
+    console.write_line(f"  {check.title}: {check.found}")
     indent = " " * (_WIDTH + 2)
     for detail in check.details:
-        console.print(Text(f"{indent}- {detail}", style="dim"))
+        console.write_line(f"{indent}- {detail}", "dim")
     if check.fix:
-        console.print(Text(f"{indent}to fix: {check.fix}"))
+        console.write_line(f"{indent}to fix: {check.fix}")

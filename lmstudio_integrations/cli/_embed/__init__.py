@@ -11,9 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import SpinnerColumn
 
 from lmstudio_integrations._shortening import counted
-from lmstudio_integrations.cli._common import Host, Token, notes, on_interrupt, progress_bar, results
+from lmstudio_integrations.cli._common import (
+    Host,
+    Token,
+    note,
+    notes,
+    on_interrupt,
+    progress_bar,
+    progress_display,
+    results,
+)
 from lmstudio_integrations.cli._embed.output import (
     FILES,
     Folder,
@@ -200,9 +210,9 @@ def _model(client: Client, name: str | None, ttl: float) -> tuple[EmbeddingModel
 
 def run(job: Job, output: Output, handle: EmbeddingModel) -> None:
     """Embed all rows that the output does not have yet."""
-    done, console = output.rows, notes()
+    done = output.rows
     if done:
-        console.print(f"Resuming after {counted(done, 'row')}.", markup=False)
+        note(f"Resuming after {counted(done, 'row')}.")
     without_text = 0
     try:
         with output, _interruptible() as uninterrupted, _progress(job, done) as show:
@@ -215,13 +225,12 @@ def run(job: Job, output: Output, handle: EmbeddingModel) -> None:
             output.finish()
     except KeyboardInterrupt:
         if job.output != STANDARD:
-            again = f"Interrupted after {counted(output.rows, 'row')}; run the same command again to continue."
-            console.print(again, markup=False)
+            note(f"Interrupted after {counted(output.rows, 'row')}; run the same command again to continue.")
         raise
     if without_text:
-        console.print(f"{counted(without_text, 'row')} without text; the vector is null.", markup=False)
+        note(f"{counted(without_text, 'row')} without text; the vector is null.")
     if job.output != STANDARD:
-        console.print(f"Wrote {counted(output.rows, 'row')} to {job.output}.", markup=False)
+        note(f"Wrote {counted(output.rows, 'row')} to {job.output}.")
 
 
 def embed_batch(handle: EmbeddingModel, batch: Batch, policy: LengthPolicy) -> list[list[float] | None]:
@@ -263,7 +272,7 @@ def _interruptible() -> Generator[Callable[[], contextlib.AbstractContextManager
         if not is_busy or is_requested:
             raise KeyboardInterrupt
         is_requested = True
-        typer.echo("Finishing the current batch; press Ctrl-C again to stop at once.", err=True)
+        note("Finishing the current batch; press Ctrl-C again to stop at once.")
 
     @contextlib.contextmanager
     def uninterrupted() -> Generator[None]:
@@ -283,14 +292,14 @@ def _interruptible() -> Generator[Callable[[], contextlib.AbstractContextManager
 @contextlib.contextmanager
 def _progress(job: Job, done: int) -> Generator[Callable[[int], None]]:
     """Show how many rows are done, on a terminal that does not show the results."""
-    console = notes()
-    if not console.is_terminal or (job.output == STANDARD and results().is_terminal):
+    if not notes().is_terminal or (job.output == STANDARD and results().is_terminal):
         yield lambda _: None
         return
     total = job.rows.count()
     if total is None:
-        with console.status(_counted(done)) as status:
-            yield lambda rows: status.update(_counted(rows))
+        with progress_display(SpinnerColumn(), "{task.description}", transient=True) as progress:
+            task = progress.add_task(_counted(done))
+            yield lambda rows: progress.update(task, description=_counted(rows))
         return
     with progress_bar("Embedding") as show:
         show(done / max(total, 1))

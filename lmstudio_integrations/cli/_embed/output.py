@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Self, TypeAlias
 
 from pydantic_core import to_json
 
+from lmstudio_integrations._printable import printable_json
 from lmstudio_integrations.cli._embed.rows import Batch, Columns, OutputFormat, arrow, arrow_parquet
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
@@ -83,7 +84,8 @@ class StandardOutput(Output):
         self._lines = JsonLines(columns, model)
 
     def write(self, batch: Batch, vectors: Vectors) -> None:
-        sys.stdout.write(self._lines(batch, vectors).decode())
+        lines = self._lines(batch, vectors).decode()
+        sys.stdout.write(printable_json(lines) if sys.stdout.isatty() else lines)
         sys.stdout.flush()
         self.rows += len(batch.texts)
 

@@ -1,0 +1,41 @@
+"""Protects a terminal from texts: whatever is written to it, it shows them and does not obey them."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from lmstudio_integrations._printable import printable
+
+
+class ProtectedTerminal:
+    """Takes the place of a stream to a terminal, so that results, notes, logs, warnings and tracebacks are escaped.
+
+    Args:
+        stream: The stream.
+
+    Attributes:
+        rich_proxied_file: The stream, by the name under which rich looks for it: its consoles write control codes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; see `printable`."""
+        return self.rich_proxied_file.write(printable(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def protect_terminals() -> None:
+    """Protect stdout and stderr, if they are terminals, as long as this process runs."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is not None and stream.isatty():  # a process may have no such stream
+            setattr(sys, name, ProtectedTerminal(stream))
