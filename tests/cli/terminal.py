@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -50,12 +51,14 @@ def in_pipe(
 
 
 @contextlib.contextmanager
-def started(*arguments: str, cwd: Path | None = None) -> Generator["subprocess.Popen[str]", None, None]:
+def started(
+    *arguments: str, cwd: Path | None = None, stdout: int | IO[bytes] = subprocess.PIPE
+) -> Generator["subprocess.Popen[str]", None, None]:
     """Start a command as a process with pipes; it is gone after the block. `interrupt` is what Ctrl-C does to it."""
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         cwd=cwd,
         env=plain_environment(),

@@ -28,9 +28,12 @@ from lmstudio_integrations.cli._embed.output import (
     FILES,
     Folder,
     Output,
-    StandardOutput,
-    check_output,
+    StreamOutput,
+    check_file,
     check_state,
+    is_stdout,
+    is_stream,
+    open_stream,
 )
 from lmstudio_integrations.cli._embed.rows import (
     STANDARD,
@@ -78,7 +81,7 @@ class Job:
 
     Attributes:
         rows: The rows.
-        output: The file; `-` is stdout.
+        output: The file or stream; `-` is stdout.
         columns: The names of the columns.
         length_policy: What happens to a text that is too long.
         batch_size: Rows that are embedded together.
@@ -96,7 +99,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
         Path, typer.Argument(metavar="INPUT", help="The file with the texts; - is stdin.", show_default=False)
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file, pipe or device to write; - is stdout.")
     ] = STANDARD,
     model: Annotated[
         str | None,
@@ -140,19 +143,21 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
     columns = Columns(field, vector_field, model_field)
     if len({field, vector_field, model_field}) < 3:
         raise LMStudioValueError("--field, --vector-field and --model-field must be three different names")
-    kind = output_format_of(output, output_format)
+    output = STANDARD if is_stdout(output) else output
+    folder = None if is_stream(output) else Folder(output)
+    kind = output_format_of(output, output_format, is_stream=folder is None)
     job = Job(rows_of(input_, input_format, columns), output, columns, length_policy, batch_size)
-    folder = None if output == STANDARD else Folder(output)
     state = _state(job, kind, overwrite=overwrite)
     if folder is not None:
-        check_output(output, folder, overwrite=overwrite)
+        check_file(folder, overwrite=overwrite)
         if not overwrite:
             check_state(folder, state, _STATE_NAMES)
             model = model or (folder.state or {}).get("model")
     with Client(host, token) as client, _os_errors(output):
         handle, key = _model(client, model, ttl)
         if folder is None:
-            run(job, StandardOutput(columns, key), handle)
+            with open_stream(output) as stream:
+                run(job, StreamOutput(stream, columns, key), handle)
             return
         state["model"] = key
         with folder.locked():
@@ -182,13 +187,11 @@ def _state(job: Job, kind: OutputFormat, *, overwrite: bool) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _os_errors(output: Path) -> Generator[None]:
-    """Turn an error of the file system into one message. A closed pipe ends the command silently."""
+    """Turn an error of the file system into one message. If stdout is a closed pipe, the command ends silently."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        if isinstance(error, LMStudioError):
+        if isinstance(error, LMStudioError) or (isinstance(error, BrokenPipeError) and output == STANDARD):
             raise
         raise LMStudioOSError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
 
@@ -225,7 +228,8 @@ def run(job: Job, output: Output, handle: EmbeddingModel) -> None:
             output.finish()
     except KeyboardInterrupt:
         if job.output != STANDARD:
-            note(f"Interrupted after {counted(output.rows, 'row')}; run the same command again to continue.")
+            again = "; run the same command again to continue" if output.is_resumable else ""
+            note(f"Interrupted after {counted(output.rows, 'row')}{again}.")
         raise
     if without_text:
         note(f"{counted(without_text, 'row')} without text; the vector is null.")

@@ -1,23 +1,25 @@
-"""Writes the rows of `embed`: to stdout, or first into a folder next to the file, from which a run can be resumed.
+"""Writes the rows of `embed`: to a stream, or first into a folder next to the file, from which a run can be resumed.
 
 The folder `FILE.partial` has the settings of the run (`state.json`) and the rows so far: `rows.jsonl`, or one Parquet
-file for every few thousand rows. At the end they become the file by renaming, so that it is complete if it exists.
+file for every few thousand rows. At the end they become the file by renaming, so that it is complete if it exists. Only
+regular files are replaced in this way: links are followed, and stdout, pipes and devices are streams.
 """
 
 import contextlib
 import json
 import os
+import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import Any, BinaryIO, Self, TextIO, TypeAlias
 
 from pydantic_core import to_json
 
 from lmstudio_integrations._printable import printable_json
-from lmstudio_integrations.cli._embed.rows import Batch, Columns, OutputFormat, arrow, arrow_parquet
+from lmstudio_integrations.cli._embed.rows import STANDARD, Batch, Columns, OutputFormat, arrow, arrow_parquet
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 Vectors: TypeAlias = Sequence[list[float] | None]
@@ -33,9 +35,11 @@ class Output(ABC):
 
     Attributes:
         rows: The number of rows that are written.
+        is_resumable: Whether another run can continue.
     """
 
     rows: int = 0
+    is_resumable: bool = True
 
     @abstractmethod
     def write(self, batch: Batch, vectors: Vectors) -> None:
@@ -77,20 +81,23 @@ class JsonLines:
         return "".join(f"{row}{self._vector}{to_json(vector).decode()}{self._end}" for row, vector in rows).encode()
 
 
-class StandardOutput(Output):
-    """Writes JSONL to stdout."""
+class StreamOutput(Output):
+    """Writes JSONL to a stream."""
 
-    def __init__(self, columns: Columns, model: str) -> None:
+    is_resumable = False
+
+    def __init__(self, stream: TextIO, columns: Columns, model: str) -> None:
+        self._stream = stream
         self._lines = JsonLines(columns, model)
 
     def write(self, batch: Batch, vectors: Vectors) -> None:
         lines = self._lines(batch, vectors).decode()
-        sys.stdout.write(printable_json(lines) if sys.stdout.isatty() else lines)
-        sys.stdout.flush()
+        self._stream.write(printable_json(lines) if self._stream.isatty() else lines)
+        self._stream.flush()
         self.rows += len(batch.texts)
 
     def suspend(self) -> None:
-        """Do nothing: a pipe cannot be resumed."""
+        """Do nothing: a stream cannot be resumed."""
 
     def finish(self) -> None:
         """Do nothing."""
@@ -100,12 +107,18 @@ class Folder:
     """The folder of an unfinished output.
 
     Args:
-        output: The file that it becomes.
+        output: The file that it becomes, or a link to it.
+
+    Attributes:
+        output: As the user has named it.
+        target: The file.
+        path: The folder.
     """
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.path = output.with_name(f"{output.name}.partial")
+        self.target = Path(os.path.realpath(output)) if output.is_symlink() else output
+        self.path = self.target.with_name(f"{self.target.name}.partial")
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -165,13 +178,21 @@ class Folder:
 
     def is_finished(self) -> bool:
         """Whether the run was ended after it had renamed the file of lines, and before it removed the folder."""
-        return self.output.exists() and self.state is not None and not (self.path / _LINES).exists()
+        return self.target.exists() and self.state is not None and not (self.path / _LINES).exists()
 
     def replace(self, finished: Path) -> None:
-        """Rename the finished file to the output, and clear the folder."""
+        """Rename the finished file to the output, and clear the folder.
+
+        Raises:
+            LMStudioOSError: If it would replace a link, a device or a pipe that was made meanwhile.
+        """
+        if self.target.is_symlink() or (self.target.exists() and not self.target.is_file()):
+            raise LMStudioOSError(
+                f"cannot write {str(self.output)!r}: it is no regular file any more; the rows are in {str(self.path)!r}"
+            )
         with finished.open("rb") as file:
             os.fsync(file.fileno())
-        finished.replace(self.output)
+        finished.replace(self.target)
         self.clear()
 
     def _remove_if_empty(self) -> None:
@@ -303,22 +324,63 @@ class ParquetOutput(Output):
         return pa.schema([*names, (self._columns.model, pa.string())])
 
 
-def check_output(output: Path, folder: Folder, *, overwrite: bool) -> None:
+_UNWRITABLE = {stat.S_IFDIR: "folder", stat.S_IFSOCK: "socket", stat.S_IFBLK: "block device"}
+
+
+def is_stdout(output: Path) -> bool:
+    """Return whether an output is stdout, also by another name, such as /dev/stdout."""
+    if output == STANDARD:
+        return True
+    try:
+        return os.path.samestat(output.stat(), os.fstat(1))
+    except OSError:  # there is no such file, or no stdout
+        return False
+
+
+def is_stream(output: Path) -> bool:
+    """Return whether rows are written to an output as they come. Any other one is a file, which is replaced at the end.
+
+    Raises:
+        LMStudioOSError: If it can be neither.
+    """
+    if output == STANDARD:
+        return True
+    try:
+        kind = stat.S_IFMT(output.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise LMStudioOSError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
+    if kind in _UNWRITABLE:
+        raise LMStudioOSError(f"cannot write {str(output)!r}: it is a {_UNWRITABLE[kind]}")
+    return kind != stat.S_IFREG
+
+
+@contextlib.contextmanager
+def open_stream(output: Path) -> Generator[TextIO]:
+    """Open a stream. Nothing is created or truncated, whatever has taken its place meanwhile."""
+    if output == STANDARD:
+        yield sys.stdout
+        return
+    with os.fdopen(os.open(output, os.O_WRONLY), "w", encoding="utf-8", newline="\n") as stream:
+        yield stream
+
+
+def check_file(folder: Folder, *, overwrite: bool) -> None:
     """Reject a file that cannot be written, or exists already.
 
     Raises:
-        LMStudioOSError: If it has no folder, or is one.
+        LMStudioOSError: If it has no folder.
         LMStudioValueError: If it exists, and no run to overwrite it has begun.
     """
-    if not output.parent.is_dir():
-        raise LMStudioOSError(f"cannot write {str(output)!r}: there is no folder {str(output.parent)!r}")
-    if output.is_dir():
-        raise LMStudioOSError(f"cannot write {str(output)!r}: it is a folder")
-    if overwrite or not output.exists():
+    name, parent = str(folder.output), folder.target.parent
+    if not parent.is_dir():
+        raise LMStudioOSError(f"cannot write {name!r}: there is no folder {str(parent)!r}")
+    if overwrite or not folder.target.exists():
         return
     state = folder.state
     if state is None or folder.is_finished() or not state.get("overwrite"):
-        raise LMStudioValueError(f"{str(output)!r} exists already; choose another name, or replace it with --overwrite")
+        raise LMStudioValueError(f"{name!r} exists already; choose another name, or replace it with --overwrite")
 
 
 def check_state(folder: Folder, state: Mapping[str, Any], names: Mapping[str, str]) -> None:

@@ -271,25 +271,33 @@ def rows_of(path: Path, chosen: InputFormat | None, columns: Columns) -> Rows:
     """
     kind = chosen or _format_of(path, "--input-format")
     if kind == "parquet":
-        check_parquet(path)
+        check_parquet(is_stream=path == STANDARD)
     if path != STANDARD and not path.is_file():
-        raise LMStudioOSError(
-            f"cannot read {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is no such file'}"
-        )
+        raise LMStudioOSError(f"cannot read {str(path)!r}: {_why_no_file(path)}")
     return _ROWS[kind](path, columns)
 
 
-def output_format_of(path: Path, chosen: OutputFormat | None) -> OutputFormat:
-    """Return the format of the output.
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder"
+    if path.exists():
+        return "it is no regular file; to read a pipe, use - as input"
+    return "there is no such file"
+
+
+def output_format_of(path: Path, chosen: OutputFormat | None, *, is_stream: bool) -> OutputFormat:
+    """Return the format of the output: JSON lines in a stream, unless its name has the suffix of Parquet.
 
     Raises:
         LMStudioValueError: If it is not known, or cannot be written.
     """
-    kind = chosen or ("jsonl" if path == STANDARD else _format_of(path, "--output-format"))
+    if chosen is None and is_stream and _SUFFIXES.get(path.suffix.lower()) != "parquet":
+        return "jsonl"
+    kind = chosen or _format_of(path, "--output-format")
     if kind == "text":
         raise LMStudioValueError(f"vectors cannot be written as text: {str(path)!r}; name it .jsonl or .parquet")
     if kind == "parquet":
-        check_parquet(path)
+        check_parquet(is_stream=is_stream)
     return kind
 
 
@@ -301,9 +309,9 @@ def _format_of(path: Path, flag: str) -> InputFormat:
     return _SUFFIXES[suffix]
 
 
-def check_parquet(path: Path) -> None:
+def check_parquet(*, is_stream: bool) -> None:
     """Reject Parquet in a pipe, and without pyarrow."""
-    if path == STANDARD:
+    if is_stream:
         raise LMStudioValueError("Parquet cannot be read from or written to a pipe; name a file")
     if find_spec("pyarrow") is None:
         raise LMStudioValueError(f"Parquet needs pyarrow; run: {package_command('pyarrow')}")
