@@ -76,10 +76,10 @@ def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireEr
     )
 
 
-def path_not_found(path: str, available: Sequence[str], what: str = "a model with the key or path") -> WireError:
-    """Return the error for a key or path that no downloaded model has; `what` is the title's name for it."""
+def path_not_found(path: str, available: Sequence[str]) -> WireError:
+    """Return the error for a key or path that no downloaded model has."""
     return WireError(
-        f'Cannot find {what} "{path}"',
+        f'Cannot find a model with the key or path "{path}"',
         display_data={
             "code": "generic.pathNotFound",
             "path": path,
@@ -87,6 +87,12 @@ def path_not_found(path: str, available: Sequence[str], what: str = "a model wit
             "totalModels": len(available),
         },
     )
+
+
+def draft_model_not_found(name: str) -> WireError:
+    """Return the error for an unknown draft model."""
+    # For a code, the official SDKs print a text of their own, not the product's (docs/protocol.md#recorded-answers).
+    return WireError(f'Cannot find model "{name}"')
 
 
 _KINDS: dict[ModelKind, str] = {"llm": "an LLM", "embedding": "an embedding model"}

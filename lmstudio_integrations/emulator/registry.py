@@ -178,23 +178,18 @@ class ModelRegistry:
         """Return the loaded model of an identifier, a key, an alias or a path."""
         return next(iter(self._all_named(self.loaded(kind), name)), None)
 
-    def resolve(
-        self,
-        kind: ModelKind,
-        name: str,
-        what: str = "a model with the key or path",
-    ) -> list[ModelEntry]:
-        """Return the entries that a name may stand for, the best first; errors call it `what`.
+    def resolve(self, kind: ModelKind, name: str) -> list[ModelEntry]:
+        """Return the entries that a name may stand for, the best first.
 
         Raises:
             WireError: If there is none, or none of this kind.
         """
-        found = [entry for entry in self.catalog.find(name) if entry.key in self._downloaded]
+        found = self._downloaded_as(name)
         matching = [entry for entry in found if entry.kind == kind]
         if not found:
             self._reject_other_kind(kind, name)
             known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
-            raise errors.path_not_found(name, known, what)
+            raise errors.path_not_found(name, known)
         if not matching:
             raise errors.domain_mismatch(found[0].full_path, found[0].kind, kind)
         return matching
@@ -205,7 +200,9 @@ class ModelRegistry:
         Raises:
             WireError: If there is none with this name.
         """
-        self.resolve("llm", name, "model")
+        if not self._downloaded_as(name):
+            raise errors.draft_model_not_found(name)
+        self.resolve("llm", name)
 
     async def load(
         self,
@@ -370,6 +367,9 @@ class ModelRegistry:
             slots=slots,
             engine_settings=entry.engine_settings(),
         )
+
+    def _downloaded_as(self, name: str) -> list[ModelEntry]:
+        return [entry for entry in self.catalog.find(name) if entry.key in self._downloaded]
 
     def _all_named(self, instances: list[Instance], name: str) -> list[Instance]:
         """Return the instances that a name may stand for, the best first: by identifier, then as in the catalog."""

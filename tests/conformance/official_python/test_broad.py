@@ -99,6 +99,8 @@ def test_errors_carry_what_happened(client: lms.Client) -> None:
         client.llm.model(EMBEDDING)
     with pytest.raises(lms.LMStudioModelNotFoundError):
         client.llm.unload("no-such-model")
+    with pytest.raises(lms.LMStudioServerError, match='Completion error: Cannot find model "no-such-model"'):
+        client.llm.model(CHAT).complete("Hello", config={"draftModel": "no-such-model"})
     with pytest.raises(lms.LMStudioServerError, match="It went wrong") as caught:
         client.llm.model(CHAT).respond("Fail")
     assert "A rule says so" in str(caught.value)

@@ -279,7 +279,8 @@ const STEPS = {
     const preset = await failure(() => model.respond("Hello", { preset: "unheard-of" }).result());
     const rule = await failure(() => model.respond("Fail").result());
     const unload = await failure(() => client.llm.unload("no-such-model"));
-    return { unknown, kind, preset, rule, unload };
+    const draft = await failure(() => model.complete("Hello", { draftModel: "no-such-model" }).result());
+    return { unknown, kind, preset, rule, unload, draft };
   },
   async documents(client) {
     const text = "The sky is blue today.\n\nGrass is green in spring.\n\nSnow is white in winter.";

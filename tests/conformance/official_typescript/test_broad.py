@@ -98,6 +98,7 @@ def test_errors_state_the_cause(server: Emulator, run: Step) -> None:
     assert "unheard-of" in found["preset"]
     assert "It went wrong" in found["rule"]
     assert found["kind"] != "no error"
+    assert 'Cannot find model "no-such-model"' in found["draft"]
 
 
 def test_documents_are_parsed_and_searched(server: Emulator, run: Step) -> None:
