@@ -41,7 +41,7 @@ class QueueSink(SilentSink):
 
     def put(self, item: Any) -> None:
         """Record the reply."""
-        # Waiting requests and running ones; void if the instance is gone.
+        # Waiting requests and running ones.
         queued = item.get("queued") if is_object(item) else None
         if type(queued) is int:
             before, self._instance.queued = self._instance.queued, queued

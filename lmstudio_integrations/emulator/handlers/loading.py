@@ -5,7 +5,6 @@ from typing import Any
 from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError
-from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
@@ -72,13 +71,8 @@ async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]
 
 async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
     """Return a loaded instance; the client decides whether its absence is an error."""
-    instance = _look_up(context, parameter)
-    return None if instance is None else instance.describe()
-
-
-def _look_up(context: Context, parameter: Lookup) -> Instance | None:
     try:
-        return context.registry.find(context.kind, parameter["specifier"])
+        return context.registry.find(context.kind, parameter["specifier"]).describe()
     except WireError:
         if parameter["throwIfNotFound"]:
             raise
@@ -96,10 +90,10 @@ async def get_base_prediction_config(context: Context, parameter: BasePrediction
     return fields_of(defaults.PREDICTION if context.kind == "llm" else {})
 
 
-async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any] | None:
-    """Return the current activity of an instance, and how many requests wait."""
-    instance = _look_up(context, parameter)
-    return None if instance is None else instance.state()
+async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any]:
+    """Return the current activity of an instance, and how many requests wait; its absence is always an error."""
+    # The result has no form for "not found" (docs/protocol.md#get-instance-processing-state).
+    return context.registry.find(context.kind, parameter["specifier"]).state()
 
 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // Every endpoint of every interface in the SDK: `node endpoints.mjs FOLDER URL list|call|commandLine SECONDS`.
 //
-// `list` prints them, each with the smallest parameter that its schema accepts. `call` calls each of them through the
-// SDK and prints what came of it. `commandLine` asks what the official command line asks before its own work.
+// `list` prints them, with the smallest parameter that the schema accepts, and then with each other form that one part
+// of it can have. `call` makes all these calls through the SDK and prints what came of them. `commandLine` asks what the official command line asks before its own work.
 // All print one line of JSON.
 
 import { createRequire } from "node:module";
@@ -14,40 +14,48 @@ const { LMStudioClient } = await import(pathToFileURL(resolve("@lmstudio/sdk")))
 
 const KINDS = { rpc: "Rpc", channel: "Channel", signal: "Signal", writableSignal: "WritableSignal" };
 
-// The smallest value that each kind of schema accepts.
-const SMALLEST = {
-  ZodVoid: () => undefined,
-  ZodUndefined: () => undefined,
-  ZodOptional: () => undefined,
-  ZodDefault: () => undefined,
-  ZodNullable: () => null,
-  ZodAny: () => ({}),
-  ZodUnknown: () => ({}),
-  ZodBoolean: () => true,
-  ZodString: () => "a",
-  ZodNumber: ({ checks }) => Math.max(1, ...checks.filter(({ kind }) => kind === "min").map(({ value }) => value)),
-  ZodArray: () => [],
-  ZodRecord: () => ({}),
-  ZodLiteral: ({ value }) => value,
-  ZodEnum: ({ values }) => values[0],
-  ZodNativeEnum: ({ values }) => Object.values(values)[0],
-  ZodUnion: ({ options }) => smallest(options[0]),
-  ZodDiscriminatedUnion: ({ options }) => smallest(options[0]),
-  ZodLazy: ({ getter }) => smallest(getter()),
-  ZodEffects: ({ schema }) => smallest(schema),
-  ZodObject: ({ shape }) =>
-    Object.fromEntries(Object.entries(shape()).map(([name, schema]) => [name, smallest(schema)])),
+// Values that each kind of schema accepts: the smallest one first, then the other forms that it has.
+const VALUES = {
+  ZodVoid: () => [undefined],
+  ZodUndefined: () => [undefined],
+  ZodOptional: ({ innerType }) => [undefined, ...valuesOf(innerType)],
+  ZodDefault: ({ innerType }) => [undefined, ...valuesOf(innerType)],
+  ZodNullable: ({ innerType }) => [null, ...valuesOf(innerType)],
+  ZodAny: () => [{}],
+  ZodUnknown: () => [{}],
+  ZodBoolean: () => [true, false],
+  ZodString: () => ["a"],
+  ZodNumber: ({ checks }) => [
+    Math.max(1, ...checks.filter(({ kind }) => kind === "min").map(({ value }) => value)),
+  ],
+  ZodArray: () => [[]],
+  ZodTuple: ({ items }) => [items.map((item) => valuesOf(item)[0])],
+  ZodRecord: () => [{}],
+  ZodLiteral: ({ value }) => [value],
+  ZodEnum: ({ values }) => [values[0]],
+  ZodNativeEnum: ({ values }) => [Object.values(values)[0]],
+  ZodUnion: ({ options }) => options.flatMap(valuesOf),
+  ZodDiscriminatedUnion: ({ options }) => options.flatMap(valuesOf),
+  ZodLazy: ({ getter }) => valuesOf(getter()).slice(0, 1), // may contain itself
+  ZodEffects: ({ schema }) => valuesOf(schema),
+  ZodObject: ({ shape }) => {
+    const fields = Object.entries(shape()).map(([name, schema]) => [name, valuesOf(schema)]);
+    const smallest = Object.fromEntries(fields.map(([name, [first]]) => [name, first]));
+    const others = fields.flatMap(([name, [, ...rest]]) => rest.map((value) => ({ ...smallest, [name]: value })));
+    return [smallest, ...others];
+  },
 };
 
-const smallest = (schema) => SMALLEST[schema._def.typeName](schema._def);
+const valuesOf = (schema) => VALUES[schema._def.typeName](schema._def);
 
 const endpointsOf = ({ backendInterface }) =>
   Object.entries(KINDS).flatMap(([kind, name]) =>
-    backendInterface[`getAll${name}Endpoints`]().map((endpoint) => {
+    backendInterface[`getAll${name}Endpoints`]().flatMap((endpoint) => {
       const schema = endpoint.parameter ?? endpoint.creationParameter;
-      const parameter = smallest(schema);
-      schema.parse(parameter);
-      return { kind, name: endpoint.name, parameter };
+      const [smallest, ...others] = valuesOf(schema);
+      schema.parse(smallest);
+      const valid = others.filter((parameter) => schema.safeParse(parameter).success); // some exclude each other
+      return [smallest, ...valid].map((parameter) => ({ kind, name: endpoint.name, parameter }));
     }),
   );
 
@@ -77,13 +85,20 @@ const rpcEnds = async (port, name, parameter) => {
 const inTime = (work) =>
   Promise.race([work, new Promise((done) => setTimeout(() => done(null), 1000 * seconds).unref())]);
 
-const call = (client) =>
+const callAll = (client, endpoints) =>
   Promise.all(
-    list(client).map(async ({ namespace, kind, name, parameter }) => {
+    endpoints.map(async ({ namespace, kind, name, parameter }) => {
       const ends = kind === "rpc" ? rpcEnds : channelEnds;
       return { namespace, name, end: await inTime(ends(client[`${namespace}Port`], name, parameter)) };
     }),
   );
+
+const call = async (client) => {
+  const unloads = ({ name }) => name === "unloadModel"; // last, so that the others find loaded models
+  const endpoints = list(client);
+  const ends = await callAll(client, endpoints.filter((endpoint) => !unloads(endpoint)));
+  return [...ends, ...(await callAll(client, endpoints.filter(unloads)))];
+};
 
 const commandLine = async (client) => ({
   link: await client.repository.lmLink.status(),
@@ -96,5 +111,5 @@ const commandLine = async (client) => ({
 });
 
 const client = new LMStudioClient({ baseUrl: url });
-console.log(JSON.stringify(await { list, call, commandLine }[step](client)));
-process.exit(); // open channels would keep the process alive
+const found = `${JSON.stringify(await { list, call, commandLine }[step](client))}\n`;
+process.stdout.write(found, () => process.exit()); // open channels would keep the process alive

@@ -1,4 +1,7 @@
-"""Every endpoint that the SDK's interfaces have is answered within a bound, over the SDK and over a bare socket."""
+"""Every endpoint that the SDK's interfaces have is answered within a bound, over the SDK and over a bare socket.
+
+Over the SDK, a reply must also fit its schema: the SDK drops one that does not, and its caller waits forever.
+"""
 
 import json
 from collections.abc import Callable, Iterator

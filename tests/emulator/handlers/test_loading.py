@@ -70,10 +70,13 @@ def test_default_settings_and_memory_estimates_are_returned(server: Emulator, me
         assert other.result("getBasePredictionConfig", {"specifier": named("vectors")}) == {"fields": []}
 
 
-def test_the_state_of_nothing_is_nothing(me: Wire) -> None:
-    parameter = {"specifier": named("nothing"), "throwIfNotFound": False}
-    assert me.call("getInstanceProcessingState", parameter) == {"type": "rpcResult"}
-    assert me.rpc_error("getInstanceProcessingState", parameter | {"throwIfNotFound": True})
+@pytest.mark.parametrize("throws", [True, False])
+def test_the_state_of_nothing_is_an_error(me: Wire, throws: bool) -> None:
+    # The result has no form for "not found" (docs/protocol.md#get-instance-processing-state).
+    parameter = {"specifier": named("nothing"), "throwIfNotFound": throws}
+    error = me.rpc_error("getInstanceProcessingState", parameter)
+    assert error["displayData"]["code"] == "generic.noModelMatchingQuery"
+    assert (me.call("getModelInfo", parameter) == {"type": "rpcResult"}) is not throws
 
 
 def test_a_memory_estimate_is_of_the_context_that_a_load_would_have() -> None:
