@@ -199,6 +199,13 @@ REQUIREMENTS: dict[str, Requirement] = {
         "#repository-endpoints",
         "downloadModel sends progress, startFinalizing, success, and the model can then be loaded.",
     ),
+    "S-REPOSITORY-PLAN": R(
+        "#repository-endpoints",
+        "createDownloadPlan says what it would fetch, and fetches it when the client commits.",
+    ),
+    "S-REPOSITORY-PICKS": R(
+        "#repository-endpoints", "fuzzyFindStaffPicks and getModelCatalog list what createDownloadPlan can fetch."
+    ),
     "S-REPOSITORY-LINK": R("#repository-endpoints", "lmLinkStatus is offline and says why."),
     "S-UNSUPPORTED": R(
         "#repository-endpoints",

@@ -22,6 +22,7 @@ from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.regular_files import open_regular
 from lmstudio_integrations.emulator.weights import BUNDLES
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.requests import ARTIFACT_NAME, ARTIFACT_OWNER
 from lmstudio_integrations.types._config_base import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
@@ -32,6 +33,9 @@ EngineName = Literal["scripted", "llama_cpp"]
 
 BUNDLED: dict[str, ModelKind] = {name: bundle.kind for name, bundle in BUNDLES.items()}
 """The names of the bundled weights, and the kind of each."""
+
+
+_ARTIFACT = re.compile(f"(?P<owner>{ARTIFACT_OWNER})/(?P<name>{ARTIFACT_NAME})")
 
 
 class _Strict(BaseModel):
@@ -98,6 +102,13 @@ class ModelEntry(_Strict):
     def full_path(self) -> str:
         """The path of the model for clients; that of a scripted model begins with `scripted/`."""
         return self.path or f"{self.publisher or ('local' if self.needs_weights else self.engine)}/{self.key}"
+
+    @property
+    def artifact(self) -> tuple[str, str] | None:
+        """Owner and name on the hub, from the key or with the publisher; `None` if the hub allows no such name."""
+        key = self.key if "/" in self.key else f"{self.publisher or self.full_path.partition('/')[0]}/{self.key}"
+        found = _ARTIFACT.fullmatch(key.lower())
+        return found and (found["owner"], found["name"])
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the fields that only the engine uses."""

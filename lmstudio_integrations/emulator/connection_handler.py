@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator.authentication import Authenticator
-from lmstudio_integrations.emulator.context import USER_STOPPED, ConnectedClient, Context, OpenChannel, ServerState
+from lmstudio_integrations.emulator.context import ConnectedClient, Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED
@@ -123,8 +123,8 @@ class ConnectionHandler:
                 self._begin(
                     len(data), lambda: self._open(opened), lambda error: self.session.fail(opened.channel_id, error)
                 )
-            case PacketReceived(channel_id=channel_id):
-                self._channels[channel_id].scope.cancel(USER_STOPPED)
+            case PacketReceived(channel_id=channel_id, packet=packet):
+                self._channels[channel_id].receive(packet)
             case _:
                 pass
         # Includes frames of the session itself: the authentication result and warnings.
@@ -165,7 +165,7 @@ class ConnectionHandler:
             result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
             self.session.reply(call.call_id, result)
         except Exception as error:  # noqa: BLE001 - a handler that fails must not close the socket
-            self.session.reject(call.call_id, _error(error, call.endpoint.name))
+            self.session.reject(call.call_id, self._failure(error, call.endpoint.name))
         self._flush_soon()
 
     def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:
@@ -181,12 +181,19 @@ class ConnectionHandler:
             await self._state.simulate_latency()
             await handler(self._context(), channel, opened.parameter)
         except Exception as error:  # noqa: BLE001 - as above
-            self.session.fail(opened.channel_id, _error(error, opened.endpoint.name))
+            self.session.fail(opened.channel_id, self._failure(error, opened.endpoint.name))
         else:
             self.session.close(opened.channel_id)
         finally:
             del self._channels[opened.channel_id]
         self._flush_soon()
+
+    def _failure(self, error: Exception, endpoint: str) -> Mapping[str, Any]:
+        """Return the wire form of what a handler raised; a defect of the emulator is logged."""
+        if not isinstance(error, WireError):
+            logger.error("the handler of %s failed", endpoint, exc_info=error)
+            error = WireError("Internal error of the emulator", cause=repr(error))
+        return error.to_dict()
 
     def _context(self) -> Context:
         assert self._client is not None, "requests come after authentication"
@@ -213,11 +220,3 @@ class ConnectionHandler:
 
     def _write(self, frames: list[str]) -> None:
         self._socket.write(frames)
-
-
-def _error(error: Exception, endpoint: str) -> Mapping[str, Any]:
-    """Return the wire form of what a handler raised; a defect of the emulator is logged."""
-    if not isinstance(error, WireError):
-        logger.error("the handler of %s failed", endpoint, exc_info=error)
-        error = WireError("Internal error of the emulator", cause=repr(error))
-    return error.to_dict()

@@ -150,15 +150,24 @@ class Context:
         return "embedding" if self.namespace == "embedding" else "llm"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class OpenChannel:
-    """The server's end of a channel. `scope` holds its work; a cancel packet of the client cancels it."""
+    """The server's end of a channel. `scope` holds its work."""
 
     send: Callable[[Mapping[str, Any]], None]
     """Send a packet without waiting; the connection handles slow readers."""
     inject_fault: Callable[[FaultKind], None]
     """Break the connection as a scripted model orders."""
     scope: CancelScope = field(default_factory=CancelScope)
+    on_packet: Callable[[Mapping[str, Any]], None] | None = None
+    """Called with each packet of the client, if the handler sets it; otherwise any packet cancels the work."""
+
+    def receive(self, packet: Mapping[str, Any]) -> None:
+        """Handle a packet of the client."""
+        if self.on_packet is None:
+            self.scope.cancel(USER_STOPPED)
+        else:
+            self.on_packet(packet)
 
     @contextmanager
     def cancellable(self, title: str) -> Generator[None]:

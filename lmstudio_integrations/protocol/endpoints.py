@@ -12,8 +12,10 @@ from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.protocol import prediction
 from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
+    Artifact,
     BasePredictionConfig,
     CompleteRawText,
+    CreateDownloadPlan,
     DownloadModel,
     DownloadOptions,
     EmbedString,
@@ -74,15 +76,22 @@ class Channel:
         name: The endpoint.
         parameter: The request that opens it.
         stop: The type of the packet that asks the server to stop, if there is one.
+        packets: Types of the other packets that a client may send.
         decode: Converts a packet to what the caller receives; returns `None` for an unknown one.
         timeout_name: The timeout that runs until the first packet; `None` on channels that are open-ended.
     """
 
     name: str
     parameter: type[Any] | None = None
-    stop: Literal["cancel", "stop"] | None = None
+    stop: Literal["cancel", "stop", "cancelPlan"] | None = None
     decode: Decode = _as_is
     timeout_name: str | None = "idle_timeout"
+    packets: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Types of all packets that a client may send."""
+        return self.packets if self.stop is None else (self.stop, *self.packets)
 
 
 Endpoint = Rpc | Channel
@@ -146,6 +155,14 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         Rpc("fuzzyFindStaffPicks", StaffPicks),
         Rpc("lmLinkStatus"),
         Channel("downloadModel", DownloadModel, "cancel"),
+        Channel(
+            "createDownloadPlan",
+            CreateDownloadPlan,
+            "cancelPlan",
+            packets=("setSelectedDownloadOptionIndex", "commit", "cancelDownload"),
+        ),
+        # Its name before 2026 (docs/protocol.md#client-versions).
+        Channel("createArtifactDownloadPlan", Artifact, "cancel", packets=("commit",)),
     ),
     # Open-ended: a quiet log is no stall (docs/protocol.md#diagnostics-endpoints).
     "diagnostics": (Channel("streamLogs", None, "stop", timeout_name=None),),
@@ -168,8 +185,7 @@ _NAMED_RPCS: dict[Namespace, str] = {
 }
 
 _NAMED_CHANNELS: dict[Namespace, str] = {
-    # The last two are one endpoint, before and after 2026 (docs/protocol.md#client-versions).
-    "repository": "ensureAuthenticated downloadArtifact pushArtifact createDownloadPlan createArtifactDownloadPlan",
+    "repository": "ensureAuthenticated downloadArtifact pushArtifact",
     "runtime": "downloadRuntimeExtension",
     "plugins": """
         startToolUseSession generateWithGenerator registerDevelopmentPlugin setPromptPreprocessor

@@ -15,6 +15,10 @@ from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.models import ModelSpecifier
 from lmstudio_integrations.types.tools import Tool
 
+ARTIFACT_OWNER = "[a-z0-9]+(?:-[a-z0-9]+)*"
+ARTIFACT_NAME = "[a-z0-9]+(?:[-.][a-z0-9]+)*"
+"""Patterns of the names on the hub (docs/protocol.md#create-download-plan)."""
+
 
 def _read_as(kind: Any) -> GetPydanticSchema:
     return GetPydanticSchema(lambda _source, handler: handler(kind))
@@ -258,6 +262,64 @@ class DownloadModel(TypedDict):
     """Download a model."""
 
     downloadIdentifier: str
+
+
+class Artifact(TypedDict):
+    """Name an artifact of the hub."""
+
+    owner: Annotated[str, Field(pattern=f"^{ARTIFACT_OWNER}$")]
+    name: Annotated[str, Field(pattern=f"^{ARTIFACT_NAME}$")]
+
+
+class ArtifactTarget(Artifact):
+    """Download an artifact of the hub."""
+
+    type: Literal["artifact"]
+
+
+class HuggingFaceSource(TypedDict):
+    """Name a repository of Hugging Face."""
+
+    type: Literal["huggingface"]
+    user: str
+    repo: str
+
+
+class ModelTarget(TypedDict):
+    """Download a model that is no artifact."""
+
+    type: Literal["model"]
+    source: HuggingFaceSource
+
+
+class FileNamePreference(TypedDict):
+    """Prefer a file."""
+
+    type: Literal["fileName"]
+    fileName: str
+
+
+class QuantizationPreference(TypedDict):
+    """Prefer a quantization."""
+
+    type: Literal["quantName"]
+    quantName: str
+
+
+class PlanParameters(TypedDict):
+    """What to choose where a model has several forms."""
+
+    resolutionPreference: NotRequired[
+        list[Annotated[FileNamePreference | QuantizationPreference, Field(discriminator="type")]]
+    ]
+    compatibilityTypes: NotRequired[list[str]]
+
+
+class CreateDownloadPlan(TypedDict):
+    """Find out what a download would fetch, and fetch it on request."""
+
+    target: Annotated[ArtifactTarget | ModelTarget, Field(discriminator="type")]
+    opts: NotRequired[PlanParameters]
 
 
 class StaffPicks(TypedDict):

@@ -100,7 +100,7 @@ class ChannelOpened:
 
 @dataclass(frozen=True, slots=True)
 class PacketReceived:
-    """A packet from the client on an open channel, `cancel` or `stop`."""
+    """A packet from the client on an open channel, of a type that the channel accepts."""
 
     channel_id: int
     packet: Mapping[str, Any]
@@ -276,7 +276,7 @@ class ServerSession:
         if endpoint is None:
             # Also for a cancel that crosses the end of its channel: the id is gone (docs/protocol.md#channels).
             self.warn(f"Received channelSend for unknown channel, channelId = {channel_id}", "channelUnknown")
-        elif not is_object(packet) or endpoint.stop is None or packet.get("type") != endpoint.stop:
+        elif not is_object(packet) or packet.get("type") not in endpoint.accepted:
             # The channel stays open (docs/protocol.md#invalid-input).
             self.warn(f"Received invalid message for channel {endpoint.name}", "channelMessageTypeError")
         else:

@@ -109,6 +109,20 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
         {"modelSearchResultIdentifier": {"type": "hf", "identifier": "owner/name"}},
     ],
     "downloadModel": [{"downloadIdentifier": "d"}],
+    "createDownloadPlan": [
+        {"target": {"type": "artifact", "owner": "qwen", "name": "qwen3-4b"}},
+        {
+            "target": {"type": "model", "source": {"type": "huggingface", "user": "Qwen", "repo": "Qwen3-4B-GGUF"}},
+            "opts": {
+                "resolutionPreference": [
+                    {"type": "quantName", "quantName": "Q4_K_M"},
+                    {"type": "fileName", "fileName": "a.gguf"},
+                ],
+                "compatibilityTypes": ["gguf"],
+            },
+        },
+    ],
+    "createArtifactDownloadPlan": [{"owner": "qwen", "name": "qwen2.5-7b-instruct"}],
     "fuzzyFindStaffPicks": [{}, {"searchTerm": "s", "limit": 3, "compatibilityTypes": ["gguf"]}],
 }
 """What opens each endpoint that takes something: with the least that it needs, and with all that it knows."""

@@ -89,7 +89,8 @@ def test_every_channel_is_cancelled_with_its_own_packet_or_not_at_all(namespace:
     exchange, _ = pair.call(name, *PARAMETERS.get(name, [])[:1])
     pair.client.cancel(exchange)
     pair.pump()
-    word = {"retrieve": "stop", "streamLogs": "stop", "alive": None}.get(name, "cancel")
+    others = {"retrieve": "stop", "streamLogs": "stop", "createDownloadPlan": "cancelPlan", "alive": None}
+    word = others.get(name, "cancel")
     assert [request.packet for request in pair.client_packets] == ([] if word is None else [{"type": word}])
 
 
@@ -139,10 +140,14 @@ def test_a_server_accepts_only_wire_names(namespace: Namespace, name: str) -> No
         ("predict", {"modelSpecifier": {"type": "query", "query": {"path": "x" * 1025}}}),
         ("predict", {"modelSpecifier": {"type": "query", "query": {"identifier": "__proto__"}}}),
         ("predict", {"modelSpecifier": {"type": "query", "query": {"identifier": "line\nbreak"}}}),
+        ("createDownloadPlan", {"target": {"type": "artifact", "owner": "Qwen", "name": "qwen3-4b"}}),
+        ("createDownloadPlan", {"target": {"type": "artifact", "owner": "qwen", "name": "qwen3_4b"}}),
+        ("createDownloadPlan", {"target": {"type": "url", "url": "a"}}),
     ],
 )
 def test_values_that_the_protocol_forbids_are_rejected(name: str, change: dict[str, Any]) -> None:
-    pair = SessionPair("llm")
+    namespace: Namespace = "repository" if name == "createDownloadPlan" else "llm"
+    pair = SessionPair(namespace)
     bad = {**PARAMETERS[name][0], **change}
     frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, "creationParameter": bad}
     assert pair.server.receive(json.dumps(frame)) is None

@@ -99,6 +99,10 @@ TOKENIZE = Object({"specifier": SPECIFIER, "inputString": TEXT})
 SPECIFIED = Object({"specifier": SPECIFIER})
 LOOKUP = Object({"specifier": SPECIFIER, "throwIfNotFound": BOOLEAN})
 
+ARTIFACT = Object({"owner": Text(1), "name": Text(1)})
+HUGGING_FACE = Tagged("type", {"huggingface": Object({"user": Text(1), "repo": Text(1)})})
+PREFERENCE = Tagged("type", {"fileName": Object({"fileName": TEXT}), "quantName": Object({"quantName": TEXT})})
+
 CANCEL = Tagged("type", {"cancel": Object()})
 STOP = Tagged("type", {"stop": Object()})
 
@@ -230,6 +234,28 @@ ENDPOINTS: dict[str, dict[str, Call | Stream]] = {
         ),
         "lmLinkStatus": Call(),
         "downloadModel": Stream(Object({"downloadIdentifier": TEXT}), CANCEL),
+        "createDownloadPlan": Stream(
+            Object(
+                {"target": Tagged("type", {"artifact": ARTIFACT, "model": Object({"source": HUGGING_FACE})})},
+                {"opts": Object({}, {"resolutionPreference": Array(PREFERENCE), "compatibilityTypes": Array(TEXT)})},
+            ),
+            Tagged(
+                "type",
+                {
+                    "cancelPlan": Object(),
+                    "cancelDownload": Object(),
+                    "commit": Object(),
+                    "setSelectedDownloadOptionIndex": Object(
+                        {
+                            "nodeIndex": integer(0),
+                            "selectedDownloadOptionIndex": Nullable(integer(0)),
+                            "requestedPlanVersion": integer(1),
+                        }
+                    ),
+                },
+            ),
+        ),
+        "createArtifactDownloadPlan": Stream(ARTIFACT, Tagged("type", {"cancel": Object(), "commit": Object()})),
     },
     "diagnostics": {"streamLogs": Stream(None, STOP)},
     "runtime": {"listEngines": Call()},

@@ -67,6 +67,10 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "searchModels": repository.search_models,
         "getModelDownloadOptions": repository.get_model_download_options,
         "downloadModel": repository.download_model,
+        "fuzzyFindStaffPicks": repository.fuzzy_find_staff_picks,
+        "getModelCatalog": repository.get_model_catalog,
+        "createDownloadPlan": repository.create_download_plan,
+        "createArtifactDownloadPlan": repository.create_artifact_download_plan,
     },
     "diagnostics": {"streamLogs": diagnostics.stream_logs},
 }

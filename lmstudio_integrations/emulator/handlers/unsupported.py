@@ -18,8 +18,6 @@ FIXED_RESULTS: Mapping[Namespace, Mapping[str, Any]] = {
         "getAuthenticationStatus": {"authenticationStatus": {"type": "none"}},
         "deauthenticate": None,  # a void result
         "getWritableArtifactOwners": {"owners": []},
-        "getModelCatalog": {"models": []},
-        "fuzzyFindStaffPicks": {"results": []},
         "lmLinkStatus": {
             "status": "offline",
             "issues": ["deviceDisabled"],

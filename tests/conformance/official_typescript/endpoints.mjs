@@ -102,7 +102,9 @@ const call = async (client) => {
 
 const commandLine = async (client) => ({
   link: await client.repository.lmLink.status(),
-  staffPicks: await client.repository.unstable.fuzzyFindStaffPicks({ searchTerm: "qwen" }),
+  staffPicks: (await client.repository.unstable.fuzzyFindStaffPicks({ searchTerm: "A", limit: 1 })).map(
+    ({ owner, name }) => `${owner}/${name}`,
+  ),
   isAuthenticated: await client.repository.isAuthenticated(),
   engines: await client.runtime.engine.list(),
   selections: (await client.runtime.engine.getSelections()).size,

@@ -308,6 +308,45 @@ const STEPS = {
     const model = await client.llm.model(key, { verbose: false });
     return { key, updates: updates.length, identifier: model.identifier };
   },
+  async planDownload(client) {
+    const planned = async (name, use = () => {}) => {
+      const planner = client.repository.createArtifactDownloadPlanner({ owner: "scripted", name });
+      try {
+        await planner.untilReady();
+        await use(planner);
+        const { downloadSizeBytes, nodes } = planner.getPlan();
+        return [downloadSizeBytes, ...nodes.map(({ state }) => state)];
+      } finally {
+        planner[Symbol.dispose]();
+      }
+    };
+    const events = [];
+    const first = await planned("not-yet-here", (planner) =>
+      planner.download({ onProgress: () => events.push("progress"), onStartFinalizing: () => events.push("finalizing") }),
+    );
+    const second = await planned("not-yet-here");
+    const unknown = await failure(() => planned("never-heard-of"));
+    const model = await client.llm.model("not-yet-here", { verbose: false });
+    return { plans: [first, second], events, unknown, identifier: model.identifier };
+  },
+  async chooseDownload(client) {
+    const [pick] = await client.repository.unstable.fuzzyFindStaffPicks({ searchTerm: "not-yet-here" });
+    const catalog = await client.repository.unstable.getModelCatalog();
+    const planner = client.repository.createArtifactDownloadPlanner({ ...pick, compatibilityTypes: ["gguf"] });
+    await planner.untilReady();
+    await planner.selectModelDownloadOption({ nodeIndex: 1, downloadOptionIndex: 0 });
+    await planner.download({});
+    planner[Symbol.dispose]();
+    const source = { type: "huggingface", user: "scripted", repo: "blind-model" };
+    const owned = client.repository.createModelDownloadPlanner({ source });
+    await owned.untilReady();
+    await owned.selectModelDownloadOption({ nodeIndex: 0, downloadOptionIndex: 0 });
+    const again = owned.getPlan().downloadAction;
+    await owned.selectAlreadyOwnedModel({ nodeIndex: 0 });
+    const { downloadAction, version } = owned.getPlan();
+    owned[Symbol.dispose]();
+    return { exact: pick.exact, catalog: catalog.map(({ name }) => name), again, downloadAction, version };
+  },
   async system(client) {
     const version = await client.system.getLMStudioVersion();
     await client.system.unstable_setExperimentFlag("x", true);
@@ -316,11 +355,11 @@ const STEPS = {
     return { version, flags, info: await client.system.getInfo() };
   },
   async logs(client) {
-    const seen = [];
+    const seen = {};
     const enough = new Promise((done) => {
       const stop = client.diagnostics.unstable_streamLogs(({ data }) => {
-        seen.push(data.type);
-        if (data.type === "llm.prediction.output") {
+        (seen[data.type] ??= []).push(data.content ?? data.message ?? data.modelIdentifier);
+        if (data.message?.endsWith("unloaded")) {
           stop();
           done();
         }
@@ -328,9 +367,10 @@ const STEPS = {
     });
     const model = await client.llm.model(CHAT, { verbose: false });
     await model.respond("Hello");
-    await model.respond("Hello");
+    const again = await client.llm.load(CHAT, { verbose: false });
+    await again.unload();
     await enough;
-    return [...new Set(seen)];
+    return seen;
   },
   async token(client) {
     return { loaded: (await client.llm.listLoaded()).length };

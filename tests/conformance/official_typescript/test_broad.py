@@ -114,6 +114,21 @@ def test_a_model_is_found_and_downloaded(server: Emulator, run: Step) -> None:
     assert found["updates"] >= 1
 
 
+def test_an_artifact_is_downloaded_as_the_command_line_does(server: Emulator, run: Step) -> None:
+    found = run(server, "planDownload")
+    assert found["plans"] == [[1, "completed", "completed"], [0, "satisfied", "satisfied"]]
+    assert found["events"] == ["progress", "finalizing"]
+    assert "never-heard-of" in found["unknown"]
+    assert found["identifier"] == "not-yet-here"
+
+
+def test_the_form_of_a_download_is_chosen_as_the_command_line_does(server: Emulator, run: Step) -> None:
+    found = run(server, "chooseDownload")
+    assert found.pop("exact")
+    assert "not-yet-here" in found.pop("catalog")
+    assert found == {"again": "startNewDownload", "downloadAction": "none", "version": 2}
+
+
 def test_system_endpoints(server: Emulator, run: Step) -> None:
     found = run(server, "system")
     assert found["flags"] == ["x"]
@@ -121,7 +136,10 @@ def test_system_endpoints(server: Emulator, run: Step) -> None:
 
 
 def test_the_log_streams(server: Emulator, run: Step) -> None:
-    assert set(run(server, "logs")) >= {"llm.prediction.input", "llm.prediction.output"}
+    found = run(server, "logs")
+    assert found["llm.prediction.input"] == found["llm.prediction.output"] == [CHAT]
+    assert [line.partition(": ")[2] for line in found["runtime.log"]][-3:] == ["loading", "loaded", "unloaded"]
+    assert {line.rpartition(": ")[2] for line in found["server.log"]} >= {"llm.predict", "llm.loadModel"}
 
 
 def test_a_token_authenticates(guarded_server: Emulator, run: Step) -> None:

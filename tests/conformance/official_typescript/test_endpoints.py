@@ -106,7 +106,7 @@ def test_the_first_calls_of_the_official_command_line_get_replies(emulator: Emul
     assert isinstance(found["link"].pop("deviceName"), str)
     assert found == {
         "link": {"status": "offline", "issues": ["deviceDisabled"], "peers": [], "deviceIdentifier": None},
-        "staffPicks": [],
+        "staffPicks": ["scripted/a"],
         "isAuthenticated": False,
         "engines": [],
         "selections": 0,

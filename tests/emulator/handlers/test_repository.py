@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, ManualClock
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.weights import WeightsError
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
-from tests.emulator.handlers.models import ABSENT, absent
+from tests.emulator.handlers.models import ABSENT, CHAT, VECTORS, absent
 from tests.requirements import proves
+
+ARTIFACT = {"type": "artifact", "owner": "scripted", "name": "absent"}
+REPOSITORY = {"type": "model", "source": {"type": "huggingface", "user": "Scripted", "repo": "Absent"}}
+COMMIT = {"type": "commit"}
 
 
 @proves("S-REPOSITORY-SEARCH")
@@ -141,3 +145,125 @@ def test_a_download_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
         shop.send(channel, {"type": "cancel"})
         assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
         go_on.set()
+
+
+def select(node: int, option: int | None, version: Any = 1) -> dict[str, Any]:
+    return {
+        "type": "setSelectedDownloadOptionIndex",
+        "nodeIndex": node,
+        "selectedDownloadOptionIndex": option,
+        "requestedPlanVersion": version,
+    }
+
+
+def ready_plan(shop: Wire, channel: int) -> dict[str, Any]:
+    """Return the plan in the next packet, which must be the first one."""
+    packet = shop.receive()
+    assert packet["channelId"] == channel
+    assert packet["message"]["type"] == "planReady", packet
+    plan: dict[str, Any] = packet["message"]["plan"]
+    return plan
+
+
+@proves("S-REPOSITORY-PLAN")
+@pytest.mark.parametrize(
+    ("endpoint", "parameter"),
+    [
+        ("createDownloadPlan", {"target": ARTIFACT}),
+        ("createDownloadPlan", {"target": REPOSITORY, "opts": {"compatibilityTypes": ["gguf"]}}),
+        ("createArtifactDownloadPlan", {"owner": "scripted", "name": "absent"}),
+    ],
+)
+def test_a_plan_is_carried_out_when_the_client_commits(
+    server: Emulator, me: Wire, endpoint: str, parameter: dict[str, Any]
+) -> None:
+    with wire(server, "repository") as shop:
+        channel = shop.open(endpoint, parameter)
+        plan = ready_plan(shop, channel)
+        *artifact, model = plan.pop("nodes")
+        assert plan == {"downloadSizeBytes": 10, "downloadAction": "startNewDownload", "version": 0}
+        assert len(artifact) == ("owner" in str(parameter))
+        assert model["selected"]["modelKey"] == "absent"
+        assert [option["availability"] for option in model["downloadOptions"]] == ["notDownloaded"]
+        assert me.get("absent")[-1]["type"] == "error"
+        shop.send(channel, COMMIT)
+        kinds = [packet["type"] for packet in shop.packets(channel)]
+        assert kinds == ["downloadProgress", "startFinalizing", "success"]
+        assert me.get("absent")[-1]["type"] == "loadSuccess"
+
+
+def test_a_plan_for_what_is_there_downloads_nothing_unless_it_is_chosen(server: Emulator) -> None:
+    with wire(server, "repository") as shop:
+        channel = shop.open("createDownloadPlan", {"target": ARTIFACT | {"name": "chat"}})
+        plan = ready_plan(shop, channel)
+        assert (plan["downloadSizeBytes"], plan["downloadAction"]) == (0, "none")
+        assert plan["nodes"][1]["alreadyOwned"]["modelKey"] == "chat"
+        for version, option in ((1, 0), (2, None)):
+            shop.send(channel, select(1, option, version))
+            update = shop.receive()["message"]
+            assert update["type"] == "planUpdated"
+            assert update["plan"]["version"] == version
+            assert update["plan"]["nodes"][1]["selectedDownloadOptionIndex"] == option
+            # Chosen, it is downloaded again; the size is never 0 then, which would mean that nothing is to be done.
+            assert update["plan"]["downloadSizeBytes"] == (option == 0)
+        shop.send(channel, COMMIT)
+        assert [packet["type"] for packet in shop.packets(channel)] == ["startFinalizing", "success"]
+
+
+@pytest.mark.parametrize("choice", [select(0, 0), select(1, 1), select(1, None), select(1, 0, "1"), select(9, 0)])
+def test_a_choice_that_a_plan_lacks_is_rejected(server: Emulator, choice: dict[str, Any]) -> None:
+    with wire(server, "repository") as shop:
+        channel = shop.open("createDownloadPlan", {"target": ARTIFACT})
+        ready_plan(shop, channel)
+        shop.send(channel, choice)
+        (packet,) = shop.packets(channel)
+        assert "plan" in packet["error"]["title"]
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"target": ARTIFACT | {"name": "abs"}},
+        {"target": {"type": "model", "source": {"type": "huggingface", "user": "scripted", "repo": "abs"}}},
+        {"target": ARTIFACT, "opts": {"compatibilityTypes": ["safetensors"]}},
+    ],
+)
+def test_there_is_no_plan_for_what_is_not_in_the_catalog(server: Emulator, parameter: dict[str, Any]) -> None:
+    with wire(server, "repository") as shop:
+        (packet,) = shop.stream("createDownloadPlan", parameter)
+        assert "Cannot find a model to download" in packet["error"]["title"]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_plan_can_be_cancelled(monkeypatch: pytest.MonkeyPatch, committed: bool) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", lambda *_, **__: go_on.wait(TIMEOUT))
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        channel = shop.open("createDownloadPlan", {"target": ARTIFACT | {"owner": "local"}})
+        ready_plan(shop, channel)
+        if committed:
+            shop.send(channel, COMMIT)
+            assert shop.receive()["message"]["type"] == "downloadProgress"
+            shop.send(channel, COMMIT)  # and again, which changes nothing
+        shop.send(channel, {"type": "cancelDownload" if committed else "cancelPlan"})
+        assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
+        go_on.set()
+
+
+@proves("S-REPOSITORY-PICKS")
+def test_the_catalog_is_recommended_as_artifacts() -> None:
+    models = (CHAT, ModelEntry(key="Qwen/Qwen3-4B"), ModelEntry(key="no_artifact"), ModelEntry(key="chatty"), VECTORS)
+    with Emulator(models) as server, wire(server, "repository") as me:
+
+        def picks(**parameter: Any) -> list[str]:
+            found = me.result("fuzzyFindStaffPicks", parameter)["results"]
+            return [f"{pick['owner']}/{pick['name']}{'!' * pick['exact']}" for pick in found]
+
+        assert picks() == ["scripted/chat", "qwen/qwen3-4b", "scripted/chatty", "scripted/vectors"]
+        assert picks(searchTerm="Chat") == ["scripted/chat!", "scripted/chatty"]
+        assert picks(searchTerm="qwen/qwen3-4b") == ["qwen/qwen3-4b!"]
+        assert picks(limit=1) == ["scripted/chat"]
+        assert picks(compatibilityTypes=["safetensors"]) == []
+        catalog = me.result("getModelCatalog")["models"]
+        assert [f"{model['owner']}/{model['name']}" for model in catalog] == picks()
+        assert [model["metadata"]["type"] for model in catalog] == ["llm", "llm", "llm", "embedding"]
