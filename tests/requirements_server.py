@@ -212,6 +212,6 @@ REQUIREMENTS: dict[str, Requirement] = {
         "An endpoint that is known but not served gets an empty result where that is the truth, else an error.",
     ),
     "S-DIAGNOSTICS-LOGS": R(
-        "#other-endpoints", "streamLogs sends input and output of predictions until it is stopped."
+        "#other-endpoints", "streamLogs sends predictions, requests and loads until it is stopped."
     ),
 }

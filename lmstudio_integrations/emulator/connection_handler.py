@@ -160,6 +160,7 @@ class ConnectionHandler:
             self._start(self._socket.close())
 
     async def _reply(self, call: CallReceived) -> None:
+        self._log("info", call.endpoint.name)
         try:
             await self._state.simulate_latency()
             result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
@@ -177,6 +178,7 @@ class ConnectionHandler:
 
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         handler = HANDLERS[self.namespace][opened.endpoint.name]
+        self._log("info", opened.endpoint.name)
         try:
             await self._state.simulate_latency()
             await handler(self._context(), channel, opened.parameter)
@@ -193,7 +195,14 @@ class ConnectionHandler:
         if not isinstance(error, WireError):
             logger.error("the handler of %s failed", endpoint, exc_info=error)
             error = WireError("Internal error of the emulator", cause=repr(error))
+        self._log("error", endpoint, f" failed: {error}")
         return error.to_dict()
+
+    def _log(self, level: str, endpoint: str, outcome: str = "") -> None:
+        """Write a request to the log that clients stream; requests for the log itself would only add noise."""
+        if self.namespace != "diagnostics":
+            content = f"{self.client}: {self.namespace}.{endpoint}{outcome}"
+            self._state.log({"type": "server.log", "level": level, "content": content})
 
     def _context(self) -> Context:
         assert self._client is not None, "requests come after authentication"

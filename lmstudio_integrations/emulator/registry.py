@@ -99,6 +99,8 @@ class ModelRegistry:
         self._shared: dict[str, _SharedLoad] = {}
         self._jit_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.on_log: Callable[[Mapping[str, Any]], None] = lambda _entry: None
+        """Called with each entry of the engines' log (docs/protocol.md#diagnostics-endpoints)."""
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
         """Return the loaded models, in the order of loading. Any thread may call this."""
@@ -245,6 +247,7 @@ class ModelRegistry:
             self._instances[instance.identifier] = instance
             instance.start_ttl()
             load.update(state="loaded")
+            self._log(entry, "loaded", instance)
         return instance
 
     @contextmanager
@@ -256,10 +259,16 @@ class ModelRegistry:
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
         load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
+        self._log(entry, "loading")
         try:
             yield load
+        except asyncio.CancelledError:
+            load.update(state="cancelled")
+            self._log(entry, "cancelled")
+            raise
         except BaseException as error:
-            load.update(state="cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            load.update(state="failed")
+            self._log(entry, "failed", error=error)
             raise
         finally:
             self._reserved.discard(identifier)
@@ -294,7 +303,30 @@ class ModelRegistry:
             del self._instances[instance.identifier]
             instance.unloading = self._spawn(instance.unload())
             instance.load.update(state=state)
+            self._log(instance.entry, state, instance)
         return instance.unloading
+
+    def _log(
+        self,
+        entry: ModelEntry,
+        state: LoadState,
+        instance: Instance | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Write the state of a load to the engines' log."""
+        loaded = instance and {"modelIdentifier": instance.identifier, "instanceReference": instance.reference}
+        self.on_log(
+            {
+                "type": "runtime.log",
+                "level": "error" if state in {"failed", "crashed"} else "info",
+                "message": f"{entry.key}: {state}" if error is None else f"{entry.key}: {state}: {error}",
+                # The engines are part of the emulator.
+                "engineName": entry.engine,
+                "engineVersion": defaults.version(),
+                "engineType": entry.engine,
+                **(loaded or {}),
+            }
+        )
 
     async def close(self) -> None:
         """Stop all loads and unload everything."""

@@ -19,8 +19,8 @@ from lmstudio_integrations._redacting_logger import server_logger
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import ServerState
+from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.handlers import SERVED
-from lmstudio_integrations.emulator.handlers.system import version
 from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
 from lmstudio_integrations.protocol.endpoints import Namespace
 

@@ -2,20 +2,15 @@
 
 import asyncio
 import os
-from importlib import metadata
 from typing import Any
 
+from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 
 MAX_FLAGS = 100
 MAX_FLAG_LENGTH = 256
-
-
-def version() -> str:
-    """Return the version of this package, which the emulator reports as its own."""
-    return metadata.version("lmstudio-integrations")
 
 
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
@@ -33,12 +28,12 @@ async def list_downloaded_model_variants(context: Context, parameter: ModelKey) 
 
 async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
     """Return the version of the server."""
-    return {"version": version(), "build": 1}
+    return {"version": defaults.version(), "build": 1}
 
 
 async def info(_context: Context, _parameter: None) -> dict[str, Any]:
     """Return the process of the server."""
-    return {"pid": os.getpid(), "isDaemon": True, "version": version()}
+    return {"pid": os.getpid(), "isDaemon": True, "version": defaults.version()}
 
 
 async def notify(context: Context, parameter: Notify) -> None:

@@ -365,6 +365,8 @@ const STEPS = {
         }
       });
     });
+    // Nothing says that the stream has begun, and what happens before is not in it.
+    while (!seen["server.log"]) await client.system.notify({ title: "Are you listening?" });
     const model = await client.llm.model(CHAT, { verbose: false });
     await model.respond("Hello");
     const again = await client.llm.load(CHAT, { verbose: false });

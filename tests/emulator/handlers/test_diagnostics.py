@@ -1,33 +1,87 @@
 """The endpoint that streams the log."""
 
-from lmstudio_integrations.emulator import Emulator
+from typing import Any
+
+from lmstudio_integrations import __version__
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.requirements import proves
 
 
+def entries(log: Wire, count: int, *kinds: str) -> list[dict[str, Any]]:
+    """Read entries of the log; return the data of those of some kinds."""
+    found = [log.receive()["message"]["log"] for _ in range(count)]
+    assert all(type(entry["timestamp"]) is int for entry in found)
+    return [entry["data"] for entry in found if entry["data"]["type"] in kinds]
+
+
+def read_nothing(log: Wire) -> None:
+    """Check that no entry was sent."""
+    log.send_frame({"type": "keepAlive"})
+    assert log.receive()["type"] == "keepAliveAck"
+
+
 @proves("S-DIAGNOSTICS-LOGS")
 def test_the_log_streams_predictions_until_cancelled(server: Emulator, me: Wire) -> None:
-    with wire(server, "diagnostics") as log, wire(server, "system") as system:
+    with wire(server, "diagnostics") as log:
         channel = log.open("streamLogs")
-        log.send_frame({"type": "keepAlive"})
-        assert log.receive()["type"] == "keepAliveAck"
-        system.result("notify", {"title": "Hello", "description": "you"})
+        read_nothing(log)
         me.stream("predict", prediction_request("chat"))
         me.stream(
             "completeRawText", {"modelSpecifier": named("chat"), "rawPrompt": "x", "predictionConfigStack": STACK}
         )
-        entries = [log.receive()["message"]["log"] for _ in range(5)]
-        kinds = [entry["data"]["type"] for entry in entries]
-        assert kinds == ["server.log", *["llm.prediction.input", "llm.prediction.output"] * 2]
-        assert all(type(entry["timestamp"]) is int for entry in entries)
-        assert "Hello" in entries[1]["data"]["input"]
-        assert entries[1]["data"]["modelPath"] == "scripted/chat"
-        assert entries[2]["data"]["stats"]["stopReason"] == "eosFound"
+        predictions = entries(log, 6, "llm.prediction.input", "llm.prediction.output")
+        assert [data["type"] for data in predictions] == ["llm.prediction.input", "llm.prediction.output"] * 2
+        assert "Hello" in predictions[0]["input"]
+        assert predictions[0]["modelPath"] == "scripted/chat"
+        assert predictions[1]["stats"]["stopReason"] == "eosFound"
         tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
         me.stream("predict", prediction_request("chat", fields={"tools": {"type": "toolArray", "tools": [tool]}}))
-        assert '"a": 1' in [log.receive()["message"]["log"] for _ in range(2)][1]["data"]["output"]
+        assert '"a": 1' in entries(log, 3, "llm.prediction.output")[0]["output"]
         log.send(channel, {"type": "stop"})
         assert list(log.packets(channel)) == []
         me.stream("predict", prediction_request("chat"))
-        log.send_frame({"type": "keepAlive"})
-        assert log.receive()["type"] == "keepAliveAck"
+        read_nothing(log)
+
+
+@proves("S-DIAGNOSTICS-LOGS")
+def test_the_log_streams_requests_and_their_errors(server: Emulator, me: Wire) -> None:
+    with wire(server, "diagnostics") as log, wire(server, "system") as system:
+        log.open("streamLogs")
+        read_nothing(log)
+        system.result("notify", {"title": "Hello", "description": "you"})
+        me.rpc_error("getLoadConfig", {"specifier": named("nothing")})
+        me.stream("predict", prediction_request("nothing"))
+        title = 'No loaded model matches the identifier "nothing"'
+        assert [(data["level"], data["content"]) for data in entries(log, 6, "server.log")] == [
+            ("info", "guest:me: system.notify"),
+            ("info", "Hello: you"),
+            ("info", "guest:me: llm.getLoadConfig"),
+            ("error", f"guest:me: llm.getLoadConfig failed: {title}"),
+            ("info", "guest:me: llm.predict"),
+            ("error", f"guest:me: llm.predict failed: {title}"),
+        ]
+
+
+@proves("S-DIAGNOSTICS-LOGS")
+def test_the_log_streams_what_the_engines_load() -> None:
+    broken = ModelEntry(key="broken", rules=({"when": {"load": True}, "then": [{"fault": "out_of_memory"}]},))
+    with Emulator(["chat", broken]) as server, wire(server) as me, wire(server, "diagnostics") as log:
+        log.open("streamLogs")
+        read_nothing(log)
+        reference = me.load("chat", identifier="mine")["instanceReference"]
+        me.call("unloadModel", {"identifier": "mine"})
+        me.stream("loadModel", {"modelKey": "broken", "loadConfigStack": STACK})
+        loads = entries(log, 9, "runtime.log")
+        assert all(data["engineName"] == data["engineType"] == "scripted" for data in loads)
+        assert all(data["engineVersion"] == __version__ for data in loads)
+        *normal, failed = [(data["level"], data["message"], data.get("instanceReference")) for data in loads]
+        assert normal == [
+            ("info", "chat: loading", None),
+            ("info", "chat: loaded", reference),
+            ("info", "chat: unloaded", reference),
+            ("info", "broken: loading", None),
+        ]
+        assert loads[1]["modelIdentifier"] == "mine"
+        assert failed[0] == "error"
+        assert failed[1].startswith("broken: failed: ")
