@@ -122,6 +122,8 @@ class ServerState:
 
     def log(self, data: Mapping[str, Any]) -> None:
         """Send an entry of the log to all listeners."""
+        if not self.log_listeners:
+            return
         entry = {"timestamp": self.clock.unix_ms(), "data": dict(data)}
         for listener in list(self.log_listeners):
             listener(entry)
