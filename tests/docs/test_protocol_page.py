@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS
+
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/protocol.md"
 SCANNED = ["lmstudio_integrations", "tests", "cookbook", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -56,3 +58,9 @@ def test_every_heading_has_an_anchor_and_no_two_share_one() -> None:
 def test_links_inside_of_the_page_name_its_anchors() -> None:
     text = page()
     assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= set(ANCHOR.findall(text))
+
+
+def test_every_endpoint_stands_on_the_page() -> None:
+    known = {name for table in (ENDPOINTS, NAMED_ENDPOINTS) for endpoints in table.values() for name in endpoints}
+    text = page()
+    assert {name for name in known if f"`{name}`" not in text} == set()
