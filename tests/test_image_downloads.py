@@ -316,7 +316,7 @@ def page(content: bytes, **headers: str) -> Callable[[Request], Any]:
         (page(b"<!doctype html><p>Log in", Content_Type="text/html; charset=utf-8"), "as 'text/html', is not a JPEG"),
         (page(b"<p>", Content_Type="image/png"), "as 'image/png', is not a JPEG"),
         (page(b"GIF89a" + bytes(20)), "what came is not a JPEG, PNG or WebP image"),
-        (page(b""), "what came is not a JPEG, PNG or WebP image"),
+        (page(b""), "what came is empty"),
         (page(PIXEL, Content_Encoding="gzip"), "compressed it ('gzip')"),
         (page(PIXEL, Content_Length=str(20 * 2**20 + 1)), "larger than 20 MB"),
         (lambda request: request.wfile.write(b"hello\r\n\r\n"), "the connection failed"),

@@ -203,6 +203,8 @@ def _check_head(response: httpx.Response) -> None:
 
 
 def _check_kind(content: bytearray, response: httpx.Response) -> None:
+    if not content:
+        raise _HopError("what came is empty; use the URL of the image itself")
     if image_kind(content) is None:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip()[:60]
         sent = f"what came, as {kind!r}," if kind else "what came"

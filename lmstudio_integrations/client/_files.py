@@ -100,8 +100,16 @@ def read_source(source: FileInput) -> tuple[bytes, str | None]:
 
     Raises:
         LMStudioOSError: If a file cannot be read.
-        LMStudioValueError: If a data URL is broken.
+        LMStudioValueError: If it is empty, or a data URL is broken.
     """
+    content, name = _read(source)
+    if not content:
+        remedy = "; if it was read before, call seek(0) first" if hasattr(source, "read") else ""
+        raise LMStudioValueError(f"{_shown(source)} is empty, so there is nothing to upload{remedy}")
+    return content, name
+
+
+def _read(source: FileInput) -> tuple[bytes, str | None]:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), None
     if isinstance(source, str) and source[:5].lower() == "data:":
@@ -111,13 +119,18 @@ def read_source(source: FileInput) -> tuple[bytes, str | None]:
             return Path(source).read_bytes(), Path(source).name
         content = source.read() if hasattr(source, "read") else None
     except (OSError, ValueError) as error:
-        shown = shortened(repr(str(source) if isinstance(source, PathLike) else source))
-        raise LMStudioOSError(f"cannot read {shown}: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise LMStudioOSError(f"cannot read {_shown(source)}: {reason}") from error
     if not isinstance(content, bytes):
-        shown = shortened(repr(source))
-        raise LMStudioValueError(f"a file is a path, bytes, a data URL or a file open in binary mode; got {shown}")
+        raise LMStudioValueError(
+            f"a file is a path, bytes, a data URL or a file open in binary mode; got {_shown(source)}"
+        )
     name = getattr(source, "name", None)
     return content, Path(name).name if isinstance(name, str) else None
+
+
+def _shown(source: object) -> str:
+    return shortened(repr(str(source) if isinstance(source, PathLike) else source))
 
 
 def image_kind(content: bytes | bytearray) -> str | None:
@@ -174,7 +187,7 @@ def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[Fil
     if uploaded_to != scope:
         try:
             content = origin.read()
-        except (OSError, LMStudioOSError) as error:
+        except (OSError, LMStudioValueError) as error:
             raise LMStudioFileExpiredError(
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error

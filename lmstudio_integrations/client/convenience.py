@@ -47,6 +47,18 @@ class _Default:
         """Make a new lock: in a forked child, no thread releases the parent's."""
         self.lock = threading.Lock()
 
+    def check_unused(self) -> None:
+        """Reject a change of the settings once the client exists.
+
+        Raises:
+            LMStudioClientError: If it exists.
+        """
+        if self.client is not None:
+            there = self.client.api_host or "the LM Studio of this machine"
+            raise LMStudioClientError(
+                f"the default client already uses {there}; name the host before its first use, or make a Client"
+            )
+
 
 _default = _Default()
 if hasattr(os, "register_at_fork"):
@@ -62,8 +74,7 @@ def configure_default_client(api_host: str | None = None, api_token: str | Secre
     """
     Client(api_host, api_token).close()
     with _default.lock:
-        if _default.client is not None:
-            raise LMStudioClientError("the default client was already used; configure it before its first use")
+        _default.check_unused()
         _default.api_host, _default.api_token = api_host, api_token
 
 
@@ -71,14 +82,14 @@ def get_default_client(api_host: str | None = None) -> Client:
     """Return the default client, and make it if necessary.
 
     Raises:
-        LMStudioClientError: If a host is given and the client already uses another one.
+        LMStudioClientError: If a host is given and the client already exists, even if it uses that host.
+        LMStudioValueError: If the host is no address.
     """
     with _default.lock:
+        if api_host is not None:
+            _default.check_unused()
         if _default.client is None:
             _default.client = Client(api_host or _default.api_host, _default.api_token)
-        elif api_host is not None and Client(api_host).api_host != _default.client.api_host:
-            there = _default.client.api_host or "the LM Studio of this machine"
-            raise LMStudioClientError(f"the default client already uses {there}")
         return _default.client
 
 

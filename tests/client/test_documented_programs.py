@@ -207,10 +207,14 @@ async def test_information_is_printed_as_the_pages_show_it(capsys: pytest.Captur
 def test_the_default_client_may_be_configured_before_its_first_use_only(server: Emulator) -> None:
     lms.configure_default_client(server.address)
     assert lms.get_default_client().api_host == server.address
+    for host in ("elsewhere", server.address):
+        for change in (lms.configure_default_client, lms.get_default_client):
+            with pytest.raises(lms.LMStudioClientError, match=f"the default client already uses {server.address}"):
+                change(host)
+
+
+def test_the_first_use_of_the_default_client_may_name_its_host(server: Emulator) -> None:
     assert lms.get_default_client(server.address) is lms.get_default_client()
-    for change in (lambda: lms.configure_default_client("elsewhere"), lambda: lms.get_default_client("elsewhere")):
-        with pytest.raises(lms.LMStudioClientError, match="default client"):
-            change()
 
 
 def test_the_default_client_may_be_given_a_token_alone() -> None:

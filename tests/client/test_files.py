@@ -56,6 +56,23 @@ async def test_an_image_may_be_a_path_bytes_a_file_or_a_data_url(client: Any, tm
             source.close()
 
 
+@pytest.mark.parametrize("prepare", ["prepare_image", "prepare_file"])
+async def test_an_empty_file_is_rejected_by_that_word(
+    client: Any, server: Emulator, tmp_path: Path, prepare: str
+) -> None:
+    path = tmp_path / "none.png"
+    path.touch()
+    exhausted = io.BytesIO(PNG)
+    exhausted.read()
+    sources = {path: "none.png'", b"": "b''", exhausted: "BytesIO", "data:image/png;base64,": "base64,'"}
+    for source, shown in sources.items():
+        with pytest.raises(lms.LMStudioValueError, match=f"{shown}.* is empty"):
+            await getattr(client.files, prepare)(source)
+    with path.open("rb") as opened, pytest.raises(lms.LMStudioValueError, match=r"none.png.* is empty.*seek\(0\)"):
+        await getattr(client.files, prepare)(opened)
+    assert not server.connections
+
+
 @proves("C-UPLOAD")
 @pytest.mark.parametrize(("given", "kept"), [("cat.jpg", "cat.jpg.png"), ("cat.PNG", "cat.PNG"), ("cat", "cat.png")])
 async def test_the_extension_is_that_of_the_content(client: Any, given: str, kept: str) -> None:
@@ -117,9 +134,10 @@ async def test_a_file_is_uploaded_again_after_a_lost_connection(
         with Emulator(MODELS, port=port):
             assert str(await model.respond(chat)) == "a picture"
             assert str(await model.respond(chat)) == "a picture"
-        path.unlink()
-        with Emulator(MODELS, port=port), pytest.raises(lms.LMStudioFileExpiredError, match=r"dot\.png"):
-            await model.respond(chat)
+        for ruin in (lambda: path.write_bytes(b""), path.unlink):
+            ruin()
+            with Emulator(MODELS, port=port), pytest.raises(lms.LMStudioFileExpiredError, match=r"dot\.png"):
+                await model.respond(chat)
 
 
 @proves("C-FILE-LIFETIME")
