@@ -313,8 +313,10 @@ class ChatSettings(GenerationSettings):
         if not request:
             return without_tools
         tools = self._formats.openai_tools(request.get("tools") or ())
-        settings |= tool_settings(tools, request.get("tool_choice"))
+        choice = request.get("tool_choice")
+        settings |= tool_settings(tools, choice)
         settings |= response_settings(request.get("response_format"), self._formats.response_schema)
         if not tools:
             return without_tools
-        return ToolUse.of(tools, settings, parallel=request.get("parallel_tool_calls") is not False)
+        parallel = request.get("parallel_tool_calls") is not False
+        return ToolUse.of(tools, settings, parallel=parallel, tool_choice=choice)

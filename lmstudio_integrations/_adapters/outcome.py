@@ -10,14 +10,10 @@ from uuid import uuid4
 
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations.client._required_call import lacks_call, log_missing_call
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
 
 logger = logging.getLogger(__name__)
-
-REQUIRED = (
-    "a tool call was required, and the model responded without one; "
-    "use a model that was trained for tools, or tool_choice='auto'"
-)
 
 _FINISH_REASONS = {
     "eosFound": "stop",
@@ -78,7 +74,7 @@ class Outcome:
     @property
     def lacks_call(self) -> bool:
         """Whether a tool call was required and the model began none."""
-        return self.tool_use.required and not (self.calls or self.failed)
+        return self.tool_use.required and lacks_call(self.result)
 
     @property
     def failure(self) -> str:
@@ -122,8 +118,8 @@ class Outcome:
         model = self.result.end.model_info.get("modelKey")
         if self.only_reasoning:
             logger.warning("the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False", model)
-        elif missing_call and self.lacks_call:
-            logger.warning("%r: %s", model, REQUIRED)
+        elif missing_call and self.tool_use.required:
+            log_missing_call(self.result, self.tool_use.choice)
         if self.failed:
             logger.warning("%r: %s", model, self.failure)
         if self.unoffered:

@@ -47,20 +47,25 @@ class ToolUse(NamedTuple):
         required: Whether the response must contain a tool call.
         parallel: Whether it may contain several; otherwise the first is kept.
         names: The tools' own names by the names that are sent; `None` if tools may come from elsewhere, as a preset.
+        choice: The required tool, or `required` for any of them.
     """
 
     required: bool = False
     parallel: bool = True
     names: Mapping[str, str] | None = None
+    choice: str = "required"
 
     @classmethod
-    def of(cls, tools: Sequence[OpenAITool], settings: Mapping[str, Any], *, parallel: bool) -> Self:
+    def of(
+        cls, tools: Sequence[OpenAITool], settings: Mapping[str, Any], *, parallel: bool, tool_choice: object = None
+    ) -> Self:
         """Return how a call with these tools uses them, as its `tool_settings` say."""
         sent = {tool["function"]["name"] for tool in settings.get("raw_tools", {}).get("tools", ())}
         own = (function["name"] for function in _functions(tools))
         names = {wire_name(name): name for name in own if wire_name(name) in sent}
         choice = settings.get("tool_choice")
-        return cls(is_object(choice) and choice.get("mode") == "required", parallel, names)
+        required = is_object(choice) and choice.get("mode") == "required"
+        return cls(required, parallel, names, choice_of(tool_choice)[1] or "required")
 
     def own_name(self, name: str) -> str:
         """Return a tool's own name."""

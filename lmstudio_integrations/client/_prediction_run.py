@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lmstudio_integrations._shortening import counted, shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import EXPLAINED, attempt_with_model, raise_explained, unloaded_error
+from lmstudio_integrations.client._required_call import log_missing_call
 from lmstudio_integrations.client._retries import Retries, pause
 from lmstudio_integrations.client._telemetry import Operation, trace_prediction
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
@@ -146,6 +147,8 @@ class PredictionRun:
         """The call or task that is waited for: first those that get the model, then the prediction."""
         self._call: Call[Any] | None = None
         """The prediction, once it was requested."""
+        self.required_choice: str | None = None
+        """The tool choice, if a response without a tool call is to be logged."""
         self._accumulator = Accumulator()
         self._prepared = False
         self._opened = False
@@ -548,6 +551,8 @@ class PredictionRun:
                     self.on_failed_call(_failed_call(call.failure))
         parsed = json_object(result.content) if self.parse_json and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
+        if self.required_choice is not None:
+            log_missing_call(self._result, self.required_choice)
         if self._trace is not None:
             if not (self.delivered or self._undelivered_to_end):  # the first batch has the end
                 self._trace.record_first_chunk()

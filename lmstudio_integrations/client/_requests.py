@@ -13,6 +13,7 @@ from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._files import address_of, with_valid_files
 from lmstudio_integrations.client._images import prepare_images
 from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
+from lmstudio_integrations.client._required_call import required_choice
 from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
@@ -95,8 +96,9 @@ class PredictionParameters(TimeoutParameters, total=False):
     Attributes:
         response_format: A pydantic class, a JSON schema, or a grammar. `parsed` of the result is then a dict, if
             the response is a JSON object.
-        check_response: Whether to check the schema or grammar before it is sent, and to parse a structured response
-            (the default). A response that is not a JSON object is no error: `parsed` is then its text.
+        check_response: Whether to check the schema or grammar before it is sent, to parse a structured response, and to
+            log that a required tool call is missing (the default). A response that is not a JSON object is no error:
+            `parsed` is then its text.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
         on_message: Called with the complete assistant message, suitable for `Chat.append`.
@@ -178,7 +180,7 @@ def respond_with(
 ) -> PredictionRun:
     """Prepare the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
-    Of the keyword arguments, this reads the preset and the timeouts.
+    Of the keyword arguments, this reads the preset, the timeouts and `check_response`.
     """
     pending = history if isinstance(history, PendingHistory) else None
     wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
@@ -195,7 +197,7 @@ def respond_with(
         current = (yield from with_valid_files(dispatcher, wire)) if wire.files else wire
         return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
 
-    return PredictionRun(
+    run = PredictionRun(
         dispatcher,
         binding,
         [Request(_PREDICT, make)],
@@ -205,6 +207,8 @@ def respond_with(
         upload=None if pending is None else partial(upload, pending=pending),
         route=None if hosts is None else hosts.route(address_of(files)),
     )
+    run.required_choice = required_choice(settings) if parameters.get("check_response", True) else None
+    return run
 
 
 def complete(

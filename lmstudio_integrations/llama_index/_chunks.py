@@ -28,10 +28,11 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from lmstudio_integrations._adapters.outcome import REQUIRED, Outcome, new_call_id, token_counts
+from lmstudio_integrations._adapters.outcome import Outcome, new_call_id, token_counts
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations._typeguards import is_count
+from lmstudio_integrations.client._required_call import missing_call
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -93,7 +94,7 @@ def _checked(result: PredictionResult, tool_use: ToolUse) -> Outcome:
 def _check(outcome: Outcome) -> None:
     text = outcome.result.content
     if outcome.lacks_call:
-        raise LlamaIndexToolCallError(REQUIRED, text=text)
+        raise LlamaIndexToolCallError(missing_call(outcome.tool_use.choice), text=text)
     if not outcome.failed:
         return
     written = [

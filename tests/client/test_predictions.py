@@ -381,3 +381,47 @@ async def test_cancelling_an_async_stream_acts_whether_or_not_it_is_awaited(serv
         await stream.cancel()
         del cancelling
         gc.collect()  # a coroutine that nobody awaited would warn now, which is an error
+
+
+REQUIRED: dict[str, Any] = {
+    "raw_tools": {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "weather"}}]},
+    "tool_choice": {"type": "generic", "mode": "required"},
+}
+
+
+def weather(city: str) -> str:
+    """Report the weather."""
+    return f"It rains in {city}."
+
+
+async def _respond(model: Any, prompt: str, **parameters: Any) -> Any:
+    await model.respond(prompt, config=REQUIRED, **parameters)
+
+
+async def _stream(model: Any, prompt: str, **parameters: Any) -> Any:
+    await _drain(aiter(model.respond_stream(prompt, config=REQUIRED, **parameters)))
+
+
+async def _act(model: Any, prompt: str, **parameters: Any) -> Any:
+    await model.act(prompt, [weather], config={"tool_choice": REQUIRED["tool_choice"]}, **parameters)
+
+
+@pytest.mark.parametrize("call", [_respond, _stream, _act])
+async def test_a_response_without_the_required_call_is_logged_once(
+    model: Any, call: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    missing = "'chatty': a tool call was required, and the model responded without one (tool_choice='required'); use"
+    await call(model, "weather", **({"max_prediction_rounds": 2} if call is _act else {}))
+    if call is not _act:  # whose caller runs the loop, and so cannot check by itself
+        await call(model, "count", check_response=False)
+    assert not caplog.records
+    await call(model, "count", **({"max_prediction_rounds": 2} if call is _act else {}))
+    assert [record.getMessage().startswith(missing) for record in caplog.records] == [True]
+
+
+async def test_a_response_that_its_caller_stopped_lacks_no_call(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stream = model.respond_stream("for ever", config=REQUIRED)
+    await anext(stream)
+    stream.cancel()
+    assert (await stream.wait_for_result()).stats.stop_reason == "userStopped"
+    assert not caplog.records

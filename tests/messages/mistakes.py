@@ -43,6 +43,7 @@ RULES: tuple[Any, ...] = (
     {"when": {"last": "^half"}, "then": [{"text": '{"name": "Ann", "age": 7}'}]},
     {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
 )
+REQUIRED = {"type": "generic", "mode": "required"}
 BROKEN = {"type": "object", "title": "Person", "properties": {"home": {"$ref": "#/$defs/Address"}}}
 
 
@@ -584,6 +585,12 @@ def _no_call(case: Case) -> Any:
     with Emulator(models(context_length=4096)) as server:
         chat = ChatLMStudio(model=LLM, host=server.address)
         return chat.bind_tools([Person], tool_choice="any").invoke("silent")
+
+
+@mistake("no-call", only("native"))
+def _no_native_call(case: Case) -> Any:
+    with Emulator(models(context_length=4096)) as server, lms.Client(server.address) as client:
+        return client.llm.model(LLM).respond("silent", config={"tool_choice": REQUIRED})
 
 
 # Installation and versions --------------------------------------------------------------------------------------------
