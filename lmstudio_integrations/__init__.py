@@ -150,6 +150,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.types.downloads import DownloadProgressUpdate as DownloadProgressUpdate
     from lmstudio_integrations.types.files import FileHandle as FileHandle
     from lmstudio_integrations.types.functions import (
+        ToolCallContext as ToolCallContext,
         ToolFunctionDef as ToolFunctionDef,
         ToolFunctionDefDict as ToolFunctionDefDict,
     )
@@ -224,7 +225,7 @@ _EXPORTS = {
     ".types.documents": "ParsedDocument RetrievalResult",
     ".types.downloads": "DownloadProgressUpdate",
     ".types.files": "FileHandle",
-    ".types.functions": "ToolFunctionDef ToolFunctionDefDict",
+    ".types.functions": "ToolCallContext ToolFunctionDef ToolFunctionDefDict",
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
     ".types.models": """

@@ -78,8 +78,8 @@ PUBLIC = {
         PredictionFragmentCallback PredictionMessageCallback PredictionResult PredictionRoundResult PredictionStream
         PromptProcessingCallback PromptProgress ResponseSchema RetrievalResult SyncModelHandle SystemMessage
         SystemPrompt SystemPromptContent TextData TextDataDict ToolCallArguments ToolCallEnd ToolCallFailed
-        ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData ToolCallStart ToolDefinition ToolFunctionDef
-        ToolFunctionDefDict ToolMessage ToolResultMessage UserMessage UserMessageContent UserMessageDict
+        ToolCallContext ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData ToolCallStart ToolDefinition
+        ToolFunctionDef ToolFunctionDefDict ToolMessage ToolResultMessage UserMessage UserMessageContent UserMessageDict
         configure_default_client embedding_model get_default_client get_sync_api_timeout list_downloaded_models
         list_loaded_models llm prepare_image set_sync_api_timeout
     """,

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from lmstudio_integrations._adapters.schemas import wire_name, wire_tool
+from lmstudio_integrations._adapters.schemas import wire_name
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
+from lmstudio_integrations.types._tool_schemas import wire_tool
 
 _SIGNATURE = re.compile(r"\w+\([^\n]*\)[^\n]*")
 _TYPES = frozenset({"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"})

@@ -30,13 +30,20 @@ def with_named_keywords(keywords: type, defaults: Mapping[str, Any]) -> Callable
     return decorated
 
 
-def check_names(arguments: Mapping[str, Any], known: Collection[str], *, in_config: Collection[str] = ()) -> None:
+def check_names(
+    arguments: Mapping[str, Any],
+    known: Collection[str],
+    *,
+    in_config: Collection[str] = (),
+    async_callbacks: bool = False,
+) -> None:
     """Reject unknown arguments, and callbacks that cannot be called.
 
     Args:
         arguments: The arguments.
         known: The known names.
         in_config: The settings of the argument `config`, if there is one.
+        async_callbacks: Whether async callbacks are awaited.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
@@ -46,18 +53,22 @@ def check_names(arguments: Mapping[str, Any], known: Collection[str], *, in_conf
             remedy = f"write config={{{name!r}: …}}" if name in in_config else hint(name, list(known), arguments)
             raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
     if arguments:
-        check_callbacks(**arguments)
+        check_callbacks(async_callbacks, **arguments)
 
 
-def check_callbacks(**arguments: Any) -> None:
-    """Reject callbacks (`on_…`, `handle_…`) that cannot be called, or that are async: they are never awaited.
+def check_callbacks(awaited: bool = False, /, **arguments: Any) -> None:  # noqa: FBT001, FBT002 - the rest are names
+    """Reject callbacks (`on_…`, `handle_…`) that cannot be called, or that are async and not awaited.
 
     Raises:
         LMStudioValueError: If there is one.
     """
     for name, value in arguments.items():
         is_callback = name.startswith(("on_", "handle_")) and name not in _NO_CALLBACKS
-        if is_callback and value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
+        if not is_callback or value is None:
+            continue
+        if not callable(value):
+            raise LMStudioValueError(f"{name} must be a function, or None; got {value!r}")
+        if not awaited and inspect.iscoroutinefunction(value):
             raise LMStudioValueError(f"{name} must be a function that is not async, or None; got {value!r}")
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lmstudio_integrations._shortening import counted, shortened
+from lmstudio_integrations._shortening import counted
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import EXPLAINED, attempt_with_model, raise_explained, unloaded_error
 from lmstudio_integrations.client._required_call import log_missing_call
 from lmstudio_integrations.client._retries import Retries, pause
 from lmstudio_integrations.client._telemetry import Operation, trace_prediction
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.flows import Flow, T, call_back
 from lmstudio_integrations.client.transport.telemetry import API, LOADED, is_on
 from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
@@ -30,7 +30,6 @@ from lmstudio_integrations.errors import (
     LMStudioPredictionError,
     LMStudioRuntimeError,
     LMStudioServerError,
-    LMStudioToolCallError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
@@ -44,7 +43,6 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PredictionResult,
     PromptProgress,
-    ToolCallFailed,
 )
 from lmstudio_integrations.types.structured import json_object
 
@@ -75,19 +73,21 @@ class Request:
 
 @dataclass(slots=True)
 class Callbacks:
-    """The callbacks of a prediction. The waiting thread or coroutine calls them.
+    """The callbacks of a prediction. The waiting thread or coroutine calls them, and the coroutine awaits async ones.
 
     Attributes:
         on_first_token: Called once, before the first fragment.
         on_prediction_fragment: Called with each fragment.
         on_message: Called with the assistant message, once it is known to be valid.
         on_prompt_processing_progress: Called with growing values that begin with 0.0 and end with 1.0.
+        on_tool_call_event: A flow, run for each event of a tool call.
     """
 
     on_first_token: Callable[[], Any] | None = None
     on_prediction_fragment: Callable[[LlmPredictionFragment], Any] | None = None
     on_message: Callable[[AssistantMessage], Any] | None = None
     on_prompt_processing_progress: Callable[[float], Any] | None = None
+    on_tool_call_event: Callable[[PredictionEvent], Flow[None]] | None = None
 
 
 _NO_CALLBACKS = Callbacks()
@@ -139,8 +139,6 @@ class PredictionRun:
         self.callbacks = _NO_CALLBACKS
         self.parse_json = False
         """Whether to parse the response as a JSON object, if it is one."""
-        self.on_failed_call: Callable[[LMStudioToolCallError], Any] | None = None
-        """Called with a tool call that cannot be read; without it, only the events show such calls."""
         self.ready: deque[PredictionEvent] = deque()
         """Received events that were not read yet. All ways to read take from it, so they can be mixed."""
         self._step: Any = None
@@ -346,7 +344,7 @@ class PredictionRun:
         """Return the next events; start over after a failure if the caller has received nothing of the response."""
         while True:
             try:
-                return self._receive((yield from self._next_batch()))
+                return (yield from self._receive((yield from self._next_batch())))
             except LMStudioError as error:
                 seconds = self._delay_after(error)
                 if seconds is None:
@@ -394,15 +392,14 @@ class PredictionRun:
             raise_explained(self._dispatcher, self._binding, error)
         return (yield from self._on_model(self._open)) if batch is None else batch
 
-    def _receive(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:
+    def _receive(self, batch: list[PredictionEvent]) -> "Flow[list[PredictionEvent]]":
         """Accumulate events, run callbacks, and build the result at the end; return the events to deliver."""
         if not batch:
             raise _ClosedError if self._cancelled else closed_early(self._operation)
-        callbacks = self.callbacks
         self._accumulator.add_all(batch)
-        if callbacks is not _NO_CALLBACKS:
+        if self.callbacks is not _NO_CALLBACKS:
             for event in batch:
-                self._report(event, callbacks)
+                yield from self._report(event)
         if self._accumulator.end is None:
             return batch
         try:
@@ -414,10 +411,10 @@ class PredictionRun:
                 raise
             self._record_failure(failure)
             return batch[:-1]
-        if callbacks.on_message is not None:
-            self._called_back = True
+        if self.callbacks.on_message is not None:
             result = self.result()
-            callbacks.on_message(Chat().add_assistant_response(result, result.tool_call_requests))
+            message = Chat().add_assistant_response(result, result.tool_call_requests)
+            yield from self._call_back("on_message", message)
         return batch
 
     def _on_model(self, work: ModelWork[T]) -> Flow[T]:
@@ -504,29 +501,32 @@ class PredictionRun:
 
     # Reporting ------------------------------------------------------------------------------------------------------
 
-    def _report(self, event: PredictionEvent, callbacks: Callbacks) -> None:
+    def _report(self, event: PredictionEvent) -> Flow[None]:
         if type(event) is LlmPredictionFragment:
             if not self._first_reported:
                 self._first_reported = True
-                self._report_progress(1.0, callbacks)
-                if callbacks.on_first_token is not None:
-                    self._called_back = True
-                    callbacks.on_first_token()
-            if callbacks.on_prediction_fragment is not None:
-                self._called_back = True
-                callbacks.on_prediction_fragment(event)
+                yield from self._report_progress(1.0)
+                yield from self._call_back("on_first_token")
+            yield from self._call_back("on_prediction_fragment", event)
         elif type(event) is PromptProgress:
-            self._report_progress(event.progress, callbacks)
+            yield from self._report_progress(event.progress)
+        elif self.callbacks.on_tool_call_event is not None and type(event) is not PredictionEnd:
+            self._called_back = True
+            yield from self.callbacks.on_tool_call_event(event)
 
-    def _report_progress(self, progress: float, callbacks: Callbacks) -> None:
-        on_progress = callbacks.on_prompt_processing_progress
-        if on_progress is None or progress <= self._last_progress:
+    def _report_progress(self, progress: float) -> Flow[None]:
+        if self.callbacks.on_prompt_processing_progress is None or progress <= self._last_progress:
             return
-        self._called_back = True
-        if self._last_progress < 0 < progress:
-            on_progress(0.0)
-        self._last_progress = progress
-        on_progress(progress)
+        is_first, self._last_progress = self._last_progress < 0, progress
+        if is_first and progress > 0:
+            yield from self._call_back("on_prompt_processing_progress", 0.0)
+        yield from self._call_back("on_prompt_processing_progress", progress)
+
+    def _call_back(self, name: str, *arguments: Any) -> Flow[None]:
+        callback = getattr(self.callbacks, name)
+        if callback is not None:
+            self._called_back = True
+            yield from call_back(name, callback, *arguments)
 
     def _finish(self, end: PredictionEnd) -> None:
         """Build the result, or raise what the stop reason means."""
@@ -544,11 +544,6 @@ class PredictionRun:
         if self._route is not None:
             self._route.succeeded()
         result = self._accumulator.result()
-        if self.on_failed_call is not None:
-            for call in result.tool_calls:
-                if call.failure is not None:
-                    self._called_back = True
-                    self.on_failed_call(_failed_call(call.failure))
         parsed = json_object(result.content) if self.parse_json and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         if self.required_choice is not None:
@@ -561,10 +556,3 @@ class PredictionRun:
 
 def _only_progress(events: list[PredictionEvent]) -> bool:
     return all(type(event) is PromptProgress for event in events)
-
-
-def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:
-    reason = call.error.get("cause") or call.error.get("title") or "no reason given"
-    return LMStudioToolCallError(
-        f"Failed to parse tool call request: {shortened(str(reason))}", raw_content=call.raw_content
-    )

@@ -91,7 +91,7 @@ class TimeoutParameters(TypedDict, total=False):
 
 
 class PredictionParameters(TimeoutParameters, total=False):
-    """The keyword arguments of `respond`, `complete` and their streams.
+    """The keyword arguments of `respond`, `complete` and their streams. The async client also accepts async callbacks.
 
     Attributes:
         response_format: A pydantic class, a JSON schema, or a grammar. `parsed` of the result is then a dict, if
@@ -163,7 +163,7 @@ def respond(
     hosts: "HostPool | None" = None,
 ) -> PredictionRun:
     """Prepare the model's next message of a conversation; with `hosts`, on one of several hosts."""
-    settings = _settings(parameters)
+    settings = _settings(dispatcher, parameters)
     run = respond_with(dispatcher, binding, history, settings, parameters, hosts=hosts)
     _set_callbacks(run, settings, parameters)
     return run
@@ -228,7 +228,7 @@ def complete(
         raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
     if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
-    settings = _settings(parameters)
+    settings = _settings(dispatcher, parameters)
     stack = stack_of(settings)
 
     def make(_: "Dispatcher[Any]", specifier: Specifier) -> "Flow[CompleteRawText]":
@@ -267,9 +267,10 @@ def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, parameters
         )
 
 
-def _settings(parameters: PredictionParameters) -> LlmPredictionConfig:
+def _settings(dispatcher: Dispatcher[Any], parameters: PredictionParameters) -> LlmPredictionConfig:
     """Return the settings of a prediction, including the format of its response."""
-    check_names(parameters, PredictionParameters.__annotations__, in_config=_SETTINGS)
+    known = PredictionParameters.__annotations__
+    check_names(parameters, known, in_config=_SETTINGS, async_callbacks=dispatcher.is_async)
     settings, response_format = LlmPredictionConfig.parse(parameters.get("config")), parameters.get("response_format")
     if response_format is None and settings.structured is None:
         return settings

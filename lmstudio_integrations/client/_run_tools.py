@@ -1,13 +1,19 @@
-"""Run the tools of one round of `act`, in threads or as coroutines. The model gets the error of a tool that fails."""
+"""Run the tools of `act`, in threads or as tasks. The model gets the error of a tool that fails.
+
+Both runners are steps of the flow in `_act.py`, which starts the tools and waits for those that have ended.
+"""
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+import queue
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from functools import partial
 from threading import Thread
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from lmstudio_integrations.client._act import ToolJob
 from lmstudio_integrations.client.transport.waiters import SLICE
@@ -15,55 +21,128 @@ from lmstudio_integrations.client.transport.waiters import SLICE
 T = TypeVar("T")
 
 
-def run_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
-    """Run tools, `parallel` at once; with one at a time, functions that are not async run in this thread."""
-    if parallel != 1:
-        _run_aside(arun_jobs(jobs, parallel))
-        return
-    for job in jobs:
-        awaitable = _call(job)
-        if awaitable is not None:
-            _run_aside(_finish(job, awaitable))
+class ThreadRunner:
+    """Runs tools for a thread. Those that are async run in a thread and an event loop of their own.
+
+    Args:
+        parallel: With 1, functions that are not async run in the caller's thread.
+    """
+
+    def __init__(self, parallel: int | None) -> None:
+        self._in_caller = parallel == 1
+        self._ended: queue.SimpleQueue[Future[ToolJob]] = queue.SimpleQueue()
+        self._runner: asyncio.Runner | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._serving: Future[None]
+
+    @property
+    def waiter(self) -> Self:
+        """Itself."""
+        return self
+
+    def start(self, job: ToolJob) -> None:
+        """Start a tool."""
+        if not self._in_caller or job.is_async:
+            self._submit(_run(job))
+        elif (awaitable := _call(job)) is not None:
+            self._submit(_finish(job, awaitable))
+        else:
+            ended: Future[ToolJob] = Future()
+            ended.set_result(job)
+            self._ended.put(ended)
+
+    def wait(self) -> list[ToolJob]:
+        """Return a tool that has ended."""
+        while True:
+            try:
+                return [self._ended.get(timeout=SLICE).result()]  # not for longer, because of Ctrl-C on Windows
+            except queue.Empty:
+                if self._runner is not None and self._serving.done():
+                    self._serving.result()  # a tool has ended the thread, by `sys.exit` for example
+
+    def _submit(self, coroutine: Coroutine[Any, Any, ToolJob]) -> None:
+        """Run a coroutine aside, because this thread may run a loop."""
+        if self._runner is None:
+            self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            self._loop = self._runner.get_loop()
+            self._serving = _start(partial(_serve, self._runner))
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).add_done_callback(self._ended.put)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner is None:
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._loop.stop)  # what still runs in it is cancelled
+        while kind is None and not self._serving.done():
+            wait([self._serving], SLICE)
 
 
-async def arun_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
-    """Run tools, `parallel` at once; functions that are not async run in threads."""
-    room = asyncio.Semaphore(parallel or len(jobs))
+class TaskRunner:
+    """Runs tools as tasks of the caller's event loop; functions that are not async run in threads."""
 
-    async def run(job: ToolJob) -> None:
-        async with room:
-            at_once = job.tool is None or job.tool.is_async
-            awaitable = _call(job) if at_once else await asyncio.wrap_future(_start(lambda: _call(job)))
-            if awaitable is not None:
-                await _finish(job, awaitable)
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[ToolJob]] = []
 
-    async with asyncio.TaskGroup() as group:
-        for job in jobs:
-            group.create_task(run(job))
+    @property
+    def waiter(self) -> Self:
+        """Itself."""
+        return self
+
+    def start(self, job: ToolJob) -> None:
+        """Start a tool."""
+        self._tasks.append(asyncio.create_task(_run(job)))
+
+    async def wait(self) -> list[ToolJob]:
+        """Return the tools that have ended, at least one."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task.result() for task in self._tasks if task in done]
+        self._tasks = [task for task in self._tasks if task not in done]
+        return ended
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+async def _run(job: ToolJob) -> ToolJob:
+    """Run a tool in this loop; one that is not async, in a thread."""
+    awaitable = _call(job) if job.is_async else await asyncio.wrap_future(_start(partial(_call, job)))
+    return job if awaitable is None else await _finish(job, awaitable)
 
 
 def _call(job: ToolJob) -> Awaitable[Any] | None:
     """Call the function; return its result if that must be awaited, else record it."""
-    if job.tool is None:
-        return None
     with _recording_failure(job):
-        result = job.tool.implementation(**job.arguments)
+        result = job.call_function()
         if inspect.isawaitable(result):
             return result
         job.succeed(result)
     return None
 
 
-async def _finish(job: ToolJob, awaitable: Awaitable[Any]) -> None:
+async def _finish(job: ToolJob, awaitable: Awaitable[Any]) -> ToolJob:
     with _recording_failure(job):
         job.succeed(await awaitable)
+    return job
 
 
 @contextmanager
 def _recording_failure(job: ToolJob) -> Generator[None]:
     """Record the exception of a tool in the thread that runs it, because a future cannot hold a `StopIteration`.
 
-    Also a `CancelledError`: if the whole round is cancelled, its task group raises it again.
+    Also a `CancelledError`: if `act` is cancelled, nobody waits for the tool any more.
     """
     try:
         yield
@@ -71,27 +150,10 @@ def _recording_failure(job: ToolJob) -> Generator[None]:
         job.failure = error
 
 
-def _run_aside(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a thread and an event loop of its own, because this thread may run a loop.
-
-    Ctrl-C cancels the coroutine and does not wait for it.
-    """
-    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-    loop = runner.get_loop()
-
-    def run() -> None:
-        with runner:
-            runner.run(coroutine)
-
-    try:
-        running = _start(run)
-        while not running.done():
-            wait([running], SLICE)  # not for longer, because of Ctrl-C on Windows
-        running.result()
-    except BaseException:
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-        raise
+def _serve(runner: asyncio.Runner) -> None:
+    """Run a loop until it is stopped; then cancel what still runs in it."""
+    with runner:
+        runner.get_loop().run_forever()
 
 
 def _start(function: Callable[[], T]) -> "Future[T]":

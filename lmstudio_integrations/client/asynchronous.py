@@ -202,13 +202,11 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - lazy: keeps import cheap
+        from lmstudio_integrations.client._run_tools import TaskRunner  # noqa: PLC0415 - lazy: keeps import cheap
 
         act = Act(self._dispatcher, self.binding, chat, tools, parameters)
-        while jobs := await arun(act.predict()):
-            await arun_jobs(jobs, act.parallel)
-            act.add_results(jobs)
-        return act.result
+        async with TaskRunner() as runner:
+            return await arun(act.to_end(runner))
 
     async def apply_prompt_template(
         self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()

@@ -227,13 +227,11 @@ class LLM(SyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - lazy: keeps import cheap
+        from lmstudio_integrations.client._run_tools import ThreadRunner  # noqa: PLC0415 - lazy: keeps import cheap
 
         act = Act(self._dispatcher, self.binding, chat, tools, parameters)
-        while jobs := run(act.predict()):
-            run_jobs(jobs, act.parallel)
-            act.add_results(jobs)
-        return act.result
+        with ThreadRunner(act.parallel) as runner:
+            return run(act.to_end(runner))
 
     def apply_prompt_template(self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.

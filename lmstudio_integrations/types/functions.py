@@ -2,17 +2,55 @@
 
 import functools
 import inspect
+import logging
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self, TypeAlias, TypedDict, cast, get_type_hints
+from typing import Any, Self, TypeAlias, TypedDict, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
 from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.tools import Tool, ToolFunction
+from lmstudio_integrations.types._tool_schemas import ArgumentSchema, wire_tool
+from lmstudio_integrations.types.tools import Tool
+
+logger = logging.getLogger(__name__)
+
+
+class ToolCallContext:
+    """What `act` passes to a function that has a parameter of this type. The model sees nothing of it.
+
+    Attributes:
+        name: The name of the tool.
+        call_id: The number of the call within its `act`, as in the callbacks.
+    """
+
+    def __init__(self, name: str, call_id: int, cancelled: threading.Event) -> None:
+        self.name = name
+        self.call_id = call_id
+        self._cancelled = cancelled
+
+    def status(self, text: str) -> None:
+        """Log what the function is doing, as information."""
+        logger.info("tool %r: %s", self.name, text)
+
+    def warn(self, text: str) -> None:
+        """Log a problem that the function has solved by itself, as a warning."""
+        logger.warning("tool %r: %s", self.name, text)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `act` has ended before the function, by an error, Ctrl-C or a cancelled task: nobody waits for it.
+
+        An async function is cancelled then; a sync one should look here now and then, and return.
+        """
+        return self._cancelled.is_set()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, call_id={self.call_id})"
 
 
 class ToolFunctionDefDict(TypedDict):
@@ -21,7 +59,7 @@ class ToolFunctionDefDict(TypedDict):
     name: str
     description: str
     parameters: Mapping[str, Any]
-    implementation: Callable[..., Any]
+    implementation: Callable[..., Any] | None
 
 
 @dataclass(frozen=True)
@@ -33,14 +71,18 @@ class ToolFunctionDef:
     Attributes:
         name: The name that the model uses.
         description: What the tool does, for the model.
-        parameters: The type of each argument, by name; or `{"type": …, "default": …}`.
-        implementation: The function; takes the arguments by name. It may have defaults of its own.
+        parameters: The type of each argument, by name; or `{"type": …, "default": …}`. Or one JSON schema for all,
+            `{"type": "object", "properties": …}`: the function then gets what the model wrote, checked and unchanged.
+        implementation: The function; takes the arguments by name. It may have defaults of its own. `None` leaves the
+            call to the program: `act` ends after the round with such a call.
+        context_parameters: The parameters of the function that get a `ToolCallContext`, by their type hints.
     """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
-    implementation: Callable[..., Any]
+    implementation: Callable[..., Any] | None
+    context_parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _defaults: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -48,10 +90,28 @@ class ToolFunctionDef:
             value = getattr(self, member)
             if not fits(value):
                 raise LMStudioValueError(f"the {member} of a tool must be {requirement}; got {value!r}")
-        for name, kind in self.parameters.items():
-            if is_mapping(kind) and "type" not in kind:
-                raise LMStudioValueError(f"tool {self.name!r}: parameter {name!r} has no 'type'; got {kind!r}")
+        object.__setattr__(self, "context_parameters", _context_parameters(self.implementation))
         object.__setattr__(self, "_defaults", _defaults_of(self.implementation))
+        if self._has_json_schema:
+            _ = self._argument_schema  # rejects what is no schema
+        else:
+            self._check_types()
+        properties = self._schema["function"]["parameters"]["properties"]
+        for name in self.context_parameters:
+            if name in properties:
+                raise LMStudioValueError(
+                    f"tool {self.name!r}: parameter {name!r} gets the ToolCallContext, so the model must not set it; "
+                    "remove it from parameters, or rename it"
+                )
+
+    def _check_types(self) -> None:
+        """Reject types by name of which no schema can be made."""
+        for name, kind in self.parameters.items():
+            if is_mapping(kind) and isinstance(kind.get("type", ""), str):
+                raise LMStudioValueError(
+                    f"tool {self.name!r}: parameter {name!r} needs a Python type as 'type'; got {kind!r}; a JSON "
+                    "schema describes all parameters: {'type': 'object', 'properties': …}"
+                )
         try:
             _ = self._schema
         except PydanticUserError as error:
@@ -103,7 +163,7 @@ class ToolFunctionDef:
 
     def to_tool(self) -> Tool:
         """Return the definition that is sent to the model."""
-        return Tool(function=ToolFunction(name=self.name, description=self.description, parameters=self._schema))
+        return Tool.from_dict(self._schema)
 
     def check(self, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the arguments in the types of the parameters, with the defaults that are only in `parameters`.
@@ -111,23 +171,39 @@ class ToolFunctionDef:
         Raises:
             LMStudioValueError: If they do not fit.
         """
+        given = dict(arguments or {})
+        if self._has_json_schema:
+            if found := self._argument_schema.problems(given):
+                raise self._invalid(found)
+            return given
         try:
-            checked = self._arguments.model_validate(dict(arguments or {}))
+            checked = self._arguments.model_validate(given)
         except ValidationError as error:
-            problems = "; ".join(
+            raise self._invalid(
                 f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
-            )
-            raise LMStudioValueError(f"Failed to parse arguments for tool {self.name}: {problems}") from error
+            ) from error
         return {
             name: getattr(checked, field)
             for field, (name, kind) in zip(type(checked).model_fields, self.parameters.items(), strict=True)
             if field in checked.model_fields_set or (is_mapping(kind) and "default" in kind)
         }
 
+    def _invalid(self, problems: Iterable[str]) -> LMStudioValueError:
+        return LMStudioValueError(f"Failed to parse arguments for tool {self.name}: {'; '.join(problems)}")
+
+    @property
+    def _has_json_schema(self) -> bool:
+        return self.parameters.get("type") == "object"
+
+    @cached_property
+    def _argument_schema(self) -> ArgumentSchema:
+        return ArgumentSchema(self.parameters, self.name)
+
     @cached_property
     def _schema(self) -> dict[str, Any]:
-        schema = self._arguments.model_json_schema()
-        return {key: value for key, value in schema.items() if key in _SCHEMA_MEMBERS}
+        """The definition in wire form."""
+        schema = self.parameters if self._has_json_schema else self._arguments.model_json_schema()
+        return wire_tool(self.name, self.description, schema)
 
     @cached_property
     def _arguments(self) -> type[BaseModel]:
@@ -148,10 +224,9 @@ _MEMBERS: dict[str, tuple[Callable[[object], bool], str]] = {
         lambda value: is_mapping(value) and all(isinstance(name, str) for name in value),
         "a dict of types by name",
     ),
-    "implementation": (callable, "a function"),
+    "implementation": (lambda value: value is None or callable(value), "a function, or None"),
 }
 
-_SCHEMA_MEMBERS = {"type", "properties", "required", "additionalProperties", "$defs"}
 _NAMEABLE = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -187,7 +262,27 @@ def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, A
                 f"tool {name!r}: parameter {parameter.name!r} has no type hint; write one, for example "
                 f"{parameter.name}: str"
             )
-    return {parameter: hints[parameter] for parameter in parameters}
+    return {parameter: hints[parameter] for parameter in parameters if not _is_context(hints[parameter])}
+
+
+def _context_parameters(implementation: Callable[..., Any] | None) -> tuple[str, ...]:
+    """Return the parameters with the type of a context, also where it is optional."""
+    function: Any = implementation
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    try:
+        hints = get_type_hints(function, include_extras=True)
+        return tuple(
+            name for name in inspect.signature(implementation or function).parameters if _is_context(hints.get(name))
+        )
+    except Exception:  # noqa: BLE001 - a function that is described by hand may have any hints
+        return ()
+
+
+def _is_context(kind: object) -> bool:
+    return any(each is ToolCallContext for each in (kind, *get_args(kind)))
 
 
 def _field(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
@@ -200,7 +295,9 @@ def _field(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
     return kind, Field(default=default, alias=name)
 
 
-def _defaults_of(implementation: Callable[..., Any]) -> dict[str, Any]:
+def _defaults_of(implementation: Callable[..., Any] | None) -> dict[str, Any]:
+    if implementation is None:
+        return {}
     try:
         parameters = inspect.signature(implementation).parameters.values()
     except (TypeError, ValueError):

@@ -63,7 +63,6 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("history .* None", lambda model: model.respond(None)),
     ("preset .* 5", lambda model: model.respond("Hi", preset=5)),
     ("on_message .* 5", lambda model: model.respond("Hi", on_message=5)),
-    ("on_message .* _async_callback", lambda model: model.respond("Hi", on_message=_async_callback)),
     ("input .* 5", lambda model: model.tokenize(5)),
     ("input .* b'x'", lambda model: model.count_tokens(b"x")),
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=5)),
@@ -78,8 +77,8 @@ def _tool() -> None:
     """Do nothing."""
 
 
-async def _async_callback(_message: object) -> None:
-    """Never awaited: callbacks must be plain functions."""
+async def _async_callback(*_arguments: object) -> None:
+    """Awaited by the async client only, and only where predictions call it."""
 
 
 @pytest.mark.parametrize(("text", "arguments"), CONSTRUCTING)
@@ -104,6 +103,50 @@ async def test_invalid_arguments_of_a_model_call_are_rejected(
     with pytest.raises(lms.LMStudioValueError, match=text):
         await call(client.llm.lazy_model("chatty"))
     assert not server.connections
+
+
+NEVER_AWAITED: list[Callable[[Any], Any]] = [
+    lambda client: client.llm.model("chatty", on_load_progress=_async_callback),
+    lambda client: client.files.parse_document(HANDLE, on_progress=_async_callback),
+]
+
+SYNC_ONLY: list[Callable[[Any], Any]] = [
+    lambda model: model.respond("Hi", on_message=_async_callback),
+    lambda model: model.complete_stream("Hi", on_prediction_fragment=_async_callback),
+    lambda model: model.act("Hi", [_tool], on_round_start=_async_callback),
+    lambda model: model.act("Hi", [_tool], handle_invalid_tool_request=_async_callback),
+]
+
+
+@pytest.mark.parametrize("call", NEVER_AWAITED)
+async def test_an_async_callback_is_rejected_where_no_client_awaits_it(
+    client: Any, server: Emulator, call: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(
+        lms.LMStudioValueError, match="must be a function that is not async, or None; got <function _as"
+    ):
+        await call(client)
+    assert not server.connections
+
+
+@pytest.mark.parametrize("call", SYNC_ONLY)
+def test_the_sync_client_rejects_async_callbacks_before_it_sends_anything(
+    server: Emulator, call: Callable[[Any], Any]
+) -> None:
+    with lms.Client(server.address) as client:
+        model = client.llm.lazy_model("chatty")
+        with pytest.raises(lms.LMStudioValueError, match=r"must be a function that is not async.* _async_callback"):
+            call(model)
+    assert not server.connections
+
+
+def test_the_sync_client_rejects_what_turns_out_to_be_an_async_callback(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        model = client.llm.lazy_model("chatty")
+        with pytest.raises(
+            lms.LMStudioValueError, match="on_message must be a function that is not async; AsyncClient"
+        ):
+            model.respond("Hi", on_message=lambda message: _async_callback(message))  # noqa: PLW0108 - what is tested
 
 
 async def test_an_invalid_path_raises_an_os_error(client: Any) -> None:

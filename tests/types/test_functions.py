@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.functions import ToolFunctionDef, parse_tools
+from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, parse_tools
 from tests.requirements import proves
 from tests.strict.settings import TOOL
 
@@ -61,7 +61,7 @@ def test_arguments_are_brought_into_the_types_of_the_function() -> None:
     tool = ToolFunctionDef.from_callable(weather)
     arguments = tool.check({"city": {"name": "Oslo"}, "unit": "C", "days": "3"})
     assert arguments == {"city": City(name="Oslo"), "unit": "C", "days": 3}
-    assert tool.implementation(**arguments) == "Oslo C 3 None"
+    assert weather(**arguments) == "Oslo C 3 None"
 
 
 def test_arguments_with_a_default_may_be_omitted() -> None:
@@ -132,6 +132,96 @@ def test_a_function_without_a_readable_signature_can_be_described_by_hand() -> N
     assert tool.check({"values": [1]}) == {"values": [1]}
 
 
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"$ref": "#/definitions/City"}, "days-ahead": {"type": "integer", "minimum": 1}},
+    "required": ["city"],
+    "definitions": {"City": {"type": "string", "minLength": 2}},
+}
+
+
+def test_the_parameters_may_be_a_json_schema() -> None:
+    tool = ToolFunctionDef("forecast", "Report the weather.", SCHEMA, lambda **arguments: arguments)
+    sent = tool.to_tool().to_dict()
+    assert not list(TOOL.check(sent, "tool"))
+    assert sent["function"]["parameters"] == {
+        "type": "object",
+        "properties": {"city": {"type": "string", "minLength": 2}, "days-ahead": {"type": "integer", "minimum": 1}},
+        "required": ["city"],
+    }
+    assert tool.check({"city": "Oslo", "days-ahead": 2}) == {"city": "Oslo", "days-ahead": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (None, "arguments: 'city' is a required property"),
+        ({"city": "X"}, "city: 'X' is too short"),
+        ({"city": "Oslo", "days-ahead": "2"}, "days-ahead: '2' is not of type 'integer'"),
+        ({"city": 5, "days-ahead": 0}, "city: 5 is not of type 'string'; days-ahead: 0 is less than the minimum of 1"),
+    ],
+)
+def test_arguments_are_checked_against_the_json_schema(arguments: Any, problem: str) -> None:
+    tool = ToolFunctionDef("forecast", "Report the weather.", SCHEMA, None)
+    with pytest.raises(LMStudioValueError) as caught:
+        tool.check(arguments)
+    assert str(caught.value) == f"Failed to parse arguments for tool forecast: {problem}"
+
+
+def test_a_json_schema_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("it was downloaded"))
+    schema = {"type": "object", "properties": {"a": {"$ref": "https://example.org/a.json"}}}
+    with pytest.raises(LMStudioValueError, match=r"refers to 'https://example.org/a.json', which it does not contain"):
+        ToolFunctionDef("f", "Do.", schema, None).check({"a": 1})
+
+
+def test_arguments_that_are_nested_too_deeply_for_a_json_schema_are_rejected() -> None:
+    node: dict[str, Any] = {}
+    for _ in range(5_000):
+        node = {"node": node}
+    schema = {"type": "object", "properties": {"node": {"$ref": "#"}}}
+    with pytest.raises(LMStudioValueError, match="nested too deeply"):
+        ToolFunctionDef("f", "Do.", schema, None).check(node)
+
+
+def _unknown_hint(a: "Missing") -> None:  # type: ignore[name-defined]  # noqa: F821 - the fault is the point
+    """Do."""
+
+
+class Contextual:
+    """A tool that is an object."""
+
+    def __call__(self, a: int, ctx: "ToolCallContext | None" = None) -> None:
+        """Take a context."""
+
+
+def takes_context(a: int, ctx: ToolCallContext, other: "Annotated[ToolCallContext, 'again']") -> None:
+    """Take a context, twice."""
+
+
+@pytest.mark.parametrize(
+    ("implementation", "names"),
+    [
+        (takes_context, ("ctx", "other")),
+        (Contextual(), ("ctx",)),
+        (functools.partial(takes_context, 1), ("ctx", "other")),
+        (functools.wraps(takes_context)(lambda **given: given), ("ctx", "other")),
+        (add, ()),
+        (_unknown_hint, ()),
+        (min, ()),
+        (None, ()),
+    ],
+)
+def test_it_is_known_which_parameters_get_a_context(implementation: Any, names: tuple[str, ...]) -> None:
+    assert ToolFunctionDef("f", "Do.", {"a": int}, implementation).context_parameters == names
+
+
+def test_the_model_does_not_see_a_context() -> None:
+    parameters = ToolFunctionDef.from_callable(takes_context).to_tool().function.parameters
+    assert parameters is not None
+    assert parameters["properties"].keys() == {"a"}
+
+
 class AsyncCallable:
     """A tool that is an object."""
 
@@ -159,10 +249,6 @@ def _many(*numbers: int) -> None:
     """Do."""
 
 
-def _unknown_hint(a: "Missing") -> None:  # type: ignore[name-defined]  # noqa: F821 - the fault is the point
-    """Do."""
-
-
 class _Unusable:
     pass
 
@@ -173,6 +259,14 @@ def _unusable_hint(a: _Unusable) -> None:
 
 def _callable_hint(a: Callable[[int], int]) -> None:
     """Do."""
+
+
+def _contextual(ctx: ToolCallContext) -> None:
+    """Do."""
+
+
+def _ctx_schema() -> dict[str, Any]:
+    return {"type": "object", "properties": {"ctx": {"type": "string"}}}
 
 
 def _defined(**members: Any) -> dict[str, Any]:
@@ -197,8 +291,15 @@ def _defined(**members: Any) -> dict[str, Any]:
         (_defined(parameters=None), "the parameters of a tool must be a dict of types by name; got None"),
         (_defined(parameters={5: int}), "the parameters of a tool must be a dict of types by name; got {5: "),
         (_defined(parameters={"a": "integer"}), "has a parameter of unusable type"),
-        (_defined(parameters={"a": {"description": "x"}}), "tool 'f': parameter 'a' has no 'type'; got {'desc"),
-        (_defined(implementation=None), "the implementation of a tool must be a function; got None"),
+        (_defined(parameters={"a": {"description": "x"}}), "parameter 'a' needs a Python type as 'type'; got {'desc"),
+        (_defined(parameters={"a": {"type": "string"}}), "a JSON schema describes all parameters: {'type': 'object'"),
+        (_defined(parameters={"properties": {"a": {"type": "string"}}}), "{'type': 'object', 'properties': …}"),
+        (_defined(parameters={"type": "object", "properties": {"a": int}}), "parameters['properties']['a']: <class"),
+        (_defined(parameters={"type": "object", "properties": 5}), "'f' are not a JSON schema: parameters['proper"),
+        (_defined(parameters={"type": "object", "$ref": "#/$defs/A"}), "'f' refers to '#/$defs/A', which it does not"),
+        (_defined(implementation=5), "the implementation of a tool must be a function, or None; got 5"),
+        (_defined(parameters={"ctx": int}, implementation=_contextual), "'ctx' gets the ToolCallContext, so the model"),
+        (_defined(parameters=_ctx_schema(), implementation=_contextual), "'ctx' gets the ToolCallContext, so the mod"),
     ],
 )
 def test_what_cannot_be_a_tool_is_rejected(tool: Any, finding: str) -> None:

@@ -162,6 +162,11 @@ class Dispatcher(Generic[WaiterT_co]):
         """Return a dispatcher for coroutines on the I/O thread. It is not traced: exporters may block."""
         return self._copy(_make_waiter=LoopWaiter, is_traced=False)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the callers of this client are coroutines, so that async callbacks can be awaited."""
+        return self._make_waiter is LoopWaiter
+
     def with_waiters(self, make_waiter: "Callable[[IOThread], Waiter]") -> "Dispatcher[Any]":
         """Return a dispatcher whose callers wait in another way."""
         return self._copy(_make_waiter=make_waiter)

@@ -2,13 +2,14 @@
 
 A flow is a generator. It starts calls with a `Dispatcher`, yields the call that it waits for, receives what has arrived
 for it, and returns its result. A flow never waits itself; `run` and `arun` do. All operations of the client are flows,
-made of the steps below: `call_rpc`, `call_rpcs`, `open_channel` and `wait_for`.
+made of the steps below: `call_rpc`, `call_rpcs`, `open_channel`, `wait_for` and `call_back`.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, cast
+from inspect import isawaitable
+from typing import Any, NoReturn, Self, TypeAlias, TypeVar, cast
 
 from pydantic_core import ValidationError
 
@@ -16,7 +17,7 @@ from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
-from lmstudio_integrations.errors import LMStudioProtocolError
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Namespace, channel, rpc
 from lmstudio_integrations.protocol.session import closed_early
 
@@ -37,12 +38,42 @@ class CallbackEffect(partial[Any]):
     """A call of a user's callback. It runs outside of `decode_errors`: its errors are not the server's."""
 
 
+class _AwaitedCallback:
+    """What an async callback returned, as a step: `arun` awaits it in the caller's task, `run` rejects it."""
+
+    def __init__(self, name: str, awaitable: Awaitable[Any]) -> None:
+        self._name = name
+        self._awaitable = awaitable
+
+    @property
+    def waiter(self) -> Self:
+        """Itself."""
+        return self
+
+    async def wait(self) -> list[Any]:
+        """Return what the callback returns in the end."""
+        return [await self._awaitable]
+
+    def reject(self) -> NoReturn:
+        """Raise the error of the sync client.
+
+        Raises:
+            LMStudioValueError: Always.
+        """
+        close: Callable[[], object] | None = getattr(self._awaitable, "close", None)
+        if close is not None:  # a coroutine would warn that it was never awaited
+            close()
+        raise LMStudioValueError(f"{self._name} must be a function that is not async; AsyncClient awaits async ones")
+
+
 def run(flow: Flow[T]) -> T:
     """Drive a flow, waiting in this thread."""
     try:
         call: Call[ThreadWaiter] = next(flow)
         while True:
             try:
+                if isinstance(call, _AwaitedCallback):
+                    call.reject()
                 batch = call.waiter.wait()
             except BaseException as error:  # noqa: BLE001 - the flow decides
                 call = flow.throw(error)
@@ -153,6 +184,20 @@ def open_channel(
                     call.nothing_to_stop = True
                     return result
         raise closed_early(operation)
+
+
+def call_back(name: str, callback: Callable[..., Any] | None, *arguments: Any) -> "Flow[Any]":
+    """Call a user's callback, if there is one, and return its result; the async client awaits it if necessary.
+
+    Args:
+        name: The name of the callback, for the error of the sync client.
+        callback: The callback.
+        arguments: Its arguments.
+    """
+    result = None if callback is None else callback(*arguments)
+    if result is not None and isawaitable(result):
+        (result,) = yield cast("Any", _AwaitedCallback(name, result))
+    return result
 
 
 @contextmanager
