@@ -2,6 +2,9 @@
 
 LlamaIndex copies the context window when an engine or a memory is built, and never reads it again. So the advertised
 number is recorded, and the user gets one warning if the server reports a smaller one later.
+
+LlamaIndex fills the context window to the last token, and counts the texts of messages only. So the tokens that the
+chat template adds to them are recorded as well.
 """
 
 from collections import defaultdict
@@ -22,9 +25,14 @@ Key = tuple[tuple[str | None, ...], str | None]
 """Addresses of the servers, and model key."""
 
 
+UNMEASURED_TEMPLATE = 64
+"""Tokens that most chat templates add at most, for as long as those of the model are not known."""
+
+
 @dataclass(slots=True)
 class _ContextWindow:
     reported: int | None = None
+    template: int = UNMEASURED_TEMPLATE
     advertised: int = 0
     warned: bool = False
 
@@ -40,6 +48,16 @@ def key_of(host: str | Sequence[str] | None, model: str | None) -> Key:
 def recorded(key: Key) -> int | None:
     """Return the context window of the loaded instance, in tokens, if it is known."""
     return _context_windows[key].reported
+
+
+def template_tokens(key: Key) -> int:
+    """Return how many tokens the chat template adds to a message."""
+    return _context_windows[key].template
+
+
+def record_template(key: Key, tokens: int) -> None:
+    """Record how many tokens the chat template adds to a message."""
+    _context_windows[key].template = tokens
 
 
 def advertise(key: Key, tokens: int) -> int:

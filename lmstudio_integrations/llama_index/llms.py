@@ -1,6 +1,7 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
@@ -25,7 +26,7 @@ from lmstudio_integrations._adapters.generation_settings import ChatSettings, Re
 from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._typeguards import is_object
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioPromptTemplateError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
     from lmstudio_integrations.types import chat
     from lmstudio_integrations.types.chat import WireHistory
-    from lmstudio_integrations.types.models import ModelInstanceInfo
     from lmstudio_integrations.types.pending import PendingHistory
     from lmstudio_integrations.types.results import PredictionResult
 else:
@@ -62,6 +62,10 @@ else:
     _streams = LazyModule("lmstudio_integrations.llama_index._streams")
     _tools = LazyModule("lmstudio_integrations.llama_index._tools")
     chat = LazyModule("lmstudio_integrations.types.chat")
+
+
+_SHORT_PROMPT = "."
+"""One token. With it, the chat template shows what it adds to a prompt; some omit an empty message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +235,13 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         return {"class_name": self.class_name(), **fields, "model": self.model, "temperature": self.temperature}
 
     def _metadata_fields(self, context_window: int) -> dict[str, Any]:
+        output = self.max_tokens or DEFAULT_NUM_OUTPUTS
+        template = _context_windows.template_tokens(self._context_key())
         return {
             "context_window": context_window,
-            # LlamaIndex subtracts this from the context window to get the room for the prompt. Its engines fail
-            # without any.
-            "num_output": min(self.max_tokens or DEFAULT_NUM_OUTPUTS, context_window // 2),
+            # LlamaIndex subtracts this from the context window to get the room for the texts of the prompt. Its engines
+            # fail without any.
+            "num_output": min(output + template, context_window // 2),
             "is_chat_model": True,
             "is_function_calling_model": self.is_function_calling_model,
             "model_name": self.model or "unknown",
@@ -252,20 +258,27 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         return _context_windows.key_of(self.host, self.model)
 
     def load(self) -> Self:
-        """Record the context window of the model, which is loaded if necessary; return this object.
+        """Record the context window and the chat template's tokens of the model; return this object.
+
+        The model is loaded if necessary.
 
         Raises:
             LMStudioServerError: If the server fails.
         """
-        return self._record_context_window(self._resolve_call({}).model().get_info(load=True))
+        model, key = self._resolve_call({}).model(), self._context_key()
+        _context_windows.record(key, model.get_info(load=True).context_length)
+        with suppress(LMStudioPromptTemplateError):  # a model that only continues texts needs no template
+            _context_windows.record_template(key, model.count_tokens(model.apply_prompt_template(_SHORT_PROMPT)))
+        return self
 
     async def aload(self) -> Self:
-        """Record the context window of the model, which is loaded if necessary; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        return self._record_context_window(await self._resolve_call({}).async_model().get_info(load=True))
+        """Record the context window and the chat template's tokens of the model; see `load`."""
+        model, key = self._resolve_call({}).async_model(), self._context_key()
+        _context_windows.record(key, (await model.get_info(load=True)).context_length)
+        with suppress(LMStudioPromptTemplateError):
+            prompt = await model.apply_prompt_template(_SHORT_PROMPT)
+            _context_windows.record_template(key, await model.count_tokens(prompt))
+        return self
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer.
@@ -282,10 +295,6 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
             LMStudioServerError: If the server fails.
         """
         return await self._resolve_call({}).async_model().tokenize(text)
-
-    def _record_context_window(self, info: "ModelInstanceInfo") -> Self:
-        _context_windows.record(self._context_key(), info.context_length)
-        return self
 
     def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
         """Record what a prediction reports about the model, and return it."""

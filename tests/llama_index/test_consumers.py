@@ -18,12 +18,14 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RouterQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.response_synthesizers import ResponseMode, TreeSummarize, get_response_synthesizer
+from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
 from llama_index.core.tools import FunctionTool, QueryEngineTool
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lmstudio_integrations.emulator import ModelEntry
+from lmstudio_integrations.emulator.engines.scripted import chat_template
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
 from tests.llama_index.test_structured import Listener, listener
@@ -85,6 +87,23 @@ def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_response(
         llm.load()
         index.as_query_engine(llm=llm).query("count")
     assert server.last_request.config.max_tokens == CONTEXT_LENGTH
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("mode", ["refine", "compact", "simple_summarize", "tree_summarize", "accumulate"])
+def test_a_response_synthesizer_leaves_room_for_the_chat_template(
+    monkeypatch: pytest.MonkeyPatch, loaded: bool, mode: str
+) -> None:
+    """LlamaIndex counts the texts of messages only, and fills the context window to the last token."""
+    header = "<|user|> " + "You are a helpful assistant. " * 8
+    monkeypatch.setattr(chat_template, "_PLAIN", {**chat_template._PLAIN, "user": (header, "\n")})
+    nodes = [NodeWithScore(node=TextNode(text="rain " * 2000)) for _ in range(2)]
+    with server_with(context_length=1024) as server, server.llm(max_tokens=5, context_length=1024) as llm:
+        monkeypatch.setattr(Settings, "_tokenizer", None)
+        monkeypatch.setattr(llama_index.core, "global_tokenizer", None)
+        Settings.tokenizer = LMStudioTokenizer(llm)
+        synthesizer = get_response_synthesizer(llm=llm.load() if loaded else llm, response_mode=ResponseMode(mode))
+        assert str(synthesizer.synthesize(QUESTION, nodes))
 
 
 async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) -> None:

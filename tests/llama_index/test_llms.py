@@ -13,6 +13,8 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from pydantic import SecretStr
 
 from lmstudio_integrations.client import _fetch
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.scripted import chat_template
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigWarning,
@@ -320,7 +322,7 @@ def test_metadata_makes_no_request() -> None:
         metadata = llm.metadata
     assert metadata.is_chat_model
     assert metadata.is_function_calling_model
-    assert (metadata.model_name, metadata.context_window, metadata.num_output) == ("m", 3900, 256)
+    assert (metadata.model_name, metadata.context_window, metadata.num_output) == ("m", 3900, 256 + 64)
 
 
 @pytest.mark.parametrize(
@@ -341,15 +343,17 @@ def test_the_users_setting_of_the_context_window_counts_before_any_call(
 @pytest.mark.parametrize(
     ("settings", "output"),
     [
-        ({}, 256),
-        ({"max_tokens": 9}, 9),
-        ({"max_tokens": False}, 256),
+        ({}, 256 + 64),
+        ({"max_tokens": 9}, 9 + 64),
+        ({"max_tokens": False}, 256 + 64),
         ({"context_window": 100}, 50),
         ({"context_window": 1}, 0),
         ({"context_window": 8192, "max_tokens": 8192}, 4096),
     ],
 )
-def test_the_output_is_at_most_half_of_the_context_window(settings: dict[str, Any], output: int) -> None:
+def test_the_output_and_the_chat_template_get_at_most_half_of_the_context_window(
+    settings: dict[str, Any], output: int
+) -> None:
     assert LMStudio(model="m", **settings).metadata.num_output == output
 
 
@@ -361,6 +365,28 @@ def test_load_records_the_context_window(llm: LMStudio) -> None:
 async def test_aload_records_the_context_window(llm: LMStudio) -> None:
     assert await llm.aload() is llm
     assert llm.metadata.context_window == CONTEXT_LENGTH
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_load_measures_the_chat_template(server: Server, llm: LMStudio, asynchronous: bool) -> None:
+    await llm.aload() if asynchronous else llm.load()
+    template = llm._resolve_call({}).model().get_context_use(".").used
+    assert template < 64
+    metadata = server.llm(max_tokens=9).metadata
+    assert (metadata.context_window, metadata.num_output) == (CONTEXT_LENGTH, 9 + template)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_model_without_a_chat_template_can_be_loaded(
+    llm: LMStudio, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise EngineError("Error rendering prompt with jinja template")
+
+    monkeypatch.setattr(chat_template, "render", fail)
+    await llm.aload() if asynchronous else llm.load()
+    assert llm.metadata.context_window == CONTEXT_LENGTH
+    assert llm.metadata.num_output == 256 + 64
 
 
 def test_the_first_response_reports_the_context_window(llm: LMStudio) -> None:
