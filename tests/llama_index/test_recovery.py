@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,15 +54,11 @@ def llm(request: pytest.FixtureRequest) -> Iterator[LMStudio]:
 
 @pytest.mark.parametrize("llm", [{"triplets": [TRIPLET]}], indirect=True)
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_one_truncated_response_does_not_end_an_ingestion(
-    llm: LMStudio, asynchronous: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.ERROR)
+def test_one_truncated_response_does_not_end_an_ingestion(llm: LMStudio, asynchronous: bool) -> None:
     pipeline = IngestionPipeline(transformations=[SchemaLLMPathExtractor(llm, strict=False)])
     documents = [Document(text=f"{WHOLE}: Ann has a boat."), Document(text="Bob has a boat.")]
     nodes = asyncio.run(pipeline.arun(documents=documents)) if asynchronous else pipeline.run(documents=documents)
     assert [len(node.metadata["relations"]) for node in nodes] == [1, 0]
-    assert "Error during extraction" in caplog.text
 
 
 @pytest.mark.parametrize("llm", [{"summary": "Boats.", "columns": []}], indirect=True)
