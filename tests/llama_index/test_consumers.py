@@ -102,7 +102,9 @@ def test_a_response_synthesizer_leaves_room_for_the_chat_template(
         monkeypatch.setattr(Settings, "_tokenizer", None)
         monkeypatch.setattr(llama_index.core, "global_tokenizer", None)
         Settings.tokenizer = LMStudioTokenizer(llm)
-        synthesizer = get_response_synthesizer(llm=llm.load() if loaded else llm, response_mode=ResponseMode(mode))
+        # Up to core 0.14.23, synthesizers use the helper of `Settings` even if they get a model of their own.
+        helper = PromptHelper.from_llm_metadata((llm.load() if loaded else llm).metadata)
+        synthesizer = get_response_synthesizer(llm=llm, prompt_helper=helper, response_mode=ResponseMode(mode))
         assert str(synthesizer.synthesize(QUESTION, nodes))
 
 
