@@ -38,6 +38,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "C-GUEST": R(
         "#credentials", "Without a token the identifier is guest: and something random, the same on all sockets."
     ),
+    "C-GUEST-RELEASED": R(
+        "#authentication-rules",
+        "The identity of a guest is not used again after its last socket to a server has closed.",
+    ),
     "C-TOKEN-HALVES": R("#credentials", "Only the two halves of a token are sent."),
     "C-TOKEN-ENV": R(
         "#environment-variables, #credentials",

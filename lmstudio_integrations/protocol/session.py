@@ -41,20 +41,15 @@ class ClientSession:
     """State of one connection.
 
     Args:
-        identifier: The client's identifier.
-        passkey: The client's passkey.
         peer: The server, for error messages.
         instances: The queues of the model instances there; sessions to one server share them.
     """
 
-    def __init__(
-        self, identifier: str, passkey: str, peer: str = "LM Studio", instances: Instances | None = None
-    ) -> None:
+    def __init__(self, peer: str = "LM Studio", instances: Instances | None = None) -> None:
         self._peer = peer
         self._instances: Instances = Instances() if instances is None else instances
-        # Nothing else may be sent before the server accepts it (docs/protocol.md#rule-authenticate-first).
-        self._outbox: list[str] = [envelope.auth(identifier, passkey)]
-        self._credentials = (identifier, passkey)
+        self._outbox: list[str] = []
+        self._credentials: tuple[str, ...] = ()
         self._backlog: list[Exchange] = []
         # One counter and one table for calls and channels, from 1: the ids suit servers with one table and with two
         # (docs/protocol.md#ids).
@@ -100,6 +95,14 @@ class ClientSession:
         """Return the frames that are due, once."""
         outbox, self._outbox = self._outbox, []
         return outbox
+
+    def authenticate(self, identifier: str, passkey: str) -> None:
+        """Send the credentials. Nothing else is sent before the server accepts them.
+
+        See docs/protocol.md#rule-authenticate-first.
+        """
+        self._credentials = identifier, passkey
+        self._outbox.append(envelope.auth(identifier, passkey))
 
     # Requests -------------------------------------------------------------------------------------------------------
 

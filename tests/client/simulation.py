@@ -188,7 +188,7 @@ class World:
     react: React
     limit_of: Callable[[str, str | None, str | None], str | None]
     now: float = 0.0
-    session: ClientSession = field(default_factory=lambda: ClientSession("me", "secret"))
+    session: ClientSession = field(default_factory=ClientSession)
     records: list[Record] = field(default_factory=list[Record])
     models: ServerModels = field(default_factory=ServerModels)
 

@@ -24,7 +24,7 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.cells import Cell, pretend_silence, until_ended, until_noticed
+from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.messages import (
     NOISE,
     PINGS,
@@ -305,6 +305,13 @@ _LAST = (
 )
 
 _IDLE = (
+    Fault(
+        "The client closes an idle connection, and the server never accepts its identity again.",
+        Phase.IDLE,
+        WORKS,
+        between=close_idle,
+        then_on="new connection",
+    ),
     Fault(
         "The server closes the WebSocket.",
         Phase.IDLE,

@@ -3,10 +3,10 @@
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Pool
@@ -14,6 +14,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
+from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.certificates import LOCALHOST
 from tests.faults.model import WORKS, Fault, Outcome, Phase
 from tests.faults.proxy import Proxy, ProxyThread
@@ -27,6 +28,7 @@ from tests.faults.surfaces import (
     expected,
     joined,
 )
+from tests.releasing import releasing
 
 SHORT, SHORT_FROM_START = 0.3, 1.0
 """Seconds of the timeout that is meant to expire; more if it also covers what happens before the fault."""
@@ -242,6 +244,8 @@ class Servers:
         self.main = Emulator([_entry(fault, surface) for surface in SURFACES], auto_evict=False)
         healthy = replace(fault, steps=(), embedding_steps=(), load_steps=())
         self.spare = Emulator([_entry(healthy, surface) for surface in SURFACES], auto_evict=False)
+        for server in (self.main, self.spare):
+            releasing(server)
 
     @classmethod
     @contextmanager
@@ -319,6 +323,25 @@ def pretend_silence(host: str) -> None:
     _require(done.wait(MARGIN), "the I/O thread is stuck")
 
 
+def close_idle(cell: Cell) -> None:
+    """Let the client close its connections as if they had been idle for long, and wait until the server notices."""
+    until_ended(cell.host)
+    io, identities, done = IOThread.current(), set[str | None](), threading.Event()
+
+    def retire() -> None:
+        for connection in _connections(io, cell.host, get_args(Namespace)):
+            if connection._current is not None:
+                identities.add(connection._current.session._credentials[0])
+                connection._retire()
+        done.set()
+
+    io.submit(retire)
+    _require(done.wait(MARGIN), "the I/O thread is stuck")
+    server = cell.servers.main
+    server.wait_for(lambda: not identities & {each.client for each in server.connections}, MARGIN)
+    cell.proxy.happened.set()
+
+
 def until_ended(host: str) -> None:
     """Wait until the client has received all that belongs to its calls; a channel ends after its last packet."""
     _wait_until(
@@ -348,11 +371,11 @@ def _wait_until(host: str, holds: Callable[[Connection], bool], otherwise: str) 
     _require(done.wait(MARGIN), otherwise)
 
 
-def _connections(io: IOThread, host: str) -> list[Connection]:
-    """Return the connections to a host on which models are used."""
-    used, target = {"llm", "embedding"}, Target.of(host, None)
+def _connections(io: IOThread, host: str, namespaces: Collection[Namespace] = ("llm", "embedding")) -> list[Connection]:
+    """Return the connections to a host; by default those on which models are used."""
+    target = Target.of(host, None)
     return [
         connection
         for (of, namespace), connection in Pool.of(io)._connections.items()
-        if of == target and namespace in used
+        if of == target and namespace in namespaces
     ]

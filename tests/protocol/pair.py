@@ -71,7 +71,8 @@ class SessionPair:
         instances: Instances | None = None,
     ) -> None:
         self.namespace: Namespace = namespace
-        self.client = ClientSession("guest:1", "secret", instances=instances)
+        self.client = ClientSession(instances=instances)
+        self.client.authenticate("guest:1", "secret")
         self.server = ServerSession(ENDPOINTS[namespace], lambda _identifier, _passkey: rejection)
         self.strict = StrictListener() if checked else None
         self.now = 0.0

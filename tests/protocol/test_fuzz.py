@@ -122,7 +122,7 @@ class Client:
     """A client session with every kind of request open, and a sink for each."""
 
     def __init__(self, *, ready: bool = True) -> None:
-        self.session = ClientSession("me", "secret")
+        self.session = ClientSession()
         if ready:
             self.session.receive('{"success":true}', 0.0)
         self.sinks = [RecordingSink() for _ in NAMES]

@@ -33,7 +33,8 @@ TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
 
 @proves("C-AUTH-FIRST", "C-AUTH-WAIT")
 def test_only_credentials_are_sent_before_authentication() -> None:
-    session = ClientSession("me", "secret")
+    session = ClientSession()
+    session.authenticate("me", "secret")
     session.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, RecordingSink(), {}, 0.0))
     assert [json.loads(frame) for frame in session.data_to_send()] == [
         {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "secret"}
@@ -47,7 +48,8 @@ def test_only_credentials_are_sent_before_authentication() -> None:
 
 
 def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
-    session = ClientSession("me", "secret")
+    session = ClientSession()
+    session.authenticate("me", "secret")
     names = ["listLoaded", "predict", "tokenize"]
     for name in names:
         session.start(Exchange(ENDPOINTS["llm"][name], "{}", RecordingSink(), {}, 0.0))
@@ -62,7 +64,8 @@ def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
     [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],
 )
 def test_a_rejected_client_receives_the_reason(result: dict[str, Any], reason: str) -> None:
-    session = ClientSession("me", "secret")
+    session = ClientSession()
+    session.authenticate("me", "secret")
     with pytest.raises(LMStudioAuthenticationError, match=reason) as caught:
         session.receive(json.dumps(result), 0.0)
     assert caught.value.title == "Authentication failed"
@@ -73,7 +76,7 @@ def test_a_rejected_client_receives_the_reason(result: dict[str, Any], reason: s
 
 @pytest.mark.parametrize("frame", ["{}", '{"success":"yes"}', '{"type":"rpcResult","callId":1}', "no json", "[]"])
 def test_frames_before_the_authentication_result_are_ignored(frame: str) -> None:
-    session = ClientSession("me", "secret")
+    session = ClientSession()
     session.receive(frame, 0.0)
     assert not session.ready
 
@@ -215,7 +218,7 @@ class _FailingSink(RecordingSink):
     ],
 )
 def test_the_error_of_a_sink_is_not_taken_for_a_malformed_frame(name: str, frame: dict[str, Any]) -> None:
-    session = ClientSession("me", "secret")
+    session = ClientSession()
     session.receive('{"success":true}', 0.0)
     sink = _FailingSink()
     session.start(Exchange(ENDPOINTS["llm"][name], "{}", sink, {}, 0.0))
@@ -226,7 +229,7 @@ def test_the_error_of_a_sink_is_not_taken_for_a_malformed_frame(name: str, frame
 
 
 def test_requests_are_not_sent_before_authentication_even_by_resume() -> None:
-    session = ClientSession("me", "secret")
+    session = ClientSession()
     with pytest.raises(AssertionError, match="before authentication"):
         session.adopt([], 0.0)
 
@@ -350,13 +353,13 @@ def test_cancel_is_sent_once_and_later_packets_are_delivered() -> None:
 
 
 def test_cancelling_a_request_that_is_held_back_ends_it_at_once() -> None:
-    session, sink = ClientSession("me", "secret"), RecordingSink()
+    session, sink = ClientSession(), RecordingSink()
     exchange = Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0)
     session.start(exchange)
     session.cancel(exchange)
     assert sink.ends == [None]
     session.receive('{"success":true}', 0.0)
-    assert len(session.data_to_send()) == 1
+    assert not session.data_to_send()
     assert session.idle
 
 
@@ -473,7 +476,7 @@ def test_only_calls_whose_response_has_not_begun_move_from_a_silent_server() -> 
 
 
 def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None:
-    session, sink = ClientSession("me", "secret"), RecordingSink()
+    session, sink = ClientSession(), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, owner=1))
     session.close_owner(1)
     assert isinstance(sink.error, LMStudioConnectionLostError)
@@ -493,7 +496,7 @@ def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
 
 
 def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> None:
-    session, sink = ClientSession("me", "secret"), RecordingSink()
+    session, sink = ClientSession(), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0))
     session.connection_lost(lambda: LMStudioConnectionLostError("gone"))
     assert isinstance(sink.error, LMStudioConnectionLostError)

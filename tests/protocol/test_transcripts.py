@@ -26,7 +26,8 @@ class Replay:
     """A client session that holds one of the conversations."""
 
     def __init__(self) -> None:
-        self.session = ClientSession("guest:1", "secret")
+        self.session = ClientSession()
+        self.session.authenticate("guest:1", "secret")
         self.exchanges: dict[Any, Exchange] = {}
         self.sinks: list[RecordingSink] = []
         self._ids = Ids()

@@ -1,4 +1,4 @@
-"""Addresses and credentials: given, from the environment, or those of a guest.
+"""Addresses and credentials: given, or from the environment.
 
 The clients and the adapters read their settings with it; `connections.py` keeps one connection for each `Target`. It
 imports no other module of this folder. The rules: [discovery](docs/protocol.md#discovery),
@@ -193,20 +193,10 @@ class Credentials:
             )
         return cls(*parts)
 
-
-class _Guest:
-    """The identity of this process without a token; a forked child gets its own."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        self.credentials = Credentials(f"guest:{uuid.uuid4()}", str(uuid.uuid4()))
-
-
-_guest = _Guest()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_guest.renew)
+    @classmethod
+    def new_guest(cls) -> Self:
+        """Make an identity that needs no token."""
+        return cls(f"guest:{uuid.uuid4()}", str(uuid.uuid4()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,13 +244,13 @@ class Target:
     def __str__(self) -> str:
         return self.address.netloc if self.address else "this machine"
 
-    def credentials(self) -> Credentials:
-        """Return the credentials of the token, or those of the guest.
+    def credentials(self) -> Credentials | None:
+        """Return the credentials of the token; `None` for a guest.
 
         Raises:
             LMStudioAuthenticationError: If the token is malformed.
         """
-        return Credentials.from_token(self.token) if self.token else _guest.credentials
+        return Credentials.from_token(self.token) if self.token else None
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:

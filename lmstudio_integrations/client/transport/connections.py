@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Address, Target
+from lmstudio_integrations.client.transport.guests import Guests
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_locally_error, dead_socket_error
 from lmstudio_integrations.client.transport.tasks import IOTask
@@ -59,15 +60,22 @@ class Connection:
         target: Which server, and with which credentials.
         namespace: The namespace.
         instances: The state of the model instances there.
+        guests: The identities of this process, for targets without a token.
         on_socket_lost: Called when the socket was lost or closed.
     """
 
     def __init__(
-        self, target: Target, namespace: Namespace, instances: Instances, on_socket_lost: Callable[[], None]
+        self,
+        target: Target,
+        namespace: Namespace,
+        instances: Instances,
+        guests: Guests,
+        on_socket_lost: Callable[[], None],
     ) -> None:
         self._target = target
         self._namespace: Namespace = namespace
         self._instances = instances
+        self._guests = guests
         self._on_socket_lost = on_socket_lost
         self._current: SocketSession | None = None
         self._check: asyncio.Task[None] | None = None
@@ -120,7 +128,9 @@ class Connection:
             await asyncio.wait([self._current.task])
 
     def _open_socket(self, connecting: Connecting | None = None) -> SocketSession:
-        return SocketSession(self._target, self._namespace, self._instances, self._on_ended, connecting)
+        return SocketSession(
+            self._target, self._namespace, self._instances, self._guests, on_ended=self._on_ended, connecting=connecting
+        )
 
     def _on_ended(self, ended: SocketSession) -> None:
         """Drop the current socket if it ended. Requests that it held back were not sent and go to a new one."""
@@ -263,6 +273,7 @@ class Pool:
     tasks: weakref.WeakSet[IOTask[Any]] = field(default_factory=weakref.WeakSet[IOTask[Any]])
     losses: Counter[Place] = field(default_factory=Counter[Place])
     _connections: dict[Place, Connection] = field(default_factory=dict[Place, Connection])
+    _guests: Guests = field(default_factory=Guests)
     _instances: dict[tuple[Address | None, Namespace], Instances] = field(default_factory=dict[Any, Instances])
 
     @classmethod
@@ -280,7 +291,7 @@ class Pool:
         if connection is None:
             target, namespace = place
             instances = self._instances.setdefault((target.address, namespace), Instances())
-            connection = Connection(target, namespace, instances, partial(self._on_socket_lost, place))
+            connection = Connection(target, namespace, instances, self._guests, partial(self._on_socket_lost, place))
             self._connections[place] = connection
         connection.users[user] = keep_idle
         return connection

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.advice import token_advice
+from lmstudio_integrations.client.transport.guests import Guest, Guests
 from lmstudio_integrations.client.transport.opening import open_socket
 from lmstudio_integrations.client.transport.telemetry import Connecting
 from lmstudio_integrations.client.transport.waiters import copied
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.websocket import Socket
 
 
+_RELEASED = "already released"
+"""In the error of a server that has released a client (docs/protocol.md#authentication-rules)."""
+
+
 class SocketSession:
     """One socket and the session on it, from connecting to the loss; it is never reused after that.
 
@@ -33,6 +38,7 @@ class SocketSession:
         target: Which server, and with which credentials.
         namespace: The namespace.
         instances: The state of the model instances there.
+        guests: The identities of this process, for targets without a token.
         on_ended: Called with this object when the socket is lost or closed.
         connecting: Records how the connection is made, for the call that waits for it.
     """
@@ -42,16 +48,19 @@ class SocketSession:
         target: Target,
         namespace: Namespace,
         instances: Instances,
+        guests: Guests,
+        *,
         on_ended: "Callable[[SocketSession], None]",
         connecting: Connecting | None = None,
     ) -> None:
-        credentials, address = target.credentials(), target.address
-        peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
-        self.session: ClientSession = ClientSession(credentials.identifier, credentials.passkey, peer, instances)
+        peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
+        self.session: ClientSession = ClientSession(peer, instances)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.make_error: Callable[[], BaseException] = closed_locally_error
         """Makes the exceptions that waiting callers get when it ends, one for each."""
+        self._guests = guests
+        self._guest: Guest | None = None
         self._on_ended = on_ended
         self._connecting = connecting
         if connecting is not None:
@@ -94,15 +103,55 @@ class SocketSession:
         self.session.connection_lost(self.make_error)  # here, too: `_run` does nothing if it has not begun
         self.task.cancel()
 
-    async def _run(self) -> None:
-        """Connect, authenticate, and read until the socket is lost or closed."""
-        session, socket = self.session, None
-        try:
+    async def _connect(self) -> "Socket":
+        """Open a socket and authenticate; again, if the server has released the identity of this guest."""
+        session = self.session
+        while True:
             socket = self._socket = await open_socket(self._target, self._namespace)
             socket.session = session
+            self._authenticate()
             self.flush()
-            while not session.ready:
-                session.receive(await socket.recv(decode=False), time.monotonic())
+            try:
+                while not session.ready:
+                    session.receive(await socket.recv(decode=False), time.monotonic())
+            except LMStudioAuthenticationError as problem:
+                if not self._drop_released_guest(problem):
+                    raise
+                self._socket = None
+                await socket.close()
+            else:
+                if self._guest is not None:
+                    self._guest.was_accepted = True
+                return socket
+
+    def _authenticate(self) -> None:
+        """Send the credentials of the token, or those of a guest."""
+        credentials = self._target.credentials()
+        if credentials is None:
+            self._guest = self._guests.join(self._target.address, self)
+            credentials = self._guest.credentials
+        self.session.authenticate(credentials.identifier, credentials.passkey)
+
+    def _drop_released_guest(self, problem: LMStudioAuthenticationError) -> bool:
+        """Return whether the server has released the guest that it accepted before; then never use it again.
+
+        All sockets of the guest are dead for the server then. This machine may have slept, and not noticed.
+        """
+        guest = self._guest
+        if guest is None or not guest.was_accepted or _RELEASED not in (problem.cause or ""):
+            return False
+        guest.was_released = True
+        guest.sockets.remove(self)
+        for other in tuple(guest.sockets):
+            if other.session.ready:
+                other.close(dead_socket_error)
+        return True
+
+    async def _run(self) -> None:
+        """Connect, authenticate, and read until the socket is lost or closed."""
+        session = self.session
+        try:
+            socket = await self._connect()
             self.flush()
             self.accepted.set()
             if self._connecting is not None:
@@ -118,15 +167,17 @@ class SocketSession:
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             self.make_error = partial(_lost_error, problem)
         finally:
+            if self._guest is not None:
+                self._guest.sockets.discard(self)
             if self._connecting is not None:  # before a caller is woken
                 self._connecting.end(self.make_error)
             try:
                 self._on_ended(self)  # first, because it moves unsent requests to the next socket
             finally:
                 session.connection_lost(self.make_error)
-                if socket is not None:
+                if self._socket is not None:
                     with contextlib.suppress(Exception):
-                        await socket.close()
+                        await self._socket.close()
 
 
 def closed_locally_error() -> BaseException:

@@ -9,6 +9,7 @@ from websockets.client import ClientProtocol
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.guests import Guests
 from lmstudio_integrations.client.transport.socket_session import SocketSession
 from lmstudio_integrations.protocol.endpoints import rpc
 from lmstudio_integrations.protocol.exchange import Exchange, SilentSink
@@ -28,7 +29,7 @@ class _Sink(SilentSink):
 
 def _connecting(sink: _Sink, on_ended: Callable[[SocketSession], None]) -> SocketSession:
     """Return a session that connects to a closed port, with one request."""
-    made = SocketSession(Target.of("127.0.0.1:9", None), "llm", Instances(), on_ended)
+    made = SocketSession(Target.of("127.0.0.1:9", None), "llm", Instances(), Guests(), on_ended=on_ended)
     made.session.start(Exchange(rpc("llm", "listLoaded"), None, sink, {}, 0.0))
     return made
 

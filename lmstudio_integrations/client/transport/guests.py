@@ -1,0 +1,51 @@
+"""The identities with which this process authenticates without a token. They live on the I/O thread.
+
+`connections.py` keeps them as long as the thread, so a forked child has others; each `SocketSession` joins one.
+"""
+
+from typing import TYPE_CHECKING
+
+from lmstudio_integrations.client.transport.addresses import Address, Credentials
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.transport.socket_session import SocketSession
+
+
+class Guest:
+    """An identity that all sockets to a server share, because uploaded files belong to it.
+
+    Attributes:
+        credentials: What the server receives.
+        sockets: Which sockets have it.
+        was_accepted: Whether the server has accepted it.
+        was_released: Whether the server has released it.
+    """
+
+    def __init__(self) -> None:
+        self.credentials: Credentials = Credentials.new_guest()
+        self.sockets: set[SocketSession] = set()
+        self.was_accepted: bool = False
+        self.was_released: bool = False
+
+    @property
+    def in_use(self) -> bool:
+        """Whether another socket may have it.
+
+        With the last one, a server may release it, and reject it from then on (docs/protocol.md#authentication-rules).
+        """
+        return not self.was_released and any(not socket.is_closing for socket in self.sockets)
+
+
+class Guests:
+    """The current identity for each server."""
+
+    def __init__(self) -> None:
+        self._current: dict[Address | None, Guest] = {}
+
+    def join(self, address: Address | None, socket: "SocketSession") -> Guest:
+        """Return the identity of a socket that is about to authenticate: that of the open ones, else a new one."""
+        guest = self._current.get(address)
+        if guest is None or not guest.in_use:
+            guest = self._current[address] = Guest()
+        guest.sockets.add(socket)
+        return guest
