@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from typing import Any
 
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
@@ -14,6 +15,8 @@ class Gate:
     """Is closed at first. May be opened from any thread, while the emulator runs."""
 
     def __init__(self) -> None:
+        self.reached = threading.Event()
+        """Set when the first generation is held up."""
         self._is_open = False
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -34,5 +37,6 @@ class Gate:
             return
         event = asyncio.Event()
         self._waiting.append((asyncio.get_running_loop(), event))
+        self.reached.set()
         if not self._is_open:
             await event.wait()

@@ -1,9 +1,12 @@
 """Imports on first use: the public names of an adapter, and the modules that only its calls need."""
 
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+from lmstudio_integrations._uninterrupted import uninterrupted
 
 
 def public_name(
@@ -48,6 +51,8 @@ class LazyModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # pydantic looks for hooks in the values of a class
             raise AttributeError(name)
-        value = getattr(import_module(self.__name__), name)
-        vars(self)[name] = value  # found without this method from now on
+        cached = vars(self)
+        if "_module" not in cached:
+            cached["_module"] = uninterrupted(partial(import_module, self.__name__))
+        value = cached[name] = getattr(cached["_module"], name)  # found without this method from now on
         return value

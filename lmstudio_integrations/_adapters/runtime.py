@@ -13,17 +13,21 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
+from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.config import ModelKind
 
 if TYPE_CHECKING:
+    from lmstudio_integrations.client import asynchronous, sync
     from lmstudio_integrations.client._binding import Binding
     from lmstudio_integrations.client.asynchronous import AsyncClient
     from lmstudio_integrations.client.sync import Client
     from lmstudio_integrations.types.hosts import HostStatus
+else:
+    asynchronous = LazyModule("lmstudio_integrations.client.asynchronous")
+    sync = LazyModule("lmstudio_integrations.client.sync")
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +107,10 @@ class LoadedModelInfo:
 
 
 class _BoundedCache(Generic[KeyT, ValueT]):
-    """Keeps the values of the last keys. Thread-safe."""
+    """Keeps the values of the last keys. Thread-safe without a lock: a signal handler may interrupt its holder."""
 
     def __init__(self) -> None:
         self._values: dict[KeyT, ValueT] = {}
-        self._lock = RLock()  # `get_or_make` puts
 
     def get(self, key: KeyT) -> ValueT | None:
         """Return the value of a key, if it is cached."""
@@ -115,23 +118,28 @@ class _BoundedCache(Generic[KeyT, ValueT]):
 
     def put(self, key: KeyT, value: ValueT) -> ValueT:
         """Cache a value; the oldest one is dropped if there are too many."""
-        with self._lock:
-            if key not in self._values and len(self._values) >= _CACHE_SIZE:
-                del self._values[next(iter(self._values))]
-            self._values[key] = value
+        self._make_room(key)
+        self._values[key] = value
         return value
 
     def get_or_make(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
-        """Return the value of a key; the first call makes it."""
-        with self._lock:
-            value = self._values.get(key)
-            return self.put(key, make()) if value is None else value
+        """Return the value of a key; the first call makes it. Of several at once, all return the value of one."""
+        value = self._values.get(key)
+        if value is None:
+            made = make()
+            self._make_room(key)
+            value = self._values.setdefault(key, made)
+        return value
 
     def pop_all(self) -> list[tuple[KeyT, ValueT]]:
         """Return all entries and drop them."""
-        with self._lock:
-            items, self._values = list(self._values.items()), {}
-        return items
+        values, self._values = self._values, {}
+        return list(values.items())
+
+    def _make_room(self, key: KeyT) -> None:
+        if key not in self._values and len(self._values) >= _CACHE_SIZE:
+            oldest, *_ = list(self._values)  # in one step, like the next one
+            self._values.pop(oldest, None)
 
 
 _Bindings: TypeAlias = "_BoundedCache[ModelSpec, list[Binding]]"
@@ -322,12 +330,8 @@ def _client_arguments(server: ServerSpec) -> dict[str, Any]:
 
 
 def _make_client(**arguments: Any) -> "Client":
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - lazy: keeps import cheap
-
-    return Client(**arguments)
+    return sync.Client(**arguments)
 
 
 def _make_async_client(**arguments: Any) -> "AsyncClient":
-    from lmstudio_integrations.client.asynchronous import AsyncClient  # noqa: PLC0415 - lazy: keeps import cheap
-
-    return AsyncClient(**arguments)
+    return asynchronous.AsyncClient(**arguments)

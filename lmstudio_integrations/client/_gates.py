@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
+from lmstudio_integrations.client.transport.waiters import caller
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,6 +40,8 @@ class Gates:
     """
 
     def __init__(self) -> None:
+        self.callers: dict[Hashable, _Ticket] = {}
+        """The operation of each thread or task on each model; any thread may change it, in one step."""
         self._semaphores: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
 
     async def enter(self, ticket: _Ticket, max_concurrency: int) -> None:
@@ -65,8 +68,12 @@ def in_gate(
     """Run an operation when fewer than `max_concurrency` run on the model."""
     gates = dispatcher.shared(Gates)
     ticket = _Ticket((binding.kind, binding.key, dispatcher.make_waiter().loop))
+    place = ticket.key, caller()
+    if gates.callers.setdefault(place, ticket) is not ticket:
+        return (yield from work())  # a signal handler must not wait for the call that it has interrupted
     try:
         yield from wait_for(dispatcher.run_task(lambda: gates.enter(ticket, max_concurrency)))
         return (yield from work())
     finally:
+        del gates.callers[place]
         dispatcher.submit(gates.exit, ticket)

@@ -131,8 +131,8 @@ def _run_in_turn(
     turns: Turns,
     turn: Turn,
 ) -> Flow[T]:
-    waiter = turn.waiter = dispatcher.make_waiter()
-    if turns.would_deadlock(waiter):  # better to evict a model than to wait for ever
+    turn.waiter = dispatcher.make_waiter()
+    if turns.would_deadlock(turn):  # better to evict a model than to wait for ever
         return (yield from work(dispatcher, binding))
     loads_before = len(dispatcher.load_times)
     queue_timeout, remaining = dispatcher.timeouts.get("queue_timeout"), dispatcher.remaining_time

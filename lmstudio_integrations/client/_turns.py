@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.waiters import Waiter, caller
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
@@ -31,6 +31,7 @@ class Turn:
         succeeded: Whether the operation succeeded.
         loaded: Whether the operation had to load the model.
         waiter: How the caller of the operation waits.
+        caller: The thread or the task of the operation.
     """
 
     model_key: str
@@ -40,6 +41,12 @@ class Turn:
     succeeded: bool = False
     loaded: bool = False
     waiter: Waiter | None = None
+    caller: object = field(default_factory=caller)
+
+    def would_block(self, other: "Turn") -> bool:
+        """Whether waiting for this one blocks the operation of another."""
+        waiter, their = self.waiter, other.waiter
+        return self.caller is other.caller or (waiter is not None and their is not None and waiter.would_block(their))
 
 
 @dataclass(eq=False)
@@ -108,14 +115,16 @@ class Turns:
                 raise _expired(name, turn, self._running, now - begun)
             await asyncio.wait([turn.granted], timeout=None if expires == math.inf else expires - now)
 
-    def would_deadlock(self, waiter: Waiter) -> bool:
-        """Whether a wait would block the event loop of an operation that has or awaits a turn, which never ends then.
+    def would_deadlock(self, turn: Turn) -> bool:
+        """Whether the wait for a turn would block an operation that has or awaits one, which never ends then.
 
-        Called by the thread that would wait, which is why no operation of its loop can begin or end meanwhile.
+        It blocks one of an event loop that its own thread runs, and one of its own caller, such as the call that a
+        signal handler has interrupted. It is called by the thread that would wait, so neither can begin or end
+        meanwhile.
         """
         running = self._running
         turns = [*self._queue, *(running.turns if running else ())]  # copied in one step each
-        return any(not turn.ended and turn.waiter is not None and waiter.would_block(turn.waiter) for turn in turns)
+        return any(not other.ended and turn.would_block(other) for other in turns)
 
     def shared_by(self, turn: Turn, sink: Sink) -> Sink:
         """Return the sink of a call that holds the turn until it ends, which may be after its operation."""

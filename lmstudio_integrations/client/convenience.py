@@ -45,7 +45,7 @@ class _Default:
 
     def renew_lock(self) -> None:
         """Make a new lock: in a forked child, no thread releases the parent's."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may interrupt whoever holds it
 
     def check_unused(self) -> None:
         """Reject a change of the settings once the client exists.
@@ -88,9 +88,11 @@ def get_default_client(api_host: str | None = None) -> Client:
     with _default.lock:
         if api_host is not None:
             _default.check_unused()
-        if _default.client is None:
-            _default.client = Client(api_host or _default.api_host, _default.api_token)
-        return _default.client
+        client = _default.client
+        if client is None:
+            made = Client(api_host or _default.api_host, _default.api_token)
+            client = _default.client = _default.client or made  # a signal handler may have made one meanwhile
+        return client
 
 
 def reset_default_client() -> None:

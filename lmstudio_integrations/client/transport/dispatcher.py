@@ -14,6 +14,7 @@ from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from lmstudio_integrations._uninterrupted import uninterrupted
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.tasks import IOTask, T
 from lmstudio_integrations.client.transport.telemetry import (
@@ -354,6 +355,10 @@ def _merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
 
 @cache
 def _io_types() -> "tuple[type[IOThread], type[Pool]]":
+    return uninterrupted(_import_io_types)
+
+
+def _import_io_types() -> "tuple[type[IOThread], type[Pool]]":
     from lmstudio_integrations.client.transport.connections import Pool  # noqa: PLC0415 - lazy: keeps import cheap
     from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - lazy: keeps import cheap
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from lmstudio_integrations._uninterrupted import uninterrupted
+
 EXIT_DEADLINE = 1.0
 """Seconds that the sockets have to close when the process exits; what remains then has as long to be cancelled."""
 
@@ -47,10 +49,12 @@ class IOThread:
     @classmethod
     def current(cls) -> "IOThread":
         """Return the thread of this process."""
-        thread = cls._current
-        if thread is None:
-            with cls._lock:
-                thread = cls._current = cls._current or cls()
+        return cls._current or uninterrupted(cls._start)
+
+    @classmethod
+    def _start(cls) -> "IOThread":
+        with cls._lock:
+            thread = cls._current = cls._current or cls()
         return thread
 
     @classmethod

@@ -1,0 +1,131 @@
+"""A program that makes a call, and the same call in a signal handler, at a chosen moment of the first.
+
+`test_signals.py` runs `python -m tests.client.interrupted MOMENT` in an environment that names the server. Only what is
+imported here is imported before the call.
+"""
+
+import functools
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_handling = threading.Event()
+
+# What is called ------------------------------------------------------------------------------------------------------
+
+
+def _with_client() -> Callable[[], str]:
+    import lmstudio_integrations as lms
+
+    client = lms.Client()
+    return lambda: client.llm.model("chatty").respond("think").content
+
+
+def _with_default_client() -> Callable[[], str]:
+    import lmstudio_integrations as lms
+
+    def call() -> str:
+        model = lms.llm("chatty")
+        assert lms.get_default_client().llm.lazy_model().dispatcher is model.dispatcher, "there are two default clients"
+        return model.respond("think").content
+
+    return call
+
+
+def _adapter() -> Any:
+    from lmstudio_integrations.langchain import ChatLMStudio
+
+    return ChatLMStudio(model="chatty", load_policy="new_instance")
+
+
+def _with_adapter() -> Callable[[], str]:
+    chat = _adapter()
+    return lambda: str(chat.invoke("think").content)
+
+
+def _with_batch() -> Callable[[], str]:
+    chat = _adapter()
+    return lambda: str((chat.batch(["think", "think"])[1] if _handling.is_set() else chat.invoke("think")).content)
+
+
+# When it is interrupted -----------------------------------------------------------------------------------------------
+
+
+def _interrupt() -> None:
+    """Send the signal to the main thread, which may be this one; return when its handler has begun."""
+    if not _handling.is_set():
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGUSR1)
+        assert _handling.wait(20)
+
+
+def _in(module: str, name: str) -> Callable[[], None]:
+    """Return what lets a function interrupt when it has done its work."""
+
+    def arrange() -> None:
+        owner: Any = importlib.import_module(module)
+        *owners, function = name.split(".")
+        for part in owners:
+            owner = getattr(owner, part)
+        original = getattr(owner, function)
+
+        @functools.wraps(original)
+        def interrupted(*arguments: Any, **keywords: Any) -> Any:
+            result = original(*arguments, **keywords)
+            _interrupt()
+            return result
+
+        setattr(owner, function, interrupted)
+
+    return arrange
+
+
+class _Importing:
+    """Interrupts the import of whatever imports a module first."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __call__(self) -> None:
+        finders: list[Any] = sys.meta_path
+        finders.insert(0, self)
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Find nothing."""
+        if name == self.module:
+            _interrupt()
+
+
+_CLIENT = "lmstudio_integrations.client"
+_IO_THREAD = f"{_CLIENT}.transport.io_thread"
+_CLIENT_MADE = _in(f"{_CLIENT}.sync", "Client.__init__")
+
+MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] = {
+    "while the modules of the connections are imported": (
+        _with_client,
+        _Importing(f"{_CLIENT}.transport.socket_session"),
+    ),
+    "when the event loop is made": (_with_client, _in("asyncio", "new_event_loop")),
+    "when the I/O thread is made": (_with_client, _in(_IO_THREAD, "IOThread.__init__")),
+    "when the pool is made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Pool.of")),
+    "when the default client is made": (_with_default_client, _CLIENT_MADE),
+    "while an adapter imports its client": (_with_adapter, _Importing(f"{_CLIENT}._act")),
+    "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}._base", "BaseHandle.with_retries")),
+    "when an adapter has made its client, in threads": (_with_batch, _CLIENT_MADE),
+}
+
+if __name__ == "__main__":
+    prepare, arrange = MOMENTS[sys.argv[1]]
+    call = prepare()
+
+    def handle(*_: object) -> None:
+        _handling.set()
+        print("handler:", call(), flush=True)
+
+    signal.signal(signal.SIGUSR1, handle)
+    arrange()
+    print("main:", call(), flush=True)
