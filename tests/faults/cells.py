@@ -100,7 +100,7 @@ class Cell:
     def _run(self) -> None:
         with self.proxy, self.subject:
             if self.fault.has_other_host:
-                self.subject.ask_hosts()
+                self.subject.survey_hosts()
             if self.fault.between is not None:
                 self.call("warm", WORKS)
                 self.fault.between(self)

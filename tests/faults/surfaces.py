@@ -95,7 +95,7 @@ class Subject:
             (make,) = classes(surface.family, surface.kind)
             self.model = make(host=host, model=model, max_retries=retries)
 
-    def ask_hosts(self) -> None:
+    def survey_hosts(self) -> None:
         """Ask several hosts what they have; otherwise the first call goes to the one that responds first."""
         self.model.hosts()
 

@@ -321,7 +321,7 @@ def test_each_host_gets_its_own_token() -> None:
         assert model.invoke("Hello").content
         both = ChatLMStudio(model=CHAT, host=hosts, api_token=TOKENS[1])
         assert both.invoke("Hello").response_metadata["host"] == second.address
-        assert [status.available for status in known(both)] == [False, True]
+        assert [status.available for status in both.hosts()] == [False, True]
         assert [status.available for status in known(model)] == [True, True]
         with pytest.raises(LMStudioAuthenticationError):
             ChatLMStudio(model=CHAT, host=first.address, api_token=TOKENS[1]).invoke("Hello")

@@ -98,7 +98,7 @@ def test_the_first_error_of_a_text_ends_the_call(name: str, path: str) -> None:
 @both_frameworks
 @both_paths
 @pytest.mark.parametrize("on_config_mismatch", ["warn", "ignore", "raise"])
-def test_vectors_of_two_lengths_are_never_mixed(name: str, path: str, on_config_mismatch: str) -> None:
+def test_vectors_of_two_lengths_are_never_returned(name: str, path: str, on_config_mismatch: str) -> None:
     models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
     with servers(*models) as (first, second):
         hosts = addresses([first, second])
@@ -119,7 +119,7 @@ def test_vectors_of_two_lengths_are_never_mixed(name: str, path: str, on_config_
 
 @both_frameworks
 @both_paths
-def test_a_host_that_is_lost_leaves_no_vectors_of_its_length(name: str, path: str) -> None:
+def test_the_length_of_the_vectors_of_a_host_outlives_the_host(name: str, path: str) -> None:
     models = [(embedding_model(preload=True, embedding_length=length),) for length in (8, 16)]
     with servers(*models) as (first, second):
         model = ADAPTERS[name].make(model=EMBEDDING, host=addresses([first, second]))

@@ -30,7 +30,7 @@ def absences(record: HostRecord, now: list[float]) -> Iterator[float]:
         record.record_survey(DOWNLOADED)
 
 
-def test_a_host_is_left_out_for_longer_and_longer_even_if_it_responds_to_surveys(now: list[float]) -> None:
+def test_a_host_is_avoided_for_longer_and_longer_even_if_it_responds_to_surveys(now: list[float]) -> None:
     record = HostRecord()
     assert list(itertools.islice(absences(record, now), 6)) == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
     record.record_success()
