@@ -21,7 +21,7 @@ class ProgressBar:
     """
 
     def __init__(self, label: str, *, shown: bool) -> None:
-        self._label = printable_line(label)
+        self._label = label
         self._tqdm: Any = _import_tqdm() if shown else None
         self._bar: Any = None
 
@@ -43,7 +43,7 @@ class ProgressBar:
         if self._tqdm is None:
             return
         if self._bar is None:
-            self._bar = self._tqdm(total=100, desc=self._label, bar_format=_FORM, disable=None)
+            self._bar = self._tqdm(total=100, desc=printable_line(self._label), bar_format=_FORM, disable=None)
         self._bar.n = round(progress * 100)
         self._bar.refresh()
         if progress >= 1:

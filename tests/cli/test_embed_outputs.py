@@ -110,7 +110,7 @@ def test_a_named_pipe_gets_json_lines_and_stays_a_pipe(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no /proc")
 @pytest.mark.parametrize("mode", ["wb", "ab"])
-def test_a_link_to_stdout_is_stdout_also_if_that_is_a_file(server: Emulator, tmp_path: Path, mode: str) -> None:
+def test_a_symlink_to_stdout_is_stdout_also_if_that_is_a_file(server: Emulator, tmp_path: Path, mode: str) -> None:
     (tmp_path / "in.txt").write_text("eins", encoding="utf-8")
     (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
     path = tmp_path / "redirected"
@@ -197,7 +197,7 @@ def test_an_input_that_is_a_pipe_must_be_stdin(embed: Run, run: Run, server: Emu
 
 
 @pytest.mark.parametrize("output", ["link.jsonl", "second.jsonl"])
-def test_of_a_link_the_file_is_replaced_and_the_link_stays(embed: Run, output: str) -> None:
+def test_of_a_symlink_the_file_is_replaced(embed: Run, output: str) -> None:
     Path("folder").mkdir()
     Path("folder/out.jsonl").write_text("mine", encoding="utf-8")
     Path("link.jsonl").symlink_to("folder/out.jsonl")
@@ -212,7 +212,7 @@ def test_of_a_link_the_file_is_replaced_and_the_link_stays(embed: Run, output: s
     assert [path.name for path in Path("folder").iterdir()] == ["out.jsonl"]
 
 
-def test_of_a_link_to_nothing_the_file_is_made(embed: Run) -> None:
+def test_of_a_symlink_to_nothing_the_file_is_made(embed: Run) -> None:
     Path("link.jsonl").symlink_to("out.data")
     assert embed("-o", "link.jsonl") == 0
     assert Path("link.jsonl").is_symlink()
