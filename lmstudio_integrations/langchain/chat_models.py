@@ -1,12 +1,12 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.model_profile import ModelProfile
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, MessageLikeRepresentation, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
@@ -362,17 +362,19 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def get_num_tokens_from_messages(
         self,
-        messages: Sequence[BaseMessage],
+        messages: Iterable[MessageLikeRepresentation],
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
         """Return the number of tokens of a conversation in the model's own prompt template.
 
-        A partial conversation that the template rejects is counted text by text. An image counts as 256 tokens.
+        A partial conversation that the template rejects is counted text by text. An image counts as 256 tokens. It is a
+        `token_counter` of LangChain.
         """
-        if not messages:
+        converted = convert_to_messages(messages)
+        if not converted:
             return 0
         with translated():
-            pending = _messages.to_pending(messages, send_reasoning=self.send_reasoning)
+            pending = _messages.to_pending(converted, send_reasoning=self.send_reasoning)
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
             return _counting.count(self._resolve_call({}).model(), pending, sent_tools)
 

@@ -63,6 +63,14 @@ def test_trimming_messages_by_the_models_tokens_works(server: Server) -> None:
     assert [message.content for message in kept] == ["third", "fourth"]
 
 
+def test_every_form_of_a_conversation_is_counted(server: Server) -> None:
+    llm = server.chat()
+    conversation: list[Any] = [("system", "Be brief."), {"role": "user", "content": "first"}, "second"]
+    converted = [SystemMessage("Be brief."), HumanMessage("first"), HumanMessage("second")]
+    assert llm.get_num_tokens_from_messages(iter(conversation)) == llm.get_num_tokens_from_messages(converted) > 0
+    assert llm.get_num_tokens_from_messages(iter([])) == 0
+
+
 # The profile ----------------------------------------------------------------------------------------------------------
 
 
