@@ -313,7 +313,7 @@ class LMStudioImageDownloadError(LMStudioOSError):
 
 
 class LMStudioConfigWarning(UserWarning):
-    """The loaded model has other settings than requested or was not trained for tools, or a tool lacks its types."""
+    """A model has other settings than requested, was not trained for tools, or splits a text; or a tool lacks types."""
 
 
 class LMStudioEvictionWarning(UserWarning):

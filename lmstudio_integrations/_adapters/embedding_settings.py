@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
     from lmstudio_integrations.client.sync import EmbeddingModel
 
+LENGTH_POLICY = (
+    "What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `average` "
+    "embeds its parts and averages their vectors, with one warning for each model, and `pass` leaves it to the server, "
+    "which may cut it silently."
+)
+"""The description of `length_policy`, but for its default."""
+
 
 class EmbeddingSettings(ConnectionSettings):
     """How to embed."""
@@ -36,8 +43,7 @@ class EmbeddingSettings(ConnectionSettings):
 
     length_policy: LengthPolicy = Field(
         default="error",
-        description="What to do with a text that is too long for the model: `error` (default) raises, `truncate` "
-        "embeds its beginning, `pass` leaves it to the server, which may cut it silently.",
+        description=f"{LENGTH_POLICY} Default: `error`.",
     )
 
     def _model(self) -> "EmbeddingModel":

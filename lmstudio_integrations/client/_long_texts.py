@@ -1,26 +1,30 @@
-"""Embed texts that may be too long for the model: reject or truncate them, and limit how many batches run at once.
+"""Embed texts that may be too long for the model: reject, cut or split them, and limit how many batches run at once.
 
 The embedding models of both clients call `embed_texts`, for the adapters. The requests are those of `_models.py`.
 
-The context window is requested once, and again before a text is rejected or truncated, because the model may have been
+The context window is requested once, and again before a text is rejected or cut, because the model may have been
 loaded with another one meanwhile. Tokens are counted only where the number of bytes does not decide. That assumes that
 no tokenizer makes more tokens of a text than it has bytes in UTF-8: one token for each byte is the last resort of
 byte-level BPE and of SentencePiece, and WordPiece has one token for a whole unknown word.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from itertools import groupby
+from operator import mul
+from typing import Any, NamedTuple, cast
 
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.client._binding import Binding, ContextWindow
 from lmstudio_integrations.client._gates import in_gate
 from lmstudio_integrations.client._models import count_tokens, embed, get_info
+from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client._telemetry import may_trace, trace_embeddings
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.telemetry import API, LOADED
-from lmstudio_integrations.errors import LMStudioContextOverflowError
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextOverflowError, LMStudioProtocolError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 SPECIAL_TOKENS = 2
@@ -28,6 +32,16 @@ SPECIAL_TOKENS = 2
 
 ALWAYS_FITS = 60
 """A text of at most this many bytes is never too long: every model takes as many tokens."""
+
+
+class Part(NamedTuple):
+    """A text that fits the context window: a whole one, its beginning, or one of the parts of a long one."""
+
+    number: int
+    """The index of the text."""
+    text: str
+    tokens: int = 0
+    """Its tokens, if they were counted."""
 
 
 def embed_texts(
@@ -65,34 +79,47 @@ def _embed(
         again = partial(_embed, binding=binding, request=request, show_progress=show_progress)
         vectors: list[list[float]] = yield from trace_embeddings(dispatcher, binding, again)
         return vectors
-    texts = yield from _texts_that_fit(dispatcher, binding, request)
-    return cast("list[list[float]]", (yield from embed(dispatcher, binding, texts, show_progress)))
-
-
-def _texts_that_fit(dispatcher: Dispatcher[Any], binding: Binding, request: EmbeddingRequest) -> Flow[list[str]]:
-    """Return what is embedded in place of the texts."""
     longest = max(map(utf8_length, request.texts), default=0)
     if request.policy == "pass" or longest <= ALWAYS_FITS:
-        return request.texts
-    context_window = binding.context_window
-    if context_window is None or longest > context_window.length - SPECIAL_TOKENS:
-        info = yield from get_info(dispatcher, binding, load=True)
-        maximum = info.max_context_length
-        context_window = ContextWindow(info.context_length, maximum if is_count(maximum) else None)
-        binding.context_window = context_window
+        return cast("list[list[float]]", (yield from embed(dispatcher, binding, request.texts, show_progress)))
+    context_window = yield from _context_window_for(dispatcher, binding, longest)
     if request.context_length is not None:
         context_window = context_window._replace(length=min(context_window.length, request.context_length))
 
     def count(texts: list[str]) -> "Flow[list[int]]":
         return cast("Flow[list[int]]", count_tokens(dispatcher, binding, texts))
 
-    return (yield from truncate_or_reject(request, count, context_window))
+    parts = yield from fit_texts(request, count, context_window)
+    texts = [part.text for part in parts]
+    vectors = cast("list[list[float]]", (yield from embed(dispatcher, binding, texts, show_progress)))
+    if len(parts) == len(request.texts):
+        return vectors
+    limit = context_window.length
+    models_of(dispatcher).warn_once(
+        ("too long", binding.name),
+        f"some texts are longer than the {limit} tokens that the model {binding.name!r} takes; each of them gets the "
+        f"average of the vectors of its parts. For vectors of whole texts, lower {request.splitter_setting} below "
+        f"{limit}",
+        LMStudioConfigWarning,
+    )
+    return average_parts(parts, vectors)
 
 
-def truncate_or_reject(
+def _context_window_for(dispatcher: Dispatcher[Any], binding: Binding, longest: int) -> Flow[ContextWindow]:
+    """Return the context window of the instance; request it if the longest text, in bytes, may not fit."""
+    context_window = binding.context_window
+    if context_window is None or longest > context_window.length - SPECIAL_TOKENS:
+        info = yield from get_info(dispatcher, binding, load=True)
+        maximum = info.max_context_length
+        context_window = ContextWindow(info.context_length, maximum if is_count(maximum) else None)
+        binding.context_window = context_window
+    return context_window
+
+
+def fit_texts(
     request: EmbeddingRequest, count: Callable[[list[str]], Flow[list[int]]], context_window: ContextWindow
-) -> Flow[list[str]]:
-    """Return the texts, each of them no longer than the context window.
+) -> Flow[list[Part]]:
+    """Return what is embedded for each text, in their order: one part, or several if the policy is `average`.
 
     Args:
         request: The texts.
@@ -102,19 +129,67 @@ def truncate_or_reject(
     Raises:
         LMStudioContextOverflowError: If a text is too long and the policy is `error`.
     """
-    texts, room = list(request.texts), max(context_window.length - SPECIAL_TOKENS, 0)
-    suspects: list[int] = [index for index, text in enumerate(texts) if utf8_length(text) > room]
+    room = max(context_window.length - SPECIAL_TOKENS, 0)
+    fitting, suspects = list[Part](), list[Part]()
+    for index, text in enumerate(request.texts):
+        (suspects if utf8_length(text) > room else fitting).append(Part(index, text))
     while suspects:
-        counts = yield from count([texts[index] for index in suspects])
-        too_long = {index: tokens for index, tokens in zip(suspects, counts, strict=True) if tokens > room}
-        for index, tokens in too_long.items():
-            text = texts[index]
-            if request.policy == "error" or not text:  # an empty text cannot be cut
+        counts = yield from count([part.text for part in suspects])
+        shorter: list[Part] = []
+        for (index, text, _), tokens in zip(suspects, counts, strict=True):
+            if tokens <= room:
+                fitting.append(Part(index, text, tokens))
+                continue
+            # In proportion. The next count shows whether that is enough.
+            if request.policy == "truncate" and text:
+                cuts = [text[: min(len(text) * room // tokens, len(text) - 1)]]
+            elif request.policy == "average" and room and len(text) > 1:
+                cuts = split_text(text, -(-tokens // room))
+            else:  # what is left cannot be cut
                 raise overflow_error(request, index, tokens + SPECIAL_TOKENS, context_window)
-            # In proportion, and by one character at least. The next count shows whether that is enough.
-            texts[index] = text[: min(len(text) * room // tokens, len(text) - 1)]
-        suspects = list(too_long)
-    return texts
+            shorter += [Part(index, cut) for cut in cuts]
+        suspects = shorter
+    return sorted(fitting, key=lambda part: part.number)
+
+
+def split_text(text: str, count: int) -> list[str]:
+    """Split a text into parts of about the same length, after a word if possible: every tokenizer has a border there.
+
+    Args:
+        text: The text; at least two characters.
+        count: The number of parts, at least 2; a shorter text gets one for each character.
+    """
+    count = min(count, len(text))
+    borders = [0]
+    for number in range(1, count):
+        border = len(text) * number // count
+        space = text.rfind(" ", borders[-1] + 1, border)
+        borders.append(border if space < 0 else space)
+    return [text[start:end] for start, end in zip(borders, [*borders[1:], len(text)], strict=True)]
+
+
+def average_parts(parts: Sequence[Part], vectors: Sequence[list[float]]) -> list[list[float]]:
+    """Return one vector for each text: the average of the vectors of its parts, weighted by their tokens.
+
+    It is as long as they are on average. So it is normalized if the model normalizes its vectors.
+
+    Raises:
+        LMStudioProtocolError: If the vectors of the parts have different dimensions.
+    """
+    groups = groupby(zip(parts, vectors, strict=True), key=lambda pair: pair[0].number)
+    return [_average([(part.tokens or 1, vector) for part, vector in group]) for _, group in groups]
+
+
+def _average(weighted: Sequence[tuple[int, list[float]]]) -> list[float]:
+    weights, vectors = zip(*weighted, strict=True)
+    if len(vectors) == 1:
+        return cast("list[float]", vectors[0])
+    if len(set(map(len, vectors))) > 1:
+        raise LMStudioProtocolError("Embedding: the server sent vectors of different dimensions for parts of one text")
+    total = [sum(map(mul, weights, numbers)) for numbers in zip(*vectors, strict=True)]
+    length = sum(weight * math.hypot(*vector) for weight, vector in weighted) / sum(weights)
+    scale = length / (math.hypot(*total) or 1.0)
+    return [number * scale for number in total]
 
 
 def utf8_length(text: str) -> int:
@@ -136,7 +211,7 @@ def overflow_error(
     if maximum is None or used <= maximum:
         advice.append(f"load the model with a context_length of {used} or more")
     if request.policy == "error":
-        advice.append("set length_policy='truncate' to embed its beginning")
+        advice.append("set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning")
     return LMStudioContextOverflowError(
         f"{label} has {used} tokens, and the model takes {bound}; {', or '.join(advice)}", used=used, limit=limit
     )

@@ -89,11 +89,11 @@ class ServerModels:
             f"costs a load whenever the other was used in between; {REMEDIES}",
         )
 
-    def warn_once(self, subject: Hashable, text: str) -> None:
-        """Warn of an eviction that happened or may happen, once per subject."""
+    def warn_once(self, subject: Hashable, text: str, category: type[Warning] = LMStudioEvictionWarning) -> None:
+        """Warn about models of this server, once per subject."""
         token = object()
         if self._warned.setdefault(subject, token) is token:
-            warn_user(text, LMStudioEvictionWarning)
+            warn_user(text, category)
 
     def is_evicted(self, reference: str | None) -> bool:
         """Whether a load of this process evicted an instance."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
+from lmstudio_integrations._adapters.embedding_settings import LENGTH_POLICY, EmbeddingSettings, one_prefixed, prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import LoadPolicy
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
 if TYPE_CHECKING:
     from lmstudio_integrations._adapters.connection_settings import Secret
@@ -128,6 +128,12 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
     load_policy: LoadPolicy = Field(  # declared again, because the default of the first base would win
         default="explicit",
         description=EmbeddingSettings.model_fields["load_policy"].description,
+    )
+
+    length_policy: LengthPolicy = Field(
+        default="average",
+        description=f"{LENGTH_POLICY} Default: `average`, because LlamaIndex's default chunks are too long for many "
+        "models.",
     )
 
     query_instruction: str = Field(

@@ -6,7 +6,7 @@
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_args
 
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
@@ -51,7 +51,7 @@ class Embedder(Stage):
         dimensions: The length of the vectors, if it is known: the column then is a fixed-size list, which vector
             databases such as LanceDB index. Else it is a list.
         length_policy: Whether a text that is too long for the model is an `error`, is embedded by its beginning
-            (`truncate`), or is sent as it is (`pass`).
+            (`truncate`), gets the average of the vectors of its parts (`average`), or is sent as it is (`pass`).
         arguments: See `ModelArguments`.
 
     Raises:
@@ -71,8 +71,9 @@ class Embedder(Stage):
         length_policy: LengthPolicy = "error",
         **arguments: Unpack[ModelArguments],
     ) -> None:
-        if length_policy not in {"error", "truncate", "pass"}:
-            raise LMStudioValueError(f"length_policy must be 'error', 'truncate' or 'pass'; got {length_policy!r}")
+        if length_policy not in get_args(LengthPolicy):
+            known = ", ".join(map(repr, get_args(LengthPolicy)))
+            raise LMStudioValueError(f"length_policy must be one of {known}; got {length_policy!r}")
         if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
             raise LMStudioValueError(f"dimensions must be at least 1, or None; got {dimensions!r}")
         super().__init__(model, output_column, **arguments)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-LengthPolicy: TypeAlias = Literal["error", "truncate", "pass"]
+LengthPolicy: TypeAlias = Literal["error", "truncate", "average", "pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,8 @@ class EmbeddingRequest:
 
     Attributes:
         texts: The texts.
-        policy: Texts that are too long are an error, are embedded by their beginning, or are sent as they are.
+        policy: Texts that are too long are an error, are embedded by their beginning, get the average of the vectors of
+            their parts, or are sent as they are.
         splitter_setting: The name of the setting of the framework that makes texts shorter, for errors.
         given: The caller's whole list, of which a framework makes batches; empty if `texts` is all of it.
         labels: What errors call each text, such as its line in a file; by default `text` and its number.

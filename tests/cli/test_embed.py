@@ -248,9 +248,18 @@ def test_a_text_that_is_too_long_is_an_error_with_its_line_or_is_truncated(embed
     code = embed("in.txt", "-o", "out.jsonl")
     assert isinstance(code, str)
     assert code.startswith("Error: line 2 has ")
-    assert code.endswith("; shorten it, or embed its beginning with --length-policy truncate")
+    assert code.endswith(
+        "; shorten it, or embed it in parts with --length-policy average, or its beginning with truncate"
+    )
     assert embed("in.txt", "-o", "out.jsonl", "--length-policy", "truncate") == 0
     assert len(read_lines("out.jsonl")) == 2
+
+
+def test_a_text_that_is_too_long_may_be_embedded_in_parts(embed: Run, server: Emulator, capsys: Capture) -> None:
+    Path("in.txt").write_text("word " * 200, encoding="utf-8")
+    assert embed("in.txt", "-o", "out.jsonl", "--length-policy", "average") == 0
+    assert read_lines("out.jsonl")[0]["embedding"] == pytest.approx(vectors_of(server, ["word " * 50])[0])
+    assert "Warning: some texts are longer than the 64 tokens" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_error_of_the_server_names_the_lines(run: Run, tmp_path: Path) -> None:

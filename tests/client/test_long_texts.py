@@ -1,17 +1,24 @@
 """Texts that are too long for an embedding model: how they are counted and cut."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstudio_integrations.client._binding import ContextWindow
-from lmstudio_integrations.client._long_texts import SPECIAL_TOKENS, overflow_error, truncate_or_reject, utf8_length
-from lmstudio_integrations.errors import LMStudioContextOverflowError
+from lmstudio_integrations.client._long_texts import (
+    SPECIAL_TOKENS,
+    Part,
+    average_parts,
+    fit_texts,
+    overflow_error,
+    utf8_length,
+)
+from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioProtocolError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
-Fitting = Generator[Sequence[str], list[int], list[str]]
+Fitting = Generator[Sequence[str], list[int], list[Part]]
 
 
 def start(request: EmbeddingRequest, context_window: int) -> Fitting:
@@ -20,46 +27,69 @@ def start(request: EmbeddingRequest, context_window: int) -> Fitting:
     def count(texts: Sequence[str]) -> Generator[Sequence[str], list[int], list[int]]:
         return (yield texts)
 
-    return truncate_or_reject(request, count, ContextWindow(context_window))  # type: ignore[arg-type,return-value]  # yields texts, not calls
+    return fit_texts(request, count, ContextWindow(context_window))  # type: ignore[arg-type,return-value]  # yields texts, not calls
 
 
-def count_words(fitting: Fitting) -> list[str]:
-    """Return the texts that are embedded if each word is one token."""
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def counted(fitting: Fitting, count: Callable[[str], int] = words) -> list[Part]:
+    """Return the parts that are embedded if texts have these numbers of tokens."""
     try:
         question = next(fitting)
         while True:
-            question = fitting.send([len(text.split()) for text in question])
+            question = fitting.send(list(map(count, question)))
     except StopIteration as done:
-        texts: list[str] = done.value
-        return texts
+        parts: list[Part] = done.value
+        return parts
 
 
 @given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
 def test_truncation_ends_with_beginnings_that_fit_the_context_window(texts: list[str], context_window: int) -> None:
-    fitting = count_words(start(EmbeddingRequest(texts, "truncate", "chunk_size"), context_window))
-    assert len(fitting) == len(texts)
-    for before, after in zip(texts, fitting, strict=True):
+    fitting = counted(start(EmbeddingRequest(texts, "truncate", "chunk_size"), context_window))
+    assert [part.number for part in fitting] == list(range(len(texts)))
+    for before, (_, after, _) in zip(texts, fitting, strict=True):
         assert before.startswith(after)
-        assert len(after.split()) <= context_window - SPECIAL_TOKENS
-        if len(before.split()) <= context_window - SPECIAL_TOKENS:
+        assert words(after) <= context_window - SPECIAL_TOKENS
+        if words(before) <= context_window - SPECIAL_TOKENS:
             assert after == before
 
 
-@pytest.mark.parametrize("policy", ["error", "truncate"])
+@given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
+def test_the_parts_of_long_texts_fit_and_lack_nothing(texts: list[str], context_window: int) -> None:
+    fitting = counted(start(EmbeddingRequest(texts, "average", "chunk_size"), context_window))
+    for index, text in enumerate(texts):
+        parts = [part for part in fitting if part.number == index]
+        assert sorted("".join(part.text for part in parts)) == sorted(text)
+        assert all(part.text in text for part in parts)
+        assert all(part.tokens == words(part.text) for part in parts[1:])
+        assert all(words(part.text) <= context_window - SPECIAL_TOKENS for part in parts)
+        if words(text) <= context_window - SPECIAL_TOKENS:
+            assert len(parts) == 1
+
+
+def test_words_stay_whole_in_parts() -> None:
+    parts = counted(start(EmbeddingRequest(["rain " * 30, "sun"], "average", "chunk_size"), 12))
+    assert {word for part in parts for word in part.text.split()} == {"rain", "sun"}
+    assert [part.tokens for part in parts if part.number == 0] == [10, 10, 10]
+
+
+@pytest.mark.parametrize("policy", ["error", "truncate", "average"])
 def test_the_tokens_of_short_texts_are_not_counted(policy: LengthPolicy) -> None:
     with pytest.raises(StopIteration) as done:
         next(start(EmbeddingRequest(["a", "é" * 200, "b" * 510], policy, "chunk_size"), 512))
-    assert done.value.value == ["a", "é" * 200, "b" * 510]
+    assert [part.text for part in done.value.value] == ["a", "é" * 200, "b" * 510]
     assert next(start(EmbeddingRequest(["b" * 511], policy, "chunk_size"), 512)) == ["b" * 511]
     assert [utf8_length("a" * 4), utf8_length("€€"), utf8_length("\ud835")] == [4, 6, 3]
 
 
-@pytest.mark.parametrize("context_window", [-5, 0, SPECIAL_TOKENS])
-def test_a_text_of_which_nothing_fits_is_an_error(context_window: int) -> None:
-    steps = start(EmbeddingRequest(["word " * 20], "truncate", "chunk_size"), context_window)
-    next(steps)
+@pytest.mark.parametrize("context_window", [-5, 0, SPECIAL_TOKENS, SPECIAL_TOKENS + 1])
+@pytest.mark.parametrize("policy", ["truncate", "average"])
+def test_a_text_of_which_nothing_fits_is_an_error(policy: LengthPolicy, context_window: int) -> None:
+    steps = start(EmbeddingRequest(["word " * 20], policy, "chunk_size"), context_window)
     with pytest.raises(LMStudioContextOverflowError, match="text 0 has 9 tokens"):
-        list(map(steps.send, [[7]] * 100))
+        counted(steps, lambda _: 7)
 
 
 def test_a_text_without_tokens_fits_any_context_window() -> None:
@@ -67,7 +97,18 @@ def test_a_text_without_tokens_fits_any_context_window() -> None:
     next(steps)
     with pytest.raises(StopIteration) as done:
         steps.send([0])
-    assert done.value.value == ["word"]
+    assert done.value.value == [Part(0, "word")]
+
+
+def test_the_average_is_weighted_by_tokens_and_as_long_as_the_vectors() -> None:
+    parts = [Part(0, "a"), Part(1, "b", 3), Part(1, "c", 1), Part(2, "d")]
+    unit = average_parts(parts, [[0.0, 2.0], [1.0, 0.0], [0.0, 1.0], [5.0, 0.0]])
+    assert [unit[0], unit[2]] == [[0.0, 2.0], [5.0, 0.0]]
+    assert unit[1] == pytest.approx([3 / 10**0.5, 1 / 10**0.5])
+    assert average_parts(parts[1:3], [[8.0, 0.0], [8.0, 0.0]]) == [pytest.approx([8.0, 0.0])]
+    assert average_parts(parts[1:3], [[0.0], [0.0]]) == [[0.0]]
+    with pytest.raises(LMStudioProtocolError, match="different dimensions"):
+        average_parts(parts[1:3], [[1.0], [1.0, 0.0]])
 
 
 @pytest.mark.parametrize("maximum", [None, 9])

@@ -381,7 +381,8 @@ def test_the_context_window_is_the_smallest_of_the_loaded_instances() -> None:
 def test_a_text_that_is_too_long_for_one_host_is_too_long_for_all(make: Any) -> None:
     lengths = {"context_length": 512, "max_context_length": 512}, {"context_length": 128, "max_context_length": 128}
     with servers(*[(embedding_model(preload=True, **each),) for each in lengths]) as pair:
-        model = make(model=EMBEDDING, host=addresses(pair), on_config_mismatch="ignore")
+        settings: dict[str, Any] = {"model": EMBEDDING, "host": addresses(pair), "on_config_mismatch": "ignore"}
+        model = make(**settings, length_policy="error")
         texts = ["word " * 200]
         with pytest.raises(LMStudioError, match="the model takes 128"):
             model.embed_documents(texts) if make is LMStudioEmbeddings else model.get_text_embedding_batch(texts)

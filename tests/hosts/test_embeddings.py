@@ -14,6 +14,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
+    LMStudioConfigWarning,
     LMStudioConnectionLostError,
     LMStudioServerError,
     LMStudioUnreachableError,
@@ -50,8 +51,11 @@ def test_each_of_many_texts_is_embedded_once_and_every_host_takes_part(
     assert several == vectors(name, path, texts, pair[0].address)
 
 
-def vectors(name: str, path: str, texts: list[str], host: str | list[str]) -> list[list[float]]:
-    return embedded(ADAPTERS[name].make(model=EMBEDDING, host=host), name, path, texts)
+def vectors(
+    name: str, path: str, texts: list[str], host: str | list[str], length_policy: str = "error"
+) -> list[list[float]]:
+    settings: dict[str, Any] = {"on_config_mismatch": "ignore", "length_policy": length_policy}
+    return embedded(ADAPTERS[name].make(model=EMBEDDING, host=host, **settings), name, path, texts)
 
 
 def embedded(model: Any, name: str, path: str, texts: list[str]) -> list[list[float]]:
@@ -61,6 +65,18 @@ def embedded(model: Any, name: str, path: str, texts: list[str]) -> list[list[fl
             return model.get_text_embedding_batch(texts)  # type: ignore[no-any-return]
         return asyncio.run(model.aget_text_embedding_batch(texts))
     return model.embed_documents(texts) if path == "sync" else asyncio.run(model.aembed_documents(texts))
+
+
+@both_frameworks
+@both_paths
+def test_all_hosts_split_long_texts_by_the_smallest_context_window(name: str, path: str) -> None:
+    small, large = (embedding_model(preload=True, context_length=length) for length in (64, 128))
+    texts = [f"text {number} " * 80 for number in range(100)]
+    with servers((large,), (small,)) as pair:
+        with pytest.warns(LMStudioConfigWarning, match="longer than the 64 tokens"):
+            several = vectors(name, path, texts, addresses(pair), "average")
+        assert all(server.embedded_texts for server in pair)
+        assert several == vectors(name, path, texts, pair[1].address, "average")
 
 
 @both_frameworks

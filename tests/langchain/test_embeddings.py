@@ -11,6 +11,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
+    LMStudioConfigWarning,
     LMStudioContextOverflowError,
     LMStudioUnreachableError,
     LMStudioValueError,
@@ -129,7 +130,8 @@ def test_the_error_of_a_long_text_names_the_remedy(server: Server, documents: Do
         documents(server.embeddings(show_progress=True), ["short"] * 100 + [LONG])
     assert str(caught.value) == (
         "text 100 has 603 tokens, and the model takes 512, its max_context_length; "
-        "lower the text splitter's chunk size below 512, or set length_policy='truncate' to embed its beginning"
+        "lower the text splitter's chunk size below 512, or set length_policy='average' to embed it in parts, "
+        "or 'truncate' to embed its beginning"
     )
 
 
@@ -197,6 +199,18 @@ def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents
     cut, short = documents(server.embeddings(length_policy="truncate"), [LONG, "word"])
     assert cut == pytest.approx(server.embeddings().embed_query("word " * 400), abs=1e-9)
     assert len(short) == 16
+
+
+def test_a_text_that_is_too_long_may_be_embedded_in_parts(server: Server, documents: Documents) -> None:
+    embeddings, text = server.embeddings(length_policy="average"), "sun " * 300 + "rain " * 900
+    with pytest.warns(LMStudioConfigWarning, match="lower the text splitter's chunk size below 512$"):
+        short, vector = documents(embeddings, ["word", text])
+    _, *parts = (record.text for record in server.embedded_texts)
+    assert (len(parts), "".join(parts)) == (3, text)
+    assert short == embeddings.embed_query("word")
+    weighted = [[len(part.split()) * number for number in embeddings.embed_query(part)] for part in parts]
+    total = [sum(numbers) for numbers in zip(*weighted, strict=True)]
+    assert vector == pytest.approx([number / math.hypot(*total) for number in total], abs=1e-3)
 
 
 def test_the_length_may_be_passed_to_the_server(server: Server, documents: Documents) -> None:

@@ -275,7 +275,7 @@ LONG = "word " * 600
 
 
 async def test_a_text_that_is_too_long_is_rejected(server: Server) -> None:
-    with server.embedding(load_config={"contextLength": 512}) as model:
+    with server.embedding(load_config={"contextLength": 512}, length_policy="error") as model:
         with pytest.raises(LMStudioContextOverflowError, match=r"text 1 has 60\d tokens.*length_policy"):
             model.get_text_embedding_batch(["short", LONG])
         with pytest.raises(LMStudioContextOverflowError):
@@ -293,6 +293,7 @@ async def test_the_error_of_a_long_text_has_its_place_in_the_whole_list(
 ) -> None:
     texts = [*(f"short {number}" for number in range(7)), LONG, "the last"]
     settings: dict[str, Any] = {"embed_batch_size": 3, "num_workers": workers, "context_length": 512}
+    settings["length_policy"] = "error"
     with server.embedding(**settings, embeddings_cache=cache(), text_instruction="document: ") as model:
         with pytest.raises(LMStudioContextOverflowError, match="text 7 has"):
             model.get_text_embedding_batch(texts)
@@ -305,7 +306,7 @@ async def test_the_error_of_a_long_text_has_its_place_in_the_whole_list(
 
 
 async def test_the_error_of_a_long_question_has_its_place_among_several(server: Server) -> None:
-    with server.embedding(context_length=512, query_instruction="search: ") as model:
+    with server.embedding(context_length=512, query_instruction="search: ", length_policy="error") as model:
         with pytest.raises(LMStudioContextOverflowError, match="text 1 has"):
             model.get_agg_embedding_from_queries(["short", LONG])
         with pytest.raises(LMStudioContextOverflowError, match="text 1 has"):
@@ -313,7 +314,7 @@ async def test_the_error_of_a_long_question_has_its_place_among_several(server: 
 
 
 @pytest.mark.parametrize("use_async", [False, True])
-def test_the_default_chunks_of_an_index_are_too_long_for_many_models_and_the_advice_helps(
+def test_the_default_chunks_of_an_index_are_embedded_in_parts_and_the_advice_helps(
     monkeypatch: pytest.MonkeyPatch, use_async: bool
 ) -> None:
     monkeypatch.setattr(Settings, "_node_parser", None)
@@ -321,20 +322,28 @@ def test_the_default_chunks_of_an_index_are_too_long_for_many_models_and_the_adv
     small = ModelEntry(key=EMBEDDING, kind="embedding", context_length=512, max_context_length=512)
     paragraphs = "\n\n\n".join(["rain and sun " * 20] * 20)
     documents = [Document(text="short"), Document(text=paragraphs), Document(text="short")]
-    with Server([small]) as server, server.embedding(context_length=2048) as model:
-        with (
-            pytest.warns(LMStudioConfigWarning, match="requested 2048, actual 512"),
-            pytest.raises(LMStudioContextOverflowError) as caught,
-        ):
+    with Server([small]) as server, server.embedding() as model:
+        with pytest.warns(LMStudioConfigWarning) as caught:
             VectorStoreIndex.from_documents(documents, embed_model=model, use_async=use_async)
+        VectorStoreIndex.from_documents(documents, embed_model=model, use_async=use_async)
+        (warning,) = caught
+        assert warning.filename == __file__
+        assert str(warning.message) == (
+            f"some texts are longer than the 512 tokens that the model {EMBEDDING!r} takes; each of them gets the "
+            "average of the vectors of its parts. For vectors of whole texts, lower Settings.chunk_size, or the node "
+            "parser's chunk_size, below 512"
+        )
+        strict = server.embedding(length_policy="error")
+        with pytest.raises(LMStudioContextOverflowError) as rejected:
+            VectorStoreIndex.from_documents(documents, embed_model=strict, use_async=use_async)
         assert re.fullmatch(
             r"text 1 has \d+ tokens, and the model takes 512, its max_context_length; "
             r"lower Settings.chunk_size, or the node parser's chunk_size, below 512, "
-            r"or set length_policy='truncate' to embed its beginning",
-            str(caught.value),
+            r"or set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning",
+            str(rejected.value),
         )
         Settings.chunk_size = 256
-        index = VectorStoreIndex.from_documents(documents, embed_model=model, use_async=use_async)
+        index = VectorStoreIndex.from_documents(documents, embed_model=strict, use_async=use_async)
         assert len(index.docstore.docs) > len(documents)
 
 

@@ -341,7 +341,12 @@ def _longer_than_the_maximum(case: Case) -> Any:
 
 @mistake("text-too-long", {name: each for name, each in EMBEDDING.items() if name in ADAPTED})
 def _text_too_long(case: Case) -> Any:
-    return case.on_server(prompt="word " * 100)
+    return case.on_server(prompt="word " * 100, length_policy="error")
+
+
+@mistake("long-texts", {name: each for name, each in EMBEDDING.items() if name in ADAPTED})
+def _text_in_parts(case: Case) -> Any:
+    return case.on_server(prompt="word " * 100, length_policy="average")
 
 
 @mistake("truncated", only("LangChain"))

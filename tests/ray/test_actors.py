@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
+    LMStudioConfigWarning,
     LMStudioContextOverflowError,
     LMStudioModelNotFoundError,
     LMStudioServerError,
@@ -278,6 +279,14 @@ async def test_a_text_that_is_too_long_is_an_error_or_truncated(arguments: dict[
     assert await run(Embedder("vectors", length_policy="truncate", **arguments), batch)
 
 
+async def test_a_text_that_is_too_long_may_be_embedded_in_parts(arguments: dict[str, Any]) -> None:
+    actor = Embedder("vectors", length_policy="average", **arguments)
+    with pytest.warns(LMStudioConfigWarning, match="lower the length of the texts below 32"):
+        (whole,) = await run(actor, table(text=["b " * 100]))
+    (part,) = await run(actor, table(text=["b " * 25]))
+    assert whole["embeddings"] == pytest.approx(part["embeddings"])
+
+
 async def test_vectors_of_a_known_length_are_a_fixed_size_list(arguments: dict[str, Any]) -> None:
     (result,) = [each async for each in Embedder("vectors", dimensions=4, **arguments)(table(text=["a"]))]
     assert result.schema.field("embeddings").type == pa.list_(pa.float32(), 4)
@@ -307,7 +316,11 @@ INVALID: list[tuple[Any, dict[str, Any], str]] = [
     (Embedder, {"model": "vectors", "max_retry": 1}, "did you mean 'max_retries'"),
     (Embedder, {"model": "vectors", "timeout": 0}, "timeout must be"),
     (Embedder, {"model": "vectors", "load_policy": "never"}, "load_policy"),
-    (Embedder, {"model": "vectors", "length_policy": "cut"}, "length_policy must be"),
+    (
+        Embedder,
+        {"model": "vectors", "length_policy": "cut"},
+        "length_policy must be one of 'error', 'truncate', 'average', 'pass'; got 'cut'",
+    ),
     (Embedder, {"model": "vectors", "dimensions": 0}, "dimensions must be at least 1"),
 ]
 

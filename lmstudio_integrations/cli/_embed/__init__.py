@@ -23,6 +23,7 @@ from lmstudio_integrations.cli._common import (
     progress_bar,
     progress_display,
     results,
+    warnings_as_notes,
 )
 from lmstudio_integrations.cli._embed.output import (
     FILES,
@@ -120,7 +121,10 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
     ] = None,
     length_policy: Annotated[
         LengthPolicy,
-        typer.Option(help="A text that is too long is an error, is embedded by its beginning, or is sent as it is."),
+        typer.Option(
+            help="A text that is too long is an error, is embedded by its beginning, gets the average of the vectors "
+            "of its parts, or is sent as it is."
+        ),
     ] = "error",
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows that are embedded together.")] = 64,
     ttl: Annotated[
@@ -153,7 +157,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
         if not overwrite:
             check_state(folder, state, _STATE_NAMES)
             model = model or (folder.state or {}).get("model")
-    with Client(host, token) as client, _os_errors(output):
+    with Client(host, token) as client, warnings_as_notes(), _os_errors(output):
         handle, key = _model(client, model, ttl)
         if folder is None:
             with open_stream(output) as stream:
@@ -246,14 +250,16 @@ def embed_batch(handle: EmbeddingModel, batch: Batch, policy: LengthPolicy) -> l
     vectors: list[list[float] | None] = [None] * len(batch.texts)
     texts = {index: text for index, text in enumerate(batch.texts) if text and not text.isspace()}
     labels = [batch.labels[index] for index in texts]
-    request = EmbeddingRequest(list(texts.values()), policy, "its length", labels=labels)
+    request = EmbeddingRequest(list(texts.values()), policy, "the length of the texts", labels=labels)
     try:
         found = handle.embed_texts(request) if texts else []
     except LMStudioContextOverflowError as error:
         if not str(error).startswith(tuple(f"{label} has " for label in labels)):
             raise _with_place(error, labels) from error
         problem = str(error).partition("; ")[0]
-        raise LMStudioError(f"{problem}; shorten it, or embed its beginning with --length-policy truncate") from error
+        raise LMStudioError(
+            f"{problem}; shorten it, or embed it in parts with --length-policy average, or its beginning with truncate"
+        ) from error
     except LMStudioError as error:
         raise _with_place(error, labels) from error
     for index, vector in zip(texts, found, strict=True):
