@@ -129,7 +129,7 @@ def _read(source: FileInput) -> tuple[bytes, str | None]:
     return content, Path(name).name if isinstance(name, str) else None
 
 
-def _shown(source: object) -> str:
+def _shown(source: FileInput) -> str:
     return shortened(repr(str(source) if isinstance(source, PathLike) else source))
 
 

@@ -30,6 +30,7 @@ class ThreadRunner:
 
     def __init__(self, parallel: int | None) -> None:
         self._in_caller = parallel == 1
+        self._running: set[Future[ToolJob]] = set()  # loops hold tasks weakly
         self._ended: queue.SimpleQueue[Future[ToolJob]] = queue.SimpleQueue()
         self._runner: asyncio.Runner | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -55,18 +56,26 @@ class ThreadRunner:
         """Return a tool that has ended."""
         while True:
             try:
-                return [self._ended.get(timeout=SLICE).result()]  # not for longer, because of Ctrl-C on Windows
+                ended = self._ended.get(timeout=SLICE)  # not for longer, because of Ctrl-C on Windows
             except queue.Empty:
-                if self._runner is not None and self._serving.done():
-                    self._serving.result()  # a tool has ended the thread, by `sys.exit` for example
+                continue
+            self._running.discard(ended)
+            return [ended.result()]
 
     def _submit(self, coroutine: Coroutine[Any, Any, ToolJob]) -> None:
         """Run a coroutine aside, because this thread may run a loop."""
         if self._runner is None:
             self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
             self._loop = self._runner.get_loop()
-            self._serving = _start(partial(_serve, self._runner))
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).add_done_callback(self._ended.put)
+            self._serving = _start(partial(self._serve, self._runner))
+        running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._running.add(running)
+        running.add_done_callback(self._ended.put)
+
+    def _serve(self, runner: asyncio.Runner) -> None:
+        """Run the loop until it is stopped; then cancel what still runs in it."""
+        with runner:
+            self._loop.run_forever()
 
     def __enter__(self) -> Self:
         return self
@@ -148,12 +157,6 @@ def _recording_failure(job: ToolJob) -> Generator[None]:
         yield
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - sent to the model
         job.failure = error
-
-
-def _serve(runner: asyncio.Runner) -> None:
-    """Run a loop until it is stopped; then cancel what still runs in it."""
-    with runner:
-        runner.get_loop().run_forever()
 
 
 def _start(function: Callable[[], T]) -> "Future[T]":

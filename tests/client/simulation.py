@@ -14,7 +14,7 @@ from lmstudio_integrations.client._server_models import ServerModels
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.connections import TICK
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
-from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession
@@ -141,6 +141,7 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
         self.timeouts = timeouts
         self.max_retries = 0
         self.load_times = []
+        self._make_waiter = ThreadWaiter
         self._started_at: float | None = None
 
     def shared(self, kind: type[Any]) -> Any:

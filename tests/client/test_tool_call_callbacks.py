@@ -1,6 +1,7 @@
 """What `act` reports of tool calls, and what it tells the tools; the same bodies for both clients."""
 
 import asyncio
+import gc
 import json
 import logging
 import sys
@@ -373,17 +374,21 @@ async def test_tools_learn_that_nobody_waits_for_them(model: Any) -> None:
     release.set()
 
 
-async def test_the_end_of_act_cancels_async_tools(model: Any) -> None:
-    cancelled = threading.Event()
+async def test_the_end_of_act_cancels_async_tools_and_nothing_else_does(model: Any) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
 
     async def wait(text: str) -> None:
-        """Wait in a loop."""
+        """Wait for what nothing else refers to."""
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
     def end(*_: object) -> None:
+        assert begun.wait(5)
+        gc.collect()
+        assert not cancelled.is_set()
         raise KeyError("mine")
 
     tools = [add, lms.ToolFunctionDef.from_callable(wait, name="shout")]
