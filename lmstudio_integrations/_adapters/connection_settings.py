@@ -126,6 +126,12 @@ class ConnectionSettings(BaseModel):
         "Unset: the system's. It is read when the object is made, and with the first connection.",
     )
 
+    max_message_bytes: Count | None = Field(
+        default=256 * 1024 * 1024,
+        description="Size of the largest message that is accepted from the server, in bytes. Default: 268,435,456. "
+        "`None`: no limit. A larger one fails the calls on its connection.",
+    )
+
     load_policy: LoadPolicy = Field(
         default="get_or_load",
         description="How the model is found or loaded. `get_or_load` (default of language models) uses a loaded "
@@ -332,7 +338,7 @@ class ConnectionSettings(BaseModel):
         tokens = tokens_of(hosts, call_settings["api_token"])
         return tuple(
             [
-                runtime.ServerSpec(host, token, values, call_settings["ca_file"])
+                runtime.ServerSpec(host, token, values, call_settings["ca_file"], call_settings["max_message_bytes"])
                 for host, token in zip(hosts, tokens, strict=True)
             ]
         )

@@ -43,12 +43,13 @@ _CACHE_SIZE = 64
 
 
 class ServerSpec(NamedTuple):
-    """Which server: its address, the credentials for it, and the file of the certificates that it is trusted by."""
+    """Which server: its address, the credentials for it, and how the client connects to it."""
 
     host: str | None
     token: str | None
     headers: tuple[tuple[str, str], ...]
     ca_file: str | None
+    max_message_bytes: int | None
 
     def __repr__(self) -> str:
         return f"ServerSpec(host={self.host!r})"
@@ -321,6 +322,7 @@ def _client_arguments(server: ServerSpec) -> dict[str, Any]:
         "api_token": server.token,
         "headers": dict(server.headers) or None,
         "keep_idle": _KEEP_IDLE,
+        "max_message_bytes": server.max_message_bytes,
     }
     if server.ca_file is not None:
         from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap

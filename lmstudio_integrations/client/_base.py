@@ -25,7 +25,13 @@ from typing import (
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of, with_named_keywords
+from lmstudio_integrations.client._arguments import (
+    check_names,
+    optional_text,
+    seconds_of,
+    whole_number,
+    with_named_keywords,
+)
 from lmstudio_integrations.client._binding import Binding, OnProgress
 from lmstudio_integrations.client._long_texts import embed_texts
 from lmstudio_integrations.client._models import get_info
@@ -35,7 +41,7 @@ from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client.hosts.pool import HostPool
-from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.addresses import MAX_MESSAGE_BYTES, Target
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.waiters import Waiter
@@ -121,8 +127,8 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
 class BaseClient:
     """The settings of a client, including those of its connections.
 
-    Nothing is sent before the first call. All clients of the process with the same server and the same credentials
-    share their connections.
+    Nothing is sent before the first call. All clients of the process with the same server, credentials, headers,
+    certificates and largest message share their connections.
 
     Args:
         api_host: `host:port` or a URL of http, https, ws or wss. Without one: `LMSTUDIO_HOST`, else the LM Studio that
@@ -131,6 +137,8 @@ class BaseClient:
         headers: Additional HTTP headers of the WebSocket handshake, for proxies.
         ssl_context: Checks the server's certificate, for wss and https hosts that the system does not trust.
         keep_idle: Seconds for which idle connections are kept open for this client.
+        max_message_bytes: Size of the largest message that is accepted from the server, in bytes; 256 MiB by default.
+            A larger one fails the calls on its connection. `None`: no limit.
         timeouts: `connect_timeout`, `load_timeout` and the others of `TimeoutParameters`.
 
     Raises:
@@ -149,14 +157,16 @@ class BaseClient:
         headers: Mapping[str, str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         keep_idle: float = math.inf,
+        max_message_bytes: int | None = MAX_MESSAGE_BYTES,
         **timeouts: Unpack[TimeoutParameters],
     ) -> None:
-        known = (*TIMEOUTS, "api_host", "api_token", "headers", "ssl_context", "keep_idle")
+        known = (*TIMEOUTS, "api_host", "api_token", "headers", "ssl_context", "keep_idle", "max_message_bytes")
         check_names({"api_host": api_host, **timeouts}, known)
         if seconds_of(keep_idle, "keep_idle", or_zero=True) is None:
             raise LMStudioValueError("keep_idle must be a number of seconds, or math.inf; got None")
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
-        target = Target.of(api_host, token, headers, ssl_context)
+        limit = whole_number(max_message_bytes, "max_message_bytes")
+        target = Target.of(api_host, token, headers, ssl_context, limit)
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults

@@ -40,6 +40,7 @@ _NOT_IN_KEY = frozenset(
         "api_token",
         "headers",
         "ca_file",
+        "max_message_bytes",
         "on_load_progress",
         "on_prompt_progress",
         "show_progress",

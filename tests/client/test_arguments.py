@@ -24,6 +24,8 @@ CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
     ("'X Key'", {"headers": {"X Key": "a"}}),
     ("keep_idle .* -1", {"keep_idle": -1}),
     ("keep_idle .* 'x'", {"keep_idle": "x"}),
+    ("max_message_bytes .* 0", {"max_message_bytes": 0}),
+    ("max_message_bytes .* '1'", {"max_message_bytes": "1"}),
     ("timeout .* '5'", {"timeout": "5"}),
     ("idle_timeout .* nan", {"idle_timeout": float("nan")}),
 ]

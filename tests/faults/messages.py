@@ -22,8 +22,8 @@ PINGS = b"".join(serialized("server", Frame(Opcode.PING, str(number).encode())) 
 """A hundred pings."""
 
 BINARY = serialized("server", Frame(Opcode.BINARY, b"\x00\x01\x02"))
-ENDLESS = b"\x81\x7f" + (1 << 40).to_bytes(8, "big")
-"""The head of a text frame of a terabyte."""
+MEGABYTE, TERABYTE = (b"\x81\x7f" + (1 << bits).to_bytes(8, "big") for bits in (20, 40))
+"""The heads of text frames of these sizes."""
 
 
 def without_content(message: Message) -> Message:

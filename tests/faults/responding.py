@@ -24,7 +24,7 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.messages import BINARY, ENDLESS, NOISE, PINGS, ended, failed, without_content
+from tests.faults.messages import BINARY, MEGABYTE, NOISE, PINGS, TERABYTE, ended, failed, without_content
 from tests.faults.model import (
     CLOSED_EARLY,
     CONNECTING,
@@ -104,7 +104,14 @@ _MIDDLE_CONNECTION = (
         Phase.MIDDLE,
         IDLE,
         QUEUED,
-        inject=at("middle packet", raw_before(ENDLESS)),
+        inject=at("middle packet", raw_before(MEGABYTE)),
+        then_on="new connection",
+    ),
+    Fault(
+        "A frame announces more bytes than `max_message_bytes`.",
+        Phase.MIDDLE,
+        PROTOCOL,
+        inject=at("middle packet", raw_before(TERABYTE)),
         then_on="new connection",
     ),
     Fault(

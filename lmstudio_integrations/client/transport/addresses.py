@@ -31,6 +31,9 @@ DEFAULT_PORT = 1234
 DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 """The ports on which LM Studio always listens, preferred first."""
 
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+"""Size of the largest message that a client accepts by default."""
+
 _SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
 _API_SUFFIX = re.compile(r"/(api/)?v[01](/(chat|chat/completions|completions|embeddings|messages|models|responses))?$")
 """The path of an HTTP API of LM Studio, which people copy from programs that use it."""
@@ -208,12 +211,14 @@ class Target:
         token: The API token; `None` is a guest.
         headers: Additional HTTP headers of the WebSocket handshake.
         ssl_context: Checks the server's certificate; `None` uses the system's certificates.
+        max_message_bytes: The largest message that the client accepts; `None` sets no limit.
     """
 
     address: Address | None
     token: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ssl_context: "ssl.SSLContext | None" = field(default=None, repr=False)
+    max_message_bytes: int | None = MAX_MESSAGE_BYTES
 
     @classmethod
     def of(
@@ -222,6 +227,7 @@ class Target:
         token: str | None,
         headers: Mapping[str, str] | None = None,
         ssl_context: "ssl.SSLContext | None" = None,
+        max_message_bytes: int | None = MAX_MESSAGE_BYTES,
     ) -> Self:
         """Complete the given settings from the environment.
 
@@ -239,7 +245,7 @@ class Target:
             raise LMStudioValueError(
                 f"ssl_context (ca_file in the adapters) needs a wss:// or https:// host; the host is {host!r}"
             )
-        return cls(address, token, checked_headers(headers), ssl_context)
+        return cls(address, token, checked_headers(headers), ssl_context, max_message_bytes)
 
     def __str__(self) -> str:
         return self.address.netloc if self.address else "this machine"

@@ -54,7 +54,7 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
             open_timeout=None,
             ping_interval=None,  # `Connection` pings
             close_timeout=CLOSE_TIMEOUT,
-            max_size=None,
+            max_size=target.max_message_bytes,
             max_queue=None,
             create_connection=Socket,
             ssl=(target.ssl_context or True) if address.tls else None,
@@ -65,6 +65,8 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
         problem = error
     else:
         assert isinstance(socket, Socket), "it is made by create_connection"
+        if target.max_message_bytes is not None:
+            socket.max_size = target.max_message_bytes
         return socket
     reason = (
         redirect_of(problem, address.url(namespace))

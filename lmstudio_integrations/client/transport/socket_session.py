@@ -17,7 +17,12 @@ from lmstudio_integrations.client.transport.guests import Guest, Guests
 from lmstudio_integrations.client.transport.opening import open_socket
 from lmstudio_integrations.client.transport.telemetry import Connecting
 from lmstudio_integrations.client.transport.waiters import copied
-from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioConnectionLostError, LMStudioError
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioConnectionLostError,
+    LMStudioError,
+    LMStudioProtocolError,
+)
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.errors import with_advice
 from lmstudio_integrations.protocol.instance_queue import Instances
@@ -165,7 +170,8 @@ class SocketSession:
         except LMStudioError as problem:
             self.make_error = partial(copied, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
-            self.make_error = partial(_lost_error, problem)
+            size = None if self._socket is None else self._socket.rejected_size
+            self.make_error = partial(_lost_error, problem) if size is None else partial(_too_large, self._target, size)
         finally:
             if self._guest is not None:
                 self._guest.sockets.discard(self)
@@ -190,6 +196,13 @@ def dead_socket_error() -> BaseException:
     return LMStudioConnectionLostError(
         "the connection to LM Studio was lost (the server answers on a new connection, but not on this one); "
         "the next call uses the new one"
+    )
+
+
+def _too_large(target: Target, size: int) -> BaseException:
+    return LMStudioProtocolError(
+        f"LM Studio at {target} has sent a message of {size:,} bytes, and max_message_bytes is "
+        f"{target.max_message_bytes:,}; raise it if you expect such messages; the next call reconnects"
     )
 
 

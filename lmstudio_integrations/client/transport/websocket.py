@@ -7,10 +7,11 @@ messages. `opening.py` makes the socket, and `socket_session.py` owns it.
 
 import asyncio
 import contextlib
+import math
 import time
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketException
 from websockets.frames import Frame
 from websockets.protocol import Event, State
 
@@ -54,9 +55,18 @@ class Socket(ClientConnection):
     _received_wall: float = 0.0
     """The same in wall-clock time, which continues while the machine sleeps."""
 
+    max_size: float = math.inf
+    """The largest message, in bytes; the library has the same limit."""
+
     _pong: asyncio.Future[None] | None = None
     _unread: bytearray | None = None
     """The beginning of the next frame. `None` while the library reads everything by itself."""
+
+    @property
+    def rejected_size(self) -> int | None:
+        """How large the message is for which the connection was closed; `None` if it was not for one."""
+        problem = self.protocol.parser_exc
+        return (problem.size or 0) + (problem.current_size or 0) if isinstance(problem, PayloadTooBig) else None
 
     def quiet_for(self) -> float:
         """Return the seconds since anything was received, including those in which the machine slept."""
@@ -101,8 +111,8 @@ class Socket(ClientConnection):
                 self._receive_frames(data, self._unread)
         finally:
             io.release_wakes()
-        if self.protocol.close_rcvd is not None:
-            # The library has answered, and would wait for the server to close the TCP connection, perhaps forever.
+        if self.protocol.close_rcvd is not None or self.protocol.parser_exc is not None:
+            # The library has sent its own, and would wait for the server to close the TCP connection, perhaps forever.
             self.transport.close()
 
     def _receive_head(self, data: bytes) -> None:
@@ -120,12 +130,13 @@ class Socket(ClientConnection):
         """Deliver the messages to the session. The library gets all other frames, each of them whole."""
         if unread:
             unread += data
-            if not (found := frames(unread)):
+            found, is_too_large = frames(unread, self.max_size)
+            if not (found or is_too_large):
                 return
             data = bytes(unread)
             unread.clear()
         else:
-            found = frames(data)
+            found, is_too_large = frames(data, self.max_size)
         session, end = self._direct_session(), 0
         for start, payload, end in found:
             if session is not None and data[start] in MESSAGES and data[start + 1] < MASKED:
@@ -135,7 +146,11 @@ class Socket(ClientConnection):
             else:
                 super().data_received(data[start:end])
                 session = self._direct_session()
-        unread += data[end:]
+        if is_too_large:
+            self._unread = None
+            super().data_received(data[end:])  # the library rejects it, whether it is complete or not
+        else:
+            unread += data[end:]
 
     def _direct_session(self) -> ClientSession | None:
         """Return the session if messages may be delivered to it."""

@@ -26,13 +26,22 @@ def test_the_complete_frames_are_found(sent: list[Frame], mask: bool, cut: int) 
     written = [frame.serialize(mask=mask) for frame in sent]
     data = b"".join(written)
     received = data[: max(0, len(data) - cut)]
-    found = frames(received)
+    found, is_too_large = frames(received)
+    assert not is_too_large
     ends = [sum(map(len, written[: number + 1])) for number in range(len(written))]
     assert [end for _, _, end in found] == [end for end in ends if end <= len(received)]
     for (start, payload, end), frame, text in zip(found, sent, written, strict=False):
         assert data[start:end] == text
         assert end - payload == len(frame.data)
         assert mask or data[payload:end] == frame.data
+
+
+@given(st.lists(MESSAGES | CONTROL, max_size=5), st.integers(0, 200))
+def test_the_frames_before_one_that_is_too_large_are_found(sent: list[Frame], max_size: int) -> None:
+    first = next((number for number, frame in enumerate(sent) if len(frame.data) > max_size), None)
+    found, is_too_large = frames(b"".join(frame.serialize(mask=False) for frame in sent), max_size)
+    assert is_too_large == (first is not None)
+    assert len(found) == (len(sent) if first is None else first)
 
 
 class Transport(asyncio.Transport):
