@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioTimeoutError
 from tests.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
 from tests.hosts.servers import addresses, call, chat_model, embedding_model, key_of, known, requests
 
@@ -100,6 +100,15 @@ def test_the_error_names_every_wedged_host(adapter: Adapter, path: str) -> None:
         assert text.startswith("all 2 hosts failed: ")
         assert all(f"{server.address}: " in text for server in servers)
         assert states(model) == [(False, 0), (False, 0)]
+
+
+@both_kinds
+@both_paths
+def test_what_a_host_has_responded_is_raised_rather_than_that_another_one_did_not(adapter: Adapter, path: str) -> None:
+    with hosts(NO_PACKET) as (wedged,), Emulator([chat_model(key="other")]) as lacking:
+        model = make(adapter, [wedged, lacking], queue_timeout=SHORT)
+        with pytest.raises(LMStudioModelNotFoundError, match=r"all 2 hosts failed: .* queue_timeout expired"):
+            call(adapter, path, model, "Hello")
 
 
 @both_kinds
