@@ -319,31 +319,31 @@ def with_parser(model: Runnable[Any, Any], parser: StrictParser, *, include_raw:
     return model | RunnableGenerator(with_raw, awith_raw)
 
 
-class _Part(AddableDict):
+class _ResultPart(AddableDict):
     """A part of a result with `raw`, `parsed` and `parsing_error`, in core's form.
 
     A sum has the last value in `parsed`: core's own would fail over the partial ones.
     """
 
     def __add__(self, other: AddableDict) -> AddableDict:
-        total = _Part({**self, **other})
+        total = _ResultPart({**self, **other})
         if "raw" in self and "raw" in other:
             total["raw"] = self["raw"] + other["raw"]
         return total
 
 
-def _parts(streamed: _StreamedValue, chunk: BaseMessage) -> Iterator[_Part]:
-    yield _Part(raw=chunk)
+def _parts(streamed: _StreamedValue, chunk: BaseMessage) -> Iterator[_ResultPart]:
+    yield _ResultPart(raw=chunk)
     for value in streamed.add(chunk):
-        yield _Part(parsed=value)
+        yield _ResultPart(parsed=value)
 
 
-def _last_parts(streamed: _StreamedValue) -> Iterator[_Part]:
+def _last_parts(streamed: _StreamedValue) -> Iterator[_ResultPart]:
     error = None
     try:
         for value in streamed.finish():
-            yield _Part(parsed=value)
+            yield _ResultPart(parsed=value)
     except OutputParserException as raised:
         error = raised
-        yield _Part(parsed=None)
-    yield _Part(parsing_error=error)
+        yield _ResultPart(parsed=None)
+    yield _ResultPart(parsing_error=error)

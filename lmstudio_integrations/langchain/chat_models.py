@@ -314,11 +314,13 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             kwargs: Further settings of the calls.
 
         Raises:
-            LMStudioValueError: If a tool cannot be called by name with JSON arguments, or the chosen one is missing.
+            LMStudioValueError: If a tool cannot be called by name with JSON arguments, two have one name, or the chosen
+                one is missing.
         """
         with translated():
             formatted = _tools.openai_tools(tools, strict=strict)
-            tool_settings(formatted, tool_choice)
+            # Only a call rejects a tool that is given twice: LangChain's standard tests bind a class beside its schema.
+            tool_settings([tool for at, tool in enumerate(formatted) if tool not in formatted[:at]], tool_choice)
         given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         return self.bind(
             tools=formatted, **{name: value for name, value in given.items() if value is not None}, **kwargs

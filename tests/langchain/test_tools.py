@@ -347,6 +347,12 @@ def test_two_tools_that_would_have_one_name_are_rejected(server: Server) -> None
         server.chat().bind_tools(tools)
 
 
+def test_different_tools_of_one_name_cannot_be_bound(server: Server) -> None:
+    other = {"type": "function", "function": {"name": "weather"}}
+    with pytest.raises(LMStudioValueError, match="two of the tools have the name 'weather'"):
+        server.chat().bind_tools([weather, other])
+
+
 def test_parallel_calls_come_back_unless_forbidden(server: Server, generate: Invoke) -> None:
     assert [call["id"] for call in generate(server.chat().bind_tools([weather]), "both").tool_calls] == ["c1", "c2"]
     first = generate(server.chat().bind_tools([weather], parallel_tool_calls=False), "both")
