@@ -45,7 +45,7 @@ from lmstudio_integrations.client.transport.addresses import MAX_MESSAGE_BYTES, 
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.waiters import Waiter
-from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
     LlmLoadModelConfig,
@@ -451,6 +451,16 @@ class BaseDownloaded(Generic[HandleT, InfoT]):
     def model_key(self) -> str:
         """The key to load it with."""
         return self.info.model_key
+
+    def _key(self) -> str:
+        """Return the key to load it with.
+
+        Raises:
+            LMStudioProtocolError: If the server reported an empty one.
+        """
+        if not self.model_key.strip():
+            raise LMStudioProtocolError(f"the server reported a model without a key, at {self.path!r}")
+        return self.model_key
 
     @property
     def path(self) -> str:

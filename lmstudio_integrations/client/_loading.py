@@ -22,6 +22,8 @@ from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioError,
     LMStudioInsufficientResourcesError,
+    LMStudioProtocolError,
+    LMStudioValueError,
 )
 from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import readable
@@ -89,8 +91,17 @@ def load_parameter(binding: Binding, name: str, ttl_ms: int | None) -> LoadModel
 
 @lru_cache(maxsize=256)
 def instance_specifier(identifier: str) -> Specifier:
-    """Return the specifier of an instance. All callers get the same dict and must not change it."""
-    return by_identifier(identifier).to_dict()
+    """Return the specifier of an instance, by the identifier that the server reported.
+
+    All callers get the same dict and must not change it.
+
+    Raises:
+        LMStudioProtocolError: If no request can have this identifier.
+    """
+    try:
+        return by_identifier(identifier).to_dict()
+    except LMStudioValueError as error:
+        raise LMStudioProtocolError(f"the server reported an instance with an invalid identifier: {error}") from error
 
 
 def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[str]:
@@ -295,6 +306,6 @@ def milliseconds(ttl: float | None) -> int | None:
 
 def _identifier(info: Info) -> str:
     identifier: object = info["identifier"]
-    if not isinstance(identifier, str):
+    if not isinstance(identifier, str) or not identifier:
         raise TypeError(f"a model without identifier: {info!r}")
     return identifier

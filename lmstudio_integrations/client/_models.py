@@ -72,8 +72,7 @@ def list_downloaded(dispatcher: Dispatcher[Any], kind: ModelKind | None) -> Flow
 
 def unload(dispatcher: Dispatcher[Any], kind: ModelKind, identifier: str) -> Flow[None]:
     """Unload an instance."""
-    parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"))
-    yield from call_rpc(dispatcher, kind, "unloadModel", parameter, operation="Model unload")
+    yield from call_rpc(dispatcher, kind, "unloadModel", UnloadModel(identifier=identifier), operation="Model unload")
 
 
 def unload_bound(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:

@@ -37,7 +37,7 @@ from lmstudio_integrations.protocol.endpoints import channel, rpc
 from lmstudio_integrations.protocol.requests import Lookup, UnloadModel
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import LoadPolicy
-from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier
+from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
 DEFAULT_TTL = 3600.0
 """Unload after this many idle seconds a model that was loaded without a TTL of its own."""
@@ -48,8 +48,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 def _find_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find a loaded instance: the one that the user named, else any."""
-    query = ModelQuery() if binding.key is None else ModelQuery(identifier=binding.key)
-    lookup = Lookup(specifier=QuerySpecifier(query=query).to_dict(), throwIfNotFound=True)
+    specifier = QuerySpecifier(query=ModelQuery()) if binding.key is None else by_identifier(binding.key)
+    lookup = Lookup(specifier=specifier.to_dict(), throwIfNotFound=True)
     info: Info = yield from call_rpc(dispatcher, binding.kind, "getModelInfo", lookup, operation="Model get")
     return (yield from bind(dispatcher, binding, info, loaded=False))
 

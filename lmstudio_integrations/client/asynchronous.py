@@ -304,7 +304,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     async def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
-        await arun(_models.unload(self._dispatcher, self.kind, model_identifier))
+        await arun(_models.unload(self._dispatcher, self.kind, text_of(model_identifier, "model_identifier")))
 
     async def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
         """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
@@ -330,13 +330,13 @@ class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
 
     async def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
-        return await self._namespace.model(self.model_key, **parameters)
+        return await self._namespace.model(self._key(), **parameters)
 
     async def load_new_instance(
         self, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance of the model."""
-        return await self._namespace.load_new_instance(self.model_key, instance_identifier, **parameters)
+        return await self._namespace.load_new_instance(self._key(), instance_identifier, **parameters)
 
 
 class AsyncDownloadedLlm(AsyncDownloadedModel[AsyncLLM, LlmInfo]):

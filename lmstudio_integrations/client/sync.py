@@ -325,7 +325,7 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
-        run(_models.unload(self._dispatcher, self.kind, model_identifier))
+        run(_models.unload(self._dispatcher, self.kind, text_of(model_identifier, "model_identifier")))
 
     def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
         """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
@@ -351,13 +351,13 @@ class DownloadedModel(BaseDownloaded[HandleT, InfoT]):
 
     def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
-        return self._namespace.model(self.model_key, **parameters)
+        return self._namespace.model(self._key(), **parameters)
 
     def load_new_instance(
         self, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance of the model."""
-        return self._namespace.load_new_instance(self.model_key, instance_identifier, **parameters)
+        return self._namespace.load_new_instance(self._key(), instance_identifier, **parameters)
 
 
 class DownloadedLlm(DownloadedModel[LLM, LlmInfo]):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from lmstudio_integrations._shortening import beginning
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
@@ -65,7 +66,7 @@ def by_identifier(identifier: str) -> QuerySpecifier:
         return QuerySpecifier(query=ModelQuery(identifier=identifier))
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise LMStudioValueError(f"{identifier!r} cannot name a model: {reason}") from error
+        raise LMStudioValueError(f"{beginning(identifier)} cannot name a model: {reason}") from error
 
 
 class Quantization(WireModel):

@@ -236,6 +236,62 @@ def test_a_value_of_the_wrong_type_is_a_protocol_error(
         MALFORMED[name][0](client)
 
 
+def _named(field: str, name: str) -> dict[str, Any]:
+    info = {**LLM_INSTANCE, field: name}
+    return {**info, "info": info, "type": "alreadyLoaded"}
+
+
+def _listed(field: str, name: str) -> list[Any]:
+    return [{**LLM_INSTANCE, field: name}]
+
+
+UNUSABLE = ["", "\ud800", "\0", "__proto__", "x" * 1025]
+NAMING: dict[str, tuple[Callable[[Client], Any], str, list[str], Callable[[str, str], Any]]] = {
+    "model": (lambda client: client.llm.model("m1").get_info(), "identifier", UNUSABLE, _named),
+    "any model": (lambda client: client.llm.lazy_model().tokenize("hi"), "identifier", UNUSABLE, _named),
+    "require_loaded": (
+        lambda client: client.llm.model("m1", load_policy="require_loaded", config={"context_length": 5}),
+        "identifier",
+        UNUSABLE,
+        _named,
+    ),
+    "list_loaded": (lambda client: client.llm.list_loaded()[0].get_info(), "identifier", UNUSABLE, _listed),
+    "list_downloaded": (lambda client: client.llm.list_downloaded()[0].model(), "modelKey", ["", " "], _listed),
+    "list_downloaded, new": (
+        lambda client: client.llm.list_downloaded()[0].load_new_instance(),
+        "modelKey",
+        ["", " "],
+        _listed,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [(use, name) for use, (_, _, names, _) in NAMING.items() for name in names],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_name_that_no_request_can_have_is_an_error_of_the_server_and_not_of_the_caller(
+    nonsense: tuple[Nonsense, Client], use: str, name: str
+) -> None:
+    server, client = nonsense
+    call, field, _, response = NAMING[use]
+    server.honest, server.response = False, response(field, name)
+    with pytest.raises(lms.LMStudioProtocolError) as caught:
+        call(client)
+    assert "the server" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", [name for name in UNUSABLE if name])
+def test_a_name_of_the_caller_that_no_request_can_have_is_an_error_of_the_caller(
+    nonsense: tuple[Nonsense, Client], name: str
+) -> None:
+    _, client = nonsense
+    with pytest.raises(lms.LMStudioValueError, match="cannot name a model"):
+        client.llm.model(name, load_policy="require_loaded")
+
+
 @pytest.mark.parametrize(
     ("read", "reason"),
     [
