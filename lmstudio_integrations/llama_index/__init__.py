@@ -1,11 +1,13 @@
 """LM Studio in LlamaIndex: language models and embeddings over the native protocol.
 
-Needs the `llama-index` extra. The classes are imported when they are first asked for.
+Needs the `llama-index` extra. The classes are imported when they are first asked for. Once this package is imported,
+LlamaIndex also loads them from what `to_dict` wrote, such as the model of an extractor.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters.lazy import public_name
+from lmstudio_integrations.llama_index._recognition import enter_classes
 
 if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError as LlamaIndexToolCallError
@@ -31,3 +33,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+enter_classes()

@@ -91,7 +91,7 @@ def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_response(
 
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize("mode", ["refine", "compact", "simple_summarize", "tree_summarize", "accumulate"])
-def test_a_response_synthesizer_leaves_room_for_the_chat_template(
+def test_a_response_synthesizer_has_room_for_the_chat_template(
     monkeypatch: pytest.MonkeyPatch, loaded: bool, mode: str
 ) -> None:
     """LlamaIndex counts the texts of messages only, and fills the context window to the last token."""

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.embeddings.loading import load_embed_model
+from llama_index.core.extractors import SummaryExtractor
+from llama_index.core.llms.loading import load_llm
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
@@ -38,6 +41,11 @@ def by_json(model: Any) -> Any:
     return type(model).from_json(model.to_json())
 
 
+def by_class_name(model: Any) -> Any:
+    load: Any = load_llm if isinstance(model, LMStudio) else load_embed_model
+    return load(json.loads(model.to_json()))
+
+
 def by_constructor(model: Any) -> Any:
     return type(model)(**model.model_dump())
 
@@ -51,7 +59,8 @@ def by_validation_of_json(model: Any) -> Any:
 
 
 WAYS: list[Callable[[Any], Any]] = [
-    by_pickle, copy.copy, copy.deepcopy, by_dict, by_json, by_constructor, by_validation, by_validation_of_json,
+    by_pickle, copy.copy, copy.deepcopy, by_dict, by_json, by_class_name,
+    by_constructor, by_validation, by_validation_of_json,
     lambda model: model.model_copy(), lambda model: model.model_copy(deep=True),
 ]  # fmt: skip
 
@@ -130,13 +139,33 @@ def test_every_setting_is_pickled(kind: Any, settings: dict[str, Any] | None, wa
     assert model.load_config is None or again.load_config.to_dict() == model.load_config.to_dict()
 
 
-@pytest.mark.parametrize("way", [by_dict, by_json, by_constructor, by_validation, by_validation_of_json])
+@pytest.mark.parametrize("way", [by_dict, by_json, by_class_name, by_constructor, by_validation, by_validation_of_json])
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_no_secret_is_in_a_dump(kind: Any, way: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LM_API_TOKEN", raising=False)
     monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
     again = way(kind(model="m", api_token=TOKEN, headers={"X-Key": "hush"}))
     assert again.api_token is again.headers is None
+
+
+IMPORTS = ["lmstudio_integrations.llama_index", "llama_index.core.llms.loading, llama_index.core.embeddings.loading"]
+
+
+@pytest.mark.parametrize("imports", [IMPORTS, IMPORTS[::-1]], ids=["first", "last"])
+def test_another_process_that_imports_the_package_loads_what_was_written(imports: list[str]) -> None:
+    model = LMStudio(model="m", host="127.0.0.1:9", temperature=0.5, api_token=TOKEN)
+    written = SummaryExtractor(llm=model).to_json()
+    assert TOKEN not in written
+    script = (
+        f"import sys, {', '.join(imports)}\n"
+        "from llama_index.core.extractors import SummaryExtractor\n"
+        "print(repr(SummaryExtractor.from_json(sys.stdin.read()).llm))\n"
+        "print(repr(llama_index.core.embeddings.loading.load_embed_model({'class_name': 'LMStudioEmbedding'})))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", script], input=written, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert completed.stdout.splitlines() == [repr(model), repr(LMStudioEmbedding())]
 
 
 def test_a_mistyped_name_in_a_dump_is_still_an_error() -> None:
