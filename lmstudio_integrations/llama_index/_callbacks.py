@@ -1,27 +1,32 @@
-"""Core's callback decorators with types, and the check for secrets that runs before them."""
+"""Core's callback decorators with types, and the checks of arguments that run before them.
+
+Core's events validate messages and prompts. What they reject would be a pydantic error about an event.
+"""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import callbacks
+from llama_index.core.prompts import BasePromptTemplate
 
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._adapters.signature import with_signature
+from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations.errors import LMStudioValueError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 ModelT = TypeVar("ModelT", bound=GenerationSettings)
 
-_SETTINGS_IN_KWARGS = (
-    *("chat", "achat", "stream_chat", "astream_chat"),
-    *("complete", "acomplete", "stream_complete", "astream_complete"),
-    *("predict_and_call", "apredict_and_call"),
-)
-_SETTINGS_IN_LLM_KWARGS = (
+_CHAT = ("chat", "achat", "stream_chat", "astream_chat")
+_COMPLETION = ("complete", "acomplete", "stream_complete", "astream_complete")
+_STRUCTURED = (
     *("structured_predict", "astructured_predict"),
     *("stream_structured_predict", "astream_structured_predict"),
 )
+_TOOLS = ("predict_and_call", "apredict_and_call")
 _LLM_KWARGS_POSITION = 2
 
 CORE_ARGUMENTS = frozenset(
@@ -31,24 +36,66 @@ CORE_ARGUMENTS = frozenset(
 """Arguments of these methods, besides tools, that are no settings. A text among them may look like a secret."""
 
 
+def check_history(history: object) -> None:
+    """Check an earlier conversation, if there is one.
+
+    Raises:
+        LMStudioValueError: If it is not a list of `ChatMessage`.
+    """
+    if history is not None:
+        _check_messages(history)
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        remedy = "; write [ChatMessage(text)]" if isinstance(messages, str) else ""
+        raise LMStudioValueError(f"messages must be a list of ChatMessage; got {messages!r}{remedy}")
+    for index, message in enumerate(cast("Sequence[object]", messages)):
+        if not isinstance(message, ChatMessage):
+            remedy = "; write ChatMessage(**message)" if is_object(message) else ""
+            raise LMStudioValueError(f"message {index} must be a ChatMessage; got {message!r}{remedy}")
+
+
+def _check_text(prompt: object) -> None:
+    if not isinstance(prompt, str):
+        raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
+
+
+def _check_template(prompt: object) -> None:
+    if not isinstance(prompt, BasePromptTemplate):
+        remedy = "; write PromptTemplate(text)" if isinstance(prompt, str) else ""
+        raise LMStudioValueError(f"the prompt must be a PromptTemplate; got {prompt!r}{remedy}")
+
+
+_INPUTS: dict[str, tuple[int, str, Callable[[object], None]]] = {
+    **dict.fromkeys(_CHAT, (0, "messages", _check_messages)),
+    **dict.fromkeys(_COMPLETION, (0, "prompt", _check_text)),
+    **dict.fromkeys(_STRUCTURED, (1, "prompt", _check_template)),
+    **dict.fromkeys(_TOOLS, (2, "chat_history", check_history)),
+}
+"""Position and name of the argument that a method sends to the model, and its check."""
+
+
 def checked_before_spans(model: type[ModelT]) -> type[ModelT]:
-    """Decorate a class: secrets among the settings of a call are rejected before core's spans and events get them."""
-    for name in (*_SETTINGS_IN_KWARGS, *_SETTINGS_IN_LLM_KWARGS):
-        setattr(model, name, _checked(getattr(model, name), nested=name in _SETTINGS_IN_LLM_KWARGS))
+    """Decorate a class: invalid input, and secrets among the settings of a call, are rejected before core's events."""
+    for name in _INPUTS:
+        setattr(model, name, _checked(getattr(model, name), name))
     return model
 
 
-def _checked(method: Callable[..., Any], *, nested: bool) -> Callable[..., Any]:
-    """Return the method with a check of its settings. `wraps` keeps core's mark that it already has a span."""
+def _checked(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return the method with checks of its arguments. `wraps` keeps core's mark that it already has a span."""
+    position, argument, check = _INPUTS[name]
 
     def settings(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
-        if nested:
+        if name in _STRUCTURED:
             return kwargs.get("llm_kwargs") or next(iter(args[_LLM_KWARGS_POSITION:]), None) or {}
         return kwargs
 
     @wraps(method)
     def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
         self._reject_secrets(settings(args, kwargs))  # pyright: ignore[reportPrivateUsage]
+        check(args[position] if len(args) > position else kwargs.get(argument))
         # Bound, because the signature of a bound method is read from `__signature__`; else, core's span computes one.
         return method.__get__(self)(*args, **kwargs)
 

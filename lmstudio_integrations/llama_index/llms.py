@@ -30,6 +30,7 @@ from lmstudio_integrations.errors import LMStudioPromptTemplateError, LMStudioVa
 from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
+    check_history,
     checked_before_spans,
     observed_chat,
     observed_completion,
@@ -386,8 +387,6 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         return _Request(call, conversation.to_history(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
-        if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
         to_prompt = self.completion_to_prompt
         if not (formatted or to_prompt is None or to_prompt is default_completion_to_prompt):
             prompt, formatted = to_prompt(prompt), True
@@ -436,6 +435,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the arguments of `chat` with the tools; the history is copied."""
+        check_history(chat_history)
         messages = list(chat_history or ())
         if user_msg is not None:
             messages.append(

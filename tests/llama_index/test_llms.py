@@ -2,15 +2,16 @@
 
 import asyncio
 import gc
+import inspect
 import threading
 import warnings
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock, ThinkingBlock
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from lmstudio_integrations.client import _fetch
 from lmstudio_integrations.emulator.engines.errors import EngineError
@@ -550,11 +551,50 @@ def test_a_token_of_the_wrong_shape_is_rejected_without_being_shown(server: Serv
     assert "my-secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("prompt", [None, 5, ["a"]])
-@pytest.mark.parametrize("formatted", [True, False])
-async def test_a_prompt_that_is_not_a_string_is_rejected(prompt: Any, formatted: bool) -> None:
-    llm = LMStudio(model="m", host="127.0.0.1:1")
-    with pytest.raises(LMStudioValueError, match="the prompt must be a string"):
-        llm.complete(prompt, formatted=formatted)
-    with pytest.raises(LMStudioValueError, match="the prompt must be a string"):
-        await llm.acomplete(prompt, formatted=formatted)
+ROLE_AND_TEXT = {"role": "user", "content": "hi"}
+NOT_MESSAGES: list[tuple[Any, str]] = [
+    ([ROLE_AND_TEXT], r"message 0 must be a ChatMessage; got \{'role': .*\}; write ChatMessage\(\*\*message\)$"),
+    ([ChatMessage("hi"), ("user", "hi")], r"message 1 must be a ChatMessage; got \('user', 'hi'\)$"),
+    ("hi", r"messages must be a list of ChatMessage; got 'hi'; write \[ChatMessage\(text\)\]$"),
+    (ChatMessage("hi"), "messages must be a list of ChatMessage; got ChatMessage"),
+    (5, "messages must be a list of ChatMessage; got 5$"),
+]
+NOT_TEXTS: list[tuple[Any, str]] = [(value, "^the prompt must be a string; got ") for value in (None, 5, ["a"])]
+NOT_TEMPLATES: list[tuple[Any, str]] = [
+    ("hi", r"the prompt must be a PromptTemplate; got 'hi'; write PromptTemplate\(text\)$"),
+    ([ChatMessage("hi")], r"the prompt must be a PromptTemplate; got \[ChatMessage"),
+]
+INPUTS: dict[str, tuple[list[tuple[Any, str]], Callable[[str, LMStudio, Any], Any]]] = {
+    "{}chat": (NOT_MESSAGES, lambda name, llm, value: getattr(llm, name)(value)),
+    "{}chat messages": (NOT_MESSAGES, lambda name, llm, value: getattr(llm, name)(messages=value)),
+    "{}chat_with_tools": (NOT_MESSAGES, lambda name, llm, value: getattr(llm, name)([], chat_history=value)),
+    "{}complete": (NOT_TEXTS, lambda name, llm, value: getattr(llm, name)(value)),
+    "{}complete prompt": (NOT_TEXTS, lambda name, llm, value: getattr(llm, name)(prompt=value, formatted=True)),
+    "{}structured_predict": (NOT_TEMPLATES, lambda name, llm, value: getattr(llm, name)(Person, value)),
+}
+"""By method, and what is passed by name: values that it rejects with their error, and its call."""
+
+
+class Person(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "stream_", "astream_"])
+@pytest.mark.parametrize("way", INPUTS)
+async def test_invalid_input_is_rejected_before_anything_is_sent(way: str, prefix: str) -> None:
+    values, call = INPUTS[way]
+    name, llm = way.format(prefix).partition(" ")[0], LMStudio(model="m", host="127.0.0.1:9")
+    for value, error in values:
+        with pytest.raises(LMStudioValueError, match=error):
+            await returned(call(name, llm, value))
+
+
+async def returned(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result
+
+
+@pytest.mark.parametrize("prefix", ["", "a"])
+async def test_an_invalid_history_for_a_call_is_rejected(prefix: str) -> None:
+    call = getattr(LMStudio(model="m", host="127.0.0.1:9"), f"{prefix}predict_and_call")
+    with pytest.raises(LMStudioValueError, match="message 0 must be a ChatMessage"):
+        await returned(call([], "hi", [ROLE_AND_TEXT]))
