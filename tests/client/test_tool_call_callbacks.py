@@ -97,7 +97,7 @@ def recorder(model: Any) -> Recorder:
 
 
 @pytest.mark.parametrize("parallel", [1, None])
-async def test_callbacks_follow_each_tool_call(model: Any, recorder: Recorder, parallel: int | None) -> None:
+async def test_each_tool_call_is_reported_in_order(model: Any, recorder: Recorder, parallel: int | None) -> None:
     await model.act("both", [add, shout], max_parallel_tool_calls=parallel, **recorder.callbacks)
     assert recorder.numbers_of(*WRITTEN) == [(step, 0, call) for call in (0, 1) for step in WRITTEN]
     for call, arguments in enumerate([{"text": "slow"}, {"a": 3, "b": 4}]):
@@ -345,7 +345,7 @@ async def test_a_tool_gets_its_context(
     assert records == [("INFO", "tool 'shout': call 0"), ("WARNING", "tool 'shout': quietly")]
 
 
-async def test_tools_learn_that_nobody_waits_for_them(model: Any) -> None:
+async def test_a_tool_can_see_that_nobody_waits_for_it(model: Any) -> None:
     contexts: list[lms.ToolCallContext] = []
     begun, release = threading.Event(), threading.Event()
 

@@ -195,17 +195,17 @@ class Contextual:
         """Take a context."""
 
 
-def takes_context(a: int, ctx: ToolCallContext, other: "Annotated[ToolCallContext, 'again']") -> None:
+def contextual_twice(a: int, ctx: ToolCallContext, other: "Annotated[ToolCallContext, 'again']") -> None:
     """Take a context, twice."""
 
 
 @pytest.mark.parametrize(
     ("implementation", "names"),
     [
-        (takes_context, ("ctx", "other")),
+        (contextual_twice, ("ctx", "other")),
         (Contextual(), ("ctx",)),
-        (functools.partial(takes_context, 1), ("ctx", "other")),
-        (functools.wraps(takes_context)(lambda **given: given), ("ctx", "other")),
+        (functools.partial(contextual_twice, 1), ("ctx", "other")),
+        (functools.wraps(contextual_twice)(lambda **given: given), ("ctx", "other")),
         (add, ()),
         (_unknown_hint, ()),
         (min, ()),
@@ -217,7 +217,7 @@ def test_it_is_known_which_parameters_get_a_context(implementation: Any, names: 
 
 
 def test_the_model_does_not_see_a_context() -> None:
-    parameters = ToolFunctionDef.from_callable(takes_context).to_tool().function.parameters
+    parameters = ToolFunctionDef.from_callable(contextual_twice).to_tool().function.parameters
     assert parameters is not None
     assert parameters["properties"].keys() == {"a"}
 
