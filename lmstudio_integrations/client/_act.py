@@ -4,6 +4,7 @@ The loop is written once, as a flow. The clients run the tools with `_run_tools.
 """
 
 import json
+import logging
 import threading
 import time
 from collections import deque
@@ -43,6 +44,8 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+
+logger = logging.getLogger(__name__)
 
 HandleInvalid: TypeAlias = Callable[
     [LMStudioPredictionError, ToolCallRequest | None], str | Awaitable[str | None] | None
@@ -254,8 +257,12 @@ class Act:
         except LMStudioError as error:
             yield from reports.fail(f"Generation failed: {error}")
             raise
-        yield from reports.fail(f"the call was cut off ({result.end.stats.get('stopReason')})")
+        stop_reason = result.end.stats.get("stopReason")
+        yield from reports.fail(f"the call was cut off ({stop_reason})")
         for record in result.tool_calls:
+            if record.end is None and record.failure is None:
+                name = self._binding.name
+                logger.warning("%r: a call of the tool %r was cut off (%s)", name, record.name, stop_reason)
             if record.failure is not None:
                 unreadable = error_of(record.failure)
                 yield from self._call_back("handle_invalid_tool_request", unreadable, None)

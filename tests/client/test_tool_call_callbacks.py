@@ -176,7 +176,9 @@ async def test_a_call_that_cannot_be_read_fails_before_act_does(model: Any, reco
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-async def test_a_call_that_is_cut_off_fails(make_client: Callable[..., Any], *, is_lost: bool) -> None:
+async def test_a_call_that_is_cut_off_fails(
+    make_client: Callable[..., Any], caplog: pytest.LogCaptureFixture, *, is_lost: bool
+) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         await receive(socket)
@@ -184,13 +186,19 @@ async def test_a_call_that_is_cut_off_fails(make_client: Callable[..., Any], *, 
         if is_lost:
             await socket.close()
         else:
+            await send(socket, packet({"type": "toolCallGenerationNameReceived", "name": "add"}))
             await send(socket, packet({**FINISHED, "stats": {"stopReason": "maxPredictedTokensReached"}}))
 
     recorder = Recorder()
     async with fake_server(behave) as address, make_client(address) as client:
         with pytest.raises(lms.LMStudioConnectionLostError) if is_lost else nullcontext():
             await loaded_handle(client).act("Hi", [add], **recorder.callbacks)
-    assert recorder.numbers_of(*STEPS) == [("request_start", 0, 0), ("request_failure", 0, 0)]
+    assert recorder.numbers_of("request_start", "request_end", "request_failure") == [
+        ("request_start", 0, 0),
+        ("request_failure", 0, 0),
+    ]
+    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert logged == ([] if is_lost else ["'chatty': a call of the tool 'add' was cut off (maxPredictedTokensReached)"])
     reason = "Generation failed: " if is_lost else "the call was cut off (maxPredictedTokensReached)"
     assert reason in str(recorder.of("request_failure")[0][3])
 
