@@ -48,7 +48,12 @@ class TextConsole(Console):
 
     def write(self, text: str, style: str = "") -> None:
         """Print a part of a text of any number of lines, without layout."""
-        self.print(Segments([Segment(self._shown(text, printable))]), style=style, end="", soft_wrap=True)
+        shown = self._shown(text, printable)
+        if self.is_terminal or self.record:
+            self.print(Segments([Segment(shown)]), style=style, end="", soft_wrap=True)
+        else:  # rich's buffer would print a note twice that a second Ctrl-C interrupts
+            self.file.write(shown)
+            self.file.flush()
 
     def write_line(self, line: str, style: str = "") -> None:
         """Print a line, without layout."""

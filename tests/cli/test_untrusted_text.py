@@ -114,10 +114,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def seen_on_terminal(run: Run, server: Emulator, folder: Path) -> str:
+def seen_on_terminal(run: Run, server: Emulator, folder: Path, **environment: str) -> str:
     """Run a command on a terminal; return what it printed, without its own control codes."""
     host = () if run.arguments[0] == "serve" else ("--host", server.address)
-    with on_terminal(*run.arguments, *host, columns=WIDE, cwd=folder) as terminal:
+    with on_terminal(*run.arguments, *host, columns=WIDE, cwd=folder, **environment) as terminal:
         for awaited, typed in run.typed:
             terminal.wait_for(awaited)
             terminal.type(typed)
@@ -136,6 +136,14 @@ def test_a_terminal_shows_a_text_and_does_not_obey_it(name: str, server: Emulato
     assert RUNS[name].shown in seen
     assert not HIDDEN.findall(seen)
     assert "\nError: fake" not in seen, "a name is a part of a line"
+
+
+@needs_pty
+@pytest.mark.parametrize("name", ["ls", "get, not found", "demo"])
+def test_a_terminal_without_colors_and_bars_is_still_one(name: str, server: Emulator, folder: Path) -> None:
+    seen = seen_on_terminal(RUNS[name], server, folder, TTY_COMPATIBLE="0", NO_COLOR="1")
+    assert RUNS[name].shown in seen
+    assert not HIDDEN.findall(seen)
 
 
 @needs_pty
