@@ -151,6 +151,9 @@ _BRACKET = re.compile(rb"[\[\]{}]|" + STRING, re.DOTALL)
 """A bracket, or a string, whose brackets are not counted."""
 
 
+_QUOTE = ord('"')
+
+
 def is_deeper(data: str | bytes, limit: int) -> bool:
     """Return whether a JSON text is nested more deeply than `limit`, without parsing it."""
     text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
@@ -161,6 +164,18 @@ def is_deeper(data: str | bytes, limit: int) -> bool:
         if depth > limit:
             return True
     return False
+
+
+def members_before_nested(data: str | bytes) -> dict[str, Any]:
+    """Return the members of a frame that come before its first object or array. The rest is not read."""
+    text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    brackets = (token.start() for token in _BRACKET.finditer(text) if text[token.start()] != _QUOTE)
+    _, end = next(brackets, 0), next(brackets, len(text))
+    try:
+        members = from_json(text[:end], allow_partial=True)
+    except ValueError:
+        return {}
+    return members if is_object(members) else {}
 
 
 def auth(identifier: str, passkey: str) -> str:

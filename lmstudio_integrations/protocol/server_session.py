@@ -173,8 +173,23 @@ class ServerSession:
         except envelope.NestingError:
             # Before authentication, the only reply is its result (docs/protocol.md#authentication-result).
             if self.client is not None:
-                self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
+                self._reject_deep(envelope.members_before_nested(data))
             return None
+
+    def _reject_deep(self, members: Mapping[str, Any]) -> None:
+        """Fail a request that is nested too deeply, if its id is known: nothing else would end the wait for its reply.
+
+        JavaScript reads any depth, so the reference server has no such limit.
+        """
+        kind = members.get("type")
+        request = _REQUEST_FRAMES.get(str(kind))
+        request_id = None if request is None else members.get(request.id_key)
+        if not _is_id(request_id) or (kind == "channelCreate" and request_id in self._channels):
+            self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
+            return
+        title = f"The request is nested more than {MAX_DEPTH} levels deep"
+        frame_of = envelope.rpc_error if kind == "rpcCall" else envelope.channel_error
+        self._enqueue(frame_of(request_id, envelope.dumps({"title": title, "rootTitle": title})))
 
     def reject_unauthenticated(self) -> None:
         """Reject a client that has not authenticated in time, with the reference server's error text."""

@@ -190,3 +190,15 @@ async def test_an_error_raised_by_a_callback_reaches_the_caller(client: Any) -> 
 
     with pytest.raises(KeyError, match="mine"):
         await client.llm.model("chatty", on_load_progress=fail)
+
+
+@pytest.mark.parametrize(("levels", "error"), [(250, lms.LMStudioServerError), (100_000, lms.LMStudioValueError)])
+async def test_an_argument_that_is_nested_too_deeply_fails_its_call_at_once(
+    client: Any, levels: int, error: type[Exception]
+) -> None:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    model = await client.llm.model("chatty")
+    with pytest.raises(error, match="nested"):
+        await model.respond("Hi", config={"raw": {"fields": [{"key": "x", "value": value}]}}, queue_timeout=10)

@@ -281,6 +281,56 @@ def test_the_nesting_of_a_frame_is_limited(levels: int) -> None:
     )
 
 
+DEEP = "[" * 250 + "]" * 250
+TOO_DEEP = "The request is nested more than 200 levels deep"
+
+
+@pytest.mark.parametrize(
+    ("frame", "reply"),
+    [
+        (f'{{"type":"rpcCall","endpoint":"tokenize","callId":7,"parameter":{DEEP}}}', ("rpcError", "callId", 7)),
+        (
+            f'{{"type":"channelCreate","channelId":7,"endpoint":"predict","creationParameter":{DEEP}}}',
+            ("channelError", "channelId", 7),
+        ),
+        (
+            f' {{ "endpoint" : "a[b{{" , "callId" : -3, "type": "rpcCall", "parameter":{DEEP}}}',
+            ("rpcError", "callId", -3),
+        ),
+    ],
+)
+def test_a_request_that_is_nested_too_deeply_fails_if_its_id_comes_first(
+    frame: str, reply: tuple[str, str, int]
+) -> None:
+    kind, key, number = reply
+    error = {"title": TOO_DEEP, "rootTitle": TOO_DEEP}
+    for data in (frame, frame.encode()):
+        made = session()
+        assert made.receive(data) is None
+        assert sent(made) == [{"type": kind, key: number, "error": error}]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        DEEP,
+        f'{{"parameter":{DEEP},"type":"rpcCall","endpoint":"tokenize","callId":7}}',
+        f'{{"type":"rpcCall","endpoint":"tokenize","callId":"7","parameter":{DEEP}}}',
+        f'{{"type":"rpcCall","endpoint":"tokenize","parameter":{DEEP}}}',
+        f'{{"type":"channelSend","channelId":1,"message":{DEEP}}}',
+        f'{{"type":"channelCreate","channelId":1,"endpoint":"predict","creationParameter":{DEEP}}}',
+        f'{{"type":5,"callId":7,"parameter":{DEEP}}}',
+        f'{{"type":"rpcCall" "callId":7,"parameter":{DEEP}}}',
+    ],
+)
+def test_any_other_frame_that_is_nested_too_deeply_gets_a_warning(frame: str) -> None:
+    made = session()
+    made.receive(json.dumps(create(channel_id=1)))
+    sent(made)
+    assert made.receive(frame) is None
+    assert [each["type"] for each in sent(made)] == ["communicationWarning"]
+
+
 def test_a_deep_frame_before_authentication_is_dropped_without_a_warning() -> None:
     made = session(authenticated=False)
     assert made.receive("[" * 201 + '"\\ud800"' + "]" * 201) is None

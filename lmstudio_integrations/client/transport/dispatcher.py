@@ -248,8 +248,9 @@ class Dispatcher(Generic[WaiterT_co]):
         for parameter in parameters:
             try:
                 text = None if parameter is None else dumps(parameter)
-            except (TypeError, ValueError) as error:
-                raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
+            except (TypeError, ValueError, RecursionError) as error:
+                reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+                raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {reason}") from error
             waiter = self._make_waiter(io)
             exchange = Exchange(
                 endpoint,
