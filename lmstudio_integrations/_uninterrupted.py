@@ -1,7 +1,7 @@
 """Runs what a signal handler must not interrupt, because the handler may need it, too.
 
 Handlers run in the main thread, between any two of its steps. One that makes a call would wait for a lock that the step
-below it holds, or find a module that is imported by half. Used for what the first call of a process makes.
+below it holds, or find a module whose import is not finished. Used for what the first call of a process makes.
 """
 
 import sys
@@ -23,8 +23,10 @@ def uninterrupted(function: Callable[[], T]) -> T:
     if threading.get_ident() != threading.main_thread().ident:
         return function()
     ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
-    # Not `threading.Thread`: its `start` holds locks in this thread.
-    start_new_thread(_run, (function, ended))
+    try:
+        start_new_thread(_run, (function, ended))  # not `threading.Thread`: its `start` holds locks in this thread
+    except RuntimeError:  # the process is ending, or may have no more threads
+        return function()
     return ended.get()()
 
 

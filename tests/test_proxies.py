@@ -15,6 +15,7 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.addresses import MAX_MESSAGE_BYTES
 from lmstudio_integrations.client.transport.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
@@ -272,6 +273,7 @@ def test_the_file_is_kept_by_dumps_and_pickles(make: Any) -> None:
 def test_a_message_that_is_larger_than_the_setting_is_an_error_that_names_it(
     server: Emulator, make: Any, model: str, call: Call
 ) -> None:
+    assert make().max_message_bytes == MAX_MESSAGE_BYTES
     made = make(model=model, host=server.address, max_message_bytes=64)
     with pytest.raises(lms.LMStudioProtocolError, match="max_message_bytes is 64"):
         call(made)
