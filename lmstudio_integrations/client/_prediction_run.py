@@ -158,7 +158,7 @@ class PredictionRun:
         self._first_reported = False
         self._called_back = False
         """Whether a callback was called with a part of the response."""
-        self.delivered = False
+        self.delivered: bool = False
         """Whether the reader of the events has received more than progress."""
         self.read_by: ref[Task[Any]] | None = None
         """The task that read last. A strong reference would close a cycle if the error of the task refers to this."""
@@ -241,7 +241,8 @@ class PredictionRun:
                 more = yield from self.advance()
                 self.ready.clear()
         finally:
-            self._undelivered_to_end, self.delivered = False, True
+            self._undelivered_to_end = False
+            self.delivered = True
         return self.result()
 
     def result(self) -> PredictionResult:

@@ -17,7 +17,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._tool_schemas import ArgumentSchema, wire_tool
 from lmstudio_integrations.types.tools import Tool
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class ToolCallContext:

@@ -3,12 +3,27 @@
 `connections.py` keeps them as long as the thread, so a forked child has others; each `SocketSession` joins one.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 from lmstudio_integrations.client.transport.addresses import Address, Credentials
+from lmstudio_integrations.protocol.session import ClientSession
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.socket_session import SocketSession
+
+class GuestSocket(Protocol):
+    """A `SocketSession`, as far as it concerns its identity."""
+
+    session: ClientSession
+    """The session on it."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        ...
+
+    def close(self, make_error: Callable[[], BaseException] | None = None) -> None:
+        """Close the socket; waiting callers get an exception."""
+        ...
 
 
 class Guest:
@@ -23,7 +38,7 @@ class Guest:
 
     def __init__(self) -> None:
         self.credentials: Credentials = Credentials.new_guest()
-        self.sockets: set[SocketSession] = set()
+        self.sockets: set[GuestSocket] = set()
         self.was_accepted: bool = False
         self.was_released: bool = False
 
@@ -42,7 +57,7 @@ class Guests:
     def __init__(self) -> None:
         self._current: dict[Address | None, Guest] = {}
 
-    def join(self, address: Address | None, socket: "SocketSession") -> Guest:
+    def join(self, address: Address | None, socket: GuestSocket) -> Guest:
         """Return the identity of a socket that is about to authenticate: that of the open ones, else a new one."""
         guest = self._current.get(address)
         if guest is None or not guest.in_use:
