@@ -94,7 +94,7 @@ def test_each_kind_of_model_has_its_types() -> None:
 def test_a_name_that_no_model_can_have_is_rejected_here(name: str) -> None:
     with pytest.raises(LMStudioValueError) as caught:
         by_identifier(name)
-    assert repr(name) in str(caught.value)
+    assert str(caught.value).startswith(repr(name)[:40])
 
 
 @pytest.mark.parametrize("name", ["m", "publisher/repo/file.gguf", "qwen@q4_k_m:2", "模型"])
