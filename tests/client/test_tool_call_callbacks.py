@@ -370,6 +370,7 @@ async def test_a_tool_can_see_that_nobody_waits_for_it(model: Any) -> None:
 
     def end(*_: object) -> None:
         assert not contexts[0].cancelled
+        assert repr(contexts[0]) == "ToolCallContext(name='shout', call_id=0)"
         raise KeyError("mine")
 
     tools = [

@@ -321,6 +321,7 @@ def test_a_request_that_is_nested_too_deeply_fails_if_its_id_comes_first(
         f'{{"type":"channelCreate","channelId":1,"endpoint":"predict","creationParameter":{DEEP}}}',
         f'{{"type":5,"callId":7,"parameter":{DEEP}}}',
         f'{{"type":"rpcCall" "callId":7,"parameter":{DEEP}}}',
+        f'{{"type":rpcCall,"callId":7,"parameter":{DEEP}}}',
     ],
 )
 def test_any_other_frame_that_is_nested_too_deeply_gets_a_warning(frame: str) -> None:
