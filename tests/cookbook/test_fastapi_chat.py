@@ -65,7 +65,8 @@ def test_reasoning_and_text_arrive_separately_while_the_model_still_runs(
     number = len(emulator.predictions)
     with client.stream("POST", "/chat", json=conversation("When?")) as response:
         fragments: list[dict[str, str]] = []
-        for line in response.iter_lines():
+        lines = response.iter_lines()  # by name: the connection is closed when the iterator is collected
+        for line in lines:
             fragments.append(json.loads(line))
             if joined(fragments, "text") == "Hourly":
                 break
