@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from websockets.frames import Opcode
 
+from lmstudio_integrations.client.transport.addresses import DISCOVERY_PORTS
 from tests.faults.units import Conversation, FrameReader, Sender, Unit
 
 T = TypeVar("T")
@@ -327,4 +328,7 @@ def _bound(port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", port))
+    if not port and bound.getsockname()[1] in DISCOVERY_PORTS:  # other tests would look for LM Studio there
+        bound.close()
+        return _bound(port)
     return bound
