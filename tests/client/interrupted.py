@@ -55,12 +55,18 @@ def _with_batch() -> Callable[[], str]:
 
 
 def _interrupt() -> None:
-    """Send the signal to the main thread, which may be this one; return when its handler has begun."""
-    if not _handling.is_set():
-        main = threading.main_thread().ident
-        assert main is not None
+    """Send the signal to the main thread, which may be this one, until its handler has begun.
+
+    A signal that arrives just before the main thread blocks is handled when it wakes; the next one wakes it.
+    """
+    main = threading.main_thread().ident
+    assert main is not None
+    for _ in range(200):
+        if _handling.is_set():
+            return
         signal.pthread_kill(main, signal.SIGUSR1)
-        assert _handling.wait(20)
+        _handling.wait(0.1)
+    raise AssertionError("no handler began")
 
 
 def _in(module: str, name: str) -> Callable[[], None]:
@@ -123,6 +129,8 @@ if __name__ == "__main__":
     call = prepare()
 
     def handle(*_: object) -> None:
+        if _handling.is_set():  # sent again
+            return
         _handling.set()
         print("handler:", call(), flush=True)
 
