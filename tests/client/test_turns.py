@@ -206,13 +206,20 @@ async def pair(client: Any, server: Emulator) -> tuple[Any, Any]:
     return one, two
 
 
-async def test_calls_of_two_models_never_meet_once_the_pair_is_known(pair: tuple[Any, Any], server: Emulator) -> None:
+async def test_calls_of_two_models_never_meet_once_the_pair_is_known(
+    pair: tuple[Any, Any], server: Emulator, gate: Gate
+) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(12))
-    calls = [model.respond("briefly") for _ in range(6) for model in pair]
-    results = await asyncio.gather(*calls)
-    assert all(result.content == "so slow" for result in results)
+    one, two = pair
+    calls = [await generating(two, server)]
+    for waiting, model in ((6, one), (11, two)):
+        while len(calls) < waiting + 1:
+            calls.append(asyncio.create_task(model.respond("briefly")))
+        await waiting_in_queue(waiting)
+    gate.open()
+    assert all(result.content == "so slow" for result in await asyncio.gather(*calls))
     assert not [record for record in server.predictions if record.stop_reason == "modelUnloaded"]
-    assert len(server.loads) <= 2 + 3
+    assert [record.identifier for record in server.loads] == ["one", "two"] * 2
 
 
 async def test_a_stream_that_is_read_slowly_keeps_nobody_waiting(pair: tuple[Any, Any], gate: Gate) -> None:

@@ -120,8 +120,8 @@ def test_a_call_of_which_nothing_was_seen_moves_when_its_host_is_lost(
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(call, adapter, path, model, "stall")
         pair[0].wait_for(lambda: running(pair[0]) == 1, SECONDS)
-        gate.open()  # for the second host
         pair[0].stop()
+        gate.open()  # for the second host
         assert "Done." in str(pending.result(SECONDS))
     assert [each.state for each in pair[1].predictions] == ["ended"]
     assert call(adapter, path, model, "Hello")
