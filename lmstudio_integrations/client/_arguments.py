@@ -94,6 +94,17 @@ def optional_text(value: object, name: str) -> str | None:
     return None if value is None else text_of(value, name)
 
 
+def flag_of(value: object, name: str) -> bool:
+    """Return an argument that must be `True` or `False`.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if not isinstance(value, bool):
+        raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
+    return value
+
+
 def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | None:
     """Return an argument that must be a positive number of seconds or `None`; `or_zero` allows 0 as well.
 

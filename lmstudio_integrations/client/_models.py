@@ -9,7 +9,7 @@ from pydantic_core import SchemaValidator, core_schema
 
 from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
 from lmstudio_integrations.client import _loading
-from lmstudio_integrations.client._arguments import check_names, list_of, text_of, texts_of
+from lmstudio_integrations.client._arguments import check_names, flag_of, list_of, text_of, texts_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._operations import inspect_instance, resolve, use_model
 from lmstudio_integrations.client._progress_bars import ProgressBar
@@ -252,11 +252,7 @@ def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
     if not is_mapping(opts):
         raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
     check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})
-    flags: dict[str, Any] = {}
-    for name, value in opts.items():
-        if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
-        flags[_TEMPLATE_FLAGS.get(name, name)] = value
+    flags: dict[str, Any] = {_TEMPLATE_FLAGS.get(name, name): flag_of(value, name) for name, value in opts.items()}
     definitions = [_tool(tool) for tool in list_of(tools, "tools")]
     return cast("TemplateParameters", flags | ({"toolDefinitions": definitions} if definitions else {}))
 

@@ -202,17 +202,6 @@ def _on_error(value: object) -> OnError:
     return cast("OnError", value)
 
 
-def check_flag(value: object, name: str) -> bool:
-    """Return a flag.
-
-    Raises:
-        LMStudioValueError: If it is not `True` or `False`.
-    """
-    if not isinstance(value, bool):
-        raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
-    return value
-
-
 def check_column(name: str, columns: Collection[str]) -> None:
     """Check that there is a column.
 

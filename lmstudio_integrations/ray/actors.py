@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
+from lmstudio_integrations.client._arguments import flag_of
 from lmstudio_integrations.client._requests import PredictionSettings
 from lmstudio_integrations.client._structured import ResponseFormat, with_format
 from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel, AsyncLLM
@@ -24,7 +25,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
 from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of, with_images
-from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values, check_flag
+from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
@@ -179,8 +180,8 @@ class Generator(Stage):
         super().__init__(model, output_column, **arguments)
         self._template = None if prompt is None else Template(prompt)
         self._messages, self._images, self._tools = messages, images, tools
-        self._allow_download = check_flag(allow_image_download, "allow_image_download")
-        self._allow_private_hosts = check_flag(allow_private_image_hosts, "allow_private_image_hosts")
+        self._allow_download = flag_of(allow_image_download, "allow_image_download")
+        self._allow_private_hosts = flag_of(allow_private_image_hosts, "allow_private_image_hosts")
         self._settings = with_format(schema, LlmPredictionConfig.parse(config), check=True)
         self._fields, self._parse = _fields(self._settings), _parser(schema, self._settings)
         taken = [name for name in map(self.named, (*_INFO, "tool_calls", "error")) if name in self._fields]
