@@ -1,23 +1,61 @@
-"""Fixtures that all tests share, and what the normal run leaves out."""
+"""Fixtures that all tests share, and the tiers in which tests run: see CONTRIBUTING.md."""
 
+import random
 import signal
-from collections.abc import Iterator
+import sys
+from collections import defaultdict
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.gate import Gate
-from tests.tqdm_bars import drawn
+from tests.support.gate import Gate
+from tests.support.tqdm_bars import drawn
 
 __all__ = ["drawn"]
 
-collect_ignore_glob = ["conformance/*", "benchmarks/*"]
-"""Both need software of others, or a quiet machine; they have commands of their own."""
+collect_ignore_glob = ["conformance/*"]
+"""It needs software of others, and has a command of its own."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start background jobs like this, and the programs that the tests start and interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+NOT_FAST = {"slow", "exhaustive", "live", "network", "ray"}
+STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
+
+started: list[str] = []
+"""The processes that the running test has started, as their audit events."""
+
+sys.addaudithook(lambda event, _: started.append(event) if event in STARTS else None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what only the exhaustive tier runs, and what is fast. A test that is named is run with all its rows."""
+    rows = defaultdict(list)
+    for item in items:
+        if (sampled := item.get_closest_marker("sampled")) and not any("::" in argument for argument in config.args):
+            rows[item.nodeid.partition("[")[0], sampled.args[0]].append(item)
+    for (name, count), of_one_test in rows.items():
+        left_out = random.Random(name).sample(of_one_test, max(0, len(of_one_test) - count))
+        for item in left_out:
+            item.add_marker("exhaustive")
+    for item in items:
+        if NOT_FAST.isdisjoint(marker.name for marker in item.iter_markers()):
+            item.add_marker("fast")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a fast test fail that starts a process: it has no place in a developer's minute."""
+    started.clear()
+    result = yield
+    if started and item.get_closest_marker("fast"):
+        pytest.fail("This test starts a process, so mark it: @pytest.mark.slow.")
+    return result
+
 
 CHAT_MODEL = "qwen2.5-7b-instruct"
 EMBEDDING_MODEL = "text-embedding-nomic-embed-text-v1.5"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.benchmarks.engine_cases import (
+from benchmarks.engine_cases import (
     CASES,
     END_TOKENS,
     MOST_CALLERS,
@@ -16,7 +16,7 @@ from tests.benchmarks.engine_cases import (
     shares,
     texts,
 )
-from tests.benchmarks.engine_table import Rounds, ratio, render
+from benchmarks.engine_table import Rounds, ratio, render
 
 
 class Counting:

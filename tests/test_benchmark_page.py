@@ -1,10 +1,10 @@
 """Tests of the page on speed: it is made of the kept results, and every missed target is explained."""
 
-from tests.benchmarks.imports import STATEMENTS
-from tests.benchmarks.page import CHART, PAGE, RESULTS, digest_line, incomplete, missed, with_parts
-from tests.benchmarks.results import Results, from_json, outcomes
-from tests.benchmarks.rows import PROGRAMS, ROWS, cases
-from tests.benchmarks.targets import OURS
+from benchmarks.imports import STATEMENTS
+from benchmarks.page import CHART, PAGE, RESULTS, digest_line, incomplete, missed, with_parts
+from benchmarks.results import Results, from_json, outcomes
+from benchmarks.rows import PROGRAMS, ROWS, cases
+from benchmarks.targets import OURS
 
 
 def kept() -> tuple[str, Results]:
@@ -17,8 +17,8 @@ def test_the_page_and_its_chart_are_made_of_the_kept_results() -> None:
     text, results = kept()
     page = PAGE.read_text(encoding="utf-8")
     assert [f"<!-- end {part} -->" in page for part in ("summary", "results", "missed")] == [True] * 3
-    assert with_parts(page, results) == page, "run python -m tests.benchmarks.page"
-    assert CHART.read_text(encoding="utf-8").endswith(digest_line(text)), "run python -m tests.benchmarks.page"
+    assert with_parts(page, results) == page, "run python -m benchmarks.page"
+    assert CHART.read_text(encoding="utf-8").endswith(digest_line(text)), "run python -m benchmarks.page"
 
 
 def test_the_kept_results_have_every_row_and_every_package() -> None:

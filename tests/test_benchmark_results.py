@@ -9,11 +9,11 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.benchmarks.imports import STATEMENTS
-from tests.benchmarks.results import Measurements, Results, from_json, outcomes, to_json
-from tests.benchmarks.rows import PROGRAMS, ROWS, Row
-from tests.benchmarks.table import render
-from tests.benchmarks.targets import (
+from benchmarks.imports import STATEMENTS
+from benchmarks.results import Measurements, Results, from_json, outcomes, to_json
+from benchmarks.rows import PROGRAMS, ROWS, Row
+from benchmarks.table import render
+from benchmarks.targets import (
     BEST_PEER,
     FLOOR,
     NATIVE_FLOOR,
@@ -55,7 +55,7 @@ def test_every_program_of_a_row_exists_and_every_role_of_a_target() -> None:
         needed = {target.of} - {BEST_PEER} if isinstance(target, Multiple) else {*target.there}
         assert needed <= roles, row.label
     for program in {name for programs in PROGRAMS.values() for name in programs.values()}:
-        assert find_spec(f"tests.benchmarks.programs.{program}") is not None
+        assert find_spec(f"benchmarks.programs.{program}") is not None
 
 
 MEASUREMENTS: Measurements = {

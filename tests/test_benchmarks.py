@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 import lmstudio_integrations as lms
-from tests.benchmarks.script import response_of, vector
-from tests.benchmarks.server.connection import Connection
-from tests.benchmarks.server.frames import TEXT, frame, received
-from tests.benchmarks.server.play import Cancellations
-from tests.benchmarks.soak_proxies import FAULTS, MisbehavingProxy
+from benchmarks.script import response_of, vector
+from benchmarks.server.connection import Connection
+from benchmarks.server.frames import TEXT, frame, received
+from benchmarks.server.play import Cancellations
+from benchmarks.soak_proxies import FAULTS, MisbehavingProxy
 from tests.faults.proxy import ProxyThread
 
 

@@ -220,15 +220,18 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = lmstudio_integrations.no_such_name
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_framework_and_no_socket_library() -> None:
     assert not loaded_after(f"import {NAME}") & LAZY_MODULES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Client", "AsyncClient"])
 def test_importing_the_client_imports_no_framework_and_no_socket_library(name: str) -> None:
     assert not loaded_after(f"from {NAME} import {name}") & {*LAZY_MODULES, "difflib"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["langchain.ChatLMStudio", "langchain.LMStudioEmbeddings", "llama_index.LMStudio"])
 def test_making_an_adapter_imports_nothing_that_only_its_calls_need(adapter: str) -> None:
     part, _, name = adapter.partition(".")
@@ -250,6 +253,7 @@ def test_making_an_adapter_imports_nothing_that_only_its_calls_need(adapter: str
     }
 
 
+@pytest.mark.slow
 def test_the_pytest_plugin_loads_nothing_but_pytest() -> None:
     plugin = f"{NAME}.pytest_plugin"
     script = f"import sys, pytest; before = {{*sys.modules}}; import {plugin}; print(*(sys.modules.keys() - before))"
@@ -257,6 +261,7 @@ def test_the_pytest_plugin_loads_nothing_but_pytest() -> None:
     assert set(run.stdout.split()) == {NAME, plugin}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["types", "protocol", "errors"])
 def test_the_inner_layers_import_no_framework_and_no_socket_library(part: str) -> None:
     assert not loaded_after(f"import {NAME}.{part}") & LAZY_MODULES

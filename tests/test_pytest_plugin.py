@@ -8,6 +8,8 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 Run: TypeAlias = Callable[..., pytest.RunResult]

@@ -8,7 +8,7 @@ from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._suggestions import _COUNTERPARTS, _METHODS, _REMEDIES, hint
 from lmstudio_integrations.client._base import BaseClient, ModelParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from tests.adapters import ADAPTERS
+from tests.support.adapters import ADAPTERS
 
 OPENAI = """
     openai_api_base openai_api_key base_url api_key default_headers default_query http_client http_async_client

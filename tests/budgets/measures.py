@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from tests.benchmarks.imports import STATEMENTS
-from tests.benchmarks.programs import langchain_ours, llama_index_ours, native_ours
-from tests.benchmarks.programs._parts import Program
+from benchmarks.imports import STATEMENTS
+from benchmarks.programs import langchain_ours, llama_index_ours, native_ours
+from benchmarks.programs._parts import Program
 from tests.budgets.counting import allocations, calls
 from tests.budgets.memory import ADDRESS, in_memory, writes
 from tests.budgets.table import Counts

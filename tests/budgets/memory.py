@@ -17,13 +17,13 @@ from unittest import mock
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
+from benchmarks.server.connection import Connection
+from benchmarks.server.play import Cancellations
 from lmstudio_integrations.client.transport import socket_session, waiters
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.websocket import Socket
 from lmstudio_integrations.protocol.endpoints import Namespace
-from tests.benchmarks.server.connection import Connection
-from tests.benchmarks.server.play import Cancellations
 
 ADDRESS = "127.0.0.1:1"
 """Where nothing listens."""

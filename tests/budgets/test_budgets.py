@@ -30,6 +30,7 @@ def counts() -> Counts:
     return tomllib.loads(ran.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info[:2] != PYTHON, reason="the budgets are those of Python 3.11")
 @pytest.mark.parametrize(("measure", "case"), [(measure, case) for measure in BUDGETS for case in BUDGETS[measure]])
 def test_a_count_is_within_its_budget(counts: Counts, measure: str, case: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.gate import AT_THE_GATE, Gate
+from tests.support.gate import AT_THE_GATE, Gate
 
 SMALL, LARGE, EMBEDDER = "vendor/small", "vendor/large", "vendor/embedder"
 

@@ -17,7 +17,7 @@ from lmstudio_integrations.cli._chat.session import ChatSession, Transcript
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
-from tests.gate import AT_THE_GATE, Gate
+from tests.support.gate import AT_THE_GATE, Gate
 
 Talk = Callable[..., str]
 
@@ -67,28 +67,33 @@ def roles(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
 # In a pipe ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_text_in_a_pipe_gets_one_response(server: Emulator) -> None:
     done = in_pipe("chat", KEY, "--host", server.address, stdin="Hi\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "You said Hi.\n", "")
 
 
+@pytest.mark.slow
 def test_the_prompt_comes_before_the_text_of_the_pipe(server: Emulator) -> None:
     in_pipe("chat", KEY, "--host", server.address, "-p", "Summarize:", "-s", "Be brief.", stdin="A text.\n")
     (prediction,) = server.predictions
     assert roles(prediction.messages) == [("system", "Be brief."), ("user", "Summarize:\n\nA text.")]
 
 
+@pytest.mark.slow
 def test_without_a_message_there_is_one_error(server: Emulator) -> None:
     done = in_pipe("chat", KEY, "--host", server.address, stdin=" \n")
     assert done.returncode == 1
     assert done.stderr == "Error: there is no message; pipe a text, or use --prompt TEXT\n"
 
 
+@pytest.mark.slow
 def test_reasoning_is_not_part_of_the_output(server: Emulator) -> None:
     done = in_pipe("chat", KEY, "--host", server.address, stdin="puzzle")
     assert (done.stdout, done.stderr) == ("Four.\n", "")
 
 
+@pytest.mark.slow
 def test_stats_are_printed_on_request_and_not_on_stdout(server: Emulator) -> None:
     done = in_pipe("chat", KEY, "--host", server.address, "--stats", stdin="Hi")
     assert done.stdout == "You said Hi.\n"
@@ -96,6 +101,7 @@ def test_stats_are_printed_on_request_and_not_on_stdout(server: Emulator) -> Non
     assert "tokens/s" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_name_the_loaded_model_responds(server: Emulator) -> None:
     server.load(OTHER, identifier="mine")
     done = in_pipe("chat", "--host", server.address, stdin="Hi")
@@ -103,16 +109,19 @@ def test_without_a_name_the_loaded_model_responds(server: Emulator) -> None:
     assert [prediction.model for prediction in server.predictions] == ["mine"]
 
 
+@pytest.mark.slow
 def test_without_a_name_and_a_loaded_model_the_error_lists_the_models(server: Emulator) -> None:
     done = in_pipe("chat", "--host", server.address, stdin="Hi")
     assert done.returncode == 1
     assert done.stderr == f"Error: name a language model: {KEY}, {OTHER}, stuck\n"
 
 
+@pytest.mark.slow
 def test_a_part_of_the_name_is_enough(server: Emulator) -> None:
     assert in_pipe("chat", "talk", "--host", server.address, stdin="Hi").stdout == "You said Hi.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -126,11 +135,13 @@ def test_a_name_that_means_no_single_language_model_is_an_error(server: Emulator
     assert (done.returncode, done.stderr) == (1, f"Error: {expected}\n")
 
 
+@pytest.mark.slow
 def test_the_time_to_live_is_that_of_the_model_that_the_chat_loads(server: Emulator) -> None:
     in_pipe("chat", KEY, "--host", server.address, "--ttl", "77", stdin="Hi")
     assert [info.ttl_ms for info in server.loaded()] == [77_000]
 
 
+@pytest.mark.slow
 def test_an_error_ends_a_pipe_with_status_1(server: Emulator) -> None:
     done = in_pipe("chat", KEY, "--host", server.address, stdin="long")
     assert done.returncode == 1
@@ -139,6 +150,7 @@ def test_an_error_ends_a_pipe_with_status_1(server: Emulator) -> None:
     assert "too long" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_a_pipe_stops_the_server_and_keeps_what_came(server: Emulator) -> None:
     with started("chat", KEY, "--host", server.address, "-p", "held") as process:
         assert process.stdin
@@ -149,6 +161,7 @@ def test_an_interrupt_in_a_pipe_stops_the_server_and_keeps_what_came(server: Emu
     server.wait_for(lambda: server.predictions[0].stop_reason == "userStopped")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="closes stdin as POSIX shells do")
 def test_a_prompt_is_enough_without_any_stdin(server: Emulator) -> None:
     command = f"{sys.executable} -c '{SCRIPT}' chat {KEY} -p Hi --host {server.address} <&-"
@@ -159,6 +172,7 @@ def test_a_prompt_is_enough_without_any_stdin(server: Emulator) -> None:
 # On a terminal ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_pty
 def test_a_conversation_goes_on_until_ctrl_d(server: Emulator) -> None:
     with chatting(server, "--system-prompt", "Be brief.") as terminal:
@@ -174,6 +188,7 @@ def test_a_conversation_goes_on_until_ctrl_d(server: Emulator) -> None:
     ]
 
 
+@pytest.mark.slow
 @needs_pty
 def test_ctrl_c_at_the_prompt_ends_the_chat(server: Emulator) -> None:
     with chatting(server) as terminal:
@@ -181,6 +196,7 @@ def test_ctrl_c_at_the_prompt_ends_the_chat(server: Emulator) -> None:
     assert "Traceback" not in terminal.text
 
 
+@pytest.mark.slow
 @needs_pty
 def test_ctrl_c_stops_a_response_and_it_stays_as_far_as_it_came(server: Emulator) -> None:
     with chatting(server) as terminal:
@@ -197,6 +213,7 @@ def test_ctrl_c_stops_a_response_and_it_stays_as_far_as_it_came(server: Emulator
     ]
 
 
+@pytest.mark.slow
 @needs_pty
 def test_a_turn_that_is_stopped_before_its_first_word_is_forgotten(server: Emulator) -> None:
     with chatting(server) as terminal:
@@ -208,6 +225,7 @@ def test_a_turn_that_is_stopped_before_its_first_word_is_forgotten(server: Emula
     assert roles(server.predictions[1].messages) == [("user", "Next")]
 
 
+@pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("message", ["long", "drop", pytest.param("full " * 250, id="too long for the context window")])
 def test_an_error_is_one_line_and_the_conversation_is_what_it_was(server: Emulator, message: str) -> None:
@@ -223,6 +241,7 @@ def test_an_error_is_one_line_and_the_conversation_is_what_it_was(server: Emulat
     ]
 
 
+@pytest.mark.slow
 @needs_pty
 def test_ctrl_c_stops_a_load_and_the_model_stays(server: Emulator) -> None:
     with chatting(server) as terminal:
@@ -265,6 +284,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
     assert stream.cancelled == 0
 
 
+@pytest.mark.slow
 @needs_pty
 def test_a_server_that_is_gone_is_an_error_and_the_chat_goes_on(server: Emulator) -> None:
     with chatting(server) as terminal:
@@ -275,6 +295,7 @@ def test_a_server_that_is_gone_is_an_error_and_the_chat_goes_on(server: Emulator
         assert terminal.wait() == 0
 
 
+@pytest.mark.slow
 @needs_pty
 def test_reasoning_is_dim(server: Emulator) -> None:
     with chatting(server) as terminal:
@@ -284,6 +305,7 @@ def test_reasoning_is_dim(server: Emulator) -> None:
     assert roles(server.predictions[0].messages) == [("user", "puzzle")]
 
 
+@pytest.mark.slow
 @needs_pty
 def test_without_colors_reasoning_has_a_label_only(server: Emulator) -> None:
     with on_terminal("chat", KEY, "-p", "puzzle", "--host", server.address, NO_COLOR="1") as terminal:
@@ -292,6 +314,7 @@ def test_without_colors_reasoning_has_a_label_only(server: Emulator) -> None:
     assert "\x1b[2m" not in terminal.raw
 
 
+@pytest.mark.slow
 @needs_pty
 def test_a_prompt_on_a_terminal_gets_one_response(server: Emulator) -> None:
     with on_terminal("chat", KEY, "-p", "Hi", "--host", server.address) as terminal:
@@ -300,12 +323,14 @@ def test_a_prompt_on_a_terminal_gets_one_response(server: Emulator) -> None:
     assert "tokens/s" not in terminal.text
 
 
+@pytest.mark.slow
 @needs_pty
 def test_the_stats_can_be_switched_off(server: Emulator) -> None:
     with chatting(server, "--no-stats") as terminal:
         assert "tokens/s" not in exchange(terminal, "Hi", "You said Hi.")
 
 
+@pytest.mark.slow
 @needs_pty
 def test_loading_shows_a_bar_on_a_terminal(server: Emulator) -> None:
     with chatting(server) as terminal:
@@ -314,6 +339,7 @@ def test_loading_shows_a_bar_on_a_terminal(server: Emulator) -> None:
         assert "Loading" not in terminal.text
 
 
+@pytest.mark.slow
 @needs_pty
 def test_without_a_name_the_user_picks_a_model(server: Emulator) -> None:
     with on_terminal("chat", "--host", server.address) as terminal:

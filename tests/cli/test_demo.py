@@ -15,7 +15,7 @@ from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import in_pipe, needs_pty, on_terminal
-from tests.gate import AT_THE_GATE, Gate
+from tests.support.gate import AT_THE_GATE, Gate
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
@@ -161,7 +161,7 @@ def test_an_image_in_a_folder_that_does_not_exist_fails_at_once(run: Run, script
     assert not scripted.predictions
 
 
-@pytest.mark.real_model
+@pytest.mark.slow
 def test_without_a_server_a_real_model_responds(run: Run, nobody: str, capsys: Capture) -> None:
     assert run("demo", "--host", nobody) == 0
     out = capsys.readouterr().out
@@ -171,6 +171,7 @@ def test_without_a_server_a_real_model_responds(run: Run, nobody: str, capsys: C
     assert len(response.split()) > 2
 
 
+@pytest.mark.slow
 @needs_pty
 def test_a_terminal_shows_bars_and_a_pipe_shows_no_control_codes(scripted: Emulator) -> None:
     with on_terminal("demo", "--host", scripted.address) as terminal:
@@ -181,6 +182,7 @@ def test_a_terminal_shows_bars_and_a_pipe_shows_no_control_codes(scripted: Emula
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 @needs_pty
 def test_ctrl_c_ends_the_demo(gate: Gate) -> None:
     rules: Any = [{"then": [{"text": "Wait"}, AT_THE_GATE, {"text": "."}]}]

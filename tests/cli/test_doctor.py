@@ -18,8 +18,8 @@ from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError
 from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
-from tests.gate import AT_THE_GATE, Gate
-from tests.leaks import TOKEN, shows_token
+from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.leaks import TOKEN, shows_token
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
@@ -263,6 +263,7 @@ def test_an_invalid_address_is_a_problem_that_shows_no_secret(run: Run, capsys: 
     assert "user:password" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
@@ -307,6 +308,7 @@ def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest
     assert "langchain" in found["langchain"].command
 
 
+@pytest.mark.slow
 def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulator) -> None:
     done = in_pipe("doctor", "--host", scripted.address, "--load")
     assert done.returncode == 0
@@ -315,6 +317,7 @@ def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulato
     assert done.stdout.splitlines()[-1] == "0 problems, 1 warning; 9 ok, 0 skipped."
 
 
+@pytest.mark.slow
 @needs_pty
 def test_on_a_terminal_verdicts_have_colors(scripted: Emulator) -> None:
     with on_terminal("doctor", "--host", scripted.address, "--load") as terminal:
@@ -326,6 +329,7 @@ def test_on_a_terminal_verdicts_have_colors(scripted: Emulator) -> None:
     assert "\x1b[32m" not in terminal.raw
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_it_and_unloads_what_it_loaded() -> None:
     gate = Gate()

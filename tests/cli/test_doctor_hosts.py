@@ -15,7 +15,7 @@ from lmstudio_integrations.types.models import (
     ModelInstanceInfo,
     Quantization,
 )
-from tests.leaks import TOKEN, shows_token
+from tests.support.leaks import TOKEN, shows_token
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]

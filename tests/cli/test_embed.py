@@ -148,12 +148,14 @@ def test_a_row_without_text_keeps_its_place(embed: Run, server: Emulator, capsys
     assert "2 rows without text; the vector is null." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_stdin_and_stdout_are_pipes(server: Emulator) -> None:
     done = in_pipe("embed", "-", "--host", server.address, stdin="eins\nzwei\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["eins", "zwei"]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_it_silently(server: Emulator, tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_text("eins\n" * 2000, encoding="utf-8")
@@ -326,6 +328,7 @@ def test_a_file_that_exists_is_replaced_only_with_overwrite(embed: Run) -> None:
     assert len(read_lines("out.jsonl")) == 1
 
 
+@pytest.mark.slow
 @needs_pty
 def test_on_a_terminal_the_progress_is_a_bar(server: Emulator, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("eins\n" * 100, encoding="utf-8")
@@ -339,6 +342,7 @@ def test_on_a_terminal_the_progress_is_a_bar(server: Emulator, tmp_path: Path) -
     assert terminal.text.count('"model"') == 100
 
 
+@pytest.mark.slow
 @needs_pty
 def test_of_a_pipe_the_progress_is_a_number(server: Emulator, tmp_path: Path) -> None:
     with on_terminal("embed", "-", "-o", "out.jsonl", "--host", server.address, cwd=tmp_path) as terminal:

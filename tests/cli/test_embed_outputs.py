@@ -108,6 +108,7 @@ def test_a_named_pipe_gets_json_lines_and_stays_a_pipe(
     assert capsys.readouterr().err == f"Wrote 2 rows to {output}.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no /proc")
 @pytest.mark.parametrize("mode", ["wb", "ab"])
 def test_a_symlink_to_stdout_is_stdout_also_if_that_is_a_file(server: Emulator, tmp_path: Path, mode: str) -> None:

@@ -16,7 +16,9 @@ from lmstudio_integrations.cli._embed.output import FILES
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import TIMEOUT, started
 from tests.cli.test_embed import read_lines, read_parquet
-from tests.gate import AT_THE_GATE, Gate
+from tests.support.gate import AT_THE_GATE, Gate
+
+pytestmark = pytest.mark.slow
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]

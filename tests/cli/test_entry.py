@@ -18,6 +18,7 @@ def run_python(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra_one_sentence_names_what_to_install(missing: str) -> None:
     run = run_python(f"import sys; sys.modules[{missing!r}] = None; from lmstudio_integrations.cli import main; main()")
@@ -26,6 +27,7 @@ def test_without_the_extra_one_sentence_names_what_to_install(missing: str) -> N
     assert run.stdout == ""
 
 
+@pytest.mark.slow
 def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     run = run_python("import sys; sys.modules['pydantic'] = None; from lmstudio_integrations.cli import main; main()")
     assert run.returncode == 1
@@ -57,6 +59,7 @@ def test_the_command_has_a_long_and_a_short_name() -> None:
     assert all(each.load() is cli.main for each in names)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_it_is_starting_ends_it_without_a_traceback() -> None:
     run = run_python(
         "import sys\n"
@@ -68,6 +71,7 @@ def test_ctrl_c_while_it_is_starting_ends_it_without_a_traceback() -> None:
     assert (run.returncode, run.stdout, run.stderr) == (cli.INTERRUPTED, "", "")
 
 
+@pytest.mark.slow
 def test_a_shell_completes_the_name_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_LMSI_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "lmsi de")

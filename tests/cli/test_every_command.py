@@ -57,6 +57,7 @@ def test_a_command_has_the_flags_of_a_server(name: str) -> None:
     assert {"--host", "--token"} <= {flag for each in COMMANDS[name].params for flag in each.opts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_a_dead_host_is_one_error(command: tuple[str, ...], nobody: str) -> None:
     done = in_pipe(*command, "--host", nobody)
@@ -85,6 +86,7 @@ def test_several_hosts_are_one_line_of_error_where_one_is_used(
     assert "\n" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_a_wrong_token_is_one_error_that_does_not_show_it(command: tuple[str, ...], guarded: Emulator) -> None:
     done = in_pipe(*command, "--host", guarded.address, "--token", WRONG)
@@ -94,6 +96,7 @@ def test_a_wrong_token_is_one_error_that_does_not_show_it(command: tuple[str, ..
     assert WRONG not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("command", RUNS)
 def test_a_dead_host_ends_it_on_a_terminal_as_well(command: tuple[str, ...], nobody: str) -> None:

@@ -79,6 +79,7 @@ def test_picking_and_yes_exclude_each_other(server: Emulator, run: Run, flag: st
     assert run("get", TALKER, "--yes", flag, "--host", server.address) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupt_cancels_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
     reached, go_on = threading.Event(), threading.Event()
 
@@ -101,6 +102,7 @@ def test_an_interrupt_cancels_the_download(monkeypatch: pytest.MonkeyPatch) -> N
         assert downloaded(server) == []
 
 
+@pytest.mark.slow
 @needs_pty
 def test_on_a_terminal_the_user_picks_and_sees_a_bar(server: Emulator) -> None:
     with on_terminal("get", "vendor", "--host", server.address) as terminal:
@@ -112,6 +114,7 @@ def test_on_a_terminal_the_user_picks_and_sees_a_bar(server: Emulator) -> None:
     assert downloaded(server) == [OTHER]
 
 
+@pytest.mark.slow
 @needs_pty
 def test_ctrl_d_at_a_question_downloads_nothing(server: Emulator) -> None:
     with on_terminal("get", "vendor", "--host", server.address) as terminal:

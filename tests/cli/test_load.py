@@ -102,6 +102,7 @@ def test_the_share_on_the_gpu_has_names() -> None:
     assert [gpu_ratio(each) for each in ("off", "Max", "0.5")] == [0.0, 1.0, 0.5]
 
 
+@pytest.mark.slow
 def test_an_interrupt_cancels_the_load(managed: Emulator) -> None:
     with started("load", "stuck", "--host", managed.address) as process:
         managed.wait_for(lambda: bool(managed.loads), timeout=TIMEOUT)
@@ -109,6 +110,7 @@ def test_an_interrupt_cancels_the_load(managed: Emulator) -> None:
     managed.wait_for(lambda: managed.loads[0].state == "cancelled")
 
 
+@pytest.mark.slow
 @needs_pty
 def test_a_load_on_a_terminal_has_a_bar(managed: Emulator) -> None:
     with on_terminal("load", SMALL, "--host", managed.address) as terminal:
@@ -117,6 +119,7 @@ def test_a_load_on_a_terminal_has_a_bar(managed: Emulator) -> None:
     assert "100%" in terminal.text
 
 
+@pytest.mark.slow
 @needs_pty
 def test_without_a_name_the_user_picks_a_model_to_load(managed: Emulator) -> None:
     with on_terminal("load", "--host", managed.address) as terminal:

@@ -8,6 +8,8 @@ from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import LARGE, SMALL
 from tests.cli.terminal import TIMEOUT, in_pipe, interrupt, started
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("arguments", [("ls",), ("ps",), ("load", SMALL), ("unload", LARGE)])
 def test_a_pipe_contains_no_control_codes(managed: Emulator, arguments: tuple[str, ...]) -> None:

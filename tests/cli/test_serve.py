@@ -23,7 +23,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioValueError,
 )
-from tests.leaks import shown_by
+from tests.support.leaks import shown_by
 
 Run = Callable[..., int | str | None]
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
@@ -95,6 +95,7 @@ def test_limits_allow_a_file_of_the_largest_size() -> None:
     assert limits.upload_bytes == limits.file_bytes
 
 
+@pytest.mark.slow
 def test_limits_reach_the_server(serving: Callable[..., "subprocess.Popen[str]"]) -> None:
     process = serving("--scripted", "--port", "0", "--max-connections", "1", "--max-uploads", "1", "--max-file", "1")
     assert process.stdout is not None
@@ -317,6 +318,7 @@ def test_a_bad_flag_value_is_one_message(run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_served_process_responds_and_exits_cleanly_when_interrupted(
     serving: Callable[..., "subprocess.Popen[str]"],
 ) -> None:

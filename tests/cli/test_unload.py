@@ -57,6 +57,7 @@ def test_an_identifier_and_all_exclude_each_other(managed: Emulator, command: Co
     assert len(managed.loaded()) == 1
 
 
+@pytest.mark.slow
 @needs_pty
 def test_the_user_picks_one_of_several_models_to_unload(managed: Emulator) -> None:
     managed.load(SMALL, identifier="one")

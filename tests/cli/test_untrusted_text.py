@@ -129,6 +129,7 @@ def test_the_table_has_every_command() -> None:
     assert {run.arguments[0] for run in RUNS.values()} == set(COMMANDS)
 
 
+@pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("name", RUNS)
 def test_a_terminal_shows_a_text_and_does_not_obey_it(name: str, server: Emulator, folder: Path) -> None:
@@ -138,6 +139,7 @@ def test_a_terminal_shows_a_text_and_does_not_obey_it(name: str, server: Emulato
     assert "\nError: fake" not in seen, "a name is a part of a line"
 
 
+@pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("name", ["ls", "get, not found", "demo"])
 def test_a_terminal_without_colors_and_bars_is_still_one(name: str, server: Emulator, folder: Path) -> None:
@@ -146,6 +148,7 @@ def test_a_terminal_without_colors_and_bars_is_still_one(name: str, server: Emul
     assert not HIDDEN.findall(seen)
 
 
+@pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("is_terminal", [False, True], ids=["pipe", "terminal"])
 @pytest.mark.parametrize("arguments", JSON_RUNS, ids=" ".join)
@@ -161,6 +164,7 @@ def test_json_is_escaped_and_has_the_same_value(
     assert json.dumps(NAME)[1:-1] in json.dumps(json.loads(document))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIPES)
 def test_a_pipe_gets_a_text_unchanged(name: str, server: Emulator, folder: Path) -> None:
     arguments, expected = PIPES[name]

@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
-from tests.strict.fixture import strict, strict_findings
+from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]
 

@@ -13,7 +13,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
-from tests.requirements import proves
 
 MANY = 40
 """More tools than a pool of threads has room for, which is 32 at most by default."""
@@ -75,7 +74,7 @@ async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
         yield await client.llm.model("chatty")
 
 
-@proves("C-ACT")
+@pytest.mark.requirement("C-ACT")
 async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     messages: list[Any] = []
     result = await model.act("add please", [add], on_message=messages.append)
@@ -88,7 +87,7 @@ async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     assert messages[2].content[0].text == "I heard: 3"
 
 
-@proves("C-ACT-ORDER")
+@pytest.mark.requirement("C-ACT-ORDER")
 @pytest.mark.parametrize("parallel", [1, 2, None])
 async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: int | None) -> None:
     messages: list[Any] = []
@@ -173,7 +172,7 @@ async def test_a_tool_may_raise_stop_iteration(model: Any) -> None:
     assert "StopIteration()" in messages[1].content[0].content
 
 
-@proves("C-ACT-INVALID")
+@pytest.mark.requirement("C-ACT-INVALID")
 @pytest.mark.parametrize(
     ("prompt", "expected"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
 )
@@ -236,7 +235,7 @@ async def test_a_handler_must_return_a_string(model: Any, prompt: str) -> None:
         await model.act(prompt, [tool], handle_invalid_tool_request=lambda _error, _request: 5)
 
 
-@proves("C-ACT-LIMIT")
+@pytest.mark.requirement("C-ACT-LIMIT")
 async def test_the_last_round_has_no_tools(model: Any) -> None:
     messages: list[Any] = []
     result = await model.act("add", [add], max_prediction_rounds=1, on_message=messages.append)
@@ -246,7 +245,7 @@ async def test_the_last_round_has_no_tools(model: Any) -> None:
         await model.act("always", [add], max_prediction_rounds=1)
 
 
-@proves("C-ACT-LIMIT")
+@pytest.mark.requirement("C-ACT-LIMIT")
 async def test_the_last_round_requires_no_tool(model: Any) -> None:
     results: list[Any] = []
     required = {"type": "generic", "mode": "required"}

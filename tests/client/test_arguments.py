@@ -192,6 +192,7 @@ async def test_an_error_raised_by_a_callback_reaches_the_caller(client: Any) -> 
         await client.llm.model("chatty", on_load_progress=fail)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("levels", "error"), [(250, lms.LMStudioServerError), (100_000, lms.LMStudioValueError)])
 async def test_an_argument_that_is_nested_too_deeply_fails_its_call_at_once(
     client: Any, levels: int, error: type[Exception]

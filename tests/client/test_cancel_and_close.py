@@ -22,7 +22,6 @@ from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.prediction_frames import fragment, packet
-from tests.requirements import proves
 
 CLOSED = "closed before its end"
 CANCELLED = "cancelled before its result arrived"
@@ -71,7 +70,7 @@ async def _wait_until_stalled(stream: Any) -> None:
 # Elsewhere
 
 
-@proves("C-ABANDON")
+@pytest.mark.requirement("C-ABANDON")
 @pytest.mark.parametrize("read", [_read, _wait_for_result])
 async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
     model: Any, server: Emulator, read: Callable[[Any], Any]
@@ -108,6 +107,7 @@ async def test_a_second_reader_is_rejected_and_does_not_disturb_the_first(model:
     await _continues(stream, reader, server)
 
 
+@pytest.mark.slow
 async def test_an_iterator_that_was_never_read_may_be_dropped(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("stall")
     await anext(stream)
@@ -353,7 +353,7 @@ async def _never_load(frames: list[str], loading: asyncio.Event, socket: Socket)
     frames.append((await receive(socket))["message"]["type"])
 
 
-@proves("C-LOAD-CANCEL")
+@pytest.mark.requirement("C-LOAD-CANCEL")
 @pytest.mark.parametrize("policy", ["get_or_load", "new_instance"])
 async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any], policy: str) -> None:
     frames: list[str] = []
@@ -370,7 +370,7 @@ async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Call
     assert frames == [{"get_or_load": "getOrLoad", "new_instance": "loadModel"}[policy], "cancel"]
 
 
-@proves("C-LOAD-CANCEL")
+@pytest.mark.requirement("C-LOAD-CANCEL")
 async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any]) -> None:
     frames: list[str] = []
     loading = asyncio.Event()

@@ -17,7 +17,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
-from tests.web import PIXEL, WAIT, web_server
+from tests.support.web import PIXEL, WAIT, web_server
 
 NOT_PUBLIC = [
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),

@@ -16,7 +16,6 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.files import Origin
-from tests.requirements import proves
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -42,7 +41,7 @@ def _sources(tmp_path: Path) -> list[Any]:
     return [path, str(path), PNG, bytearray(PNG), io.BytesIO(PNG), path.open("rb"), url]
 
 
-@proves("C-UPLOAD")
+@pytest.mark.requirement("C-UPLOAD")
 async def test_an_image_may_be_a_path_bytes_a_file_or_a_data_url(client: Any, tmp_path: Path) -> None:
     model = await client.llm.model("seeing")
     for source in _sources(tmp_path):
@@ -73,7 +72,7 @@ async def test_an_empty_file_is_rejected_by_that_word(
     assert not server.connections
 
 
-@proves("C-UPLOAD")
+@pytest.mark.requirement("C-UPLOAD")
 @pytest.mark.parametrize(("given", "kept"), [("cat.jpg", "cat.jpg.png"), ("cat.PNG", "cat.PNG"), ("cat", "cat.png")])
 async def test_the_extension_is_that_of_the_content(client: Any, given: str, kept: str) -> None:
     assert (await client.files.prepare_image(PNG, given)).name == kept
@@ -118,7 +117,7 @@ def _free_port() -> int:
         return port
 
 
-@proves("C-FILE-LIFETIME")
+@pytest.mark.requirement("C-FILE-LIFETIME")
 async def test_a_file_is_uploaded_again_after_a_lost_connection(
     make_client: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -140,7 +139,8 @@ async def test_a_file_is_uploaded_again_after_a_lost_connection(
                 await model.respond(chat)
 
 
-@proves("C-FILE-LIFETIME")
+@pytest.mark.slow
+@pytest.mark.requirement("C-FILE-LIFETIME")
 async def test_a_socket_stays_open_while_a_handle_is_alive(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +155,7 @@ async def test_a_socket_stays_open_while_a_handle_is_alive(
     server.wait_for(lambda: not server.connections)
 
 
-@proves("C-DOCUMENTS")
+@pytest.mark.requirement("C-DOCUMENTS")
 async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> None:
     path = tmp_path / "facts.md"
     path.write_text("# Facts\n\nThe moon is made of rock.\n\nCheese is made of milk.\n", encoding="utf-8")
@@ -193,7 +193,7 @@ async def test_invalid_document_searches_are_rejected(client: Any) -> None:
         await client.files.retrieve("what", [handle], limt=1)
 
 
-@proves("C-DOWNLOAD")
+@pytest.mark.requirement("C-DOWNLOAD")
 async def test_a_model_is_found_and_downloaded(client: Any) -> None:
     if hasattr(client, "sync"):
         client = client.sync

@@ -56,6 +56,7 @@ def test_truncation_ends_with_beginnings_that_fit_the_context_window(texts: list
             assert after == before
 
 
+@pytest.mark.slow
 @given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
 def test_the_parts_of_long_texts_fit_and_lack_nothing(texts: list[str], context_window: int) -> None:
     fitting = counted(start(EmbeddingRequest(texts, "average", "chunk_size"), context_window))

@@ -18,7 +18,6 @@ from lmstudio_integrations.client.transport.flows import decode_errors
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.public_calls import calls, made_calls
 from tests.protocol.transcripts import LLM_INSTANCE
-from tests.requirements import proves
 
 JUNK: list[Any] = [
     *(None, 5, "text", [], [None], [5], [[]], [{}], {}),
@@ -157,7 +156,7 @@ def test_every_call_gets_malformed_responses() -> None:
     assert not calls() - made_calls(CALLS.values(), "") - made_calls(HANDLE_CALLS.values(), "model")
 
 
-@proves("C-ROBUST")
+@pytest.mark.requirement("C-ROBUST")
 @pytest.mark.parametrize("response", PACKETS, ids=lambda value: json.dumps(value)[:40])
 @pytest.mark.parametrize("name", CALLS)
 def test_a_malformed_response_to_a_client_raises_a_package_error(
@@ -168,7 +167,7 @@ def test_a_malformed_response_to_a_client_raises_a_package_error(
     assert _ends_well(lambda: CALLS[name](client))
 
 
-@proves("C-ROBUST")
+@pytest.mark.requirement("C-ROBUST")
 @pytest.mark.parametrize("response", PACKETS, ids=lambda value: json.dumps(value)[:40])
 @pytest.mark.parametrize("name", HANDLE_CALLS)
 def test_a_malformed_response_to_a_handle_raises_a_package_error(

@@ -16,7 +16,7 @@ from lmstudio_integrations.client import _retries
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.limits import Limits
 from tests.client.fake import wait_until
-from tests.gate import AT_THE_GATE, Gate
+from tests.support.gate import AT_THE_GATE, Gate
 
 SLOW_LOAD: dict[str, Any] = {"when": {"load": True}, "then": [{"wait": 0.3}]}
 FIRST_LOAD: dict[str, Any] = {"load": True, "round": 1}
@@ -267,6 +267,7 @@ async def _while_another_loads(make_client: Callable[..., Any], server: Emulator
         return loads[0], loads[1]
 
 
+@pytest.mark.slow
 async def test_a_load_of_another_program_is_waited_for(make_client: Callable[..., Any], server: Emulator) -> None:
     model, _ = await _while_another_loads(make_client, server, "slow")
     assert model.identifier == "slow"
@@ -282,6 +283,7 @@ async def test_a_load_that_fails_in_another_program_is_made_here(
     assert model.identifier == "failing"
 
 
+@pytest.mark.slow
 async def test_waiting_for_another_program_ends_with_the_load_timeout(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
@@ -475,6 +477,7 @@ async def test_one_warning_per_pair_names_both_models_and_the_remedies(client: A
     assert [load.state for load in server.loads] == ["evicted", "evicted", "evicted", "loaded"]
 
 
+@pytest.mark.slow
 async def test_an_eviction_of_what_this_program_does_not_use_is_only_logged(
     client: Any, server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:

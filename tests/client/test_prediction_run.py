@@ -16,6 +16,7 @@ from tests.client.fake import Socket, authenticate, fake_server, receive, send, 
 from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
 
 
+@pytest.mark.slow
 async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:
     stream = lms.AsyncClient(server.address).llm.lazy_model("chatty").respond_stream("count")
     await anext(stream)

@@ -10,7 +10,6 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.handlers import SERVED
-from tests.requirements import proves
 
 CIRCULAR: list[Any] = []
 CIRCULAR.append(CIRCULAR)
@@ -31,7 +30,7 @@ async def model(client: Any) -> Any:
     return await client.llm.model("chatty")
 
 
-@proves("C-RESULT")
+@pytest.mark.requirement("C-RESULT")
 async def test_a_prediction_has_its_text_and_its_stats(model: Any) -> None:
     result = await model.respond("count")
     assert str(result) == result.content == " ".join(str(n) for n in range(200))
@@ -118,14 +117,14 @@ async def test_settings_of_a_call_reach_the_model(model: Any) -> None:
     assert result.prediction_config.temperature == 0.5
 
 
-@proves("C-REASONING")
+@pytest.mark.requirement("C-REASONING")
 async def test_reasoning_is_kept_apart_from_the_content(model: Any) -> None:
     result = await model.respond("think")
     assert result.content.strip() == "Done."
     assert result.reasoning_content.strip() == "Let me see."
 
 
-@proves("C-PROMPT-PROGRESS", "C-FIRST-TOKEN")
+@pytest.mark.requirement("C-PROMPT-PROGRESS", "C-FIRST-TOKEN")
 async def test_callbacks_are_called_in_order(model: Any) -> None:
     chat = lms.Chat()
     progress: list[float] = []
@@ -164,7 +163,7 @@ async def test_a_text_is_continued_without_a_template(model: Any, server: Emulat
     assert all(record.raw for record in server.predictions)
 
 
-@proves("C-CANCEL")
+@pytest.mark.requirement("C-CANCEL")
 async def test_cancelling_keeps_what_has_arrived(model: Any) -> None:
     stream = model.respond_stream("for ever")
     seen = 0
@@ -177,7 +176,7 @@ async def test_cancelling_keeps_what_has_arrived(model: Any) -> None:
     assert result.content.startswith("on and on")
 
 
-@proves("C-ABANDON")
+@pytest.mark.requirement("C-ABANDON")
 async def test_ending_a_stream_early_stops_the_server(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("for ever")
     async for _fragment in stream:
@@ -266,7 +265,7 @@ async def test_streams_run_side_by_side_on_one_socket(model: Any, server: Emulat
     assert len([each for each in server.connections if each.namespace == "llm"]) == 1
 
 
-@proves("C-PREDICTION-FAILS")
+@pytest.mark.requirement("C-PREDICTION-FAILS")
 async def test_a_failure_in_the_middle_raises_with_the_servers_words(model: Any) -> None:
     with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
         await model.respond("break")
@@ -277,7 +276,7 @@ async def test_an_error_code_decides_the_exception(model: Any) -> None:
         await model.respond("refuse")
 
 
-@proves("C-PRESET")
+@pytest.mark.requirement("C-PRESET")
 async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
     with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
         await model.respond("hello", preset="nonesuch")
@@ -319,7 +318,7 @@ async def test_a_history_in_wire_form_and_one_in_short_form_are_the_same(model: 
     assert "Be brief." in formatted[0]
 
 
-@proves("C-ABANDON")
+@pytest.mark.requirement("C-ABANDON")
 async def test_cancelling_a_task_stops_the_server(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("chatty")
@@ -366,6 +365,7 @@ async def test_a_started_stream_is_requested_again_in_the_old_way_or_after_its_m
         assert (await stream.wait_for_result()).content == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("awaited", [True, False])
 async def test_cancelling_an_async_stream_acts_whether_or_not_it_is_awaited(server: Emulator, awaited: bool) -> None:
     async with lms.AsyncClient(server.address) as client:

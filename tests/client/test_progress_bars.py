@@ -11,7 +11,7 @@ from lmstudio_integrations._installation import package_command
 from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
-from tests.tqdm_bars import Drawn
+from tests.support.tqdm_bars import Drawn
 
 Call = Callable[[Any, Path], Awaitable[Any]]
 

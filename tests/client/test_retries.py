@@ -10,7 +10,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client._retries import RELOAD_DELAYS, Retries
 from tests.client.fake import Socket, authenticate, fake_server, send
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
-from tests.pauses import replace_pauses
+from tests.support.pauses import replace_pauses
 
 LOST, UNLOADED = lms.LMStudioConnectionLostError("lost"), lms.LMStudioModelUnloadedError("unloaded")
 

@@ -14,13 +14,14 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.interrupted import MOMENTS
-from tests.gate import AT_THE_GATE, Gate
+from tests.support.gate import AT_THE_GATE, Gate
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no such signals")
 
 Call = Callable[[str], object]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_handler_may_make_a_call(server: Emulator, moment: str) -> None:
     run = subprocess.run(

@@ -11,7 +11,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
-from tests.requirements import proves
 
 MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_0123abcd__"
 
@@ -59,7 +58,7 @@ async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
         yield await client.llm.model("chatty")
 
 
-@proves("C-STRUCTURED")
+@pytest.mark.requirement("C-STRUCTURED")
 async def test_a_class_gives_a_dict_and_its_instance_on_request(model: Any) -> None:
     result = await model.respond("good", response_format=City)
     assert (result.parsed, result.structured) == (GOOD, True)
@@ -79,7 +78,7 @@ async def test_a_completion_may_be_structured_too(model: Any) -> None:
     assert (await model.complete("good", response_format=City)).parsed == GOOD
 
 
-@proves("C-STRUCTURED")
+@pytest.mark.requirement("C-STRUCTURED")
 @pytest.mark.parametrize(
     "requested",
     [

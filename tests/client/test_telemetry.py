@@ -21,8 +21,8 @@ from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.fake import fake_server, wait_until
 from tests.client.prediction_frames import loaded_handle
 from tests.client.test_retries import Fickle
-from tests.pauses import replace_pauses
-from tests.telemetry import (
+from tests.support.pauses import replace_pauses
+from tests.support.telemetry import (
     METER_PROVIDER,
     TRACER_PROVIDER,
     Telemetry,

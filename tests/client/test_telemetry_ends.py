@@ -16,7 +16,7 @@ from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.client.transport import telemetry as transport
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import fake_server, on_io_thread, wait_until
-from tests.telemetry import (
+from tests.support.telemetry import (
     Telemetry,
     attributes_of,
     model,
@@ -134,6 +134,7 @@ async def test_a_break_in_an_async_loop_ends_the_span(server: Emulator, telemetr
         assert telemetry.names.count("chat chatty") == 1
 
 
+@pytest.mark.slow
 async def test_a_stream_that_is_collected_ends_its_span(traced: Any, telemetry: Telemetry) -> None:
     stream = traced.respond_stream("for ever")
     await stream.start()

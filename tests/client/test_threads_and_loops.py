@@ -82,6 +82,7 @@ def test_a_stream_is_read_in_the_loop_in_which_it_was_begun(server: Emulator, cl
             assert theirs.run(cancel_and_wait()).startswith("so")
 
 
+@pytest.mark.slow
 def test_a_generator_that_is_abandoned_with_its_loop_stops_the_server(server: Emulator) -> None:
     client = lms.AsyncClient(server.address)
     loop = asyncio.new_event_loop()
@@ -147,6 +148,7 @@ def _python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_parent_and_forked_child_continue_independently() -> None:
     # A slow stream: one without pause would keep two processors busy all the while.
     slow = {"key": "slow", "tokens_per_second": 50, "rules": [{"then": [{"text": "on and on " * 10_000}]}]}
@@ -160,6 +162,7 @@ def _fork_and_check(server: Emulator) -> None:
     assert len({record.client for record in server.predictions}) == 2
 
 
+@pytest.mark.slow
 def test_a_process_ends_at_once_with_streams_open(server: Emulator) -> None:
     code = """
 import sys
@@ -174,6 +177,7 @@ print(next(stream).content)
     assert server.predictions[-1].stop_reason != "eosFound"
 
 
+@pytest.mark.slow
 def test_ctrl_c_interrupts_a_wait_and_stops_the_server(server: Emulator) -> None:
     code = """
 import sys
@@ -228,6 +232,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     ["act(wait, 1)", "act(wait, None)", "act(block, 1)", "act(block, None)", "asyncio.run(aact(block))"],
@@ -285,6 +290,7 @@ def test_clients_and_handles_are_copied_by_reference_and_explain_why_they_cannot
                 pickle.dumps(unpicklable)
 
 
+@pytest.mark.slow
 def test_a_child_that_is_forked_while_another_thread_makes_the_default_client_makes_its_own(server: Emulator) -> None:
     code = """
 import os, sys

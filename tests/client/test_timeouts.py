@@ -30,6 +30,7 @@ TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "frames", "call"), TIMEOUTS)
 async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
     make_client: Callable[..., Any], name: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
@@ -53,6 +54,7 @@ async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
             assert (await asyncio.wait_for(received.get(), 5))["message"] == {"type": "cancel"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["load_timeout", "timeout"])
 async def test_the_timeouts_of_a_prediction_apply_while_its_model_loads(
     make_client: Callable[..., Any], name: str

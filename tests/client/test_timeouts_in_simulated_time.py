@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.errors import LMStudioError
 from tests.client.simulation import Frames, SimulatedDispatcher, World
 from tests.protocol.samples import SUCCESS, fragment, progress
-from tests.requirements import proves
 
 UNLOADED = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 INFO = {"identifier": "m1", "modelKey": "m1"}
@@ -95,7 +95,8 @@ OPERATIONS: dict[str, Callable[[SimulatedDispatcher, Binding], Flow[Any]]] = {
 }
 
 
-@proves("C-BOUNDED")
+@pytest.mark.slow
+@pytest.mark.requirement("C-BOUNDED")
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(data=st.data(), timeouts=TIMEOUTS, name=st.sampled_from(sorted(OPERATIONS)), known=st.booleans())
 def test_every_call_ends_within_its_timeouts(

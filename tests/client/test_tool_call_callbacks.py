@@ -383,6 +383,7 @@ async def test_a_tool_can_see_that_nobody_waits_for_it(model: Any) -> None:
     release.set()
 
 
+@pytest.mark.slow
 async def test_the_end_of_act_cancels_async_tools_and_nothing_else_does(model: Any) -> None:
     begun, cancelled = threading.Event(), threading.Event()
 

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from lmstudio_integrations.client.sync import Client
 from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (
@@ -13,10 +15,9 @@ from tests.protocol.transcripts import (
     Line,
     lines_of,
 )
-from tests.requirements import proves
 
 
-@proves("C-TRANSCRIPTS", "C-TEXT-FRAMES")
+@pytest.mark.requirement("C-TRANSCRIPTS", "C-TEXT-FRAMES")
 def test_the_client_lists_loads_responds_and_unloads_word_for_word() -> None:
     reported: list[float] = []
     with reading(lines_of(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)) as host, Client(host) as client:
@@ -40,7 +41,7 @@ def _as_this_client_sends_it(line: Line) -> Line | None:
     return Line(line.by, json.loads(text.replace(', "deviceIdentifier": null}', "}"))) if line.by == "client" else line
 
 
-@proves("C-TRANSCRIPTS", "C-CANCEL")
+@pytest.mark.requirement("C-TRANSCRIPTS", "C-CANCEL")
 def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
     lines = [_as_this_client_sends_it(line) for line in lines_of(AUTHENTICATION + ANY_MODEL_CANCEL_UNLOAD)]
     with reading([line for line in lines if line is not None]) as host, Client(host) as client:
@@ -53,7 +54,7 @@ def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
     assert (result.content, result.stats.stop_reason) == ("Hel", "userStopped")
 
 
-@proves("C-TRANSCRIPTS")
+@pytest.mark.requirement("C-TRANSCRIPTS")
 def test_the_client_plays_a_round_of_tools_word_for_word() -> None:
     load = lines_of(LIST_LOAD_RESPOND_UNLOAD)[2:7]
 

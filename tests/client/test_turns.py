@@ -13,7 +13,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from tests.client.fake import wait_until
-from tests.gate import AT_THE_GATE, Gate
+from tests.support.gate import AT_THE_GATE, Gate
 
 # The queue itself -----------------------------------------------------------------------------------------------------
 
@@ -127,6 +127,7 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
     assert caught.value.timeout_name == name
 
 
+@pytest.mark.slow
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
     queue = Queue()
     turn = await queue.enter("a1")
@@ -206,6 +207,7 @@ async def pair(client: Any, server: Emulator) -> tuple[Any, Any]:
     return one, two
 
 
+@pytest.mark.slow
 async def test_calls_of_two_models_never_meet_once_the_pair_is_known(
     pair: tuple[Any, Any], server: Emulator, gate: Gate
 ) -> None:

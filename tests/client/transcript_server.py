@@ -12,7 +12,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from tests.protocol.transcripts import Ids, Line
-from tests.strict.listener import StrictListener
+from tests.support.strict.listener import StrictListener
 
 WAIT = 5.0
 

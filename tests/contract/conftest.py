@@ -1,5 +1,5 @@
 """Checks of what this package sends."""
 
-from tests.strict.fixture import strict, strict_findings
+from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]

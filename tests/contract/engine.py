@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, LoadRequest, Progress
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
-from tests.requested import Requested, digest
+from tests.support.requested import Requested, digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -43,9 +43,9 @@ from tests.contract.suite import (
     is_structured,
     texts_of,
 )
-from tests.event_loop import ticks_during
-from tests.listening import silence
-from tests.requested import digest
+from tests.support.event_loop import ticks_during
+from tests.support.listening import silence
+from tests.support.requested import digest
 
 T = TypeVar("T")
 

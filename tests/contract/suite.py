@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from tests.requested import Requested
+from tests.support.requested import Requested
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
 """The response to `count`."""

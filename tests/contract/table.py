@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.benchmarks import environment
+from benchmarks import environment
 from tests.contract.frameworks import FRAMEWORKS, OURS, Framework
 from tests.contract.run import PASSED
 

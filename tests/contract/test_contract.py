@@ -22,6 +22,7 @@ def test_the_page_lists_the_checks_of_the_suite(key: str) -> None:
     assert list(TABLES[framework.title]) == list(framework.suite.checks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "requirement"), CHECKS)
 def test_the_page_states_the_result_of_this_package(key: str, requirement: str) -> None:
     result, reason = outcome(FRAMEWORKS[key], OURS, requirement)

@@ -25,12 +25,14 @@ def _result(requirement: str, defect: Defect) -> str:
         return run_check(LANGCHAIN.suite, requirement, defect.applied(integration))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requirement", DEFECTS)
 def test_the_check_fails_because_of_the_defect(requirement: str) -> None:
     assert _result(requirement, Defect()) == PASSED
     assert _result(requirement, DEFECTS[requirement]) == FAILED
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_the_check_of_forks_fails_if_the_child_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\n"

@@ -11,22 +11,16 @@ import pytest
 from lmstudio_integrations.emulator import Catalog, Emulator
 from tests.cookbook.recipes import RECIPES, TIMEOUT, Recipe, copy_cookbook, run
 
-slow = pytest.mark.timeout(2 * TIMEOUT)
+patient = pytest.mark.timeout(2 * TIMEOUT)
 """For tests that run recipes: their imports take seconds, on a busy machine many."""
 
 
-def parameters(*, real: bool = False) -> list[Any]:
-    """Return the recipes as parameters.
-
-    Args:
-        real: Whether the models with weights really run.
-    """
-    return [pytest.param(recipe, id=recipe.name, marks=_decorators(recipe, real=real)) for recipe in RECIPES]
-
-
-def _decorators(recipe: Recipe, *, real: bool) -> list[pytest.MarkDecorator]:
-    missing = pytest.mark.skipif(bool(recipe.missing), reason=recipe.missing)
-    return [missing, *([pytest.mark.real_model] if real and recipe.is_real else [])]
+def parameters() -> list[Any]:
+    """Return the recipes as parameters."""
+    return [
+        pytest.param(recipe, id=recipe.name, marks=pytest.mark.skipif(bool(recipe.missing), reason=recipe.missing))
+        for recipe in RECIPES
+    ]
 
 
 class Servers:

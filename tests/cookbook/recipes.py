@@ -60,11 +60,6 @@ class Recipe:
         return {name: (COOKBOOK / name).read_text(encoding="utf-8") for name in names}
 
     @property
-    def is_real(self) -> bool:
-        """Whether one of its models has weights."""
-        return not BUNDLED.keys().isdisjoint(self.models)
-
-    @property
     def missing(self) -> str:
         """Why it cannot run here; empty if it can."""
         missing = [name for name in self.modules if not is_installed(name)]

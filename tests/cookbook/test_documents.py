@@ -40,6 +40,7 @@ def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [*PAGES, PAGE_WITH_AN_AGENT])
 def test_the_examples_on_a_page_run_in_order(page: str, scripted: Emulator, tmp_path: Path) -> None:
     scripted.load(CHAT)
@@ -52,6 +53,7 @@ def test_the_examples_on_a_page_run_in_order(page: str, scripted: Emulator, tmp_
     assert scripted.predictions or scripted.embedded_texts
 
 
+@pytest.mark.slow
 def test_the_example_with_the_emulator_runs(tmp_path: Path) -> None:
     *_, example = blocks(TESTING, "python")
     run = run_python("-W", "error", "-c", example, cwd=tmp_path)
@@ -59,12 +61,14 @@ def test_the_example_with_the_emulator_runs(tmp_path: Path) -> None:
     assert run.stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_examples_on_the_page_about_several_hosts_print_what_it_shows(tmp_path: Path) -> None:
     run = run_python("-W", "error", "-c", "\n".join(blocks(SEVERAL_HOSTS, "python")), cwd=tmp_path)
     assert run.stderr == ""
     assert normalized(run.stdout) == "".join(blocks(SEVERAL_HOSTS, "text"))
 
 
+@pytest.mark.slow
 def test_the_example_tests_pass(tmp_path: Path) -> None:
     *tests, _ = blocks(TESTING, "python")
     for number, code in enumerate(tests):

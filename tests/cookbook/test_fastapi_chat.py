@@ -1,6 +1,6 @@
 """The recipe of a chat in the browser, tested without one: a client that disconnects stops the model.
 
-`tests/browser/test_chat.py` tests the page.
+`test_fastapi_chat_in_a_browser.py` tests the page.
 """
 
 import json
@@ -12,11 +12,11 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from tests.cookbook.chat_server import chat_server
-from tests.cookbook.recipe_runs import slow
+from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import recipe_of
 
 MISSING = recipe_of("fastapi_chat").missing
-pytestmark = [slow, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+pytestmark = [patient, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
 SECONDS = 20
 
@@ -52,6 +52,7 @@ def wait_for_end(emulator: Emulator, number: int) -> str | None:
     return emulator.predictions[number].stop_reason
 
 
+@pytest.mark.slow
 def test_the_page_is_served_and_names_no_other_site(client: httpx.Client) -> None:
     response = client.get("/")
     assert response.headers["content-type"].startswith("text/html")

@@ -136,6 +136,7 @@ def test_a_workflow_names_extras_and_flags_that_exist(request: pytest.FixtureReq
         assert request.config.getoption(flag) is None, "a flag that does not exist raises ValueError"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the workflow runs on Linux")
 def test_the_server_of_a_workflow_starts_and_later_steps_find_it(tmp_path: Path) -> None:
     (script,) = (step["run"] for step in STEPS if step.get("name") == "Start the emulator")
@@ -160,6 +161,7 @@ def test_the_page_shows_all_files_of_the_app_with_tests() -> None:
     assert set(shown) == files
 
 
+@pytest.mark.slow
 def test_the_tests_that_a_workflow_runs_pass(tmp_path: Path) -> None:
     """As in the workflow: in a folder with the files, by the command of its last step."""
     for path in APP.glob("*.py"):
@@ -177,6 +179,7 @@ def test_the_tests_that_a_workflow_runs_pass(tmp_path: Path) -> None:
     assert "5 passed" in run.stdout, run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_the_app_runs(tmp_path: Path) -> None:
     with Emulator(["any-model"], load=["any-model"]) as server:
         run = subprocess.run(

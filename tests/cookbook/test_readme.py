@@ -93,7 +93,7 @@ def test_the_examples_have_at_most_five_lines() -> None:
     assert all(len(example.splitlines()) <= 5 for example in examples)
 
 
-@pytest.mark.real_model
+@pytest.mark.slow
 def test_the_examples_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples, shown = blocks("README.md", "python"), blocks("README.md", "text")
     with Emulator() as server:

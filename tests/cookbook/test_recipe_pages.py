@@ -98,6 +98,7 @@ def test_what_was_changed_after_the_run_is_noticed(recipe: Recipe, monkeypatch: 
     assert not is_current(recipe, page), "the rules of its model are no longer there"
 
 
+@pytest.mark.slow
 @needs_jupyter
 def test_the_command_writes_a_notebook_with_its_outputs_and_images(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -115,6 +116,7 @@ def test_the_command_writes_a_notebook_with_its_outputs_and_images(
     assert [path.name for path in images_of(recipe).iterdir()] == ["adding_3_0.svg"]
 
 
+@pytest.mark.slow
 @needs_jupyter
 @pytest.mark.parametrize(
     "cell",
@@ -129,6 +131,7 @@ def test_a_cell_that_fails_or_exits_or_warns_stops_the_command(cell: str, tmp_pa
         executed(f"# %%\n{cell}\n\n# %%\nprint('more')\n", tmp_path, "localhost:1")
 
 
+@pytest.mark.slow
 @needs_jupyter
 def test_the_page_of_a_program_has_its_docstring_and_its_sources_and_its_output(recipe: Recipe) -> None:
     program = Recipe(recipe.name, models=recipe.models, program=True, files=("page.html",))
@@ -141,6 +144,7 @@ def test_the_page_of_a_program_has_its_docstring_and_its_sources_and_its_output(
     assert page.endswith("The file `page.html`:\n\n```html\n<p>\n```\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["raise SystemExit('a failure')", "import sys\nsys.stderr.write('a failure')"])
 def test_a_program_that_fails_or_warns_stops_the_command(source: str, recipe: Recipe) -> None:
     recipe.path.write_text(source, encoding="utf-8")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cookbook.recipe_runs import Servers, check_run, parameters, slow
+from tests.cookbook.recipe_runs import Servers, check_run, parameters, patient
 from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, VISION, Recipe, copy_cookbook, run
 from tests.cookbook.warm_runs import run_warm
 
@@ -14,15 +14,17 @@ def test_every_recipe_is_in_the_table() -> None:
     assert {path.stem for path in COOKBOOK.glob("*.py")} == {recipe.name for recipe in RECIPES}
 
 
-@slow
-@pytest.mark.parametrize("recipe", parameters(real=True))
+@pytest.mark.slow
+@patient
+@pytest.mark.parametrize("recipe", parameters())
 def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
     # A program is run as a user does it; the others also run as notebooks when their pages are written.
     runner = run if recipe.program else run_warm
     check_run(recipe, servers.with_models(CATALOG, recipe.models), tmp_path, runner)
 
 
-@slow
+@pytest.mark.slow
+@patient
 def test_a_recipe_names_what_it_needs_if_the_loaded_model_lacks_it(tmp_path: Path) -> None:
     (recipe,) = (each for each in RECIPES if VISION in each.models)
     with Emulator([ModelEntry(key="acme/blind", vision=False)], load=["acme/blind"]) as server:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cookbook.recipe_runs import Servers, check_run, parameters, slow
+from tests.cookbook.recipe_runs import Servers, check_run, parameters, patient
 from tests.cookbook.recipes import CATALOG, Recipe, other_key, renamed
 from tests.cookbook.warm_runs import run_warm
 
@@ -16,7 +16,8 @@ def test_all_models_get_other_keys() -> None:
     assert not set(keys) & set(others)
 
 
-@slow
+@pytest.mark.slow
+@patient
 @pytest.mark.parametrize(
     "source", ["raise SystemExit('a failure')", "import warnings\nwarnings.warn('a failure', stacklevel=1)"]
 )
@@ -28,7 +29,8 @@ def test_a_recipe_that_fails_or_warns_is_noticed_in_a_warm_process(source: str, 
     assert "a failure\n" in done.stderr
 
 
-@slow
+@pytest.mark.slow
+@patient
 @pytest.mark.parametrize("recipe", parameters())
 def test_a_recipe_runs_on_models_with_other_names(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
     keys = tuple(map(other_key, recipe.models))

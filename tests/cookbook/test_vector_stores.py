@@ -10,10 +10,10 @@ import pytest
 
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
-from tests.cookbook.recipe_runs import slow
+from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, copy_cookbook, other_key, recipe_of, renamed
 
-pytestmark = slow
+pytestmark = [pytest.mark.slow, patient]
 
 
 @pytest.fixture

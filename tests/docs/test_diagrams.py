@@ -72,6 +72,7 @@ def reached(arrows: dict[str, set[str]], start: str) -> set[str]:
     return arrows[start].union(*(reached(arrows, end) for end in arrows[start]))
 
 
+@pytest.mark.slow
 def test_the_folders_are_those_of_the_package() -> None:
     assert drawn().keys() == imports().keys()
 

@@ -93,6 +93,7 @@ def test_what_differs_from_run_to_run_is_not_shown(output: str, shown: str) -> N
     assert normalized(output) == shown
 
 
+@pytest.mark.slow
 def test_examples_run_in_order_on_the_server_with_the_images_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LM_API_TOKEN", "a-token")
     cells = [
@@ -103,6 +104,7 @@ def test_examples_run_in_order_on_the_server_with_the_images_at_hand(monkeypatch
     assert run(cells, "localhost:1") == ["", "localhost:1 None\n", "True __main__\n"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell", ["raise RuntimeError('a failure')", "import warnings; warnings.warn('a failure', stacklevel=1)"]
 )
@@ -111,7 +113,7 @@ def test_an_example_that_fails_or_warns_stops_the_command(cell: str) -> None:
         run([cell], "localhost:1")
 
 
-@pytest.mark.real_model
+@pytest.mark.slow
 def test_the_command_writes_the_outputs_of_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "page.md"
     path.write_text(PAGE, encoding="utf-8")

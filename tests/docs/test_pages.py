@@ -89,6 +89,7 @@ def test_a_path_that_does_not_exist_is_noticed() -> None:
     assert not exists("client/asink.py")
 
 
+@pytest.mark.slow
 def test_every_name_on_the_pages_exists() -> None:
     known = known_words()
     unknown = {

@@ -12,9 +12,9 @@ import griffe
 from pydantic import Tag
 
 from lmstudio_integrations.types._numbers import Count, Seconds
-from tests.adapters import ADAPTERS
 from tests.docs.field_types import FieldTypes, type_text
 from tests.docs.snippets import ROOT
+from tests.support.adapters import ADAPTERS
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def test_a_type_is_shown_without_its_bounds(annotation: Any, shown: str) -> None
     assert type_text(annotation) == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "shown"),
     [

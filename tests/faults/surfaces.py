@@ -17,8 +17,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.adapters import classes
 from tests.faults.units import TEXTS
+from tests.support.adapters import classes
 
 T = TypeVar("T")
 Family = Literal["native", "LangChain", "LlamaIndex"]

@@ -23,6 +23,7 @@ def findings(proxies: ProxyThread, fault: Fault, surface: Surface = RESPOND) -> 
         return "\n".join(run_all([(str(surface), cell, cell.run)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "finding"),
     [
@@ -56,6 +57,7 @@ def test_a_row_that_is_right_is_not(proxies: ProxyThread) -> None:
     assert findings(proxies, RESET) == findings(proxies, RESET, STREAM) == ""
 
 
+@pytest.mark.slow
 def test_a_timeout_under_another_name_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "LONG", 0.5)
     stalls = next(row for row in ROWS if row.name == "The engine stalls.")
@@ -82,6 +84,7 @@ def test_a_call_that_hangs_is_found(proxies: ProxyThread, monkeypatch: pytest.Mo
     release.set()
 
 
+@pytest.mark.slow
 def test_a_timeout_that_expires_before_the_fault_shows_nothing(
     proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,14 +4,15 @@ import os
 
 import pytest
 
-from tests.certificates import LOCALHOST
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import Fault
 from tests.faults.proxy import ProxyThread
 from tests.faults.surfaces import SURFACES
+from tests.support.certificates import LOCALHOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")
 def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST) if fault.trusted else os.devnull)

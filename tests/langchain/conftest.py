@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
-from tests.requested import Requested
-from tests.strict.fixture import strict, strict_findings
+from tests.support.requested import Requested
+from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]
 

@@ -19,8 +19,8 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
-from tests.pauses import replace_pauses
-from tests.tqdm_bars import Drawn
+from tests.support.pauses import replace_pauses
+from tests.support.tqdm_bars import Drawn
 
 LONG = "word " * 600
 

@@ -12,7 +12,7 @@ from lmstudio_integrations import errors
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError, both, translated
 from tests.langchain.conftest import COUNTED, EMBEDDING, Invoke, Server
-from tests.pauses import replace_pauses
+from tests.support.pauses import replace_pauses
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,7 @@ def test_a_prompt_that_does_not_fit_is_a_context_overflow(server: Server, genera
     assert caught.value.limit == 4096
 
 
+@pytest.mark.slow
 def test_a_stalled_server_raises_an_error_that_names_the_timeout(server: Server, generate: Invoke) -> None:
     with pytest.raises(errors.LMStudioTimeoutError) as caught:
         generate(server.chat(timeout=0.3), "stall")

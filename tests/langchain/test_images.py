@@ -9,8 +9,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from tests.langchain.conftest import OTHER, Invoke, Server
-from tests.requested import digest
-from tests.web import PIXEL, Web, web_server
+from tests.support.requested import digest
+from tests.support.web import PIXEL, Web, web_server
 
 BLOCK = {"type": "image", "base64": base64.b64encode(PIXEL).decode(), "mime_type": "image/png"}
 

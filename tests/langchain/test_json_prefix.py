@@ -21,6 +21,7 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(st.text(max_size=8), VALUES, max_size=4)
 
 
+@pytest.mark.slow
 @given(OBJECTS, st.booleans())
 def test_every_beginning_of_an_object_is_accepted_and_only_the_whole_is_complete(
     value: dict[str, Any], ascii_only: bool
@@ -95,6 +96,7 @@ def test_an_object_nests_no_deeper_than_its_readers_can_go() -> None:
     assert not JsonPrefix().feed('{"a": ' * (inner + 2))
 
 
+@pytest.mark.slow
 @given(OBJECTS, st.booleans(), st.data())
 def test_an_invalidated_beginning_is_a_valid_call_for_no_parser(
     value: dict[str, Any], ascii_only: bool, data: st.DataObject

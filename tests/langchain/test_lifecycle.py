@@ -22,8 +22,8 @@ from pydantic import SecretStr
 from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
-from tests.adapters import classes
 from tests.langchain.conftest import CHAT, OTHER, Invoke, Server
+from tests.support.adapters import classes
 
 TOKEN = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
 COPIES = [copy.copy, copy.deepcopy, lambda llm: llm.model_copy(), lambda llm: pickle.loads(pickle.dumps(llm))]
@@ -54,6 +54,7 @@ def test_a_copy_takes_other_adapters_names_of_our_settings(adapter: Any) -> None
     assert (copied.model, copied.host, copied.api_token.get_secret_value()) == ("n", "h:1", TOKEN)
 
 
+@pytest.mark.slow
 def test_an_adapter_works_in_another_process(server: Server) -> None:
     llm = server.chat(max_tokens=3)
     llm.invoke("count")
@@ -517,11 +518,13 @@ def _fresh(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_framework() -> None:
     code = "import sys, lmstudio_integrations.langchain; print('langchain_core' in sys.modules)"
     assert _fresh(code) == "False"
 
 
+@pytest.mark.slow
 def test_embeddings_do_not_pay_for_chat_models() -> None:
     code = (
         "import sys; from lmstudio_integrations.langchain import LMStudioEmbeddings; "
@@ -530,6 +533,7 @@ def test_embeddings_do_not_pay_for_chat_models() -> None:
     assert _fresh(code) == "False"
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_one_sentence_that_names_the_command() -> None:
     code = (
         "import sys; sys.modules['langchain_core'] = None\n"

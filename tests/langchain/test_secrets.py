@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import Server
-from tests.leaks import TOKEN, shown_by, shows_token
+from tests.support.leaks import TOKEN, shown_by, shows_token
 
 Call = Callable[..., Awaitable[object]]
 

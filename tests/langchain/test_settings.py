@@ -17,7 +17,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.langchain.conftest import CHAT, COUNTED, MODELS, OTHER, Invoke, Server
-from tests.tqdm_bars import Drawn
+from tests.support.tqdm_bars import Drawn
 
 # Settings -------------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from lmstudio_integrations.client import _fetch
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from tests.langchain.conftest import Server
-from tests.web import PIXEL
+from tests.support.web import PIXEL
 
 core_load = import_module("langchain_core.load.load")
 """The module; the package has a function of the same name."""

@@ -12,7 +12,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 
 pytestmark = [
-    pytest.mark.real_model,
+    pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:.*was not trained for tool use"),
 ]

@@ -388,6 +388,7 @@ async def test_bare_texts_are_read_once_they_are_whole() -> None:
     assert [part async for part in text_parser(Person).atransform(halves())] == [Person(name="Ann", age=7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_long_responses_are_not_read_again_for_every_fragment(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = json.dumps({"name": "word " * 20_000})

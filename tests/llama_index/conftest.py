@@ -12,7 +12,7 @@ from pydantic import Field
 from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index.llms import LMStudio
 from tests.llama_index.scripted_server import Server
-from tests.strict.fixture import strict, strict_findings
+from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]
 

@@ -8,7 +8,7 @@ from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.contract.models import CHAT, CONTEXT_LENGTH, EMBEDDING, LONG, MODELS, RULES
-from tests.requested import Requested
+from tests.support.requested import Requested
 
 __all__ = ["CHAT", "CONTEXT_LENGTH", "EMBEDDING", "LONG", "SMALL", "SMALL_CONTEXT_LENGTH", "Server", "raw"]
 

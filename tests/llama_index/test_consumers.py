@@ -288,6 +288,7 @@ async def test_workflows_choose_the_agent_by_what_the_model_can_do(llm: LMStudio
 # Pipelines, memory, counters ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pipeline_embeds_in_worker_processes(embedding: LMStudioEmbedding) -> None:
     pipeline = IngestionPipeline(transformations=[embedding])  # core's splitters cannot be pickled
     documents = [Document(text=f"{RAIN} {number}") for number in range(4)]

@@ -29,7 +29,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.llama_index import LMStudioEmbedding, embeddings
 from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server
-from tests.tqdm_bars import Drawn
+from tests.support.tqdm_bars import Drawn
 
 TEXTS = [f"text number {number}" for number in range(250)]
 

@@ -28,11 +28,11 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
-from tests.event_loop import ticks_during
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
 from tests.llama_index.test_messages import PNG
-from tests.pauses import replace_pauses
-from tests.requested import digest
+from tests.support.event_loop import ticks_during
+from tests.support.pauses import replace_pauses
+from tests.support.requested import digest
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
 
@@ -157,6 +157,7 @@ async def test_cancelling_a_task_stops_the_server(server: Server, llm: LMStudio)
     await asyncio.to_thread(server.wait_for, lambda: stopped(server))
 
 
+@pytest.mark.slow
 def test_a_stream_whose_loop_is_closed_stops_the_server_when_it_is_dropped(server: Server, llm: LMStudio) -> None:
     async def begin() -> Any:
         stream = await llm.astream_chat(generating("for ever"))

@@ -23,8 +23,8 @@ import lmstudio_integrations.llama_index as package
 from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
-from tests.adapters import classes
 from tests.llama_index.scripted_server import Server
+from tests.support.adapters import classes
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"  # the shape of one
 
@@ -151,6 +151,7 @@ def test_no_secret_is_in_a_dump(kind: Any, way: Callable[[Any], Any], monkeypatc
 IMPORTS = ["lmstudio_integrations.llama_index", "llama_index.core.llms.loading, llama_index.core.embeddings.loading"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", [IMPORTS, IMPORTS[::-1]], ids=["first", "last"])
 def test_another_process_that_imports_the_package_loads_what_was_written(imports: list[str]) -> None:
     model = LMStudio(model="m", host="127.0.0.1:9", temperature=0.5, api_token=TOKEN)
@@ -269,6 +270,7 @@ def test_the_public_names_are_these() -> None:
         _ = package.LMStudioLLM
 
 
+@pytest.mark.slow
 def test_without_llama_index_one_sentence_names_the_remedy() -> None:
     script = (
         "import sys; sys.modules['llama_index'] = None\n"
@@ -280,6 +282,7 @@ def test_without_llama_index_one_sentence_names_the_remedy() -> None:
     assert completed.stdout.strip() == (f"LMStudio needs llama-index-core; run: {install_command('llama-index')}")
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_framework() -> None:
     script = "import sys, lmstudio_integrations.llama_index; print('llama_index.core' in sys.modules)"
     completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, SecretStr
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import LMStudio
-from tests.leaks import TOKEN, shown_by, shows_token
 from tests.llama_index.scripted_server import EMBEDDING, Server
+from tests.support.leaks import TOKEN, shown_by, shows_token
 
 MESSAGES = [ChatMessage("count")]
 

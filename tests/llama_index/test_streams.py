@@ -57,6 +57,7 @@ async def test_closing_it_before_the_first_chunk_sends_nothing(server: Server, l
     assert server.predictions == ()
 
 
+@pytest.mark.slow
 async def test_collecting_it_cancels_the_prediction(server: Server, llm: LMStudio) -> None:
     stream = streaming(llm, "for ever")
     await anext(stream)

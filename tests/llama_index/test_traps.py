@@ -11,10 +11,10 @@ from llama_index.core.schema import ImageDocument
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioServerError, LMStudioTimeoutError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.event_loop import ticks_during
 from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server, raw
 from tests.llama_index.test_messages import PNG
-from tests.requested import digest
+from tests.support.event_loop import ticks_during
+from tests.support.requested import digest
 
 
 def generating(text: str) -> list[ChatMessage]:

@@ -24,10 +24,10 @@ from lmstudio_integrations.emulator.catalog import Catalog, Preset
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import ModelKind
-from tests.certificates import LOCALHOST
 from tests.client.transport.test_tls_and_redirects import certified, listening
 from tests.messages.surfaces import ADAPTED, CHAT, EMBEDDING, LANGUAGE, SURFACES, Surface
-from tests.web import web_server
+from tests.support.certificates import LOCALHOST
+from tests.support.web import web_server
 
 LLM, OTHER, VECTORS = "gemma-3-4b", "qwen3-8b", "nomic-embed-text-v1.5"
 KEYS: dict[ModelKind, str] = {"llm": LLM, "embedding": VECTORS}

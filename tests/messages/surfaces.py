@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.types.config import ModelKind
-from tests.adapters import ADAPTERS, Adapter
+from tests.support.adapters import ADAPTERS, Adapter
 
 Framework: TypeAlias = Literal["native", "LangChain", "LlamaIndex"]
 

@@ -17,7 +17,7 @@ from lmstudio_integrations.protocol.server_session import (
 )
 from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.results import LlmPredictionFragment
-from tests.strict.listener import Direction, StrictListener
+from tests.support.strict.listener import Direction, StrictListener
 
 
 @dataclass

@@ -13,9 +13,8 @@ from lmstudio_integrations.protocol.server_session import ChannelOpened, ServerS
 from lmstudio_integrations.types._wire_model import WireModel
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import EMPTY_STACK, HELLO, PARAMETERS, QUERY, VOID
-from tests.requirements import proves
-from tests.strict.endpoint_shapes import ENDPOINTS as DESCRIBED
-from tests.strict.endpoint_shapes import Call
+from tests.support.strict.endpoint_shapes import ENDPOINTS as DESCRIBED
+from tests.support.strict.endpoint_shapes import Call
 
 EVERY = [(namespace, name) for namespace, endpoints in ENDPOINTS.items() for name in endpoints]
 RPCS = [(namespace, name) for namespace, name in EVERY if isinstance(ENDPOINTS[namespace][name], Rpc)]
@@ -32,7 +31,7 @@ def written(value: Any) -> Any:
     return [written(each) for each in value] if isinstance(value, list) else value
 
 
-@proves("C-ENDPOINTS")
+@pytest.mark.requirement("C-ENDPOINTS")
 def test_the_table_has_exactly_the_endpoints_of_the_specification() -> None:
     ours = {(namespace, name): isinstance(ENDPOINTS[namespace][name], Rpc) for namespace, name in EVERY}
     theirs = {
@@ -47,7 +46,7 @@ def test_every_endpoint_with_a_parameter_has_a_sample() -> None:
     assert {name for _, name in EVERY} == VOID | PARAMETERS.keys()
 
 
-@proves("C-PARAMETER-SHAPES", "C-OMIT-UNSET")
+@pytest.mark.requirement("C-PARAMETER-SHAPES", "C-OMIT-UNSET")
 @pytest.mark.parametrize(("namespace", "name", "sample"), SAMPLES, ids=lambda value: str(value)[:20])
 def test_a_request_is_validated_without_loss(namespace: Namespace, name: str, sample: dict[str, Any]) -> None:
     pair = SessionPair(namespace)
@@ -57,7 +56,7 @@ def test_a_request_is_validated_without_loss(namespace: Namespace, name: str, sa
     assert written(request.parameter) == sample
 
 
-@proves("C-RPC")
+@pytest.mark.requirement("C-RPC")
 @pytest.mark.parametrize(("namespace", "name"), RPCS)
 def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
@@ -68,7 +67,7 @@ def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
     assert pair.client.idle
 
 
-@proves("C-CHANNEL")
+@pytest.mark.requirement("C-CHANNEL")
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
 def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
@@ -82,7 +81,7 @@ def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace,
     assert pair.client.idle
 
 
-@proves("C-STOP-WORDS")
+@pytest.mark.requirement("C-STOP-WORDS")
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
 def test_every_channel_is_cancelled_with_its_own_packet_or_not_at_all(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
@@ -155,7 +154,7 @@ def test_values_that_the_protocol_forbids_are_rejected(name: str, change: dict[s
     assert json.loads(warning)["kind"] == "channelCreationParameterTypeError"
 
 
-@proves("C-WARNING-FAILS-CALL")
+@pytest.mark.requirement("C-WARNING-FAILS-CALL")
 def test_a_rejected_call_raises_an_error_that_names_it() -> None:
     pair = SessionPair("llm", checked=False)
     _, sink = pair.call("tokenize", {"specifier": QUERY})

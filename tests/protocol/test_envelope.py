@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.protocol import envelope
-from tests.requirements import proves
 
 
-@proves("C-AUTH-FRAME", "C-VOID-ABSENT")
+@pytest.mark.requirement("C-AUTH-FRAME", "C-VOID-ABSENT")
 @pytest.mark.parametrize(
     ("make", "frame"),
     [

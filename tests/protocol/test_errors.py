@@ -28,7 +28,6 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol import errors, session
 from lmstudio_integrations.protocol.errors import error_object, to_exception, with_maximum
-from tests.requirements import proves
 
 DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
     "generic.specificModelUnloaded": ({}, LMStudioModelUnloadedError, ""),
@@ -82,7 +81,7 @@ def test_every_error_code_has_a_sample_here_and_in_the_emulator() -> None:
     assert errors._ADVICE.keys() <= DISPLAY.keys()
 
 
-@proves("C-ERROR-CODES")
+@pytest.mark.requirement("C-ERROR-CODES")
 @pytest.mark.parametrize("code", DISPLAY)
 def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
     members, kind, help_ = DISPLAY[code]
@@ -108,7 +107,7 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
     assert "main.js" not in str(error)
 
 
-@proves("C-ERROR-TEXTS")
+@pytest.mark.requirement("C-ERROR-TEXTS")
 @pytest.mark.parametrize(
     ("text", "kind"),
     [

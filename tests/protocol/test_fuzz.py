@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,8 @@ from lmstudio_integrations.protocol.server_session import (
 from lmstudio_integrations.protocol.session import ClientSession
 from tests.protocol.pair import RecordingSink
 from tests.protocol.samples import PARAMETERS, SUCCESS, TOOL_CALL, fragment, progress
-from tests.requirements import proves
+
+pytestmark = pytest.mark.slow
 
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True)
 """The same examples in every run; raise `max_examples` and drop `derandomize` to search for new ones."""
@@ -142,7 +144,7 @@ class Client:
         assert self.session.idle
 
 
-@proves("C-ROBUST")
+@pytest.mark.requirement("C-ROBUST")
 @given(st.lists(ANY_DATA, max_size=12))
 @FUZZ
 def test_no_frame_crashes_a_client_and_every_caller_is_woken_exactly_once(data: list[str | bytes]) -> None:

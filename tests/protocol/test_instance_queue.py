@@ -9,13 +9,12 @@ from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.instance_queue import Instances
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import PREDICT_HELLO, QUERY, fragment
-from tests.requirements import proves
 
 SPECIFIER = json.dumps(QUERY)
 ANOTHER = json.dumps({"type": "query", "query": {"identifier": "another"}})
 
 
-@proves("C-CLOCK-QUEUE")
+@pytest.mark.requirement("C-CLOCK-QUEUE")
 def test_a_packet_for_another_call_on_the_instance_restarts_the_queue_timeout() -> None:
     pair, timeouts = SessionPair(), {"queue_timeout": 600.0, "idle_timeout": 1000.0}
     running, _ = pair.call("predict", PREDICT_HELLO, timeouts=timeouts, specifier=SPECIFIER)
@@ -61,7 +60,7 @@ def reply_with_length(pair: SessionPair, queued: Any) -> None:
     pair.pump_to_client()
 
 
-@proves("C-CLOCK-QUEUE")
+@pytest.mark.requirement("C-CLOCK-QUEUE")
 def test_a_shorter_queue_restarts_the_queue_timeout_and_its_error_has_the_length() -> None:
     pair = SessionPair()
     _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)

@@ -4,10 +4,9 @@ import pytest
 
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, fields_of, stack_of
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from tests.requirements import proves
 
 
-@proves("C-ONE-LAYER")
+@pytest.mark.requirement("C-ONE-LAYER")
 @pytest.mark.parametrize("settings", [None, LlmPredictionConfig()])
 def test_the_layer_of_a_client_is_sent_even_if_it_is_empty(settings: LlmPredictionConfig | None) -> None:
     assert stack_of(settings) == {"layers": [{"layerName": "apiOverride", "config": {"fields": []}}]}

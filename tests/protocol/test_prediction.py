@@ -22,7 +22,6 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 from tests.protocol.samples import SUCCESS, TOOL_CALL, fragment, progress
-from tests.requirements import proves
 
 DETAILS = {
     "cachedTokenCount": 1,
@@ -68,14 +67,14 @@ PACKETS: list[tuple[dict[str, Any], PredictionEvent]] = [
 ]
 
 
-@proves("C-PREDICTION-EVENTS")
+@pytest.mark.requirement("C-PREDICTION-EVENTS")
 @pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
 def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str, Any], event: PredictionEvent) -> None:
     assert decode(packet) == event
     assert encode(event) == packet
 
 
-@proves("C-OLD-SERVERS")
+@pytest.mark.requirement("C-OLD-SERVERS")
 @pytest.mark.parametrize(
     ("packet", "event"),
     [
@@ -109,7 +108,7 @@ def _called(arguments: Any) -> dict[str, Any]:
     return {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "f", "arguments": arguments}}
 
 
-@proves("C-LENIENT")
+@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     ("members", "event"),
     [
@@ -134,7 +133,7 @@ def test_a_malformed_member_of_a_fragment_is_ignored(members: dict[str, Any], ev
     assert decode(fragment("a", **members)) == event
 
 
-@proves("C-LENIENT")
+@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [
@@ -168,7 +167,7 @@ def test_a_malformed_member_of_the_last_packet_is_ignored(name: str, value: Any,
     assert getattr(end, names[name]) == read
 
 
-@proves("C-LENIENT")
+@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     ("packet", "event"),
     [

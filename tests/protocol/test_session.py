@@ -23,7 +23,6 @@ from lmstudio_integrations.protocol.session import ClientSession, closed_early
 from lmstudio_integrations.types.results import PredictionEnd
 from tests.protocol.pair import RecordingSink, SessionPair
 from tests.protocol.samples import CANCEL, EMPTY_STACK, GET_M1, PREDICT_HELLO, QUERY, SUCCESS, fragment, progress
-from tests.requirements import proves
 
 TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
 
@@ -31,7 +30,7 @@ TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
 # Authentication
 
 
-@proves("C-AUTH-FIRST", "C-AUTH-WAIT")
+@pytest.mark.requirement("C-AUTH-FIRST", "C-AUTH-WAIT")
 def test_only_credentials_are_sent_before_authentication() -> None:
     session = ClientSession()
     session.authenticate("me", "secret")
@@ -58,7 +57,7 @@ def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
     assert [frame["endpoint"] for frame in frames] == names
 
 
-@proves("C-AUTH-REJECTED")
+@pytest.mark.requirement("C-AUTH-REJECTED")
 @pytest.mark.parametrize(
     ("result", "reason"),
     [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],
@@ -84,14 +83,14 @@ def test_frames_before_the_authentication_result_are_ignored(frame: str) -> None
 # Calls
 
 
-@proves("C-IDS")
+@pytest.mark.requirement("C-IDS")
 def test_no_id_is_used_twice() -> None:
     pair = SessionPair()
     made = [pair.call("listLoaded"), pair.call("predict", PREDICT_HELLO), pair.call("listLoaded")]
     assert len({exchange.id for exchange, _ in made}) == 3
 
 
-@proves("C-ANY-ORDER")
+@pytest.mark.requirement("C-ANY-ORDER")
 def test_results_reach_their_callers_in_any_order() -> None:
     pair = SessionPair()
     sinks = [pair.call("tokenize", TOKENIZE)[1] for _ in range(3)]
@@ -102,7 +101,7 @@ def test_results_reach_their_callers_in_any_order() -> None:
     assert all(sink.ends == [None] for sink in sinks)
 
 
-@proves("C-VOID-RESULT")
+@pytest.mark.requirement("C-VOID-RESULT")
 @pytest.mark.parametrize(
     "frame", [{"type": "rpcResult", "callId": 1}, {"type": "rpcResult", "callId": 1, "result": None}]
 )
@@ -113,7 +112,7 @@ def test_a_void_result_is_none_whether_absent_or_null(frame: dict[str, Any]) -> 
     assert (sink.items, sink.ends) == ([None], [None])
 
 
-@proves("C-RPC-ERROR")
+@pytest.mark.requirement("C-RPC-ERROR")
 def test_a_failed_call_raises_the_error_of_the_server() -> None:
     pair = SessionPair()
     _, sink = pair.call("tokenize", TOKENIZE, operation="Tokenization")
@@ -139,7 +138,7 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 # Channels
 
 
-@proves("C-CHANNEL-ERROR")
+@pytest.mark.requirement("C-CHANNEL-ERROR")
 def test_a_channel_error_is_raised_after_the_packets() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT_HELLO, operation="Chat response")
@@ -151,7 +150,7 @@ def test_a_channel_error_is_raised_after_the_packets() -> None:
     assert pair.client.idle
 
 
-@proves("C-LATE-FRAMES")
+@pytest.mark.requirement("C-LATE-FRAMES")
 def test_late_and_duplicate_frames_are_ignored() -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
@@ -166,7 +165,7 @@ def test_late_and_duplicate_frames_are_ignored() -> None:
     assert (channel.texts, channel.ends) == (["a"], [None])
 
 
-@proves("C-LENIENT")
+@pytest.mark.requirement("C-LENIENT")
 @pytest.mark.parametrize(
     "frame",
     [
@@ -244,7 +243,7 @@ UNREADABLE: list[Any] = [
 ]
 
 
-@proves("C-UNDECODABLE")
+@pytest.mark.requirement("C-UNDECODABLE")
 @pytest.mark.parametrize(
     "frame",
     [
@@ -301,7 +300,7 @@ def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> Non
     assert isinstance(sink.error, LMStudioProtocolError)
 
 
-@proves("C-UNKNOWN-PACKET")
+@pytest.mark.requirement("C-UNKNOWN-PACKET")
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
 def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout(packet: dict[str, Any]) -> None:
     pair = SessionPair()
@@ -321,7 +320,7 @@ def test_unknown_members_are_ignored() -> None:
     assert (sink.texts, sink.ends) == (["a"], [None])
 
 
-@proves("C-LEGACY-ERROR")
+@pytest.mark.requirement("C-LEGACY-ERROR")
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
 def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> None:
     pair = SessionPair()
@@ -336,7 +335,7 @@ def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> N
 # Stopping
 
 
-@proves("C-CANCEL")
+@pytest.mark.requirement("C-CANCEL")
 def test_cancel_is_sent_once_and_later_packets_are_delivered() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT_HELLO)
@@ -363,7 +362,7 @@ def test_cancelling_a_request_that_is_held_back_ends_it_at_once() -> None:
     assert session.idle
 
 
-@proves("C-NO-RPC-CANCEL")
+@pytest.mark.requirement("C-NO-RPC-CANCEL")
 def test_cancelling_an_rpc_or_an_ended_channel_sends_nothing() -> None:
     pair = SessionPair()
     call, _ = pair.call("listLoaded")
@@ -399,7 +398,7 @@ def test_nothing_is_cancelled_after_the_last_packet(
     assert not pair.client_packets
 
 
-@proves("C-ABANDON")
+@pytest.mark.requirement("C-ABANDON")
 def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT_HELLO)
@@ -483,7 +482,7 @@ def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None
     assert session.idle
 
 
-@proves("C-LOST")
+@pytest.mark.requirement("C-LOST")
 def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
     pair = SessionPair()
     sinks = [pair.call("predict", PREDICT_HELLO)[1], pair.call("listLoaded")[1]]
@@ -505,7 +504,7 @@ def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> No
 # Warnings
 
 
-@proves("C-WARNING-UNKNOWN-ENDPOINT")
+@pytest.mark.requirement("C-WARNING-UNKNOWN-ENDPOINT")
 def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
     pair = SessionPair()
     sinks = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
@@ -522,7 +521,7 @@ def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
     assert not spared.ends
 
 
-@proves("C-WARNING-UNKNOWN-ENDPOINT")
+@pytest.mark.requirement("C-WARNING-UNKNOWN-ENDPOINT")
 def test_an_unknown_endpoint_is_not_called_again() -> None:
     pair = SessionPair()
     pair.call("completeRawText", {**_RAW})
@@ -538,7 +537,7 @@ def test_an_unknown_endpoint_is_not_called_again() -> None:
 _RAW = {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPTY_STACK}
 
 
-@proves("C-WARNING-FAILS-CALL")
+@pytest.mark.requirement("C-WARNING-FAILS-CALL")
 def test_an_invalid_parameter_fails_the_newest_open_call() -> None:
     pair = SessionPair()
     _, older = pair.call("predict", PREDICT_HELLO)
@@ -581,7 +580,7 @@ def test_a_warning_about_no_call_is_only_logged(
 # Text that was cut in the middle of a character
 
 
-@proves("C-SURROGATES")
+@pytest.mark.requirement("C-SURROGATES")
 @pytest.mark.parametrize(
     ("fragments", "texts"),
     [

@@ -17,7 +17,6 @@ from tests.protocol.samples import (
     fragment,
     progress,
 )
-from tests.requirements import proves
 
 
 def expect_timeout(pair: SessionPair, sink: RecordingSink, name: str, after: float) -> None:
@@ -34,7 +33,7 @@ def expect_timeout(pair: SessionPair, sink: RecordingSink, name: str, after: flo
     assert len(sink.ends) == 1
 
 
-@proves("C-CLOCK-RPC")
+@pytest.mark.requirement("C-CLOCK-RPC")
 def test_an_rpc_without_a_reply_ends_with_the_idle_timeout() -> None:
     pair = SessionPair()
     pair.now = 1000.0
@@ -80,7 +79,7 @@ def test_a_reply_restarts_the_timeouts_of_all_calls_to_the_endpoint() -> None:
     assert other.error.elapsed == 118.0
 
 
-@proves("C-CLOCK-LOAD")
+@pytest.mark.requirement("C-CLOCK-LOAD")
 @pytest.mark.parametrize(
     ("name", "packet"),
     [("getOrLoad", {"type": "loadProgress", "progress": 0.1}), ("loadModel", {"type": "progress", "progress": 0.1})],
@@ -106,7 +105,7 @@ QUEUED: list[tuple[Namespace, str, dict[str, Any]]] = [
 ]
 
 
-@proves("C-CLOCK-QUEUE")
+@pytest.mark.requirement("C-CLOCK-QUEUE")
 @pytest.mark.parametrize(("namespace", "name", "parameter"), QUEUED)
 def test_a_call_without_a_packet_ends_with_the_queue_timeout(
     namespace: Namespace, name: str, parameter: dict[str, Any]
@@ -140,7 +139,7 @@ def test_an_unanswered_ping_ends_calls_without_a_running_timeout() -> None:
     assert not unlimited.ends
 
 
-@proves("C-CLOCK-FIRST-TOKEN")
+@pytest.mark.requirement("C-CLOCK-FIRST-TOKEN")
 def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
@@ -153,7 +152,7 @@ def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
     assert [request.packet for request in pair.client_packets] == [CANCEL]
 
 
-@proves("C-CLOCK-IDLE")
+@pytest.mark.requirement("C-CLOCK-IDLE")
 @pytest.mark.parametrize("first", [fragment("a"), {"type": "toolCallGenerationStart"}])
 def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
     pair = SessionPair()
@@ -165,7 +164,7 @@ def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
     expect_timeout(pair, sink, "idle_timeout", 60.0)
 
 
-@proves("C-CLOCK-TOTAL")
+@pytest.mark.requirement("C-CLOCK-TOTAL")
 def test_the_total_timeout_is_never_restarted() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
@@ -213,7 +212,7 @@ def test_only_the_total_timeout_runs_while_connecting() -> None:
     assert isinstance(sinks[1].error, LMStudioTimeoutError)
 
 
-@proves("C-CLOCK-OFF")
+@pytest.mark.requirement("C-CLOCK-OFF")
 @pytest.mark.parametrize("timeouts", [{}, {"idle_timeout": None, "timeout": None}])
 def test_a_timeout_of_none_never_expires(timeouts: dict[str, float | None]) -> None:
     pair = SessionPair()

@@ -18,8 +18,7 @@ from tests.protocol.transcripts import (
     Ids,
     lines_of,
 )
-from tests.requirements import proves
-from tests.strict.listener import StrictListener
+from tests.support.strict.listener import StrictListener
 
 
 class Replay:
@@ -60,7 +59,7 @@ class Replay:
         self.session.start(exchange)
 
 
-@proves("C-TRANSCRIPTS")
+@pytest.mark.requirement("C-TRANSCRIPTS")
 @pytest.mark.parametrize("transcript", [LIST_LOAD_RESPOND_UNLOAD, ANY_MODEL_CANCEL_UNLOAD, TOOL_ROUND])
 def test_a_session_sends_the_frames_of_the_transcripts(transcript: str) -> None:
     replay = Replay()

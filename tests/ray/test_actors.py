@@ -23,8 +23,8 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.ray.actors import TEXTS_PER_CALL, Embedder, Generator
-from tests.gate import AT_THE_GATE, Gate
-from tests.web import PIXEL, web_server
+from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.web import PIXEL, web_server
 
 ENCODED = base64.b64encode(PIXEL).decode()
 WEATHER = '[{"type": "function", "function": {"name": "weather"}}]'

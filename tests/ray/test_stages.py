@@ -221,6 +221,7 @@ def test_the_public_names_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = stages.no_such_name
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_neither_ray_nor_pyarrow() -> None:
     script = "import sys, lmstudio_integrations.ray; print({'ray', 'pyarrow'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)

@@ -87,6 +87,7 @@ def test_the_command_prints_the_problems_and_fails(build: Build, capsys: pytest.
     assert (ended.value.code, capsys.readouterr().out) == (True, f"{SDIST}: lacks {STEM}/LICENSE\n")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(UV is None or not (ROOT / ".git").exists(), reason="needs uv, and a checkout")
 def test_what_is_built_here_has_no_problems(tmp_path: Path) -> None:
     assert UV

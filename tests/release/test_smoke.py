@@ -19,6 +19,7 @@ def test_an_interface_that_sends_nothing_fails(monkeypatch: pytest.MonkeyPatch) 
         smoke.use("silent")
 
 
+@pytest.mark.slow
 def test_a_checkout_is_no_wheel() -> None:
     run = subprocess.run(
         [sys.executable, "-P", smoke.__file__, "native"], capture_output=True, text=True, timeout=30, check=False

@@ -4,13 +4,13 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.structure.vocabulary import ROOT
-
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
 NAMES = sorted(path.name for path in FOLDER.glob("*"))
 PINNED = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40}")

@@ -15,9 +15,8 @@ from lmstudio_integrations.types.config import (
     LlmPredictionConfig,
 )
 from lmstudio_integrations.types.gpu import GpuSetting
-from tests.requirements import proves
-from tests.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
-from tests.strict.shapes import Shape
+from tests.support.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
+from tests.support.strict.shapes import Shape
 from tests.types import config_dicts
 
 SPLIT = "load.gpuSplitConfig"
@@ -166,7 +165,7 @@ IMPLIED = {
 """What a setting sends besides its own key."""
 
 
-@proves("C-SETTINGS-LOAD", "C-SETTINGS-PREDICTION")
+@pytest.mark.requirement("C-SETTINGS-LOAD", "C-SETTINGS-PREDICTION")
 @pytest.mark.parametrize(("kind", "alias", "value", "key", "wire"), ROWS, ids=IDS)
 def test_every_setting_has_its_key_and_comes_back_from_it(
     kind: type[Settings], alias: str, value: Any, key: str, wire: Any
@@ -191,7 +190,7 @@ def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the
 CHECKBOXES = [(kind, name, kv) for kind, _, _ in TABLES for name, kv in wire_keys(kind).items() if kv.checkbox]
 
 
-@proves("C-SETTINGS-OFF")
+@pytest.mark.requirement("C-SETTINGS-OFF")
 @pytest.mark.parametrize(("kind", "name", "kv"), CHECKBOXES, ids=lambda value: str(getattr(value, "key", "")))
 def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(kind: type[Settings], name: str, kv: Kv) -> None:
     fields = kind.parse({name: False}).to_fields()
@@ -263,7 +262,7 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
         (EmbeddingLoadModelConfig, {"ropeFrequencyBase": "many"}, "many"),
     ],
 )
-@proves("C-SETTINGS-CHECKED")
+@pytest.mark.requirement("C-SETTINGS-CHECKED")
 def test_a_value_that_cannot_be_is_rejected_with_its_name(
     kind: type[Settings], settings: dict[str, Any], text: str
 ) -> None:
@@ -323,7 +322,7 @@ def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
     assert LlmLoadModelConfig.parse(settings).to_dict() == settings
 
 
-@proves("C-SETTINGS-UNKNOWN")
+@pytest.mark.requirement("C-SETTINGS-UNKNOWN")
 @pytest.mark.parametrize(
     ("kind", "name", "text"),
     [
@@ -406,7 +405,7 @@ def test_the_names_in_python_are_those_of_the_wire_in_snake_case(kind: type[Wire
 # Further settings
 
 
-@proves("C-SETTINGS-RAW")
+@pytest.mark.requirement("C-SETTINGS-RAW")
 def test_raw_settings_pass_as_they_are_and_rank_below_the_named_ones() -> None:
     raw = {"llm.prediction.temperature": 0.1, "llm.prediction.fromTheFuture": {"a": None}}
     settings = LlmPredictionConfig.parse({"raw": raw, "temperature": 0.9})
@@ -532,7 +531,7 @@ def test_a_dict_within_settings_that_has_other_names_than_strings_is_rejected() 
 # Graphics cards
 
 
-@proves("C-GPU-SPLIT")
+@pytest.mark.requirement("C-GPU-SPLIT")
 @pytest.mark.parametrize(
     ("gpu", "fields"),
     [

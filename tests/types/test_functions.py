@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, parse_tools
-from tests.requirements import proves
-from tests.strict.settings import TOOL
+from tests.support.strict.settings import TOOL
 
 
 class City(BaseModel):
@@ -35,7 +34,7 @@ async def wait() -> None:
     """Wait."""
 
 
-@proves("C-TOOL-DEFINITION")
+@pytest.mark.requirement("C-TOOL-DEFINITION")
 @pytest.mark.parametrize("function", [add, weather, wait])
 def test_a_function_is_described_as_the_protocol_requires(function: Callable[..., Any]) -> None:
     tool = ToolFunctionDef.from_callable(function).to_tool().to_dict()
@@ -69,6 +68,7 @@ def test_arguments_with_a_default_may_be_omitted() -> None:
     assert ToolFunctionDef.from_callable(wait).check(None) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"a": "one"}, {"a": 1, "c": 2}, {"a": None}])
 def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model(arguments: dict[str, Any]) -> None:
     with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):

@@ -8,14 +8,13 @@ import pytest
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, by_identifier
 from lmstudio_integrations.types.references import specifier_of
-from tests.requirements import proves
-from tests.strict.endpoint_shapes import SPECIFIER
+from tests.support.strict.endpoint_shapes import SPECIFIER
 
 M1 = {"type": "query", "query": {"identifier": "m1"}}
 REF = {"type": "instanceReference", "instanceReference": "ref"}
 
 
-@proves("C-HANDLE-BY-IDENTIFIER")
+@pytest.mark.requirement("C-HANDLE-BY-IDENTIFIER")
 @pytest.mark.parametrize(
     ("reference", "wire"),
     [

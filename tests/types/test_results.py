@@ -12,7 +12,6 @@ from lmstudio_integrations.types.results import (
     PredictionRoundResult,
     ToolCallEnd,
 )
-from tests.requirements import proves
 from tests.types.test_models import INSTANCE
 
 STATS = {
@@ -38,7 +37,7 @@ END = PredictionEnd(
 )
 
 
-@proves("C-RESULT")
+@pytest.mark.requirement("C-RESULT")
 def test_a_result_knows_its_stats_its_model_and_its_settings() -> None:
     result = PredictionResult("Hello", "Hm.", END)
     assert str(result) == "Hello"
@@ -86,7 +85,7 @@ def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
         _ = result.model_info
 
 
-@proves("C-ENUMS-OPEN")
+@pytest.mark.requirement("C-ENUMS-OPEN")
 def test_reasons_to_stop_of_tomorrow_are_read() -> None:
     assert LlmPredictionStats.from_dict({"stopReason": "fromTheFuture"}).stop_reason == "fromTheFuture"
 

@@ -13,7 +13,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.addresses import Address, Credentials, Target
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
-from tests.requirements import proves
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 
@@ -55,7 +54,7 @@ def _another_server(response: bytes | None) -> Iterator[str]:
     thread.join(5)
 
 
-@proves("C-UNREACHABLE")
+@pytest.mark.requirement("C-UNREACHABLE")
 async def test_an_unreachable_server_is_named_in_the_error(make_client: Callable[..., Any]) -> None:
     address = f"127.0.0.1:{_free_port()}"
     async with make_client(address) as client:
@@ -74,7 +73,7 @@ async def test_a_client_works_once_its_server_has_come_up(make_client: Callable[
             assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
-@proves("C-GREETING")
+@pytest.mark.requirement("C-GREETING")
 @pytest.mark.parametrize(
     "response",
     [
@@ -91,7 +90,7 @@ async def test_another_server_at_the_port_is_recognized(make_client: Callable[..
                 await client.llm.model("chatty")
 
 
-@proves("C-CONNECT-TIMEOUT")
+@pytest.mark.requirement("C-CONNECT-TIMEOUT")
 async def test_a_silent_server_runs_into_the_connect_timeout(make_client: Callable[..., Any]) -> None:
     with _another_server(None) as address:
         async with make_client(address, connect_timeout=0.2) as client:
@@ -109,7 +108,7 @@ async def test_tls_to_a_server_without_tls_is_named_in_the_error(
             await client.llm.model("chatty")
 
 
-@proves("C-URL")
+@pytest.mark.requirement("C-URL")
 @pytest.mark.parametrize("host", ["{}", "http://{}", "ws://{}", "http://{}/v1", "ws://{}/", " {} "])
 async def test_an_address_may_be_written_in_many_ways(
     make_client: Callable[..., Any], server: Emulator, host: str
@@ -125,7 +124,7 @@ def test_an_invalid_address_is_rejected_in_the_constructor(host: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@proves("C-URL")
+@pytest.mark.requirement("C-URL")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -177,7 +176,7 @@ def test_an_ipv6_address_is_bracketed_in_its_url() -> None:
     assert Address.parse("[::1]:99").url("llm") == "ws://[::1]:99/llm"
 
 
-@proves("C-HOST-ENV")
+@pytest.mark.requirement("C-HOST-ENV")
 async def test_the_environment_names_the_host(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +185,7 @@ async def test_the_environment_names_the_host(
         assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
-@proves("C-DISCOVERY")
+@pytest.mark.requirement("C-DISCOVERY")
 async def test_without_a_host_the_default_ports_are_tried(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +200,7 @@ async def test_without_a_host_the_default_ports_are_tried(
             await client.llm.model("chatty")
 
 
-@proves("C-TOKEN-HALVES", "C-AUTH-REJECTED")
+@pytest.mark.requirement("C-TOKEN-HALVES", "C-AUTH-REJECTED")
 async def test_a_valid_token_authenticates_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
         async with make_client(server.address, TOKEN) as client:
@@ -213,7 +212,7 @@ async def test_a_valid_token_authenticates_and_a_wrong_one_does_not(make_client:
                 assert TOKEN[-8:-1] not in str(caught.value)
 
 
-@proves("C-TOKEN-ENV")
+@pytest.mark.requirement("C-TOKEN-ENV")
 @pytest.mark.parametrize("name", ["LM_API_TOKEN", "LMSTUDIO_API_TOKEN"])
 async def test_the_environment_names_the_token(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
@@ -224,7 +223,7 @@ async def test_the_environment_names_the_token(
             assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
-@proves("C-TOKEN-FORMAT")
+@pytest.mark.requirement("C-TOKEN-FORMAT")
 async def test_a_malformed_token_is_reported_without_showing_it(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
@@ -265,7 +264,7 @@ async def test_a_token_in_clear_text_to_another_machine_is_warned_of(caplog: pyt
     assert TOKEN not in caplog.text
 
 
-@proves("C-LOST", "C-RECONNECT")
+@pytest.mark.requirement("C-LOST", "C-RECONNECT")
 async def test_a_lost_connection_fails_waiting_calls_and_the_next_call_reconnects(
     make_client: Callable[..., Any],
 ) -> None:
@@ -314,7 +313,7 @@ async def test_clients_with_the_same_credentials_share_their_sockets(server: Emu
     second.close()
 
 
-@proves("C-CLOSE")
+@pytest.mark.requirement("C-CLOSE")
 async def test_an_idle_connection_closes_after_its_last_client(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,8 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.certificates import LOCALHOST
 from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send_result, wait_until
+from tests.support.certificates import LOCALHOST
 
 
 def connections_to(address: str) -> list[Connection]:
@@ -215,6 +215,7 @@ def test_an_ssl_context_needs_an_encrypted_host() -> None:
         lms.Client("localhost:1", ssl_context=ssl.create_default_context())
 
 
+@pytest.mark.slow
 def test_a_call_during_the_shutdown_of_the_process_is_rejected() -> None:
     code = """
 import atexit

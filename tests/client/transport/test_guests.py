@@ -19,8 +19,7 @@ from lmstudio_integrations.protocol.instance_queue import Instances
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.transport.test_connections import connections_to
-from tests.releasing import RELEASED, ReleasingAuthenticator, releasing
-from tests.requirements import proves
+from tests.support.releasing import RELEASED, ReleasingAuthenticator, releasing
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 
@@ -45,7 +44,7 @@ async def _close_idle(client: Any, server: Emulator, monkeypatch: pytest.MonkeyP
         await _until_released(server)
 
 
-@proves("C-GUEST-RELEASED")
+@pytest.mark.requirement("C-GUEST-RELEASED")
 async def test_a_server_may_release_a_client_whose_connections_are_closed(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +56,7 @@ async def test_a_server_may_release_a_client_whose_connections_are_closed(
         assert len(authenticator.released) == 3
 
 
-@proves("C-GUEST-RELEASED")
+@pytest.mark.requirement("C-GUEST-RELEASED")
 async def test_an_open_connection_to_one_server_keeps_no_identity_for_another(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +72,7 @@ async def test_an_open_connection_to_one_server_keeps_no_identity_for_another(
         assert len(released.released) == 2
 
 
-@proves("C-GUEST")
+@pytest.mark.requirement("C-GUEST")
 async def test_all_sockets_to_a_server_share_an_identity_whoever_opens_them(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +148,7 @@ async def test_a_socket_that_authenticates_after_the_end_of_all_others_has_a_new
     assert identities["/llm"] != identities["/embedding"]
 
 
-@proves("C-GUEST-RELEASED")
+@pytest.mark.requirement("C-GUEST-RELEASED")
 async def test_a_server_that_has_seen_the_end_of_every_connection_first_gets_a_new_identity(
     make_client: Callable[..., Any],
 ) -> None:

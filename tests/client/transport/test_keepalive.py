@@ -88,6 +88,7 @@ async def test_a_socket_that_responds_to_pings_is_reused(make_client: Callable[.
     assert len(quiet_server.sockets) == 1
 
 
+@pytest.mark.slow
 async def test_a_call_after_a_silence_gets_a_new_socket_if_the_old_one_is_dead(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
@@ -99,6 +100,7 @@ async def test_a_call_after_a_silence_gets_a_new_socket_if_the_old_one_is_dead(
     assert len(quiet_server.sockets) == 2
 
 
+@pytest.mark.slow
 async def test_a_socket_is_checked_after_the_machine_slept(
     make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,7 @@ async def test_a_socket_is_checked_after_the_machine_slept(
     assert len(quiet_server.sockets) == 2
 
 
+@pytest.mark.slow
 async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
     make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +133,7 @@ async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
     assert len(quiet_server.sockets) == 2
 
 
+@pytest.mark.slow
 async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
@@ -160,6 +164,7 @@ async def test_a_call_that_is_held_back_is_sent_when_the_server_wakes(
         assert await asyncio.wait_for(listing, 5) == []
 
 
+@pytest.mark.slow
 async def test_keepalive_reveals_a_dead_socket_to_a_stream(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
@@ -170,6 +175,7 @@ async def test_keepalive_reveals_a_dead_socket_to_a_stream(
             await asyncio.wait_for(waiting, 5)
 
 
+@pytest.mark.slow
 async def test_keepalive_keeps_a_stream_that_is_only_slow(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
@@ -181,6 +187,7 @@ async def test_keepalive_keeps_a_stream_that_is_only_slow(
     assert len(quiet_server.sockets) == 1
 
 
+@pytest.mark.slow
 async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
@@ -193,6 +200,7 @@ async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_
         quiet_server.awake.set()
 
 
+@pytest.mark.slow
 async def test_a_silent_socket_that_nobody_waits_on_is_closed(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
@@ -204,6 +212,7 @@ async def test_a_silent_socket_that_nobody_waits_on_is_closed(
         assert await client.llm.list_loaded() == []
 
 
+@pytest.mark.slow
 async def test_an_idle_connection_is_kept_alive_by_pings(make_client: Callable[..., Any], quiet_server: Server) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
         await client.llm.list_loaded()

@@ -17,10 +17,10 @@ from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.client.transport.advice import NO_RESPONSE, WRONG_PORT
 from lmstudio_integrations.client.transport.greeting import first_greeting
 from lmstudio_integrations.emulator import Emulator
-from tests.certificates import CERTIFICATES
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, fake_server
-from tests.leaks import TOKEN, shown_by, shows_token
+from tests.support.certificates import CERTIFICATES
+from tests.support.leaks import TOKEN, shown_by, shows_token
 
 PLAIN_ON_TLS = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.contract.langchain.integration import Integration, collect, contract, summed
 from tests.contract.suite import NUMBERS, UnsupportedError
-from tests.event_loop import ticks_during
+from tests.support.event_loop import ticks_during
 
 PROMPTS = ["slow", "count", "nothing"]
 RESPONSES = ["so slow", NUMBERS, ""]

@@ -7,8 +7,8 @@ import pickle
 from tests.contract.langchain.integration import Integration, check_misspelled, contract
 from tests.contract.models import EMBEDDING_LENGTH
 from tests.contract.suite import SECRET
-from tests.event_loop import ticks_during
-from tests.listening import silence
+from tests.support.event_loop import ticks_during
+from tests.support.listening import silence
 
 
 @contract("embeddings: texts and queries return vectors, in order, sync and async")

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from tests.contract.langchain.integration import Integration, contract
 from tests.contract.suite import PNG, error_of, texts_of
-from tests.requested import digest
+from tests.support.requested import digest
 
 BASE64 = base64.b64encode(PNG).decode()
 DATA_URL = f"data:image/png;base64,{BASE64}"

@@ -11,7 +11,7 @@ from langchain_core.load import dumpd, dumps, load
 
 from tests.contract.langchain.integration import Integration, collect, contract
 from tests.contract.suite import NUMBERS, SECRET
-from tests.listening import silence
+from tests.support.listening import silence
 
 
 @contract("a used object can be pickled, without a warning")

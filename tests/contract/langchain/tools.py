@@ -21,7 +21,7 @@ from tests.contract.langchain.integration import (
     weather,
 )
 from tests.contract.suite import PNG, SECRET
-from tests.requested import digest
+from tests.support.requested import digest
 
 OSLO = {"city": "Oslo"}
 

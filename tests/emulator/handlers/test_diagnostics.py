@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from lmstudio_integrations import __version__
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
-from tests.requirements import proves
 
 
 def entries(log: Wire, count: int, *kinds: str) -> list[dict[str, Any]]:
@@ -21,7 +22,7 @@ def read_nothing(log: Wire) -> None:
     assert log.receive()["type"] == "keepAliveAck"
 
 
-@proves("S-DIAGNOSTICS-LOGS")
+@pytest.mark.requirement("S-DIAGNOSTICS-LOGS")
 def test_the_log_streams_predictions_until_cancelled(server: Emulator, me: Wire) -> None:
     with wire(server, "diagnostics") as log:
         channel = log.open("streamLogs")
@@ -44,7 +45,7 @@ def test_the_log_streams_predictions_until_cancelled(server: Emulator, me: Wire)
         read_nothing(log)
 
 
-@proves("S-DIAGNOSTICS-LOGS")
+@pytest.mark.requirement("S-DIAGNOSTICS-LOGS")
 def test_the_log_streams_requests_and_their_errors(server: Emulator, me: Wire) -> None:
     with wire(server, "diagnostics") as log, wire(server, "system") as system:
         log.open("streamLogs")
@@ -63,7 +64,7 @@ def test_the_log_streams_requests_and_their_errors(server: Emulator, me: Wire) -
         ]
 
 
-@proves("S-DIAGNOSTICS-LOGS")
+@pytest.mark.requirement("S-DIAGNOSTICS-LOGS")
 def test_the_log_streams_what_the_engines_load() -> None:
     broken = ModelEntry(key="broken", rules=({"when": {"load": True}, "then": [{"fault": "out_of_memory"}]},))
     with Emulator(["chat", broken]) as server, wire(server) as me, wire(server, "diagnostics") as log:

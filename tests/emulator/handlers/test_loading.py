@@ -11,10 +11,9 @@ from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.handlers import loading
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, wire
 from tests.emulator.handlers.models import INSTANCE, LIBRARY, LLM, OPTIONAL
-from tests.requirements import proves
 
 
-@proves("S-INFO-FIELDS", "S-INFO-INTS")
+@pytest.mark.requirement("S-INFO-FIELDS", "S-INFO-INTS")
 @pytest.mark.parametrize("namespace", ["llm", "embedding"])
 def test_instances_have_every_required_field(server: Emulator, namespace: str) -> None:
     with wire(server, namespace) as me:
@@ -28,7 +27,7 @@ def test_instances_have_every_required_field(server: Emulator, namespace: str) -
             assert [type(info[name]) for name in ("sizeBytes", "maxContextLength", "contextLength")] == [int] * 3
 
 
-@proves("S-SYSTEM-DOWNLOADED")
+@pytest.mark.requirement("S-SYSTEM-DOWNLOADED")
 def test_downloaded_models_are_listed_with_every_required_field(server: Emulator) -> None:
     with wire(server, "system") as me:
         infos = {info["modelKey"]: info for info in me.result("listDownloadedModels")}

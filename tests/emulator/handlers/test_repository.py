@@ -11,14 +11,13 @@ from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.weights import WeightsError
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 from tests.emulator.handlers.models import ABSENT, CHAT, VECTORS, absent
-from tests.requirements import proves
 
 ARTIFACT = {"type": "artifact", "owner": "scripted", "name": "absent"}
 REPOSITORY = {"type": "model", "source": {"type": "huggingface", "user": "Scripted", "repo": "Absent"}}
 COMMIT = {"type": "commit"}
 
 
-@proves("S-REPOSITORY-SEARCH")
+@pytest.mark.requirement("S-REPOSITORY-SEARCH")
 def test_the_catalog_is_searched(server: Emulator) -> None:
     with wire(server, "repository") as me:
 
@@ -41,7 +40,7 @@ def test_the_limit_of_a_search_keeps_the_exact_match() -> None:
         assert found["identifier"]["identifier"] == "chat"
 
 
-@proves("S-REPOSITORY-OPTIONS", "S-REPOSITORY-DOWNLOAD")
+@pytest.mark.requirement("S-REPOSITORY-OPTIONS", "S-REPOSITORY-DOWNLOAD")
 def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> None:
     assert me.get("absent")[-1]["type"] == "error"
     with wire(server, "repository") as shop:
@@ -165,7 +164,7 @@ def ready_plan(shop: Wire, channel: int) -> dict[str, Any]:
     return plan
 
 
-@proves("S-REPOSITORY-PLAN")
+@pytest.mark.requirement("S-REPOSITORY-PLAN")
 @pytest.mark.parametrize(
     ("endpoint", "parameter"),
     [
@@ -250,7 +249,7 @@ def test_a_plan_can_be_cancelled(monkeypatch: pytest.MonkeyPatch, committed: boo
         go_on.set()
 
 
-@proves("S-REPOSITORY-PICKS")
+@pytest.mark.requirement("S-REPOSITORY-PICKS")
 def test_the_catalog_is_recommended_as_artifacts() -> None:
     models = (CHAT, ModelEntry(key="Qwen/Qwen3-4B"), ModelEntry(key="no_artifact"), ModelEntry(key="chatty"), VECTORS)
     with Emulator(models) as server, wire(server, "repository") as me:

@@ -1,11 +1,12 @@
 """The endpoints of the server itself."""
 
+import pytest
+
 from lmstudio_integrations.emulator import Emulator
 from tests.emulator.bare_client import wire
-from tests.requirements import proves
 
 
-@proves("S-SYSTEM-VERSION")
+@pytest.mark.requirement("S-SYSTEM-VERSION")
 def test_the_system_reports_version_and_process(server: Emulator) -> None:
     with wire(server, "system") as me:
         version, info = me.result("version"), me.result("info")
@@ -14,7 +15,7 @@ def test_the_system_reports_version_and_process(server: Emulator) -> None:
         assert info["isDaemon"] is True
 
 
-@proves("S-SYSTEM-ALIVE")
+@pytest.mark.requirement("S-SYSTEM-ALIVE")
 def test_alive_stays_open_without_packets(server: Emulator) -> None:
     with wire(server, "system") as me:
         me.open("alive")

@@ -9,7 +9,6 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED, unsupported
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Namespace, Rpc
 from tests.emulator.bare_client import Wire, wire
-from tests.requirements import proves
 
 NAMED = [(namespace, name) for namespace, endpoints in NAMED_ENDPOINTS.items() for name in endpoints]
 FAILING = [(namespace, name) for namespace, name in NAMED if name not in unsupported.FIXED_RESULTS.get(namespace, {})]
@@ -27,7 +26,7 @@ def repository() -> Iterator[Wire]:
         yield opened
 
 
-@proves("S-UNSUPPORTED")
+@pytest.mark.requirement("S-UNSUPPORTED")
 def test_every_endpoint_is_served() -> None:
     for namespace, endpoints in ENDPOINTS.items():
         known = endpoints.keys() | NAMED_ENDPOINTS[namespace].keys()
@@ -35,7 +34,7 @@ def test_every_endpoint_is_served() -> None:
         assert not endpoints.keys() & NAMED_ENDPOINTS[namespace].keys()
 
 
-@proves("S-UNSUPPORTED")
+@pytest.mark.requirement("S-UNSUPPORTED")
 @pytest.mark.parametrize("parameter", [None, {"any": ["thing"]}], ids=["void", "any"])
 @pytest.mark.parametrize(("namespace", "name"), FAILING)
 def test_what_the_server_does_not_have_fails_by_name(
@@ -51,7 +50,7 @@ def test_what_the_server_does_not_have_fails_by_name(
     assert error["cause"]
 
 
-@proves("S-UNSUPPORTED")
+@pytest.mark.requirement("S-UNSUPPORTED")
 @pytest.mark.parametrize(
     ("namespace", "name", "result"),
     [
@@ -72,7 +71,7 @@ def test_an_unsupported_endpoint_needs_a_reason_before_it_is_called() -> None:
         unsupported.handlers("system", ["unheardOf"])
 
 
-@proves("S-REPOSITORY-LINK")
+@pytest.mark.requirement("S-REPOSITORY-LINK")
 def test_lm_link_is_offline_and_has_no_settings(repository: Wire) -> None:
     status = repository.result("lmLinkStatus")
     assert isinstance(status.pop("deviceName"), str)
@@ -80,7 +79,7 @@ def test_lm_link_is_offline_and_has_no_settings(repository: Wire) -> None:
     assert "lmLinkSetDisabled" in repository.rpc_error("lmLinkSetDisabled", {"disabled": False})["title"]
 
 
-@proves("S-BAD-SIGNAL")
+@pytest.mark.requirement("S-BAD-SIGNAL")
 @pytest.mark.parametrize("kind", ["signal", "writableSignal"])
 def test_a_signal_gets_one_warning(server: Emulator, kind: str) -> None:
     with wire(server) as me:

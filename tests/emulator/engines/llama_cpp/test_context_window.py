@@ -92,6 +92,7 @@ def test_raw_text_is_truncated_by_policy() -> None:
         context_window.truncate(tokens, 1, "rollingWindow")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_messages_are_neither_copied_nor_joined_again_and_again() -> None:
     chat = chat_of(*["user"] * 100_000)
     (message,) = converter.to_messages(chat, native_tools=False)

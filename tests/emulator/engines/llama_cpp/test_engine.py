@@ -42,7 +42,7 @@ from tests.emulator.engines.llama_cpp.models import (
     text_of,
 )
 
-pytestmark = [pytest.mark.real_model, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -22,7 +22,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from tests.emulator.engines.llama_cpp.models import CHAT
 
-pytestmark = pytest.mark.real_model
+pytestmark = pytest.mark.slow
 
 SMALL = LlmLoadModelConfig(context_length=256, max_parallel_predictions=1)
 

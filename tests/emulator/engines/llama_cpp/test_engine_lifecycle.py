@@ -29,7 +29,7 @@ from tests.emulator.engines.llama_cpp.models import (
     rest_of,
 )
 
-pytestmark = [pytest.mark.real_model, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 @pytest.fixture(scope="session", autouse=True)

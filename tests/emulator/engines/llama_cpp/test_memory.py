@@ -28,6 +28,7 @@ print('{{"error": "has a gigabyte", "kind": "load_failed"}}', flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
 @pytest.mark.parametrize(("memory", "end"), [(256_000_000, r"\(Exit code: 9\)"), (0, "has a gigabyte")])
 async def test_a_worker_gets_no_more_memory_than_its_limit(
@@ -39,6 +40,7 @@ async def test_a_worker_gets_no_more_memory_than_its_limit(
     assert re.search(end, str(caught.value.cause))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
 def test_a_stricter_limit_of_the_system_stays() -> None:
     script = (

@@ -12,6 +12,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.gguf import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(weights.BUNDLES))
 def test_the_known_metadata_of_bundled_weights_is_that_of_the_files(name: str, tmp_path: Path) -> None:
     bundle = weights.BUNDLES[name]

@@ -86,6 +86,7 @@ def run_worker(line: str) -> tuple[dict[str, str], int]:
     return json.loads(response), result.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["", "not json\n", "[]\n", '{"unknown": 1}\n'])
 def test_bad_parameters_are_reported_to_the_parent(line: str) -> None:
     response, code = run_worker(line)
@@ -94,6 +95,7 @@ def test_bad_parameters_are_reported_to_the_parent(line: str) -> None:
     assert code == 0
 
 
+@pytest.mark.slow
 def test_a_failed_load_is_reported_to_the_parent(tmp_path: Path) -> None:
     response, code = run_worker(WorkerParameters(str(tmp_path / "missing.gguf"), 64).to_json() + "\n")
     assert response["kind"] == "load_failed"
@@ -143,6 +145,7 @@ def test_a_model_is_ready_after_a_call_passed_through_the_engine(embedding: bool
     assert len(key) == 32
 
 
+@pytest.mark.slow
 def test_the_worker_reports_serves_and_exits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(Path(worker.__file__).parent)!r})\n"

@@ -27,6 +27,8 @@ from lmstudio_integrations.emulator.weights import install_hint
 from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
 from tests.emulator.engines.llama_cpp.http_server import Request, Respond, chunked, responding, response
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
     response = {"error": "RuntimeError: Failed to init server", "kind": "load_failed"}

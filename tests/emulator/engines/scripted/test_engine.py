@@ -16,7 +16,7 @@ from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 from tests.emulator.engines.scripted.models import FakeSleep, always, generate_request, load, respond, tool
-from tests.event_loop import ticks_during
+from tests.support.event_loop import ticks_during
 
 
 def test_the_architecture_of_a_scripted_model_is_scripted() -> None:

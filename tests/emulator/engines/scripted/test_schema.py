@@ -115,6 +115,7 @@ SCHEMAS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SCHEMAS)
 def test_what_is_made_of_a_schema_is_an_instance_of_it(checked: Checked) -> None:
@@ -124,6 +125,7 @@ def test_what_is_made_of_a_schema_is_an_instance_of_it(checked: Checked) -> None
     assert json.loads(json.dumps(value)) == value
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(SCHEMAS, min_size=1, max_size=3))
 def test_references_are_resolved(parts: list[Checked]) -> None:

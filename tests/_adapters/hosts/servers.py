@@ -1,0 +1,72 @@
+"""Several scripted servers with the same model, and the calls that each adapter makes on them."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.types.hosts import HostStatus
+from tests.support.adapters import Adapter
+from tests.support.gate import AT_THE_GATE, Gate
+
+CHAT, EMBEDDING = "chat", "vectors"
+
+RULES: tuple[dict[str, Any], ...] = (
+    {"when": {"last": "^hold"}, "then": [AT_THE_GATE, {"text": "Done."}]},
+    {"when": {"last": "^stall"}, "then": [{"text": "so far"}, AT_THE_GATE, {"text": "Done."}]},
+)
+
+
+def chat_model(**fields: Any) -> ModelEntry:
+    """Return a language model that runs two predictions at once."""
+    return ModelEntry(**{"key": CHAT, "slots": 2, "rules": RULES, "vision": True, **fields})
+
+
+def embedding_model(**fields: Any) -> ModelEntry:
+    """Return an embedding model."""
+    return ModelEntry(**{"key": EMBEDDING, "kind": "embedding", "embedding_length": 8, **fields})
+
+
+@contextlib.contextmanager
+def servers(*models: tuple[ModelEntry, ...], gate: Gate | None = None, **settings: Any) -> Iterator[list[Emulator]]:
+    """Run a server for each tuple of models."""
+    with contextlib.ExitStack() as stack:
+        engines = None if gate is None else gate.engines()
+        yield [stack.enter_context(Emulator(each, engines=engines, **settings)) for each in models]
+
+
+@contextlib.contextmanager
+def two_servers(gate: Gate | None = None) -> Iterator[list[Emulator]]:
+    """Run two servers with both models loaded."""
+    models = (chat_model(preload=True), embedding_model(preload=True))
+    with servers(models, models, gate=gate) as pair:
+        yield pair
+
+
+def addresses(emulators: list[Emulator]) -> list[str]:
+    """Return the addresses of servers."""
+    return [each.address for each in emulators]
+
+
+def key_of(adapter: Adapter) -> str:
+    """Return the model for an adapter."""
+    return EMBEDDING if adapter.kind == "embedding" else CHAT
+
+
+def call(adapter: Adapter, path: str, model: Any, text: str, **given: Any) -> Any:
+    """Make a call, blocking or not."""
+    if path == "sync":
+        return adapter.call(model, text, **given)
+    return asyncio.run(adapter.acall(model, text, **given))
+
+
+def known(model: Any) -> list[HostStatus]:
+    """Return what the hosts of an object are known to do, without asking them."""
+    statuses: list[HostStatus] = model._runtime.model(model._resolve_model(vars(model))).hosts.statuses()
+    return statuses
+
+
+def requests(server: Emulator) -> int:
+    """Return how many predictions and embeddings a server got."""
+    return len(server.predictions) + len(server.embedded_texts)

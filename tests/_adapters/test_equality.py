@@ -1,0 +1,53 @@
+"""An adapter is configuration: using it changes neither what it equals nor what is made of it."""
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.load import dumps
+from llama_index.core.callbacks import CallbackManager
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.support.adapters import ADAPTERS
+
+MODELS = [ModelEntry(key="text", context_length=4096), ModelEntry(key="embedding", kind="embedding")]
+
+COPIES: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    lambda adapter: adapter.model_copy(),
+    lambda adapter: pickle.loads(pickle.dumps(adapter)),
+]
+FORMS: list[Callable[[Any], Any]] = [
+    repr,
+    dumps,  # langchain-core's
+    lambda adapter: adapter.model_dump(),
+    lambda adapter: adapter.model_fields_set,
+    lambda adapter: adapter.__getstate__(),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator(MODELS, auto_evict=False) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_using_an_adapter_changes_nothing_that_is_made_of_it(server: Emulator, name: str) -> None:
+    adapter = ADAPTERS[name]
+    key = "embedding" if adapter.kind == "embedding" else "text"
+    shared = {"callback_manager": CallbackManager([])} if adapter.framework == "LlamaIndex" else {}
+    unused, used = (adapter.make(model=key, host=server.address, **shared) for _ in range(2))
+    forms = [make(used) for make in FORMS]
+    adapter.call(used, "Hello")
+    await adapter.acall(used, "Hello")
+    for method in ("load", "load_profile"):
+        getattr(used, method, lambda: None)()
+    assert used == unused
+    assert [make(used) for make in FORMS] == forms
+    for duplicate in COPIES:
+        assert duplicate(used).model_dump() == unused.model_dump()
+        assert getattr(duplicate(used), "profile", None) == getattr(unused, "profile", None)

@@ -1,0 +1,85 @@
+"""Every load setting reaches the server through `load_config` of every adapter, with `raw` for those without a name."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioValueError
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
+from tests.types.test_config import EMBEDDING_LOAD_SETTINGS, LLM_LOAD_SETTINGS, SIDECARS, Table
+
+MODEL = "model"
+ALONE = {"speculativeDraftMtp"}
+"""Settings that others exclude."""
+
+Value = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key=MODEL), ModelEntry(key="vectors", kind="embedding")]) as running:
+        yield running
+
+
+@pytest.fixture(params=list(ADAPTERS.values()), ids=list(ADAPTERS))
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    """Each of the adapters."""
+    each: Adapter = request.param
+    return each
+
+
+@pytest.fixture(params=list(LANGUAGE_MODELS.values()), ids=list(LANGUAGE_MODELS))
+def language_model(request: pytest.FixtureRequest) -> Adapter:
+    """Each of the adapters whose calls have settings."""
+    each: Adapter = request.param
+    return each
+
+
+def load(server: Emulator, adapter: Adapter, given: Value, **fields: Any) -> Value:
+    """Make a call that loads a model; return the settings that the server received."""
+    name = "vectors" if adapter.kind == "embedding" else MODEL
+    with adapter.make(
+        model=name, host=server.address, load_policy="new_instance", unload_on_close=True, **fields
+    ) as model:
+        adapter.call(model, "Hello", **given)
+    return server.loads[-1].config
+
+
+def test_every_load_setting_reaches_the_server(server: Emulator, adapter: Adapter) -> None:
+    embeds = adapter.kind == "embedding"
+    table: Table = EMBEDDING_LOAD_SETTINGS if embeds else LLM_LOAD_SETTINGS
+    settings = {alias: value for alias, (value, _, _) in table.items() if alias not in ALONE}
+    raw = {"ext.fromTheFuture": {"a": [None]}}
+    received = load(server, adapter, {}, load_config={**settings, "raw": raw})
+    assert received == {**settings, "raw": raw if embeds else {**raw, **SIDECARS}}
+
+
+def test_raw_load_settings_are_merged_by_key_and_rank_below_the_named_ones(
+    server: Emulator, language_model: Adapter
+) -> None:
+    field = {"seed": 5, "raw": {"ext.a": 1, "ext.b": 1}}
+    call = {"raw": {"ext.b": 2, "llm.load.seed": {"checked": True, "value": 6}}}
+    received = load(server, language_model, {"load_config": call}, load_config=field)
+    assert received == {"seed": 5, "raw": {"ext.a": 1, "ext.b": 2}}
+
+
+@pytest.mark.parametrize(
+    ("given", "fields"),
+    [
+        ({}, {"context_length": 2048, "load_config": {"autoFit": True}}),
+        ({"load_config": {"autoFit": True}}, {"load_config": {"gpu": {"ratio": 1}}}),
+        ({"context_length": 2048}, {"load_config": {"autoFit": True}}),
+    ],
+)
+def test_settings_that_exclude_each_other_are_rejected_wherever_they_come_from(
+    server: Emulator, language_model: Adapter, given: Value, fields: Value
+) -> None:
+    with pytest.raises(LMStudioValueError, match=r"auto_fit=True excludes (context_length=2048|gpu\.ratio=1)"):
+        load(server, language_model, given, **fields)
+
+
+def test_a_raw_load_setting_that_is_not_json_is_rejected(server: Emulator, adapter: Adapter) -> None:
+    with pytest.raises(LMStudioValueError, match="cannot be written as JSON"):
+        load(server, adapter, {}, load_config={"raw": {"ext.a": object()}})

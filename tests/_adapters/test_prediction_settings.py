@@ -1,0 +1,145 @@
+"""Every prediction setting reaches the server by its name in LangChain and LlamaIndex, on every way to generate."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from llama_index.core.llms import ChatMessage
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from tests.support.adapters import LANGUAGE_MODELS
+from tests.types.test_config import PREDICTION_SETTINGS
+
+MODEL = "model"
+OTHER_NAMES = {
+    "top_k_sampling": "top_k",
+    "top_p_sampling": "top_p",
+    "min_p_sampling": "min_p",
+    "stop_strings": "stop",
+}
+"""Settings that have another name in the frameworks than in the native client."""
+
+FRAMEWORKS_OWN = {"structured", "raw_tools", "tool_choice", "log_probs", "prompt_template"}
+"""Settings that the frameworks' own arguments set: response format, tools, tool choice, log-probabilities, template."""
+
+NATIVE = {str(field.alias): name for name, field in LlmPredictionConfig.model_fields.items()}
+SETTINGS = {
+    OTHER_NAMES.get(NATIVE[alias], NATIVE[alias]): (alias, value)
+    for alias, (value, _, _) in PREDICTION_SETTINGS.items()
+    if NATIVE[alias] not in FRAMEWORKS_OWN
+}
+"""The settings by their names in the frameworks: the name in the record of a request, and a value."""
+
+Way = Callable[[Any, dict[str, Any]], Any]
+
+
+async def _drain(stream: AsyncIterator[Any]) -> list[Any]:
+    return [chunk async for chunk in stream]
+
+
+async def _drain_awaited(stream: Any) -> list[Any]:
+    return await _drain(await stream)
+
+
+def _messages() -> list[ChatMessage]:
+    return [ChatMessage(role="user", content="Hello")]
+
+
+LANGCHAIN: dict[str, Way] = {
+    "invoke": lambda llm, given: llm.invoke("Hello", **given),
+    "ainvoke": lambda llm, given: asyncio.run(llm.ainvoke("Hello", **given)),
+    "stream": lambda llm, given: list(llm.stream("Hello", **given)),
+    "astream": lambda llm, given: asyncio.run(_drain(llm.astream("Hello", **given))),
+    "bind": lambda llm, given: llm.bind(**given).invoke("Hello"),
+}
+LLAMA_INDEX: dict[str, Way] = {
+    "chat": lambda llm, given: llm.chat(_messages(), **given),
+    "achat": lambda llm, given: asyncio.run(llm.achat(_messages(), **given)),
+    "stream_chat": lambda llm, given: list(llm.stream_chat(_messages(), **given)),
+    "astream_chat": lambda llm, given: asyncio.run(_drain_awaited(llm.astream_chat(_messages(), **given))),
+    "complete": lambda llm, given: llm.complete("Hello", **given),
+}
+WAYS_OF = {"LangChain": LANGCHAIN, "LlamaIndex": LLAMA_INDEX}
+WAYS = [
+    pytest.param(adapter.make, way, id=f"{adapter_name}-{name}")
+    for adapter_name, adapter in LANGUAGE_MODELS.items()
+    for name, way in WAYS_OF[adapter.framework].items()
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    draft_model, _, _ = PREDICTION_SETTINGS["draftModel"]
+    with Emulator([ModelEntry(key=MODEL), ModelEntry(key=draft_model)]) as running:
+        yield running
+
+
+def test_the_rows_are_all_settings() -> None:
+    assert len(SETTINGS) == len(LlmPredictionConfig.model_fields) - len(FRAMEWORKS_OWN) - len({"raw"})
+
+
+@pytest.mark.parametrize(("adapter", "way"), WAYS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_reaches_the_server_as_field_and_as_argument(
+    server: Emulator, setting: str, adapter: Any, way: Way
+) -> None:
+    alias, value = SETTINGS[setting]
+    way(adapter(model=MODEL, host=server.address, **{setting: value}), {})
+    way(adapter(model=MODEL, host=server.address), {setting: value})
+    field, argument = (prediction.config for prediction in server.predictions[-2:])
+    assert field == argument == {alias: value}
+
+
+@pytest.mark.parametrize("adapter", [adapter.make for adapter in LANGUAGE_MODELS.values()])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_field_has_the_description_of_the_setting(adapter: Any, setting: str) -> None:
+    alias, _ = SETTINGS[setting]
+    assert adapter.model_fields[setting].description
+    if setting != "stop":
+        assert adapter.model_fields[setting].description == LlmPredictionConfig.model_fields[NATIVE[alias]].description
+
+
+@pytest.mark.parametrize(("adapter", "way"), WAYS)
+def test_extra_reaches_the_server_by_wire_key(server: Emulator, adapter: Any, way: Way) -> None:
+    extra = {"llm.prediction.llama.tailFreeSampling": {"checked": True, "value": 0.5}}
+    way(adapter(model=MODEL, host=server.address), {"extra": extra})
+    assert server.predictions[-1].config == {"raw": extra}
+
+
+CHANGES: dict[str, tuple[Callable[[Any], None], str, Any]] = {
+    "assigned": (lambda llm: setattr(llm, "temperature", 0.5), "temperature", 0.5),
+    "unset": (lambda llm: setattr(llm, "max_tokens", None), "maxTokens", None),
+    "a list, in place": (lambda llm: llm.stop.append("END"), "stopStrings", ["STOP", "END"]),
+    "a dict, in place": (lambda llm: llm.extra.update({"llm.prediction.topKSampling": 7}), "topKSampling", 7),
+}
+
+
+@pytest.mark.parametrize(("change", "name", "value"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(("make", "way"), WAYS)
+def test_a_change_takes_effect_with_the_next_call(
+    server: Emulator, make: Callable[..., Any], way: Way, change: Callable[[Any], None], name: str, value: Any
+) -> None:
+    llm = make(model=MODEL, host=server.address, max_tokens=9, stop=["STOP"], extra={"llm.prediction.topKSampling": 40})
+    for _ in range(2):
+        way(llm, {})
+    change(llm)
+    before = dict(server.predictions[-1].config)
+    way(llm, {})
+    assert server.predictions[-1].config == {
+        key: each for key, each in {**before, name: value}.items() if each is not None
+    }
+
+
+@pytest.mark.parametrize(("make", "way"), WAYS)
+def test_another_host_in_the_environment_takes_effect_with_the_next_call(
+    server: Emulator, make: Callable[..., Any], way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = make(model=MODEL)
+    with Emulator([ModelEntry(key=MODEL)]) as other:
+        for each in (server, other, server):
+            monkeypatch.setenv("LMSTUDIO_HOST", each.address)
+            count = len(each.predictions)
+            way(llm, {})
+            assert len(each.predictions) == count + 1

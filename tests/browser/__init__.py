@@ -1,1 +1,0 @@
-"""Opens the built site in a headless browser."""

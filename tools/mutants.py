@@ -1,0 +1,235 @@
+"""Mutants of the package: small faults, planted one at a time, that the tests should notice.
+
+`record` runs the tests once and stores which test function runs which line. `judge` plants the same mutants of a seed,
+one at a time, in this working copy, and runs only the test functions that run the changed line, until one fails:
+
+    python -m tools.mutants record
+    python -m tools.mutants judge --count 100 --seed 27 --json mutants.json
+
+Run both in a clone of its own, with its own `.venv`: the tests start processes, and these import the changed file.
+"""
+
+import argparse
+import ast
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from coverage.numbits import num_in_numbits
+
+PACKAGE = Path("lmstudio_integrations")
+DATA = Path("build/mutants.coverage")
+PORTIONS = (20, 100, 500)
+"""How many test functions run in the first, second and third process; the last process runs the rest."""
+
+_COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+_ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One changed place of one file."""
+
+    file: str
+    line: int
+    start: int
+    """Offset in the file's bytes of what is replaced; `end` is where it ends."""
+    end: int
+    before: str
+    after: str
+
+
+def mutants_of(path: Path) -> list[Mutant]:
+    """Return every mutant of a file, in the order of the file."""
+    source = path.read_bytes()
+    offsets = [0]
+    for text in source.splitlines(keepends=True):
+        offsets.append(offsets[-1] + len(text))
+    found = []
+    for node, changed in _changes(ast.parse(source)):
+        start = offsets[node.lineno - 1] + node.col_offset
+        end = offsets[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+        after = ast.unparse(changed) if isinstance(changed, ast.stmt) else f"({ast.unparse(changed)})"
+        found.append(Mutant(str(path), node.lineno, start, end, source[start:end].decode(), after))
+    return sorted(found, key=lambda mutant: (mutant.start, mutant.after))
+
+
+def _changes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.expr | ast.stmt]]:
+    """Yield a node and what takes its place. Annotations, docstrings and f-strings stay as they are."""
+    if isinstance(tree, ast.expr | ast.stmt):
+        yield from ((tree, changed) for changed in _changes_of(tree))
+    for name, value in ast.iter_fields(tree):
+        if name in {"annotation", "returns", "decorator_list"}:
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not _is_left_alone(child):
+                yield from _changes(child)
+
+
+def _is_left_alone(node: ast.AST) -> bool:
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.JoinedStr() | ast.Import() | ast.ImportFrom():
+            return True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return True
+        case ast.Subscript(value=ast.Name(id="Literal" | "Annotated")):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__")]):
+            return True
+        case ast.Call(func=ast.Name(id="cast" | "TypeVar" | "NewType" | "ParamSpec")):
+            return True
+        case _:
+            return False
+
+
+def _changes_of(node: ast.expr | ast.stmt) -> Iterator[ast.expr | ast.stmt]:
+    match node:
+        case ast.Compare(ops=[operator]):
+            yield ast.Compare(node.left, [_COMPARISONS[type(operator)]()], node.comparators)
+        case ast.BoolOp():
+            yield ast.BoolOp(ast.And() if isinstance(node.op, ast.Or) else ast.Or(), node.values)
+        case ast.UnaryOp(op=ast.Not()):
+            yield node.operand
+        case ast.BinOp() if type(node.op) in _ARITHMETIC:
+            yield ast.BinOp(node.left, _ARITHMETIC[type(node.op)](), node.right)
+        case ast.IfExp():
+            yield ast.IfExp(node.test, node.orelse, node.body)
+        case ast.Constant(value=bool() | int() | float() | str() as value) if value != "":
+            yield ast.Constant(_other(value))
+        case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant):
+            yield ast.Return(ast.Constant(None))
+        case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue() | ast.Break():
+            yield ast.Pass()
+        case _:
+            pass
+
+
+def chosen(count: int, seed: int) -> list[Mutant]:
+    """Return the mutants of a seed, chosen among all of the package."""
+    everything = [mutant for path in sorted(PACKAGE.rglob("*.py")) for mutant in mutants_of(path)]
+    return random.Random(seed).sample(everything, count)
+
+
+def _other(value: bool | float | str) -> bool | float | str:
+    if isinstance(value, str):
+        return f"{value}~"
+    return not value if isinstance(value, bool) else value + 1
+
+
+class Covering:
+    """Which test functions run a line, as `record` stored it."""
+
+    def __init__(self, data: Path) -> None:
+        self._database = sqlite3.connect(data)
+        self._breadth = dict(
+            self._database.execute("select context_id, sum(length(numbits)) from line_bits group by context_id")
+        )
+
+    def tests(self, file: str, line: int) -> list[str]:
+        """Return the test functions that run a line, narrowest first; if only an import runs it, those of its file."""
+        rows = self._database.execute(
+            "select context.context, context.id, numbits from line_bits join context on context.id = context_id"
+            " join file on file.id = file_id where file.path like ?",
+            [f"%/{file}"],
+        ).fetchall()
+        in_tests = [(name, number, bits) for name, number, bits in rows if "::" in name]
+        covering = [row for row in in_tests if num_in_numbits(line, row[2])] or in_tests
+        narrowest: dict[str, int] = {}
+        for name, number, _ in covering:
+            test = name.removesuffix("|")
+            narrowest[test] = min(self._breadth[number], narrowest.get(test, sys.maxsize))
+        return sorted(narrowest, key=lambda test: (narrowest[test], test))
+
+
+def judge(mutant: Mutant, tests: list[str]) -> str | None:
+    """Plant a mutant, and return the tests that noticed it; `None` if none did."""
+    path = Path(mutant.file)
+    source = path.read_bytes()
+    path.write_bytes(source[: mutant.start] + mutant.after.encode() + source[mutant.end :])
+    try:
+        start = 0
+        for size in (*PORTIONS, len(tests)):
+            portion = tests[start : start + size]
+            start += size
+            if portion and (noticed := _failure(portion)):
+                return noticed
+        return None
+    finally:
+        path.write_bytes(source)
+
+
+def _failure(tests: list[str]) -> str | None:
+    workers = [] if len(tests) < PORTIONS[-1] else ["-n", "auto"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *workers, *tests]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    if done.returncode in {0, 5}:
+        return None
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return lines[0] if lines else (done.stdout + done.stderr)[-300:]
+
+
+def _record(arguments: list[str]) -> None:
+    settings = Path("build/mutants.coveragerc")
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text(
+        f"[run]\nsource = {PACKAGE}\nparallel = true\npatch = subprocess, _exit\ncore = ctrace\n"
+        "context = ${RUNNING_TEST-}\n"
+    )
+    coverage = [sys.executable, "-m", "coverage"]
+    run = [f"--rcfile={settings}", f"--data-file={DATA}", "-m", "pytest", "-p", "tools.test_contexts"]
+    subprocess.run([*coverage, "run", *run, *arguments], check=False)
+    subprocess.run([*coverage, "combine", f"--rcfile={settings}", f"--data-file={DATA}"], check=True)
+
+
+def main() -> None:
+    """Record which tests run which line, or judge mutants."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["record", "judge"])
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=27)
+    parser.add_argument("--json", type=Path, help="a file of an earlier run is continued")
+    options, rest = parser.parse_known_args()
+    if options.what == "record":
+        _record(rest)
+        return
+    covering = Covering(DATA)
+    results = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    for mutant in chosen(options.count, options.seed)[len(results) :]:
+        tests = covering.tests(mutant.file, mutant.line)
+        noticed = judge(mutant, tests)
+        results.append({**asdict(mutant), "tests": len(tests), "noticed": noticed})
+        print(f"{mutant.file}:{mutant.line} {mutant.before!r} -> {mutant.after!r}: {noticed or 'SURVIVED'}", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1))
+    survivors = sum(not result["noticed"] for result in results)
+    print(f"{len(results) - survivors} of {len(results)} noticed")
+
+
+if __name__ == "__main__":
+    main()
