@@ -142,6 +142,7 @@ def _run_in_turn(
         turn.succeeded = True
         return result
     finally:
+        turn.forget_caller()
         turn.loaded = len(dispatcher.load_times) > loads_before  # each load of the operation adds its time
         dispatcher.submit(turns.end, turn)
 

@@ -31,7 +31,7 @@ class Turn:
         succeeded: Whether the operation succeeded.
         loaded: Whether the operation had to load the model.
         waiter: How the caller of the operation waits.
-        caller: The thread or the task of the operation.
+        caller: The thread or the task of the operation, until the operation returns.
     """
 
     model_key: str
@@ -41,7 +41,11 @@ class Turn:
     succeeded: bool = False
     loaded: bool = False
     waiter: Waiter | None = None
-    caller: object = field(default_factory=caller)
+    caller: object | None = field(default_factory=caller)
+
+    def forget_caller(self) -> None:
+        """Let nobody believe that the operation is still running, before the I/O thread has heard of its end."""
+        self.waiter = self.caller = None
 
     def would_block(self, other: "Turn") -> bool:
         """Whether waiting for this one blocks the operation of another."""

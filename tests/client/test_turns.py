@@ -1,14 +1,16 @@
 """Turns of models that evict each other: fair, cancellable, bounded, and dropped when no longer needed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client._turns import Turn, Turns
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
@@ -329,11 +331,38 @@ async def test_without_auto_evict_the_turns_end(make_client: Any, gate: Gate) ->
             for model in (one, two, one, two):  # both are loaded now, so nothing is loaded in turn
                 await model.respond("Hi")
             running = asyncio.create_task(two.respond("slowly"))
-            await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].state == "running")
+            await asyncio.to_thread(gate.reached.wait)
             assert (await one.respond("Hi")).content
             assert [record.state for record in server.predictions[-2:]] == ["running", "ended"]
             gate.open()
             await running
+
+
+async def test_a_call_right_after_another_of_its_caller_waits_for_its_turn(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[Callable[[], object]] = []
+    skipped: list[bool] = []
+
+    def submit_late(self: Dispatcher[Any], function: Any, *arguments: Any) -> None:
+        if function.__name__ == "end":  # the I/O thread hears of it only when the next call has begun
+            ends.append(partial(submit, self, function, *arguments))
+        else:
+            submit(self, function, *arguments)
+
+    def record(self: Turns, turn: Turn) -> bool:
+        skipped.append(would_deadlock(self, turn))
+        while ends:
+            ends.pop()()
+        return skipped[-1]
+
+    submit, would_deadlock = Dispatcher.submit, Turns.would_deadlock
+    monkeypatch.setattr(Dispatcher, "submit", submit_late)
+    monkeypatch.setattr(Turns, "would_deadlock", record)
+    for model in (*pair, *pair):
+        await model.respond("Hi")
+    assert skipped == [False] * 4
+    ends.pop()()
 
 
 async def test_a_thread_that_blocks_the_loop_of_a_call_with_a_turn_does_not_wait_for_that_call(
