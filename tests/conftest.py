@@ -1,5 +1,6 @@
 """Fixtures that all tests share, and the tiers in which tests run: see CONTRIBUTING.md."""
 
+import os
 import random
 import signal
 import sys
@@ -47,10 +48,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("fast")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers `-n auto` starts: more than cores, because many tests wait for processes and timeouts."""
+    return len(os.sched_getaffinity(0)) * 3 // 2 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget what an earlier test has started."""
+    started.clear()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Let a fast test fail that starts a process: it has no place in a developer's minute."""
-    started.clear()
     result = yield
     if started and item.get_closest_marker("fast"):
         pytest.fail("This test starts a process, so mark it: @pytest.mark.slow.")

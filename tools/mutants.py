@@ -24,8 +24,13 @@ from coverage.numbits import num_in_numbits
 
 PACKAGE = Path("lmstudio_integrations")
 DATA = Path("build/mutants.coverage")
+SECONDS = Path("build/mutants.seconds.json")
+"""How long each test function took while it was recorded."""
+SLOW = 1.0
+"""Seconds from which on a test function runs after the faster ones."""
 PORTIONS = (20, 100, 500)
-"""How many test functions run in the first, second and third process; the last process runs the rest."""
+"""How many test functions run in the first, second and third process. A mutant that all of them miss has survived: what
+runs a line of every call is not broader than that."""
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -143,6 +148,7 @@ class Covering:
     """Which test functions run a line, as `record` stored it."""
 
     def __init__(self, data: Path) -> None:
+        self._seconds: dict[str, float] = json.loads(SECONDS.read_text())
         self._database = sqlite3.connect(data)
         self._breadth = dict(
             self._database.execute("select context_id, sum(length(numbits)) from line_bits group by context_id")
@@ -161,7 +167,7 @@ class Covering:
         for name, number, _ in covering:
             test = name.removesuffix("|")
             narrowest[test] = min(self._breadth[number], narrowest.get(test, sys.maxsize))
-        return sorted(narrowest, key=lambda test: (narrowest[test], test))
+        return sorted(narrowest, key=lambda test: (self._seconds.get(test, 0) > SLOW, narrowest[test], test))
 
 
 def judge(mutant: Mutant, tests: list[str]) -> str | None:
@@ -171,7 +177,7 @@ def judge(mutant: Mutant, tests: list[str]) -> str | None:
     path.write_bytes(source[: mutant.start] + mutant.after.encode() + source[mutant.end :])
     try:
         start = 0
-        for size in (*PORTIONS, len(tests)):
+        for size in PORTIONS:
             portion = tests[start : start + size]
             start += size
             if portion and (noticed := _failure(portion)):
@@ -182,8 +188,7 @@ def judge(mutant: Mutant, tests: list[str]) -> str | None:
 
 
 def _failure(tests: list[str]) -> str | None:
-    workers = [] if len(tests) < PORTIONS[-1] else ["-n", "auto"]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *workers, *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     except subprocess.TimeoutExpired:

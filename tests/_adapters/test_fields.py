@@ -129,6 +129,7 @@ assert "mood" in parameters
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_fresh_process_shows_every_field_of_an_adapter(name: str) -> None:

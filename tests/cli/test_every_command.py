@@ -57,6 +57,7 @@ def test_a_command_has_the_flags_of_a_server(name: str) -> None:
     assert {"--host", "--token"} <= {flag for each in COMMANDS[name].params for flag in each.opts}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_a_dead_host_is_one_error(command: tuple[str, ...], nobody: str) -> None:
@@ -86,6 +87,7 @@ def test_several_hosts_are_one_line_of_error_where_one_is_used(
     assert "\n" not in message
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_a_wrong_token_is_one_error_that_does_not_show_it(command: tuple[str, ...], guarded: Emulator) -> None:
@@ -96,6 +98,7 @@ def test_a_wrong_token_is_one_error_that_does_not_show_it(command: tuple[str, ..
     assert WRONG not in done.stderr + done.stdout
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("command", RUNS)

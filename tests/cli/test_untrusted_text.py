@@ -129,6 +129,7 @@ def test_the_table_has_every_command() -> None:
     assert {run.arguments[0] for run in RUNS.values()} == set(COMMANDS)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("name", RUNS)
@@ -148,6 +149,7 @@ def test_a_terminal_without_colors_and_bars_is_still_one(name: str, server: Emul
     assert not HIDDEN.findall(seen)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @needs_pty
 @pytest.mark.parametrize("is_terminal", [False, True], ids=["pipe", "terminal"])
@@ -164,6 +166,7 @@ def test_json_is_escaped_and_has_the_same_value(
     assert json.dumps(NAME)[1:-1] in json.dumps(json.loads(document))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PIPES)
 def test_a_pipe_gets_a_text_unchanged(name: str, server: Emulator, folder: Path) -> None:

@@ -25,6 +25,7 @@ def _result(requirement: str, defect: Defect) -> str:
         return run_check(LANGCHAIN.suite, requirement, defect.applied(integration))[0]
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.slow
 @pytest.mark.parametrize("requirement", DEFECTS)
 def test_the_check_fails_because_of_the_defect(requirement: str) -> None:

@@ -40,6 +40,7 @@ def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*PAGES, PAGE_WITH_AN_AGENT])
 def test_the_examples_on_a_page_run_in_order(page: str, scripted: Emulator, tmp_path: Path) -> None:

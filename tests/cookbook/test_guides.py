@@ -43,6 +43,7 @@ def examples(kind: type) -> list[str]:
     return [each.code for each in in_text(guide(kind), kind.__name__)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_examples_of_a_guide_run_in_order(kind: type, scripted: Emulator) -> None:

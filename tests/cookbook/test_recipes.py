@@ -14,6 +14,7 @@ def test_every_recipe_is_in_the_table() -> None:
     assert {path.stem for path in COOKBOOK.glob("*.py")} == {recipe.name for recipe in RECIPES}
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.slow
 @patient
 @pytest.mark.parametrize("recipe", parameters())

@@ -29,6 +29,7 @@ def test_a_recipe_that_fails_or_warns_is_noticed_in_a_warm_process(source: str, 
     assert "a failure\n" in done.stderr
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @patient
 @pytest.mark.parametrize("recipe", parameters())

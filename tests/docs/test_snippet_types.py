@@ -116,6 +116,7 @@ def findings(request: pytest.FixtureRequest, checks: Checks) -> list[Finding]:
     return CHECKERS[request.param](checks)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.timeout(180)  # a checker takes 10 to 20 seconds without its cache
 def test_everything_that_is_documented_passes(findings: list[Finding]) -> None:

@@ -66,6 +66,7 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("namespace", list(ENDPOINTS))
 def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
     @settings(max_examples=40, deadline=None)

@@ -73,6 +73,7 @@ def test_each_entry_of_the_page_has_a_mistake_and_each_mistake_an_entry() -> Non
     assert all(QUOTES.values())
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", MISTAKES)
 def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:

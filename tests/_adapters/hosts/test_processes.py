@@ -81,6 +81,7 @@ def test_no_prompt_is_lost_or_doubled_if_a_host_is_killed(path: str, start: Call
     assert sorted(other.state()["started"]) == sorted(prompts)
 
 
+@pytest.mark.sampled(1)
 @needs_signals
 @both_paths
 def test_prompts_move_from_a_host_that_freezes(
@@ -102,6 +103,7 @@ def test_prompts_move_from_a_host_that_freezes(
     assert [status.available for status in model.hosts()] == [False, True]
 
 
+@pytest.mark.exhaustive
 @both_paths
 def test_a_host_ten_times_slower_gets_about_a_tenth_of_what_the_others_get(
     path: str, start: Callable[..., Host]
