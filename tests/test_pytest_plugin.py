@@ -21,10 +21,20 @@ def run(pytester: pytest.Pytester) -> Run:
 
     def _run(source: str, *settings: str) -> pytest.RunResult:
         pytester.makepyfile(source)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *settings]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:langsmith_plugin",
+            *settings,
+        ]
         if "lmstudio_integrations" not in installed_plugins():
             command += ["-p", "lmstudio_integrations.pytest_plugin"]
-        return pytester.run(*command, timeout=60)
+        return pytester.run(*command, *settings, timeout=60)
 
     return _run
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tests.support.signals import send_until
+
 _handling = threading.Event()
 
 # What is called ------------------------------------------------------------------------------------------------------
@@ -54,21 +56,6 @@ def _with_batch() -> Callable[[], str]:
 # When it is interrupted -----------------------------------------------------------------------------------------------
 
 
-def _interrupt() -> None:
-    """Send the signal to the main thread, which may be this one, until its handler has begun.
-
-    A signal that arrives just before the main thread blocks is handled when it wakes; the next one wakes it.
-    """
-    main = threading.main_thread().ident
-    assert main is not None
-    for _ in range(200):
-        if _handling.is_set():
-            return
-        signal.pthread_kill(main, signal.SIGUSR1)
-        _handling.wait(0.1)
-    raise AssertionError("no handler began")
-
-
 def _in(module: str, name: str) -> Callable[[], None]:
     """Return what lets a function interrupt when it has done its work."""
 
@@ -82,7 +69,7 @@ def _in(module: str, name: str) -> Callable[[], None]:
         @functools.wraps(original)
         def interrupted(*arguments: Any, **keywords: Any) -> Any:
             result = original(*arguments, **keywords)
-            _interrupt()
+            send_until(_handling, signal.SIGUSR1)
             return result
 
         setattr(owner, function, interrupted)
@@ -103,7 +90,7 @@ class _Importing:
     def find_spec(self, name: str, *_: object) -> None:
         """Find nothing."""
         if name == self.module:
-            _interrupt()
+            send_until(_handling, signal.SIGUSR1)
 
 
 _CLIENT = "lmstudio_integrations.client"

@@ -15,6 +15,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.interrupted import MOMENTS
 from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.signals import send_until
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no such signals")
 
@@ -63,17 +64,21 @@ def test_a_signal_handler_does_not_wait_for_the_call_that_it_interrupts(
     rules = ({"when": {"last": "^slowly"}, "then": [AT_THE_GATE]},)
     models = [ModelEntry(key=key, kind="embedding", embedding_length=8, rules=rules) for key in ("vectors", "others")]
     handled: list[object] = []
+    begun = threading.Event()
     with Emulator(models, engines=gate.engines()) as server, lms.Client(server.address) as client:
         interrupted, handler = calls(client)
         closing = threading.Timer(20, client.close)  # ends what waits for ever
 
         def handle(*_: object) -> None:
+            if begun.is_set():  # sent again
+                return
+            begun.set()
             gate.open()
             handled.append(handler("Hi"))
 
         def send() -> None:
             gate.reached.wait(20)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            send_until(begun, signal.SIGUSR1)
 
         previous = signal.signal(signal.SIGUSR1, handle)
         sending = threading.Thread(target=send)

@@ -20,6 +20,7 @@ from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, 
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.hostile import lazy
 from tests.emulator.stalling_model import LONG, MODEL, WAITING, credentials
+from tests.support.signals import ctrl_c
 
 
 @pytest.fixture
@@ -82,10 +83,9 @@ def emulators() -> list[str]:
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to a thread")
 def test_ctrl_c_during_the_start_ends_the_server() -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-    with pytest.raises(KeyboardInterrupt):
-        loading(lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+    begun = threading.Event()
+    with pytest.raises(KeyboardInterrupt), ctrl_c(begun.wait):
+        loading(begun.set).start()
     assert emulators() == []
 
 

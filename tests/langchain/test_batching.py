@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from langchain_core.runnables import RunnableLambda
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
 from lmstudio_integrations.langchain._batching import _BatchStreams, acompleted, calls_of, completed, results
 from tests.langchain.conftest import Server
+from tests.support.signals import ctrl_c
 
 Batch = Callable[[Any, list[str]], Any]
 """Runs a batch to its end, in a model's own way."""
@@ -77,17 +77,11 @@ def test_the_first_error_stops_what_still_runs(server: Server, model: str, batch
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 @pytest.mark.parametrize(("model", "batch"), ALL)
 def test_ctrl_c_stops_what_still_runs(server: Server, model: str, batch: Batch) -> None:
-    main = threading.get_ident()
-
-    def interrupt() -> None:
-        server.wait_for(lambda: len(server.predictions) == 2)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    interrupter = threading.Thread(target=interrupt)
-    interrupter.start()
-    with pytest.raises(KeyboardInterrupt):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ctrl_c(lambda: server.wait_for(lambda: len(server.predictions) == 2)),
+    ):
         batch(getattr(server, model)(), ["stall", "stall"])
-    interrupter.join(5)
     server.wait_for(lambda: _all_ended(server))
     assert [record.stop_reason for record in server.predictions] == ["userStopped"] * 2
 
