@@ -16,7 +16,7 @@ from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import recipe_of
 
 MISSING = recipe_of("fastapi_chat").missing
-pytestmark = [patient, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+pytestmark = [pytest.mark.slow, patient, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
 SECONDS = 20
 
@@ -52,7 +52,6 @@ def wait_for_end(emulator: Emulator, number: int) -> str | None:
     return emulator.predictions[number].stop_reason
 
 
-@pytest.mark.slow
 def test_the_page_is_served_and_names_no_other_site(client: httpx.Client) -> None:
     response = client.get("/")
     assert response.headers["content-type"].startswith("text/html")

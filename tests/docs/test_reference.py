@@ -17,6 +17,9 @@ from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def package() -> griffe.Object | griffe.Alias:
     """The package as the reference shows it."""
@@ -38,7 +41,6 @@ def test_a_type_is_shown_without_its_bounds(annotation: Any, shown: str) -> None
     assert type_text(annotation) == shown
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "shown"),
     [

@@ -125,6 +125,7 @@ def test_everything_that_is_documented_passes(findings: list[Finding]) -> None:
     assert not errors, "\n".join(["documented, and rejected by type checkers:", *errors])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_wrong_snippet_is_noticed_at_its_line(findings: list[Finding]) -> None:
     (wrong,) = [each for each in findings if each.place.source == WRONG]
