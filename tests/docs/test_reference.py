@@ -16,7 +16,6 @@ from tests.docs.field_types import FieldTypes, type_text
 from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
 
-
 pytestmark = pytest.mark.slow
 
 
