@@ -66,36 +66,8 @@ def test_an_adapter_works_in_another_process(server: Server) -> None:
     assert _fresh(code) == "0 1 2 16"
 
 
-@pytest.mark.parametrize("adapter", classes("LangChain"))
-def test_the_token_is_never_shown_or_pickled_and_kept_by_copies(adapter: Any) -> None:
-    made = adapter(model="m", api_token=TOKEN)
-    assert TOKEN not in repr(made) + str(made)
-    assert TOKEN.encode() not in pickle.dumps(made)
-    assert copy.deepcopy(made).api_token.get_secret_value() == TOKEN
-    assert made.model_copy().api_token.get_secret_value() == TOKEN
-    assert pickle.loads(pickle.dumps(made)).api_token is None
-
-
-@pytest.mark.parametrize("adapter", classes("LangChain"))
-def test_the_token_is_read_from_the_environment_of_the_other_process(
-    adapter: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pickled = pickle.dumps(adapter(model="m", api_token=TOKEN))
-    monkeypatch.setenv("LM_API_TOKEN", "sk-lm-zyxwvuts:abcdefghijklmnopqrst")
-    assert pickle.loads(pickled).api_token.get_secret_value().startswith("sk-lm-zyxwvuts")
-
-
-def test_a_token_that_was_lost_with_pickling_is_missed_by_name() -> None:
-    llm = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(ChatLMStudio(model="m", api_token=SecretStr(TOKEN))))))
-    with pytest.raises(LMStudioAuthenticationError, match="LM_API_TOKEN"):
-        llm.invoke("Hello")
-
-
-def test_a_token_of_a_call_must_be_hidden_from_traces_and_is_not_in_the_caches_key(server: Server) -> None:
+def test_a_token_of_a_call_is_not_in_the_caches_key(server: Server) -> None:
     llm = server.chat()
-    with pytest.raises(LMStudioValueError, match="SecretStr"):
-        llm.invoke("count", api_key=TOKEN)
-    assert llm.invoke("count", api_token=SecretStr(TOKEN)).content
     assert llm._get_llm_string(api_token=SecretStr(TOKEN), timeout=3) == llm._get_llm_string()
 
 

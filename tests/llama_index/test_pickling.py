@@ -17,11 +17,9 @@ from llama_index.core.extractors import SummaryExtractor
 from llama_index.core.llms.loading import load_llm
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.storage.kvstore import SimpleKVStore
-from pydantic import SecretStr
 
 import lmstudio_integrations.llama_index as package
 from lmstudio_integrations._installation import install_command
-from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
 from tests.llama_index.scripted_server import Server
 from tests.support.adapters import classes
@@ -172,30 +170,6 @@ def test_another_process_that_imports_the_package_loads_what_was_written(imports
 def test_a_mistyped_name_in_a_dump_is_still_an_error() -> None:
     with pytest.raises(ValueError, match="unknown setting 'clas_name'"):
         LMStudio(**dict[str, Any](clas_name="LMStudio"))
-
-
-@pytest.mark.parametrize("kind", classes("LlamaIndex"))
-def test_a_token_stays_where_it_is(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LM_API_TOKEN", raising=False)
-    monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
-    model = kind(model="m", host="127.0.0.1:9", api_token=TOKEN)
-    exposed = pickle.dumps(model) + json.dumps(model.to_dict()).encode() + repr(model).encode()
-    exposed += json.dumps(model.to_payload()).encode()
-    assert TOKEN.encode() not in exposed
-    assert copy.deepcopy(model).api_token == model.model_copy().api_token == SecretStr(TOKEN)
-
-
-def test_a_token_is_read_again_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LM_API_TOKEN", TOKEN)
-    assert by_pickle(LMStudio(model="m")).api_token == SecretStr(TOKEN)
-
-
-def test_a_token_that_was_dropped_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LM_API_TOKEN", raising=False)
-    monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
-    other = by_pickle(LMStudio(model="m", host="127.0.0.1:9", api_token=SecretStr(TOKEN)))
-    with pytest.raises(LMStudioAuthenticationError, match="left out when this LMStudio was pickled"):
-        other.complete("count")
 
 
 def test_callables_that_cannot_be_pickled_stay_and_the_object_keeps_them(caplog: pytest.LogCaptureFixture) -> None:

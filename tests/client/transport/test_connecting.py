@@ -235,7 +235,7 @@ async def test_a_malformed_token_is_reported_without_showing_it(
 
 def test_secrets_are_in_no_repr() -> None:
     client = lms.Client("127.0.0.1:1", TOKEN)
-    shown = repr(client) + repr(Target.of("h", TOKEN)) + repr(Credentials.from_token(TOKEN))
+    shown = repr(client) + repr(Target.of("h", TOKEN, {"Authorization": TOKEN})) + repr(Credentials.from_token(TOKEN))
     assert "0123456789" not in shown
     assert "abcdefgh" not in shown
 
