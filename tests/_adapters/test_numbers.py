@@ -5,18 +5,18 @@ Only the boolean `False` switches a setting off; 0 is a number, and `True` is no
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import cycle, product
 from typing import Any
 
 import pytest
-from llama_index.core.llms import ChatMessage
 from pydantic import ValidationError
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from tests.langchain.conftest import CHAT, Server
-from tests.support.adapters import LANGUAGE_MODELS, classes
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
 
 ERROR = "error"
 
@@ -36,16 +36,12 @@ SETTINGS: dict[str, tuple[object, object]] = {
 }
 """What comes of 0, and what comes of `False`."""
 
-ROWS = [
-    pytest.param(name, value, ERROR if value is True else off if value is False else zero, id=f"{name}={value}")
-    for name, (zero, off) in SETTINGS.items()
-    for value in (0, 0.0, False, True)
-]
 OUT_OF_BOUNDS: dict[str, Any] = {
     "temperature": -0.1, "max_tokens": -1, "top_k": 501, "top_p": 1.1, "min_p": -0.1, "repeat_penalty": float("nan"),
     "presence_penalty": float("inf"), "seed": 0.5, "reasoning_budget": -1,
 }  # fmt: skip
-ROWS += [pytest.param(name, value, ERROR, id=f"{name}={value}") for name, value in OUT_OF_BOUNDS.items()]
+KINDS = (0, 0.0, False, True, OUT_OF_BOUNDS)
+"""The values of a setting; the last stands for its own that is out of bounds."""
 
 
 @pytest.fixture(scope="module")
@@ -54,80 +50,73 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def run(adapter: Any, **given: Any) -> None:
-    """Make a call in the calling thread."""
-    if isinstance(adapter, LMStudio):
-        adapter.chat([ChatMessage("count")], **given)
-    else:
-        adapter.invoke("count", **given)
-
-
-def arun(adapter: Any, **given: Any) -> None:
-    """Make a call in an event loop."""
-    if isinstance(adapter, LMStudio):
-        asyncio.run(adapter.achat([ChatMessage("count")], **given))
-    else:
-        asyncio.run(adapter.ainvoke("count", **given))
-
-
-def assigned(adapter: Any, **given: Any) -> Any:
+def assigned(model: Any, given: dict[str, Any]) -> Any:
     for name, value in given.items():
-        setattr(adapter, name, value)
-    return adapter
-
-
-def native_dict(host: str, **given: Any) -> None:
-    with lms.Client(host) as client:
-        client.llm.model(CHAT).respond("count", config=native(given))
-
-
-async def native_config(host: str, **given: Any) -> None:
-    config = LlmPredictionConfig(**native(given))
-    async with lms.AsyncClient(host) as client:
-        await (await client.llm.model(CHAT)).respond("count", config=config)
+        setattr(model, name, value)
+    return model
 
 
 def native(given: dict[str, Any]) -> Any:
     return {NATIVE.get(name, name): value for name, value in given.items()}
 
 
+def native_dict(server: dict[str, str], given: dict[str, Any]) -> None:
+    with lms.Client(server["host"]) as client:
+        client.llm.model(CHAT).respond("count", config=native(given))
+
+
+async def native_config(server: dict[str, str], given: dict[str, Any]) -> None:
+    config = LlmPredictionConfig(**native(given))
+    async with lms.AsyncClient(server["host"]) as client:
+        await (await client.llm.model(CHAT)).respond("count", config=config)
+
+
+def sync(adapter: Adapter, model: Any, **given: Any) -> None:
+    adapter.call(model, "count", **given)
+
+
+def awaited(adapter: Adapter, model: Any, **given: Any) -> None:
+    asyncio.run(adapter.acall(model, "count", **given))
+
+
 Way = Callable[..., Any]
 OF_ADAPTERS: dict[str, Way] = {
-    "field": lambda make, host, **given: run(make(model=CHAT, host=host, **given)),
-    "model_validate": lambda make, host, **given: run(make.model_validate({"model": CHAT, "host": host, **given})),
-    "assigned field": lambda make, host, **given: run(assigned(make(model=CHAT, host=host), **given)),
-    "copied field": lambda make, host, **given: arun(make(model=CHAT, host=host).model_copy(update=given)),
-    "call": lambda make, host, **given: run(make(model=CHAT, host=host), **given),
-    "awaited call": lambda make, host, **given: arun(make(model=CHAT, host=host), **given),
+    "field": lambda each, server, given: sync(each, each.make(**server, **given)),
+    "model_validate": lambda each, server, given: sync(each, each.make.model_validate({**server, **given})),
+    "assigned field": lambda each, server, given: sync(each, assigned(each.make(**server), given)),
+    "copied field": lambda each, server, given: awaited(each, each.make(**server).model_copy(update=given)),
+    "call": lambda each, server, given: sync(each, each.make(**server), **given),
+    "awaited call": lambda each, server, given: awaited(each, each.make(**server), **given),
 }
 BOUND: dict[str, Way] = {
-    "bind": lambda make, host, **given: run(make(model=CHAT, host=host).bind(**given)),
-    "awaited bind": lambda make, host, **given: arun(make(model=CHAT, host=host).bind(**given)),
+    "bind": lambda each, server, given: sync(each, each.make(**server).bind(**given)),
+    "awaited bind": lambda each, server, given: awaited(each, each.make(**server).bind(**given)),
 }
-SURFACES = [
-    pytest.param(lambda host, way=way, make=make, **given: way(make, host, **given), id=f"{make.__name__}-{name}")
-    for make in (adapter.make for adapter in LANGUAGE_MODELS.values())
-    for name, way in (OF_ADAPTERS | (BOUND if hasattr(make, "bind") else {})).items()
-]
-SURFACES += [
-    pytest.param(native_dict, id="native dict"),
-    pytest.param(lambda host, **given: asyncio.run(native_config(host, **given)), id="native config"),
-]
+SURFACES: dict[str, Way] = {
+    f"{name}-{what}": partial(way, adapter)
+    for name, adapter in LANGUAGE_MODELS.items()
+    for what, way in (OF_ADAPTERS | (BOUND if adapter.framework == "LangChain" else {})).items()
+}
+SURFACES |= {"native dict": native_dict, "native config": lambda *given: asyncio.run(native_config(*given))}
 
 
-@pytest.mark.parametrize("surface", SURFACES)
-@pytest.mark.parametrize(("name", "value", "expected"), ROWS)
-def test_a_number_is_a_number_and_only_false_is_off(
-    server: Server, surface: Way, name: str, value: Any, expected: object
-) -> None:
+@pytest.mark.parametrize(
+    ("surface", "kind", "name"),
+    [(surface, kind, name) for (surface, kind), name in zip(product(SURFACES, KINDS), cycle(SETTINGS), strict=False)],
+)
+def test_a_number_is_a_number_and_only_false_is_off(server: Server, surface: str, kind: Any, name: str) -> None:
+    """Every surface gets all five kinds of values, and so does each of the nine settings, on one surface or another."""
     before = len(server.predictions)
+    value = OUT_OF_BOUNDS[name] if kind is OUT_OF_BOUNDS else kind
+    expected = ERROR if value is True or kind is OUT_OF_BOUNDS else SETTINGS[name][value is False]
+    call = partial(SURFACES[surface], {"model": CHAT, "host": server.address}, {name: value})
     if expected is not ERROR:
-        surface(server.address, **{name: value})
+        call()
         sent = getattr(server.last_request.config, NATIVE.get(name, name))
         assert (sent, sent is False) == (expected, expected is False)
         return
     with pytest.raises((lms.LMStudioValueError, ValidationError)) as caught:
-        surface(server.address, **{name: value})
+        call()
     assert len(server.predictions) == before
     assert name in str(caught.value)
     assert str(value) in str(caught.value)
@@ -135,15 +124,15 @@ def test_a_number_is_a_number_and_only_false_is_off(
         assert caught.value.error_count() == 1
 
 
-FIELDS = {
-    ChatLMStudio: ("context_length", "ttl", "timeout", "idle_timeout", "max_retries", "top_logprobs"),
-    LMStudioEmbeddings: ("context_length", "ttl", "timeout", "max_retries", "dimensions"),
-    LMStudio: ("context_length", "ttl", "timeout", "max_retries", "top_logprobs", "context_window"),
-    LMStudioEmbedding: ("context_length", "ttl", "timeout", "max_retries", "embed_batch_size"),
+NUMBERS = {
+    *("context_length", "ttl", "timeout", "idle_timeout", "max_retries", "top_logprobs", "dimensions"),
+    *("context_window", "embed_batch_size"),
 }
 
 
-@pytest.mark.parametrize(("make", "name"), [(make, name) for make, names in FIELDS.items() for name in names])
+@pytest.mark.parametrize(
+    ("make", "name"), [(make, name) for make in classes() for name in make.model_fields if name in NUMBERS]
+)
 def test_no_boolean_is_taken_for_a_number_in_any_other_field(make: Any, name: str) -> None:
     with pytest.raises(ValidationError, match="must be a number, not a boolean") as caught:
         make(model="m", **{name: True})
@@ -170,16 +159,15 @@ LOG_PROBS: list[tuple[dict[str, Any], int | None]] = [
 ]
 
 
-@pytest.mark.parametrize("make", classes(kind="chat"))
+@pytest.mark.parametrize("name", [name for name, adapter in ADAPTERS.items() if adapter.kind == "chat"])
 @pytest.mark.parametrize(("given", "requested"), LOG_PROBS, ids=str)
-def test_no_alternatives_are_a_number_of_alternatives(server: Server, make: Any, given: Any, requested: Any) -> None:
+def test_no_alternatives_are_a_number_of_alternatives(server: Server, name: str, given: Any, requested: Any) -> None:
     """LangChain's adapter asks for one where the caller wants none, because 0 might mean no log-probabilities."""
-    if requested == 0 and make is ChatLMStudio:
+    if requested == 0 and name == "ChatLMStudio":
         requested = 1
-    run(make(model=CHAT, host=server.address, **given))
-    assert server.last_request.config.log_probs == requested
-    run(make(model=CHAT, host=server.address), **given)
-    assert server.last_request.config.log_probs == requested
+    for way in (OF_ADAPTERS["field"], OF_ADAPTERS["call"]):
+        way(ADAPTERS[name], {"model": CHAT, "host": server.address}, given)
+        assert server.last_request.config.log_probs == requested
 
 
 def test_an_error_explains_that_false_switches_a_setting_off() -> None:
