@@ -25,7 +25,6 @@ from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds
 from tests.support.adapters import ADAPTERS, classes
 
-FIELDS = [(make, name) for make in classes() for name in make.model_fields]
 FEWEST_WORDS = 5
 SECONDS = {*TIMEOUTS, "ttl"}
 STATES = ("default", "Default", "Unset", "`None`")
@@ -63,23 +62,15 @@ def fields_in(make: Callable[..., Any]) -> set[str]:
 # Descriptions ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("make", "name"), FIELDS)
-def test_a_field_is_described_with_its_unit_and_its_default(make: type[BaseModel], name: str) -> None:
-    description = make.model_fields[name].description
-    assert description is not None
-    assert len(description.split()) >= FEWEST_WORDS
-    assert description[0].isupper()
-    assert description.endswith(".")
-    assert any(word in description for word in STATES)
-    assert name not in SECONDS or "seconds" in description.lower()
-
-
 @pytest.mark.parametrize("make", classes())
-def test_the_fields_have_no_docstrings_that_repeat_the_descriptions(make: type[BaseModel]) -> None:
-    ours = [base for base in make.__mro__ if base.__module__.startswith(lms.__name__)]
-    for base in ours:
-        source = inspect.getsource(base)
-        assert not [name for name in make.model_fields if f"    {name}: " in source.partition('    """')[0]]
+def test_every_field_is_described_with_its_unit_and_its_default(make: type[BaseModel]) -> None:
+    for name, field in make.model_fields.items():
+        description = field.description or ""
+        assert len(description.split()) >= FEWEST_WORDS, name
+        assert description[0].isupper(), name
+        assert description.endswith("."), name
+        assert any(word in description for word in STATES), name
+        assert name not in SECONDS or "seconds" in description.lower(), name
 
 
 @pytest.mark.parametrize("framework", [BaseChatModel, LLM, BaseEmbedding])
@@ -112,29 +103,30 @@ def test_a_class_of_a_user_is_described_with_its_own_fields() -> None:
 # Signatures -----------------------------------------------------------------------------------------------------------
 
 IN_A_FRESH_PROCESS = """
-import inspect, sys
-from {module} import {name}
-class Mine({name}):
-    mood: str = "calm"
-for make in ({name}, Mine):
-    assert not make.__pydantic_complete__
-    parameters = inspect.signature(make).parameters
-    assert parameters.keys() == make.model_fields.keys(), parameters
-    assert parameters["load_timeout"].default == 300.0
-    assert parameters["load_timeout"].annotation == float | None
-    assert not make.__pydantic_complete__
-    make.model_rebuild()
-    assert inspect.signature(make).parameters == parameters
-assert "mood" in parameters
+import inspect
+from tests.support.adapters import classes
+for base in classes():
+    class Mine(base):
+        mood: str = "calm"
+    for make in (base, Mine):
+        assert not make.__pydantic_complete__
+        parameters = inspect.signature(make).parameters
+        assert parameters.keys() == make.model_fields.keys(), parameters
+        assert parameters["load_timeout"].default == 300.0
+        assert parameters["load_timeout"].annotation == float | None
+        assert not make.__pydantic_complete__
+        made = make()
+        assert make.__pydantic_complete__
+        assert inspect.signature(make).parameters == parameters
+        assert not hasattr(made, "__signature__")
+    assert "mood" in parameters
 """
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_a_fresh_process_shows_every_field_of_an_adapter(name: str) -> None:
-    script = IN_A_FRESH_PROCESS.format(module=ADAPTERS[name].make.__module__, name=name)
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+def test_a_class_shows_every_field_before_and_after_its_first_object() -> None:
+    subprocess.run([sys.executable, "-c", IN_A_FRESH_PROCESS], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("make", classes())
@@ -146,18 +138,6 @@ def test_a_signature_has_the_defaults_and_plain_types_of_the_fields(make: type[B
         assert repr(parameters[name].default) == default
     assert "Annotated" not in str(inspect.signature(make))
     assert next(iter(parameters)) == "model"
-
-
-def test_a_signature_is_the_same_before_and_after_the_first_object() -> None:
-    class Fresh(ChatLMStudio):
-        mood: str = "calm"
-
-    before = inspect.signature(Fresh)
-    assert not Fresh.__pydantic_complete__
-    made = Fresh()
-    assert Fresh.__pydantic_complete__
-    assert inspect.signature(Fresh) == before
-    assert not hasattr(made, "__signature__")
 
 
 @pytest.mark.parametrize("make", [Described, Undescribed, Complete])
@@ -192,12 +172,8 @@ def test_fields_that_are_added_later_are_in_the_signature() -> None:
 
 
 @pytest.mark.parametrize("make", classes())
-def test_copies_and_pickles_of_a_class_and_its_objects_work(make: Any) -> None:
-    assert inspect.signature(pickle.loads(pickle.dumps(make))) == inspect.signature(make)
-    assert copy.deepcopy(make) is make
-    model = make(model="m", host="127.0.0.1:1")
-    for same in (copy.copy(model), copy.deepcopy(model), model.model_copy(), pickle.loads(pickle.dumps(model))):
-        assert (same.model, type(same)) == ("m", make)
+def test_a_class_can_be_copied_and_pickled(make: Any) -> None:
+    assert pickle.loads(pickle.dumps(make)) is copy.deepcopy(make) is make
 
 
 def test_threads_may_read_a_signature_while_others_make_objects() -> None:

@@ -1,7 +1,8 @@
 """What everything that a user holds shows of itself: one short line that says what it is, and no secret."""
 
+import inspect
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
@@ -10,6 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ManualClock, SystemClock
 from lmstudio_integrations.llama_index import LMStudio, LMStudioTokenizer
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult, PredictionRoundResult
+from tests.client.both import sync_client
 from tests.support.adapters import ADAPTERS
 from tests.support.leaks import TOKEN, shows_token
 
@@ -25,69 +27,67 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-def started(client: lms.Client) -> Any:
-    stream = client.llm.model(CHAT).respond_stream("Hi")
-    stream.start()
-    return stream
+async def later(value: Any) -> Any:
+    """Return what a method of either client returns."""
+    return await value if inspect.isawaitable(value) else value
 
 
-def ended(client: lms.Client) -> Any:
-    stream = client.llm.model(CHAT).respond_stream("Hi", config={"maxTokens": 2})
-    stream.wait_for_result()
-    return stream
+def stream(*steps: str) -> Make:
+    """Return what begins a stream and calls some of its methods."""
+
+    async def make(client: Any) -> Any:
+        made = (await client.llm.model(CHAT)).respond_stream("Hi", config={"maxTokens": 2})
+        for step in steps:
+            await later(getattr(made, step)())
+        return made
+
+    return make
 
 
-def closed(client: lms.Client) -> Any:
-    stream = started(client)
-    stream.close()
-    return stream
-
-
-def cancelled(client: lms.Client) -> Any:
-    stream = client.llm.model(CHAT).respond_stream("Hi")
-    stream.cancel()
-    return stream
-
-
-def failed(client: lms.Client) -> Any:
+async def failed(client: Any) -> Any:
     stream = client.llm.lazy_model("no-such-model").respond_stream("Hi")
     with pytest.raises(lms.LMStudioModelNotFoundError):
-        stream.wait_for_result()
+        await stream.wait_for_result()
     return stream
 
 
-STREAM = f"<PredictionStream of {CHAT!r} at HOST: "
+async def downloaded(client: Any) -> Any:
+    return (await client.llm.list_downloaded())[0]
+
+
+async def found(client: Any) -> Any:
+    return (await later(client.repository.search_models("elsewhere")))[0]
+
+
+async def option(client: Any) -> Any:
+    return (await later((await found(client)).get_download_options()))[0]
+
+
+STREAM = f"<ASYNCPredictionStream of {CHAT!r} at HOST: "
 HELD: dict[str, tuple[Make, str]] = {
-    "client": (lambda client: client, "Client(api_host='HOST')"),
-    "language models": (lambda client: client.llm, "<LlmNamespace at HOST>"),
-    "embedding models": (lambda client: client.embedding, "<EmbeddingNamespace at HOST>"),
-    "files": (lambda client: client.files, "<FilesNamespace at HOST>"),
-    "repository": (lambda client: client.repository, "<RepositoryNamespace at HOST>"),
-    "system": (lambda client: client.system, "<SystemNamespace at HOST>"),
-    "model": (lambda client: client.llm.model(CHAT), f"LLM(identifier={CHAT!r})"),
-    "lazy model": (lambda client: client.llm.lazy_model(), "LLM(identifier='any loaded model')"),
-    "embedding model": (lambda client: client.embedding.model(EMBEDDER), f"EmbeddingModel(identifier={EMBEDDER!r})"),
-    "downloaded model": (lambda client: client.llm.list_downloaded()[0], f"DownloadedLlm(model_key={CHAT!r})"),
-    "found model": (
-        lambda client: client.repository.search_models("elsewhere")[0],
-        "AvailableModel(name='Elsewhere')",
+    "client": (lambda client: client, "ASYNCClient(api_host='HOST')"),
+    "language models": (lambda client: client.llm, "<ASYNCLlmNamespace at HOST>"),
+    "embedding models": (lambda client: client.embedding, "<ASYNCEmbeddingNamespace at HOST>"),
+    "files": (lambda client: client.files, "<ASYNCFilesNamespace at HOST>"),
+    "repository": (lambda client: client.repository, "<ASYNCRepositoryNamespace at HOST>"),
+    "system": (lambda client: client.system, "<ASYNCSystemNamespace at HOST>"),
+    "model": (lambda client: client.llm.model(CHAT), f"ASYNCLLM(identifier={CHAT!r})"),
+    "lazy model": (lambda client: client.llm.lazy_model(), "ASYNCLLM(identifier='any loaded model')"),
+    "embedding model": (
+        lambda client: client.embedding.model(EMBEDDER),
+        f"ASYNCEmbeddingModel(identifier={EMBEDDER!r})",
     ),
-    "download option": (
-        lambda client: client.repository.search_models("elsewhere")[0].get_download_options()[0],
-        "DownloadOption(name='Elsewhere', size_bytes=0)",
-    ),
-    "new stream": (lambda client: client.llm.model(CHAT).respond_stream("Hi"), f"{STREAM}0 fragments, not started>"),
-    "started stream": (started, f"{STREAM}0 fragments, running>"),
-    "ended stream": (ended, f"{STREAM}2 fragments, ended>"),
-    "closed stream": (closed, f"{STREAM}0 fragments, closed>"),
-    "cancelled stream": (cancelled, f"{STREAM}0 fragments, cancelled>"),
-    "failed stream": (failed, "<PredictionStream of 'no-such-model' at HOST: 0 fragments, failed>"),
+    "downloaded model": (downloaded, f"ASYNCDownloadedLlm(model_key={CHAT!r})"),
+    "found model": (found, "ASYNCAvailableModel(name='Elsewhere')"),
+    "download option": (option, "ASYNCDownloadOption(name='Elsewhere', size_bytes=0)"),
+    "new stream": (stream(), f"{STREAM}0 fragments, not started>"),
+    "started stream": (stream("start"), f"{STREAM}0 fragments, running>"),
+    "ended stream": (stream("wait_for_result"), f"{STREAM}2 fragments, ended>"),
+    "closed stream": (stream("start", "aclose"), f"{STREAM}0 fragments, closed>"),
+    "cancelled stream": (stream("cancel"), f"{STREAM}0 fragments, cancelled>"),
+    "failed stream": (failed, "<ASYNCPredictionStream of 'no-such-model' at HOST: 0 fragments, failed>"),
 }
 """What users get from a client, and what it shows."""
-
-
-def expected(text: str, server: Emulator) -> str:
-    return text.replace("HOST", server.address)
 
 
 def shown(held: object) -> str:
@@ -100,61 +100,27 @@ def shown(held: object) -> str:
     return text
 
 
+@pytest.mark.parametrize("make_client", [sync_client, lms.AsyncClient])
 @pytest.mark.parametrize("name", HELD)
-def test_the_repr_of_what_a_client_returns(server: Emulator, name: str) -> None:
+async def test_the_repr_of_what_a_client_returns(server: Emulator, make_client: Any, name: str) -> None:
     make, text = HELD[name]
-    with lms.Client(server.address, TOKEN, headers={"X-Key": TOKEN}) as client:
-        assert shown(make(client)) == expected(text, server)
+    async with make_client(server.address, TOKEN, headers={"X-Key": TOKEN}) as client:
+        held = await later(make(client))
+        expected = text.replace("ASYNC", "" if make_client is sync_client else "Async").replace("HOST", server.address)
+        assert shown(getattr(held, "sync", held)) == expected
+
+
+async def test_the_repr_of_an_iterator_of_an_async_client(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address, TOKEN) as client:
+        made, model = await stream()(client), f"{CHAT!r} at {server.address}"
+        assert shown(made.batches()) == f"<AsyncBatches of {model}: 0 fragments, not started>"
+        fragments = aiter(made)
+        await anext(fragments)
+        assert re.fullmatch(f"<AsyncFragments of {model}: [12] fragments?, (running|ended)>", shown(fragments))
 
 
 def test_a_client_without_a_host_names_this_machine() -> None:
     assert shown(lms.Client().llm) == "<LlmNamespace at this machine>"
-
-
-async def found_later(client: lms.AsyncClient) -> Any:
-    return (await client.repository.search_models("elsewhere"))[0]
-
-
-async def download_later(client: lms.AsyncClient) -> Any:
-    return (await (await found_later(client)).get_download_options())[0]
-
-
-async def half_read_later(client: lms.AsyncClient) -> Any:
-    fragments = aiter((await client.llm.model(CHAT)).respond_stream("Hi", config={"maxTokens": 2}))
-    await anext(fragments)
-    return fragments
-
-
-async def ended_later(client: lms.AsyncClient) -> Any:
-    stream = (await client.llm.model(CHAT)).respond_stream("Hi", config={"maxTokens": 2})
-    await stream.wait_for_result()
-    return stream
-
-
-async def batches_later(client: lms.AsyncClient) -> Any:
-    return (await client.llm.model(CHAT)).respond_stream("Hi").batches()
-
-
-async def model_later(client: lms.AsyncClient) -> Any:
-    return await client.llm.model(CHAT)
-
-
-HELD_BY_TASKS: dict[str, tuple[Callable[[Any], Coroutine[Any, Any, Any]], str]] = {
-    "model": (model_later, f"AsyncLLM\\(identifier={CHAT!r}\\)"),
-    "found model": (found_later, r"AsyncAvailableModel\(name='Elsewhere'\)"),
-    "download option": (download_later, r"AsyncDownloadOption\(name='Elsewhere', size_bytes=0\)"),
-    "fragments": (half_read_later, f"<AsyncFragments of {CHAT!r} at HOST: [12] fragments?, (running|ended)>"),
-    "ended stream": (ended_later, f"<AsyncPredictionStream of {CHAT!r} at HOST: 2 fragments, ended>"),
-    "batches": (batches_later, f"<AsyncBatches of {CHAT!r} at HOST: 0 fragments, not started>"),
-}
-
-
-@pytest.mark.parametrize("name", HELD_BY_TASKS)
-async def test_the_repr_of_what_an_async_client_returns(server: Emulator, name: str) -> None:
-    make, pattern = HELD_BY_TASKS[name]
-    async with lms.AsyncClient(server.address, TOKEN) as client:
-        assert repr(client) == expected("AsyncClient(api_host='HOST')", server)
-        assert re.fullmatch(expected(pattern, server), shown(await make(client)))
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
