@@ -3,9 +3,9 @@
 import asyncio
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from langchain_core.exceptions import ModelError
 from langchain_core.messages import HumanMessage
-from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, MessageRole, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, TextBlock
 
 from lmstudio_integrations import errors
 from lmstudio_integrations._installation import package_command
@@ -29,46 +29,19 @@ from tests.support.web import PIXEL, WAIT, Request, Web, web_server
 BLOCKED = "is not at a public address"
 
 
-def langchain_question(url: str, text: str) -> list[HumanMessage]:
-    return [HumanMessage([text, {"type": "image_url", "image_url": {"url": url}}])]
-
-
-def llama_index_question(url: str, text: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text=text), ImageBlock(url=url)])]
-
-
-@dataclass(frozen=True)
-class Framework:
-    """How to create a framework's model and send it an image."""
-
-    model: type[Any]
-    question: Callable[[str, str], Any]
-    call: str
-    acall: str
-
-    def make(self, server: Server, **settings: Any) -> Any:
-        return self.model(**{"model": CHAT, "host": server.address, "allow_image_download": True, **settings})
-
-    def run(self, llm: Any, url: str, text: str) -> None:
-        getattr(llm, self.call)(self.question(url, text))
-
-    async def arun(self, llm: Any, url: str, text: str) -> None:
-        await getattr(llm, self.acall)(self.question(url, text))
-
-    def run_in_loop(self, llm: Any, url: str, text: str) -> None:
-        asyncio.run(self.arun(llm, url, text))
-
-
-FRAMEWORKS = {
-    "langchain": Framework(ChatLMStudio, langchain_question, "invoke", "ainvoke"),
-    "llama_index": Framework(LMStudio, llama_index_question, "chat", "achat"),
+FRAMEWORKS: dict[str, tuple[type[Any], str, Callable[[str, str], Any]]] = {
+    "langchain": (
+        ChatLMStudio,
+        "invoke",
+        lambda url, text: [HumanMessage([text, {"type": "image_url", "image_url": {"url": url}}])],
+    ),
+    "llama_index": (
+        LMStudio,
+        "chat",
+        lambda url, text: [ChatMessage(blocks=[TextBlock(text=text), ImageBlock(url=url)])],
+    ),
 }
-
-
-@pytest.fixture(params=FRAMEWORKS)
-def framework(request: pytest.FixtureRequest) -> Framework:
-    """Each framework in turn."""
-    return FRAMEWORKS[request.param]
+"""The model of each framework, the method that sends it messages, and a message with an image."""
 
 
 @pytest.fixture
@@ -83,16 +56,28 @@ def web() -> Iterator[Web]:
         yield running
 
 
+@dataclass
 class Show:
     """Sends the image at a URL to a new model; returns the digest of what reached the server."""
 
-    def __init__(self, framework: Framework, server: Server, *, in_loop: bool) -> None:
-        self.framework = framework
-        self.server = server
-        self.run = framework.run_in_loop if in_loop else framework.run
+    framework: str
+    server: Server
+    in_loop: bool = False
+
+    def make(self, **settings: Any) -> Any:
+        model, *_ = FRAMEWORKS[self.framework]
+        return model(**{"model": CHAT, "host": self.server.address, "allow_image_download": True, **settings})
+
+    async def arun(self, llm: Any, url: str, text: str = "what is it?") -> None:
+        _, method, question = FRAMEWORKS[self.framework]
+        await getattr(llm, f"a{method}")(question(url, text))
+
+    def run(self, llm: Any, url: str, text: str = "what is it?") -> None:
+        _, method, question = FRAMEWORKS[self.framework]
+        asyncio.run(self.arun(llm, url, text)) if self.in_loop else getattr(llm, method)(question(url, text))
 
     def __call__(self, url: str, text: str = "what is it?", **settings: Any) -> list[str]:
-        with self.framework.make(self.server, **settings) as llm:
+        with self.make(**settings) as llm:
             self.run(llm, url, text)
         return self.server.last_request.images
 
@@ -100,7 +85,7 @@ class Show:
         """Return the text of the error, which is also the framework's own."""
         with pytest.raises(kind) as caught:
             self(url, **settings)
-        if self.framework.model is ChatLMStudio:
+        if self.framework == "langchain":
             assert isinstance(caught.value, ModelError)
         return str(caught.value)
 
@@ -111,10 +96,11 @@ class Show:
         return self.error(url, allow_private_image_hosts=True, **settings)
 
 
-@pytest.fixture(params=["sync", "async"])
-def show(request: pytest.FixtureRequest, framework: Framework, server: Server) -> Show:
+@pytest.fixture(params=[(framework, in_loop) for framework in FRAMEWORKS for in_loop in (False, True)], ids=str)
+def show(request: pytest.FixtureRequest, server: Server) -> Show:
     """Each framework in turn, sync and async."""
-    return Show(framework, server, in_loop=request.param == "async")
+    framework, in_loop = request.param
+    return Show(framework, server, in_loop)
 
 
 @pytest.fixture
@@ -276,8 +262,8 @@ def test_a_password_in_a_url_is_neither_sent_nor_shown(show: Show, web: Web) -> 
     [
         lambda server, url: server.chat().invoke([HumanMessage([{"type": "image", "url": url}])]),
         lambda server, url: server.chat().invoke([HumanMessage([{"type": "text-plain", "url": url}])]),
-        lambda server, url: FRAMEWORKS["llama_index"].make(server).chat(llama_index_question(url, "")),
-        lambda server, url: FRAMEWORKS["llama_index"].make(server).chat([ChatMessage(blocks=[DocumentBlock(url=url)])]),
+        lambda server, url: Show("llama_index", server)(url),
+        lambda server, url: Show("llama_index", server).make().chat([ChatMessage(blocks=[DocumentBlock(url=url)])]),
     ],
 )
 def test_a_password_in_a_url_of_another_kind_is_not_shown(server: Server, run: Callable[[Server, str], Any]) -> None:
@@ -296,10 +282,23 @@ def test_the_query_of_a_url_is_sent_and_not_shown(show: Show, web: Web) -> None:
     assert [request.path for request in web.requests] == ["/b.png?key=hunter2"]
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:65536/", "http://a\nb/", "http://me:hunter2/@b/", "HTTP://ä..b/a"])
-def test_a_url_that_is_not_valid_is_an_error(server: Server, url: str) -> None:
-    message = Show(FRAMEWORKS["langchain"], server, in_loop=False).error(url)
-    assert "the URL is not valid" in message
+INVALID, UNRESOLVED = "the URL is not valid", "cannot be resolved"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        *(
+            (url, INVALID)
+            for url in ("http://127.0.0.1:65536/", "http://a\nb/", "http://me:hunter2/@b/", "HTTP://ä..b/a")
+        ),
+        *((url, UNRESOLVED) for url in ("http://exa mple.com/a.png", "http://[bad/a.png")),
+    ],
+)
+def test_a_url_that_is_not_valid_is_an_error(server: Server, url: str, reason: str) -> None:
+    message = Show("langchain", server).error(url)
+    assert message.startswith("cannot download the image")
+    assert reason in message
     assert "hunter2" not in message
 
 
@@ -411,11 +410,11 @@ def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(
     assert limits == [pytest.approx(40, abs=WAIT)]
 
 
-async def test_a_cancelled_call_returns_at_once_and_ends_the_download(
-    framework: Framework, server: Server, web: Web
-) -> None:
-    with framework.make(server, allow_private_image_hosts=True) as llm:
-        call = asyncio.ensure_future(framework.arun(llm, web.url("/silent"), "what is it?"))
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_a_cancelled_call_returns_at_once_and_ends_the_download(framework: str, server: Server, web: Web) -> None:
+    show = Show(framework, server)
+    with show.make(allow_private_image_hosts=True) as llm:
+        call = asyncio.ensure_future(show.arun(llm, web.url("/silent")))
         assert await asyncio.to_thread(web.reached.wait, WAIT)
         call.cancel()
         async with asyncio.timeout(WAIT):
@@ -425,21 +424,12 @@ async def test_a_cancelled_call_returns_at_once_and_ends_the_download(
 
 
 def test_closing_the_model_ends_its_downloads(show: Show, web: Web) -> None:
-    with show.framework.make(show.server, allow_private_image_hosts=True) as llm:
-        raised: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                show.run(llm, web.url("/silent"), "what is it?")
-            except errors.LMStudioConnectionLostError as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
+    with show.make(allow_private_image_hosts=True) as llm, ThreadPoolExecutor() as threads:
+        call = threads.submit(show.run, llm, web.url("/silent"))
         assert web.reached.wait(WAIT)
         llm.close()
-        thread.join(WAIT)
-        assert raised
+        with pytest.raises(errors.LMStudioConnectionLostError):
+            call.result(WAIT)
         assert web.client_closed.wait(WAIT)
 
 
@@ -488,10 +478,10 @@ def test_a_reference_to_the_web_in_a_schema_is_not_fetched(server: Server, web: 
     schema: dict[str, Any] = {"title": "look", "description": "Look.", "type": "object"}
     schema["properties"] = {"name": {"type": "string"}, "age": {"$ref": web.url("/schema.json")}}
     tool = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": schema}}
-    with FRAMEWORKS["langchain"].make(server) as llm:
+    with Show("langchain", server).make() as llm:
         llm.bind_tools([tool], strict=True).invoke("count")
         llm.with_structured_output(schema, strict=True).invoke("json")
         llm.with_structured_output(schema, method="function_calling").invoke("json")
-    with FRAMEWORKS["llama_index"].make(server) as llm:
+    with Show("llama_index", server).make() as llm:
         llm.chat([ChatMessage("count")], tools=[tool])
     assert not web.requests

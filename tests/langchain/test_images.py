@@ -7,7 +7,7 @@ import pytest
 from langchain_core.exceptions import ModelError
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from tests.langchain.conftest import OTHER, Invoke, Server
 from tests.support.requested import digest
 from tests.support.web import PIXEL, Web, web_server
@@ -43,12 +43,6 @@ def test_an_image_on_the_web_is_fetched_only_when_allowed(server: Server, genera
         generate(server.chat(), question)
     generate(server.chat(allow_image_download=True, allow_private_image_hosts=True), question)
     assert seen(server) == [digest(PIXEL)]
-
-
-@pytest.mark.parametrize("url", ["http://exa mple.com/a.png", "http://h/ä b.png", "http://[bad/a.png", "HTTP://ä..b/a"])
-def test_an_address_that_is_none_is_named(server: Server, generate: Invoke, url: str) -> None:
-    with pytest.raises(LMStudioOSError, match="cannot download the image"):
-        generate(server.chat(allow_image_download=True), [HumanMessage([{"type": "image", "url": url}])])
 
 
 def test_what_is_not_an_image_is_rejected(server: Server, generate: Invoke) -> None:
