@@ -252,6 +252,8 @@ async def test_the_last_round_requires_no_tool(model: Any) -> None:
     parameters = {"config": {"toolChoice": required}, "on_prediction_completed": results.append}
     await model.act("add", [add], max_prediction_rounds=2, **parameters)
     assert [each.prediction_config.tool_choice["mode"] for each in results] == ["required", "auto"]
+    assert [each.round_index for each in results] == [0, 1]
+    assert results[0].tool_call_requests[0].name == "add"
 
 
 async def test_the_callers_chat_is_not_changed(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Getting, loading, listing and unloading models; the same bodies for both clients."""
+"""Getting, loading, listing and unloading models, and what is known of them; the same bodies for both clients."""
 
 import asyncio
 import warnings
@@ -30,8 +30,11 @@ async def test_loading_reports_its_progress_from_zero_to_one(client: Any) -> Non
     assert seen[-1] == 1.0
     assert seen == sorted(set(seen))
     again: list[float] = []
-    await client.llm.model("chatty", on_load_progress=again.append)
+    await client.llm.model("chatty", on_progress=again.append)
     assert again == [1.0]
+    again.clear()
+    await client.llm.load_new_instance("chatty", on_progress=again.append)
+    assert again == sorted({0.0, *again, 1.0})
 
 
 @pytest.mark.requirement("C-TTL-MS")
@@ -278,6 +281,63 @@ async def test_info_prints_what_the_server_sent(client: Any) -> None:
     info = await (await client.llm.model("chatty")).get_info()
     assert str(info).startswith('LlmInstanceInfo.from_dict({\n  "architecture": "scripted",')
     assert lms.LlmInstanceInfo.from_dict(info.to_dict()) == info
+
+
+async def test_the_tokens_of_a_chat_are_compared_with_the_context_length(client: Any) -> None:
+    model = await client.llm.load_new_instance("chatty", config={"contextLength": 100})
+    short, long = await model.get_context_use("Hi"), await model.get_context_use("word " * 200)
+    assert (short.limit, short.fits, long.fits) == (100, True, False)
+    assert 0 < short.used < 100 < long.used
+
+
+async def test_the_bos_token_of_a_prompt_may_be_omitted(client: Any) -> None:
+    model = await client.llm.model("chatty")
+    whole = await model.apply_prompt_template("Hi")
+    assert await model.apply_prompt_template("Hi", {"omitBosToken": True}) in whole
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'omitBosToken'"):
+        await model.apply_prompt_template("Hi", {"omitBosTokens": True})
+    with pytest.raises(lms.LMStudioValueError, match="opts must be a dict of omit_bos_token, omit_eos_token; got 5"):
+        await model.apply_prompt_template("Hi", 5)
+
+
+async def test_the_server_reports_its_version_processing_state_memory_estimates_and_models(client: Any) -> None:
+    model = await client.llm.model("chatty")
+    assert (await client.system.get_version()).version
+    state = await model.get_processing_state()
+    assert (state.status, state.queued) == ("idle", 0)
+    estimate = await client.llm.estimate_usage("chatty", config={"contextLength": 100})
+    assert estimate.passes_guardrails
+    assert {each.model_key for each in await client.system.list_downloaded_models()} == {"chatty", "other", "vectors"}
+
+
+async def test_a_loaded_model_is_found_by_what_it_is(client: Any, server: Emulator) -> None:
+    await client.llm.model("chatty")
+    (info,) = server.loaded()
+    instance = {"type": "instanceReference", "instanceReference": info.instance_reference}
+    for reference in ("chatty", {"vision": False}, lms.ModelQuery(identifier="chatty"), instance):
+        assert (await client.llm.get_model_info(reference)).identifier == "chatty"
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.get_model_info({"vision": True})
+    for senseless in (5, {"type": "guess"}, "a\nb"):
+        with pytest.raises(lms.LMStudioValueError, match="model"):
+            await client.llm.get_model_info(senseless)
+
+
+async def test_downloaded_models_have_classes_of_their_own(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        kinds = {type(model) for model in client.list_downloaded_models()}
+        assert kinds == {lms.DownloadedLlm, lms.DownloadedEmbeddingModel}
+    async with lms.AsyncClient(server.address) as client:
+        theirs = {type(model) for model in await client.list_downloaded_models()}
+        assert theirs == {lms.AsyncDownloadedLlm, lms.AsyncDownloadedEmbeddingModel}
+
+
+async def test_a_downloaded_model_can_be_loaded_from_its_entry(client: Any, server: Emulator) -> None:
+    entry = next(each for each in await client.llm.list_downloaded() if each.model_key == "other")
+    assert (entry.type, entry.vision, entry.architecture, entry.display_name) == ("llm", False, "scripted", "other")
+    await entry.model(ttl=60)
+    await entry.load_new_instance("second")
+    assert [info.identifier for info in server.loaded()] == ["other", "second"]
 
 
 @pytest.mark.parametrize("arguments", [{"load_policy": "sometimes"}, {"on_config_mismatch": "shout"}])

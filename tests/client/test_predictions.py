@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
+from lmstudio_integrations.emulator.catalog import Catalog
 from lmstudio_integrations.emulator.handlers import SERVED
 
 CIRCULAR: list[Any] = []
@@ -280,6 +281,17 @@ async def test_an_error_code_decides_the_exception(model: Any) -> None:
 async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
     with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
         await model.respond("hello", preset="nonesuch")
+
+
+async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., Any]) -> None:
+    brief = Preset(identifier="brief", fields={"llm.prediction.maxPredictedTokens": {"checked": True, "value": 2}})
+    models = (ModelEntry(key="chatty", rules=({"then": [{"text": "one two three four"}]},)),)
+    with Emulator(catalog=Catalog(models=models, presets=(brief,))) as server:
+        async with make_client(server.address) as client:
+            model = await client.llm.model("chatty")
+            assert (await model.respond("Hi", preset="brief")).stats.predicted_tokens_count == 2
+            longer = await model.respond("Hi", preset="brief", config={"maxTokens": 3})
+            assert longer.stats.predicted_tokens_count == 3
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", {"messages": []}, lms.Chat(), lms.Chat("")])

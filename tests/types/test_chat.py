@@ -84,7 +84,7 @@ def test_calls_and_results_without_an_id_are_sent_without_one() -> None:
 def test_a_message_of_any_role_may_be_added_by_its_name() -> None:
     chat = Chat()
     chat.add_entry("user", ["What is this?", IMAGE])
-    chat.add_tool_result({"type": "toolCallResult", "content": "3"})
+    chat.add_tool_result({"content": "3"})
     chat.add_tool_result(ToolCallResultPart(content="4"))
     assert wire(chat) == [
         ("user", [text("What is this?"), FILE]),

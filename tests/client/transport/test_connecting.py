@@ -200,6 +200,20 @@ async def test_without_a_host_the_default_ports_are_tried(
             await client.llm.model("chatty")
 
 
+async def test_a_local_server_is_discovered(
+    make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(server.address)
+    assert await client.is_valid_api_host(server.address)
+    monkeypatch.setattr(
+        "lmstudio_integrations.client.transport.discovery.local_candidates",
+        lambda: (Address("127.0.0.1", server.port),),
+    )
+    assert await client.find_default_local_api_host() == server.address
+    monkeypatch.setattr("lmstudio_integrations.client.transport.discovery.local_candidates", lambda: ())
+    assert await client.find_default_local_api_host() is None
+
+
 @pytest.mark.requirement("C-TOKEN-HALVES", "C-AUTH-REJECTED")
 async def test_a_valid_token_authenticates_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:

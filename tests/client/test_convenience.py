@@ -1,0 +1,86 @@
+"""The default client, and the functions that use it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations.client.convenience import reset_default_client
+from lmstudio_integrations.emulator import Emulator
+from tests.support.web import PIXEL
+
+LOADED, OTHER = "llama-3.2-1b-instruct", "qwen/qwen3-4b-2507"
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A server with one of its models loaded; only the environment names its address."""
+    models: list[Any] = [
+        {"key": LOADED, "preload": True},
+        {"key": OTHER},
+        {"key": "vectors", "kind": "embedding", "embedding_length": 16},
+    ]
+    reset_default_client()
+    with Emulator(models, auto_evict=False) as running:
+        monkeypatch.setenv(HOST_VARIABLE, running.address)
+        yield running
+    reset_default_client()
+
+
+def test_the_functions_do_what_the_default_client_does(server: Emulator) -> None:
+    assert lms.llm().identifier == lms.llm(LOADED).identifier == LOADED
+    assert str(lms.llm(OTHER, ttl=3600).respond("Hi"))
+    assert len(lms.embedding_model("vectors", ttl=60).embed("Hello")) == 16
+    assert {info.identifier: info.ttl_ms for info in server.loaded()} == {
+        LOADED: None,
+        OTHER: 3_600_000,
+        "vectors": 60_000,
+    }
+    assert lms.list_loaded_models() == [lms.llm(LOADED), lms.llm(OTHER), lms.embedding_model("vectors")]
+    assert [model.model_key for model in lms.list_downloaded_models("llm")] == [LOADED, OTHER]
+    assert lms.prepare_image(PIXEL).size_bytes == len(PIXEL)
+
+
+def test_the_default_client_may_be_configured_before_its_first_use_only(server: Emulator) -> None:
+    lms.configure_default_client(server.address)
+    assert lms.get_default_client().api_host == server.address
+    for host in ("elsewhere", server.address):
+        for change in (lms.configure_default_client, lms.get_default_client):
+            with pytest.raises(lms.LMStudioClientError, match=f"the default client already uses {server.address}"):
+                change(host)
+
+
+def test_the_first_use_of_the_default_client_may_name_its_host(server: Emulator) -> None:
+    assert lms.get_default_client(server.address) is lms.get_default_client()
+
+
+def test_the_default_client_may_be_given_a_token_alone() -> None:
+    lms.configure_default_client(api_token="sk-lm-abcdefgh:0123456789abcdefghij")
+    assert lms.llm(LOADED).identifier == LOADED
+
+
+def test_the_time_that_sync_clients_wait_can_be_set_for_all_of_them() -> None:
+    assert lms.get_sync_api_timeout() == 60.0
+    client = lms.Client()
+    try:
+        lms.set_sync_api_timeout(None)
+        assert lms.get_sync_api_timeout() is None
+        assert client._dispatcher.timeouts["idle_timeout"] is None
+        assert lms.Client(idle_timeout=5)._dispatcher.timeouts["idle_timeout"] == 5
+        assert lms.AsyncClient()._dispatcher.timeouts["idle_timeout"] == 60.0
+    finally:
+        lms.set_sync_api_timeout(60.0)
+
+
+def test_a_wait_of_no_time_at_all_is_a_timeout(server: Emulator) -> None:
+    lms.set_sync_api_timeout(0)
+    try:
+        assert lms.get_sync_api_timeout() == 0
+        with pytest.raises(lms.LMStudioTimeoutError, match="idle_timeout expired") as caught:
+            lms.list_loaded_models()
+    finally:
+        lms.set_sync_api_timeout(60.0)
+    assert caught.value.timeout_name == "idle_timeout"
+    assert [model.identifier for model in lms.list_loaded_models()] == [LOADED]
