@@ -15,6 +15,7 @@ import pytest
 
 import lmstudio_integrations
 from lmstudio_integrations import errors
+from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.emulator.catalog import EngineName
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
@@ -215,14 +216,41 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert lmstudio_integrations.__version__ == metadata.version("lmstudio-integrations")
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+@pytest.mark.parametrize("module", [NAME, f"{NAME}.langchain", f"{NAME}.llama_index"])
+def test_an_unknown_name_is_an_attribute_error(module: str) -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = lmstudio_integrations.no_such_name
+        _ = importlib.import_module(module).no_such_name
 
 
 @pytest.mark.slow
-def test_importing_the_package_imports_no_framework_and_no_socket_library() -> None:
-    assert not loaded_after(f"import {NAME}") & LAZY_MODULES
+@pytest.mark.parametrize("module", [NAME, f"{NAME}.langchain", f"{NAME}.llama_index"])
+def test_importing_the_package_imports_no_framework_and_no_socket_library(module: str) -> None:
+    assert not loaded_after(f"import {module}") & LAZY_MODULES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "framework", "distribution"),
+    [
+        ("langchain.ChatLMStudio", "langchain_core", "langchain-core"),
+        ("llama_index.LMStudio", "llama_index", "llama-index-core"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence_that_names_the_command(name: str, framework: str, distribution: str) -> None:
+    part, _, adapter = name.partition(".")
+    script = f"import sys; sys.modules[{framework!r}] = None; from {NAME}.{part} import {adapter}"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    command = install_command(part.replace("_", "-"))
+    assert run.stderr.splitlines()[-1] == f"ModuleNotFoundError: {adapter} needs {distribution}; run: {command}"
+
+
+def test_a_missing_part_of_a_framework_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'other'", name="other")
+
+    monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match="'other'"):
+        _ = importlib.import_module(f"{NAME}.llama_index").__getattr__("LMStudio")
 
 
 @pytest.mark.slow

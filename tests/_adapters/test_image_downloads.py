@@ -119,7 +119,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 # Where an image may come from -----------------------------------------------------------------------------------------
 
 
-def test_an_image_at_a_private_address_needs_a_permission_of_its_own(show: Show, web: Web) -> None:
+def test_an_image_on_the_web_needs_a_permission_and_one_at_a_private_address_another(show: Show, web: Web) -> None:
+    assert "allow_image_download=True" in show.error(web.url(), errors.LMStudioValueError, allow_image_download=False)
     message = show.error(web.url())
     assert BLOCKED in message
     assert "allow_private_image_hosts=True" in message

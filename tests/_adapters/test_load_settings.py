@@ -56,13 +56,13 @@ def test_every_load_setting_reaches_the_server(server: Emulator, adapter: Adapte
     assert received == {**settings, "raw": raw if embeds else {**raw, **SIDECARS}}
 
 
-def test_raw_load_settings_are_merged_by_key_and_rank_below_the_named_ones(
+def test_load_settings_are_merged_by_key_and_raw_ones_rank_below_the_named(
     server: Emulator, language_model: Adapter
 ) -> None:
-    field = {"seed": 5, "raw": {"ext.a": 1, "ext.b": 1}}
-    call = {"raw": {"ext.b": 2, "llm.load.seed": {"checked": True, "value": 6}}}
+    field = {"seed": 5, "tryMmap": False, "raw": {"ext.a": 1, "ext.b": 1}}
+    call = {"try_mmap": True, "raw": {"ext.b": 2, "llm.load.seed": {"checked": True, "value": 6}}}
     received = load(server, language_model, {"load_config": call}, load_config=field)
-    assert received == {"seed": 5, "raw": {"ext.a": 1, "ext.b": 2}}
+    assert received == {"seed": 5, "tryMmap": True, "raw": {"ext.a": 1, "ext.b": 2}}
 
 
 @pytest.mark.parametrize(

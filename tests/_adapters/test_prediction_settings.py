@@ -108,6 +108,19 @@ def test_extra_reaches_the_server_by_wire_key(server: Emulator, adapter: Any, wa
     assert server.predictions[-1].config == {"raw": extra}
 
 
+@pytest.mark.parametrize(("make", "way"), WAYS)
+def test_a_call_ranks_above_the_fields_and_none_unsets_one(
+    server: Emulator, make: Callable[..., Any], way: Way
+) -> None:
+    extra = {"llm.prediction.llama.cpuThreads": 2, "llm.prediction.topKSampling": 5}
+    llm = make(model=MODEL, host=server.address, temperature=0.1, stop=["A"], seed=3, extra=extra)
+    given = {"temperature": 0.9, "stop": ["B"], "seed": None, "extra": {"llm.prediction.topKSampling": 3}}
+    way(llm, given)
+    assert server.predictions[-1].config == {
+        "temperature": 0.9, "stopStrings": ["B"], "cpuThreads": 2, "topKSampling": 3,
+    }  # fmt: skip
+
+
 CHANGES: dict[str, tuple[Callable[[Any], None], str, Any]] = {
     "assigned": (lambda llm: setattr(llm, "temperature", 0.5), "temperature", 0.5),
     "unset": (lambda llm: setattr(llm, "max_tokens", None), "maxTokens", None),

@@ -1,7 +1,6 @@
 """Images: uploaded, downloaded only when that is allowed, rejected by models without vision."""
 
 import base64
-from collections.abc import Iterator
 
 import pytest
 from langchain_core.exceptions import ModelError
@@ -10,16 +9,9 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.langchain.conftest import OTHER, Invoke, Server
 from tests.support.requested import digest
-from tests.support.web import PIXEL, Web, web_server
+from tests.support.web import PIXEL
 
 BLOCK = {"type": "image", "base64": base64.b64encode(PIXEL).decode(), "mime_type": "image/png"}
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    """A web server with one image."""
-    with web_server() as running:
-        yield running
 
 
 def seen(server: Server) -> list[str]:
@@ -34,14 +26,6 @@ def test_an_image_reaches_the_model(server: Server, generate: Invoke) -> None:
 def test_an_image_of_a_tool_reaches_the_model(server: Server, generate: Invoke) -> None:
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
     generate(server.chat(), [HumanMessage("Look!"), call, ToolMessage([BLOCK], tool_call_id="1")])
-    assert seen(server) == [digest(PIXEL)]
-
-
-def test_an_image_on_the_web_is_fetched_only_when_allowed(server: Server, generate: Invoke, web: Web) -> None:
-    question = [HumanMessage([{"type": "image_url", "image_url": {"url": web.url()}}])]
-    with pytest.raises(LMStudioValueError, match="allow_image_download"):
-        generate(server.chat(), question)
-    generate(server.chat(allow_image_download=True, allow_private_image_hosts=True), question)
     assert seen(server) == [digest(PIXEL)]
 
 

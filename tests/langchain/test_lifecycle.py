@@ -19,7 +19,6 @@ from langchain_core.runnables import ConfigurableField, RunnableConfig, Runnable
 from langchain_core.tracers.schemas import Run
 from pydantic import SecretStr
 
-from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, OTHER, Invoke, Server
@@ -491,33 +490,9 @@ def _fresh(code: str) -> str:
 
 
 @pytest.mark.slow
-def test_importing_the_package_imports_no_framework() -> None:
-    code = "import sys, lmstudio_integrations.langchain; print('langchain_core' in sys.modules)"
-    assert _fresh(code) == "False"
-
-
-@pytest.mark.slow
 def test_embeddings_do_not_pay_for_chat_models() -> None:
     code = (
         "import sys; from lmstudio_integrations.langchain import LMStudioEmbeddings; "
         "print('langchain_core.language_models.chat_models' in sys.modules)"
     )
     assert _fresh(code) == "False"
-
-
-@pytest.mark.slow
-def test_a_missing_extra_is_one_sentence_that_names_the_command() -> None:
-    code = (
-        "import sys; sys.modules['langchain_core'] = None\n"
-        "try: from lmstudio_integrations.langchain import ChatLMStudio\n"
-        "except ImportError as error: print(error)"
-    )
-    assert _fresh(code) == f"ChatLMStudio needs langchain-core; run: {install_command('langchain')}"
-
-
-def test_the_public_names_are_three() -> None:
-    import lmstudio_integrations.langchain as package
-
-    assert sorted(dir(package)) == sorted(package.__all__) == ["ChatLMStudio", "LMStudioEmbeddings", "LMStudioLLM"]
-    with pytest.raises(AttributeError, match="ChatOllama"):
-        _ = package.ChatOllama

@@ -22,33 +22,6 @@ from tests.support.tqdm_bars import Drawn
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
-def test_settings_reach_the_model(server: Server, generate: Invoke) -> None:
-    llm = server.chat(
-        temperature=0.5,
-        max_tokens=5,
-        top_k=3,
-        top_p=0.5,
-        min_p=False,
-        repeat_penalty=1.2,
-        presence_penalty=0.1,
-        stop=["9"],
-        seed=4,
-        context_overflow_policy="stopAtLimit",
-        enable_thinking=False,
-        reasoning_budget=9,
-        extra={"llm.prediction.llama.cpuThreads": 2},
-    )
-    message = generate(llm, "count")
-    assert message.content == "0 1 2 3 4"
-    assert message.response_metadata["finish_reason"] == "length"
-    config = server.last_request.config
-    assert (config.temperature, config.max_tokens, config.top_k_sampling, config.top_p_sampling) == (0.5, 5, 3, 0.5)
-    assert (config.repeat_penalty, config.presence_penalty, config.stop_strings, config.seed) == (1.2, 0.1, ["9"], 4)
-    assert config.context_overflow_policy == "stopAtLimit"
-    assert (config.enable_thinking, config.reasoning_budget, config.cpu_threads) == (False, 9, 2)
-    assert not config.min_p_sampling
-
-
 def test_log_probabilities_come_when_requested(server: Server, generate: Invoke) -> None:
     assert "logprobs" not in generate(server.chat(), "count").response_metadata
     reported = generate(server.chat(logprobs=True, max_tokens=2), "count").response_metadata["logprobs"]["content"]
@@ -98,24 +71,6 @@ def test_one_stop_text_needs_no_list(server: Server, generate: Invoke) -> None:
     assert generate(server.chat(stop=" 5"), "count").text == "0 1 2 3 4"
     assert generate(server.chat(), "count", stop=" 4").text == "0 1 2 3"
     assert generate(server.chat().bind(stop=" 3"), "count").text == "0 1 2"
-
-
-def test_none_unsets_and_assignment_after_use_counts(server: Server) -> None:
-    llm = server.chat(temperature=0.1)
-    assert llm.invoke("count", temperature=None).response_metadata["model_name"] == CHAT
-    assert server.last_request.config.temperature != 0.1
-    llm.temperature = 0.7
-    llm.invoke("count")
-    assert server.last_request.config.temperature == 0.7
-
-
-def test_extra_keys_are_merged(server: Server) -> None:
-    llm = server.chat(
-        extra={"llm.prediction.llama.cpuThreads": 2, "llm.prediction.seed": {"checked": True, "value": 1}}
-    )
-    llm.invoke("count", extra={"llm.prediction.llama.cpuThreads": 3})
-    assert server.last_request.config.cpu_threads == 3
-    assert server.last_request.config.seed == 1
 
 
 def test_the_model_can_be_changed_by_the_call(server: Server, generate: Invoke) -> None:
@@ -179,12 +134,6 @@ def test_ttl_and_load_config_act_when_the_call_loads(server: Server, generate: I
     assert instance.ttl_ms == 77_000
     assert instance.context_length == 2048
     assert server.loads[0].config["flashAttention"] is True
-
-
-def test_load_config_is_merged_by_key(server: Server) -> None:
-    llm = server.chat(load_config={"flashAttention": True, "tryMmap": False})
-    llm.invoke("count", load_config={"try_mmap": True})
-    assert server.loads[0].config == {"flashAttention": True, "tryMmap": True}
 
 
 def test_the_context_window_of_a_call_ranks_above_the_fields(server: Server) -> None:

@@ -18,8 +18,6 @@ from llama_index.core.llms.loading import load_llm
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-import lmstudio_integrations.llama_index as package
-from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
 from tests.llama_index.scripted_server import Server
 from tests.support.adapters import classes
@@ -232,41 +230,3 @@ def test_the_tokenizer_requests_once_for_each_text(llm: LMStudio, monkeypatch: p
     tokenizer("a").append(2)
     assert tokenizer("a") == [1]
     assert texts == ["a"]
-
-
-# The package ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_public_names_are_these() -> None:
-    assert package.__all__ == ["LMStudio", "LMStudioEmbedding", "LMStudioTokenizer", "LlamaIndexToolCallError"]
-    assert dir(package) == package.__all__
-    with pytest.raises(AttributeError, match="no attribute 'LMStudioLLM'"):
-        _ = package.LMStudioLLM
-
-
-@pytest.mark.slow
-def test_without_llama_index_one_sentence_names_the_remedy() -> None:
-    script = (
-        "import sys; sys.modules['llama_index'] = None\n"
-        "import lmstudio_integrations.llama_index as package\n"
-        "try: package.LMStudio\n"
-        "except ModuleNotFoundError as error: print(error)"
-    )
-    completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
-    assert completed.stdout.strip() == (f"LMStudio needs llama-index-core; run: {install_command('llama-index')}")
-
-
-@pytest.mark.slow
-def test_importing_the_package_imports_no_framework() -> None:
-    script = "import sys, lmstudio_integrations.llama_index; print('llama_index.core' in sys.modules)"
-    completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
-    assert completed.stdout.strip() == "False"
-
-
-def test_a_missing_part_of_llama_index_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError("No module named 'other'", name="other")
-
-    monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", missing)
-    with pytest.raises(ModuleNotFoundError, match="'other'"):
-        package.__getattr__("LMStudio")
