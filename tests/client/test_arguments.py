@@ -33,7 +33,7 @@ CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
 CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("model .* 5", lambda client: client.llm.model(5)),
     ("model_key .* None", lambda client: client.llm.load_new_instance(None)),
-    ("model is empty", lambda client: client.llm.model("")),
+    ("model is empty", lambda client: client.llm.model("  ")),
     ("needs a model", lambda client: client.llm.model(load_policy="new_instance")),
     ("instance_identifier is empty", lambda client: client.llm.load_new_instance("chatty", "")),
     ("instance_identifier .* 5", lambda client: client.llm.load_new_instance("chatty", 5)),

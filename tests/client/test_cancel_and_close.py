@@ -163,13 +163,16 @@ async def test_reading_on_after_the_reading_task_was_cancelled_is_an_error(serve
             await anext(fragments)
 
 
-async def test_reading_on_after_ending_the_loop_early_is_an_error(model: Any, server: Emulator) -> None:
+@pytest.mark.requirement("C-ABANDON")
+async def test_ending_the_loop_early_stops_the_server_and_the_stream_has_no_end(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("for ever")
     async for _fragment in stream:
         break
     await _wait_until_stopped(server)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await _read(stream)
+    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
+        stream.result()
 
 
 async def test_closing_an_iterator_stops_the_server(model: Any, server: Emulator) -> None:

@@ -1,5 +1,6 @@
 """Vectors and tokens; the same bodies for both clients."""
 
+import re
 from typing import Any
 
 import pytest
@@ -29,16 +30,11 @@ async def test_tokens_of_one_text_and_of_several(client: Any) -> None:
     assert await model.count_tokens(["one two", "three"]) == [2, 1]
 
 
-async def test_anything_but_a_string_is_rejected_before_sending(client: Any) -> None:
-    model = await client.embedding.model("vectors")
-    with pytest.raises(lms.LMStudioValueError, match="got 5"):
-        await model.embed(["text", 5])
-
-
-@pytest.mark.parametrize("texts", [None, 5, b"ab", {"a": 1}, ["a", None]])
+@pytest.mark.parametrize("texts", [None, 5, b"ab", {"a": 1}, ["a", None], ["text", 5]])
 async def test_what_is_not_a_list_of_strings_is_rejected(client: Any, texts: Any) -> None:
     model = await client.embedding.model("vectors")
-    with pytest.raises(lms.LMStudioValueError):
+    wrong = texts[-1] if isinstance(texts, list) else texts
+    with pytest.raises(lms.LMStudioValueError, match=f"got {re.escape(repr(wrong))}"):
         await model.embed(texts)
 
 

@@ -346,11 +346,6 @@ async def test_an_unknown_load_policy_or_mismatch_policy_is_rejected(client: Any
         await client.llm.model("chatty", **arguments)
 
 
-async def test_an_empty_model_key_is_rejected(client: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="model is empty"):
-        await client.llm.model("  ")
-
-
 async def test_an_unknown_load_setting_suggests_the_nearest(client: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'context_length'"):
         await client.llm.model("chatty", config={"contextLenght": 5})
@@ -441,12 +436,6 @@ async def test_every_call_on_a_closed_client_is_an_error_of_the_client(
     assert isinstance(caught.value, lms.LMStudioClientError)
     assert isinstance(caught.value, lms.LMStudioWebsocketError), "as the official SDK has it"
     assert isinstance(caught.value, lms.LMStudioRuntimeError)
-
-
-@pytest.mark.parametrize("identifier", ["nobody", "__proto__x"])
-async def test_unloading_an_unknown_model_is_an_error(client: Any, identifier: str) -> None:
-    with pytest.raises(lms.LMStudioModelNotFoundError):
-        await client.llm.unload(identifier)
 
 
 def plain(dressed: Any) -> Any:

@@ -120,20 +120,3 @@ async def test_while_a_prediction_is_queued_only_the_total_timeout_runs(make_cli
         assert not responding.done()
         assert await make_client(address).llm.list_loaded() == []
         assert (await responding).content == "a"
-
-
-async def test_a_load_whose_timeout_expires_is_cancelled_on_the_server() -> None:
-    received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-
-    async def behave(socket: Socket) -> None:
-        await authenticate(socket)
-        await received.put(await receive(socket))
-        await received.put(await receive(socket))
-
-    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
-        loading = asyncio.ensure_future(client.llm.load_new_instance("chatty"))
-        assert (await asyncio.wait_for(received.get(), 5))["endpoint"] == "loadModel"
-        loading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await loading
-        assert (await asyncio.wait_for(received.get(), 5))["message"] == {"type": "cancel"}

@@ -96,11 +96,6 @@ def test_chunks_of_a_stream_share_the_identifier_of_the_run(server: Server) -> N
     assert all(isinstance(chunk.content, str) for chunk in chunks)
 
 
-def test_the_call_that_loads_the_model_has_a_complete_response(server: Server, generate: Invoke) -> None:
-    assert not server.loaded()
-    assert generate(server.chat(), "count").content == COUNTED
-
-
 def test_a_chain_works(server: Server) -> None:
     chain = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{question}")]) | server.chat()
     assert chain.invoke({"question": "count"}).content == COUNTED

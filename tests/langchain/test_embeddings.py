@@ -174,27 +174,6 @@ def test_half_a_surrogate_pair_in_a_document_is_measured_and_embedded(server: Se
     assert len(documents(server.embeddings(), ["a \ud835 b " * 100])) == 1
 
 
-def test_what_is_no_string_is_rejected_by_its_place(documents: Documents) -> None:
-    with pytest.raises(LMStudioValueError, match="text 1 must be a string; got None"):
-        documents(LMStudioEmbeddings(model="m", document_prefix="x"), ["a", None])  # type: ignore[list-item]
-
-
-def test_a_single_text_is_not_taken_for_a_list(documents: Documents) -> None:
-    text: Any = "Hello"
-    with pytest.raises(LMStudioValueError, match=r"texts must be a list; got 'Hello'; write \['Hello'\]$"):
-        documents(LMStudioEmbeddings(model="m"), text)
-
-
-def test_a_list_is_not_taken_for_a_query() -> None:
-    embeddings, query = LMStudioEmbeddings(model="m"), dict[str, Any](text=["Hello"])
-    with pytest.raises(LMStudioValueError, match=r"got \['Hello'\]; for several texts use embed_documents$"):
-        embeddings.embed_query(**query)
-    with pytest.raises(LMStudioValueError, match=r"; for several texts use aembed_documents$"):
-        asyncio.run(embeddings.aembed_query(**query))
-    with pytest.raises(LMStudioValueError, match=r"must be a string; got None$"):
-        embeddings.embed_query(text=None)  # type: ignore[arg-type]
-
-
 def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents: Documents) -> None:
     cut, short = documents(server.embeddings(length_policy="truncate"), [LONG, "word"])
     assert cut == pytest.approx(server.embeddings().embed_query("word " * 400), abs=1e-9)
@@ -225,17 +204,32 @@ def test_long_texts_that_fit_are_counted_and_sent_whole(server: Server, document
     )
 
 
-@pytest.mark.parametrize("texts", ["abc", None, 5, b"ab", {"a": 1}, ["a", None], ["a", ["b"]]])
-def test_what_is_not_a_list_of_strings_is_rejected_with_an_error_of_langchain(texts: Any, documents: Documents) -> None:
-    with pytest.raises(ModelInvalidRequestError) as caught:
-        documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1"), texts)
-    assert isinstance(caught.value, LMStudioValueError)
+WRITE_A_LIST = r"texts must be a list; got 'abc'; write \['abc'\]$"
+
+
+@pytest.mark.parametrize(
+    ("texts", "error"),
+    [
+        ("abc", WRITE_A_LIST),
+        *((texts, "texts must be a list; got") for texts in (None, 5, b"ab", {"a": 1})),
+        (["a", None], "text 1 must be a string; got None"),
+        (["a", ["b"]], "text 1 must be a string; got"),
+    ],
+)
+def test_what_is_not_a_list_of_strings_is_an_error_of_langchain_that_names_it(
+    texts: Any, error: str, documents: Documents
+) -> None:
+    for prefix in ("", "x"):
+        with pytest.raises(LMStudioValueError, match=error) as caught:
+            documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1", document_prefix=prefix), texts)
+        assert isinstance(caught.value, ModelInvalidRequestError)
 
 
 @pytest.mark.parametrize("text", [None, 5, ["a"]])
-async def test_a_question_that_is_not_a_string_is_rejected_with_an_error_of_langchain(text: Any) -> None:
+async def test_a_question_that_is_not_a_string_is_an_error_of_langchain_that_names_it(text: Any) -> None:
     embeddings = LMStudioEmbeddings(model="m", host="127.0.0.1:1")
-    with pytest.raises(ModelInvalidRequestError):
+    remedy = "; for several texts use {}embed_documents$" if isinstance(text, list) else "$"
+    with pytest.raises(ModelInvalidRequestError, match=r"must be a string; got [^;]+" + remedy.format("")):
         embeddings.embed_query(text)
-    with pytest.raises(ModelInvalidRequestError):
+    with pytest.raises(ModelInvalidRequestError, match=r"must be a string; got [^;]+" + remedy.format("a")):
         await embeddings.aembed_query(text)
