@@ -35,6 +35,7 @@ _NAMES = (
 _IN_NAME = re.compile(
     r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
 )
+_IN_ADDRESS_NAME = re.compile(r"host|base_?url")
 _NAME_CUTOFF = 0.75
 """How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
 
@@ -84,9 +85,11 @@ def holds_secret(value: object, name: str = "") -> bool:
     if is_mapping(value):
         return any(holds_secret(key) or holds_secret(each, name if secret else str(key)) for key, each in value.items())
     if isinstance(value, list | tuple | set | frozenset):
-        return any(holds_secret(each, name if secret else "") for each in cast("Collection[object]", value))
+        return any(holds_secret(each, name) for each in cast("Collection[object]", value))
     if secret:
         return HIDDEN not in repr(value)
+    if isinstance(value, str) and _IN_ADDRESS_NAME.search(name.lower()) and holds_credentials(value):
+        return True  # a password may contain what ends it elsewhere, such as a slash
     text = value if isinstance(value, str) else repr(value)
     return redact(text) != text
 
