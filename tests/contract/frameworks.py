@@ -1,10 +1,14 @@
-"""The frameworks that have a conformance suite. A suite and its integrations are imported on first use."""
+"""The frameworks that have a conformance suite, and what `docs/comparison.md` says about each check.
+
+A suite and its integrations are imported on first use.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from tests.contract.suite import Suite
@@ -33,8 +37,13 @@ class Framework:
     @cached_property
     def integrations(self) -> Mapping[str, Callable[[], AbstractContextManager[Any]]]:
         """Connects each integration to a server of its own, by the name of its package."""
-        found: Mapping[str, Any] = import_module(f"tests.contract.peers.{self.key}").INTEGRATIONS
-        return found
+        ours = getattr(import_module("tests.contract.ours"), self.key)
+        return {OURS: ours, **import_module(f"tools.comparison.{self.key}").PEERS}
+
+    def outcome(self, name: str, requirement: str) -> tuple[str, str]:
+        """Run one check of an integration on its own server; return the result and the reason."""
+        with self.integrations[name]() as integration:
+            return self.suite.outcome(requirement, integration)
 
 
 FRAMEWORKS = {
@@ -47,3 +56,19 @@ FRAMEWORKS = {
 
 OURS = "lmstudio-integrations"
 """The name of this package, among the integrations of every framework."""
+
+PAGE = Path(__file__).parents[2] / "docs/comparison.md"
+
+
+def documented() -> dict[str, dict[str, list[str]]]:
+    """Return the tables of the page by framework: the results of each check, those of this package first."""
+    tables: dict[str, dict[str, list[str]]] = {}
+    for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
+        head, *rows = [_cells(line) for line in section.splitlines() if line.startswith("| ")]
+        assert head[1].startswith(f"`{OURS}`"), "this package has the first column"
+        tables[section.partition("\n")[0]] = {row[0]: row[1:] for row in rows[1:-1]}
+    return tables
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split(" | ")]

@@ -71,6 +71,12 @@ SUITE: Suite[Integration] = Suite()
 contract = SUITE.check
 
 
+def with_instruction(given: dict[str, Any]) -> dict[str, Any]:
+    """Replace `instructed` by a query instruction, under the name that most integrations use."""
+    instructed = given.pop("instructed", False)
+    return {**given, "query_instruction": "search: "} if instructed else given
+
+
 def embedding_contract(requirement: str) -> Callable[[Callable[[Any, RecordingEngine], Any]], Any]:
     """Register a check of embedding models; it gets a factory for one."""
 

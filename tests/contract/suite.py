@@ -1,7 +1,7 @@
 """What the conformance suites share: a registry of checks, and what the checks of every framework use.
 
 A check gets an integration, which creates models on a scripted server. It raises if it fails. The same checks run on
-this package and on the other integrations in `peers/`.
+this package and, for `docs/comparison.md`, on those of others in `tools/comparison`.
 """
 
 import asyncio
@@ -21,6 +21,9 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63fccfc0500f000485018084a98c21"
     "0000000049454e44ae426082"
 )
+
+PASSED, FAILED, MISSING = "✔", "✗", "-"
+"""The results of a check."""
 
 _TIMEOUT = 20.0
 
@@ -56,6 +59,16 @@ class Suite(Generic[IntegrationT]):
                 await asyncio.wait_for(result, _TIMEOUT)
 
             asyncio.run(wait())
+
+    def outcome(self, requirement: str, integration: IntegrationT) -> tuple[str, str]:
+        """Run a check; return the result and the reason."""
+        try:
+            self.run(requirement, integration)
+        except UnsupportedError as error:
+            return MISSING, str(error)
+        except BaseException as error:  # noqa: BLE001 - peers raise all kinds
+            return FAILED, f"{type(error).__name__}: {error}"[:200]
+        return PASSED, ""
 
 
 def error_of(call: Callable[[], Any]) -> Exception:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.contract.frameworks import FRAMEWORKS, OURS
-from tests.contract.run import MISSING, outcome
-from tests.contract.table import PAGE, read
+from tests.contract.frameworks import FRAMEWORKS, OURS, documented
+from tests.contract.suite import MISSING
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning",
@@ -13,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 CHECKS = [(key, requirement) for key, framework in FRAMEWORKS.items() for requirement in framework.suite.checks]
-TABLES = read(PAGE.read_text(encoding="utf-8"))
+TABLES = documented()
 
 
 @pytest.mark.parametrize("key", FRAMEWORKS)
@@ -25,7 +24,7 @@ def test_the_page_lists_the_checks_of_the_suite(key: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("key", "requirement"), CHECKS)
 def test_the_page_states_the_result_of_this_package(key: str, requirement: str) -> None:
-    result, reason = outcome(FRAMEWORKS[key], OURS, requirement)
+    result, reason = FRAMEWORKS[key].outcome(OURS, requirement)
     if result == MISSING:
         pytest.skip(reason)
     assert result == TABLES[FRAMEWORKS[key].title][requirement][0], reason

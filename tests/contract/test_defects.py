@@ -5,24 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.frameworks import FRAMEWORKS, OURS
+from tests.contract.frameworks import FRAMEWORKS, OURS, documented
 from tests.contract.langchain.defects import DEFECTS, Defect
-from tests.contract.run import FAILED, PASSED, run_check
-from tests.contract.table import PAGE, read
+from tests.contract.suite import FAILED, PASSED
 
 LANGCHAIN = FRAMEWORKS["langchain"]
 FORK = "a used object works in a forked process and, afterwards, in its parent"
 
 
 def test_each_check_fails_on_an_integration_or_on_a_defect() -> None:
-    table = read(PAGE.read_text(encoding="utf-8"))[LANGCHAIN.title]
+    table = documented()[LANGCHAIN.title]
     failing = {requirement for requirement, cells in table.items() if FAILED in cells}
     assert failing | {*DEFECTS, FORK} == {*LANGCHAIN.suite.checks}
 
 
 def _result(requirement: str, defect: Defect) -> str:
     with LANGCHAIN.integrations[OURS]() as integration:
-        return run_check(LANGCHAIN.suite, requirement, defect.applied(integration))[0]
+        return LANGCHAIN.suite.outcome(requirement, defect.applied(integration))[0]
 
 
 @pytest.mark.sampled(15)

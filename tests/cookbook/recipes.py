@@ -1,4 +1,7 @@
-"""The recipes in `cookbook/`: which models each of them needs, and how it is run. The tests and `pages.py` use it."""
+"""The recipes in `cookbook/`: which models each of them needs, and how it is run.
+
+The tests use it, and `tools.recipe_pages`.
+"""
 
 import os
 import shutil
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from lmstudio_integrations.emulator import Catalog
 from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
-from tests.docs import outputs
+from tools import outputs
 
 COOKBOOK = outputs.CATALOG.parent
 CATALOG = load(outputs.CATALOG)

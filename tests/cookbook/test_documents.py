@@ -12,8 +12,8 @@ import typer
 
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
-from tests.docs.outputs import CHAT, IMAGES, normalized
 from tests.docs.snippets import ROOT, blocks, read
+from tools.outputs import CHAT, IMAGES, normalized
 
 PAGES = [
     "README.md",

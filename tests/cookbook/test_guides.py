@@ -9,8 +9,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.docs.outputs import run
 from tests.docs.snippets import ROOT, in_text
+from tools.outputs import run
 
 SECTION = re.compile(r"^([A-Z][a-z ,]+):$", re.MULTILINE)
 PAGE = re.compile(r"`(docs/[\w/-]+\.md)`")

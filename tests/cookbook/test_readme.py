@@ -7,13 +7,13 @@ import pytest
 
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
-from tests.contract.table import PAGE, read
+from tests.contract.frameworks import documented
 from tests.cookbook.test_documents import run_python
-from tests.docs.outputs import CHAT
 from tests.docs.snippets import blocks
 from tests.docs.snippets import read as read_page
+from tools.outputs import CHAT
 
-RESULTS = read(PAGE.read_text(encoding="utf-8"))
+RESULTS = documented()
 TABLE = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
     for line in read_page("README.md").splitlines()

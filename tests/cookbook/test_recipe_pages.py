@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cookbook import pages, recipes
-from tests.cookbook.pages import DIGEST, PAGES, executed, images_of, is_current, page_of, run_program, with_digest
+from tests.cookbook import recipes
 from tests.cookbook.recipes import EMBEDDING, RECIPES, TOOLS, VISION, Recipe
 from tests.docs.snippets import read
+from tools import recipe_pages
+from tools.recipe_pages import DIGEST, PAGES, executed, images_of, is_current, page_of, run_program, with_digest
 
-MISSING = Recipe("pages", modules=pages.MODULES).missing
+MISSING = Recipe("pages", modules=recipe_pages.MODULES).missing
 needs_jupyter = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 NOTEBOOK = """\
@@ -47,15 +48,15 @@ def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
     folder = tmp_path / "cookbook"
     folder.mkdir()
     monkeypatch.setattr(recipes, "COOKBOOK", folder)
-    monkeypatch.setattr(pages, "PAGES", tmp_path / "docs")
-    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    monkeypatch.setattr(recipe_pages, "PAGES", tmp_path / "docs")
+    monkeypatch.setattr(recipe_pages, "ROOT", tmp_path)
     (folder / "adding.py").write_text(NOTEBOOK, encoding="utf-8")
     return Recipe("adding", models=(TOOLS,))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_a_page_is_what_the_command_wrote(recipe: Recipe) -> None:
-    command = f"run: python -m tests.cookbook.pages {recipe.name}"
+    command = f"run: python -m tools.recipe_pages {recipe.name}"
     assert page_of(recipe).exists(), command
     assert is_current(recipe, page_of(recipe).read_text(encoding="utf-8")), command
 
@@ -94,7 +95,7 @@ def test_what_was_changed_after_the_run_is_noticed(recipe: Recipe, monkeypatch: 
     assert not is_current(recipe, page)
     recipe.path.write_text(NOTEBOOK, encoding="utf-8")
     assert is_current(recipe, page)
-    monkeypatch.setattr(pages, "CATALOG", recipes.renamed(recipes.CATALOG))
+    monkeypatch.setattr(recipe_pages, "CATALOG", recipes.renamed(recipes.CATALOG))
     assert not is_current(recipe, page), "the rules of its model are no longer there"
 
 
@@ -103,7 +104,7 @@ def test_what_was_changed_after_the_run_is_noticed(recipe: Recipe, monkeypatch: 
 def test_the_command_writes_a_notebook_with_its_outputs_and_images(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pages.write([recipe])
+    recipe_pages.write([recipe])
     page = page_of(recipe).read_text(encoding="utf-8")
     assert page.startswith("# A recipe\n\nAdds numbers.\n\nThe file is `cookbook/adding.py`; see [how to run")
     assert 'c")\n```\n\n```text\nrun …\n```\n\n```python\nfrom IPython' in page
@@ -112,7 +113,7 @@ def test_the_command_writes_a_notebook_with_its_outputs_and_images(
     assert is_current(recipe, page)
     assert capsys.readouterr().out == "docs/adding.md\n"
     (tmp_path / "docs/adding_files/old.svg").touch()
-    pages.write([recipe])
+    recipe_pages.write([recipe])
     assert [path.name for path in images_of(recipe).iterdir()] == ["adding_3_0.svg"]
 
 
@@ -137,7 +138,7 @@ def test_the_page_of_a_program_has_its_docstring_and_its_sources_and_its_output(
     program = Recipe(recipe.name, models=recipe.models, program=True, files=("page.html",))
     program.path.write_text(PROGRAM, encoding="utf-8")
     program.path.with_name("page.html").write_text("<p>", encoding="utf-8")
-    pages.write([program])
+    recipe_pages.write([program])
     page = DIGEST.sub("", page_of(program).read_text(encoding="utf-8"))
     assert page.startswith("# Add numbers\n\nIt is simple.\n\nThe file is")
     assert "```python\nprint(40 + 2)\n```\n\n```text\n42\n```\n" in page

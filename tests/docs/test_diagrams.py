@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.diagrams import DIAGRAMS, hash_line, sources
 from tests.test_package import LAYERS, NAME, PACKAGE, SOURCES, imported_modules, part_of
+from tools.diagrams import DIAGRAMS, hash_line, sources
 
 NODE = re.compile(r'(\w+)\["([\w./, ]+?)<br/>')
 EDGE = re.compile(r"^ +(\w+)(?:\[.*\])? --> (.*)$", re.MULTILINE)
@@ -20,7 +20,7 @@ BELOW_ENGINES = {f"{NAME}.emulator.{module}" for module in ("errors", "regular_f
 @pytest.mark.parametrize("source", sources(), ids=lambda source: source.name)
 def test_the_svg_was_drawn_from_the_source(source: Path) -> None:
     svg = source.with_suffix(".svg").read_text(encoding="utf-8")
-    assert svg.endswith(hash_line(source)), "run python -m tests.docs.diagrams"
+    assert svg.endswith(hash_line(source)), "run python -m tools.diagrams"
 
 
 def test_a_changed_source_has_another_hash(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.outputs import digest, examples, is_current, kept_pages, normalized, run, with_outputs, write
 from tests.docs.snippets import ROOT
+from tools.outputs import digest, examples, is_current, kept_pages, normalized, run, with_outputs, write
 
 INTEGRATIONS = [*ROOT.glob("docs/langchain/*.md"), *ROOT.glob("docs/llama-index/*.md"), ROOT / "docs/native-client.md"]
 KEPT = kept_pages()
@@ -47,7 +47,7 @@ def test_every_integration_page_keeps_its_outputs() -> None:
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
 def test_the_outputs_on_a_page_are_those_of_its_examples(path: Path) -> None:
-    assert is_current(path.read_text(encoding="utf-8")), f"run: python -m tests.docs.outputs {path.relative_to(ROOT)}"
+    assert is_current(path.read_text(encoding="utf-8")), f"run: python -m tools.outputs {path.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: path.name)

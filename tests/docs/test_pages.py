@@ -28,14 +28,19 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
     if path.name not in GENERATED and path.name != "CHANGELOG.md"
 )
-CODE = ("lmstudio_integrations/**/*.py", "tests/**/*.py", "cookbook/*", "pyproject.toml", "mkdocs.yml")
+CODE = (
+    *(f"{folder}/**/*.py" for folder in ("lmstudio_integrations", "tests", "tools", "benchmarks")),
+    "cookbook/*",
+    "pyproject.toml",
+    "mkdocs.yml",
+)
 
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"^```python$(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
 PATH = re.compile(r"[\w.<>-]*(?:/[\w.<>-]+)*(?:\.(?:py|md|toml|mmd|svg)|/)")
 IDENTIFIER = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?")
-COMMAND = re.compile(r"python -m (tests[.\w]*\w)")
+COMMAND = re.compile(r"python -m ((?:tests|tools|benchmarks)[.\w]*)")
 
 FOREIGN = {
     "OWNER": "a placeholder in a workflow",

@@ -12,9 +12,9 @@ import griffe
 from pydantic import Tag
 
 from lmstudio_integrations.types._numbers import Count, Seconds
-from tests.docs.field_types import FieldTypes, type_text
 from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
+from tools.field_types import FieldTypes, type_text
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 
 from lmstudio_integrations import __version__
 from lmstudio_integrations._installation import NAME
-from tests.release.contents import ROOT
+from tools import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 UV = os.environ.get("UV") or shutil.which("uv")

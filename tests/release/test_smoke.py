@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.release import smoke
+from tools import smoke
 
 
 @pytest.mark.parametrize("interface", smoke.INTERFACES)

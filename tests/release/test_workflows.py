@@ -36,7 +36,7 @@ def missing(command: str) -> Iterator[str]:
     """Yield the groups, modules and files that a command names and that do not exist."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
     yield from (name for name in re.findall(r"--(?:only-)?group[ =]([\w-]+)", command) if name not in groups)
-    for module in re.findall(r"-m (tests[\w.]*)", command):
+    for module in re.findall(r"-m ((?:tests|tools|benchmarks)[\w.]*)", command):
         if not any(ROOT.joinpath(*module.split(".")).with_suffix(suffix).exists() for suffix in (".py", "")):
             yield module
     folders = "|".join(re.escape(path.name) for path in ROOT.iterdir() if path.is_dir() and path.name != "dist")
@@ -52,9 +52,9 @@ def test_every_command_refers_to_what_exists(name: str) -> None:
 
 
 def test_what_does_not_exist_is_found() -> None:
-    command = "uv sync --group test --group nothing; tests/release/run; tests/run; python -m tests.release.nothing"
-    assert list(missing(command)) == ["nothing", "tests.release.nothing", "tests/run"]
-    assert not list(missing("python -m tests.release.tag v1; ./.ci/run; cat dist/nothing $HOME/tests/nothing"))
+    command = "uv sync --group test --group nothing; tests/release/run; tests/run; python -m tools.nothing"
+    assert list(missing(command)) == ["nothing", "tools.nothing", "tests/run"]
+    assert not list(missing("python -m tools.release tag v1; ./.ci/run; cat dist/nothing $HOME/tests/nothing"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")

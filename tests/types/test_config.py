@@ -17,7 +17,7 @@ from lmstudio_integrations.types.config import (
 from lmstudio_integrations.types.gpu import GpuSetting
 from tests.support.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
 from tests.support.strict.shapes import Shape
-from tests.types import config_dicts
+from tools import config_dicts
 
 SPLIT = "load.gpuSplitConfig"
 TEMPLATE = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "t"}}

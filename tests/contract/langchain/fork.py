@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 
-from tests.contract.peers.langchain import INTEGRATIONS
+from tests.contract.frameworks import FRAMEWORKS
 from tests.contract.suite import NUMBERS
 
 _TIMEOUT = 10.0
@@ -12,7 +12,7 @@ _TIMEOUT = 10.0
 
 def main() -> None:
     """Exit with 0 if both processes get a response."""
-    with INTEGRATIONS[sys.argv[1]]() as integration:
+    with FRAMEWORKS["langchain"].integrations[sys.argv[1]]() as integration:
         llm = integration.chat()
         assert llm.invoke("count").text == NUMBERS
         child = os.fork()

@@ -1,6 +1,6 @@
 """Draws the diagrams of the documentation: `docs/diagrams/*.mmd`, each as an SVG beside it.
 
-`python -m tests.docs.diagrams` needs npm and a Chromium; without `PUPPETEER_EXECUTABLE_PATH` it takes the one on the
+`python -m tools.diagrams` needs npm and a Chromium; without `PUPPETEER_EXECUTABLE_PATH` it takes the one on the
 path. Each SVG ends with the hash of its source, by which a test notices a diagram that was not drawn again.
 """
 
@@ -13,7 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-DIAGRAMS = Path(__file__).parents[2] / "docs" / "diagrams"
+from tools import ROOT
+
+DIAGRAMS = ROOT / "docs/diagrams"
 MERMAID = "@mermaid-js/mermaid-cli@11.17.0"
 
 # Browsers show labels in HTML only where an SVG is a page of its own, not where it is an image in one.

@@ -1,4 +1,4 @@
-"""The pages of the recipes: `python -m tests.cookbook.pages [RECIPE...]` runs recipes and writes `docs/recipes/`.
+"""The pages of the recipes: `python -m tools.recipe_pages [RECIPE...]` runs recipes and writes `docs/recipes/`.
 
 A recipe runs on the emulator with its models loaded. jupytext reads it as a notebook, nbclient executes that, and
 nbconvert writes the page with what was printed and plotted. A program runs as a process; its page shows its docstring,
@@ -21,14 +21,14 @@ from typing import Any
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED
 from tests.cookbook.recipes import CATALOG, RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
-from tests.docs.outputs import normalized
-from tests.docs.snippets import ROOT
+from tools import ROOT
+from tools.outputs import normalized
 
 PAGES = ROOT / "docs/recipes"
 SHOWN = ["image/svg+xml", "image/png", "text/plain"]
 """The forms of an output that a page can show, best first."""
 
-TEMPLATE = Path(__file__).with_name("page.md.j2")
+TEMPLATE = Path(__file__).with_name("recipe_page.md.j2")
 MODULES = ("ipykernel", "jupytext", "nbclient", "nbconvert")
 """What the command needs of the group `cookbook`, besides what the recipes need."""
 
@@ -36,7 +36,7 @@ LANGUAGES = {".py": "python", ".html": "html"}
 """How the files of a program are highlighted."""
 
 DIGEST = re.compile(r"\n<!-- recipe: (\w*)[^>]*-->\n\Z")
-COMMENT = "\n<!-- recipe: {}, written by python -m tests.cookbook.pages -->\n"
+COMMENT = "\n<!-- recipe: {}, written by python -m tools.recipe_pages -->\n"
 
 NOTE = (
     "The file is `cookbook/{name}.py`; see [how to run it](../recipes.md#run-a-recipe). "

@@ -1,8 +1,12 @@
-"""The contents of the wheel and of the sdist: exactly the files that belong there.
+"""What is checked before a release, as commands that print what is wrong and then fail.
 
-Run as a command with the folder of both; `tests/release/run` does.
+`python -m tools.release tag TAG`: the tag names the version of the package, and the changelog describes that version.
+`python -m tools.release contents FOLDER`: the wheel and the sdist in a folder have exactly the files that belong there.
+
+The release workflow runs the first one with nothing installed, and `tests/release/run` the second.
 """
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,8 +17,8 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from lmstudio_integrations import __version__
+from tools import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = "lmstudio_integrations"
 STEM = f"{PACKAGE}-{__version__}"
 WHEEL = f"{STEM}-py3-none-any.whl"
@@ -22,6 +26,18 @@ SDIST = f"{STEM}.tar.gz"
 
 METADATA_VERSION = "2.4"
 """The newest that every tool for publishing accepts. The build backend writes a newer one by default."""
+
+
+def problems_of_tag(tag: str, version: str, changelog: str) -> Iterator[str]:
+    """Yield why a version must not be released under a tag."""
+    if tag != f"v{version}":
+        yield f"the tag is {tag}, and the version of the package is {version}"
+    heading = re.compile(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", re.MULTILINE)
+    section = heading.search(changelog)
+    if section is None:
+        yield f"the changelog has no heading `## [{version}] - YYYY-MM-DD`"
+    elif not re.match(r"\s*(?!## )\S", changelog[section.end() :]):
+        yield f"the changelog describes nothing under {version}"
 
 
 def tracked_files() -> set[str]:
@@ -58,7 +74,7 @@ def read_sdist(path: Path) -> tuple[set[str], str]:
         return set(archive.getnames()), metadata.read().decode()
 
 
-def find_problems(folder: Path) -> Iterator[str]:
+def problems_of_distributions(folder: Path) -> Iterator[str]:
     """Yield what is wrong with the distributions in a folder."""
     found = {path.name for path in folder.glob("[!.]*")}
     yield from compare(f"{folder}", found, {WHEEL, SDIST})
@@ -81,10 +97,17 @@ def check_metadata(where: str, metadata: str) -> Iterator[str]:
         yield f"{where}: has metadata version {version}, not {METADATA_VERSION}"
 
 
-def main(folder: str) -> None:
-    problems = [*find_problems(Path(folder))]
-    print(*problems, sep="\n", end="\n" if problems else "")
-    sys.exit(bool(problems))
+def main(check: str, subject: str) -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    problems = {
+        "tag": lambda: problems_of_tag(subject, __version__, changelog),
+        "contents": lambda: problems_of_distributions(Path(subject)),
+    }[check]()
+    status = 0
+    for problem in problems:
+        print(problem)
+        status = 1
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Uses each interface of an installed wheel once, against the emulator of the same wheel.
 
 Run as a script with the name of an interface, in an environment that has only the wheel with the interface's extra;
-`tests/release/run` does. It imports nothing else of the tests.
+`tests/release/run` does. It imports nothing else of this folder.
 """
 
 import sys

@@ -15,8 +15,8 @@ from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.contract.engine import RecordingEngine
 from tests.contract.models import CHAT, EMBEDDING, MODELS
-from tests.contract.peers import ollama_format, openai_format
-from tests.contract.peers.wire_formats import BadRequestError, ParsedRequest, ResponseWriter
+from tools.comparison import ollama_format, openai_format
+from tools.comparison.wire_formats import BadRequestError, ParsedRequest, ResponseWriter
 
 _HEAD_END = b"\r\n\r\n"
 _ROUTES = {**openai_format.ROUTES, **ollama_format.ROUTES}

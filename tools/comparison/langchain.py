@@ -1,32 +1,12 @@
-"""The LangChain integrations, by package name; each is imported on first use."""
+"""The other LangChain integrations, by package name; each is imported on first use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.contract.emulated import EmulatorServer
 from tests.contract.langchain.integration import Integration
 from tests.contract.models import CHAT, EMBEDDING, UNREACHABLE
-from tests.contract.peers.http_server import HttpServer
-
-
-@contextmanager
-def _ours() -> Iterator[Integration]:
-    from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
-
-    def chat(address: str) -> Callable[..., Any]:
-        return lambda **given: ChatLMStudio(**{"model": CHAT, "host": address, **given})
-
-    with EmulatorServer() as server:
-        yield Integration(
-            name="lmstudio-integrations",
-            chat=chat(server.address),
-            unreachable=chat(UNREACHABLE),
-            embeddings=lambda **given: LMStudioEmbeddings(**{"model": EMBEDDING, "host": server.address, **given}),
-            server=server.engine,
-            provider="lmstudio",
-            connection={"host": server.address},
-        )
+from tools.comparison.http_server import HttpServer
 
 
 @contextmanager
@@ -93,8 +73,7 @@ def _ollama() -> Iterator[Integration]:
         )
 
 
-INTEGRATIONS: dict[str, Callable[[], Any]] = {
-    "lmstudio-integrations": _ours,
+PEERS: dict[str, Callable[[], Any]] = {
     "langchain-openai": _openai,
     "langchain-ollama": _ollama,
 }

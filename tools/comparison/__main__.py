@@ -1,22 +1,24 @@
-"""Run the conformance suites on this package and its peers, and write `docs/comparison.md`.
+"""Run the conformance suites on this package and on those of others, and write `docs/comparison.md`.
 
-`python -m tests.contract.table` uses the environment of the benchmarks, which includes the peers. If the environment
-does not exist, the command creates it, which downloads packages.
+`python -m tools.comparison` uses the environment of the benchmarks, which includes the packages of others. If the
+environment does not exist, the command creates it, which downloads packages.
+
+`python -m tools.comparison FRAMEWORK NAME [PART...]` runs the checks of one integration in this environment, and prints
+their results as JSON; with PART, only those whose requirements contain one of them.
 """
 
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import environment
-from tests.contract.frameworks import FRAMEWORKS, OURS, Framework
-from tests.contract.run import PASSED
-
-_ROOT = Path(__file__).parents[2]
-PAGE = _ROOT / "docs" / "comparison.md"
+from tests.contract.frameworks import FRAMEWORKS, OURS, PAGE, Framework
+from tests.contract.suite import PASSED
+from tools import ROOT
 
 _INTRODUCTION = """\
 Each row below is one check: it states what users of the framework rely on, and fails if an integration does not do
@@ -25,7 +27,7 @@ that speaks their HTTP protocols and runs the same scripted models. It implement
 LM Studio rejects a named `tool_choice` and the response format `json_object`, and sends a malformed tool call as text.
 
 ✔ means that the check passes, ✗ that it fails, and a dash that the integration does not have the feature. To regenerate
-this page, run `python -m tests.contract.table`.
+this page, run `python -m tools.comparison`.
 """
 
 _NOTES = {
@@ -54,9 +56,9 @@ Results = dict[str, tuple[str, str]]
 
 def results(python: Path, framework: Framework, name: str) -> Results:
     """Run all checks on one integration."""
-    command = [str(python), "-m", "tests.contract.run", framework.key, name]
+    command = [str(python), "-m", "tools.comparison", framework.key, name]
     sys.stderr.write(f"{name}\n")
-    run = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     found: Results = json.loads(run.stdout)
     return found
 
@@ -98,20 +100,6 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def read(text: str) -> dict[str, dict[str, list[str]]]:
-    """Return the tables of the page by framework: the results of each check, those of this package first."""
-    tables: dict[str, dict[str, list[str]]] = {}
-    for section in text.split("\n## ")[1:]:
-        head, *rows = [_cells(line) for line in section.splitlines() if line.startswith("| ")]
-        assert head[1].startswith(f"`{OURS}`"), "this package has the first column"
-        tables[section.partition("\n")[0]] = {row[0]: row[1:] for row in rows[1:-1]}
-    return tables
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split(" | ")]
-
-
 def versions_of(python: Path) -> dict[str, str]:
     """Return the versions of all integrations and of their frameworks; this package is the working tree."""
     script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
@@ -120,7 +108,18 @@ def versions_of(python: Path) -> dict[str, str]:
     return {**dict(zip(names, run.stdout.split(), strict=True)), OURS: version(OURS)}
 
 
-def main() -> None:
+def run(framework: Framework, name: str, *parts: str) -> None:
+    """Run the checks of one integration and print the results."""
+    warnings.simplefilter("ignore")
+    found: Results = {}
+    for requirement in framework.suite.checks:
+        if not parts or any(part in requirement for part in parts):
+            found[requirement] = framework.outcome(name, requirement)
+            sys.stderr.write(f"{found[requirement][0]} {requirement}  {found[requirement][1]}\n")
+    json.dump(found, sys.stdout)
+
+
+def write() -> None:
     """Run all integrations and write the page."""
     python = environment.prepare()
     found = {
@@ -131,4 +130,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        key, *arguments = sys.argv[1:]
+        run(FRAMEWORKS[key], *arguments)
+    else:
+        write()

@@ -1,13 +1,13 @@
-"""Writes `docs/reliability.md` from the fault table: `python -m tests.faults.page`."""
+"""Writes `docs/reliability.md` from the fault table: `python -m tools.reliability`."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from tests.faults.fault_table import TABLE
 from tests.faults.model import WORKS, Fault, Outcome, Phase
 from tests.faults.surfaces import SURFACES, Kind
+from tools import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = ROOT / "docs/reliability.md"
 
 KEPT = "## Under load\n"
 """The page is written by hand from this heading on."""

@@ -1,33 +1,12 @@
-"""The LlamaIndex integrations, by package name; each is imported on first use."""
+"""The other LlamaIndex integrations, by package name; each is imported on first use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.contract.emulated import EmulatorServer
-from tests.contract.llama_index import Integration
+from tests.contract.llama_index import Integration, with_instruction
 from tests.contract.models import CHAT, EMBEDDING, UNREACHABLE
-from tests.contract.peers.http_server import HttpServer
-
-
-def _instruction(given: dict[str, Any]) -> dict[str, Any]:
-    """Replace `instructed` by a query instruction, under the name that most integrations use."""
-    instructed = given.pop("instructed", False)
-    return {**given, "query_instruction": "search: "} if instructed else given
-
-
-@contextmanager
-def _ours() -> Iterator[Integration]:
-    from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-
-    def llm(address: str) -> Callable[..., Any]:
-        return lambda **given: LMStudio(model=CHAT, host=address, **given)
-
-    def embedding(**given: Any) -> LMStudioEmbedding:
-        return LMStudioEmbedding(model=EMBEDDING, host=server.address, **_instruction(given))
-
-    with EmulatorServer() as server:
-        yield Integration(llm(server.address), llm(UNREACHABLE), embedding, server.engine)
+from tools.comparison.http_server import HttpServer
 
 
 @contextmanager
@@ -75,14 +54,13 @@ def _ollama() -> Iterator[Integration]:
         return lambda **given: Ollama(model=CHAT, base_url=f"http://{address}", **given)
 
     def embedding(**given: Any) -> OllamaEmbedding:
-        return OllamaEmbedding(model_name=EMBEDDING, base_url=f"http://{server.address}", **_instruction(given))
+        return OllamaEmbedding(model_name=EMBEDDING, base_url=f"http://{server.address}", **with_instruction(given))
 
     with HttpServer() as server:
         yield Integration(llm(server.address), llm(UNREACHABLE), embedding, server.engine)
 
 
-INTEGRATIONS: dict[str, Callable[[], Any]] = {
-    "lmstudio-integrations": _ours,
+PEERS: dict[str, Callable[[], Any]] = {
     "llama-index-llms-lmstudio": _lmstudio,
     "llama-index-llms-openai-like": _openai_like,
     "llama-index-llms-ollama": _ollama,

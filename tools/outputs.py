@@ -1,4 +1,4 @@
-"""The outputs on the pages: `python -m tests.docs.outputs [PAGE...]` runs their examples and writes what they print.
+"""The outputs on the pages: `python -m tools.outputs [PAGE...]` runs their examples and writes what they print.
 
 A block `text` right below a block `python` is the output of that example. A page ends with a comment that has the
 digest of its examples and outputs, so that `test_outputs.py` notices a page that was changed and not run again.
@@ -21,7 +21,7 @@ from pathlib import Path
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED
-from tests.docs.snippets import ROOT
+from tools import ROOT
 
 CATALOG = ROOT / "cookbook/catalog.toml"
 CHAT = next(key for key, kind in BUNDLED.items() if kind == "llm")
@@ -36,7 +36,7 @@ WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning")
 
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 DIGEST = re.compile(r"\n<!-- outputs: (\w*)[^>]*-->\n")
-COMMENT = "\n<!-- outputs: {}, written by python -m tests.docs.outputs -->\n"
+COMMENT = "\n<!-- outputs: {}, written by python -m tools.outputs -->\n"
 
 NORMALIZED = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "…"),

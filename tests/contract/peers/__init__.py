@@ -1,1 +1,0 @@
-"""The integrations that the suites run on, and the HTTP server of those that do not speak the native protocol."""
