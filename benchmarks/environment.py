@@ -1,4 +1,4 @@
-"""The environment of the measured programs: made by uv under `build/bench`, which git ignores."""
+"""The environment of the measured programs, made by uv under `build/bench`, and the processes that run in it."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Self
 
 from packaging.requirements import Requirement
 
@@ -49,19 +50,66 @@ def versions(python: Path) -> dict[str, str]:
     """Return the versions of Python and of what is measured."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
     names = [*_BELOW, *sorted(Requirement(each).name for each in groups["bench"])]
-    command = [str(python), "-c", _VERSIONS, *names]
-    done = subprocess.run(command, env=variables(), check=True, stdout=subprocess.PIPE, text=True)
+    done = _run([str(python), "-c", _VERSIONS, *names], stdout=subprocess.PIPE)
     return {"Python": platform.python_version(), **json.loads(done.stdout)}
 
 
-def variables() -> dict[str, str]:
-    """Return the variables for all processes of a run.
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _REMOVED}
 
-    Bytecode is kept, in a folder of its own: without it, imports would be measured with the compiler.
+
+def _run(command: list[str], stdout: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env=_variables(), check=True, stdout=stdout, text=True)
+
+
+class Process:
+    """A process that is talked to by lines; it is killed at the end of its `with` block.
+
+    Args:
+        python: The interpreter.
+        module: What it runs.
+        arguments: With what.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in _REMOVED}
-    return {**kept, "PYTHONPYCACHEPREFIX": str(FOLDER / "pycache")}
 
+    def __init__(self, python: str | Path, module: str, *arguments: str) -> None:
+        self._module = module
+        self._process = subprocess.Popen(
+            [str(python), "-m", module, *arguments],
+            cwd=ROOT,
+            env=_variables(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, cwd=ROOT, env=variables(), check=True)
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def read(self) -> str:
+        """Return its next line.
+
+        Raises:
+            RuntimeError: If it has ended.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of {self._module} has ended")
+        return line.strip()
+
+    def ask(self, line: str) -> str:
+        """Send it a line and return the one that it responds with."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self.read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()  # it may have threads that would keep it when its input ends
+        self._process.communicate()

@@ -1,60 +1,78 @@
-"""The generated parts of `docs/speed.md`: `python -m benchmarks.page FILE` writes them.
+"""Writes the generated parts of `docs/speed.md`, and draws its chart: `python -m benchmarks.page`.
 
-FILE is what `python -m benchmarks.run --json` wrote. It is kept as `benchmarks/results.json`, and a chart
-is drawn, which needs matplotlib. Without FILE, the page is made again of the kept results. What stands between the
-markers is overwritten; the rest of the page is written by hand.
+They are made of `benchmarks/results.json`, which `python -m benchmarks.speed` writes. What stands between the markers
+is overwritten; the rest of the page is written by hand. The chart needs matplotlib.
 """
 
-import argparse
 import hashlib
+import json
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.environment import ROOT
-from benchmarks.results import Outcome, Results, from_json, outcomes
-from benchmarks.rows import ROWS, Group
-from benchmarks.table import render
-from benchmarks.targets import FLOOR, OURS, Values, peers
+from benchmarks.programs import FLOOR, OURS
+from benchmarks.speed import GROUPS, RESULTS, ROWS, Row, table
 
-RESULTS = ROOT / "benchmarks/results.json"
 PAGE = ROOT / "docs/speed.md"
 CHART = ROOT / "docs/images/speed.svg"
 
 _PART = re.compile(r"(<!-- begin (\w+)[^>]*-->\n).*?(<!-- end \2 -->\n)", re.DOTALL)
 
-_SENTENCES: dict[tuple[Group, str], str] = {
-    ("langchain", "stream"): (
-        "A LangChain stream costs {ours} times the framework's own cost per token; "
-        "the next package, {peer}, {its} times."
-    ),
-    ("llama_index", "stream"): (
-        "A LlamaIndex stream costs {ours} times the framework's own; the next package, {peer}, {its} times."
-    ),
-    ("native", "stream"): (
-        "The native client costs {ours} times what the `websockets` library and the `json` module need for the same "
-        "frames; the {peer}, {its} times."
-    ),
+_SENTENCES = {
+    "langchain": "A LangChain stream costs {ours} times the framework's own cost per token; "
+    "the next package, {peer}, {its} times.",
+    "llama_index": "A LlamaIndex stream costs {ours} times the framework's own; the next package, {peer}, {its} times.",
+    "native": "The native client costs {ours} times what the `websockets` library and the `json` module need for the "
+    "same frames; the {peer}, {its} times.",
 }
-"""What a reader in a hurry should know, by group and case."""
+"""What a reader in a hurry should know about the streams of each group."""
+
+PANELS = {
+    "A stream of 1,000 tokens": "stream",
+    "A response of one token": "one",
+    "1,000 embeddings of 768 floats": "embed",
+    "200 streams at once": "many",
+}
+"""The cases of the chart."""
+
+OURS_COLOR, PEER_COLOR, FLOOR_COLOR = "#2563eb", "#b8bec9", "#6b7280"
+
+# Some versions of matplotlib name every key in its type, others do not.
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "speed",
+    "svg.fonttype": "none",  # text stays text: it is found by a search, and the file is small
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "ytick.major.size": 0,
+}
+
+BESIDE: dict[str, Any] = {
+    "xytext": (4, 0),
+    "textcoords": "offset points",
+    "va": "center",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+}
+"""Where the number of a bar stands; nothing shines through it."""
 
 
-def with_parts(page: str, results: Results) -> str:
+def written(page: str, results: Mapping[str, Any]) -> str:
     """Return the page with its generated parts made of results."""
-    found = outcomes(ROWS, results.measurements)
-    parts = {"summary": _summary(found), "results": _results(results, found), "missed": _missed(found)}
+    python, *packages = (f"{name} {version}" for name, version in results["versions"].items())
+    run = (
+        f"Medians of {results['rounds']} rounds on {results['date']}, with {python} on "
+        f"{results['machine']['platform']}, {results['machine']['cpus']} cores."
+    )
+    parts = {
+        "summary": "\n".join(
+            _sentence(text, _multiples(group, "stream", results)) for group, text in _SENTENCES.items()
+        ),
+        "results": f"{run}\n\n{table(ROWS, results['measurements'])}\n\nMeasured with {', '.join(packages)}.",
+    }
     return _PART.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", page)
-
-
-def missed(found: Sequence[Outcome]) -> list[str]:
-    """Return the labels of the rows that do not reach their targets."""
-    return [outcome.row.label for outcome in found if outcome.reached is False]
-
-
-def incomplete(found: Sequence[Outcome]) -> list[str]:
-    """Return the labels of the rows of which something was not measured."""
-    return [outcome.row.label for outcome in found if outcome.reached is None]
 
 
 def digest_line(results: str) -> str:
@@ -62,53 +80,66 @@ def digest_line(results: str) -> str:
     return f"<!-- {RESULTS.name}: {hashlib.sha256(results.encode()).hexdigest()} -->\n"
 
 
-def times(value: float) -> str:
-    """Return a multiple."""
+def _multiples(group: str, case: str, results: Mapping[str, Any]) -> dict[str, float]:
+    """Return what ours and the peers need, as multiples of the floor; empty if it was not measured."""
+    rows: list[Row] = [row for row in ROWS if (row.group, row.case) == (group, case)]
+    values = rows[0].values(results["measurements"]) if rows else {}
+    return {role: value / values[FLOOR] for role, value in values.items() if role != FLOOR}
+
+
+def _sentence(text: str, multiples: Mapping[str, float]) -> str:
+    (_, ours), (peer, its), *_ = multiples.items()
+    return text.format(ours=_times(ours), peer=peer, its=_times(its))
+
+
+def _times(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
-def _summary(found: Sequence[Outcome]) -> str:
-    by_case = {(outcome.row.group, outcome.row.case): outcome.values for outcome in found}
-    return "\n".join(_sentence(text, by_case[case]) for case, text in _SENTENCES.items())
+def draw(results: Mapping[str, Any], path: Path, last_line: str) -> None:
+    """Draw the chart and end the file with a line."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    with mpl.rc_context(STYLE):
+        canvas, axes = plt.subplots(2, 2, figsize=(10, 5.6), height_ratios=(9, 10))
+        for panel, (title, case) in zip(axes.flat, PANELS.items(), strict=True):
+            _draw_panel(panel, title, {group: _multiples(group, case, results) for group in GROUPS})
+        canvas.supxlabel("client CPU, as a multiple of the floor; less is better; logarithmic")
+        canvas.tight_layout()
+        canvas.savefig(path, metadata={"Date": None})
+        plt.close(canvas)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("".join(f"{line.rstrip()}\n" for line in lines) + last_line, encoding="utf-8")
 
 
-def _sentence(text: str, values: Values) -> str:
-    peer, needed = next(iter(peers(values).items()))
-    floor = values[FLOOR]
-    return text.format(ours=times(values[OURS] / floor), peer=peer, its=times(needed / floor))
-
-
-def _results(results: Results, found: Sequence[Outcome]) -> str:
-    python, *packages = (f"{name} {version}" for name, version in results.versions.items())
-    run = (
-        f"Medians of {results.rounds} rounds on {results.date}, with {python} on {results.machine['platform']}, "
-        f"{results.machine['cpus']} cores."
-    )
-    return f"{run}\n\n{render(found)}\n\nMeasured with {', '.join(packages)}."
-
-
-def _missed(found: Sequence[Outcome]) -> str:
-    names = missed(found)
-    if not names:
-        return "Every target was reached in this run."
-    return "\n".join([f"Missed in this run, {len(names)} of {len(found)}:", "", *(f"- {name}" for name in names)])
+def _draw_panel(panel: Any, title: str, groups: Mapping[str, Mapping[str, float]]) -> None:
+    labels, positions, position = list[str](), list[float](), 0.0
+    for group, multiples in groups.items():
+        for role, multiple in multiples.items():
+            panel.barh(position, multiple, color=OURS_COLOR if role == OURS else PEER_COLOR, height=0.75)
+            panel.annotate(_times(multiple), (multiple, position), **BESIDE)
+            labels.append(f"{GROUPS[group]}: {role}")
+            positions.append(position)
+            position += 1
+        position += 0.6 if multiples else 0  # a gap between two groups
+    panel.axvline(1, color=FLOOR_COLOR, linewidth=0.8, linestyle="--")
+    panel.set(xscale="log", xlim=(0.1, 1000))
+    panel.set_xticks([0.1, 1, 10, 100, 1000], ["0.1", "the floor", "10", "100", "1,000"])
+    panel.minorticks_off()
+    panel.set_yticks(positions, labels)
+    panel.set_title(title, loc="left", fontweight="bold")
+    panel.invert_yaxis()
 
 
 def main() -> None:
     """Write the page and draw the chart."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
-    parser.add_argument("file", nargs="?", type=Path, default=RESULTS, metavar="FILE", help="what `run --json` wrote")
-    text = parser.parse_args().file.read_text(encoding="utf-8")
-    results = from_json(text)
-    found = outcomes(ROWS, results.measurements)
-    if lacking := incomplete(found):
-        sys.exit(f"not everything was measured: {', '.join(lacking)}")
-    page = with_parts(PAGE.read_text(encoding="utf-8"), results)
-    from benchmarks.chart import draw
-
-    draw(found, CHART, digest_line(text))
-    RESULTS.write_text(text, encoding="utf-8")
-    PAGE.write_text(page, encoding="utf-8")
+    text = RESULTS.read_text(encoding="utf-8")
+    results = json.loads(text)
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    draw(results, CHART, digest_line(text))
 
 
 if __name__ == "__main__":

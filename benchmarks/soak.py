@@ -1,225 +1,258 @@
-"""Mixed load with random faults, for minutes: `python -m benchmarks.soak client --minutes 10`.
+"""Every interface of the package, for minutes, through proxies that misbehave: `python -m benchmarks.soak`.
 
-`client` soaks the client and the adapters, behind proxies that misbehave: see `soak_client.py`.
-
-`server` soaks the emulator: many bare clients do what clients do, well and badly, against a server in a process of its
-own. In the end nothing may be stuck, the server must be idle, and its memory must have stayed flat.
+Each caller makes the server repeat a text that nobody else sends, and compares. The server and its proxies are those of
+`soak_proxies.py`, in a process of their own. The result is a block of Markdown for `docs/reliability.md`.
 """
 
 import argparse
-import asyncio
-import base64
-import contextlib
+import gc
 import random
 import statistics
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed
+from benchmarks.environment import Process
+from benchmarks.soak_proxies import CHAT_MODELS, EMBEDDING_MODELS
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError, LMStudioUnreachableError
+from tests.faults.surfaces import SURFACES, TIMEOUT_NAMES, Kind, Subject, Surface, expected, joined
 
-from benchmarks import soak_client
-from benchmarks._process import STACK, Line, Server, StuckError, line, predict_parameter, server
+CALLERS = 36
+"""Threads that make calls; each has one interface, and shares a proxy, hence its sockets, with five others."""
 
-CATALOG = Path(__file__).with_suffix(".toml")
-CLIENTS = 24
-GROWTH_ALLOWED = 8 * 1024 * 1024
+STUCK_AFTER = 60.0
+"""Seconds after which a call counts as stuck; its own limits end it far earlier."""
+
+_LIMITS = {
+    "connect_timeout": 1.0,
+    "load_timeout": 2.0,
+    "queue_timeout": 2.0,
+    "first_token_timeout": 2.0,
+    "idle_timeout": 1.0,
+    "timeout": 15.0,
+}
+TIMEOUTS = {name: seconds for name, seconds in _LIMITS.items() if name in TIMEOUT_NAMES}
+
+GROWTH_ALLOWED = 16 * 1024 * 1024
 """Bytes by which the last quarter of the run may need more than the second; the first warms up."""
 
-Deed = Callable[[str, str, random.Random], Awaitable[None]]
+_CLOSING = 20.0
+"""Seconds in which sockets must have closed once their clients have."""
+
+_RENEWED, _STOPPED = 0.02, 0.05
+"""Probabilities that a caller begins with a new client, and that it stops reading early."""
 
 
-async def ends_of(frames: AsyncIterator[dict[str, Any]]) -> tuple[str, str | None]:
-    """Return the kind of the last frame of a channel, and of the last packet before it."""
-    kind, packet = "", None
-    async for frame in frames:
-        kind = frame["type"]
-        if kind == "channelSend":
-            packet = frame["message"]["type"]
-    return kind, packet
+_PAUSE = 0.1
+"""Seconds that a caller waits where no server answers, which takes no time to find out."""
 
 
-async def predict(address: str, client: str, dice: random.Random) -> None:
-    """Request responses of all kinds, several at once."""
-    async with line(address, "llm", client) as me:
-        words = ["hello", "tool", "error", "odd"]
-        opened = [
-            await me.open("predict", predict_parameter("chat", dice.choice(words))) for _ in range(dice.randint(1, 5))
+class _StopReading(Exception):  # noqa: N818 - no error
+    """A caller stops reading."""
+
+
+class _Parts(list[Any]):
+    """What a caller has read; it stops after a number of parts."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        self._most = most
+
+    def append(self, part: Any) -> None:
+        """Read a part."""
+        super().append(part)
+        if self._most is not None and len(self) >= self._most:
+            raise _StopReading
+
+
+@dataclass(slots=True)
+class Tally:
+    """What calls have come to."""
+
+    ended: Counter[str] = field(default_factory=Counter[str])
+    """How many calls `worked`, were `stopped`, or failed with which error."""
+    recoveries: int = 0
+    longest: float = 0.0
+    raw: list[str] = field(default_factory=list[str])
+    wrong: list[str] = field(default_factory=list[str])
+
+    def add(self, other: "Tally") -> None:
+        """Add what somebody else's calls have come to."""
+        self.ended += other.ended
+        self.recoveries += other.recoveries
+        self.longest = max(self.longest, other.longest)
+        self.raw += other.raw
+        self.wrong += other.wrong
+
+
+class Caller(threading.Thread):
+    """Makes one call after the other."""
+
+    def __init__(self, number: int, address: str, seed: int, until: float) -> None:
+        super().__init__(name=f"caller-{number}", daemon=True)
+        self.surface: Surface = SURFACES[number % len(SURFACES)]
+        self.tally = Tally()
+        self._address = address
+        self._dice = random.Random(seed)
+        self._until = until
+        self._failed = False
+
+    def run(self) -> None:
+        """Make calls until the time is over, now and then with a new client."""
+        while time.monotonic() < self._until:
+            models = CHAT_MODELS if self.surface.kind == "chat" else EMBEDDING_MODELS
+            with Subject(self.surface, self._address, self._dice.choice(models), self._dice.randint(0, 1)) as subject:
+                while time.monotonic() < self._until and self._dice.random() >= _RENEWED:
+                    self._call(subject)
+
+    def _call(self, subject: Subject) -> None:
+        text = f"{self.name} {self.tally.ended.total()} alpha beta gamma delta"
+        parts = _Parts(self._dice.randint(1, 3) if self._dice.random() < _STOPPED else None)
+        began = time.monotonic()
+        try:
+            subject.call(text, TIMEOUTS, parts)
+            ended = "worked"
+        except _StopReading:
+            ended = "stopped"
+        except LMStudioError as error:
+            ended = _name(error)
+            if isinstance(error, LMStudioUnreachableError):
+                time.sleep(_PAUSE)
+        except Exception as error:  # noqa: BLE001 - counted
+            ended = f"{self.surface}: {error!r}"
+            self.tally.raw.append(ended)
+        self.tally.longest = max(self.tally.longest, time.monotonic() - began)
+        self.tally.ended[ended] += 1
+        self.tally.recoveries += self._failed and ended == "worked"
+        self._failed = ended not in {"worked", "stopped"}
+        if not _is_right(self.surface.kind, parts, text, whole=ended == "worked"):
+            self.tally.wrong.append(f"{self.surface}, {ended}: {parts}")
+
+
+def _name(error: LMStudioError) -> str:
+    """Return the class of an error by its native name, and which timeout expired."""
+    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == LMStudioError.__module__)
+    return f"{name} ({error.timeout_name})" if isinstance(error, LMStudioTimeoutError) else name
+
+
+def _is_right(kind: Kind, parts: list[Any], text: str, *, whole: bool) -> bool:
+    """Return whether a response is the right one, or the beginning of it."""
+    right, got = joined(kind, expected(kind, text)), joined(kind, list(parts))
+    return bool(got == right if whole else got == right[: len(got)])
+
+
+# The process --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the process holds (Linux only)."""
+
+    threads: int
+    files: int
+    memory: int
+
+    @classmethod
+    def now(cls) -> "Sample":
+        """Look."""
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        memory = int(status.split("VmRSS:")[1].split()[0]) * 1024
+        return cls(threading.active_count(), len(list(Path("/proc/self/fd").iterdir())), memory)
+
+
+def once_idle(before: Sample) -> Sample:
+    """Return what the process holds once idle sockets have closed."""
+    gc.collect()
+    deadline = time.monotonic() + _CLOSING
+    while (now := Sample.now()).files > before.files and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return now
+
+
+def run(minutes: float, seed: int) -> int:
+    """Run the soak and print a block of Markdown; return the status of the process."""
+    with Process(sys.executable, "benchmarks.soak_proxies", str(seed)) as process:
+        addresses = process.read().split()
+        _warm_up()
+        before, samples = Sample.now(), list[Sample]()
+        until = time.monotonic() + minutes * 60
+        callers = [
+            Caller(number, addresses[number % len(addresses)], seed + number, until) for number in range(CALLERS)
         ]
-        for end in await asyncio.gather(*(ends_of(frames) for _, frames in opened)):
-            assert end in {("channelClose", "success"), ("channelError", "fragment")}, end
+        for caller in callers:
+            caller.start()
+        while (remaining := until - time.monotonic()) > 0:
+            time.sleep(min(remaining, 1.0))
+            samples.append(Sample.now())
+        for caller in callers:
+            caller.join(max(until + STUCK_AFTER - time.monotonic(), 0))
+        stuck = [caller.name for caller in callers if caller.is_alive()]
+        after = once_idle(before)
+    total = Tally()
+    for caller in callers:
+        total.add(caller.tally)
+    return report(minutes, seed, total, stuck, (before, after), [sample.memory for sample in samples])
 
 
-async def cancel(address: str, client: str, dice: random.Random) -> None:
-    """Cancel a response somewhere."""
-    async with line(address, "llm", client) as me:
-        number, frames = await me.open("predict", predict_parameter("chat", dice.choice(["stall", "hello " * 50])))
-        for _ in range(dice.randint(0, 3)):
-            await anext(frames)
-        await me.cancel(number)
-        assert (await ends_of(frames))[0] == "channelClose"
+def _warm_up() -> None:
+    """Let everything be loaded that is loaded once."""
+    with Emulator([CHAT_MODELS[0], {"key": EMBEDDING_MODELS[0], "kind": "embedding"}]) as server:
+        for surface in SURFACES:
+            model = CHAT_MODELS[0] if surface.kind == "chat" else EMBEDDING_MODELS[0]
+            with Subject(surface, server.address, model) as subject:
+                subject.call("warm up", {}, [])
 
 
-async def disconnect(address: str, client: str, dice: random.Random) -> None:
-    """Disconnect in the middle of responses, with others still in the queue."""
-    async with line(address, "llm", client) as me:
-        for _ in range(dice.randint(1, 30)):
-            _, frames = await me.open("predict", predict_parameter("chat", "stall"))
-        if dice.random() < 0.5:
-            me.socket.transport.abort()
-        del frames
-
-
-async def suffer(address: str, client: str, dice: random.Random) -> None:
-    """Request a response during which the connection breaks."""
-    async with line(address, "llm", client) as me:
-        _, frames = await me.open("predict", predict_parameter("chat", dice.choice(["drop", "half", "corrupt"])))
-        with contextlib.suppress(ConnectionClosed, ConnectionError):
-            await ends_of(frames)
-
-
-async def load(address: str, client: str, dice: random.Random) -> None:
-    """Load just in time or on purpose, use it, unload it, while others evict it."""
-    async with line(address, "llm", client) as me:
-        if dice.random() < 0.5:
-            _, frames = await me.open("getOrLoad", {"identifier": "brief", "loadTtlMs": 50, "loadConfigStack": STACK})
-        else:
-            _, frames = await me.open("loadModel", {"modelKey": "brief", "ttlMs": 50, "loadConfigStack": STACK})
-        assert (await ends_of(frames))[0] == "channelClose"
-        await ends_of((await me.open("predict", predict_parameter("brief", "hello")))[1])
-        await me.call("unloadModel", {"identifier": "brief"})
-
-
-async def crash(address: str, client: str, dice: random.Random) -> None:
-    """Use a model that crashes."""
-    async with line(address, "llm", client) as me:
-        await ends_of((await me.open("getOrLoad", {"identifier": "fragile", "loadConfigStack": STACK}))[1])
-        assert (await ends_of((await me.open("predict", predict_parameter("fragile", "x")))[1]))[0] in {
-            "channelError",
-            "channelClose",
-        }
-
-
-async def give_up(address: str, client: str, dice: random.Random) -> None:
-    """Stop a load that does not come forward."""
-    async with line(address, "llm", client) as me:
-        number, frames = await me.open("loadModel", {"modelKey": "stuck", "loadConfigStack": STACK})
-        await anext(frames)
-        if dice.random() < 0.5:
-            await me.cancel(number)
-            assert (await ends_of(frames))[0] == "channelError"
-
-
-async def embed(address: str, client: str, dice: random.Random) -> None:
-    """Request many vectors at once."""
-    async with line(address, "embedding", client) as me:
-        specifier = {"type": "query", "query": {"identifier": "vectors"}}
-        parameter = {"modelSpecifier": specifier, "inputString": "some words " * dice.randint(1, 50)}
-        responses = await asyncio.gather(*(me.call("embedString", parameter) for _ in range(20)))
-        assert all(len(response["result"]["embedding"]) == 768 for response in responses)
-
-
-async def upload(address: str, client: str, dice: random.Random) -> None:
-    """Upload files and forget them."""
-    async with line(address, "files", client) as me:
-        content = base64.b64encode(dice.randbytes(200_000)).decode()
-        for _ in range(3):
-            await me.call("uploadFileBase64", {"name": "a.png", "contentBase64": content})
-
-
-async def talk_nonsense(address: str, client: str, dice: random.Random) -> None:
-    """Send frames that make no sense."""
-    async with line(address, "llm", client) as me:
-        for _ in range(20):
-            await me.socket.send(dice.choice(["{", "[]", '{"type":"rpcCall"}', '{"type":"channelSend","channelId":9}']))
-        await me.socket.send('{"type":"rpcCall","endpoint":"noSuchEndpoint","callId":99}')
-        assert (await me.call("listLoaded"))["type"] == "rpcResult"
-
-
-DEEDS: dict[Deed, int] = {
-    predict: 10,
-    cancel: 5,
-    disconnect: 3,
-    suffer: 3,
-    load: 4,
-    crash: 2,
-    give_up: 2,
-    embed: 3,
-    upload: 2,
-    talk_nonsense: 1,
-}
-"""What clients do, and how often in proportion."""
-
-
-async def live(address: str, name: str, dice: random.Random, until: float, done: Counter[str]) -> None:
-    """Do one thing after the other."""
-    while time.monotonic() < until:
-        (deed,) = dice.choices(list(DEEDS), list(DEEDS.values()))
-        await deed(address, f"guest:{name}:{dice.getrandbits(32)}", dice)
-        done[deed.__name__] += 1
-
-
-async def watch(process: Server, until: float) -> list[int]:
-    """Return the server's memory over time."""
-    samples: list[int] = []
-    while time.monotonic() < until:
-        samples.append(process.memory)
-        await asyncio.sleep(1)
-    return samples
-
-
-async def is_idle(me: Line) -> bool:
-    """Return whether the server has nothing to do."""
-    specifier = {"type": "query", "query": {"identifier": "chat"}}
-    response = await me.call("getInstanceProcessingState", {"specifier": specifier, "throwIfNotFound": True})
-    return bool(response["result"] == {"status": "idle", "queued": 0})
+def report(
+    minutes: float, seed: int, total: Tally, stuck: list[str], held: tuple[Sample, Sample], memory: list[int]
+) -> int:
+    """Print what happened; return 0 if all was well."""
+    before, after = held
+    quarter = max(len(memory) // 4, 1)
+    second, last = (
+        statistics.mean(part) / 2**20 for part in (memory[quarter : 2 * quarter] or memory, memory[-quarter:])
+    )
+    errors = {name: count for name, count in total.ended.items() if name.startswith("LMStudio")}
+    rows = {
+        "duration": f"{minutes:g} minutes, seed {seed}",
+        "callers": f"{CALLERS} threads, {len(SURFACES)} interfaces",
+        "calls": f"{total.ended.total():,}",
+        "succeeded": f"{total.ended['worked']:,}",
+        "cancelled early by the caller": f"{total.ended['stopped']:,}",
+        "errors": f"{sum(errors.values()):,}",
+        "first success after an error": f"{total.recoveries:,}",
+        "exceptions of other packages": len(total.raw),
+        "stuck calls": len(stuck),
+        "wrong responses": len(total.wrong),
+        "longest call": f"{total.longest:.1f} s",
+        "threads, before and after": f"{before.threads}, {after.threads}",
+        "file descriptors, before and after": f"{before.files}, {after.files}",
+        "memory, second and last quarter of the run": f"{second:.1f} MB, {last:.1f} MB",
+    }
+    print("| | |\n| --- | --- |")
+    for name, value in rows.items():
+        print(f"| {name} | {value} |")
+    print("\n| error | calls |\n| --- | --- |")
+    for name, count in sorted(errors.items(), key=lambda item: -item[1]):
+        print(f"| `{name}` | {count:,} |")
+    for finding in (*total.raw[:20], *total.wrong[:20], *stuck):
+        print(finding, file=sys.stderr)
+    leaked = after.threads > before.threads or after.files > before.files
+    return int(bool(total.raw or total.wrong or stuck or leaked) or (last - second) * 2**20 > GROWTH_ALLOWED)
 
 
 def main() -> int:
     """Run the soak; return the status of the process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("side", choices=["client", "server"])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
-    if arguments.side == "client":
-        return soak_client.run(arguments.minutes, arguments.seed)
-    return asyncio.run(soak_server(arguments.minutes, arguments.seed))
-
-
-async def soak_server(minutes: float, seed: int) -> int:
-    """Soak the emulator; return the status of the process."""
-    done: Counter[str] = Counter()
-    async with server(CATALOG) as process:
-        until = time.monotonic() + minutes * 60
-        lives = [
-            live(process.address, str(number), random.Random(seed + number), until, done) for number in range(CLIENTS)
-        ]
-        watching = asyncio.create_task(watch(process, until))
-        failures = [result for result in await asyncio.gather(*lives, return_exceptions=True) if result is not None]
-        memory = await watching
-        async with line(process.address, "llm", "guest:last") as me:
-            idle = await is_idle(me)
-    return report(seed, done, failures, memory, idle=idle)
-
-
-def report(seed: int, done: Counter[str], failures: list[BaseException], memory: list[int], *, idle: bool) -> int:
-    """Print what happened; return 0 if all was well."""
-    quarter = max(len(memory) // 4, 1)
-    before, after = statistics.mean(memory[quarter : 2 * quarter] or memory), statistics.mean(memory[-quarter:])
-    stuck = sum(isinstance(failure, StuckError) for failure in failures)
-    for name, count in sorted(done.items()):
-        print(f"{name:14} {count}")
-    for failure in failures:
-        print(f"failed         {failure!r}")
-    print(f"seed           {seed}")
-    print(f"stuck          {stuck}")
-    print(f"idle at end    {'yes' if idle else 'no'}")
-    print(f"memory         {before / 2**20:.1f} MB in the second quarter, {after / 2**20:.1f} MB in the last")
-    return int(bool(failures) or not idle or after - before > GROWTH_ALLOWED)
+    return run(arguments.minutes, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The process of one measured program: `python -m benchmarks.worker PROGRAM ADDRESS`.
+"""The process of one measured program: `python -m benchmarks.worker GROUP ROLE ADDRESS`.
 
 It prints the names of its cases as a JSON list, then reads names of cases and prints a value for each.
 """
@@ -7,12 +7,10 @@ import importlib
 import json
 import sys
 
-from benchmarks.meter import Cases
 
-
-def main(program: str, address: str) -> None:
+def main(group: str, role: str, address: str) -> None:
     """Measure what is requested until the input ends."""
-    cases: Cases = importlib.import_module(f"benchmarks.programs.{program}").cases(address)
+    cases = importlib.import_module(f"benchmarks.programs.{group}").PROGRAMS[role](address).cases()
     print(json.dumps(list(cases)), flush=True)
     for line in sys.stdin:
         print(json.dumps(cases[line.strip()]()), flush=True)

@@ -1,24 +1,12 @@
-"""Count the work of calls and tokens, and print it as the budgets are written.
+"""Count the work of calls and tokens: `python -m tests.budgets [--write]`; `--write` writes `budgets.json`."""
 
-`python -m tests.budgets [--write]`; with `--write`, `budgets.toml` is written again.
-"""
+import json
+import sys
 
-import argparse
+from tests.budgets.measures import BUDGETS, count_all
 
-from tests.budgets.measures import count_all
-from tests.budgets.table import BUDGETS, render
-
-
-def main() -> None:
-    """Count, and print or write."""
-    parser = argparse.ArgumentParser(prog="python -m tests.budgets", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the counts as the new budgets")
-    text = render(count_all())
-    if parser.parse_args().write:
-        BUDGETS.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
-
-
-if __name__ == "__main__":
-    main()
+text = json.dumps(count_all(), indent=1) + "\n"
+if sys.argv[1:] == ["--write"]:
+    BUDGETS.write_text(text, encoding="utf-8")
+else:
+    print(text, end="")

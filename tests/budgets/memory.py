@@ -17,8 +17,7 @@ from unittest import mock
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
-from benchmarks.server.connection import Connection
-from benchmarks.server.play import Cancellations
+from benchmarks.server import Connection
 from lmstudio_integrations.client.transport import socket_session, waiters
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -62,7 +61,7 @@ class _End(asyncio.Transport):
 async def _open(target: Target, namespace: Namespace) -> Socket:
     assert target.address is not None, "the programs name their server"
     socket = Socket(ClientProtocol(parse_uri(target.address.url(namespace))))
-    server = Connection(Cancellations())
+    server = Connection()
     server.connection_made(_End(socket.data_received, is_client=False))
     socket.connection_made(_End(server.data_received, is_client=True))
     await socket.handshake()
