@@ -46,6 +46,7 @@ FOREIGN = {
     "OWNER": "a placeholder in a workflow",
     "LANGSMITH_HIDE_INPUTS": "a variable of LangSmith",
     "LANGSMITH_HIDE_OUTPUTS": "a variable of LangSmith",
+    "OllamaLLM": "a class of langchain-ollama",
     "set_llm_cache": "a function of langchain-core",
 }
 """Names in the pages that nothing here contains, and what they are."""
