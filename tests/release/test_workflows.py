@@ -1,7 +1,10 @@
-"""The workflows: what they refer to exists, and only the last job of a release may publish."""
+"""The files of `.github`: linters accept them, what they name exists, and only the last job of a release publishes."""
 
 import re
+import shutil
+import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,31 +15,42 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
-NAMES = sorted(path.name for path in FOLDER.glob("*"))
-PINNED = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40}")
+WORKFLOWS: dict[str, dict[Any, Any]] = {
+    path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*")
+}
 
-Workflow = dict[Any, Any]
+SCHEMAS = {
+    "vendor.github-workflows": "workflows/*",
+    "custom.github-workflows-require-timeout": "workflows/*",
+    "vendor.dependabot": "dependabot.yml",
+    "vendor.github-issue-forms": "ISSUE_TEMPLATE/[!c]*",
+    "vendor.github-issue-config": "ISSUE_TEMPLATE/config.yml",
+}
+"""The schemas of check-jsonschema, each with its files."""
+
+LINTERS = [
+    ["zizmor", "--offline", "--quiet", ".github"],
+    *(
+        ["check-jsonschema", "--builtin-schema", schema, *map(str, (ROOT / ".github").glob(files))]
+        for schema, files in SCHEMAS.items()
+    ),
+]
 
 
-def read(name: str) -> Workflow:
-    loaded: Workflow = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
-    return loaded
+def steps(name: str) -> list[dict[str, Any]]:
+    return [step for job in WORKFLOWS[name]["jobs"].values() for step in job.get("steps", [])]
 
 
-def steps(workflow: Workflow) -> Iterator[dict[str, Any]]:
-    return (step for job in workflow["jobs"].values() for step in job.get("steps", []))
-
-
-def used(workflow: Workflow) -> Iterator[str]:
-    """Yield each action and each workflow that a workflow uses."""
-    yield from (part["uses"] for part in [*workflow["jobs"].values(), *steps(workflow)] if "uses" in part)
+def commands(name: str) -> list[str]:
+    return [step["run"] for step in steps(name) if "run" in step]
 
 
 def missing(command: str) -> Iterator[str]:
-    """Yield the groups, modules and files that a command names and that do not exist."""
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
-    yield from (name for name in re.findall(r"--(?:only-)?group[ =]([\w-]+)", command) if name not in groups)
-    for module in re.findall(r"-m ((?:tests|tools|benchmarks)[\w.]*)", command):
+    """Yield the groups, extras, modules and files that a command names and that do not exist."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    known = settings["dependency-groups"].keys() | settings["project"]["optional-dependencies"].keys()
+    yield from (name for name in re.findall(r"--(?:extra|(?:only-)?group)[ =]([\w-]+)", command) if name not in known)
+    for module in re.findall(r"-m ((?:tests|tools)[\w.]*)", command):
         if not any(ROOT.joinpath(*module.split(".")).with_suffix(suffix).exists() for suffix in (".py", "")):
             yield module
     folders = "|".join(re.escape(path.name) for path in ROOT.iterdir() if path.is_dir() and path.name != "dist")
@@ -44,82 +58,69 @@ def missing(command: str) -> Iterator[str]:
     yield from (path for path in paths if not (ROOT / path).exists())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_command_refers_to_what_exists(name: str) -> None:
-    commands = [step["run"] for step in steps(read(name)) if "run" in step]
-    assert commands
-    assert not [each for command in commands for each in missing(command)]
+@pytest.mark.slow
+@pytest.mark.parametrize("command", LINTERS, ids=lambda command: " ".join(command[:3]))
+def test_linters_find_nothing(command: list[str]) -> None:
+    program = shutil.which(command[0], path=sysconfig.get_path("scripts"))
+    if program is None:
+        pytest.skip("needs the linters: uv sync --inexact --group lint")
+    run = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_what_does_not_exist_is_found() -> None:
-    command = "uv sync --group test --group nothing; tests/release/run; tests/run; python -m tools.nothing"
-    assert list(missing(command)) == ["nothing", "tools.nothing", "tests/run"]
-    assert not list(missing("python -m tools.release tag v1; ./.ci/run; cat dist/nothing $HOME/tests/nothing"))
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_what_commands_and_jobs_name_exists(name: str) -> None:
+    assert not [each for command in commands(name) for each in missing(command)]
+    jobs = WORKFLOWS[name]["jobs"]
+    assert not [job["uses"] for job in jobs.values() if "uses" in job and not (ROOT / job["uses"][2:]).exists()]
+    for job in jobs.values():
+        assert jobs.keys() >= set(job.get("needs", []))
+        assert job.get("strategy", {}).get("matrix", {}).keys() >= set(re.findall(r"matrix\.(\w+)", str(job)))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
 def test_scripts_that_are_commands_can_be_executed() -> None:
-    programs = {step["run"].split()[0] for name in NAMES for step in steps(read(name)) if "run" in step}
+    programs = {command.split()[0] for name in WORKFLOWS for command in commands(name)}
     scripts = {program for program in programs if (ROOT / program).exists()}
-    assert "tests/release/run" in scripts
+    assert scripts >= {".ci/run", "tests/release/run"}
     assert not [script for script in scripts if not (ROOT / script).stat().st_mode & 0o100]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_actions_are_pinned_and_own_workflows_exist(name: str) -> None:
-    others = [each for each in used(read(name)) if not PINNED.fullmatch(each)]
-    assert all(each.startswith("./") and (ROOT / each).exists() for each in others), others
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_job_has_a_time_limit_and_names_its_permissions(name: str) -> None:
-    workflow = read(name)
-    assert workflow["permissions"] == {}
-    for job in workflow["jobs"].values():
-        assert "uses" in job or 0 < job["timeout-minutes"] <= 20
-        assert job["permissions"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_only_the_publishing_job_may_write_anything(name: str) -> None:
-    writers = {
-        (key, scope, access)
-        for key, job in read(name)["jobs"].items()
-        for scope, access in job["permissions"].items()
-        if access != "read"
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_only_the_publishing_job_may_write_and_it_runs_no_command(name: str) -> None:
+    jobs = WORKFLOWS[name]["jobs"]
+    writes = {
+        key: {scope for scope, access in job["permissions"].items() if access != "read"} for key, job in jobs.items()
     }
-    assert writers == ({("publish", "id-token", "write")} if name == "release.yml" else set())
+    allowed = {"release.yml": {"id-token"}, "site.yml": {"pages", "id-token"}}.get(name, set())
+    assert all(scopes == (allowed if key == "publish" else set()) for key, scopes in writes.items()), writes
+    assert not allowed or not [step for step in jobs["publish"]["steps"] if "run" in step]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_checkout_keeps_no_credentials(name: str) -> None:
-    checkouts = [step for step in steps(read(name)) if step.get("uses", "").startswith("actions/checkout@")]
-    assert checkouts
-    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+def test_the_workflows_of_a_release_do_not_cancel_each_other() -> None:
+    """All of them have the context of the release, so their groups must differ in what they say themselves."""
+    groups = [workflow["concurrency"]["group"] for workflow in WORKFLOWS.values() if "concurrency" in workflow]
+    assert len({group.partition("$")[0] for group in groups}) == len(groups)
 
 
 def test_a_release_starts_with_a_tag_and_publishes_after_everything_else() -> None:
-    workflow = read("release.yml")
+    workflow = WORKFLOWS["release.yml"]
     assert workflow[True] == {"push": {"tags": ["v*"]}}, "YAML reads the key `on` as true"
     jobs = workflow["jobs"]
-    assert jobs["checks"]["uses"] == "./.github/workflows/ci.yml"
+    called = {job["uses"].rpartition("/")[2] for job in jobs.values() if "uses" in job}
+    assert called == {"ci.yml", "exhaustive.yml"}
     assert set(jobs["publish"]["needs"]) == jobs.keys() - {"publish"}
     assert jobs["publish"]["environment"] == "pypi"
-    assert not [key for key, job in jobs.items() if "if" in job or job.get("continue-on-error")]
+    all_jobs = [job for name in ("release.yml", *called) for job in WORKFLOWS[name]["jobs"].values()]
+    assert not [job for job in all_jobs if "if" in job or job.get("continue-on-error")]
 
 
 def test_what_is_published_is_what_was_checked() -> None:
     """The publishing job runs no command; it downloads what the checks uploaded."""
-    (upload,) = (step for step in steps(read("ci.yml")) if "upload-artifact@" in step.get("uses", ""))
-    download, publish = read("release.yml")["jobs"]["publish"]["steps"]
+    (upload,) = (step for step in steps("exhaustive.yml") if "upload-artifact@" in step.get("uses", ""))
+    download, publish = WORKFLOWS["release.yml"]["jobs"]["publish"]["steps"]
     assert "download-artifact@" in download["uses"]
     assert download["with"] == {key: upload["with"][key] for key in ("name", "path")}
     assert publish["with"] == {"attestations": True}
-    package = read("ci.yml")["jobs"]["package"]["steps"]
+    package = WORKFLOWS["exhaustive.yml"]["jobs"]["package"]["steps"]
     assert package.index(upload) > [step.get("run") for step in package].index("tests/release/run")
-
-
-def test_the_checks_of_a_release_are_all_of_those_of_a_change() -> None:
-    workflow = read("ci.yml")
-    assert {"push", "pull_request", "workflow_call"} <= workflow[True].keys()
-    assert not [key for key, job in workflow["jobs"].items() if "if" in job or job.get("continue-on-error")]
