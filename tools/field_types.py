@@ -89,4 +89,4 @@ class FieldTypes(griffe.Extension):
             if isinstance(each, griffe.Class) and (kind := runtime_class(each)):
                 show_fields(each, kind)
             if each.docstring:
-                each.docstring.value = PROTOCOL.sub(r"[protocol](../../protocol/\1)", each.docstring.value)
+                each.docstring.value = PROTOCOL.sub(r"[protocol](../protocol.md\1)", each.docstring.value)
