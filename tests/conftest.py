@@ -1,5 +1,6 @@
 """Fixtures that all tests share, and the tiers in which tests run: see CONTRIBUTING.md."""
 
+import gc
 import os
 import random
 import signal
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if NOT_FAST.isdisjoint(marker.name for marker in item.iter_markers()):
             item.add_marker("fast")
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look again at what stays until the end: the modules and the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_auto_num_workers() -> int:

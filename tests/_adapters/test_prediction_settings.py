@@ -80,6 +80,7 @@ def test_the_rows_are_all_settings() -> None:
     assert len(SETTINGS) == len(LlmPredictionConfig.model_fields) - len(FRAMEWORKS_OWN) - len({"raw"})
 
 
+@pytest.mark.sampled(100)
 @pytest.mark.parametrize(("adapter", "way"), WAYS)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_reaches_the_server_as_field_and_as_argument(

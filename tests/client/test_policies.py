@@ -95,6 +95,7 @@ async def test_a_config_mismatch_fails_only_the_caller_that_requested_an_error(
             await waiting
 
 
+@pytest.mark.slow
 async def test_a_client_that_is_closed_while_it_loads_fails_no_other(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
@@ -110,6 +111,7 @@ async def test_a_client_that_is_closed_while_it_loads_fails_no_other(
     assert len(server.loaded()) == 1
 
 
+@pytest.mark.slow
 async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
@@ -144,6 +146,7 @@ async def test_without_a_name_any_loaded_model_is_used(client: Any, server: Emul
     assert (await client.llm.model(load_policy="explicit")).identifier == "other"
 
 
+@pytest.mark.slow
 async def test_loads_at_the_same_time_are_one_load(make_client: Callable[..., Any], server: Emulator) -> None:
     async with make_client(server.address) as one, make_client(server.address) as two:
         handles = [each.llm.lazy_model("slow", load_policy="explicit") for each in (one, two) for _ in range(6)]
@@ -163,6 +166,7 @@ async def test_a_failed_load_fails_for_all_who_wait_and_the_next_call_loads_agai
             assert await handles[0].respond("Hi")
 
 
+@pytest.mark.slow
 async def test_a_waiter_loads_when_the_caller_who_loaded_gave_up(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         first = asyncio.create_task(client.llm.model("slow", load_policy="explicit"))
@@ -174,6 +178,7 @@ async def test_a_waiter_loads_when_the_caller_who_loaded_gave_up(server: Emulato
     assert [info.identifier for info in server.loaded()] == ["slow"]
 
 
+@pytest.mark.slow
 async def test_a_blocking_call_does_not_wait_for_a_load_of_its_own_event_loop(server: Emulator) -> None:
     with lms.Client(server.address) as blocking:
         async with lms.AsyncClient(server.address) as client:
@@ -275,6 +280,7 @@ async def test_a_load_of_another_program_is_waited_for(make_client: Callable[...
     assert [info.identifier for info in server.loaded()] == ["slow"]
 
 
+@pytest.mark.slow
 async def test_a_load_that_fails_in_another_program_is_made_here(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:

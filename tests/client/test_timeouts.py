@@ -103,6 +103,7 @@ async def test_a_handle_may_have_timeouts_of_its_own(make_client: Callable[..., 
                 model.with_timeouts(timeout=0)
 
 
+@pytest.mark.slow
 async def test_while_a_prediction_is_queued_only_the_total_timeout_runs(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await authenticate(socket)

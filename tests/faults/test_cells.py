@@ -70,6 +70,7 @@ def test_a_raw_exception_is_found(proxies: ProxyThread, monkeypatch: pytest.Monk
     assert "raw exception: ZeroDivisionError" in findings(proxies, RESET, broken)
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "MARGIN", 0.1)
     monkeypatch.setattr(cells, "LONG", 0.1)

@@ -93,6 +93,7 @@ def test_a_draft_model_is_requested() -> None:
     assert llm._resolve_call({}).config.draft_model == "tiny"
 
 
+@pytest.mark.slow
 def test_a_silence_is_ended_by_its_timeout_and_the_server_stops() -> None:
     stalling = {"when": {}, "then": [{"text": "so "}, {"fault": "stall"}]}
     with Server([ModelEntry(key=CHAT, rules=(stalling,))]) as server, server.llm(idle_timeout=0.2) as llm:

@@ -302,6 +302,7 @@ async def test_a_socket_that_breaks_in_mid_stream_is_a_lost_connection(client: A
     assert str(await model.respond("hello"))
 
 
+@pytest.mark.slow
 async def test_a_call_that_exceeds_its_total_timeout_is_cancelled_on_the_server(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty")
     with pytest.raises(lms.LMStudioTimeoutError, match="timeout") as caught:

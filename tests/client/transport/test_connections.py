@@ -31,6 +31,7 @@ def connections_to(address: str) -> list[Connection]:
     return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
 
 
+@pytest.mark.slow
 async def test_each_caller_has_its_own_connect_timeout(make_client: Callable[..., Any]) -> None:
     accepting = asyncio.Event()
 

@@ -44,6 +44,7 @@ async def _close_idle(client: Any, server: Emulator, monkeypatch: pytest.MonkeyP
         await _until_released(server)
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("C-GUEST-RELEASED")
 async def test_a_server_may_release_a_client_whose_connections_are_closed(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
