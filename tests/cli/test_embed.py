@@ -13,7 +13,7 @@ import pytest
 
 from lmstudio_integrations._installation import package_command
 from lmstudio_integrations.cli._embed import rows
-from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, TextRows, arrow, arrow_parquet
+from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, ParquetRows, TextRows, arrow, arrow_parquet
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, in_pipe, needs_pty, on_terminal
@@ -106,6 +106,14 @@ def test_parquet_keeps_the_types_of_its_columns(embed: Run, server: Emulator) ->
     for found, expected in zip(table.column("embedding").to_pylist(), vectors_of(server, ["a", "b", "c"]), strict=True):
         assert found == pytest.approx(expected)
     assert set(table.column("model").to_pylist()) == {MODEL}
+
+
+def test_a_row_of_parquet_has_the_same_number_wherever_a_run_continues() -> None:
+    write_parquet("in.parquet", {"text": ["a", "b", "c", "d", "e"]})
+    for skip in range(5):
+        batches = ParquetRows(Path("in.parquet"), Columns("text", "embedding", "model")).batches(2, skip)
+        rows = [pair for batch in batches for pair in zip(batch.labels, batch.texts, strict=True)]
+        assert rows == [("row 1", "a"), ("row 2", "b"), ("row 3", "c"), ("row 4", "d"), ("row 5", "e")][skip:]
 
 
 def test_one_format_can_become_another(embed: Run) -> None:

@@ -183,7 +183,7 @@ def test_tools_are_sent_without_titles_but_with_properties_of_that_name() -> Non
         "type": "object",
         "properties": {
             "title": {"title": "Title", "type": "string"},
-            "by": {"anyOf": [{"title": "Author", "default": {"title": "Dr."}}, {"type": "null"}]},
+            "by": {"anyOf": [{"title": "Author", "default": {"title": "Dr."}}, {"enum": [{"title": "Dr."}, None]}]},
         },
     }
     (definition,) = sent(book)
@@ -193,7 +193,7 @@ def test_tools_are_sent_without_titles_but_with_properties_of_that_name() -> Non
             "type": "object",
             "properties": {
                 "title": {"type": "string"},
-                "by": {"anyOf": [{"default": {"title": "Dr."}}, {"type": "null"}]},
+                "by": {"anyOf": [{"default": {"title": "Dr."}}, {"enum": [{"title": "Dr."}, None]}]},
             },
         },
     }

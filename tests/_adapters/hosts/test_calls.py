@@ -39,6 +39,7 @@ from tests._adapters.hosts.servers import (
 )
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter
 from tests.support.gate import Gate
+from tests.support.pauses import replace_pauses
 from tests.support.ports import free_port
 
 TOKENS = ["sk-lm-aaaaaaaa:aaaaaaaaaaaaaaaaaaaa", "sk-lm-bbbbbbbb:bbbbbbbbbbbbbbbbbbbb"]
@@ -113,8 +114,10 @@ def running(server: Emulator) -> int:
 @every_language_model
 @both_paths
 def test_a_call_of_which_nothing_was_seen_moves_when_its_host_is_lost(
-    adapter: Adapter, path: str, pair: list[Emulator], gate: Gate
+    adapter: Adapter, path: str, pair: list[Emulator], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pauses: list[float] = []
+    replace_pauses(monkeypatch, pauses.append)
     model = adapter.make(model=CHAT, host=addresses(pair))
     model.hosts()
     with ThreadPoolExecutor(1) as pool:
@@ -123,6 +126,7 @@ def test_a_call_of_which_nothing_was_seen_moves_when_its_host_is_lost(
         pair[0].stop()
         gate.open()  # for the second host
         assert "Done." in str(pending.result(SECONDS))
+    assert pauses == [0.0], "the other host is free"
     assert [each.state for each in pair[1].predictions] == ["ended"]
     assert call(adapter, path, model, "Hello")
     assert len(pair[1].predictions) == 2

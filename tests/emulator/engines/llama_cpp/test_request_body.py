@@ -84,6 +84,12 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
         "logit_bias": [[1, 2.5], [3, False]],
         "typical_p": 0.7,
     }
+    short = {"llm.prediction.llama.mirostatSampling": {"version": 1}}
+    assert request_body.sampling(LlmPredictionConfig(raw=short)) == OFF | {
+        "mirostat": 1,
+        "mirostat_eta": 0.1,
+        "mirostat_tau": 5,
+    }
     off = {
         "llm.prediction.llama.mirostatSampling": {"version": 0},
         "llm.prediction.llama.locallyTypicalSampling": {"checked": False, "value": 0.7},

@@ -169,7 +169,9 @@ async def test_a_manual_template_is_rendered_and_a_jinja_template_rejected() -> 
     manual = {"type": "manual", "manualPromptTemplate": {"beforeUser": "U:", "afterUser": ";", "beforeAssistant": "A:"}}
     config = LlmPredictionConfig(prompt_template={**manual, "stopStrings": []})
     assert await model.apply_template(history, [], config) == "U:Hi;A:"
-    jinja = LlmPredictionConfig(prompt_template={"type": "jinja", "jinjaPromptTemplate": {"template": "{{ x }}"}})
+    jinja = LlmPredictionConfig(
+        prompt_template={**manual, "type": "jinja", "jinjaPromptTemplate": {"template": "{{ x }}"}}
+    )
     with pytest.raises(EngineError, match="does not support Jinja") as caught:
         await model.apply_template(history, [], jinja)
     assert caught.value.display_data is not None
