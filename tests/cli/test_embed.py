@@ -108,10 +108,11 @@ def test_parquet_keeps_the_types_of_its_columns(embed: Run, server: Emulator) ->
     assert set(table.column("model").to_pylist()) == {MODEL}
 
 
-def test_a_row_of_parquet_has_the_same_number_wherever_a_run_continues() -> None:
-    write_parquet("in.parquet", {"text": ["a", "b", "c", "d", "e"]})
+def test_a_row_of_parquet_has_the_same_number_wherever_a_run_continues(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    write_parquet(str(path), {"text": ["a", "b", "c", "d", "e"]})
     for skip in range(5):
-        batches = ParquetRows(Path("in.parquet"), Columns("text", "embedding", "model")).batches(2, skip)
+        batches = ParquetRows(path, Columns("text", "embedding", "model")).batches(2, skip)
         rows = [pair for batch in batches for pair in zip(batch.labels, batch.texts, strict=True)]
         assert rows == [("row 1", "a"), ("row 2", "b"), ("row 3", "c"), ("row 4", "d"), ("row 5", "e")][skip:]
 
