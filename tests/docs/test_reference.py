@@ -105,4 +105,4 @@ def test_a_field_of_a_dataclass_has_its_default(package: griffe.Object) -> None:
 def test_docstrings_refer_to_the_page_of_the_protocol(package: griffe.Object) -> None:
     docstring = package["errors.LMStudioServerError"].docstring
     assert docstring
-    assert "([protocol](../../protocol/#errors))" in docstring.value
+    assert "([protocol](../protocol.md#errors))" in docstring.value

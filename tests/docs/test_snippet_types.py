@@ -117,7 +117,6 @@ def findings(request: pytest.FixtureRequest, checks: Checks) -> list[Finding]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.slow
 @pytest.mark.timeout(180)  # a checker takes 10 to 20 seconds without its cache
 def test_everything_that_is_documented_passes(findings: list[Finding]) -> None:
     first = {each.place: str(each) for each in reversed(findings) if each.place.source != WRONG}  # one for each line
@@ -125,7 +124,7 @@ def test_everything_that_is_documented_passes(findings: list[Finding]) -> None:
     assert not errors, "\n".join(["documented, and rejected by type checkers:", *errors])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(180)
 def test_a_wrong_snippet_is_noticed_at_its_line(findings: list[Finding]) -> None:
     (wrong,) = [each for each in findings if each.place.source == WRONG]

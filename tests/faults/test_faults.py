@@ -12,7 +12,7 @@ from tests.faults.surfaces import SURFACES
 from tests.support.certificates import LOCALHOST
 
 
-@pytest.mark.sampled(30)
+@pytest.mark.sampled(20)
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")
 def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
