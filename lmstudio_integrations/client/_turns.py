@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.client.transport.waiters import Waiter, caller
+from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.waiters import caller as current_caller
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
@@ -41,7 +42,7 @@ class Turn:
     succeeded: bool = False
     loaded: bool = False
     waiter: Waiter | None = None
-    caller: object | None = field(default_factory=caller)
+    caller: object | None = field(default_factory=current_caller)
 
     def forget_caller(self) -> None:
         """Let nobody believe that the operation is still running, before the I/O thread has heard of its end."""

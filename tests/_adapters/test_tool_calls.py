@@ -94,12 +94,13 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "mcp": {"type": "mcp", "server_label": "docs", "server_url": "https://example.com"},
     "web_search_20250305": {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
     "bash_20250124": {"type": "bash_20250124", "name": "bash"},
-} | {
-    name: {name: {}}  # Google's have no type
-    for name in (
-        *("google_search", "google_search_retrieval", "google_maps", "code_execution", "url_context", "computer_use"),
-        *("file_search", "enterprise_web_search"),
-    )
+    **{
+        name: {name: {}}  # Google's have no type
+        for name in (
+            *("google_search", "google_search_retrieval", "google_maps", "code_execution", "url_context"),
+            *("computer_use", "file_search", "enterprise_web_search"),
+        )
+    },
 }
 
 
