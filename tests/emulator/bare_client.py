@@ -11,6 +11,8 @@ from websockets.sync.client import ClientConnection, connect
 from lmstudio_integrations.emulator import Emulator
 
 TIMEOUT = 5.0
+OPEN_TIMEOUT = 50.0
+"""For a busy machine: a server that is blocked never responds."""
 STACK: dict[str, Any] = {"layers": []}
 
 
@@ -107,7 +109,8 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 @contextmanager
 def bare(server: Emulator, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
     """Open a socket without authentication."""
-    with connect(f"ws://{server.address}/{namespace}", compression=None, max_size=None, **settings) as socket:
+    settings = {"compression": None, "max_size": None, "open_timeout": OPEN_TIMEOUT} | settings
+    with connect(f"ws://{server.address}/{namespace}", **settings) as socket:
         yield Wire(socket)
 
 
