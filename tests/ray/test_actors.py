@@ -335,7 +335,7 @@ def test_invalid_arguments_are_rejected_before_anything_is_sent(
 
 
 def test_the_repr_names_the_model() -> None:
-    assert repr(Embedder("vectors")) == "Embedder(model='vectors')"
+    assert repr(Embedder("vectors", dimensions=1)) == "Embedder(model='vectors')"
 
 
 async def test_a_field_has_the_name_that_the_schema_gives_it(arguments: dict[str, Any]) -> None:

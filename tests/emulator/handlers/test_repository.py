@@ -183,6 +183,7 @@ def test_a_plan_is_carried_out_when_the_client_commits(
         assert plan == {"downloadSizeBytes": 10, "downloadAction": "startNewDownload", "version": 0}
         assert len(artifact) == ("owner" in str(parameter))
         assert model["selected"]["modelKey"] == "absent"
+        assert model["type"] == "model"
         assert [option["availability"] for option in model["downloadOptions"]] == ["notDownloaded"]
         assert me.get("absent")[-1]["type"] == "error"
         shop.send(channel, COMMIT)
