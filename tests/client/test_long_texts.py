@@ -13,6 +13,7 @@ from lmstudio_integrations.client._long_texts import (
     average_parts,
     fit_texts,
     overflow_error,
+    split_text,
     utf8_length,
 )
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioProtocolError
@@ -68,6 +69,14 @@ def test_the_parts_of_long_texts_fit_and_lack_nothing(texts: list[str], context_
         assert all(words(part.text) <= context_window - SPECIAL_TOKENS for part in parts)
         if words(text) <= context_window - SPECIAL_TOKENS:
             assert len(parts) == 1
+
+
+@pytest.mark.parametrize("text", ["one two three", " " + "x" * 20, "x" * 20, "xx x", "  ", "a b c d e f g"])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_no_part_of_a_text_is_empty(text: str, count: int) -> None:
+    parts = split_text(text, count)
+    assert all(parts)
+    assert "".join(parts) == text
 
 
 def test_words_stay_whole_in_parts() -> None:

@@ -203,6 +203,29 @@ async def test_a_call_that_is_cut_off_fails(
     assert reason in str(recorder.of("request_failure")[0][3])
 
 
+async def test_the_number_of_a_call_that_was_cut_off_is_not_given_again(make_client: Callable[..., Any]) -> None:
+    called = {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "add", "arguments": {"a": 1}}}
+    start = {"type": "toolCallGenerationStart"}
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        for number, packets in enumerate(([start, called, start], [start, called], []), 1):
+            await receive(socket)
+            for each in (*packets, FINISHED):
+                await send(socket, packet(each) | {"channelId": number})
+
+    recorder = Recorder()
+    async with fake_server(behave) as address, make_client(address) as client:
+        await loaded_handle(client).act("Hi", [add], **recorder.callbacks)
+    assert recorder.numbers_of("request_start", "result") == [
+        ("request_start", 0, 0),
+        ("request_start", 0, 1),
+        ("result", 0, 0),
+        ("request_start", 1, 2),
+        ("result", 1, 2),
+    ]
+
+
 async def test_callbacks_about_tool_calls_do_not_keep_an_unloaded_model_from_its_reload(
     make_client: Callable[..., Any],
 ) -> None:

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
-from tests.langchain.conftest import CHAT, OTHER, Invoke, Server
+from tests.langchain.conftest import CHAT, MODELS, OTHER, Invoke, Server
 from tests.support.adapters import classes
 
 TOKEN = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
@@ -340,6 +340,15 @@ def test_the_info_of_a_model_belongs_to_the_model(server: Server, generate: Invo
     server.unload(CHAT)
     server.load(CHAT)
     generate(llm, "count")
+    assert (llm.profile or {})["max_input_tokens"] == 4096
+
+
+def test_a_call_to_another_host_says_nothing_about_the_model_of_the_object(server: Server, generate: Invoke) -> None:
+    llm = server.chat()
+    generate(llm, "count")
+    with Server([MODELS[0].model_copy(update={"context_length": 2048})], load=[CHAT]) as other:
+        generate(llm.bind(host=other.address), "count")
+        assert len(other.predictions) == 1
     assert (llm.profile or {})["max_input_tokens"] == 4096
 
 

@@ -236,8 +236,9 @@ def test_names_that_were_changed_for_the_wire_are_restored() -> None:
 
 
 @pytest.mark.parametrize("call_id", [None, "", "c1"])
-def test_missing_and_duplicate_identifiers_are_replaced(call_id: str | None) -> None:
-    response = whole([*call("c1"), *call(call_id), end()])
+@pytest.mark.parametrize("read", [whole, lambda events: chunks(events)[-1]], ids=["whole", "streamed"])
+def test_missing_and_duplicate_identifiers_are_replaced(read: Any, call_id: str | None) -> None:
+    response = read([*call("c1"), *call(call_id), end()])
     first, second = (found[0] for found in calls_of(response))
     assert first == "c1"
     assert second

@@ -32,11 +32,13 @@ def time_to_respond(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def listening(response: bytes, context: ssl.SSLContext | None = None, *, reset: bool = False) -> Iterator[str]:
+def listening(
+    response: bytes | Callable[[bytes], bytes], context: ssl.SSLContext | None = None, *, reset: bool = False
+) -> Iterator[str]:
     """Listen in a thread, respond to every request, and close; yields the address.
 
     Args:
-        response: The bytes to send; if empty, requests are not read.
+        response: The bytes to send, or what makes them of a request; if empty, requests are not read.
         context: The server's TLS context.
         reset: Whether to close with a reset.
     """
@@ -55,11 +57,11 @@ def listening(response: bytes, context: ssl.SSLContext | None = None, *, reset: 
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif context is not None:
             with context.wrap_socket(connection, server_side=True) as encrypted:
-                encrypted.recv(65536)
-                encrypted.sendall(response)
+                request = encrypted.recv(65536)
+                encrypted.sendall(response(request) if callable(response) else response)
         elif response:
-            connection.recv(65536)
-            connection.sendall(response)
+            request = connection.recv(65536)
+            connection.sendall(response(request) if callable(response) else response)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, daemon=True)
@@ -91,6 +93,21 @@ async def unreachable(client: Any) -> lms.LMStudioUnreachableError:
         with pytest.raises(lms.LMStudioUnreachableError) as caught:
             await client.llm.list_loaded()
     return caught.value
+
+
+async def test_a_path_that_the_server_does_not_have_is_named_under_an_authority_of_its_own(
+    make_client: Callable[..., Any],
+) -> None:
+    def respond(request: bytes) -> bytes:
+        if request.startswith(b"GET /lmstudio-greeting "):
+            return b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"lmstudio":true}'
+        return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+    with listening(respond, certified("localhost.pem")) as address:
+        port = address.rpartition(":")[2]
+        url = f"wss://localhost:{port}/lms"
+        error = await unreachable(make_client(url, ssl_context=trusting("localhost.pem")))
+    assert f"LM Studio is at wss://localhost:{port}, without '/lms': set host to that" in str(error)
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
