@@ -55,9 +55,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return how many workers `-n auto` starts: more than cores, because many tests wait for processes and timeouts."""
-    return (os.cpu_count() or 1) * 3 // 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many workers `-n auto` starts: more than cores, unless they run only tests that do not wait."""
+    cores = os.cpu_count() or 1
+    return cores if config.option.markexpr == "fast" else cores * 3 // 2
 
 
 @pytest.hookimpl(tryfirst=True)
