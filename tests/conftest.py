@@ -24,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start background jobs like this, and the programs that the tests start and interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+gc.disable()  # until the tests are collected
 NOT_FAST = {"slow", "exhaustive", "live", "network", "ray"}
 STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
@@ -50,9 +51,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Let no garbage collection look again at what stays until the end: the modules and the tests."""
+    """Let no garbage collection look at what stays until the end: the modules and the tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

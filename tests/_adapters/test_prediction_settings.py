@@ -80,7 +80,7 @@ def test_the_rows_are_all_settings() -> None:
     assert len(SETTINGS) == len(LlmPredictionConfig.model_fields) - len(FRAMEWORKS_OWN) - len({"raw"})
 
 
-@pytest.mark.sampled(100)
+@pytest.mark.sampled(60)
 @pytest.mark.parametrize(("adapter", "way"), WAYS)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_reaches_the_server_as_field_and_as_argument(
@@ -130,6 +130,7 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str, Any]] = {
 }
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(("change", "name", "value"), CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize(("make", "way"), WAYS)
 def test_a_change_takes_effect_with_the_next_call(

@@ -156,7 +156,7 @@ def test_every_call_gets_malformed_responses() -> None:
     assert not calls() - made_calls(CALLS.values(), "") - made_calls(HANDLE_CALLS.values(), "model")
 
 
-@pytest.mark.sampled(150)
+@pytest.mark.sampled(80)
 @pytest.mark.requirement("C-ROBUST")
 @pytest.mark.parametrize("response", PACKETS, ids=lambda value: json.dumps(value)[:40])
 @pytest.mark.parametrize("name", CALLS)
@@ -168,7 +168,7 @@ def test_a_malformed_response_to_a_client_raises_a_package_error(
     assert _ends_well(lambda: CALLS[name](client))
 
 
-@pytest.mark.sampled(150)
+@pytest.mark.sampled(80)
 @pytest.mark.requirement("C-ROBUST")
 @pytest.mark.parametrize("response", PACKETS, ids=lambda value: json.dumps(value)[:40])
 @pytest.mark.parametrize("name", HANDLE_CALLS)

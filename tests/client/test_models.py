@@ -424,6 +424,7 @@ def test_every_call_is_made_on_a_closed_client() -> None:
     assert not calls() - made_calls(CALLS.values(), "", "model", "model")
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("name", CALLS)
 async def test_every_call_on_a_closed_client_is_an_error_of_the_client(
     make_client: Callable[..., Any], server: Emulator, name: str

@@ -119,6 +119,7 @@ async def test_without_a_format_an_object_is_text(model: Any, requested: Any) ->
     assert result.parsed_as(City).name == "Oslo"
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("requested", [City, City.model_json_schema(), OwnSchema, {"type": "gbnf", "gbnfGrammar": "r"}])
 @pytest.mark.parametrize("prompt", ["bad", "list", "string", "yes", "deep", "digits"])
 async def test_what_is_no_json_object_is_text(model: Any, requested: Any, prompt: str) -> None:

@@ -88,6 +88,7 @@ def test_every_attribute_has_an_example() -> None:
     }
 
 
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_every_exception_survives_pickling_with_its_attributes(name: str, protocol: int) -> None:

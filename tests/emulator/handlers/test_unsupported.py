@@ -34,6 +34,7 @@ def test_every_endpoint_is_served() -> None:
         assert not endpoints.keys() & NAMED_ENDPOINTS[namespace].keys()
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.requirement("S-UNSUPPORTED")
 @pytest.mark.parametrize("parameter", [None, {"any": ["thing"]}], ids=["void", "any"])
 @pytest.mark.parametrize(("namespace", "name"), FAILING)
