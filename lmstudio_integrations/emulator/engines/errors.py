@@ -22,6 +22,14 @@ def context_overflow(tokens: int, context_length: int) -> EngineError:
     )
 
 
+def template_failed(message: str) -> EngineError:
+    """Return the error for a conversation that the model's template rejects."""
+    return EngineError(
+        f'Error rendering prompt with jinja template: "{message}"',
+        suggestion="This is usually an issue with the model's prompt template.",
+    )
+
+
 def model_crashed(exit_code: int | None, cause: str | None = None) -> EngineError:
     """Return the error for a worker process that died."""
     title = f"The model has crashed without additional information. (Exit code: {exit_code})"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._typeguards import is_object
-from lmstudio_integrations.emulator.engines.errors import EngineError, context_overflow
+from lmstudio_integrations.emulator.engines.errors import EngineError, context_overflow, template_failed
 
 ENGINE_NAME = "llama.cpp"
 
@@ -77,12 +77,6 @@ _KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
             "logProbs", "probabilities of tokens where tools are offered", "Leave logProbs or tools out."
         ),
     ),
-    (
-        "jinja",
-        lambda message: EngineError(
-            f'Error rendering prompt with jinja template: "{message}"',
-            suggestion="This is usually an issue with the model's prompt template.",
-        ),
-    ),
+    ("jinja", template_failed),
 )
 """A part of llama.cpp's message, in lower case, and the error that it stands for; the first match counts."""

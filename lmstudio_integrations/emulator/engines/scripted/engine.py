@@ -33,7 +33,7 @@ from lmstudio_integrations.emulator.engines.errors import load_failed
 from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, is_long, offload, require_length
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
-from lmstudio_integrations.emulator.engines.scripted.playback import Stall, play, play_silently
+from lmstudio_integrations.emulator.engines.scripted.playback import Stall, check_template, play, play_silently
 from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
@@ -168,9 +168,13 @@ class ScriptedModel:
         """Return the conversation in the plain template of `chat_template.py`.
 
         Raises:
-            EngineError: If the settings name a Jinja template.
+            EngineError: If a rule says so, or the settings name a Jinja template.
         """
-        render = partial(chat_template.render, history.messages, tools, config.prompt_template)
+
+        def render() -> str:
+            check_template(self._config.rules, GenerateRequest(config, history, tools=tools))
+            return chat_template.render(history.messages, tools, config.prompt_template)
+
         return await offload(render, large=is_large(history.messages, len(tools)))
 
     async def close(self) -> None:

@@ -7,15 +7,17 @@ and tool calls into tokens.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed
+from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed, template_failed
 from lmstudio_integrations.emulator.engines.generation import progress_details
-from lmstudio_integrations.emulator.engines.scripted import chat_template
+from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, out_of_memory, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     Error,
     InjectFault,
+    PromptFault,
     Reasoning,
     Rule,
     Situation,
@@ -31,6 +33,9 @@ from lmstudio_integrations.emulator.engines.scripted.writer import Writer
 from lmstudio_integrations.types.results import PromptProgress
 
 _ANY_OBJECT = {"type": "object"}
+
+_REJECTED = "System message must be at the beginning."
+"""What the template of a popular model raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,37 @@ def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
     steps = rule.steps(situation.last) if rule else _default_steps(request, situation.last)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
-    events = _perform(request, steps, *_read(request))
+    of_prompt, steps = _separated(steps)
+    if "template" in of_prompt:
+        raise template_failed(_REJECTED)
+    if of_prompt and _tokens(request) >= request.context_length:
+        if "empty" in of_prompt:
+            return iter([Finished(of_prompt["empty"].stop_reason, 0, 0)])
+        tokens, remaining = request.context_length - 1, None
+    else:
+        tokens, remaining = _read(request)
+    events = _perform(request, steps, tokens, remaining)
     faults = [step for step in steps if isinstance(step, InjectFault) and step.packet is not None]
     return _interrupted(events, faults) if faults else events
+
+
+def check_template(rules: Sequence[Rule], request: GenerateRequest) -> None:
+    """Apply the rules to a conversation that is only rendered.
+
+    Raises:
+        EngineError: If the template rejects it.
+    """
+    rule = first_match(rules, Situation.of(request))
+    if rule is not None and "template" in _separated(rule.then)[0]:
+        raise template_failed(_REJECTED)
+
+
+def _separated(steps: Sequence[Step]) -> tuple[dict[str, InjectFault], list[Step]]:
+    """Return the faults that happen when the prompt is read, by their names, and the other steps."""
+    of_prompt = {
+        step.fault: step for step in steps if isinstance(step, InjectFault) and step.fault in get_args(PromptFault)
+    }
+    return of_prompt, [step for step in steps if step not in of_prompt.values()]
 
 
 def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait | Stall]:
@@ -124,11 +157,17 @@ def _interrupted(events: Playback, faults: Sequence[InjectFault]) -> Playback:
 
 def _fault(step: InjectFault) -> Fault | Stall:
     """Return the order to the server, or the stall; raise a fault of the model."""
-    if step.fault == "crash":
-        raise model_crashed(step.exit_code)
-    if step.fault == "out_of_memory":
-        raise out_of_memory()
-    return Stall() if step.fault == "stall" else Fault(step.fault)
+    match step.fault:
+        case "crash":
+            raise model_crashed(step.exit_code)
+        case "out_of_memory":
+            raise out_of_memory()
+        case "stall":
+            return Stall()
+        case "truncate" | "empty" | "template":
+            raise AssertionError("happens when the prompt is read")
+        case kind:
+            return Fault(kind)
 
 
 def _error(step: Error) -> EngineError:
@@ -138,6 +177,13 @@ def _error(step: Error) -> EngineError:
         suggestion=step.suggestion,
         display_data=None if step.code is None else display_data(step.code, step.data),
     )
+
+
+def _tokens(request: GenerateRequest) -> int:
+    """Return the tokens of the whole prompt."""
+    if request.history is None:
+        return words.count(request.prompt or "")
+    return words.count(chat_template.render(request.history.messages, offered(request), request.config.prompt_template))
 
 
 def _read(request: GenerateRequest) -> tuple[int, int | None]:

@@ -48,6 +48,7 @@ class When(_Part):
         structured: Whether JSON or a grammar is requested.
         image: Whether the last user message contains a file.
         round: The number of the model's turn since the last user message, counted from 1; for a load, the attempt.
+        late_system: Whether a system message comes after another message, which many templates reject.
         load: Whether the model is being loaded. A rule without it never applies to a load, a rule with it to
             nothing else.
     """
@@ -58,6 +59,7 @@ class When(_Part):
     structured: bool | None = None
     image: bool | None = None
     round: Annotated[int, Field(ge=1)] | None = None
+    late_system: bool | None = None
     load: bool = False
 
     @field_validator("last")
@@ -79,6 +81,7 @@ class When(_Part):
             and self.structured in {None, situation.structured}
             and self.image in {None, situation.image}
             and self.round in {None, situation.round}
+            and self.late_system in {None, situation.late_system}
         )
 
 
@@ -135,20 +138,29 @@ class Error(_Part):
         return code
 
 
+PromptFault: TypeAlias = Literal["truncate", "empty", "template"]
+"""Faults that happen when the prompt is read."""
+
+
 class InjectFault(_Part):
-    """The connection or the model breaks.
+    """The connection or the model breaks, or the model does not read its prompt as it should.
 
     Attributes:
         fault: `drop`, `half_close`, `corrupt` and `unknown_packet` as in `base.Fault`; `stall`: nothing more is sent
-            until the client cancels; `crash`: the model's process dies; `out_of_memory`: a load fails.
+            until the client cancels; `crash`: the model's process dies; `out_of_memory`: a load fails. Wherever they
+            stand among the steps, `truncate`: of a prompt that does not fit, as much as fits is read, whatever the
+            policy, and nobody is told; `empty`: a prompt that does not fit gets an empty response; `template`: the
+            model's template rejects the messages, in `applyPromptTemplate` as well.
         packet: The number of packets of the prediction after which it happens, instead of at this place among the
             steps; at the latest before the success packet.
         exit_code: The exit code of a crash.
+        stop_reason: The stop reason of an empty response.
     """
 
-    fault: Literal[FaultKind, "stall", "crash", "out_of_memory"]
+    fault: Literal[FaultKind, PromptFault, "stall", "crash", "out_of_memory"]
     packet: Annotated[int, Field(ge=0)] | None = None
     exit_code: int = 139
+    stop_reason: Literal["contextLengthReached", "eosFound"] = "eosFound"
 
 
 class Wait(_Part):
@@ -297,6 +309,7 @@ class Situation:
     structured: bool = False
     image: bool = False
     round: int = 1
+    late_system: bool = False
     load: bool = False
 
     @classmethod
@@ -316,6 +329,7 @@ class Situation:
             structured=structured,
             image=bool(users) and any(isinstance(part, FileHandle) for part in turn[0].content),
             round=1 + sum(before != "tool" == after for before, after in pairwise(message.role for message in turn)),
+            late_system=any(message.role == "system" for message in messages[1:]),
         )
 
 

@@ -5,18 +5,29 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, LoadRequest
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine
 from lmstudio_integrations.errors import (
     LMStudioInsufficientResourcesError,
     LMStudioModelCrashedError,
     LMStudioModelUnloadedError,
+    LMStudioPromptTemplateError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.errors import to_exception
+from lmstudio_integrations.types.chat import Chat
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
-from tests.emulator.engines.scripted.models import FakeSleep, generate_request, load, respond
+from tests.emulator.engines.scripted.models import (
+    FakeSleep,
+    Response,
+    always,
+    events_of,
+    generate_request,
+    load,
+    respond,
+)
 
 
 async def events_until_error(steps: list[dict[str, Any]]) -> tuple[list[EngineEvent], EngineError]:
@@ -138,6 +149,54 @@ async def test_a_stalled_response_sends_nothing_more_until_it_is_cancelled() -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [event.content for event in events if isinstance(event, LlmPredictionFragment)] == ["one"]
+
+
+LONG = "word " * 100
+
+
+@pytest.mark.parametrize("policy", ["stopAtLimit", "truncateMiddle"])
+async def test_a_prompt_may_be_truncated_in_silence_whatever_the_policy(policy: str) -> None:
+    rules = [Rule(then=[{"text": "all " * 50}, {"fault": "truncate"}])]
+    got = await respond(rules, LONG, context_length=20, context_overflow_policy=policy)
+    assert (got.end.prompt_tokens, got.content, got.end.stop_reason) == (19, "all " * 50, "eosFound")
+    model = await load(rules)
+    raw = GenerateRequest(LlmPredictionConfig(context_overflow_policy="stopAtLimit"), prompt=LONG, context_length=20)
+    assert Response(await events_of(model, raw)).end.prompt_tokens == 19
+
+
+@pytest.mark.parametrize("reason", ["eosFound", "contextLengthReached"])
+async def test_a_prompt_that_does_not_fit_may_get_an_empty_response(reason: str) -> None:
+    rules = [Rule(then=[{"fault": "empty", "stop_reason": reason}, {"text": "never"}])]
+    got = await respond(rules, LONG, context_length=20, context_overflow_policy="stopAtLimit")
+    assert got.events == [Finished(reason, 0, 0)]
+
+
+@pytest.mark.parametrize("fault", ["truncate", "empty"])
+async def test_a_fault_at_the_limit_changes_nothing_where_the_prompt_fits(fault: str) -> None:
+    rules = [Rule(then=[{"fault": fault}, {"text": "yes"}])]
+    length = (await respond(always("yes"), LONG)).end.prompt_tokens + 1
+    config = {"context_length": length, "context_overflow_policy": "stopAtLimit"}
+    assert await respond(rules, LONG, **config) == await respond(always("yes"), LONG, **config)
+    shorter = await respond(rules, LONG, **{**config, "context_length": length - 1})
+    assert shorter.end.prompt_tokens < length - 1
+
+
+async def test_a_template_may_reject_messages_in_predictions_and_in_texts() -> None:
+    rules = [Rule({"late_system": True}, [{"text": "never"}, {"fault": "template"}]), *always("yes")]
+    chat = Chat("Be brief.")
+    chat.add_user_message("Why?")
+    model = await load(rules)
+    assert await model.apply_template(chat.to_history(), [], LlmPredictionConfig())
+    assert (await respond(rules, chat)).content == "yes"
+    chat.add_system_prompt("Be polite.")
+    for request in (
+        respond(rules, chat),
+        model.apply_template(chat.to_history(), [], LlmPredictionConfig()),
+    ):
+        with pytest.raises(EngineError) as caught:
+            await request
+        assert caught.value.title.startswith("Error rendering prompt with jinja template: ")
+        assert isinstance(seen_by_a_client(caught.value), LMStudioPromptTemplateError)
 
 
 async def test_a_load_can_fail_for_lack_of_memory() -> None:

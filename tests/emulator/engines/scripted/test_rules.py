@@ -55,6 +55,7 @@ async def test_the_first_rule_that_fits_wins() -> None:
 
 
 ADD, MUL = tool("add"), tool("mul")
+LATE = Chat.from_history({"messages": [{"role": role, "content": "Hm"} for role in ("system", "user", "system")]})
 JSON = {"type": "json", "jsonSchema": {"type": "object"}}
 
 
@@ -72,6 +73,8 @@ JSON = {"type": "json", "jsonSchema": {"type": "object"}}
         ({"image": False}, {}, {"question": Chat.from_history({"messages": [{"role": "user", "content": [IMAGE]}]})}),
         ({"round": 1}, {}, {"question": after_tool_results("3")}),
         ({"round": 3}, {"question": after_tool_results("3", "4")}, {"question": after_tool_results("3")}),
+        ({"late_system": True}, {"question": LATE}, {"question": Chat("Be brief.")}),
+        ({"late_system": False}, {"question": Chat("Be brief.")}, {"question": LATE}),
         ({"last": "^7$", "role": "tool"}, {"question": after_tool_results("3", "7")}, {"question": "7"}),
     ],
 )
