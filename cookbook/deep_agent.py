@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage
 from lmstudio_integrations.langchain import ChatLMStudio
 
 model = ChatLMStudio(temperature=0)
-profile = model.load_profile()
+profile = model.load().profile
 if not profile.get("tool_calling"):
     raise SystemExit(
         "This recipe needs a model with tool use; "

@@ -12,7 +12,7 @@ from langchain.agents import create_agent
 from lmstudio_integrations.langchain import ChatLMStudio
 
 model = ChatLMStudio(temperature=0)
-if not model.load_profile().get("tool_calling"):
+if not model.load().profile.get("tool_calling"):
     raise SystemExit(
         "This recipe needs a model with tool use; "
         "load one in LM Studio, for example qwen/qwen3-4b."

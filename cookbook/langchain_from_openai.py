@@ -39,6 +39,6 @@ assert last.usage_metadata
 
 # %%
 tokens = model.get_num_tokens("Why is the sky blue?")
-limit = model.load_profile().get("max_input_tokens", 0)
+limit = model.load().profile.get("max_input_tokens", 0)
 print(f"{tokens} of {limit} tokens")
 assert 0 < tokens < limit

@@ -13,7 +13,7 @@ from langchain_core.messages import HumanMessage
 from lmstudio_integrations.langchain import ChatLMStudio
 
 model = ChatLMStudio(temperature=0)
-if not model.load_profile().get("image_inputs"):
+if not model.load().profile.get("image_inputs"):
     raise SystemExit(
         "This recipe needs a model with vision; "
         "load one in LM Studio, for example google/gemma-3-4b."

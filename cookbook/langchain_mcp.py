@@ -45,7 +45,7 @@ async def run(agent: Any, question: str) -> list[ToolMessage]:
 async def main() -> None:
     """Ask for a ferry, and then for one that does not exist."""
     model = ChatLMStudio(temperature=0)
-    if not (await model.aload_profile()).get("tool_calling"):
+    if not (await model.aload()).profile.get("tool_calling"):
         raise SystemExit(
             "This recipe needs a model with tool use; "
             "load one in LM Studio, for example qwen/qwen3-4b."

@@ -29,7 +29,7 @@ model = ChatLMStudio(
     on_load_progress=progress.append,
     temperature=0,
 )
-profile = model.load_profile()
+profile = model.load().profile
 print(f"loaded {progress[-1]:.0%}")
 print(profile.get("max_input_tokens"), "tokens of context")
 assert profile.get("max_input_tokens") == 2048

@@ -28,7 +28,7 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 # %%
 model = ChatLMStudio(temperature=0)
 embeddings = LMStudioEmbeddings()
-print(f"Responses come from {model.load_profile().get('name')}.")
+print(f"Responses come from {model.load().profile.get('name')}.")
 
 # %% [markdown]
 # ## Read and split

@@ -16,7 +16,7 @@ from langchain_core.tools import tool
 from lmstudio_integrations.langchain import ChatLMStudio
 
 model = ChatLMStudio(temperature=0)
-profile = model.load_profile()
+profile = model.load().profile
 if not (profile.get("tool_calling") and profile.get("image_inputs")):
     raise SystemExit(
         "This recipe needs a model with tool use and vision; "

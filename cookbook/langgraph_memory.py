@@ -19,7 +19,7 @@ from langgraph.types import Command, Interrupt, interrupt
 from lmstudio_integrations.langchain import ChatLMStudio
 
 model = ChatLMStudio(temperature=0)
-if not model.load_profile().get("tool_calling"):
+if not model.load().profile.get("tool_calling"):
     raise SystemExit(
         "This recipe needs a model with tool use; "
         "load one in LM Studio, for example qwen/qwen3-4b."

@@ -113,6 +113,7 @@ if TYPE_CHECKING:
         LMStudioStructuredOutputError as LMStudioStructuredOutputError,
         LMStudioTimeoutError as LMStudioTimeoutError,
         LMStudioToolCallError as LMStudioToolCallError,
+        LMStudioTruncationWarning as LMStudioTruncationWarning,
         LMStudioUnknownMessageWarning as LMStudioUnknownMessageWarning,
         LMStudioUnreachableError as LMStudioUnreachableError,
         LMStudioUnsupportedError as LMStudioUnsupportedError,
@@ -157,6 +158,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.types.gpu import GpuSetting as GpuSetting
     from lmstudio_integrations.types.hosts import HostStatus as HostStatus
     from lmstudio_integrations.types.models import (
+        ChatTemplateInfo as ChatTemplateInfo,
         ContextUse as ContextUse,
         EmbeddingModelInfo as EmbeddingModelInfo,
         EmbeddingModelInstanceInfo as EmbeddingModelInstanceInfo,
@@ -213,8 +215,9 @@ _EXPORTS = {
         LMStudioModelCrashedError LMStudioModelLoadError LMStudioModelNotFoundError LMStudioModelUnloadedError
         LMStudioOSError LMStudioPredictionError LMStudioPresetNotFoundError LMStudioPromptTemplateError
         LMStudioProtocolError LMStudioRuntimeError LMStudioServerError LMStudioStructuredOutputError
-        LMStudioTimeoutError LMStudioToolCallError LMStudioUnknownMessageWarning LMStudioUnreachableError
-        LMStudioUnsupportedError LMStudioValueError LMStudioWebsocketError LMStudioWrongModelKindError
+        LMStudioTimeoutError LMStudioToolCallError LMStudioTruncationWarning LMStudioUnknownMessageWarning
+        LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError LMStudioWebsocketError
+        LMStudioWrongModelKindError
     """,
     ".langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
@@ -229,8 +232,8 @@ _EXPORTS = {
     ".types.gpu": "GpuSetting",
     ".types.hosts": "HostStatus",
     ".types.models": """
-        ContextUse EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState LlmInfo
-        LlmInstanceInfo ModelInfo ModelInstanceInfo
+        ChatTemplateInfo ContextUse EmbeddingModelInfo EmbeddingModelInstanceInfo InstanceProcessingState
+        LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo
     """,
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult

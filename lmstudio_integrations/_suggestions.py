@@ -58,11 +58,11 @@ _COUNTERPARTS = {
     "topP": ("top_p", "top_p_sampling"),
     "model_id": ("model",),
     "chunk_size": ("embed_batch_size",),
-    "validate_model_on_init": ("load_profile()",),
+    "validate_model_on_init": ("load()",),
 }
 """Names in other packages, and ours for the same. The first one that is known where the name was given counts."""
 
-_METHODS = {"load_profile()"}
+_METHODS = {"load()"}
 """Names of ours that are no settings."""
 
 _GPU = "write load_config={'gpu': {'ratio': 0.5}} for half of the layers, or gpu={'ratio': 0.5} in a load config"

@@ -36,6 +36,7 @@ LMStudioError
 
 LMStudioConfigWarning                    (UserWarning)
 LMStudioEvictionWarning                  (UserWarning)
+LMStudioTruncationWarning                (UserWarning)
 ```
 
 Classes of the official Python SDK keep their places, so that programs can switch by changing an import.
@@ -318,3 +319,7 @@ class LMStudioConfigWarning(UserWarning):
 
 class LMStudioEvictionWarning(UserWarning):
     """Models evict each other: with Auto-Evict, the server keeps only one that was loaded just in time."""
+
+
+class LMStudioTruncationWarning(UserWarning):
+    """The server has cut a prompt that did not fit into the context window, and responded to what was left."""

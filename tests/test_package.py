@@ -78,7 +78,7 @@ PUBLIC = {
         ActResult AnyAsyncDownloadedModel AnyChatMessage AnyChatMessageDict AnyDownloadedModel AnyLoadConfig
         AnyModelSpecifier AssistantMessage AssistantResponse AssistantResponseContent AsyncClient
         AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPredictionStream BaseModel
-        Chat ChatHistoryData ChatHistoryDataDict ChatLMStudio Client ContextUse DictObject DictSchema
+        Chat ChatHistoryData ChatHistoryDataDict ChatLMStudio ChatTemplateInfo Client ContextUse DictObject DictSchema
         DownloadFinalizedCallback DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel
         DownloadedLlm EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo
         EmbeddingModelInstanceInfo FileHandle FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict

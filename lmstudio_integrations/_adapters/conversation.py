@@ -1,8 +1,9 @@
 """A conversation on its way to the wire (docs/protocol.md#chat-history), and its images.
 
 The converters of both frameworks (`langchain/_messages.py`, `llama_index/_messages.py`) add turns to a `Conversation`,
-which brings them into the form that chat templates expect: one system message first, neighbors of one role merged, and
-images that a tool returned, for which the wire has no place, in the next user turn. Pure: images are only listed here.
+which brings them into the form that chat templates expect: neighbors of one role merged, and images that a tool
+returned, for which the wire has no place, in the next user turn. A system message stays where it is; the client moves
+it to the front if the model's template takes it nowhere else. Pure: images are only listed here.
 The client downloads and uploads those of `to_history`, and `to_wire` puts the file handles in their places.
 """
 
@@ -131,15 +132,10 @@ class Conversation:
         self.add("tool", [part])
 
     def finish(self) -> list[PendingMessage]:
-        """Return the messages, the system prompt first."""
+        """Return the messages."""
         if self._images:
             self.add("user", ())
-        if all(message.role != "system" for message in self._messages[1:]):
-            return self._messages
-        messages: list[PendingMessage] = []
-        for message in sorted(self._messages, key=lambda message: message.role != "system"):
-            _append(messages, PendingMessage(message.role, list(message.parts)))
-        return messages
+        return self._messages
 
 
 def check_not_empty(messages: Sequence[object]) -> None:
@@ -223,8 +219,21 @@ def to_history(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
 
 def to_wire(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
     """Return the wire form of a conversation, with the uploaded images in their places."""
-    written = [{"role": each.role, "content": [_wire(part, handles) for part in each.parts]} for each in messages]
-    return WireHistory(written, [*_files(messages), *handles.values()])
+    has_late = any(message.role == "system" for message in messages[1:])
+    system_first = _written(_with_system_first(messages), handles) if has_late else None
+    return WireHistory(_written(messages, handles), [*_files(messages), *handles.values()], system_first)
+
+
+def _written(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> list[dict[str, Any]]:
+    return [{"role": each.role, "content": [_wire(part, handles) for part in each.parts]} for each in messages]
+
+
+def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:
+    """Return a conversation with its system messages as one, at the front."""
+    merged: list[PendingMessage] = []
+    for message in sorted(messages, key=lambda message: message.role != "system"):
+        _append(merged, PendingMessage(message.role, list(message.parts)))
+    return merged
 
 
 def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:

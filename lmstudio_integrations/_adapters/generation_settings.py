@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 from pydantic import Field
 
@@ -52,6 +52,8 @@ _NATIVE_NAMES = {
 }
 """The fields of `LlmPredictionConfig` by the names of the adapters' fields."""
 
+
+_OVERFLOW_KEY = "llm.prediction.contextOverflowPolicy"
 
 _CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
 """Types of values that can be changed in place, in a part of them at least."""
@@ -105,7 +107,12 @@ class ResolvedCall(NamedTuple):
     def request_arguments(self) -> "PredictionParameters":
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
         # The frameworks' parsers check responses, also those that do not fit.
-        arguments: PredictionParameters = {"config": self.config, "check_response": False}
+        arguments: PredictionParameters = {
+            "config": self.config,
+            "check_response": False,
+            "check_context": self.values["check_context"],
+            "tools_first": True,
+        }
         if self.values["preset"] is not None:
             arguments["preset"] = self.values["preset"]
         if self.values["on_prompt_progress"] is not None:
@@ -145,6 +152,22 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         default=None,
         description="How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its "
         "fields; `raw` takes further settings by their full wire keys. Unset: the server's defaults for the model.",
+    )
+
+    context_overflow_policy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None = Field(
+        default="stopAtLimit",
+        description="What happens when the context window is full. Default: `stopAtLimit`, which drops nothing: a "
+        "prompt that does not fit is an error, and a response that reaches the end has the finish reason `length`. "
+        "`truncateMiddle` drops the middle of the conversation, `rollingWindow` its beginning. `None`, and unset "
+        "beside a `preset`, leaves it to the server and to what is set in LM Studio.",
+    )
+
+    check_context: bool = Field(
+        default=True,
+        description="Whether to count a prompt again if the server may have cut it, which some versions do in spite of "
+        "the policy. Default: `True`. At most two requests more for a prompt that may fill more than half of the "
+        "context window. If tokens were dropped, their number is in the response's metadata as `dropped_tokens`, with "
+        "an `LMStudioTruncationWarning` unless the policy is one that drops.",
     )
 
     preset: str | None = Field(
@@ -247,9 +270,16 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         request = {name: given[name] for name in self._request_arguments if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         settings = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
+        if self._leaves_overflow_to_server(values, given):
+            settings.pop("context_overflow_policy", None)
         tool_use = self._add_request(settings, values, request)
         config = LlmPredictionConfig.parse(settings or None)
         return ResolvedCall(values, self._runtime, self._resolve_model(values), config, tool_use)
+
+    def _leaves_overflow_to_server(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+        """Whether the default policy does not apply: a preset, or a key in `extra`, decides."""
+        is_default = "context_overflow_policy" not in {*given, *self.model_fields_set}
+        return is_default and bool(values["preset"] or _OVERFLOW_KEY in (values["extra"] or ()))
 
     def _add_request(
         self,

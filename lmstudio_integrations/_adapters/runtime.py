@@ -200,7 +200,7 @@ class Runtime:
         self._sync: _ClientPool[Client] = _ClientPool(_make_client, bindings)
         self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, bindings)
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
-        self.profiled: tuple[tuple[Any, Any], Mapping[str, Any]] | None = None
+        self.profiled: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec] | None = None
         """A model, by its name and host, and its info: what the adapter's `profile` shows as long as it names them."""
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
@@ -227,6 +227,12 @@ class Runtime:
             return known
         known = known or LoadedModelInfo({})
         return self._model_info.put(spec, LoadedModelInfo({**known.instances, host: info}, parallel(), known.warned))
+
+    def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:
+        """Return whether the model's chat template takes system messages after the first turn; `None` if not known."""
+        known = [each.takes_late_system_messages for each in self._bindings.get(spec) or ()]
+        answers = [each[1] for each in known if each is not None]
+        return all(answers) if answers else None
 
     def model(self, spec: HandleSpec) -> Any:
         """Return the handle of a model of either kind, for threads."""

@@ -71,6 +71,7 @@ class ActParameters(TimeoutParameters, total=False):
         handle_invalid_tool_request: Called with the error and the request. If the tool raised an exception, that is the
             error's `__cause__`. A returned string replaces the standard text for the model; an exception ends `act`. If
             it cannot be read, the request is `None`: the returned value is ignored, and `act` raises the error.
+        check_context: Whether to count a prompt again if the server may have cut it; see `PredictionParameters`.
         config: Settings of the predictions.
         preset: A preset on the server.
         on_message: Called with each assistant message and each message of tool results, suitable for `Chat.append`.
@@ -96,6 +97,7 @@ class ActParameters(TimeoutParameters, total=False):
     max_prediction_rounds: int | None
     max_parallel_tool_calls: int | None
     handle_invalid_tool_request: HandleInvalid | None
+    check_context: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage | ToolMessage], Any] | None

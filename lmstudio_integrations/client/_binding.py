@@ -48,6 +48,8 @@ class Binding:
         context_window: The context window of the instance, once it was requested.
         max_context_length: The longest context length of the model, once it is known.
         dimensions: The length of the vectors, once one was received.
+        takes_late_system_messages: An instance, and whether its chat template takes system messages after the first
+            turn, once it was asked.
         counterpart: What to call with the key of a model of the other kind; `None` is the native client.
     """
 
@@ -68,6 +70,7 @@ class Binding:
     context_window: ContextWindow | None = None
     max_context_length: int | None = None
     dimensions: int | None = None
+    takes_late_system_messages: tuple[str | None, bool] | None = None
     counterpart: str | None = None
 
     @property

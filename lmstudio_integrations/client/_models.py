@@ -1,15 +1,15 @@
 """The flows of model handles, except predictions, and of the models of a client. Both clients run them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_core import SchemaValidator, core_schema
 
-from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
+from lmstudio_integrations._typeguards import is_count, is_list
 from lmstudio_integrations.client import _loading
-from lmstudio_integrations.client._arguments import check_names, flag_of, list_of, text_of, texts_of
+from lmstudio_integrations.client._arguments import list_of, text_of, texts_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._operations import inspect_instance, resolve, use_model
 from lmstudio_integrations.client._progress_bars import ProgressBar
@@ -17,22 +17,18 @@ from lmstudio_integrations.client._telemetry import may_trace, trace_embeddings
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.client.transport.telemetry import API, LOADED
-from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import (
-    ApplyPromptTemplate,
     EmbedString,
     EstimateModelUsage,
     Lookup,
-    TemplateParameters,
     Tokenize,
     UnloadModel,
 )
-from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
-    ContextUse,
     InstanceProcessingState,
     ModelInfo,
     ModelInstanceInfo,
@@ -41,14 +37,9 @@ from lmstudio_integrations.types.models import (
     parse_infos,
 )
 from lmstudio_integrations.types.references import ModelReference, specifier_of
-from lmstudio_integrations.types.tools import Tool
 
 Texts: TypeAlias = list[str] | tuple[str, ...]
-Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
-TemplateOpts: TypeAlias = Mapping[str, bool]
 
-_NO_OPTS: TemplateOpts = {}
-_TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
 
 BATCH = 64
 """Texts between two moves of a progress bar."""
@@ -140,15 +131,6 @@ def version(dispatcher: Dispatcher[Any]) -> Flow[ServerVersion]:
     return call_rpc(dispatcher, "system", "version", None, ServerVersion.from_dict, operation="Version")
 
 
-def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
-    """Return how many tokens of the context window a conversation takes."""
-    dispatcher = dispatcher.for_operation()
-    text = yield from apply_prompt_template(dispatcher, binding, history)
-    used = cast("int", (yield from count_tokens(dispatcher, binding, text)))
-    info = yield from get_info(dispatcher, binding)
-    return ContextUse(used=used, limit=info.context_length)
-
-
 def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[list[int] | list[list[int]]]:
     """Return the tokens of a text, or of each of several."""
 
@@ -201,26 +183,10 @@ def _embed_in_batches(dispatcher: Dispatcher[Any], binding: Binding, texts: list
     return vectors
 
 
-def apply_prompt_template(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    history: WireHistory,
-    opts: TemplateOpts = _NO_OPTS,
-    tools: Tools = (),
-) -> Flow[str]:
-    """Return a conversation, with the tools, as the prompt that the model would get."""
-    flags = _template_flags(opts, tools)
-
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
-        parameter = ApplyPromptTemplate(
-            specifier=specifier,
-            history=history.to_dict(),
-            predictionConfigStack={"layers": []},
-            opts=flags,
-        )
-        return call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, _formatted, operation="Prompt template")
-
-    return (yield from use_model(dispatcher, binding, work))
+def count_on(dispatcher: Dispatcher[Any], specifier: Specifier, text: str) -> Flow[int]:
+    """Return the number of tokens of a text. The model is not loaded for it."""
+    parameter = _tokenize(specifier, text)
+    return call_rpc(dispatcher, "llm", "countTokens", parameter, _token_count, operation="Tokenization")
 
 
 def _call_for_each(
@@ -246,29 +212,6 @@ def _call_for_each(
 
 def _tokenize(specifier: Specifier, text: str) -> Tokenize:
     return Tokenize(specifier=specifier, inputString=text)
-
-
-def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
-    if not is_mapping(opts):
-        raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
-    check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})
-    flags: dict[str, Any] = {_TEMPLATE_FLAGS.get(name, name): flag_of(value, name) for name, value in opts.items()}
-    definitions = [_tool(tool) for tool in list_of(tools, "tools")]
-    return cast("TemplateParameters", flags | ({"toolDefinitions": definitions} if definitions else {}))
-
-
-def _tool(tool: object) -> dict[str, Any]:
-    try:
-        return Tool.model_validate(tool).to_dict()
-    except ValidationError as error:
-        raise LMStudioValueError(f"tools contains an invalid tool definition: {tool!r}") from error
-
-
-def _formatted(result: Any) -> str:
-    prompt = result["formatted"]
-    if not isinstance(prompt, str):
-        raise TypeError(f"expected a string; got {type(prompt).__name__}")
-    return prompt
 
 
 def _token_count(result: Any) -> int:

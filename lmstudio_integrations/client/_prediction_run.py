@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lmstudio_integrations._shortening import counted
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
+from lmstudio_integrations.client._context_check import check_context
 from lmstudio_integrations.client._operations import EXPLAINED, attempt_with_model, raise_explained, unloaded_error
 from lmstudio_integrations.client._required_call import log_missing_call
 from lmstudio_integrations.client._retries import Retries, pause
+from lmstudio_integrations.client._second_step import SecondStep
 from lmstudio_integrations.client._telemetry import Operation, trace_prediction
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, call_back
@@ -68,7 +70,7 @@ class Request:
     """
 
     endpoint: Channel
-    make: Callable[[Dispatcher[Any], Specifier], Flow[Mapping[str, Any]]]
+    make: Callable[[Dispatcher[Any], Binding, Specifier], Flow[Mapping[str, Any]]]
 
 
 @dataclass(slots=True)
@@ -139,12 +141,18 @@ class PredictionRun:
         self.callbacks = _NO_CALLBACKS
         self.parse_json = False
         """Whether to parse the response as a JSON object, if it is one."""
+        self.check_context = False
+        """Whether to count the prompt again if the server may have cut it."""
+        self.second_step: SecondStep[Request] | None = None
+        """The prediction that may replace this one."""
         self.ready: deque[PredictionEvent] = deque()
         """Received events that were not read yet. All ways to read take from it, so they can be mixed."""
         self._step: Any = None
         """The call or task that is waited for: first those that get the model, then the prediction."""
         self._call: Call[Any] | None = None
         """The prediction, once it was requested."""
+        self._parameter: Mapping[str, Any] = {}
+        """What was requested."""
         self.required_choice: str | None = None
         """The tool choice, if a response without a tool call is to be logged."""
         self._accumulator = Accumulator()
@@ -345,20 +353,29 @@ class PredictionRun:
         """Return the next events; start over after a failure if the caller has received nothing of the response."""
         while True:
             try:
-                return (yield from self._receive((yield from self._next_batch())))
+                batch = yield from self._receive((yield from self._next_batch()))
             except LMStudioError as error:
                 seconds = self._delay_after(error)
                 if seconds is None:
                     self._raise(error)
                 if self._trace is not None:
                     self._trace.add_retry(error, self._call)
+            else:
+                if batch:
+                    return batch
+                continue  # all of it was held back
             logger.info("%s of model %r failed; retrying", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
             # Before the pause: `cancel` discards a prediction without a call, which ends the pause.
-            self._call, self._opened, self._accumulator = None, False, Accumulator()
+            self._start_over()
             self.ready.clear()
             # A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
             yield from self._tracked(pause(self._dispatcher if self._unloaded else self._client, seconds))
+
+    def _start_over(self) -> None:
+        self._call, self._opened, self._accumulator = None, False, Accumulator()
+        if self.second_step is not None:
+            self.second_step.forget()
 
     @property
     def _is_seen(self) -> bool:
@@ -398,12 +415,16 @@ class PredictionRun:
         if not batch:
             raise _ClosedError if self._cancelled else closed_early(self._operation)
         self._accumulator.add_all(batch)
+        if self.second_step is not None:
+            batch = self._released(batch, self.second_step)
         if self.callbacks is not _NO_CALLBACKS:
             for event in batch:
                 yield from self._report(event)
         if self._accumulator.end is None:
             return batch
         try:
+            if self.check_context and not self._accumulator.end.is_interrupted:
+                yield from self._tracked(self._check_context(self._accumulator.end))
             self._finish(self._accumulator.end)
         except LMStudioError as failure:
             # Progress does not prevent a reload, whether it arrives before the failure or together with it.
@@ -417,6 +438,28 @@ class PredictionRun:
             message = Chat().add_assistant_response(result, result.tool_call_requests)
             yield from self._call_back("on_message", message)
         return batch
+
+    def _released(self, batch: list[PredictionEvent], second_step: SecondStep[Request]) -> list[PredictionEvent]:
+        """Return what may be delivered of a response that a second prediction may replace; begin that if it is due."""
+        was_replaced = second_step.replaced is not None
+        released = second_step.release(batch, self._accumulator)
+        if second_step.replaced is not None and not was_replaced:
+            assert self._call is not None, "a prediction ends after its request"
+            self._call.nothing_to_stop = True
+            self._requests = second_step.requests
+            self._start_over()
+        return released
+
+    def _check_context(self, end: PredictionEnd) -> Flow[None]:
+        received = self._accumulator
+        yield from check_context(
+            self._dispatcher,
+            self._parameter,
+            end,
+            operation=self._operation,
+            is_empty=not (received.tool_calls or any(fragment.content for fragment in received.fragments)),
+            maximum=self._binding.max_context_length,
+        )
 
     def _on_model(self, work: ModelWork[T]) -> Flow[T]:
         """Run work on the model, after the upload of images."""
@@ -466,7 +509,8 @@ class PredictionRun:
 
     def _send(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
         """Request the prediction in the best remaining way."""
-        parameter = {**(yield from self._requests[0].make(dispatcher, specifier)), **self._preset}
+        made = yield from self._requests[0].make(dispatcher, self._binding, specifier)
+        parameter = self._parameter = {**made, **self._preset}
         if self._cancelled or self._failure is not None:  # it was stopped meanwhile
             raise _ClosedError
         if self._trace is not None:
@@ -545,6 +589,8 @@ class PredictionRun:
         if self._route is not None:
             self._route.succeeded()
         result = self._accumulator.result()
+        if self.second_step is not None:
+            result = self.second_step.with_usage_of_both(result)
         parsed = json_object(result.content) if self.parse_json and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         if self.required_choice is not None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
+from lmstudio_integrations.client._chat_templates import placed
 from lmstudio_integrations.client._files import address_of, with_valid_files
 from lmstudio_integrations.client._images import prepare_images
 from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
-from lmstudio_integrations.client._required_call import required_choice
-from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
+from lmstudio_integrations.client._required_call import may_call, required_choice
+from lmstudio_integrations.client._second_step import SecondStep
+from lmstudio_integrations.client._structured import ResponseFormat, fits, is_requested, with_format
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioValueError
@@ -99,6 +101,13 @@ class PredictionParameters(TimeoutParameters, total=False):
         check_response: Whether to check the schema or grammar before it is sent, to parse a structured response, and to
             log that a required tool call is missing (the default). A response that is not a JSON object is no error:
             `parsed` is then its text.
+        check_context: Whether to count the prompt again if the server may have cut it, although it must not or did not
+            say so: at most two requests more, and none for a prompt that surely fits. If tokens were dropped, `stats`
+            has their number and there is an `LMStudioTruncationWarning`. False by default.
+        tools_first: Whether a call with tools and a response format makes two predictions, if necessary: one with the
+            tools alone and, if the model called none and its response does not fit the format, one with the format
+            alone. Nothing is delivered before that is known. False by default: the grammar of the format then keeps
+            the model from calling a tool.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
         on_message: Called with the complete assistant message, suitable for `Chat.append`.
@@ -109,6 +118,8 @@ class PredictionParameters(TimeoutParameters, total=False):
 
     response_format: ResponseFormat | None
     check_response: bool
+    check_context: bool
+    tools_first: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
@@ -180,12 +191,14 @@ def respond_with(
 ) -> PredictionRun:
     """Prepare the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
-    Of the keyword arguments, this reads the preset, the timeouts and `check_response`.
+    Of the keyword arguments, this reads the preset, the timeouts, `tools_first` and those that check.
     """
     pending = history if isinstance(history, PendingHistory) else None
     wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
     files = wire.files if pending is None else pending.files
-    stack = stack_of(settings)
+    tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
+    first = settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings
+    first_stack = stack_of(first)
 
     def upload(dispatcher: "Dispatcher[Any]", pending: PendingHistory) -> "Flow[None]":
         nonlocal wire
@@ -193,10 +206,15 @@ def respond_with(
         wire = pending.to_wire(handles)
 
     # Annotations of inner functions are evaluated with each call; as strings, they cost nothing.
-    def make(dispatcher: "Dispatcher[Any]", specifier: Specifier) -> "Flow[Predict]":
-        current = (yield from with_valid_files(dispatcher, wire)) if wire.files else wire
+    def make(
+        dispatcher: "Dispatcher[Any]", binding: Binding, specifier: Specifier, stack: "Mapping[str, Any]" = first_stack
+    ) -> "Flow[Predict]":
+        current = yield from placed(dispatcher, binding, specifier, wire)
+        if current.files:
+            current = yield from with_valid_files(dispatcher, current)
         return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
 
+    choice = required_choice(settings)
     run = PredictionRun(
         dispatcher,
         binding,
@@ -207,7 +225,12 @@ def respond_with(
         upload=None if pending is None else partial(upload, pending=pending),
         route=None if hosts is None else hosts.route(address_of(files)),
     )
-    run.required_choice = required_choice(settings) if parameters.get("check_response", True) else None
+    run.required_choice = choice if parameters.get("check_response", True) else None
+    run.check_context = parameters.get("check_context", False)
+    if tools_first and choice is None:
+        without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
+        by_format = [Request(_PREDICT, partial(make, stack=stack_of(without_tools)))]
+        run.second_step = SecondStep(by_format, lambda result: fits(settings, result.content))
     return run
 
 
@@ -231,11 +254,11 @@ def complete(
     settings = _settings(dispatcher, parameters)
     stack = stack_of(settings)
 
-    def make(_: "Dispatcher[Any]", specifier: Specifier) -> "Flow[CompleteRawText]":
+    def make(_: "Dispatcher[Any]", _binding: Binding, specifier: Specifier) -> "Flow[CompleteRawText]":
         yield from ()
         return CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=stack)
 
-    def make_legacy(_: "Dispatcher[Any]", specifier: Specifier) -> "Flow[Predict]":
+    def make_legacy(_: "Dispatcher[Any]", _binding: Binding, specifier: Specifier) -> "Flow[Predict]":
         yield from ()
         history = WireHistory.of_prompt(prompt).to_dict()
         layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
@@ -250,6 +273,7 @@ def complete(
         timeouts=checked_timeouts(parameters),
         route=None if hosts is None else hosts.route(),
     )
+    run.check_context = parameters.get("check_context", False)
     _set_callbacks(run, settings, parameters)
     return run
 

@@ -17,6 +17,11 @@ def required_choice(settings: LlmPredictionConfig) -> str | None:
     return mode if mode == "required" else None
 
 
+def may_call(settings: LlmPredictionConfig) -> bool:
+    """Whether a prediction may call a tool."""
+    return bool((settings.raw_tools or {}).get("tools")) and (settings.tool_choice or {}).get("mode") != "none"
+
+
 def lacks_call(result: PredictionResult) -> bool:
     """Whether the model responded without even beginning a tool call, and was not stopped by the caller."""
     return not result.tool_calls and result.end.stats.get("stopReason") != "userStopped"

@@ -64,6 +64,19 @@ def is_requested(config: LlmPredictionConfig) -> bool:
     return config.structured is not None and config.structured["type"] != "none"
 
 
+def fits(config: LlmPredictionConfig, text: str) -> bool:
+    """Return whether a text is JSON that the requested schema allows. For a grammar it is not known, so it is false."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - lazy: keeps import cheap
+
+    wire = config.structured or {}
+    if wire.get("type") != "json":
+        return False
+    try:
+        return Draft202012Validator(wire.get("jsonSchema") or {}).is_valid(json.loads(text))
+    except Exception:  # noqa: BLE001 - the text is no JSON, or the schema cannot be applied
+        return False
+
+
 def _wire_form(response_format: object) -> dict[str, Any]:
     if isinstance(response_format, type):
         return {"type": "json", "jsonSchema": _schema_of(response_format)}

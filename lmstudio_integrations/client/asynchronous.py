@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _models, _requests
+from lmstudio_integrations.client import _chat_templates, _files, _images, _models, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._async_readers import AsyncBatches, AsyncEvents, AsyncFragments
@@ -28,8 +28,9 @@ from lmstudio_integrations.client._base import (
     ModelParameters,
     checked_kind,
 )
+from lmstudio_integrations.client._chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
-from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
+from lmstudio_integrations.client._models import Texts
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import History, PredictionParameters
 from lmstudio_integrations.client._retries import retried
@@ -43,6 +44,7 @@ from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
+    ChatTemplateInfo,
     ContextUse,
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
@@ -219,16 +221,20 @@ class AsyncLLM(AsyncModelHandle):
             tools: The definitions of the tools.
         """
         return await arun(
-            self._run_on_model(_models.apply_prompt_template, _requests.to_wire(history), opts or {}, tools)
+            self._run_on_model(_chat_templates.apply_prompt_template, _requests.to_wire(history), opts or {}, tools)
         )
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
-        return await arun(self._run_on_model(_models.context_use, _requests.to_wire(history)))
+        return await arun(self._run_on_model(_chat_templates.context_use, _requests.to_wire(history)))
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
         return cast("LlmInstanceInfo", await arun(self._get_info(load=load)))
+
+    async def get_chat_template_info(self) -> ChatTemplateInfo:
+        """Return what the model's chat template does with conversations; load the model if necessary."""
+        return await arun(self._run_on_model(_chat_templates.get_chat_template_info))
 
     async def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""

@@ -44,6 +44,7 @@ _NOT_IN_KEY = frozenset(
         "on_load_progress",
         "on_prompt_progress",
         "show_progress",
+        "check_context",
         "max_retries",
         "stream_usage",
         *TIMEOUTS,
@@ -66,8 +67,8 @@ _CORE_DESCRIPTIONS = {
     "`tool_calling` for calls with tools.",
     "output_version": "Format of the content of messages: `v0`, or `v1` for standard content blocks. Unset: "
     "`LC_OUTPUT_VERSION`, else `v0`.",
-    "profile": "What the model can do, for example its context length. Unset: what `load_profile` or the first "
-    "response reports.",
+    "profile": "What the model can do, for example its context length. Unset: what is true of every model, and "
+    "what `load` or the first response reports.",
 }
 """Descriptions of langchain-core's fields, which have none."""
 

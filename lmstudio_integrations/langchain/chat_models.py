@@ -1,7 +1,8 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -21,6 +22,7 @@ from lmstudio_integrations._adapters.generation_settings import (
 from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
+from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations._adapters import conversation
     from lmstudio_integrations._adapters.connection_settings import Secret
     from lmstudio_integrations._adapters.generation_settings import StopStrings
-    from lmstudio_integrations._adapters.parameters import UNSET
+    from lmstudio_integrations._adapters.parameters import UNSET, Parameter
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
     from lmstudio_integrations.client.sync import LLM, PredictionStream
     from lmstudio_integrations.langchain import _batching, _chunks, _counting, _messages, _structured, _tools
@@ -140,6 +142,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     if TYPE_CHECKING:
         api_token: Secret = UNSET  # again, see `Parameter`
         stop: StopStrings = UNSET
+        profile: Parameter[ModelProfile | None, ModelProfile] = UNSET
 
     _counterpart: ClassVar[str] = "LMStudioEmbeddings"
     _ls_model_type: ClassVar[Literal["chat", "llm"]] = "chat"
@@ -169,10 +172,11 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translated():
-            call = self._resolve(stop, kwargs)
-            with _batching.in_batch(self._open(call, call.model(), messages)) as stream:
-                return self._result(call, stream.wait_for_result())
+        with (
+            self._calling(stop, kwargs) as call,
+            _batching.in_batch(self._open(call, call.model(), messages)) as stream,
+        ):
+            return self._result(call, stream.wait_for_result())
 
     @with_signature
     async def _agenerate(
@@ -182,8 +186,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with translated():
-            call = self._resolve(stop, kwargs)
+        with self._calling(stop, kwargs) as call:
             async with self._open(call, call.async_model(), messages) as stream:
                 return self._result(call, await stream.wait_for_result())
 
@@ -204,15 +207,16 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with translated():
-            call = self._resolve(stop, kwargs)
-            with _batching.in_batch(self._open(call, call.model(), messages)) as source:
-                stream = self._chunk_stream(call, source)
-                for batch in source.batches():
-                    for chunk in stream.chunks(batch):
-                        if run_manager is not None:
-                            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                        yield chunk
+        with (
+            self._calling(stop, kwargs) as call,
+            _batching.in_batch(self._open(call, call.model(), messages)) as source,
+        ):
+            stream = self._chunk_stream(call, source)
+            for batch in source.batches():
+                for chunk in stream.chunks(batch):
+                    if run_manager is not None:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     async def _astream(
         self,
@@ -221,8 +225,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with translated():
-            call = self._resolve(stop, kwargs)
+        with self._calling(stop, kwargs) as call:
             async with self._open(call, call.async_model(), messages) as source:
                 stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
@@ -241,6 +244,18 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     # Requests -------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _calling(self, stop: list[str] | None, given: Mapping[str, Any]) -> Generator[ResolvedCall]:
+        """Resolve a call and translate its errors. One about the context window also completes `profile`."""
+        with translated():
+            call = self._resolve(stop, given)
+            try:
+                yield call
+            except LMStudioContextOverflowError as error:
+                if error.limit is not None:
+                    self._record_profile(call, {**self._reported, "contextLength": error.limit})
+                raise
+
     @overload
     def _open(self, call: ResolvedCall, model: "LLM", messages: Sequence[BaseMessage]) -> "PredictionStream": ...
     @overload
@@ -257,41 +272,53 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
         """Record what a prediction reports about the model, also for the profile of this object; return it."""
-        loaded = self._record_info(call, result.end)
-        if (call.values["model"], call.values["host"]) == (self.model, self.host):
-            self._record_profile(loaded.info)
+        self._record_profile(call, self._record_info(call, result.end).info)
         return result
 
-    def _record_profile(self, info: Mapping[str, Any]) -> None:
-        """Record the info of the model of this object. It is no field: using an object does not change its settings."""
-        self._runtime.profiled = (self.model, self.host), info
+    def _record_profile(self, call: ResolvedCall, info: Mapping[str, Any]) -> None:
+        """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
+        if (call.values["model"], call.values["host"]) == (self.model, self.host):
+            self._runtime.profiled = (self.model, self.host), info, call.handle.model
 
-    def _resolve_profile(self) -> ModelProfile | None:
+    @property
+    def _reported(self) -> Mapping[str, Any]:
+        """What the server has reported about the model of this object."""
+        runtime = vars(self).get("_runtime")
+        if runtime is None or runtime.profiled is None or runtime.profiled[0] != (self.model, self.host):
+            return {}
+        _, info, spec = runtime.profiled
+        late = runtime.takes_late_system_messages(spec)
+        return info if late is None else {**info, _LATE_SYSTEM_MESSAGES: late}
+
+    def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
         fields = vars(self)
-        config, runtime, own = self._merged_load_config(fields), fields.get("_runtime"), fields["profile"]
-        profile: dict[str, Any] = {}
+        config, profile = self._merged_load_config(fields), dict[str, Any](_ABILITIES)
         if isinstance(config, LlmLoadModelConfig) and config.context_length:
             profile["max_input_tokens"] = config.context_length
-        if runtime is not None and runtime.profiled is not None:
-            model_and_host, info = runtime.profiled
-            if model_and_host == (self.model, self.host):
-                profile |= _profile(info)
-        return cast("ModelProfile", {**profile, **(own or {})}) or own
+        return cast("ModelProfile", {**profile, **_profile(self._reported), **(fields["profile"] or {})})
 
-    def load_profile(self) -> ModelProfile:
-        """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
-        with translated():
-            info = self._resolve_call({}).model().get_info(load=True)
-        self._record_profile(info.to_dict())
-        return cast("ModelProfile", self.profile)
+    def load(self) -> Self:
+        """Load the model if it is not loaded, and complete `profile` with what the server reports; return this object.
 
-    async def aload_profile(self) -> ModelProfile:
-        """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
         with translated():
-            info = await self._resolve_call({}).async_model().get_info(load=True)
-        self._record_profile(info.to_dict())
-        return cast("ModelProfile", self.profile)
+            call = self._resolve_call({})
+            model = call.model()
+            model.get_chat_template_info()
+            self._record_profile(call, model.get_info(load=True).to_dict())
+        return self
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded, and complete `profile`; see `load`."""
+        with translated():
+            call = self._resolve_call({})
+            model = call.async_model()
+            await model.get_chat_template_info()
+            self._record_profile(call, (await model.get_info(load=True)).to_dict())
+        return self
 
     # Tools and structured output ------------------------------------------------------------------------------------
 
@@ -464,7 +491,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 class _ResolvedProfile:
     """Reads `profile` of a chat model. The field itself, in the object's `__dict__`, holds the user's entries alone."""
 
-    def __get__(self, instance: ChatLMStudio | None, owner: type[ChatLMStudio]) -> ModelProfile | None:
+    def __get__(self, instance: ChatLMStudio | None, owner: type[ChatLMStudio]) -> ModelProfile:
         if instance is None:  # pydantic would take an attribute of the class for the default of a subclass's field
             raise AttributeError("profile is an attribute of the objects")
         return instance._resolve_profile()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
@@ -485,13 +512,22 @@ _ABILITIES = ModelProfile(
     pdf_inputs=False,
     tool_choice=True,
     tool_call_streaming=True,
+    structured_output=True,
     temperature=True,
     open_weights=True,
 )
-"""What every model can do. `structured_output` stays unset: it would make agents send a grammar and tools at once."""
+"""What every model can do, in LM Studio."""
+
+_LATE_SYSTEM_MESSAGES = "takesLateSystemMessages"
+"""A member of the info that the server does not report; see `client/_chat_templates.py`."""
 
 _REPORTED = {"max_input_tokens": "contextLength", "name": "displayName"}
-_REPORTED_ABILITIES = {"image_inputs": "vision", "image_tool_message": "vision", "tool_calling": "trainedForToolUse"}
+_REPORTED_ABILITIES = {
+    "image_inputs": "vision",
+    "image_tool_message": "vision",
+    "tool_calling": "trainedForToolUse",
+    "mid_conversation_system_messages": _LATE_SYSTEM_MESSAGES,
+}
 """Members of a profile, and the members of the model's info that they come from."""
 
 
@@ -499,4 +535,4 @@ def _profile(info: Mapping[str, Any]) -> ModelProfile:
     """Return the info of a model as a langchain-core profile."""
     reported = {name: info[member] for name, member in _REPORTED.items() if info.get(member)}
     abilities = {name: bool(info[member]) for name, member in _REPORTED_ABILITIES.items() if member in info}
-    return cast("ModelProfile", {**_ABILITIES, **reported, **abilities})
+    return cast("ModelProfile", {**reported, **abilities})

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
@@ -91,6 +91,22 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         description="Shorten vectors to this many numbers and normalize them again. Unset: the vectors of the model "
         "as they are. Only for models that were trained for it.",
     )
+
+    def load(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        with translated():
+            self._model().get_info(load=True)
+        return self
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded; see `load`."""
+        with translated():
+            await self._async_model().get_info(load=True)
+        return self
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""

@@ -117,6 +117,22 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         stop = called.stop if stop is None else stop
         return await BaseLLM.agenerate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
 
+    def load(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        with translated():
+            self._resolve_call({}).model().get_info(load=True)
+        return self
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded; see `load`."""
+        with translated():
+            await self._resolve_call({}).async_model().get_info(load=True)
+        return self
+
     def _as_called(self, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return an object with the settings of a call as its own, and the arguments that are no settings.
 
@@ -131,7 +147,8 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
             if not arguments:
                 return self, others
             values = self._merged(arguments)
-            called = self.model_copy(update={name: value for name, value in values.items() if value is not own[name]})
+            changed = {name: value for name, value in values.items() if value is not own[name] or name in arguments}
+            called = self.model_copy(update=changed)
             called._runtime = self._runtime  # noqa: SLF001 - a copy of our own kind
             return called, others
 

@@ -55,11 +55,6 @@ def template_tokens(key: Key) -> int:
     return _context_windows[key].template
 
 
-def record_template(key: Key, tokens: int) -> None:
-    """Record how many tokens the chat template adds to a message."""
-    _context_windows[key].template = tokens
-
-
 def advertise(key: Key, tokens: int) -> int:
     """Record that LlamaIndex gets this context window, and return it."""
     known = _context_windows[key]
@@ -67,9 +62,14 @@ def advertise(key: Key, tokens: int) -> int:
     return tokens
 
 
-def record(key: Key, tokens: int) -> None:
-    """Record the context window of the loaded instance; warn once if a larger one was advertised before."""
+def record(key: Key, tokens: int, template: int | None = None) -> None:
+    """Record the context window of the loaded instance, and how many tokens its chat template adds, if that is known.
+
+    Warns once if a larger window was advertised before.
+    """
     known = _context_windows[key]
+    if template is not None:
+        known.template = template
     if known.reported == tokens:
         return
     known.reported = tokens

@@ -6,6 +6,7 @@ is dropped runs its `finally` when the loop gets to it, or never if the loop is 
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -20,11 +21,21 @@ if TYPE_CHECKING:
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[ResponseBuilder, Step], ChunkT]
 Batch = list[PredictionEvent]
+Watch = AbstractContextManager[None, None]
 
 
-def chunks(stream: "PredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
-    """Yield the chunks of a response. An error about its tool calls is raised after the last one."""
-    with stream:
+def chunks(
+    stream: "PredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
+) -> Generator[ChunkT]:
+    """Yield the chunks of a response. An error about its tool calls is raised after the last one.
+
+    Args:
+        stream: The prediction.
+        builder: Builds the response from its events.
+        make: Makes a chunk of what is new.
+        watch: Gets the errors of the prediction.
+    """
+    with watch, stream:
         for batch in stream.batches():
             for event in batch:
                 step = builder.add(event)
@@ -34,12 +45,15 @@ def chunks(stream: "PredictionStream", builder: ResponseBuilder, make: MakeChunk
 
 
 class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
-    """The chunks of a response. An error about its tool calls is raised after the last one."""
+    """The chunks of a response; see `chunks`."""
 
-    def __init__(self, stream: "AsyncPredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT]) -> None:
+    def __init__(
+        self, stream: "AsyncPredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
+    ) -> None:
         self._source: AsyncBatches | None = stream.batches()
         self._builder = builder
         self._make = make
+        self._watch = watch
         self._ready: deque[PredictionEvent] = deque()
 
     async def __anext__(self) -> ChunkT:
@@ -54,7 +68,8 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
 
     async def _next_batch(self, source: "AsyncBatches") -> Batch:
         try:
-            return await anext(source)
+            with self._watch:
+                return await anext(source)
         except StopAsyncIteration:
             self._source = None
             self._builder.check()

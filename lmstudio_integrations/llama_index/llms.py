@@ -1,7 +1,6 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
@@ -26,7 +25,7 @@ from lmstudio_integrations._adapters.generation_settings import ChatSettings, Re
 from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._typeguards import is_object
-from lmstudio_integrations.errors import LMStudioPromptTemplateError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
@@ -63,10 +62,6 @@ else:
     _streams = LazyModule("lmstudio_integrations.llama_index._streams")
     _tools = LazyModule("lmstudio_integrations.llama_index._tools")
     chat = LazyModule("lmstudio_integrations.types.chat")
-
-
-_SHORT_PROMPT = "."
-"""One token. With it, the chat template shows what it adds to a prompt; some omit an empty message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,19 +261,17 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        model, key = self._resolve_call({}).model(), self._context_key()
-        _context_windows.record(key, model.get_info(load=True).context_length)
-        with suppress(LMStudioPromptTemplateError):  # a model that only continues texts needs no template
-            _context_windows.record_template(key, model.count_tokens(model.apply_prompt_template(_SHORT_PROMPT)))
+        model = self._resolve_call({}).model()
+        template = model.get_chat_template_info()
+        _context_windows.record(self._context_key(), model.get_info(load=True).context_length, template.added_tokens)
         return self
 
     async def aload(self) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
-        model, key = self._resolve_call({}).async_model(), self._context_key()
-        _context_windows.record(key, (await model.get_info(load=True)).context_length)
-        with suppress(LMStudioPromptTemplateError):
-            prompt = await model.apply_prompt_template(_SHORT_PROMPT)
-            _context_windows.record_template(key, await model.count_tokens(prompt))
+        model = self._resolve_call({}).async_model()
+        template = await model.get_chat_template_info()
+        info = await model.get_info(load=True)
+        _context_windows.record(self._context_key(), info.context_length, template.added_tokens)
         return self
 
     def tokenize(self, text: str) -> list[int]:
@@ -395,20 +388,23 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         return _Request(self._resolve_call(given), prompt=prompt)
 
     def _generate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
-        with self._open(request, request.call.model()) as stream:
+        with _recording_overflow(request.call), self._open(request, request.call.model()) as stream:
             return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
 
     async def _agenerate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
-        async with self._open(request, request.call.async_model()) as stream:
-            return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
+        with _recording_overflow(request.call):
+            async with self._open(request, request.call.async_model()) as stream:
+                return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
 
     def _chunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "Generator[ChunkT]":
         stream = self._open(request, request.call.model())
-        return _streams.chunks(stream, self._builder(request.call, stream), make)
+        return _streams.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
 
     def _achunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "AsyncChunks[ChunkT]":
         stream = self._open(request, request.call.async_model())
-        return _streams.AsyncChunks(stream, self._builder(request.call, stream), make)
+        return _streams.AsyncChunks(
+            stream, self._builder(request.call, stream), make, _recording_overflow(request.call)
+        )
 
     def _builder(self, call: ResolvedCall, stream: "PredictionStream | AsyncPredictionStream") -> "ResponseBuilder":
         return _chunks.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
@@ -475,6 +471,22 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
             )
             for call in calls
         ]
+
+
+class _recording_overflow:  # noqa: N801 - a context manager is named like a function
+    """Record the context window that an error about it names, for the metadata of the model."""
+
+    def __init__(self, call: ResolvedCall) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Record the context window."""
+        if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
+            values = self._call.values
+            _context_windows.record(_context_windows.key_of(values["host"], values["model"]), error.limit)
 
 
 def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:

@@ -158,6 +158,20 @@ def with_maximum(error: LMStudioContextOverflowError, maximum: int | None) -> LM
     return advised
 
 
+def context_overflow(operation: str, used: int, limit: int, maximum: int | None) -> LMStudioContextOverflowError:
+    """Return the error of a prompt that this process has found not to fit into the context window.
+
+    Args:
+        operation: The operation, for the message.
+        used: Tokens of the prompt.
+        limit: Context length of the loaded model.
+        maximum: The longest context length of the model, if it is known.
+    """
+    title, advice = _OVERFLOW.format(used=used, limit=limit), _shorten(used, limit, maximum)
+    text = f"{operation} error: {title}\n  suggestion: {advice}"
+    return LMStudioContextOverflowError(text, used=used, limit=limit, title=title, suggestion=advice)
+
+
 def details_of(error: LMStudioServerError) -> dict[str, Any]:
     """Return the server's part of an error, as arguments of another error about the same failure."""
     names = ("title", "root_title", "cause", "suggestion", "display_data", "error_data")

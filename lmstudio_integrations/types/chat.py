@@ -72,10 +72,13 @@ class WireHistory(NamedTuple):
     Attributes:
         messages: The messages, each in wire form.
         files: The files in them that may have to be uploaded again before they are sent.
+        system_first: The same messages with one system message, at the front: sent instead to models whose chat
+            template takes no other. `None` if there is no other.
     """
 
     messages: list[dict[str, Any]]
     files: Sequence[FileHandle] = ()
+    system_first: list[dict[str, Any]] | None = None
 
     @classmethod
     def of(cls, history: ChatHistory) -> Self:

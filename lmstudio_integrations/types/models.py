@@ -4,6 +4,7 @@ See `docs/protocol.md#model-specifiers` and `docs/protocol.md#model-info`.
 """
 
 import unicodedata
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -187,6 +188,19 @@ class ServerVersion(WireModel):
 
     version: str
     build: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplateInfo:
+    """What the chat template of a model does with conversations.
+
+    Attributes:
+        added_tokens: How many tokens it adds to a conversation of one message; `None` if the model has no template.
+        takes_late_system_messages: Whether it shows a system message after the first turn, and shows it in its place.
+    """
+
+    added_tokens: int | None = None
+    takes_late_system_messages: bool = False
 
 
 class ContextUse(WireModel):

@@ -142,6 +142,11 @@ class PredictionEnd:
     prediction_config: dict[str, Any]
     host: str | None = None
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the prediction did not come to an end of its own."""
+        return self.stats.get("stopReason") in {"userStopped", "failed", "modelUnloaded"}
+
 
 PredictionEvent = (
     LlmPredictionFragment
@@ -160,7 +165,9 @@ class LlmPredictionStats(WireModel):
 
     Times are in seconds, counts in tokens; the total is prompt + predicted, and the end-of-sequence token counts as
     predicted. Members that the server did not measure are `None`. This client measures `model_load_time_sec`: how long
-    the call waited for the model, if it loaded it.
+    the call waited for the model, if it loaded it. It adds `dropped_tokens` if it found that the server did not read
+    so many tokens of the prompt (`check_context`), and `predictions_count` if the response took several predictions,
+    whose tokens are summed (`tools_first`).
     """
 
     stop_reason: str
@@ -178,6 +185,8 @@ class LlmPredictionStats(WireModel):
     accepted_draft_tokens_count: int | None = None
     rejected_draft_tokens_count: int | None = None
     ignored_draft_tokens_count: int | None = None
+    dropped_tokens: int | None = None
+    predictions_count: int | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -32,6 +32,9 @@ SETTINGS = {
 }
 """The settings by their names in the frameworks: the name in the record of a request, and a value."""
 
+DEFAULTS = {"contextOverflowPolicy": "stopAtLimit"}
+"""What the adapters send if nothing is set."""
+
 Way = Callable[[Any, dict[str, Any]], Any]
 
 
@@ -90,7 +93,7 @@ def test_a_setting_reaches_the_server_as_field_and_as_argument(
     way(adapter(model=MODEL, host=server.address, **{setting: value}), {})
     way(adapter(model=MODEL, host=server.address), {setting: value})
     field, argument = (prediction.config for prediction in server.predictions[-2:])
-    assert field == argument == {alias: value}
+    assert field == argument == {**DEFAULTS, alias: value}
 
 
 @pytest.mark.parametrize("adapter", [adapter.make for adapter in LANGUAGE_MODELS.values()])
@@ -98,7 +101,7 @@ def test_a_setting_reaches_the_server_as_field_and_as_argument(
 def test_a_field_has_the_description_of_the_setting(adapter: Any, setting: str) -> None:
     alias, _ = SETTINGS[setting]
     assert adapter.model_fields[setting].description
-    if setting != "stop":
+    if setting not in {"stop", "context_overflow_policy"}:  # they differ from the native ones
         assert adapter.model_fields[setting].description == LlmPredictionConfig.model_fields[NATIVE[alias]].description
 
 
@@ -106,7 +109,7 @@ def test_a_field_has_the_description_of_the_setting(adapter: Any, setting: str) 
 def test_extra_reaches_the_server_by_wire_key(server: Emulator, adapter: Any, way: Way) -> None:
     extra = {"llm.prediction.llama.tailFreeSampling": {"checked": True, "value": 0.5}}
     way(adapter(model=MODEL, host=server.address), {"extra": extra})
-    assert server.predictions[-1].config == {"raw": extra}
+    assert server.predictions[-1].config == {**DEFAULTS, "raw": extra}
 
 
 @pytest.mark.parametrize(("make", "way"), WAYS)
@@ -118,7 +121,7 @@ def test_a_call_ranks_above_the_fields_and_none_unsets_one(
     given = {"temperature": 0.9, "stop": ["B"], "seed": None, "extra": {"llm.prediction.topKSampling": 3}}
     way(llm, given)
     assert server.predictions[-1].config == {
-        "temperature": 0.9, "stopStrings": ["B"], "cpuThreads": 2, "topKSampling": 3,
+        **DEFAULTS, "temperature": 0.9, "stopStrings": ["B"], "cpuThreads": 2, "topKSampling": 3,
     }  # fmt: skip
 
 

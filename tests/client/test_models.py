@@ -386,6 +386,7 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "count_tokens": lambda _, model, __: model.count_tokens(["Hi"]),
     "apply_prompt_template": lambda _, model, __: model.apply_prompt_template("Hi"),
     "get_context_use": lambda _, model, __: model.get_context_use("Hi"),
+    "get_chat_template_info": lambda _, model, __: model.get_chat_template_info(),
     "get_info": lambda _, model, __: model.get_info(),
     "get_load_config": lambda _, model, __: model.get_load_config(),
     "get_context_length": lambda _, model, __: model.get_context_length(),

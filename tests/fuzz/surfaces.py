@@ -155,7 +155,7 @@ def _langchain(address: str, run: Run) -> dict[str, Call]:
         "json_mode": lambda: responses(method="json_mode").invoke("hi"),
         "tokens": lambda: [chat().get_num_tokens("hi"), chat().get_token_ids("hi")],
         "message tokens": lambda: chat().get_num_tokens_from_messages([HumanMessage("hi")]),
-        "profile": lambda: chat().load_profile(),
+        "profile": lambda: chat().load(),
         "llm": lambda: LMStudioLLM(**settings).invoke("hi"),
         "llm stream": lambda: list(LMStudioLLM(**settings).stream("hi")),
         "llm batch": lambda: LMStudioLLM(**settings).generate(["hi", "ho"]),

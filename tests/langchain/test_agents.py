@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError
 from tests.langchain.conftest import Server
+from tests.support.requested import Requested
 
 MODEL, GPT = "agent-model", "gpt-4o-like-model"
 CONTEXT_LENGTH = 2000
@@ -143,18 +144,25 @@ def test_an_agent_does_not_execute_a_call_that_was_cut_off(agents: Server, look_
 
 def test_an_agent_gives_a_structured_response_beside_its_tools(agents: Server, look_up: Any, looked: list[str]) -> None:
     agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=Report)
-    assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
+    state = agent.invoke(generate("weather?"))
+    assert state["structured_response"] == Report(city="Oslo", degrees=3)
+    assert state["messages"][-1].response_metadata["predictions_count"] == 2
     assert looked == ["Oslo"]
-    assert agents.last_request.config.structured is None
+    sent = [(bool(each.tools), each.config.structured is not None) for each in map(Requested.of, agents.predictions)]
+    assert sent == [(True, False), (True, False), (False, True)]
+
+
+def test_an_agent_without_tools_gets_its_response_by_grammar(agents: Server) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [], response_format=Report)
+    assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
+    assert len(agents.predictions) == 1
+    assert agents.last_request.config.structured is not None
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("response_format", [Report, ToolStrategy(Report)])
-def test_an_agent_recovers_from_a_response_without_the_required_call(
-    agents: Server, response_format: Any, streamed: bool
-) -> None:
+def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Server, streamed: bool) -> None:
     """`ToolStrategy` requires a call; LangChain calls the model again when it writes text instead."""
-    agent = create_agent(agents.chat(model=MODEL), [], response_format=response_format)
+    agent = create_agent(agents.chat(model=MODEL), [], response_format=ToolStrategy(Report))
     if streamed:
         state: dict[str, Any] = {}
         for mode, part in agent.stream(generate("plainly"), stream_mode=["messages", "values"]):
@@ -166,11 +174,10 @@ def test_an_agent_recovers_from_a_response_without_the_required_call(
     assert len(agents.predictions) == 2
 
 
-@pytest.mark.parametrize("response_format", [Report, ToolStrategy(Report)])
 def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missing(
-    agents: Server, look_up: Any, response_format: Any
+    agents: Server, look_up: Any
 ) -> None:
-    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=response_format)
+    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=ToolStrategy(Report))
     state = agent.invoke(generate("plainly"))
     assert state.get("structured_response") is None
     assert state["messages"][-1].text == "It rains in Oslo."
@@ -182,11 +189,11 @@ def test_a_name_that_looks_like_another_provider_gets_its_response_by_grammar(ag
     assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
 
 
-@pytest.mark.parametrize("known_by", ["context_length", "load_profile"])
+@pytest.mark.parametrize("known_by", ["context_length", "load"])
 def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, known_by: str) -> None:
     llm = agents.chat(model=MODEL, **({"context_length": CONTEXT_LENGTH} if known_by == "context_length" else {}))
-    if known_by == "load_profile":
-        llm.load_profile()
+    if known_by == "load":
+        llm.load()
     middleware: Any = SummarizationMiddleware(llm, trigger=("fraction", 0.25), keep=("messages", 1))
     agent = create_agent(llm, [], middleware=[middleware])
     turns: list[Any] = [HumanMessage("rain " * 400), AIMessage("sun " * 400), HumanMessage("And now?")]

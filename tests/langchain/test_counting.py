@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
 
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -75,33 +76,34 @@ def test_every_form_of_a_conversation_is_counted(server: Server) -> None:
 
 
 def test_making_the_object_makes_no_request() -> None:
-    llm = ChatLMStudio(model="m", host="127.0.0.1:1")
-    assert llm.profile is None
-    reported = ChatLMStudio(model="m", host="127.0.0.1:1", context_length=2048)
-    assert reported.profile == {"max_input_tokens": 2048}
-    assert ChatLMStudio(model="m", load_config={"contextLength": 99}).profile == {"max_input_tokens": 99}
-    own: Any = {"max_input_tokens": 5}
-    assert ChatLMStudio(model="m", context_length=2048, profile=own).profile == own
+    def profile(**settings: Any) -> ModelProfile:
+        return ChatLMStudio(model="m", host="127.0.0.1:1", **settings).profile
+
+    assert "max_input_tokens" not in profile()
+    assert profile()["structured_output"] is True
+    assert profile()["tool_choice"] is True
+    assert profile(context_length=2048)["max_input_tokens"] == 2048
+    assert profile(load_config={"contextLength": 99})["max_input_tokens"] == 99
+    own: Any = {"max_input_tokens": 5, "structured_output": False}
+    assert profile(context_length=2048, profile=own).items() >= own.items()
 
 
 async def test_the_profile_comes_when_requested_or_with_the_first_response(server: Server) -> None:
     loaded, loaded_async, used = server.chat(), server.chat(), server.chat()
-    assert loaded.load_profile() == loaded.profile
-    assert await loaded_async.aload_profile() == loaded.profile
+    assert loaded.load().profile == loaded.profile
+    assert (await loaded_async.aload()).profile == loaded.profile
     used.invoke("count")
-    assert used.profile == loaded.profile
-    assert loaded.profile is not None
+    assert {**used.profile, "mid_conversation_system_messages": True} == loaded.profile
     assert loaded.profile["max_input_tokens"] == 4096
     assert loaded.profile["image_inputs"] is True
     assert loaded.profile["tool_calling"] is True
-    assert "structured_output" not in loaded.profile
+    assert loaded.profile["mid_conversation_system_messages"] is True
 
 
 def test_the_profile_is_complete_before_the_last_chunk_because_readers_may_stop_there(server: Server) -> None:
     llm = server.chat()
     stream = llm.stream("count")
     assert any(chunk.chunk_position == "last" for chunk in stream)
-    assert llm.profile is not None
     assert llm.profile["max_input_tokens"] == 4096
 
 
@@ -110,18 +112,17 @@ async def test_the_profile_is_complete_before_the_last_chunk_of_an_async_stream(
     async for chunk in llm.astream("count"):
         if chunk.chunk_position == "last":
             break
-    assert llm.profile is not None
     assert llm.profile["max_input_tokens"] == 4096
 
 
 async def test_the_profile_can_be_requested_when_the_model_was_unloaded(server: Server) -> None:
     llm = server.chat()
-    llm.load_profile()
+    llm.load()
     server.unload(CHAT)
-    assert llm.load_profile()["max_input_tokens"] == 4096
-    await llm.aload_profile()
+    assert llm.load().profile["max_input_tokens"] == 4096
+    await llm.aload()
     server.unload(CHAT)
-    assert (await llm.aload_profile())["max_input_tokens"] == 4096
+    assert (await llm.aload()).profile["max_input_tokens"] == 4096
     server.unload(CHAT)
     assert llm.get_num_tokens("one two") == 2
 
@@ -130,7 +131,6 @@ def test_what_the_user_set_in_the_profile_stays(server: Server) -> None:
     own: Any = {"max_input_tokens": 5, "structured_output": True}
     llm = server.chat(profile=own)
     llm.invoke("count")
-    assert llm.profile is not None
     assert llm.profile["max_input_tokens"] == 5
     assert llm.profile["structured_output"] is True
     assert llm.profile["image_inputs"] is True
@@ -142,7 +142,6 @@ def test_a_copy_for_another_model_records_that_ones_profile(server: Server) -> N
     llm.invoke("count")
     other = llm.model_copy(update={"model": PLAIN})
     other.invoke("count")
-    assert other.profile is not None
     assert (other.profile["tool_calling"], other.profile["max_output_tokens"]) == (False, 7)
     other.model = CHAT
     other.invoke("count")
@@ -156,9 +155,9 @@ def test_a_copy_for_another_model_records_that_ones_profile(server: Server) -> N
 
 def test_the_profile_is_of_the_model_that_the_object_names(server: Server) -> None:
     llm = server.chat()
-    llm.load_profile()
+    llm.load()
     llm.model = OTHER
-    assert llm.profile is None
+    assert "max_input_tokens" not in llm.profile
     llm.model, llm.profile = CHAT, {"max_output_tokens": 7}
     assert (llm.profile["max_input_tokens"], llm.profile["max_output_tokens"]) == (4096, 7)
 
@@ -171,16 +170,15 @@ class OfUser(ChatLMStudio):
 
 def test_a_class_of_a_user_has_the_profile_too(server: Server) -> None:
     llm = OfUser(model=CHAT, host=server.address)
-    assert llm.profile is None
+    assert "max_input_tokens" not in llm.profile
     assert llm == OfUser(model=CHAT, host=server.address)
-    assert llm.load_profile()["max_input_tokens"] == 4096
+    assert llm.load().profile["max_input_tokens"] == 4096
     assert OfUser.model_fields["profile"].default is None
 
 
 def test_another_model_of_a_call_does_not_change_the_profile(server: Server) -> None:
     llm = server.chat(model=OTHER)
     llm.invoke("Hello", model=PLAIN)
-    assert llm.profile is None
+    assert "tool_calling" not in llm.profile
     llm.invoke("Hello")
-    assert llm.profile is not None
     assert llm.profile["tool_calling"] is True

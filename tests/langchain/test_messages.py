@@ -26,15 +26,15 @@ IMAGE = b"\x89PNG\r\n\x1a\npicture"
 BASE64 = base64.b64encode(IMAGE).decode()
 
 
-def wire(messages: Sequence[BaseMessage], **parameters: Any) -> list[dict[str, Any]]:
+def wire(messages: Sequence[BaseMessage], *, system_first: bool = False, **parameters: Any) -> list[dict[str, Any]]:
     """Return the wire form, with every image uploaded under its place in the order."""
     pending = to_pending(messages, **parameters)
     handles = {
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
         for n, source in enumerate(images(pending))
     }
-    sent: list[dict[str, Any]] = to_wire(pending, handles).to_dict()["messages"]
-    return sent
+    history = to_wire(pending, handles)
+    return history.messages if history.system_first is None or not system_first else history.system_first
 
 
 def text(role: str, content: str) -> dict[str, Any]:
@@ -62,9 +62,15 @@ def test_each_kind_of_message_has_its_role() -> None:
     ]
 
 
-def test_system_messages_come_first_and_neighbors_of_one_role_are_merged() -> None:
-    messages = [HumanMessage("a"), SystemMessage("s1"), HumanMessage("b"), AIMessage("c"), AIMessage("d")]
-    assert wire([*messages, SystemMessage("s2"), HumanMessage("e")]) == [
+def test_neighbors_of_one_role_are_merged_and_system_messages_come_first_where_the_template_requires_it() -> None:
+    messages: list[BaseMessage] = [HumanMessage("a"), SystemMessage("s1"), HumanMessage("b")]
+    messages += [AIMessage("c"), AIMessage("d")]
+    messages += [SystemMessage("s2"), HumanMessage("e")]
+    assert [message["role"] for message in wire(messages)] == [
+        "user", "system", "user", "assistant", "system", "user",
+    ]  # fmt: skip
+    assert wire(messages)[3:5] == [text("assistant", "c\n\nd"), text("system", "s2")]
+    assert wire(messages, system_first=True) == [
         text("system", "s1\n\ns2"),
         text("user", "a\n\nb"),
         text("assistant", "c\n\nd"),

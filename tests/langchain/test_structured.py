@@ -24,6 +24,7 @@ from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain import replay
 from tests.langchain.conftest import CHAT, MODELS, Server
 from tests.langchain.replay import Replay, end, text
+from tests.support.requested import Requested
 
 
 class Person(BaseModel):
@@ -472,7 +473,9 @@ def test_further_tools_stand_beside_the_schema(server: Server) -> None:
         by_call.invoke("silent")
     assert sorted(tool.function.name for tool in server.last_request.tools) == ["Person", "look"]
     assert model.with_structured_output(Person, tools=[look]).invoke("json") == Person(name="Ann", age=7)
-    assert [tool.function.name for tool in server.last_request.tools] == ["look"]
+    with_tools, by_grammar = map(Requested.of, server.predictions[-2:])
+    assert [tool.function.name for tool in with_tools.tools] == ["look"]
+    assert (with_tools.config.structured, by_grammar.tools) == (None, [])
     with pytest.raises(LMStudioValueError, match="tools must be a list"):
         model.with_structured_output(Person, tools=5)
 

@@ -88,11 +88,12 @@ def test_several_texts_of_a_message_are_joined_as_its_content_is() -> None:
     assert wire(message) == [text_message("user", message.content or "")]
 
 
-def test_system_messages_come_first_and_are_one() -> None:
-    found = wire(
-        ChatMessage(role="system", content="one"), user(TextBlock(text="hi")), ChatMessage(role="system", content="two")
-    )
-    assert found == [text_message("system", "one\n\ntwo"), text_message("user", "hi")]
+def test_a_late_system_message_stays_unless_the_template_requires_one_at_the_front() -> None:
+    one, hi, two = ChatMessage("one", role="system"), user(TextBlock(text="hi")), ChatMessage("two", role="system")
+    history = to_wire(to_pending([one, hi, two]), {})
+    assert history.messages == [*wire(one, hi), text_message("system", "two")]
+    assert history.system_first == [text_message("system", "one\n\ntwo"), text_message("user", "hi")]
+    assert to_wire(to_pending([one, hi]), {}).system_first is None
 
 
 def test_neighbors_of_one_role_are_one_message() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
@@ -17,7 +18,7 @@ from tests.llama_index.scripted_server import Server
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
     request = llm._chat_request([ChatMessage(role=MessageRole.USER, content=text)], {})
     stream = llm._open(request, request.call.async_model())
-    return AsyncChunks(stream, ResponseBuilder(ToolUse(), stream.result), ResponseBuilder.chat_chunk)
+    return AsyncChunks(stream, ResponseBuilder(ToolUse(), stream.result), ResponseBuilder.chat_chunk, nullcontext())
 
 
 def stopped(server: Server) -> bool:

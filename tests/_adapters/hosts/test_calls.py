@@ -377,7 +377,7 @@ def test_the_context_window_is_the_smallest_of_the_loaded_instances() -> None:
     models = [(chat_model(preload=True, context_length=length),) for length in (4096, 2048)]
     with servers(*models) as pair:
         settings: dict[str, Any] = {"model": CHAT, "host": addresses(pair), "on_config_mismatch": "ignore"}
-        assert ChatLMStudio(**settings).load_profile()["max_input_tokens"] == 2048
+        assert ChatLMStudio(**settings).load().profile["max_input_tokens"] == 2048
         assert LMStudio(**settings).load().metadata.context_window == 2048
 
 

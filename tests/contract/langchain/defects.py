@@ -275,7 +275,7 @@ def _itself(self: Any, *_: Any, **__: Any) -> Any:
 
 def _loading(self: Any, **settings: Any) -> None:
     ChatLMStudio.__init__(self, **settings)
-    self.load_profile()
+    self.load()
 
 
 def _reversed_batch(self: Any, *args: Any, **kwargs: Any) -> Any:

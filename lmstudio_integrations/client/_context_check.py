@@ -1,0 +1,139 @@
+"""Whether the server has read the whole prompt: compares what it reports with what was sent.
+
+Some versions of LM Studio cut a prompt in spite of `stopAtLimit`, or respond to one that does not fit with an empty
+stream. So a prompt that may have been cut is counted again, on the instance that responded. `_prediction_run.py` calls
+this at the end of a prediction.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from lmstudio_integrations._typeguards import is_count, is_object
+from lmstudio_integrations.client._chat_templates import render
+from lmstudio_integrations.client._models import count_on
+from lmstudio_integrations.client._user_warnings import warn_user
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
+from lmstudio_integrations.protocol.errors import context_overflow
+from lmstudio_integrations.protocol.requests import TemplateParameters
+from lmstudio_integrations.types.results import PredictionEnd
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_TOKEN = 3
+"""Fewer than the tokens of nearly all texts have, so that a prompt which may be too long is noticed."""
+
+_NEARLY_FULL = 0.9
+"""The share of the context window from which on a server may have cut the prompt to fit."""
+
+_FEWEST_TOKENS_PER_BYTE = 1 / 6
+"""Fewer tokens were hardly all that was sent."""
+
+_MARGIN = 1.02
+"""A template that is rendered alone may differ by a few tokens from what the server read."""
+
+_PATIENCE = 10.0
+"""Seconds that the server has for each of the two requests. The response itself is complete by then."""
+
+_CUTTING = ("truncateMiddle", "rollingWindow")
+
+
+def check_context(
+    dispatcher: Dispatcher[Any],
+    request: Mapping[str, Any],
+    end: PredictionEnd,
+    *,
+    operation: str,
+    is_empty: bool,
+    maximum: int | None,
+) -> Flow[None]:
+    """Add `droppedTokens` to the statistics of a prediction if the server has cut the prompt, and warn.
+
+    If the user chose a policy that cuts, there is no warning.
+
+    Args:
+        dispatcher: Sends requests to the server.
+        request: The parameter of the prediction, as it was sent.
+        end: The end of the prediction.
+        operation: The operation, for error messages.
+        is_empty: Whether the model has responded nothing at all.
+        maximum: The longest context length of the model, if it is known.
+
+    Raises:
+        LMStudioContextOverflowError: If the response is empty and the prompt does not fit.
+    """
+    limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
+    if not is_count(limit) or not _may_be_cut(request, limit, read, is_empty=is_empty):
+        return
+    try:
+        used = yield from _count(dispatcher, request)
+    except LMStudioError as error:
+        logger.debug("the prompt cannot be counted: %s", error)
+        return
+    if is_empty and used * _MARGIN > limit:
+        raise context_overflow(operation, used, limit, maximum)
+    read = read or min(used, limit)
+    if used <= read * _MARGIN:
+        return
+    end.stats = {**end.stats, "droppedTokens": used - read}
+    if _setting(request, "contextOverflowPolicy") not in _CUTTING:
+        details = context_overflow(operation, used, limit, maximum)
+        warn_user(
+            f"the server dropped {used - read} of the {used} tokens of the prompt, because "
+            f"{end.model_info.get('modelKey')!r} is loaded with a context length of {limit}; {details.suggestion}",
+            LMStudioTruncationWarning,
+        )
+
+
+def _may_be_cut(request: Mapping[str, Any], limit: int, read: int, *, is_empty: bool) -> bool:
+    size = len(to_json(request.get("rawPrompt") or _messages(request))) + len(to_json(_tools(request)))
+    if size / _BYTES_PER_TOKEN <= limit / 2:
+        return False
+    is_suspicious = is_empty or read >= _NEARLY_FULL * limit or read < _FEWEST_TOKENS_PER_BYTE * size
+    # The tokens of an image cannot be counted.
+    return is_suspicious and all(part.get("type") != "file" for each in _messages(request) for part in each["content"])
+
+
+def _count(dispatcher: Dispatcher[Any], request: Mapping[str, Any]) -> Flow[int]:
+    """Return the tokens of the prompt of a prediction on its instance, which is not loaded for that."""
+    allowed = dispatcher.timeouts.get("idle_timeout")
+    dispatcher = dispatcher.with_timeouts({"idle_timeout": _PATIENCE if allowed is None else min(allowed, _PATIENCE)})
+    specifier, prompt = request["modelSpecifier"], _raw_prompt(request)
+    if prompt is None:
+        tools, stack = _tools(request), request["predictionConfigStack"]
+        opts: TemplateParameters = {"toolDefinitions": tools} if tools else {}
+        prompt = yield from render(dispatcher, specifier, request["history"], opts, stack)
+    return (yield from count_on(dispatcher, specifier, prompt))
+
+
+def _raw_prompt(request: Mapping[str, Any]) -> str | None:
+    """Return the text that is to be continued, also by [an older server](docs/protocol.md#legacy-completion)."""
+    if "rawPrompt" in request:
+        return str(request["rawPrompt"])
+    is_legacy = request["predictionConfigStack"]["layers"][-1]["layerName"] == "completeModeFormatting"
+    return str(request["history"]["messages"][0]["content"][0]["text"]) if is_legacy else None
+
+
+def _messages(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = request["history"]["messages"] if "history" in request else []
+    return messages
+
+
+def _tools(request: Mapping[str, Any]) -> list[Any]:
+    use = _setting(request, "tools")
+    return (use.get("tools") or []) if is_object(use) else []
+
+
+def _setting(request: Mapping[str, Any], name: str) -> Any:
+    """Return a setting that was sent; the last layer wins."""
+    return next((value for key, value in _settings(request) if key == f"llm.prediction.{name}"), None)
+
+
+def _settings(request: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for layer in reversed(request["predictionConfigStack"]["layers"]):
+        for field in layer["config"]["fields"]:
+            yield field["key"], field["value"]
