@@ -32,7 +32,7 @@ from lmstudio_integrations.client._arguments import (
     whole_number,
     with_named_keywords,
 )
-from lmstudio_integrations.client._binding import Binding, OnProgress
+from lmstudio_integrations.client._binding import Binding, ContextWindow, OnProgress
 from lmstudio_integrations.client._long_texts import embed_texts
 from lmstudio_integrations.client._models import get_info
 from lmstudio_integrations.client._operations import prepare
@@ -390,7 +390,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         """Return a handle to a loaded instance."""
         name, reference = info.identifier, info.instance_reference
         binding = Binding(self.kind, name, name, policy="require_loaded", reference=reference)
-        binding.max_context_length = info.max_context_length
+        binding.context_window = ContextWindow(info.context_length, info.max_context_length)
         return self.bound(binding)
 
 

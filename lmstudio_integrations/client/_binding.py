@@ -45,8 +45,7 @@ class Binding:
         unloaded_by_user: Whether the user has unloaded it with this handle.
         own_reference: The reference of the instance that this binding loaded last.
         flights: The running load of a new instance, if there is one; other callers wait for it.
-        context_window: The context window of the instance, once it was requested.
-        max_context_length: The longest context length of the model, once it is known.
+        context_window: The context window of the instance, once it is known.
         dimensions: The length of the vectors, once one was received.
         takes_late_system_messages: An instance, and whether its chat template takes system messages after the first
             turn, once it was asked.
@@ -68,7 +67,6 @@ class Binding:
     own_reference: str | None = None
     flights: Flights = field(default_factory=dict[Hashable, Flight], repr=False)
     context_window: ContextWindow | None = None
-    max_context_length: int | None = None
     dimensions: int | None = None
     takes_late_system_messages: tuple[str | None, bool] | None = None
     counterpart: str | None = None

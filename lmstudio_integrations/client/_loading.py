@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, get_args
 
 from lmstudio_integrations._typeguards import is_count, is_object
-from lmstudio_integrations.client._binding import Binding, Specifier
+from lmstudio_integrations.client._binding import Binding, ContextWindow, Specifier
 from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.client._server_models import models_of, reference_of
 from lmstudio_integrations.client._telemetry import traced_load
@@ -118,7 +118,7 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
     models_of(dispatcher).record(binding.kind, binding.key, info)
     yield from _check_config(dispatcher, binding, info, loaded=loaded)
     binding.reference, binding.identifier = reference_of(info), identifier
-    binding.max_context_length = _max_context_length(info)
+    binding.context_window = context_window_of(info)
     return identifier
 
 
@@ -292,6 +292,12 @@ def _mismatch_advice(info: Info, differences: Mapping[str, tuple[Any, Any]], *, 
 def _max_context_length(info: Info) -> int | None:
     maximum = info.get("maxContextLength")
     return maximum if is_count(maximum) else None
+
+
+def context_window_of(info: Info) -> ContextWindow | None:
+    """Return the context window in the info of an instance, if it is there."""
+    length = info.get("contextLength")
+    return ContextWindow(length, _max_context_length(info)) if is_count(length) else None
 
 
 def _is_off(value: object) -> bool:

@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioModelUnloadedError,
     LMStudioWrongModelKindError,
 )
-from lmstudio_integrations.protocol.errors import details_of, with_advice, with_maximum
+from lmstudio_integrations.protocol.errors import details_of, with_advice, with_window
 from lmstudio_integrations.types.config import ModelKind
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def raise_explained(
 ) -> NoReturn:
     """Raise an error about a model with what this process knows of that model."""
     if isinstance(error, LMStudioContextOverflowError):
-        raise with_maximum(error, binding.max_context_length) from None
+        raise with_window(error, *(binding.context_window or (None, None))) from None
     raise _as_unloaded(dispatcher, binding, error) from error
 
 

@@ -458,7 +458,7 @@ class PredictionRun:
             end,
             operation=self._operation,
             is_empty=not (received.tool_calls or any(fragment.content for fragment in received.fragments)),
-            maximum=self._binding.max_context_length,
+            maximum=self._binding.context_window and self._binding.context_window.maximum,
         )
 
     def _on_model(self, work: ModelWork[T]) -> Flow[T]:

@@ -149,10 +149,19 @@ def with_advice(error: ServerErrorT, advice: str) -> ServerErrorT:
     return advised
 
 
-def with_maximum(error: LMStudioContextOverflowError, maximum: int | None) -> LMStudioContextOverflowError:
-    """Return a context overflow whose advice respects the longest context length of the model, if that is known."""
-    general, exact = _shorten(error.used), _shorten(error.used, error.limit, maximum)
+def with_window(
+    error: LMStudioContextOverflowError, length: int | None, maximum: int | None
+) -> LMStudioContextOverflowError:
+    """Return a context overflow that knows the context window, and advises nothing beyond it.
+
+    Args:
+        error: The error of the server.
+        length: The context length of the instance, if it is known; the server's own number counts.
+        maximum: The longest context length of the model, if it is known.
+    """
     advised = copy(error)
+    advised.limit = error.limit or length
+    general, exact = _shorten(error.used), _shorten(error.used, advised.limit, maximum)
     advised.suggestion = error.suggestion and error.suggestion.replace(general, exact)
     advised.args = (str(error).replace(general, exact),)
     return advised

@@ -27,7 +27,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol import errors, session
-from lmstudio_integrations.protocol.errors import error_object, to_exception, with_maximum
+from lmstudio_integrations.protocol.errors import error_object, to_exception, with_window
 
 DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
     "generic.specificModelUnloaded": ({}, LMStudioModelUnloadedError, ""),
@@ -364,10 +364,11 @@ def test_the_advice_about_a_long_prompt_respects_the_models_maximum(
     numbers = f"n_keep {used} >= n_ctx {limit}" if used else "exceeds the context"
     error = to_exception({"title": numbers}, "RPC")
     assert isinstance(error, LMStudioContextOverflowError)
-    bounded = with_maximum(error, maximum)
+    bounded = with_window(error, None, maximum)
     assert text in str(bounded)
     assert str(bounded).endswith(f"suggestion: {bounded.suggestion}")
     assert (bounded.used, bounded.limit) == (used, limit)
+    assert with_window(error, 512, maximum).limit == (limit or 512)
 
 
 @pytest.mark.parametrize("code", DISPLAY)
