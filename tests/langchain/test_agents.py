@@ -202,6 +202,22 @@ def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, k
     assert len(messages) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_deep_agent_summarizes_what_does_not_fit(agents: Server, asynchronous: bool) -> None:
+    deepagents = pytest.importorskip("deepagents")
+    llm = agents.chat(model=MODEL, load_config={"contextLength": 4096}, load_policy="new_instance")
+    agent = deepagents.create_deep_agent(await llm.aload() if asynchronous else llm.load())
+    turns: list[AnyMessage] = []
+    for number in range(41):
+        turns += [HumanMessage(f"{number}: " + "rain " * 110), AIMessage(f"{number}: " + "sun " * 110)]
+    state = {"messages": [*turns, HumanMessage("And now?")]}
+    last = (await agent.ainvoke(state) if asynchronous else agent.invoke(state))["messages"][-1]
+    assert last.response_metadata["context_length"] == 4096
+    assert "dropped_tokens" not in last.response_metadata
+    assert "They spoke of Oslo." in str(agents.predictions[-1].messages)
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("exact", [False, True])
 async def test_the_middleware_counts_exactly_with_the_counter_of_the_model(
