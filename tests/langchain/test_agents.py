@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -142,8 +142,11 @@ def test_an_agent_does_not_execute_a_call_that_was_cut_off(agents: Server, look_
     assert messages[-1].response_metadata["finish_reason"] == "length"
 
 
-def test_an_agent_gives_a_structured_response_beside_its_tools(agents: Server, look_up: Any, looked: list[str]) -> None:
-    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=Report)
+@pytest.mark.parametrize("response_format", [Report, ProviderStrategy(Report)])
+def test_an_agent_gives_a_structured_response_beside_its_tools(
+    agents: Server, look_up: Any, looked: list[str], response_format: Any
+) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=response_format)
     state = agent.invoke(generate("weather?"))
     assert state["structured_response"] == Report(city="Oslo", degrees=3)
     assert state["messages"][-1].response_metadata["predictions_count"] == 2
