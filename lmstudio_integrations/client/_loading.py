@@ -272,18 +272,25 @@ def _check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, 
     if not differences:
         return
     listed = ", ".join(f"{name}: requested {value!r}, actual {real!r}" for name, (value, real) in differences.items())
-    advice = _mismatch_advice(info, differences, loaded=loaded)
+    advice = _mismatch_advice(binding.kind, info, differences, loaded=loaded)
     text = f"model {identifier!r} {'was' if loaded else 'is already'} loaded with other settings ({listed}); {advice}"
     if binding.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
     warn_user(text, LMStudioConfigWarning)
 
 
-def _mismatch_advice(info: Info, differences: Mapping[str, tuple[Any, Any]], *, loaded: bool) -> str:
+def _mismatch_advice(kind: ModelKind, info: Info, differences: Mapping[str, tuple[Any, Any]], *, loaded: bool) -> str:
     """Return what helps if a model has other settings than requested. No load exceeds the maximum of the model."""
     maximum, (requested, actual) = _max_context_length(info), differences.get("contextLength", (None, None))
     is_longest = maximum is not None and is_count(requested) and requested > maximum == actual
-    advice = [f"the model's maximum is {info.get('maxContextLength')} tokens"] if loaded or is_longest else []
+    advice: list[str] = []
+    if kind == "llm" and not is_longest and is_count(requested) and is_count(actual) and actual < requested:
+        advice.append(
+            f"load it with auto_fit_min_context_length={requested} in place of context_length, and the server fits it "
+            "into memory with no shorter one"
+        )
+    if loaded or is_longest:
+        advice.append(f"the model's maximum is {info.get('maxContextLength')} tokens")
     if not loaded and len(differences) > is_longest:
         advice.append(f"unload it first with `lmsi unload {_identifier(info)}`, or set on_config_mismatch='ignore'")
     return "; ".join(advice)

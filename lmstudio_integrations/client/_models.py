@@ -133,11 +133,15 @@ def version(dispatcher: Dispatcher[Any]) -> Flow[ServerVersion]:
 
 def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[list[int] | list[list[int]]]:
     """Return the tokens of a text, or of each of several."""
+    return _call_for_each(
+        dispatcher, binding, "tokenize", texts, make=_tokenize, read=_tokens, operation="Tokenization"
+    )
 
-    def read(result: Any) -> list[int]:
-        return _array(result["tokens"], {int})
 
-    return _call_for_each(dispatcher, binding, "tokenize", texts, make=_tokenize, read=read, operation="Tokenization")
+def tokenize_on(dispatcher: Dispatcher[Any], specifier: Specifier, texts: Texts) -> Flow[list[list[int]]]:
+    """Return the tokens of each text, from an instance that is in use already."""
+    parameters = [_tokenize(specifier, text) for text in texts]
+    return call_rpcs(dispatcher, "llm", "tokenize", parameters, _tokens, operation="Tokenization")
 
 
 def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[int | list[int]]:
@@ -212,6 +216,10 @@ def _call_for_each(
 
 def _tokenize(specifier: Specifier, text: str) -> Tokenize:
     return Tokenize(specifier=specifier, inputString=text)
+
+
+def _tokens(result: Any) -> list[int]:
+    return _array(result["tokens"], {int})
 
 
 def _token_count(result: Any) -> int:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MakeRequest = Callable[[Dispatcher[Any], Binding, Specifier], Flow[Mapping[str, Any]]]
 Upload = Callable[[Dispatcher[Any]], Flow[None]]
 """Uploads what the request refers to."""
 
@@ -70,7 +71,7 @@ class Request:
     """
 
     endpoint: Channel
-    make: Callable[[Dispatcher[Any], Binding, Specifier], Flow[Mapping[str, Any]]]
+    make: MakeRequest
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._chat_templates import placed
 from lmstudio_integrations.client._files import address_of, with_valid_files
 from lmstudio_integrations.client._images import prepare_images
+from lmstudio_integrations.client._logit_bias import with_token_ids
 from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
 from lmstudio_integrations.client._required_call import may_call, required_choice
 from lmstudio_integrations.client._second_step import SecondStep
@@ -218,7 +219,7 @@ def respond_with(
     run = PredictionRun(
         dispatcher,
         binding,
-        [Request(_PREDICT, make)],
+        [Request(_PREDICT, with_token_ids(make, settings))],
         operation="Chat response",
         preset=optional_text(parameters.get("preset"), "preset"),
         timeouts=checked_timeouts(parameters),
@@ -229,7 +230,8 @@ def respond_with(
     run.check_context = parameters.get("check_context", False)
     if tools_first and choice is None:
         without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
-        by_format = [Request(_PREDICT, partial(make, stack=stack_of(without_tools)))]
+        make_by_format = partial(make, stack=stack_of(without_tools))
+        by_format = [Request(_PREDICT, with_token_ids(make_by_format, settings))]
         run.second_step = SecondStep(by_format, lambda result: fits(settings, result.content))
     return run
 
@@ -267,7 +269,10 @@ def complete(
     run = PredictionRun(
         dispatcher,
         binding,
-        [Request(_COMPLETE, make), Request(_PREDICT, make_legacy)],
+        [
+            Request(_COMPLETE, with_token_ids(make, settings)),
+            Request(_PREDICT, with_token_ids(make_legacy, settings)),
+        ],
         operation="Completion",
         preset=optional_text(parameters.get("preset"), "preset"),
         timeouts=checked_timeouts(parameters),

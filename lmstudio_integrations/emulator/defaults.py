@@ -39,6 +39,7 @@ LOAD: dict[ModelKind, dict[str, Any]] = {
         "llm.load.numExperts": 0,
         "llm.load.offloadKVCacheToGpu": True,
         "llm.load.useUnifiedKvCache": True,
+        "llm.load.autoFitMinContextLength": 0,
         "llm.load.llama.acceleration.offloadRatio": "max",
         "llm.load.llama.evalBatchSize": 2048,
         "llm.load.llama.flashAttention": False,

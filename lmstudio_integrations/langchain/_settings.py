@@ -17,6 +17,7 @@ from lmstudio_integrations._adapters.input_checks import ALIASES
 from lmstudio_integrations._adapters.lazy import LazyModule
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
+from lmstudio_integrations.types._logit_bias import to_pairs
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 
@@ -238,8 +239,9 @@ class LangChainSettings(GenerationSettings):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Attributes that core cannot serialize by itself."""
-        config = self.load_config
-        return {"load_config": config.to_dict()} if isinstance(config, LlmLoadModelConfig) else {}
+        config, bias = self.load_config, self.logit_bias
+        attributes: dict[str, Any] = {"load_config": config.to_dict()} if isinstance(config, LlmLoadModelConfig) else {}
+        return attributes if bias is None else {**attributes, "logit_bias": to_pairs(bias)}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

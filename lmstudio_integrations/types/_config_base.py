@@ -3,7 +3,7 @@
 The fields, with their keys, are in `config.py`. How values are encoded: `docs/protocol.md#value-encodings`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self, cast
@@ -25,16 +25,20 @@ class Kv:
 
     With `checkbox`, the value is sent as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
     and `off` is sent: alone, or as the value that even an unchecked checkbox must have. The keys in `copies`, such as
-    those of other engines, are sent with the same value.
+    those of other engines, are sent with the same value. `wire_form` converts a value that is sent in another form;
+    the field's own validator reads that form.
     """
 
     key: str
     checkbox: bool = False
     off: Any = None
     copies: tuple[str, ...] = ()
+    wire_form: Callable[[Any], Any] | None = None
 
     def encode(self, value: Any) -> Any:
         """Return the wire form of a value."""
+        if self.wire_form is not None:
+            return self.wire_form(value)
         is_off = value is False and self.off is not None
         sent = self.off if is_off else value
         return {"checked": not is_off, "value": sent} if self.checkbox else sent

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import Kv, Settings, reject_unknown_names
+from lmstudio_integrations.types._logit_bias import LogitBias, to_pairs
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed, TopK
 from lmstudio_integrations.types.gpu import GpuSetting
 
@@ -194,6 +195,14 @@ class LlmLoadModelConfig(LoadSettings):
             "`disabled_gpus`; setting one of these switches it off. LM Studio's default is true."
         ),
         Kv(_AUTO_FIT[0], copies=_AUTO_FIT[1:]),
+    ] = None
+    auto_fit_min_context_length: Annotated[
+        Natural | None,
+        Field(
+            description="The shortest context length, in tokens, that the server's automatic fitting may choose; see "
+            "`auto_fit`. LM Studio's default is 0: it may choose any."
+        ),
+        Kv("llm.load.autoFitMinContextLength"),
     ] = None
     physical_batch_size: Annotated[
         Count | None,
@@ -408,6 +417,15 @@ class SharedPredictionSettings(BaseModel):
             "`False` (LM Studio's default): off."
         ),
         Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0),
+    ] = None
+    logit_bias: Annotated[
+        LogitBias | None,
+        Field(
+            description="What is added to the logits of tokens, by token: its id, or a text that is one token of the "
+            "model, often a word with the space before it. `float('-inf')` forbids the token. A text costs a request "
+            "to the model's tokenizer with each call. LM Studio's default is none."
+        ),
+        Kv("llm.prediction.llama.logitBias", wire_form=to_pairs),
     ] = None
     seed: Annotated[
         OrOff[Seed] | None,

@@ -64,6 +64,8 @@ class LlmLoadModelConfigDict(LoadSettingsDict, total=False):
     prompt_template: Mapping[str, Any] | None
     autoFit: bool | None
     auto_fit: bool | None
+    autoFitMinContextLength: int | None
+    auto_fit_min_context_length: int | None
     physicalBatchSize: int | None
     physical_batch_size: int | None
     flashAttention: bool | None
@@ -127,6 +129,8 @@ class LlmPredictionConfigDict(TypedDict, total=False):
     xtc_probability: float | Literal[False] | None
     xtcThreshold: float | Literal[False] | None
     xtc_threshold: float | Literal[False] | None
+    logitBias: Mapping[int | str, float] | None
+    logit_bias: Mapping[int | str, float] | None
     seed: int | Literal[False] | None
     reasoningParsing: Mapping[str, Any] | None
     reasoning_parsing: Mapping[str, Any] | None

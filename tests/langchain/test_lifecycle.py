@@ -86,6 +86,7 @@ def test_the_token_authenticates(generate: Invoke) -> None:
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
 def test_dumping_and_loading_keeps_the_settings_and_drops_the_token(adapter: Any) -> None:
     made = adapter(model="m", host="h:1", api_token=TOKEN, temperature=0.5, load_config={"flashAttention": True}, ttl=9)
+    made.logit_bias = {7: float("-inf"), " yes": 2.0}
     dumped = dumps(made)
     assert TOKEN not in dumped
     assert dumpd(made)["kwargs"]["load_config"] == {"flashAttention": True}
@@ -96,6 +97,7 @@ def test_dumping_and_loading_keeps_the_settings_and_drops_the_token(adapter: Any
         secrets_map={"LM_API_TOKEN": TOKEN},
     )
     assert again == made
+    assert again.logit_bias == {7: float("-inf"), " yes": 2.0}
     assert again.api_token.get_secret_value() == TOKEN
 
 

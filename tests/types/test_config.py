@@ -1,5 +1,7 @@
 """Settings: every name with its key, both ways; off, wrong, mistyped and unknown values."""
 
+import json
+import math
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -51,6 +53,7 @@ LLM_LOAD_SETTINGS: Table = {
         {"type": "jinja", "jinjaPromptTemplate": {"template": "t"}},
     ),
     "autoFit": (False, "llm.load.llama.autoFit", False),
+    "autoFitMinContextLength": (8192, "llm.load.autoFitMinContextLength", 8192),
     "evalBatchSize": (512, "llm.load.llama.evalBatchSize", 512),
     "physicalBatchSize": (256, "llm.load.llama.physicalBatchSize", 256),
     "flashAttention": (True, "llm.load.llama.flashAttention", True),
@@ -118,6 +121,7 @@ PREDICTION_SETTINGS: Table = {
         "frequencyPenalty": (0.5, "llama.frequencyPenalty", checked(0.5)),
         "xtcProbability": (0.5, "llama.xtcProbability", checked(0.5)),
         "xtcThreshold": (0.2, "llama.xtcThreshold", checked(0.2)),
+        "logitBias": ([[7, "-inf"], [5, -2.5]], "llama.logitBias", [[7, "-inf"], [5, -2.5]]),
         "logProbs": (3, "logProbs", checked(3)),
         "seed": (7, "seed", checked(7)),
         "promptTemplate": (TEMPLATE, "promptTemplate", TEMPLATE),
@@ -221,6 +225,13 @@ def test_nought_is_a_value_and_not_off(alias: str) -> None:
     assert wire == {"checked": True, "value": 0}
 
 
+def test_a_logit_bias_comes_back_from_json_and_from_the_wire_as_it_was() -> None:
+    settings = LlmPredictionConfig(logit_bias={7: float("-inf"), "7": 1.5, " yes": -2})
+    again = LlmPredictionConfig.from_dict(json.loads(settings.to_json()))
+    assert again.logit_bias == settings.logit_bias == {7: -math.inf, "7": 1.5, " yes": -2}
+    assert again == LlmPredictionConfig.from_fields(settings.to_fields()) == settings
+
+
 def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
     """Return the ways in which people make settings."""
     return [kind.parse, kind.from_dict, lambda settings: kind(**settings)]
@@ -243,6 +254,14 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
         (LlmPredictionConfig, {"stopStrings": ["a", ""]}, "stopStrings.1=''"),
         (LlmPredictionConfig, {"contextOverflowPolicy": "cut"}, "'stopAtLimit'"),
         (LlmPredictionConfig, {"structured": "json"}, "structured='json'"),
+        (LlmPredictionConfig, {"logitBias": {-1: 1.0}}, "-1 is no token"),
+        (LlmPredictionConfig, {"logitBias": {True: 1.0}}, "True is no token"),
+        (LlmPredictionConfig, {"logitBias": {5: True}}, "the bias of 5 must be a number, or float('-inf')"),
+        (LlmPredictionConfig, {"logitBias": {5: float("inf")}}, "the bias of 5 must be"),
+        (LlmPredictionConfig, {"logitBias": {" yes": float("nan")}}, "the bias of ' yes' must be"),
+        (LlmPredictionConfig, {"logitBias": [[5]]}, "must be a dict of biases by token"),
+        (LlmPredictionConfig, {"logitBias": 5}, "valid dictionary"),
+        (LlmLoadModelConfig, {"autoFitMinContextLength": -1}, "greater than or equal to 0"),
         (LlmPredictionConfig, {"cpuThreads": 0}, "greater than or equal to 1"),
         (LlmPredictionConfig, {"seed": -2}, "greater than or equal to -1"),
         (LlmPredictionConfig, {"repeatPenalty": -1.5}, "greater than or equal to -1"),

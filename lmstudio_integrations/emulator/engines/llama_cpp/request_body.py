@@ -3,10 +3,11 @@
 Settings arrive complete, with LM Studio's defaults; llama.cpp's own defaults differ and make small models ramble.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -33,7 +34,7 @@ def sampling(config: LlmPredictionConfig) -> Json:
     """Return the sampling settings.
 
     Raises:
-        EngineError: If a draft model is requested, or a logit bias is invalid.
+        EngineError: If a draft model is requested, or a logit bias names a token by its text.
     """
     if config.draft_model:
         raise unsupported("speculativeDecoding", "speculative decoding with a draft model", "Leave draftModel out.")
@@ -44,6 +45,8 @@ def sampling(config: LlmPredictionConfig) -> Json:
             value = off
         if value is not None:
             body[theirs] = value
+    if config.logit_bias:
+        body |= _logit_bias(config.logit_bias)
     for key, value in (config.raw or {}).items():
         translate = _RAW.get(key)
         if translate is not None:
@@ -93,11 +96,11 @@ def _mirostat(value: Any) -> Json:
     }
 
 
-def _logit_bias(value: Any) -> Json:
-    pairs = value if is_list(value) else []
-    if not all(is_list(pair) and len(pair) == 2 for pair in pairs):
-        raise EngineError(f"Invalid logit bias: it must be a list of pairs of token and bias, got {value!r}")
-    return {"logit_bias": [[token, False if bias == "-inf" else bias] for token, bias in pairs]}
+def _logit_bias(biases: Mapping[int | str, float]) -> Json:
+    for token in biases:
+        if isinstance(token, str):
+            raise EngineError(f"Invalid logit bias: a token must be an id, got {token!r}")
+    return {"logit_bias": [[token, False if bias == -math.inf else bias] for token, bias in biases.items()]}
 
 
 def _typical(value: Any) -> Json:
@@ -107,7 +110,6 @@ def _typical(value: Any) -> Json:
 
 _RAW: dict[str, Callable[[Any], Json]] = {
     "llm.prediction.llama.mirostatSampling": _mirostat,
-    "llm.prediction.llama.logitBias": _logit_bias,
     "llm.prediction.llama.locallyTypicalSampling": _typical,
 }
 """Settings that have no field of their own."""

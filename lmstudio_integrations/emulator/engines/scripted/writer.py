@@ -5,6 +5,7 @@ begun, is yielded as `None`, so that the caller can pace and cancel between any 
 """
 
 import json
+import math
 import re
 import zlib
 from collections import deque
@@ -105,12 +106,15 @@ class Writer:
         self._candidates = candidate_count(config)
         self._in_reasoning = False
         self._may_reason = config.enable_thinking is not False
+        self._forbidden = {token for token, bias in (config.logit_bias or {}).items() if bias == -math.inf}
         self._budget = None if config.reasoning_budget is False else config.reasoning_budget
         self._calls = 0
 
     def write(self, text: str) -> Iterator[LlmPredictionFragment | None]:
-        """Write text, until it or the response ends."""
+        """Write text, until it or the response ends. Tokens that `logit_bias` forbids are left out."""
         for token in _split(text, self._tags):
+            if self._forbidden and words.token_id(token) in self._forbidden:
+                continue
             if not self._count_token():
                 return
             yield from self._matcher.feed(self._fragment(token)) or (None,)

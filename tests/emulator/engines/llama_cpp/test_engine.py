@@ -178,6 +178,13 @@ async def test_the_same_seed_gives_the_same_response(chat_model: LlamaCppModel) 
     assert responses[0] == responses[1]
 
 
+async def test_a_forbidden_token_is_not_written(chat_model: LlamaCppModel) -> None:
+    question, (paris,) = history_of("What is the capital of France?"), await chat_model.tokenize(" Paris")
+    assert " Paris" in text_of(await run(chat_model, question, config=settings(max_tokens=12)))
+    forbidding = settings(max_tokens=12, logit_bias={paris: float("-inf")})
+    assert " Paris" not in text_of(await run(chat_model, question, config=forbidding))
+
+
 async def test_structured_output_matches_the_schema(chat_model: LlamaCppModel) -> None:
     schema = {
         "type": "object",

@@ -72,7 +72,6 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
     config = LlmPredictionConfig(
         raw={
             "llm.prediction.llama.mirostatSampling": {"version": 2, "learningRate": 0.2, "targetEntropy": 4},
-            "llm.prediction.llama.logitBias": [[1, 2.5], [3, "-inf"]],
             "llm.prediction.llama.locallyTypicalSampling": {"checked": True, "value": 0.7},
             "llm.prediction.unheardOf": 1,
         }
@@ -81,7 +80,6 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
         "mirostat": 2,
         "mirostat_eta": 0.2,
         "mirostat_tau": 4,
-        "logit_bias": [[1, 2.5], [3, False]],
         "typical_p": 0.7,
     }
     short = {"llm.prediction.llama.mirostatSampling": {"version": 1}}
@@ -97,10 +95,14 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
     assert request_body.sampling(LlmPredictionConfig(raw=off)) == OFF
 
 
-@pytest.mark.parametrize("bias", [[[1]], [1], [[1, 2, 3]]])
-def test_an_invalid_logit_bias_is_rejected(bias: Any) -> None:
-    with pytest.raises(EngineError, match="Invalid logit bias"):
-        request_body.sampling(LlmPredictionConfig(raw={"llm.prediction.llama.logitBias": bias}))
+def test_a_logit_bias_forbids_tokens_or_adds_to_them() -> None:
+    config = from_fields(**{"llama.logitBias": [[1, 2.5], [3, "-inf"]]})
+    assert request_body.sampling(config) == OFF | {"logit_bias": [[1, 2.5], [3, False]]}
+
+
+def test_a_logit_bias_of_a_text_is_rejected_because_a_request_has_ids() -> None:
+    with pytest.raises(EngineError, match="Invalid logit bias: a token must be an id, got ' yes'"):
+        request_body.sampling(LlmPredictionConfig(logit_bias={" yes": 1.0}))
 
 
 def test_the_defaults_of_lm_studio_become_a_request() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.scripted import Rule
+from lmstudio_integrations.emulator.engines.scripted import Rule, words
 from lmstudio_integrations.emulator.engines.scripted.writer import StopStringMatcher
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.protocol.errors import to_exception
@@ -41,6 +41,13 @@ async def test_the_response_ends_at_max_tokens_and_the_end_token_counts(
     got = await respond(always(FIVE_WORDS), max_tokens=limit)
     assert got.content == content
     assert (got.end.stop_reason, got.end.predicted_tokens) == (reason, predicted)
+
+
+async def test_forbidden_tokens_are_left_out_and_do_not_count() -> None:
+    bias = {words.token_id(" two"): float("-inf"), words.token_id(" three"): -5.0}
+    got = await respond([Rule(then=[{"reasoning": "one two"}, {"text": FIVE_WORDS}])], logit_bias=bias)
+    assert got.content == "<think>one</think>one three four five"
+    assert got.end.predicted_tokens == len(["<think>", "one", "</think>", "one", "three", "four", "five", "end"])
 
 
 async def test_a_tool_call_that_is_cut_off_fails_with_what_was_written() -> None:

@@ -1,0 +1,57 @@
+"""The type of the setting `logit_bias`: biases by token, which JSON and the wire hold as pairs.
+
+JSON has no numbers as keys and no infinity, so a dict would come back with other keys and without its values.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AllowInfNan, BeforeValidator, PlainSerializer
+
+from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
+
+FORBIDDEN = "-inf"
+"""How the wire writes negative infinity: the token is never generated."""
+
+
+def to_pairs(bias: object) -> object:
+    """Return biases as the pairs of the wire (docs/protocol.md#value-encodings).
+
+    Adapters hold what was assigned to them, which is checked with the next call; all but a dict stays as it is.
+    """
+    if not is_mapping(bias):
+        return bias
+    return [[token, FORBIDDEN if number == -math.inf else number] for token, number in bias.items()]
+
+
+def _from_pairs(value: object) -> object:
+    """Return biases as a dict, from a dict or from pairs.
+
+    Raises:
+        ValueError: If a token is neither an id nor a text, or a bias is no number.
+    """
+    if not (is_mapping(value) or is_list(value)):
+        return value
+    pairs: Iterable[object] = value.items() if is_mapping(value) else value
+    found: dict[int | str, float] = {}
+    for pair in pairs:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):  # pyright: ignore[reportUnknownArgumentType]
+            raise ValueError("must be a dict of biases by token")
+        token: object
+        bias: object
+        token, bias = pair
+        if not (isinstance(token, str) or is_count(token)):
+            raise ValueError(f"{token!r} is no token; name it by its id, or by its text")
+        number = -math.inf if bias == FORBIDDEN else bias
+        if isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number) or number == math.inf:
+            raise ValueError(f"the bias of {token!r} must be a number, or float('-inf') to forbid it")
+        found[token] = number
+    return found
+
+
+LogitBias = Annotated[
+    dict[int | str, Annotated[float, AllowInfNan(allow_inf_nan=True)]],
+    BeforeValidator(_from_pairs),
+    PlainSerializer(to_pairs, return_type=list[Any]),
+]

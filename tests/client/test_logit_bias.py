@@ -1,0 +1,109 @@
+"""`logit_bias` by texts: the tokenizer of the instance that generates turns each into one id, on every way to generate.
+
+A scripted model leaves out the words that are forbidden.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.scripted import words
+from lmstudio_integrations.emulator.handlers import SERVED
+from tests.support.adapters import LANGUAGE_MODELS, Adapter
+
+FORBIDDEN = float("-inf")
+BIAS: dict[int | str, float] = {" 3": FORBIDDEN, words.token_id(" 5"): FORBIDDEN, " 7": 2.5}
+WIRE = [[words.token_id(" 3"), "-inf"], [words.token_id(" 5"), "-inf"], [words.token_id(" 7"), 2.5]]
+WITHOUT = " ".join(str(n) for n in range(200) if n not in {3, 5})
+
+
+async def joined(stream: AsyncIterator[Any]) -> str:
+    return "".join([fragment.content async for fragment in stream])
+
+
+def weather(city: str) -> str:
+    """Return the weather of a city."""
+    return f"Rain in {city}."
+
+
+async def acted(model: Any) -> str:
+    messages: list[Any] = []
+    await model.act("count", [weather], config={"logit_bias": BIAS}, on_message=messages.append)
+    return str(messages[-1].content[0].text)
+
+
+async def responded(model: Any) -> str:
+    return str(await model.respond("count", config={"logitBias": BIAS}))
+
+
+async def completed(model: Any) -> str:
+    return str(await model.complete("count", config=lms.LlmPredictionConfig(logit_bias=BIAS)))
+
+
+WAYS: dict[str, Callable[[Any], Awaitable[str]]] = {
+    "respond": responded,
+    "respond_stream": lambda model: joined(model.respond_stream("count", config={"logit_bias": BIAS})),
+    "complete": completed,
+    "complete_stream": lambda model: joined(model.complete_stream("count", config={"logit_bias": BIAS})),
+    "act": acted,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_texts_are_sent_as_the_ids_of_the_model(client: Any, server: Emulator, way: str) -> None:
+    assert await WAYS[way](await client.llm.model("chatty")) == WITHOUT
+    assert server.predictions[-1].config == {"logitBias": WIRE}
+
+
+async def test_texts_are_sent_as_ids_to_a_server_without_raw_completion(
+    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
+    monkeypatch.setitem(SERVED, "llm", old)
+    assert await completed(await client.llm.model("chatty")) == WITHOUT
+    assert server.predictions[-1].config["logitBias"] == WIRE
+
+
+@pytest.mark.parametrize(("text", "tokens"), [(" 3 4", "2 tokens"), ("", "0 tokens")])
+async def test_a_text_that_is_not_one_token_is_rejected_with_its_number_and_nothing_is_generated(
+    client: Any, server: Emulator, text: str, tokens: str
+) -> None:
+    model = await client.llm.model("chatty")
+    with pytest.raises(lms.LMStudioValueError) as caught:
+        await model.respond("count", config={"logit_bias": {" 3": 1.0, text: 1.0}})
+    assert str(caught.value) == (
+        f"logit_bias names {text!r}, which is {tokens} of this model, and not one; name each token by its id, which "
+        "tokenize() returns"
+    )
+    assert not server.predictions
+
+
+async def test_the_model_is_loaded_again_if_it_was_unloaded_before_its_tokenizer_is_asked(
+    client: Any, server: Emulator
+) -> None:
+    model = await client.llm.model("chatty")
+    await asyncio.to_thread(server.unload, "chatty")
+    assert await responded(model) == WITHOUT
+
+
+@pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
+@pytest.mark.parametrize("path", ["sync", "async"])
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_the_adapters_send_ids_for_texts_on_one_host_and_on_several(adapter: Adapter, path: str, hosts: int) -> None:
+    entry = ModelEntry(key="chat", rules=({"then": [{"text": "1 2 3 4"}]},))
+    with Emulator([entry]) as first, Emulator([entry]) as second:
+        addresses = [first.address, second.address][:hosts]
+        llm = adapter.make(model="chat", host=addresses, logit_bias={" 2": FORBIDDEN, " 9": 1.0})
+        for bias, text in ((None, "1 2 3 4"), ({" 3": FORBIDDEN}, "1 2 4")):
+            call = adapter.call if path == "sync" else adapter.acall
+            response = call(llm, "Hello", logit_bias=bias)
+            response = asyncio.run(response) if path == "async" else response
+            assert str(getattr(response, "content", response)) == text
+        assert len(first.predictions) + len(second.predictions) == 2
+        call(llm, "Hello") if path == "sync" else asyncio.run(call(llm, "Hello"))
+        sent = [record.config for each in (first, second) for record in each.predictions]
+        assert {"logitBias": [[words.token_id(" 2"), "-inf"], [words.token_id(" 9"), 1.0]]} in sent
