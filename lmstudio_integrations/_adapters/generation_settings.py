@@ -16,6 +16,7 @@ from pydantic import Field
 from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, LlmLoadConfigField
 from lmstudio_integrations._adapters.input_checks import ALIASES, checked, reject_secrets, resolve_aliases
 from lmstudio_integrations._adapters.lazy import LazyModule
+from lmstudio_integrations._adapters.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
 from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client._user_warnings import warn_user
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncLLM
     from lmstudio_integrations.client.sync import LLM
     from lmstudio_integrations.client.transport import addresses
+    from lmstudio_integrations.types.models import LlmInstanceInfo
     from lmstudio_integrations.types.results import PredictionEnd
 
     StopStrings = Parameter[str | Sequence[str] | None, list[str] | None]
@@ -134,6 +136,12 @@ class ResolvedCall(NamedTuple):
                 LMStudioConfigWarning,
             )
         return recorded
+
+    def record_loaded(self, model: "LLM | AsyncLLM", info: "LlmInstanceInfo") -> Mapping[str, Any]:
+        """Record the info of the model before its first response; return it in wire form."""
+        wire = info.to_dict()
+        self.runtime.record_info(self.handle.model, str(model.dispatcher.target), wire, lambda: None)
+        return wire
 
 
 class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
@@ -306,6 +314,13 @@ class ChatSettings(GenerationSettings):
     _formats: ClassVar[RequestFormats]
     _fewest_alternatives: ClassVar[int] = 0
 
+    reasoning_effort: ReasoningEffort | None = Field(
+        default=None,
+        description="How much the model reasons before it responds: `none`, `minimal`, `low`, `medium`, `high` or "
+        "`xhigh`. It is sent as what the model has: a level of its own, the nearest to this one, or whether it reasons "
+        "at all. Unset: the model's default.",
+    )
+
     send_reasoning: bool = Field(
         default=False,
         description="Whether earlier reasoning is sent back to the model, in `<think>` tags. Default: `False`.",
@@ -339,6 +354,8 @@ class ChatSettings(GenerationSettings):
         number = alternatives(values)
         if number is not None:
             settings["log_probs"] = max(number, self._fewest_alternatives)
+        if values["reasoning_effort"] is not None:
+            self._add_effort(settings, values)
         without_tools = ToolUse(names=None if values["preset"] or values["extra"] else {})
         if not request:
             return without_tools
@@ -350,3 +367,18 @@ class ChatSettings(GenerationSettings):
             return without_tools
         parallel = request.get("parallel_tool_calls") is not False
         return ToolUse.of(tools, settings, parallel=parallel, tool_choice=choice)
+
+    def _add_effort(self, settings: dict[str, Any], values: Mapping[str, Any]) -> None:
+        """Add what is sent for `reasoning_effort`; warn once for each model if that has no effect."""
+        key: str | None = values["model"]
+        if not is_catalog_key(key):
+            reported = self._runtime.model_info(self._resolve_model(values).model)
+            key = key if reported is None else reported.info.get("modelKey", key)
+        sent = sent_effort(values["reasoning_effort"], values["enable_thinking"], key)
+        if sent.enable_thinking is not None:
+            settings["enable_thinking"] = sent.enable_thinking
+        if sent.fields:
+            settings["raw"] = {**(values["extra"] or {}), **sent.fields}
+        if sent.problem is not None and values["model"] not in self._runtime.warned_of_effort:
+            self._runtime.warned_of_effort.add(values["model"])
+            warn_user(sent.problem, LMStudioConfigWarning)

@@ -204,6 +204,8 @@ class Runtime:
         """A model, by its name and host, and its info: what the adapter's `profile` shows as long as it names them."""
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
+        self.warned_of_effort: set[str | None] = set()
+        """The models, by their names, whose `reasoning_effort` was reported to have no effect."""
         self.dropped_secrets = dropped_secrets
         """The secrets that were left out when the adapter was pickled."""
 
@@ -226,7 +228,10 @@ class Runtime:
         if known is not None and known.has(host, info):
             return known
         known = known or LoadedModelInfo({})
-        return self._model_info.put(spec, LoadedModelInfo({**known.instances, host: info}, parallel(), known.warned))
+        loaded = LoadedModelInfo({**known.instances, host: info}, parallel(), known.warned)
+        self._model_info.put(spec, loaded)
+        self.resolved = None  # what is sent for `reasoning_effort` depends on the model's key
+        return loaded
 
     def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:
         """Return whether the model's chat template takes system messages after the first turn; `None` if not known."""

@@ -20,6 +20,7 @@ from lmstudio_integrations._adapters.generation_settings import (
     alternatives,
 )
 from lmstudio_integrations._adapters.lazy import LazyModule
+from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.errors import LMStudioContextOverflowError
@@ -308,7 +309,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             call = self._resolve_call({})
             model = call.model()
             model.get_chat_template_info()
-            self._record_profile(call, model.get_info(load=True).to_dict())
+            self._record_profile(call, call.record_loaded(model, model.get_info(load=True)))
         return self
 
     async def aload(self) -> Self:
@@ -317,7 +318,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             call = self._resolve_call({})
             model = call.async_model()
             await model.get_chat_template_info()
-            self._record_profile(call, (await model.get_info(load=True)).to_dict())
+            self._record_profile(call, call.record_loaded(model, await model.get_info(load=True)))
         return self
 
     # Tools and structured output ------------------------------------------------------------------------------------
@@ -535,4 +536,4 @@ def _profile(info: Mapping[str, Any]) -> ModelProfile:
     """Return the info of a model as a langchain-core profile."""
     reported = {name: info[member] for name, member in _REPORTED.items() if info.get(member)}
     abilities = {name: bool(info[member]) for name, member in _REPORTED_ABILITIES.items() if member in info}
-    return cast("ModelProfile", {**reported, **abilities})
+    return cast("ModelProfile", {**reported, **abilities, **reasoning_profile(info)})

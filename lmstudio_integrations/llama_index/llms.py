@@ -261,16 +261,19 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        model = self._resolve_call({}).model()
-        template = model.get_chat_template_info()
-        _context_windows.record(self._context_key(), model.get_info(load=True).context_length, template.added_tokens)
+        call = self._resolve_call({})
+        model = call.model()
+        template, info = model.get_chat_template_info(), model.get_info(load=True)
+        call.record_loaded(model, info)
+        _context_windows.record(self._context_key(), info.context_length, template.added_tokens)
         return self
 
     async def aload(self) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
-        model = self._resolve_call({}).async_model()
-        template = await model.get_chat_template_info()
-        info = await model.get_info(load=True)
+        call = self._resolve_call({})
+        model = call.async_model()
+        template, info = await model.get_chat_template_info(), await model.get_info(load=True)
+        call.record_loaded(model, info)
         _context_windows.record(self._context_key(), info.context_length, template.added_tokens)
         return self
 

@@ -5,7 +5,7 @@ JSON has no numbers as keys and no infinity, so a dict would come back with othe
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import AllowInfNan, BeforeValidator, PlainSerializer
 
@@ -36,11 +36,10 @@ def _from_pairs(value: object) -> object:
     pairs: Iterable[object] = value.items() if is_mapping(value) else value
     found: dict[int | str, float] = {}
     for pair in pairs:
-        if not (isinstance(pair, tuple | list) and len(pair) == 2):  # pyright: ignore[reportUnknownArgumentType]
+        members = cast("tuple[object, ...]", pair) if isinstance(pair, tuple | list) else ()
+        if len(members) != 2:
             raise ValueError("must be a dict of biases by token")
-        token: object
-        bias: object
-        token, bias = pair
+        token, bias = members
         if not (isinstance(token, str) or is_count(token)):
             raise ValueError(f"{token!r} is no token; name it by its id, or by its text")
         number = -math.inf if bias == FORBIDDEN else bias
