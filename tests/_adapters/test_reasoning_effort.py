@@ -17,6 +17,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests._adapters.test_prediction_settings import LANGCHAIN, LLAMA_INDEX, Way
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS
+from tests.support.requested import chosen
 
 GPT_OSS, QWEN_38, QWEN_35 = "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.5-9b"
 NEMOTRON, UNKNOWN, PLAIN = "nvidia/nemotron-3-nano-omni", "acme/deep-thought-2.5-42b", "qwen3-4b"
@@ -85,7 +86,7 @@ def test_an_effort_is_sent_as_what_the_model_has(
         warnings.simplefilter("error", LMStudioConfigWarning)
         way(make(model=model, host=server.address, reasoning_effort=effort), {})
         way(make(model=model, host=server.address), {"reasoning_effort": effort})
-    assert [record.config for record in server.predictions[-2:]] == [sent, sent]
+    assert [chosen(record) for record in server.predictions[-2:]] == [sent, sent]
 
 
 @on_all_surfaces
@@ -102,7 +103,7 @@ def test_an_effort_without_effect_is_one_warning_for_each_object_and_model(
             way(llm, given)
             way(llm, given)
         assert [str(each.message) for each in caught] == [warning]
-        assert [record.config for record in server.predictions[-2:]] == [sent, sent]
+        assert [chosen(record) for record in server.predictions[-2:]] == [sent, sent]
     with pytest.warns(LMStudioConfigWarning):
         way(copy.copy(llm), {"reasoning_effort": effort})
 
@@ -115,7 +116,7 @@ def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwi
         with pytest.warns(LMStudioConfigWarning, match="has no effect on the model: only models of LM Studio's"):
             way(llm, {})
         way(llm, {})
-        assert [record.config for record in server.predictions] == [
+        assert [chosen(record) for record in server.predictions] == [
             {}, custom("openai.gptOss20b.reasoningEffort", "high"),
         ]  # fmt: skip
 
@@ -125,7 +126,7 @@ def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwi
 def test_the_number_of_an_instance_and_the_variant_are_no_part_of_the_key(make: Any, way: Way, named: str) -> None:
     with Emulator([ModelEntry(key=named)]) as server:
         way(make(model=named, host=server.address, reasoning_effort="minimal"), {})
-        assert server.predictions[-1].config == custom("openai.gptOss20b.reasoningEffort", "low")
+        assert chosen(server.predictions[-1]) == custom("openai.gptOss20b.reasoningEffort", "low")
 
 
 @on_all_surfaces
@@ -133,7 +134,7 @@ def test_none_unsets_the_field_and_an_argument_ranks_above_it(server: Emulator, 
     llm = make(model=GPT_OSS, host=server.address, reasoning_effort="high")
     for given in ({"reasoning_effort": None}, {"reasoning_effort": "low"}, {}):
         way(llm, given)
-    assert [record.config for record in server.predictions[-3:]] == [
+    assert [chosen(record) for record in server.predictions[-3:]] == [
         {},
         custom("openai.gptOss20b.reasoningEffort", "low"),
         custom("openai.gptOss20b.reasoningEffort", "high"),
@@ -145,7 +146,7 @@ def test_the_named_setting_ranks_above_extra_and_leaves_the_rest_of_it(server: E
     field = "ext.virtualModel.customField.openai.gptOss20b"
     extra = {f"{field}.reasoningEffort": "low", f"{field}.style": "terse"}
     way(make(model=GPT_OSS, host=server.address, extra=extra, reasoning_effort="high"), {})
-    assert server.predictions[-1].config == {
+    assert chosen(server.predictions[-1]) == {
         "raw": {f"{field}.reasoningEffort": "high", f"{field}.style": "terse"},
     }
 
@@ -155,7 +156,7 @@ def test_budget_and_thinking_stay_settings_of_their_own(server: Emulator, make: 
     llm = make(model=UNKNOWN, host=server.address, reasoning_effort="low", reasoning_budget=9, enable_thinking=True)
     way(llm, {})
     level = custom("acme.deepThought2.542b.reasoningEffort", "low")
-    assert server.predictions[-1].config == {"reasoningBudget": 9, "enableThinking": True, **level}
+    assert chosen(server.predictions[-1]) == {"reasoningBudget": 9, "enableThinking": True, **level}
 
 
 WRONG = [

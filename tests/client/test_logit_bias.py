@@ -14,6 +14,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.handlers import SERVED
 from tests.support.adapters import LANGUAGE_MODELS, Adapter
+from tests.support.requested import chosen
 
 FORBIDDEN = float("-inf")
 BIAS: dict[int | str, float] = {" 3": FORBIDDEN, words.token_id(" 5"): FORBIDDEN, " 7": 2.5}
@@ -56,7 +57,7 @@ WAYS: dict[str, Callable[[Any], Awaitable[str]]] = {
 @pytest.mark.parametrize("way", WAYS)
 async def test_texts_are_sent_as_the_ids_of_the_model(client: Any, server: Emulator, way: str) -> None:
     assert await WAYS[way](await client.llm.model("chatty")) == WITHOUT
-    assert server.predictions[-1].config == {"logitBias": WIRE}
+    assert chosen(server.predictions[-1]) == {"logitBias": WIRE}
 
 
 async def test_texts_are_sent_as_ids_to_a_server_without_raw_completion(
@@ -105,5 +106,5 @@ def test_the_adapters_send_ids_for_texts_on_one_host_and_on_several(adapter: Ada
             assert str(getattr(response, "content", response)) == text
         assert len(first.predictions) + len(second.predictions) == 2
         call(llm, "Hello") if path == "sync" else asyncio.run(call(llm, "Hello"))
-        sent = [record.config for each in (first, second) for record in each.predictions]
+        sent = [chosen(record) for each in (first, second) for record in each.predictions]
         assert {"logitBias": [[words.token_id(" 2"), "-inf"], [words.token_id(" 9"), 1.0]]} in sent

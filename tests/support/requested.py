@@ -49,6 +49,15 @@ def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
     return message | {"content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
 
 
+def chosen(record: PredictionRecord) -> dict[str, Any]:
+    """Return the settings that were sent, but for the one that the adapters always send."""
+    return {
+        name: value
+        for name, value in record.config.items()
+        if (name, value) != ("contextOverflowPolicy", "stopAtLimit")
+    }
+
+
 def digest(content: bytes) -> str:
     """Return what stands for a file."""
     return hashlib.sha256(content).hexdigest()
