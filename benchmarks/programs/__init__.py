@@ -33,6 +33,7 @@ class Program:
     Attributes:
         embed: Return the vectors of texts; `None` if it embeds nothing.
         only_embeds: Whether the other cases are those of another program.
+        events: Return a stream in the events of LangChain's protocol; `None` if the framework has none.
     """
 
     stream: Callable[[str], Iterable[object]]
@@ -41,23 +42,23 @@ class Program:
     arespond: Callable[[str], Awaitable[object]]
     embed: Embed | None
     only_embeds: bool = False
+    events: Callable[[str], Iterable[object]] | None = None
 
     def cases(self) -> dict[str, Callable[[], float]]:
         """Return what measures each case: microseconds of CPU per token, or milliseconds per call."""
         run = RUNNER.run
         cases = {
-            "stream": lambda: _cpu(lambda: self._consume(1000)) / 1000 * 1e6,
+            "stream": lambda: _cpu(lambda: _consume(self.stream, 1000)) / 1000 * 1e6,
             "astream": lambda: _cpu(lambda: run(self._aconsume(1000))) / 1000 * 1e6,
-            "long": lambda: _cpu(lambda: self._consume(16000)) / 16000 * 1e6,
+            "long": lambda: _cpu(lambda: _consume(self.stream, 16000)) / 16000 * 1e6,
             "many": lambda: _cpu(lambda: run(self._at_once(200))) / 200 / 100 * 1e6,
             "one": lambda: _cpu(lambda: [self.respond("burst-1") for _ in range(100)]) / 100 * 1e3,
             "aone": lambda: _cpu(lambda: run(self._arespond(100))) / 100 * 1e3,
         }
+        if (events := self.events) is not None:
+            cases["events"] = lambda: _cpu(lambda: _consume(events, 1000)) / 1000 * 1e6
         embeds = {} if self.embed is None else {"embed": lambda: _cpu(self._embed) * 1e3}
         return embeds if self.only_embeds else cases | embeds
-
-    def _consume(self, tokens: int) -> None:
-        expect(sum(1 for _ in self.stream(f"burst-{tokens}")), tokens)
 
     async def _aconsume(self, tokens: int) -> None:
         count = 0
@@ -76,6 +77,10 @@ class Program:
         assert self.embed is not None
         vectors = self.embed(TEXTS)
         expect(len(vectors) * len(vectors[-1]), len(TEXTS) * DIMENSIONS)
+
+
+def _consume(stream: Callable[[str], Iterable[object]], tokens: int) -> None:
+    expect(sum(1 for _ in stream(f"burst-{tokens}")), tokens)
 
 
 def parsed_vectors(texts: list[str]) -> list[list[float]]:

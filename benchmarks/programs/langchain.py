@@ -1,8 +1,10 @@
 """LangChain. The floor is a model that has its tokens in memory, so that only the framework's own cost remains."""
 
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
+from langchain_core._api import LangChainBetaWarning
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
@@ -11,6 +13,8 @@ from pydantic import SecretStr
 
 from benchmarks.programs import FLOOR, MODELS, OURS, PROMPT, Embed, Program, parsed_vectors
 from benchmarks.server import tokens_of
+
+warnings.simplefilter("ignore", LangChainBetaWarning)  # event streaming is in beta
 
 
 def program(make: Callable[[str], BaseChatModel], embed: Embed, *, only_embeds: bool = False) -> Program:
@@ -24,6 +28,7 @@ def program(make: Callable[[str], BaseChatModel], embed: Embed, *, only_embeds: 
         arespond=lambda model: models[model].ainvoke(prompt),
         embed=embed,
         only_embeds=only_embeds,
+        events=lambda model: models[model].stream_events(prompt, version="v3"),
     )
 
 

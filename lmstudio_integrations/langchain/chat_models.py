@@ -29,13 +29,15 @@ from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 
 if TYPE_CHECKING:
+    from langchain_protocol.protocol import MessagesData
+
     from lmstudio_integrations._adapters import conversation
     from lmstudio_integrations._adapters.connection_settings import Secret
     from lmstudio_integrations._adapters.generation_settings import StopStrings
     from lmstudio_integrations._adapters.parameters import UNSET, Parameter
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
     from lmstudio_integrations.client.sync import LLM, PredictionStream
-    from lmstudio_integrations.langchain import _batching, _chunks, _counting, _messages, _structured, _tools
+    from lmstudio_integrations.langchain import _batching, _chunks, _counting, _events, _messages, _structured, _tools
     from lmstudio_integrations.langchain._chunks import ChunkStream
     from lmstudio_integrations.types.results import PredictionResult
 else:
@@ -43,6 +45,7 @@ else:
     _batching = LazyModule("lmstudio_integrations.langchain._batching")
     _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
     _counting = LazyModule("lmstudio_integrations.langchain._counting")
+    _events = LazyModule("lmstudio_integrations.langchain._events")
     _messages = LazyModule("lmstudio_integrations.langchain._messages")
     _structured = LazyModule("lmstudio_integrations.langchain._structured")
     _tools = LazyModule("lmstudio_integrations.langchain._tools")
@@ -242,6 +245,30 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             alternatives(call.values) or 0,
             with_usage=bool(call.values["stream_usage"]),
         )
+
+    def _stream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator["MessagesData"]:
+        """Yield the events of `stream_events(version="v3")`; langchain-core finds this method by its name."""
+        stream = _events.EventStream(run_manager)
+        for chunk in self._stream(messages, stop, run_manager, **kwargs):
+            yield from stream.events(chunk)
+
+    async def _astream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator["MessagesData"]:
+        stream = _events.EventStream(run_manager)
+        async for chunk in self._astream(messages, stop, run_manager, **kwargs):
+            for event in stream.events(chunk):
+                yield event
 
     # Requests -------------------------------------------------------------------------------------------------------
 

@@ -107,6 +107,17 @@ async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: lis
     assert looked == ["Oslo", "Oslo"]
 
 
+def test_an_agent_streams_events(agents: Server, look_up: Any, looked: list[str]) -> None:
+    run: Any = create_agent(agents.chat(model=MODEL), [look_up]).stream_events(generate("weather?"), version="v3")
+    streamed = [(list(each.reasoning), list(each.text), each.tool_calls.get()) for each in run.messages]
+    (thought, _, calls), (_, texts, _) = streamed
+    assert "".join(thought) == "I must look."
+    assert [call["args"] for call in calls] == [{"city": "Oslo"}]
+    assert "".join(texts) == run.output["messages"][-1].text == "It is like this: rain in Oslo."
+    assert len(texts) > 5
+    assert looked == ["Oslo"]
+
+
 def test_an_agent_calls_its_tools_with_a_fallback(agents: Server, look_up: Any, looked: list[str]) -> None:
     model: Any = agents.chat(model="missing").with_fallbacks([agents.chat(model=MODEL)])
     assert model.bind_tools([look_up]).invoke("weather?").tool_calls
