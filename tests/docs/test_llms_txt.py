@@ -1,0 +1,84 @@
+"""The files for language models: each page of the site in Markdown, and the list of them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("markdownify", reason="needs the docs group: uv sync --inexact --group docs")
+
+from tests.docs.snippets import ROOT
+from tools.llms_txt import description, of_html
+
+SOURCES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
+SITE_TIMEOUT = 180
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as readers see it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, timeout=SITE_TIMEOUT, check=True)
+    return folder
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(SITE_TIMEOUT)
+def test_every_page_has_a_twin_and_is_listed_in_the_order_of_the_navigation(site: Path) -> None:
+    listed = re.findall(r"^- \[.+\]\((.+\.md)\): \S.*$", (site / "llms.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == navigation
+    assert sorted(listed) == SOURCES
+    twins = [(site / path).read_text(encoding="utf-8") for path in listed]
+    left = re.compile(r"^:::|--8<--|&para;|¶", re.MULTILINE)
+    assert [twin for twin in twins if not twin.startswith("# ") or left.search(twin)] == []
+    whole = (site / "llms-full.txt").read_text(encoding="utf-8")
+    assert re.findall(r"^<!-- (\S+\.md) -->$", whole, re.MULTILINE) == listed
+    assert all(twin in whole for twin in twins)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(SITE_TIMEOUT)
+@pytest.mark.parametrize(
+    ("page", "part"),
+    [
+        ("langchain/chat.md", "\nThe| capital| of| France|"),
+        ("recipes/langchain_tools.md", "def pier("),
+        ("reference/langchain.md", "### ttl\n\n```python\nttl: float | None = None\n```\n\nUnload the model after"),
+        ("changelog.md", "# Changelog\n"),
+        ("how-to/github_workflow.md", "runs-on: "),
+    ],
+)
+def test_a_twin_has_what_the_page_shows(site: Path, page: str, part: str) -> None:
+    assert part in (site / page).read_text(encoding="utf-8")
+
+
+def test_html_of_the_reference_becomes_markdown() -> None:
+    html = """<h2 id="a">get_it<a class="headerlink" href="#a" title="Permanent link">&para;</a></h2>
+<div class="highlight"><pre><span></span><code><span class="n">get_it</span>(
+    *many,
+)
+</code></pre></div>
+<p>Return
+<autoref identifier="x"><code>a_b</code></autoref>.</p>"""
+    assert of_html(html).strip() == "## get_it\n\n```python\nget_it(\n    *many,\n)\n```\n\nReturn `a_b`."
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("# A page\n\nIt says\n[this](there.md), and `so`. Then more.\n", "It says this, and `so`."),
+        (
+            "# A page\n\n![image](a.svg)\n\n| a |\n\n`code` begins: version 0.4.\n",
+            "`code` begins: version 0.4.",
+        ),
+        ("# A page\n\nIt has parts:\n\n- one\n", "It has parts"),
+        ("# A page\n", ""),
+    ],
+)
+def test_the_description_of_a_page_is_its_first_sentence(page: str, shown: str) -> None:
+    assert description(page) == shown
