@@ -50,7 +50,7 @@ LAYERS: dict[str, set[str]] = {
         "_uninterrupted",
         *TOOLS,
     },
-    "langchain": {"_adapters", "client.transport", "client", "protocol", "types", *TOOLS},
+    "langchain": {"_adapters", "client.transport", "client", "protocol", "types", "_installation", *TOOLS},
     "llama_index": {"_adapters", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},
     "ray": {"client", "types", "_environment", "_installation", *TOOLS},
     "emulator": {"protocol", "types", "_installation", "_redacting_logger", *TOOLS},
@@ -94,8 +94,8 @@ PUBLIC = {
         configure_default_client embedding_model get_default_client get_sync_api_timeout list_downloaded_models
         list_loaded_models llm prepare_image set_sync_api_timeout
     """,
-    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
-    f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError",
+    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM register",
+    f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError register",
     f"{NAME}.emulator": """
         Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
         PredictionRecord Preset SystemClock

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 from lmstudio_integrations._adapters.lazy import public_name
 
 if TYPE_CHECKING:
+    from lmstudio_integrations.langchain._registration import register as register
     from lmstudio_integrations.langchain.chat_models import ChatLMStudio as ChatLMStudio
     from lmstudio_integrations.langchain.embeddings import LMStudioEmbeddings as LMStudioEmbeddings
     from lmstudio_integrations.langchain.llms import LMStudioLLM as LMStudioLLM
 
-__all__ = ["ChatLMStudio", "LMStudioEmbeddings", "LMStudioLLM"]
+__all__ = ["ChatLMStudio", "LMStudioEmbeddings", "LMStudioLLM", "register"]
 
-_MODULES = {"ChatLMStudio": "chat_models", "LMStudioEmbeddings": "embeddings", "LMStudioLLM": "llms"}
+_MODULES = {
+    "ChatLMStudio": "chat_models",
+    "LMStudioEmbeddings": "embeddings",
+    "LMStudioLLM": "llms",
+    "register": "_registration",
+}
 
 
 def __getattr__(name: str) -> Any:

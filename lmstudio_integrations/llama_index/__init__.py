@@ -7,7 +7,7 @@ LlamaIndex also loads them from what `to_dict` wrote, such as the model of an ex
 from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters.lazy import public_name
-from lmstudio_integrations.llama_index._recognition import enter_classes
+from lmstudio_integrations.llama_index._registration import enter_once_imported, register
 
 if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError as LlamaIndexToolCallError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.llama_index.llms import LMStudio as LMStudio
     from lmstudio_integrations.llama_index.tokenizer import LMStudioTokenizer as LMStudioTokenizer
 
-__all__ = ["LMStudio", "LMStudioEmbedding", "LMStudioTokenizer", "LlamaIndexToolCallError"]
+__all__ = ["LMStudio", "LMStudioEmbedding", "LMStudioTokenizer", "LlamaIndexToolCallError", "register"]
 
 _MODULES = {
     "LMStudio": "llms",
@@ -35,4 +35,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-enter_classes()
+enter_once_imported()

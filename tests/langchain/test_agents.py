@@ -218,10 +218,14 @@ def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, k
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_deep_agent_summarizes_what_does_not_fit(agents: Server, asynchronous: bool) -> None:
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_deep_agent_summarizes_what_does_not_fit(agents: Server, asynchronous: bool, known: bool) -> None:
+    """Before the first call if it knows the context window, otherwise after the error that names it."""
     deepagents = pytest.importorskip("deepagents")
     llm = agents.chat(model=MODEL, load_config={"contextLength": 4096}, load_policy="new_instance")
-    agent = deepagents.create_deep_agent(await llm.aload() if asynchronous else llm.load())
+    if known:
+        await llm.aload() if asynchronous else llm.load()
+    agent = deepagents.create_deep_agent(llm)
     turns: list[AnyMessage] = []
     for number in range(41):
         turns += [HumanMessage(f"{number}: " + "rain " * 110), AIMessage(f"{number}: " + "sun " * 110)]

@@ -12,13 +12,21 @@ from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.embeddings import loading as embedding_loading
 from llama_index.core.embeddings.loading import load_embed_model
 from llama_index.core.extractors import SummaryExtractor
+from llama_index.core.llms import loading as llm_loading
 from llama_index.core.llms.loading import load_llm
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
+from lmstudio_integrations.llama_index import (
+    LlamaIndexToolCallError,
+    LMStudio,
+    LMStudioEmbedding,
+    LMStudioTokenizer,
+    register,
+)
 from tests.llama_index.scripted_server import Server
 from tests.support.adapters import classes
 
@@ -163,6 +171,25 @@ def test_another_process_that_imports_the_package_loads_what_was_written(imports
         [sys.executable, "-c", script], input=written, capture_output=True, text=True, check=True, timeout=60
     )
     assert completed.stdout.splitlines() == [repr(model), repr(LMStudioEmbedding())]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_register_enters_both_classes(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(llm_loading.RECOGNIZED_LLMS, "LMStudio")
+    monkeypatch.delitem(embedding_loading.RECOGNIZED_EMBEDDINGS, "LMStudioEmbedding")
+    for _ in range(times):
+        register()
+    assert repr(load_llm({"class_name": "LMStudio", "model": "m"})) == repr(LMStudio(model="m"))
+    assert repr(load_embed_model({"class_name": "LMStudioEmbedding"})) == repr(LMStudioEmbedding())
+
+
+def test_register_without_the_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'llama_index'", name="llama_index")
+
+    monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match="LMStudio needs llama-index-core; run: "):
+        register()
 
 
 def test_a_mistyped_name_in_a_dump_is_still_an_error() -> None:
