@@ -21,7 +21,9 @@ def _server() -> Iterator[tuple[str, RecordingEngine]]:
 @contextmanager
 def langchain() -> Iterator[langchain_suite.Integration]:
     """Connect the LangChain adapters."""
-    from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
+    from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, register
+
+    register()
 
     def chat(address: str) -> Callable[..., Any]:
         return lambda **given: ChatLMStudio(**{"model": CHAT, "host": address, **given})

@@ -4,19 +4,22 @@ import os
 from pathlib import Path
 
 import pytest
+from langchain.chat_models import base
 
+from lmstudio_integrations.langchain import _registration
 from tests.contract.frameworks import FRAMEWORKS, OURS, documented
 from tests.contract.langchain.defects import DEFECTS, Defect
 from tests.contract.suite import FAILED, PASSED
 
 LANGCHAIN = FRAMEWORKS["langchain"]
 FORK = "a used object works in a forked process and, afterwards, in its parent"
+INIT = "`init_chat_model` makes the chat model from its provider's name"
 
 
 def test_each_check_fails_on_an_integration_or_on_a_defect() -> None:
     table = documented()[LANGCHAIN.title]
     failing = {requirement for requirement, cells in table.items() if FAILED in cells}
-    assert failing | {*DEFECTS, FORK} == {*LANGCHAIN.suite.checks}
+    assert failing | {*DEFECTS, FORK, INIT} == {*LANGCHAIN.suite.checks}
 
 
 def _result(requirement: str, defect: Defect) -> str:
@@ -39,3 +42,10 @@ def test_the_check_of_forks_fails_if_the_child_does(tmp_path: Path, monkeypatch:
     (tmp_path / "sitecustomize.py").write_text(failing, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert _result(FORK, Defect()) == FAILED
+
+
+def test_the_check_of_init_chat_model_fails_without_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_registration, "register", lambda: None)
+    monkeypatch.delitem(base._BUILTIN_PROVIDERS, "lmstudio", raising=False)
+    base._get_chat_model_creator.cache_clear()
+    assert LANGCHAIN.outcome(OURS, INIT)[0] == FAILED

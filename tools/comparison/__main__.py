@@ -39,8 +39,8 @@ for token counts, and `check_embedding_ctx_length=False`, because LM Studio acce
 them: `max_tokens` to `num_predict`, `timeout` and `api_key` to `client_kwargs`. The official `lmstudio` SDK has no
 class for LangChain.
 
-The one check that this package fails is out of its reach: [`init_chat_model`](how-to/langchain_init_chat_model.md) has
-a fixed list of providers.
+[`init_chat_model`](how-to/langchain_init_chat_model.md) has a fixed list of providers; one line, `register()`, enters
+this package in it.
 """,
     "llama_index": """\
 LlamaIndex has no conformance suite for language models and embeddings; the checks are in

@@ -30,7 +30,8 @@ class ChatResponseWriter(ResponseWriter):
             message["thinking"] = new["reasoning"]
         if "call" in new:
             message["tool_calls"] = [_call(new["call"])]
-        return {**self._head(), "message": message, "done": False}
+        logprobs = {"logprobs": new["logprobs"]} if "logprobs" in new else {}
+        return {**self._head(), "message": message, "done": False, **logprobs}
 
     def _head(self) -> dict[str, Any]:
         return {**_CREATED, "model": self.model}
@@ -52,6 +53,8 @@ class ChatResponseWriter(ResponseWriter):
             response["message"]["thinking"] = self.reasoning
         if self.calls:
             response["message"]["tool_calls"] = [_call(call) for call in self.calls]
+        if self.logprobs:
+            response["logprobs"] = self.logprobs
         return response
 
     def vectors(self, vectors: list[list[float]]) -> dict[str, Any]:
@@ -90,6 +93,8 @@ def _config(body: dict[str, Any]) -> dict[str, Any]:
     schema = _ANY_OBJECT if body.get("format") == "json" else body.get("format")
     if is_object(schema):
         config["structured"] = {"type": "json", "jsonSchema": schema}
+    if body.get("logprobs"):
+        config["log_probs"] = body.get("top_logprobs") or 1
     if body.get("think") is False:
         config["enable_thinking"] = False
     return config

@@ -44,17 +44,20 @@ class ResponseWriter:
         self._parallel = parallel
         self.text = ""
         self.reasoning = ""
+        self.logprobs: list[dict[str, Any]] = []
         self.calls: list[dict[str, Any]] = []
         self.end: Finished | None = None
 
     def add(self, event: EngineEvent) -> dict[str, Any] | None:
-        """Accumulate an event; return what is new: `text`, `reasoning`, `call` or `end`."""
+        """Accumulate an event; return what is new: `text`, `reasoning`, `call` or `end`, and `logprobs`."""
         if isinstance(event, LlmPredictionFragment):
             kind = {"none": "text", "reasoning": "reasoning"}.get(event.reasoning_type)
             if kind is None:
                 return None
             setattr(self, kind, getattr(self, kind) + event.content)
-            return {kind: event.content}
+            new = [{"token": token["text"], "logprob": token["logProb"]} for token in event.tokens or ()]
+            self.logprobs += new
+            return {kind: event.content, **({"logprobs": new} if new else {})}
         if isinstance(event, ToolCallEnd):
             return self._add_call({"id": event.id, "name": event.name, "arguments": event.arguments or {}})
         if isinstance(event, ToolCallFailed):

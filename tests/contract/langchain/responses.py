@@ -140,3 +140,12 @@ def _v1_calls(integration: Integration) -> None:
         blocks: list[Any] = list(message.content)
         assert [block["type"] for block in blocks] == ["text", "tool_call"]
         assert (blocks[0]["text"].strip(), blocks[1]["args"]) == ("I look.", {"city": "Oslo"})
+
+
+@contract("with `logprobs=True`, `response_metadata` has the log-probability of each token, streaming or not")
+def _logprobs(integration: Integration) -> None:
+    for message in both(integration.chat(logprobs=True), "count"):
+        logged = message.response_metadata["logprobs"]
+        tokens = logged["content"] if isinstance(logged, dict) else logged
+        assert "".join(token["token"] for token in tokens) == NUMBERS
+        assert all(token["logprob"] <= 0 for token in tokens)
