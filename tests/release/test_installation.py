@@ -14,7 +14,7 @@ import pytest
 
 from lmstudio_integrations import __version__
 from lmstudio_integrations._installation import NAME
-from tools import ROOT
+from tools import ROOT, one_liners
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 UV = os.environ.get("UV") or shutil.which("uv")
@@ -95,3 +95,21 @@ def test_the_commands_of_the_readme_install_an_adapter(project: Project, command
     imports = f"import {agents}lmstudio_integrations.langchain"
     done = project.run(project.scripts / "python", "-c", imports)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def equipped(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the wheel, its extras, and the agents of others."""
+    folder = tmp_path_factory.mktemp("equipped")
+    project = Project(folder, folder / "environment")
+    project.uv("venv", "--python", sys.executable, project.environment)
+    project.uv("build", "--wheel", "--out-dir", folder, ROOT)
+    project.uv("pip", "install", f"{project.wheel}[all]", "langchain", "deepagents")
+    return project
+
+
+@pytest.mark.parametrize("line", one_liners.LINES)
+def test_each_first_line_works_from_the_wheel(equipped: Project, line: str) -> None:
+    done = equipped.run(equipped.scripts / "python", "-P", one_liners.__file__, line)
+    assert done.returncode == 0, done.stderr
+    assert f"{line}: works, from {equipped.environment}" in done.stdout
