@@ -244,6 +244,16 @@ def _context_window(integration: Integration) -> None:
     assert llm.metadata.context_window == CONTEXT_LENGTH
 
 
+@contract("a conversation that does not fit into the context window is an error, or the response says what was dropped")
+def _overflow(integration: Integration) -> None:
+    turns = [*user_messages("count"), ChatMessage("So far so good. " * 500, role="assistant")] * 8
+    try:
+        response = llm_of(integration).chat([*turns, *user_messages("count")])
+    except Exception:  # noqa: BLE001 - of whatever class
+        return
+    assert "dropped_tokens" in str(response.raw)
+
+
 @contract("`class_name` is specific to the integration")
 def _class_name(integration: Integration) -> None:
     assert llm_of(integration).class_name() not in {"base_component", "custom_llm", "LLM"}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from langchain_core.callbacks import UsageMetadataCallbackHandler
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from tests.contract.langchain.integration import (
     Integration,
@@ -149,3 +149,13 @@ def _logprobs(integration: Integration) -> None:
         tokens = logged["content"] if isinstance(logged, dict) else logged
         assert "".join(token["token"] for token in tokens) == NUMBERS
         assert all(token["logprob"] <= 0 for token in tokens)
+
+
+@contract("a conversation that does not fit into the context window is an error, or the response says what was dropped")
+def _overflow(integration: Integration) -> None:
+    turns: list[BaseMessage] = [HumanMessage("count"), AIMessage("So far so good. " * 500)] * 8
+    try:
+        message = integration.chat().invoke([*turns, HumanMessage("count")])
+    except Exception:  # noqa: BLE001 - of whatever class
+        return
+    assert message.response_metadata.get("dropped_tokens")
