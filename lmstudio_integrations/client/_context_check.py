@@ -36,7 +36,7 @@ _FEWEST_TOKENS_PER_BYTE = 1 / 6
 _MARGIN = 1.02
 """A template that is rendered alone may differ by a few tokens from what the server read."""
 
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 """Seconds that the server has for each of the two requests. The response itself is complete by then."""
 
 _CUTTING = ("truncateMiddle", "rollingWindow")
@@ -100,8 +100,9 @@ def _may_be_cut(request: Mapping[str, Any], limit: int, read: int, *, is_empty: 
 
 def _count(dispatcher: Dispatcher[Any], request: Mapping[str, Any]) -> Flow[int]:
     """Return the tokens of the prompt of a prediction on its instance, which is not loaded for that."""
-    allowed = dispatcher.timeouts.get("idle_timeout")
-    dispatcher = dispatcher.with_timeouts({"idle_timeout": _PATIENCE if allowed is None else min(allowed, _PATIENCE)})
+    allowed = {name: dispatcher.timeouts.get(name) for name in ("idle_timeout", "queue_timeout")}
+    limits = {name: _PATIENCE if seconds is None else min(seconds, _PATIENCE) for name, seconds in allowed.items()}
+    dispatcher = dispatcher.with_timeouts(limits)
     specifier, prompt = request["modelSpecifier"], _raw_prompt(request)
     if prompt is None:
         tools, stack = _tools(request), request["predictionConfigStack"]

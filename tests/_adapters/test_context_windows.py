@@ -1,6 +1,7 @@
 """A prompt that does not fit into the context window is never cut in silence, on any way to generate."""
 
 import asyncio
+import base64
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from lmstudio_integrations.client import _context_check
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
+from tests.contract.suite import PNG
 from tests.support.adapters import LANGUAGE_MODELS
 
 WINDOW = 300
@@ -100,7 +102,7 @@ def rule(fault: dict[str, Any], **when: Any) -> dict[str, Any]:
 
 MODELS = [
     ModelEntry(key="honest", context_length=WINDOW, max_context_length=8192),
-    ModelEntry(key="cuts", context_length=WINDOW, rules=(rule({"fault": "truncate"}),)),
+    ModelEntry(key="cuts", vision=True, context_length=WINDOW, rules=(rule({"fault": "truncate"}),)),
     ModelEntry(key="empty", context_length=WINDOW, rules=(rule({"fault": "empty"}),)),
     ModelEntry(
         key="at-limit",
@@ -265,6 +267,54 @@ def test_a_check_that_fails_leaves_the_response(server: Emulator, monkeypatch: p
     response = ChatLMStudio(model="cuts", host=server.address).invoke(messages(TURNS))
     assert response.text == "An answer."
     assert "dropped_tokens" not in response.response_metadata
+
+
+def test_a_check_loads_no_model(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    render = _context_check.render
+
+    def unload_first(*args: Any) -> Any:
+        server.unload("cuts")
+        return render(*args)
+
+    monkeypatch.setattr(_context_check, "render", unload_first)
+    assert ChatLMStudio(model="cuts", host=server.address).invoke(messages(TURNS)).text == "An answer."
+    assert "cuts" not in [instance.identifier for instance in lms.Client(server.address).llm.list_loaded()]
+
+
+@pytest.mark.parametrize("timeout", ["idle_timeout", "queue_timeout"])
+def test_a_server_that_does_not_answer_the_check_holds_nobody(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, timeout: str
+) -> None:
+    used: list[float | None] = []
+    render = _context_check.render
+
+    def recorded(dispatcher: Any, *args: Any) -> Any:
+        used.append(dispatcher.timeouts[timeout])
+        return render(dispatcher, *args)
+
+    monkeypatch.setattr(_context_check, "render", recorded)
+    for seconds in (None, 60.0, 1.5):
+        with warnings.catch_warnings(action="ignore"):
+            ChatLMStudio(model="cuts", host=server.address, **{timeout: seconds}).invoke(messages(TURNS))
+    assert used == [5.0, 5.0, 1.5]
+
+
+def test_images_are_never_counted(server: Emulator, requests: list[str]) -> None:
+    image = {"type": "image", "base64": base64.b64encode(PNG).decode(), "mime_type": "image/png"}
+    shown = [*messages(TURNS), HumanMessage([{"type": "text", "text": "What is this?"}, image])]
+    response = ChatLMStudio(model="cuts", host=server.address).invoke(shown)
+    assert "dropped_tokens" not in response.response_metadata
+    assert requests == []
+
+
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
+def test_the_host_that_responded_is_asked(make: Any) -> None:
+    entry = ModelEntry(key="cuts", context_length=WINDOW, rules=(rule({"fault": "truncate"}),))
+    with Emulator([entry]) as other, Emulator([entry]) as server:
+        llm = make(model="cuts", host=[other.address, server.address])
+        with pytest.warns(lms.LMStudioTruncationWarning):
+            assert (CHAT["invoke"] if make is ChatLMStudio else LLAMA_INDEX["chat"])(llm, TURNS, {})["dropped_tokens"]
+        assert len(other.predictions) + len(server.predictions) == 1
 
 
 async def test_the_native_client_checks_on_request(server: Emulator) -> None:

@@ -44,7 +44,8 @@ async def test_using_an_adapter_changes_nothing_that_is_made_of_it(server: Emula
     forms = [make(used) for make in FORMS]
     adapter.call(used, "Hello")
     await adapter.acall(used, "Hello")
-    used.load()
+    assert used.load() is used
+    assert await used.aload() is used
     assert used == unused
     assert [make(used) for make in FORMS] == forms
     for duplicate in COPIES:
