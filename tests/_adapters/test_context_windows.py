@@ -138,6 +138,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
+@pytest.mark.sampled(12)
 @every_way
 @pytest.mark.parametrize("model", ["honest", "empty", "at-limit"])
 def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(
@@ -190,6 +191,7 @@ def test_a_response_that_is_rightly_empty_is_no_error(server: Emulator, adapter:
     assert requests
 
 
+@pytest.mark.sampled(8)
 @every_way
 @pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
 def test_a_policy_that_cuts_reports_what_it_dropped_without_a_warning(
@@ -212,6 +214,7 @@ OWN_POLICIES: dict[str, tuple[dict[str, Any], str | None]] = {
 }
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("as_field", [True, False])
 @pytest.mark.parametrize(("settings", "policy"), OWN_POLICIES.values(), ids=OWN_POLICIES)
 @pytest.mark.parametrize("adapter", LANGUAGE_MODELS.values(), ids=LANGUAGE_MODELS)
@@ -223,6 +226,7 @@ def test_the_policy_is_the_users_if_there_is_one(
     assert server.predictions[-1].config.get("contextOverflowPolicy") == policy
 
 
+@pytest.mark.sampled(5)
 @every_way
 def test_what_the_server_says_can_be_trusted_on_request(
     server: Emulator, make: Any, way: Way, requests: list[str]
@@ -231,6 +235,7 @@ def test_what_the_server_says_can_be_trusted_on_request(
     assert requests == []
 
 
+@pytest.mark.sampled(5)
 @every_way
 def test_a_response_that_reaches_the_end_of_the_window_is_of_that_length(server: Emulator, make: Any, way: Way) -> None:
     assert way(make(model="endless", host=server.address), FITS, {})["finish_reason"] == "length"

@@ -77,6 +77,7 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
+@pytest.mark.sampled(20)
 @on_all_surfaces
 @pytest.mark.parametrize(("model", "effort", "sent"), SENT)
 def test_an_effort_is_sent_as_what_the_model_has(
@@ -176,6 +177,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.sampled(6)
 @on_all_surfaces
 @pytest.mark.parametrize(("given", "text"), WRONG)
 def test_an_effort_that_cannot_be_is_rejected_before_anything_is_sent(

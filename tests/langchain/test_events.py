@@ -75,6 +75,7 @@ def comparable(events: list[Any]) -> list[Any]:
     return found
 
 
+@pytest.mark.sampled(14)
 @both_ways
 @of_each_kind
 def test_events_are_those_that_core_makes_of_the_chunks(kind: str, *, asynchronous: bool) -> None:
@@ -90,6 +91,7 @@ def test_events_are_those_that_core_makes_of_the_chunks(kind: str, *, asynchrono
         assert [len(each["content"]) for each in logged] == [2, 1]
 
 
+@pytest.mark.sampled(28)
 @both_ways
 @of_each_kind
 @pytest.mark.parametrize("settings", [{}, {"parallel": False}])
