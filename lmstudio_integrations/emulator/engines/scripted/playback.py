@@ -88,7 +88,7 @@ def check_template(rules: Sequence[Rule], request: GenerateRequest) -> None:
 
 def _separated(steps: Sequence[Step]) -> tuple[dict[str, InjectFault], list[Step]]:
     """Return the faults that happen when the prompt is read, by their names, and the other steps."""
-    of_prompt = {
+    of_prompt: dict[str, InjectFault] = {
         step.fault: step for step in steps if isinstance(step, InjectFault) and step.fault in get_args(PromptFault)
     }
     return of_prompt, [step for step in steps if step not in of_prompt.values()]

@@ -1,0 +1,40 @@
+"""Agents of 200 turns in a window of 4,096 tokens: nothing is lost, and where something is, somebody says so."""
+
+import asyncio
+
+import pytest
+
+from tools.long_agent import TURNS, Framework, run, run_real
+
+SEEDS: list[tuple[Framework, int]] = [("LlamaIndex" if seed in {4, 7} else "LangChain", seed) for seed in range(10)]
+"""An agent of LlamaIndex takes twice as long; one of the two has a `Memory`, the other a `ChatMemoryBuffer`."""
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(("framework", "seed"), SEEDS)
+def test_an_agent_of_200_turns_finds_the_sum_although_its_model_forgets_and_ends_early(
+    framework: Framework, seed: int
+) -> None:
+    report = asyncio.run(run(framework, seed))
+    assert report.is_right, report
+    assert report.calls >= TURNS
+    assert report.runs > 1, "nothing went wrong"
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_agent_that_is_not_summarized_hears_of_each_prompt_that_does_not_fit(seed: int) -> None:
+    report = asyncio.run(run("LangChain", seed, shortened=False))
+    assert report.overflowed, report
+    assert report.noticed == report.truncated, report
+    assert not report.is_right
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("framework", ["LangChain", "LlamaIndex"])
+def test_a_long_agent_on_a_real_model_meets_no_error(framework: Framework) -> None:
+    report = asyncio.run(run_real(framework, turns=6, window=1024))
+    assert (report.calls, report.noticed) == (6, 0), report
