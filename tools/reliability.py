@@ -36,6 +36,10 @@ Four rules cover most rows.
 - **Dead connections are detected.** The tests use short timeouts. With the defaults, `keepalive` detects a dead
   connection after 20 seconds, before a timeout expires, and the call raises `LMStudioConnectionLostError`.
 
+A prompt that does not fit raises `LMStudioContextOverflowError`. Where a server hides it, the adapters find out by
+counting the prompt again. So does the native client with `check_context=True`, as in these tests. See [Long
+conversations](how-to/long-conversations.md).
+
 The tables use the native client's error names. The LangChain adapters raise subclasses that are LangChain errors as
 well; see [LangChain](reference/langchain.md#errors).
 
@@ -103,6 +107,8 @@ def _retries(fault: Fault) -> str:
 
 
 def _outcome(outcome: Outcome) -> str:
+    if outcome.warning is not None:
+        return f"works, with `{outcome.warning.__name__}`"
     if outcome.error is None:
         return f"works{', but' if outcome.changed else ','} {outcome.note}" if outcome.note else "works"
     timeout = f" (`{outcome.timeout_name}`)" if outcome.timeout_name else ""

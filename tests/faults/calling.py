@@ -259,6 +259,21 @@ _FIRST = (
         WORKS,
         inject=at("first packet", delay(0.05)),
     ),
+    Fault(
+        "The model's prompt template rejects the messages.",
+        Phase.FIRST,
+        Outcome(errors.LMStudioPromptTemplateError),
+        None,
+        steps=({"fault": "template"},),
+    ),
+    Fault(
+        "The server reads a part of a prompt that does not fit, although it must not.",
+        Phase.FIRST,
+        Outcome(warning=errors.LMStudioTruncationWarning),
+        None,
+        steps=({"fault": "truncate"}, {"text": "{last}"}),
+        window=100,
+    ),
 )
 
 _LAST = (
@@ -301,6 +316,14 @@ _LAST = (
         inject=at("last packet", after(close(CloseCode.GOING_AWAY))),
         then_on="new connection",
         noticed=True,
+    ),
+    Fault(
+        "The server responds to a prompt that does not fit with an empty stream.",
+        Phase.LAST,
+        Outcome(errors.LMStudioContextOverflowError),
+        None,
+        steps=({"fault": "empty"},),
+        window=100,
     ),
 )
 

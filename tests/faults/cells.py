@@ -155,6 +155,8 @@ class Cell:
     def call(self, verb: str, outcome: Outcome) -> None:
         """Make a call and compare what it comes to."""
         text = f"{verb} {self.surface} {PROMPT}"
+        if self.fault.window is not None and verb == "fault":
+            text += f" {PROMPT}" * self.fault.window
         parts: list[Any] = []
         error: BaseException | None = None
         began = time.monotonic()
@@ -268,7 +270,11 @@ def _entry(fault: Fault, surface: Surface) -> dict[str, Any]:
         rules.append({"when": {"last": "^fault"}, "then": list(steps)})
     if surface.kind == "embedding":
         return {"key": str(surface), "rules": rules, "kind": "embedding", "embedding_length": DIMENSIONS}
-    return {"key": str(surface), "rules": [*rules, {"then": [{"text": "{last}"}]}]}
+    return {
+        "key": str(surface),
+        "rules": [*rules, {"then": [{"text": "{last}"}]}],
+        "context_length": fault.window,
+    }
 
 
 # Running ------------------------------------------------------------------------------------------------------------

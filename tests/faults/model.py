@@ -41,12 +41,14 @@ class Outcome:
         timeout_name: Which timeout expires; without an error, on the host from which the call moves.
         changed: Turns the right response into the one that is returned, where nobody can notice the difference.
         note: What a reader must know besides.
+        warning: What every call warns of.
     """
 
     error: type[errors.LMStudioError] | None = None
     timeout_name: str | None = None
     changed: Callable[[Words], Words] | None = None
     note: str = ""
+    warning: type[Warning] | None = None
 
 
 WORKS = Outcome()
@@ -101,6 +103,7 @@ class Fault:
         steps: What the scripted model does instead of generating.
         embedding_steps: What it does instead of embedding.
         load_steps: What the scripted model does when it is loaded.
+        window: The context length of the model, if the prompt does not fit.
         between: What happens between two calls; the second of them is the one that is observed.
         stop: What the caller does in place of the observed call.
         only: Which surfaces this can happen to, of those with an outcome.
@@ -125,6 +128,7 @@ class Fault:
     steps: tuple[Mapping[str, Any], ...] = ()
     embedding_steps: tuple[Mapping[str, Any], ...] = ()
     load_steps: tuple[Mapping[str, Any], ...] = ()
+    window: int | None = None
     between: "Callable[[Cell], None] | None" = None
     stop: "Callable[[Cell], None] | None" = None
     only: Callable[[Surface], bool] = lambda surface: True

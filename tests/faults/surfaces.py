@@ -164,20 +164,20 @@ def joined(kind: Kind, parts: list[Any]) -> Any:
 
 
 def _respond(model: Any, text: str) -> Iterator[str]:
-    yield model.respond(text).content
+    yield model.respond(text, check_context=True).content
 
 
 def _respond_stream(model: Any, text: str) -> Iterator[str]:
-    for fragment in model.respond_stream(text):
+    for fragment in model.respond_stream(text, check_context=True):
         yield fragment.content
 
 
 async def _arespond(model: Any, text: str) -> AsyncIterator[str]:
-    yield (await model.respond(text)).content
+    yield (await model.respond(text, check_context=True)).content
 
 
 async def _arespond_stream(model: Any, text: str) -> AsyncIterator[str]:
-    async for fragment in model.respond_stream(text):
+    async for fragment in model.respond_stream(text, check_context=True):
         yield fragment.content
 
 

@@ -1,6 +1,8 @@
 """Every fault of the table on every surface: what the call comes to, and what the next one does."""
 
 import os
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,9 @@ def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, mon
     monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST) if fault.trusted else os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
     surfaces = [surface for surface in SURFACES if fault.happens_to(surface)]
-    with Servers.of(proxies, fault) as servers:
+    warned = fault.chat.warning
+    recorder = pytest.warns(warned) if warned else nullcontext(list[Any]())
+    with Servers.of(proxies, fault) as servers, recorder as given:
         # Without a pause in any adapter, `max_retries` has changed nothing.
         cells = [Cell(fault, surface, servers, 0 if fault.may_be_retried(surface) else 1) for surface in surfaces]
         found = run_all([(str(cell.surface), cell, cell.run) for cell in cells])
@@ -33,3 +37,4 @@ def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, mon
         if again:
             found += run_all([(f"{cell.surface} with a retry", cell, cell.run_with_retry) for cell in again])
     assert not found, "\n".join(found)
+    assert len(given) == (len(surfaces) if warned else 0)
