@@ -80,6 +80,7 @@ RECIPES = (
     Recipe("langchain_streaming"),
     Recipe("langchain_tools", models=(TOOLS,)),
     Recipe("langchain_agent", models=(TOOLS,)),
+    Recipe("langchain_long_agent", models=(TOOLS,)),
     Recipe(
         "langchain_mcp",
         models=(AGENT,),
