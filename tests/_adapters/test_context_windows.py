@@ -300,7 +300,8 @@ def test_a_server_that_does_not_answer_the_check_holds_nobody(
     monkeypatch.setattr(_context_check, "render", recorded)
     for seconds in (None, 60.0, 1.5):
         with warnings.catch_warnings(action="ignore"):
-            ChatLMStudio(model="cuts", host=server.address, **{timeout: seconds}).invoke(messages(TURNS))
+            settings: dict[str, Any] = {timeout: seconds}
+            ChatLMStudio(model="cuts", host=server.address, **settings).invoke(messages(TURNS))
     assert used == [5.0, 5.0, 1.5]
 
 
