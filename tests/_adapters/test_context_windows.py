@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from llama_index.core.llms import ChatMessage
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _context_check
+from lmstudio_integrations.client import _chat_templates, _context_check
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
@@ -275,7 +275,7 @@ def test_a_check_that_fails_leaves_the_response(server: Emulator, monkeypatch: p
 
 
 def test_a_check_loads_no_model(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    render = _context_check.render
+    render = _chat_templates.render
 
     def unload_first(*args: Any) -> Any:
         server.unload("cuts")
@@ -291,7 +291,7 @@ def test_a_server_that_does_not_answer_the_check_holds_nobody(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, timeout: str
 ) -> None:
     used: list[float | None] = []
-    render = _context_check.render
+    render = _chat_templates.render
 
     def recorded(dispatcher: Any, *args: Any) -> Any:
         used.append(dispatcher.timeouts[timeout])
