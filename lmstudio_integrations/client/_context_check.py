@@ -74,7 +74,8 @@ def check_context(
     except LMStudioError as error:
         logger.debug("the prompt cannot be counted: %s", error)
         return
-    if is_empty and used * _MARGIN > limit:
+    is_all_read = used <= read * _MARGIN
+    if is_empty and used * _MARGIN > limit and not (is_all_read and used < limit):
         raise context_overflow(operation, used, limit, maximum)
     read = read or min(used, limit)
     if used <= read * _MARGIN:

@@ -191,6 +191,15 @@ def test_a_response_that_is_rightly_empty_is_no_error(server: Emulator, adapter:
     assert requests
 
 
+def test_an_empty_response_to_a_prompt_that_just_fits_is_no_error(server: Emulator, requests: list[str]) -> None:
+    llm = ChatLMStudio(model="silent", host=server.address)
+    added = llm.invoke("a").usage_metadata["input_tokens"] - 1  # type: ignore[index]
+    response = llm.invoke("a " * (WINDOW - 2 - added))
+    assert response.usage_metadata is not None
+    assert WINDOW * 0.98 < response.usage_metadata["input_tokens"] < WINDOW
+    assert requests
+
+
 @pytest.mark.sampled(8)
 @every_way
 @pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
