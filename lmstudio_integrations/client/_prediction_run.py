@@ -416,6 +416,9 @@ class PredictionRun:
         if not batch:
             raise _ClosedError if self._cancelled else closed_early(self._operation)
         self._accumulator.add_all(batch)
+        end = self._accumulator.end
+        if end is not None and self.check_context and not end.is_interrupted:  # also the first of two predictions
+            yield from self._tracked(self._check_context(end))
         if self.second_step is not None:
             batch = self._released(batch, self.second_step)
         if self.callbacks is not _NO_CALLBACKS:
@@ -424,8 +427,6 @@ class PredictionRun:
         if self._accumulator.end is None:
             return batch
         try:
-            if self.check_context and not self._accumulator.end.is_interrupted:
-                yield from self._tracked(self._check_context(self._accumulator.end))
             self._finish(self._accumulator.end)
         except LMStudioError as failure:
             # Progress does not prevent a reload, whether it arrives before the failure or together with it.

@@ -14,7 +14,7 @@ from lmstudio_integrations.types.results import PredictionEvent, PredictionResul
 
 RequestT = TypeVar("RequestT")
 
-_SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "totalTimeSec")
+_SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "totalTimeSec", "droppedTokens")
 
 
 class SecondStep(Generic[RequestT]):
@@ -58,7 +58,7 @@ class SecondStep(Generic[RequestT]):
         if self.replaced is None:
             return result
         first, second = self.replaced.end.stats, result.end.stats
-        sums = {name: (first.get(name) or 0) + (second.get(name) or 0) for name in _SUMMED if name in second}
+        sums = {name: (first.get(name) or 0) + (second.get(name) or 0) for name in _SUMMED if name in {*first, *second}}
         result.end.stats = {**second, **sums, "predictionsCount": 2}
         cached = [each.cached_tokens for each in (self.replaced, result) if each.cached_tokens is not None]
         reasoning = self.replaced.reasoning_tokens + result.reasoning_tokens

@@ -38,7 +38,7 @@ RULES: list[dict[str, Any]] = [
 
 
 class Seen(dict[str, Any]):
-    """What a way delivers: text, reasoning, calls, usage, how many predictions it took, and the texts of its parts."""
+    """What a way delivers: text, reasoning, calls, usage, predictions, dropped tokens, and the texts of its parts."""
 
 
 def seen_message(message: Any, parts: list[str]) -> Seen:
@@ -48,6 +48,7 @@ def seen_message(message: Any, parts: list[str]) -> Seen:
         calls=[call["name"] for call in message.tool_calls],
         prompt=message.usage_metadata["input_tokens"],
         predictions=message.response_metadata.get("predictions_count"),
+        dropped=message.response_metadata.get("dropped_tokens"),
         parts=parts,
     )
 
@@ -64,6 +65,7 @@ def seen_response(response: Any, parts: list[str]) -> Seen:
         calls=[block.tool_name for block in blocks if block.block_type == "tool_call"],
         prompt=response.raw["usage"]["prompt_tokens"],
         predictions=response.raw["stats"].get("predictions_count"),
+        dropped=response.raw["stats"].get("dropped_tokens"),
         parts=parts,
     )
 
@@ -176,6 +178,25 @@ def test_another_text_is_replaced_by_a_response_in_the_format(
     assert "".join(seen["parts"]) in {GIVEN, ""}  # nothing of the replaced response
     assert seen["predictions"] == 2
     assert seen["prompt"] == sum(each.stats["promptTokensCount"] for each in server.predictions[-2:])
+
+
+@pytest.mark.parametrize("fault", ["truncate", "empty"])
+@pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
+def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_fits(
+    way: Callable[[Any, str], Seen], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = {"type": "function", "function": {**TOOL["function"], "description": "word " * 400}}
+    monkeypatch.setitem(REQUEST, "tools", [tool])
+    cutting = {"when": {"structured": False}, "then": [{"fault": fault}, {"text": "It is cold."}]}
+    with Emulator([ModelEntry(key="m", context_length=300, rules=(cutting, *RULES))]) as server:
+        if fault == "empty":
+            with pytest.raises(lms.LMStudioContextOverflowError, match="a context length of 300"):
+                way(server.address, "How cold is it?")
+        else:
+            with pytest.warns(lms.LMStudioTruncationWarning, match="the server dropped"):
+                seen = way(server.address, "How cold is it?")
+            assert (seen["text"], seen["predictions"]) == (GIVEN, 2)
+            assert seen["dropped"] > 100
 
 
 @pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
