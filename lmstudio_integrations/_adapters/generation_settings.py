@@ -368,6 +368,10 @@ class ChatSettings(GenerationSettings):
         parallel = request.get("parallel_tool_calls") is not False
         return ToolUse.of(tools, settings, parallel=parallel, tool_choice=choice)
 
+    def _resolve_load(self) -> ResolvedCall:
+        """Resolve a load, which has no effort: what is sent for one depends on the model that is loaded."""
+        return self._resolve_call({"reasoning_effort": None})
+
     def _add_effort(self, settings: dict[str, Any], values: Mapping[str, Any]) -> None:
         """Add what is sent for `reasoning_effort`; warn once for each model if that has no effect."""
         key: str | None = values["model"]

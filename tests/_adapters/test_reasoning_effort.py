@@ -1,5 +1,6 @@
 """`reasoning_effort` in LangChain and LlamaIndex: what goes on the wire for each kind of model, and the warnings."""
 
+import asyncio
 import copy
 import json
 import warnings
@@ -120,6 +121,16 @@ def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwi
         assert [chosen(record) for record in server.predictions] == [
             {}, custom("openai.gptOss20b.reasoningEffort", "high"),
         ]  # fmt: skip
+
+
+@on_all_surfaces
+def test_the_model_is_known_before_the_first_call_if_it_was_loaded(make: Any, way: Way) -> None:
+    with Emulator([ModelEntry(key=GPT_OSS)]) as server, warnings.catch_warnings():
+        warnings.simplefilter("error", LMStudioConfigWarning)
+        server.load(GPT_OSS)
+        for load in (lambda llm: llm.load(), lambda llm: asyncio.run(llm.aload())):
+            way(load(make(host=server.address, reasoning_effort="high")), {})
+            assert chosen(server.predictions[-1]) == custom("openai.gptOss20b.reasoningEffort", "high")
 
 
 @on_all_surfaces
