@@ -46,6 +46,7 @@ else:
 
 _NATIVE_NAMES = {
     **{name: name for name in SharedPredictionSettings.model_fields},
+    "context_overflow_policy": "context_overflow_policy",
     "top_k": "top_k_sampling",
     "top_p": "top_p_sampling",
     "min_p": "min_p_sampling",
@@ -162,12 +163,12 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         "fields; `raw` takes further settings by their full wire keys. Unset: the server's defaults for the model.",
     )
 
-    context_overflow_policy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None = Field(
-        default="stopAtLimit",
-        description="What happens when the context window is full. Default: `stopAtLimit`, which drops nothing: a "
-        "prompt that does not fit is an error, and a response that reaches the end has the finish reason `length`. "
-        "`truncateMiddle` drops the middle of the conversation, `rollingWindow` its beginning. `None`, and unset "
-        "beside a `preset`, leaves it to the server and to what is set in LM Studio.",
+    context_overflow_policy: Literal["auto", "stopAtLimit", "truncateMiddle", "rollingWindow"] | None = Field(
+        default="auto",
+        description="What happens when the context window is full. `stopAtLimit` drops nothing: a prompt that does not "
+        "fit is an error, and a response that reaches the end has the finish reason `length`. `truncateMiddle` drops "
+        "the middle of the conversation, `rollingWindow` its beginning. `None` leaves it to the server and to what is "
+        "set in LM Studio. Default: `auto`, which is `None` beside a `preset`, and else `stopAtLimit`.",
     )
 
     check_context: bool = Field(
@@ -277,17 +278,11 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     def _resolve_given(self, given: Mapping[str, Any]) -> ResolvedCall:
         request = {name: given[name] for name in self._request_arguments if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
+        values = {**values, "context_overflow_policy": _policy(values)}
         settings = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
-        if self._leaves_overflow_to_server(values, given):
-            settings.pop("context_overflow_policy", None)
         tool_use = self._add_request(settings, values, request)
         config = LlmPredictionConfig.parse(settings or None)
         return ResolvedCall(values, self._runtime, self._resolve_model(values), config, tool_use)
-
-    def _leaves_overflow_to_server(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-        """Whether the default policy does not apply: a preset, or a key in `extra`, decides."""
-        is_default = "context_overflow_policy" not in {*given, *self.model_fields_set}
-        return is_default and bool(values["preset"] or _OVERFLOW_KEY in (values["extra"] or ()))
 
     def _add_request(
         self,
@@ -297,6 +292,14 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     ) -> ToolUse:
         """Add what the request arguments ask for to the native settings."""
         return ToolUse()
+
+
+def _policy(values: Mapping[str, Any]) -> str | None:
+    """Return the policy that is sent; for the default, a preset or a key in `extra` decides."""
+    policy: str | None = values["context_overflow_policy"]
+    if policy != "auto":
+        return policy
+    return None if values["preset"] or _OVERFLOW_KEY in (values["extra"] or ()) else "stopAtLimit"
 
 
 @cache

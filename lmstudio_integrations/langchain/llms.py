@@ -147,8 +147,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
             if not arguments:
                 return self, others
             values = self._merged(arguments)
-            changed = {name: value for name, value in values.items() if value is not own[name] or name in arguments}
-            called = self.model_copy(update=changed)
+            called = self.model_copy(update={name: value for name, value in values.items() if value is not own[name]})
             called._runtime = self._runtime  # noqa: SLF001 - a copy of our own kind
             return called, others
 

@@ -356,15 +356,6 @@ class SharedPredictionSettings(BaseModel):
         ),
         Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1),
     ] = None
-    context_overflow_policy: Annotated[
-        Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
-        Field(
-            description="What happens when the context window is full: `stopAtLimit` ends the response, "
-            "`truncateMiddle` (LM Studio's default) drops the middle of the conversation, `rollingWindow` its "
-            "beginning."
-        ),
-        Kv("llm.prediction.contextOverflowPolicy"),
-    ] = None
     tool_call_stop_strings: Annotated[
         list[NonEmpty] | None,
         Field(description="Strings that end a response which contains a tool call. LM Studio has none by default."),
@@ -502,6 +493,15 @@ class LlmPredictionConfig(SharedPredictionSettings, Settings):
     `False` switches a limit or a penalty off.
     """
 
+    context_overflow_policy: Annotated[
+        Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
+        Field(
+            description="What happens when the context window is full: `stopAtLimit` ends the response, "
+            "`truncateMiddle` (LM Studio's default) drops the middle of the conversation, `rollingWindow` its "
+            "beginning."
+        ),
+        Kv("llm.prediction.contextOverflowPolicy"),
+    ] = None
     stop_strings: Annotated[
         list[NonEmpty] | None,
         Field(description="Strings that end a response. LM Studio has none by default."),

@@ -113,8 +113,6 @@ class LlmPredictionConfigDict(TypedDict, total=False):
     temperature: float | None
     maxTokens: int | Literal[False] | None
     max_tokens: int | Literal[False] | None
-    contextOverflowPolicy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None
-    context_overflow_policy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None
     toolCallStopStrings: Sequence[str] | None
     tool_call_stop_strings: Sequence[str] | None
     toolNaming: Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None
@@ -152,6 +150,8 @@ class LlmPredictionConfigDict(TypedDict, total=False):
     speculative_decoding_num_draft_tokens_exact: int | None
     cpuThreads: int | None
     cpu_threads: int | None
+    contextOverflowPolicy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None
+    context_overflow_policy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None
     stopStrings: Sequence[str] | None
     stop_strings: Sequence[str] | None
     structured: Mapping[str, Any] | None

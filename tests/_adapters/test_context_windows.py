@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import pickle
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import ConfigurableField
 from llama_index.core.llms import ChatMessage
 
 import lmstudio_integrations as lms
@@ -217,6 +219,7 @@ OWN_POLICIES: dict[str, tuple[dict[str, Any], str | None]] = {
     "none": ({"context_overflow_policy": None}, None),
     "chosen": ({"context_overflow_policy": "truncateMiddle"}, "truncateMiddle"),
     "a preset": ({"preset": "mine"}, "rollingWindow"),
+    "the default beside a preset": ({"preset": "mine", "context_overflow_policy": "auto"}, "rollingWindow"),
     "chosen beside a preset": ({"preset": "mine", "context_overflow_policy": "stopAtLimit"}, "stopAtLimit"),
     "none beside a preset": ({"preset": "mine", "context_overflow_policy": None}, "rollingWindow"),
     "by key": ({"extra": {"llm.prediction.contextOverflowPolicy": "truncateMiddle"}}, "truncateMiddle"),
@@ -233,6 +236,28 @@ def test_the_policy_is_the_users_if_there_is_one(
     fields, given = (settings, {}) if as_field else ({}, settings)
     adapter.call(adapter.make(model="honest", host=server.address, **fields), "Hello", **given)
     assert server.predictions[-1].config.get("contextOverflowPolicy") == policy
+
+
+RESTORED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "configured": (
+        ChatLMStudio,
+        lambda llm: llm.configurable_fields(temperature=ConfigurableField(id="t")).with_config(configurable={"t": 0}),
+    ),
+    "validated": (LMStudioLLM, lambda llm: LMStudioLLM.model_validate(llm.model_dump())),
+    "pickled": (LMStudio, lambda llm: pickle.loads(pickle.dumps(llm))),
+    "from a dict": (LMStudio, lambda llm: LMStudio.from_dict(llm.to_dict())),
+}
+"""Ways to make an object from all the fields of another one."""
+
+
+@pytest.mark.parametrize(("make", "restore"), RESTORED.values(), ids=RESTORED)
+@pytest.mark.parametrize("preset", ["mine", None])
+def test_the_default_policy_stays_the_default_of_an_object_that_is_made_from_another(
+    server: Emulator, make: Any, restore: Callable[[Any], Any], preset: str | None
+) -> None:
+    llm = restore(make(model="honest", host=server.address, preset=preset))
+    llm.complete("Hello") if make is LMStudio else llm.invoke("Hello")
+    assert server.predictions[-1].config["contextOverflowPolicy"] == ("rollingWindow" if preset else "stopAtLimit")
 
 
 @pytest.mark.sampled(5)

@@ -128,8 +128,10 @@ def test_the_model_is_known_before_the_first_call_if_it_was_loaded(make: Any, wa
     with Emulator([ModelEntry(key=GPT_OSS)]) as server, warnings.catch_warnings():
         warnings.simplefilter("error", LMStudioConfigWarning)
         server.load(GPT_OSS)
-        for load in (lambda llm: llm.load(), lambda llm: asyncio.run(llm.aload())):
-            way(load(make(host=server.address, reasoning_effort="high")), {})
+        for load in ("load", "aload"):
+            llm = make(host=server.address, reasoning_effort="high")
+            loaded = getattr(llm, load)()
+            way(asyncio.run(loaded) if load == "aload" else loaded, {})
             assert chosen(server.predictions[-1]) == custom("openai.gptOss20b.reasoningEffort", "high")
 
 

@@ -26,7 +26,10 @@ class Report(BaseModel):
 
 
 GIVEN = '{"city": "Oslo", "degrees": 3}'
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "look", "parameters": {"type": "object", "properties": {}}},
+}
 REQUEST: dict[str, Any] = {"tools": [TOOL], "response_format": Report.model_json_schema()}
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^call", "tools": ["look"]}, "then": [{"text": "I look."}, {"tool": "look", "arguments": {}}]},

@@ -301,7 +301,7 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
     assert llm._identifying_params == {
         "model": "m",
         "temperature": 0.5,
-        "context_overflow_policy": "stopAtLimit",
+        "context_overflow_policy": "auto",
         "preset": "p",
         "context_length": 9,
         "load_policy": "get_or_load",
