@@ -18,9 +18,9 @@ from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, call_rpc
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
-    LMStudioModelUnloadedError,
     LMStudioPromptTemplateError,
     LMStudioServerError,
+    LMStudioUnsupportedError,
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, TemplateParameters
@@ -112,10 +112,12 @@ def _takes_late_system_messages(dispatcher: Dispatcher[Any], binding: Binding, s
         return known[1]
     try:
         prompt = yield from render(dispatcher, specifier, _LATE_SYSTEM_MESSAGE, {})
-    except (LMStudioModelNotFoundError, LMStudioModelUnloadedError):
-        raise
-    except LMStudioServerError:
+    except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
         takes = False
+    except LMStudioModelNotFoundError:
+        raise
+    except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
+        return False
     else:
         places = [prompt.find(text) for _, text in _TURNS]
         takes = -1 not in places and places == sorted(places)

@@ -398,3 +398,22 @@ def test_a_late_system_message_stays_where_the_template_takes_it(
     if make is ChatLMStudio:
         assert llm.profile["mid_conversation_system_messages"] is stays
         assert llm.get_num_tokens_from_messages(conversation) > 0
+
+
+def test_another_failure_is_not_taken_for_an_answer_about_the_template(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render, failures = _chat_templates.render, [lms.LMStudioServerError("the server is busy")]
+
+    def failing_once(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return render(*args)
+
+    monkeypatch.setattr(_chat_templates, "render", failing_once)
+    llm = ChatLMStudio(model="lenient", host=server.address)
+    sent: list[list[str]] = []
+    for _ in range(2):
+        llm.invoke([HumanMessage("Hello"), AIMessage("Hi."), SystemMessage("Be polite."), HumanMessage("Bye")])
+        sent.append([message["role"] for message in server.predictions[-1].messages])
+    assert sent == [["system", "user", "assistant", "user"], ["user", "assistant", "system", "user"]]
