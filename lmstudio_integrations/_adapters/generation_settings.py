@@ -91,6 +91,7 @@ class ResolvedCall(NamedTuple):
         handle: The model.
         config: How to generate.
         tool_use: How it uses tools.
+        problem: Which of the settings has no effect on the model, if one has none.
     """
 
     values: Mapping[str, Any]
@@ -98,6 +99,7 @@ class ResolvedCall(NamedTuple):
     handle: "HandleSpec"
     config: LlmPredictionConfig
     tool_use: ToolUse
+    problem: str | None = None
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
@@ -108,7 +110,13 @@ class ResolvedCall(NamedTuple):
         return cast("AsyncLLM", self.runtime.async_model(self.handle))
 
     def request_arguments(self) -> "PredictionParameters":
-        """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
+        """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time.
+
+        Warns once for each model if a setting has no effect on it.
+        """
+        if self.problem is not None and self.values["model"] not in self.runtime.warned_of_effort:
+            self.runtime.warned_of_effort.add(self.values["model"])
+            warn_user(self.problem, LMStudioConfigWarning)
         # The frameworks' parsers check responses, also those that do not fit.
         arguments: PredictionParameters = {
             "config": self.config,
@@ -357,8 +365,6 @@ class ChatSettings(GenerationSettings):
         number = alternatives(values)
         if number is not None:
             settings["log_probs"] = max(number, self._fewest_alternatives)
-        if values["reasoning_effort"] is not None:
-            self._add_effort(settings, values)
         without_tools = ToolUse(names=None if values["preset"] or values["extra"] else {})
         if not request:
             return without_tools
@@ -371,21 +377,19 @@ class ChatSettings(GenerationSettings):
         parallel = request.get("parallel_tool_calls") is not False
         return ToolUse.of(tools, settings, parallel=parallel, tool_choice=choice)
 
-    def _resolve_load(self) -> ResolvedCall:
-        """Resolve a load, which has no effort: what is sent for one depends on the model that is loaded."""
-        return self._resolve_call({"reasoning_effort": None})
+    def _resolve_given(self, given: Mapping[str, Any]) -> ResolvedCall:
+        call = super()._resolve_given(given)
+        return call if call.values["reasoning_effort"] is None else self._with_effort(call)
 
-    def _add_effort(self, settings: dict[str, Any], values: Mapping[str, Any]) -> None:
-        """Add what is sent for `reasoning_effort`; warn once for each model if that has no effect."""
+    def _with_effort(self, call: ResolvedCall) -> ResolvedCall:
+        """Add what is sent for `reasoning_effort`."""
+        values = call.values
         key: str | None = values["model"]
         if not is_catalog_key(key):
-            reported = self._runtime.model_info(self._resolve_model(values).model)
+            reported = call.runtime.model_info(call.handle.model)
             key = key if reported is None else reported.info.get("modelKey", key)
         sent = sent_effort(values["reasoning_effort"], values["enable_thinking"], key)
+        changes: dict[str, Any] = {"raw": sent.fields} if sent.fields else {}
         if sent.enable_thinking is not None:
-            settings["enable_thinking"] = sent.enable_thinking
-        if sent.fields:
-            settings["raw"] = {**(values["extra"] or {}), **sent.fields}
-        if sent.problem is not None and values["model"] not in self._runtime.warned_of_effort:
-            self._runtime.warned_of_effort.add(values["model"])
-            warn_user(sent.problem, LMStudioConfigWarning)
+            changes["enable_thinking"] = sent.enable_thinking
+        return call._replace(config=call.config.merged(LlmPredictionConfig(**changes)), problem=sent.problem)

@@ -443,9 +443,8 @@ class PredictionRun:
 
     def _released(self, batch: list[PredictionEvent], second_step: SecondStep[Request]) -> list[PredictionEvent]:
         """Return what may be delivered of a response that a second prediction may replace; begin that if it is due."""
-        was_replaced = second_step.replaced is not None
         released = second_step.release(batch, self._accumulator)
-        if second_step.replaced is not None and not was_replaced:
+        if second_step.replaced is not None and self._requests is not second_step.requests:
             assert self._call is not None, "a prediction ends after its request"
             self._call.nothing_to_stop = True
             self._requests = second_step.requests

@@ -215,7 +215,6 @@ def respond_with(
             current = yield from with_valid_files(dispatcher, current)
         return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
 
-    choice = required_choice(settings)
     run = PredictionRun(
         dispatcher,
         binding,
@@ -226,9 +225,9 @@ def respond_with(
         upload=None if pending is None else partial(upload, pending=pending),
         route=None if hosts is None else hosts.route(address_of(files)),
     )
-    run.required_choice = choice if parameters.get("check_response", True) else None
+    run.required_choice = required_choice(settings) if parameters.get("check_response", True) else None
     run.check_context = parameters.get("check_context", False)
-    if tools_first and choice is None:
+    if tools_first:
         without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
         make_by_format = partial(make, stack=stack_of(without_tools))
         by_format = [Request(_PREDICT, with_token_ids(make_by_format, settings))]

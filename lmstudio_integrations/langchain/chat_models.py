@@ -333,7 +333,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             LMStudioServerError: If the server fails.
         """
         with translated():
-            call = self._resolve_load()
+            call = self._resolve_call({})
             model = call.model()
             model.get_chat_template_info()
             self._record_profile(call, call.record_loaded(model, model.get_info(load=True)))
@@ -342,7 +342,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     async def aload(self) -> Self:
         """Load the model if it is not loaded, and complete `profile`; see `load`."""
         with translated():
-            call = self._resolve_load()
+            call = self._resolve_call({})
             model = call.async_model()
             await model.get_chat_template_info()
             self._record_profile(call, call.record_loaded(model, await model.get_info(load=True)))

@@ -261,7 +261,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        call = self._resolve_load()
+        call = self._resolve_call({})
         model = call.model()
         template, info = model.get_chat_template_info(), model.get_info(load=True)
         call.record_loaded(model, info)
@@ -270,7 +270,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
 
     async def aload(self) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
-        call = self._resolve_load()
+        call = self._resolve_call({})
         model = call.async_model()
         template, info = await model.get_chat_template_info(), await model.get_info(load=True)
         call.record_loaded(model, info)

@@ -228,6 +228,17 @@ def test_without_a_choice_of_tools_there_is_one_prediction(server: Emulator) -> 
     assert sent(server, 1) == [(True, False)]
 
 
+def test_a_required_call_that_does_not_come_leaves_the_response_in_the_format(
+    server: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    required = {**REQUEST, "tool_choice": "required"}
+    assert ChatLMStudio(model="m", host=server.address).invoke("How cold is it?", **required).text == GIVEN
+    assert sent(server, 2) == [(True, False), (False, True)]
+    assert "a tool call was required" in caplog.text
+    with pytest.raises(lms.LMStudioToolCallError, match="a tool call was required"):
+        LMStudio(model="m", host=server.address).chat(said("How cold is it?"), **required)
+
+
 def test_the_native_client_sends_both_by_default_as_the_official_sdk_does(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         request = {name: value for name, value in NATIVE.items() if name != "tools_first"}

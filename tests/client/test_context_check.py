@@ -1,0 +1,111 @@
+"""When a prompt is counted again, and from how many tokens on a loss is noticed: the edges of the rule."""
+
+import asyncio
+import contextlib
+import warnings
+from typing import Any
+
+import pytest
+from pydantic_core import to_json
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client import _context_check
+from lmstudio_integrations.client._context_check import check_context
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.types.results import PredictionEnd
+
+LIMIT = 1000
+NO_TOOLS = len(to_json([]))
+
+
+def request_of(size: int, policy: str | None = None) -> dict[str, Any]:
+    """Return a request that counts as this many bytes; most of them are of characters of three bytes."""
+    fields = [] if policy is None else [{"key": "llm.prediction.contextOverflowPolicy", "value": policy}]
+    stack = {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]}
+    rest = size - NO_TOOLS - len(to_json(_messages("")))
+    text = "道" * (rest // 3) + "a" * (rest % 3)
+    return {"modelSpecifier": {}, "history": {"messages": _messages(text)}, "predictionConfigStack": stack}
+
+
+def _messages(text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "text", "text": text}]}]
+
+
+def end_of(read: int | None) -> PredictionEnd:
+    return PredictionEnd({"promptTokensCount": read}, {"contextLength": LIMIT, "modelKey": "m"}, {}, {})
+
+
+def check(monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, used: int, *, is_empty: bool) -> bool:
+    """Check a prediction, for threads and for coroutines; return whether the prompt was counted."""
+    counted: list[int] = []
+
+    def count(*_: Any) -> Any:
+        counted.append(used)
+        yield from ()
+        return used
+
+    monkeypatch.setattr(_context_check, "_count", count)
+    stats = end.stats
+    for drive in (run, lambda flow: asyncio.run(arun(flow))):
+        end.stats = stats
+        dispatcher: Any = None  # only the count uses it
+        flow: Any = check_context(dispatcher, request, end, operation="Test", is_empty=is_empty, maximum=None)
+        drive(flow)
+    return bool(counted)
+
+
+@pytest.mark.parametrize(
+    ("size", "read", "is_empty", "is_counted"),
+    [
+        (1500, 900, False, False),  # half of the window
+        (1501, 900, False, True),  # nine tenths of the window
+        (1501, 899, False, False),
+        (1501, 250, False, True),  # a sixth of the bytes
+        (1501, 251, False, False),
+        (1501, 600, True, True),
+        (1500, 0, True, False),
+        (30_000, None, False, True),
+    ],
+)
+def test_a_prompt_is_counted_again_only_if_it_may_have_been_cut(
+    monkeypatch: pytest.MonkeyPatch, size: int, read: int | None, is_empty: bool, is_counted: bool
+) -> None:
+    assert check(monkeypatch, request_of(size), end_of(read), 0, is_empty=is_empty) is is_counted
+
+
+@pytest.mark.parametrize(("used", "dropped"), [(900, None), (918, None), (919, 19), (5000, 4100)])
+def test_a_loss_of_more_than_two_percent_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, used: int, dropped: int | None
+) -> None:
+    end = end_of(900)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        check(monkeypatch, request_of(9000), end, used, is_empty=False)
+    assert end.stats.get("droppedTokens") == dropped
+    assert {warning.category for warning in given} == ({lms.LMStudioTruncationWarning} if dropped else set())
+
+
+@pytest.mark.parametrize(
+    ("read", "used", "overflows"),
+    [(0, 979, False), (0, 981, True), (980, 981, False), (999, 999, False), (999, 1000, True), (None, 4000, True)],
+)
+def test_an_empty_response_is_an_overflow_if_the_prompt_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, read: int | None, used: int, overflows: bool
+) -> None:
+    error = pytest.raises(lms.LMStudioContextOverflowError, match=f"the prompt has {used} tokens")
+    with warnings.catch_warnings(action="ignore"), error if overflows else contextlib.nullcontext():
+        check(monkeypatch, request_of(9000), end_of(read), used, is_empty=True)
+
+
+def test_a_server_that_counts_nothing_has_read_no_more_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = end_of(None)
+    with pytest.warns(lms.LMStudioTruncationWarning, match="dropped 3000 of the 4000 tokens"):
+        check(monkeypatch, request_of(9000), end, 4000, is_empty=False)
+    assert end.stats["droppedTokens"] == 3000
+
+
+def test_a_policy_that_drops_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = end_of(900)
+    with warnings.catch_warnings(action="error"):
+        check(monkeypatch, request_of(9000, "rollingWindow"), end, 2000, is_empty=False)
+    assert end.stats["droppedTokens"] == 1100
