@@ -5,13 +5,16 @@ import base64
 import pickle
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField
 from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
+from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client import _chat_templates, _context_check
@@ -154,6 +157,42 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers(
     assert caught.value.used > WINDOW
     assert isinstance(caught.value, ContextOverflowError) is (make is not LMStudio)
     assert "load the model with context_length=" in str(caught.value)
+
+
+class Report(BaseModel):
+    """The weather."""
+
+    city: str
+
+
+def chat_model(host: str) -> ChatLMStudio:
+    return ChatLMStudio(model="honest", host=host)
+
+
+def llm_of(host: str) -> LMStudio:
+    return LMStudio(model="honest", host=host).load()
+
+
+ABOVE: dict[str, Callable[[str], Any]] = {
+    "with_structured_output": lambda host: chat_model(host).with_structured_output(Report).invoke(messages(TURNS)),
+    "create_agent": lambda host: cast("Any", create_agent(chat_model(host), [look_up])).invoke(
+        {"messages": messages(TURNS)}
+    ),
+    "stream_events": lambda host: chat_model(host).stream_events(messages(TURNS), version="v3").output,
+    "as_structured_llm": lambda host: llm_of(host).as_structured_llm(Report).chat(chat_messages(TURNS)),
+    "chat_with_tools": lambda host: llm_of(host).chat_with_tools(
+        [FunctionTool.from_defaults(look_up)], chat_history=chat_messages(TURNS)
+    ),
+}
+
+
+@pytest.mark.filterwarnings(
+    "ignore::langchain_core._api.LangChainBetaWarning", "ignore::pydantic.warnings.PydanticDeprecationWarning"
+)
+@pytest.mark.parametrize("call", ABOVE.values(), ids=ABOVE)
+def test_it_is_an_error_of_what_stands_above_the_model_as_well(server: Emulator, call: Callable[[str], Any]) -> None:
+    with pytest.raises(lms.LMStudioContextOverflowError):
+        call(server.address)
 
 
 @every_way
