@@ -94,7 +94,8 @@ def _may_be_cut(request: Mapping[str, Any], limit: int, read: int, *, is_empty: 
     size = len(to_json(request.get("rawPrompt") or _messages(request))) + len(to_json(_tools(request)))
     if size / _BYTES_PER_TOKEN <= limit / 2:
         return False
-    is_suspicious = is_empty or read >= _NEARLY_FULL * limit or read < _FEWEST_TOKENS_PER_BYTE * size
+    may_drop = _setting(request, "contextOverflowPolicy") != "stopAtLimit"  # and leave room for the response
+    is_suspicious = may_drop or is_empty or read >= _NEARLY_FULL * limit or read < _FEWEST_TOKENS_PER_BYTE * size
     # The tokens of an image cannot be counted.
     return is_suspicious and all(part.get("type") != "file" for each in _messages(request) for part in each["content"])
 

@@ -55,22 +55,25 @@ def check(monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, use
 
 
 @pytest.mark.parametrize(
-    ("size", "read", "is_empty", "is_counted"),
+    ("size", "read", "is_empty", "policy", "is_counted"),
     [
-        (1500, 900, False, False),  # half of the window
-        (1501, 900, False, True),  # nine tenths of the window
-        (1501, 899, False, False),
-        (1501, 250, False, True),  # a sixth of the bytes
-        (1501, 251, False, False),
-        (1501, 600, True, True),
-        (1500, 0, True, False),
-        (30_000, None, False, True),
+        (1500, 900, False, "stopAtLimit", False),  # half of the window
+        (1501, 900, False, "stopAtLimit", True),  # nine tenths of the window
+        (1501, 899, False, "stopAtLimit", False),
+        (1501, 250, False, "stopAtLimit", True),  # a sixth of the bytes
+        (1501, 251, False, "stopAtLimit", False),
+        (1501, 600, True, "stopAtLimit", True),
+        (1500, 0, True, "stopAtLimit", False),
+        (30_000, None, False, "stopAtLimit", True),
+        (1501, 600, False, "rollingWindow", True),  # a server that may drop messages may leave room
+        (1501, 600, False, None, True),
+        (1500, 600, False, None, False),
     ],
 )
 def test_a_prompt_is_counted_again_only_if_it_may_have_been_cut(
-    monkeypatch: pytest.MonkeyPatch, size: int, read: int | None, is_empty: bool, is_counted: bool
+    monkeypatch: pytest.MonkeyPatch, size: int, read: int | None, is_empty: bool, policy: str | None, is_counted: bool
 ) -> None:
-    assert check(monkeypatch, request_of(size), end_of(read), 0, is_empty=is_empty) is is_counted
+    assert check(monkeypatch, request_of(size, policy), end_of(read), 0, is_empty=is_empty) is is_counted
 
 
 @pytest.mark.parametrize(("used", "dropped"), [(900, None), (918, None), (919, 19), (5000, 4100)])

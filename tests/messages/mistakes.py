@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import pytest
+from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.tools import tool
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
@@ -42,6 +43,7 @@ RULES: tuple[Any, ...] = (
     {"when": {"last": "^muse"}, "then": [{"reasoning": "Let me see."}]},
     {"when": {"last": "^half"}, "then": [{"text": '{"name": "Ann", "age": 7}'}]},
     {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
+    {"when": {"last": "^cut"}, "then": [{"fault": "truncate"}, {"text": "What?"}]},
 )
 REQUIRED = {"type": "generic", "mode": "required"}
 BROKEN = {"type": "object", "title": "Person", "properties": {"home": {"$ref": "#/$defs/Address"}}}
@@ -303,6 +305,13 @@ def _other_settings(case: Case) -> Any:
         return case(server.address, context_length=16)
 
 
+@mistake("other-settings", LANGUAGE)
+def _shorter_than_requested(case: Case) -> Any:
+    with Emulator(models(context_length=4096, maximum=16384)) as server:
+        server.load(LLM)
+        return case(server.address, context_length=8192)
+
+
 @mistake("other-settings")
 def _above_the_maximum(case: Case) -> Any:
     with Emulator(models(maximum=64)) as server:
@@ -337,6 +346,16 @@ def _prompt_too_long(case: Case) -> Any:
 def _longer_than_the_maximum(case: Case) -> Any:
     with Emulator(models(maximum=64)) as server:
         return case(server.address, prompt="word " * 100)
+
+
+@mistake("dropped-tokens", {name: each for name, each in LANGUAGE.items() if name in ADAPTED})
+def _cut_in_silence(case: Case) -> Any:
+    return case.on_server(prompt="cut " + "word " * 100)
+
+
+@mistake("no-profile", only("LangChain"))
+def _without_profile(_: Case) -> Any:
+    return SummarizationMiddleware(ChatLMStudio(model=LLM), trigger=("fraction", 0.8))
 
 
 @mistake("text-too-long", {name: each for name, each in EMBEDDING.items() if name in ADAPTED})
