@@ -71,8 +71,9 @@ def fits(config: LlmPredictionConfig, text: str) -> bool:
     wire = config.structured or {}
     if wire.get("type") != "json":
         return False
+    validator: Any = Draft202012Validator(wire.get("jsonSchema") or {})
     try:
-        return Draft202012Validator(wire.get("jsonSchema") or {}).is_valid(json.loads(text))
+        return bool(validator.is_valid(json.loads(text)))
     except Exception:  # noqa: BLE001 - the text is no JSON, or the schema cannot be applied
         return False
 

@@ -9,8 +9,9 @@ import logging
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioRuntimeError
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,8 @@ def _construct(cls: Any, **settings: Any) -> Any:
 
 
 def _table(module: str) -> dict[str, tuple[str, str, Any]]:
-    table = getattr(_import("langchain", module), _TABLE, None)
-    if isinstance(table, dict) and all(isinstance(entry, tuple) and len(entry) == 3 for entry in table.values()):
+    table: object = getattr(_import("langchain", module), _TABLE, None)
+    if is_object(table) and all(isinstance(entry, tuple) and len(cast("Any", entry)) == 3 for entry in table.values()):
         return table
     raise LMStudioRuntimeError(
         f"langchain {version('langchain')} has no table {module}.{_TABLE} as langchain 1.4.4 has it; install a version "

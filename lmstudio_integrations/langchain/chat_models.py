@@ -146,7 +146,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     if TYPE_CHECKING:
         api_token: Secret = UNSET  # again, see `Parameter`
         stop: StopStrings = UNSET
-        profile: Parameter[ModelProfile | None, ModelProfile] = UNSET
+        profile: Parameter[ModelProfile | None, ModelProfile] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
     _counterpart: ClassVar[str] = "LMStudioEmbeddings"
     _ls_model_type: ClassVar[Literal["chat", "llm"]] = "chat"
