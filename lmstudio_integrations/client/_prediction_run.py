@@ -279,6 +279,8 @@ class PredictionRun:
         step, call = self._step, self._call
         if call is not None:
             call.cancel()
+            if step is not call and self._accumulator.end is not None:  # the response is complete, and is being checked
+                self._end_wait(step, LMStudioCancelledError("the check of the context was cancelled"))
         elif self._reading:
             self._end_wait(step)
         else:
@@ -307,12 +309,12 @@ class PredictionRun:
             self._route.release()
         self._end_wait(self._step)
 
-    def _end_wait(self, step: Any) -> None:
-        """Close what a pending reader waits for; it wakes up and discards the prediction."""
+    def _end_wait(self, step: Any, error: BaseException | None = None) -> None:
+        """Close what a pending reader waits for; without another error, it wakes up and discards the prediction."""
         if isinstance(step, Call):
-            step.close(_ClosedError(), at_once=True)
+            step.close(error or _ClosedError(), at_once=True)
         elif step is not None:
-            self._dispatcher.submit(step.waiter.finish, _ClosedError())
+            self._dispatcher.submit(step.waiter.finish, error or _ClosedError())
 
     def _begin_reading(self) -> None:
         """Reject a second reader."""

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import pickle
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, cast
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client import _chat_templates, _context_check
+from lmstudio_integrations.client.transport.flows import wait_for
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
@@ -376,6 +378,35 @@ def test_a_server_that_does_not_answer_the_check_holds_nobody(
             settings: dict[str, Any] = {timeout: seconds}
             ChatLMStudio(model="cuts", host=server.address, **settings).invoke(messages(TURNS))
     assert used == [5.0, 5.0, 1.5]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_stream_that_is_cancelled_during_the_check_keeps_its_response(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    checking = threading.Event()
+
+    def render_for_ever(dispatcher: Any, *_: Any) -> Any:
+        checking.set()
+        yield from wait_for(dispatcher.pause(60))
+        raise AssertionError("the check was not cancelled")
+
+    monkeypatch.setattr(_context_check, "render", render_for_ever)
+    chat: Any = {"messages": [each.to_dict() for each in _native(TURNS)]}
+    if asynchronous:
+        async with lms.AsyncClient(server.address) as client:
+            stream = client.llm.lazy_model("cuts").respond_stream(chat, check_context=True)
+            reading = asyncio.create_task(stream.wait_for_result())
+            assert await asyncio.to_thread(checking.wait, 5)
+            stream.cancel()
+            assert (await reading).content == "An answer."
+    else:
+        with lms.Client(server.address) as sync_client:
+            sync_stream = sync_client.llm.lazy_model("cuts").respond_stream(chat, check_context=True)
+            sync_reading = asyncio.create_task(asyncio.to_thread(sync_stream.wait_for_result))
+            assert await asyncio.to_thread(checking.wait, 5)
+            sync_stream.cancel()
+            assert (await sync_reading).content == "An answer."
 
 
 def test_images_are_never_counted(server: Emulator, requests: list[str]) -> None:

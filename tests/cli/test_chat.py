@@ -404,6 +404,13 @@ def test_a_cleared_conversation_is_empty(server: Emulator, talk: Talk) -> None:
     assert roles(server.predictions[-1].messages) == [("user", "Two")]
 
 
+def test_a_conversation_that_no_longer_fits_is_cut_but_not_in_silence(talk: Talk) -> None:
+    printed = talk("One", *["so much to say " * 12] * 3)
+    assert "The context window is full: " in printed
+    assert "tokens of the conversation were dropped; /clear begins a new one." in printed
+    assert "dropped" not in talk("One", "Two")
+
+
 def test_stats_are_shown_in_full(talk: Talk) -> None:
     before, _, after = talk("/stats", "One", "/stats").partition("There are no stats yet.")
     assert "stopReason" not in before

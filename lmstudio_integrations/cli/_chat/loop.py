@@ -8,7 +8,7 @@ from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession
 from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._questions import read_line
-from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning
+from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning, LMStudioTruncationWarning
 
 PROMPT = "> "
 
@@ -47,10 +47,18 @@ def _run_line(session: ChatSession, *, shows_stats: bool) -> bool:
 
 
 def respond(session: ChatSession, text: str, *, shows_stats: bool) -> ChatResponse:
-    """Print the response to a message, then its stats."""
-    response = session.respond(text)
+    """Print the response to a message, then its stats, and how much of the conversation the model did not read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LMStudioTruncationWarning)  # it is a note here
+        response = session.respond(text)
     if response.stats is None:
         note("Stopped.")
-    elif shows_stats:
+        return response
+    if shows_stats:
         note(f"({stats_line(response.stats)})")
+    if response.stats.dropped_tokens:
+        note(
+            f"The context window is full: {response.stats.dropped_tokens:,} tokens of the conversation were dropped; "
+            "/clear begins a new one."
+        )
     return response

@@ -54,7 +54,8 @@ class ChatSession:
         After an error the conversation is what it was before. A response that was stopped is part of the conversation
         as far as it came; if nothing came, neither it nor the message is.
         """
-        response = print_response(self.model.respond_stream(self.conversation.with_message(text)))
+        chat = self.conversation.with_message(text)
+        response = print_response(self.model.respond_stream(chat, check_context=True))
         if response.text or not response.stopped:
             self.conversation.turns.append((text, response.text))
         self.last_stats = response.stats
