@@ -279,8 +279,8 @@ class PredictionRun:
         step, call = self._step, self._call
         if call is not None:
             call.cancel()
-            if step is not call and self._accumulator.end is not None:  # the response is complete, and is being checked
-                self._end_wait(step, LMStudioCancelledError("the check of the context was cancelled"))
+            if step is not call:
+                self._end_check(step)
         elif self._reading:
             self._end_wait(step)
         else:
@@ -308,6 +308,11 @@ class PredictionRun:
         if self._route is not None:
             self._route.release()
         self._end_wait(self._step)
+
+    def _end_check(self, step: Any) -> None:
+        """End the check of the context, if that is what is waited for: the response is complete."""
+        if self._accumulator.end is not None:
+            self._end_wait(step, LMStudioCancelledError("the check of the context was cancelled"))
 
     def _end_wait(self, step: Any, error: BaseException | None = None) -> None:
         """Close what a pending reader waits for; without another error, it wakes up and discards the prediction."""
@@ -509,6 +514,8 @@ class PredictionRun:
         self._step = step
         if self._failure is not None or (self._cancelled and self._call is None):
             self._discard()
+        elif self._cancelled:
+            self._end_check(step)
 
     def _send(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
         """Request the prediction in the best remaining way."""
