@@ -28,7 +28,17 @@ ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 _TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
 _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
-_LANGUAGE_ONLY = frozenset({*SharedPredictionSettings.model_fields, "top_k", "top_p", "min_p", "stop"})
+_LANGUAGE_ONLY = frozenset(
+    {
+        *SharedPredictionSettings.model_fields,
+        "top_k",
+        "top_p",
+        "min_p",
+        "stop",
+        "context_overflow_policy",
+        "check_context",
+    }
+)
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:

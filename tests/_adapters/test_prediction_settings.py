@@ -9,7 +9,7 @@ from llama_index.core.llms import ChatMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from tests.support.adapters import LANGUAGE_MODELS
+from tests.support.adapters import EMBEDDING_MODELS, LANGUAGE_MODELS
 from tests.types.test_config import PREDICTION_SETTINGS
 
 MODEL = "model"
@@ -103,6 +103,13 @@ def test_a_field_has_the_description_of_the_setting(adapter: Any, setting: str) 
     assert adapter.model_fields[setting].description
     if setting not in {"stop", "context_overflow_policy"}:  # they differ from the native ones
         assert adapter.model_fields[setting].description == LlmPredictionConfig.model_fields[NATIVE[alias]].description
+
+
+@pytest.mark.parametrize("adapter", [adapter.make for adapter in EMBEDDING_MODELS.values()])
+def test_an_embedding_model_says_whose_setting_it_is(adapter: Any) -> None:
+    for setting in [*SETTINGS, "check_context"]:
+        with pytest.raises(ValueError, match=f"'{setting}' is a setting of language models"):
+            adapter(model=MODEL, **{setting: None})
 
 
 @pytest.mark.parametrize(("adapter", "way"), WAYS)
