@@ -201,7 +201,7 @@ class Runtime:
         self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, bindings)
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
         self.profiled: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec] | None = None
-        """A model, by its name and host, and its info: what the adapter's `profile` shows as long as it names them."""
+        """A model, by its name and host, with its info: what the adapter's `profile` shows as long as it names them."""
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
         self.warned_of_effort: set[str | None] = set()

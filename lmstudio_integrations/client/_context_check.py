@@ -6,7 +6,7 @@ this at the end of a prediction.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -19,6 +19,7 @@ from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
 from lmstudio_integrations.protocol.errors import context_overflow
+from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -67,10 +68,14 @@ def check_context(
         LMStudioContextOverflowError: If the response is empty and the prompt does not fit.
     """
     limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
-    if not is_count(limit) or not _may_be_cut(request, limit, read, is_empty=is_empty):
+    settings = collapsed(request["predictionConfigStack"])
+    policy, use = settings.get("llm.prediction.contextOverflowPolicy"), settings.get("llm.prediction.tools")
+    tools: list[Any] = (use.get("tools") or []) if is_object(use) else []
+    may_drop = policy != "stopAtLimit"
+    if not is_count(limit) or not _may_be_cut(request, tools, limit, read, may_drop=may_drop, is_empty=is_empty):
         return
     try:
-        used = yield from _count(dispatcher, request)
+        used = yield from _count(dispatcher, request, tools)
     except LMStudioError as error:
         logger.debug("the prompt cannot be counted: %s", error)
         return
@@ -81,7 +86,7 @@ def check_context(
     if used <= read * _MARGIN:
         return
     end.stats = {**end.stats, "droppedTokens": used - read}
-    if _setting(request, "contextOverflowPolicy") not in _CUTTING:
+    if policy not in _CUTTING:
         details = context_overflow(operation, used, limit, maximum)
         warn_user(
             f"the server dropped {used - read} of the {used} tokens of the prompt, because "
@@ -90,25 +95,28 @@ def check_context(
         )
 
 
-def _may_be_cut(request: Mapping[str, Any], limit: int, read: int, *, is_empty: bool) -> bool:
-    size = len(to_json(request.get("rawPrompt") or _messages(request))) + len(to_json(_tools(request)))
+def _may_be_cut(
+    request: Mapping[str, Any], tools: list[Any], limit: int, read: int, *, may_drop: bool, is_empty: bool
+) -> bool:
+    messages: list[dict[str, Any]] = request["history"]["messages"] if "history" in request else []
+    size = len(to_json(request.get("rawPrompt") or messages)) + len(to_json(tools))
     if size / _BYTES_PER_TOKEN <= limit / 2:
         return False
-    may_drop = _setting(request, "contextOverflowPolicy") != "stopAtLimit"  # and leave room for the response
+    # A server that may drop messages may leave room for the response, so that the window is not nearly full.
     is_suspicious = may_drop or is_empty or read >= _NEARLY_FULL * limit or read < _FEWEST_TOKENS_PER_BYTE * size
     # The tokens of an image cannot be counted.
-    return is_suspicious and all(part.get("type") != "file" for each in _messages(request) for part in each["content"])
+    return is_suspicious and all(part.get("type") != "file" for each in messages for part in each["content"])
 
 
-def _count(dispatcher: Dispatcher[Any], request: Mapping[str, Any]) -> Flow[int]:
+def _count(dispatcher: Dispatcher[Any], request: Mapping[str, Any], tools: list[Any]) -> Flow[int]:
     """Return the tokens of the prompt of a prediction on its instance, which is not loaded for that."""
     allowed = {name: dispatcher.timeouts.get(name) for name in ("idle_timeout", "queue_timeout")}
     limits = {name: _PATIENCE if seconds is None else min(seconds, _PATIENCE) for name, seconds in allowed.items()}
     dispatcher = dispatcher.with_timeouts(limits)
     specifier, prompt = request["modelSpecifier"], _raw_prompt(request)
     if prompt is None:
-        tools, stack = _tools(request), request["predictionConfigStack"]
         opts: TemplateParameters = {"toolDefinitions": tools} if tools else {}
+        stack = request["predictionConfigStack"]
         prompt = yield from render(dispatcher, specifier, request["history"], opts, stack)
     return (yield from count_on(dispatcher, specifier, prompt))
 
@@ -119,24 +127,3 @@ def _raw_prompt(request: Mapping[str, Any]) -> str | None:
         return str(request["rawPrompt"])
     is_legacy = request["predictionConfigStack"]["layers"][-1]["layerName"] == "completeModeFormatting"
     return str(request["history"]["messages"][0]["content"][0]["text"]) if is_legacy else None
-
-
-def _messages(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = request["history"]["messages"] if "history" in request else []
-    return messages
-
-
-def _tools(request: Mapping[str, Any]) -> list[Any]:
-    use = _setting(request, "tools")
-    return (use.get("tools") or []) if is_object(use) else []
-
-
-def _setting(request: Mapping[str, Any], name: str) -> Any:
-    """Return a setting that was sent; the last layer wins."""
-    return next((value for key, value in _settings(request) if key == f"llm.prediction.{name}"), None)
-
-
-def _settings(request: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for layer in reversed(request["predictionConfigStack"]["layers"]):
-        for field in layer["config"]["fields"]:
-            yield field["key"], field["value"]

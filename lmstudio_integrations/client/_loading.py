@@ -118,7 +118,7 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
     models_of(dispatcher).record(binding.kind, binding.key, info)
     yield from _check_config(dispatcher, binding, info, loaded=loaded)
     binding.reference, binding.identifier = reference_of(info), identifier
-    binding.context_window = context_window_of(info)
+    binding.context_window = _context_window(info)
     return identifier
 
 
@@ -301,7 +301,7 @@ def _max_context_length(info: Info) -> int | None:
     return maximum if is_count(maximum) else None
 
 
-def context_window_of(info: Info) -> ContextWindow | None:
+def _context_window(info: Info) -> ContextWindow | None:
     """Return the context window in the info of an instance, if it is there."""
     length = info.get("contextLength")
     return ContextWindow(length, _max_context_length(info)) if is_count(length) else None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from lmstudio_integrations.protocol.kv_config import KvConfigStack
+from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionResult
 
@@ -45,8 +45,7 @@ _STATS = {
 
 def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
     """Return the settings that the caller has set."""
-    stack = KvConfigStack.from_dict(parameter["predictionConfigStack"])
-    settings = LlmPredictionConfig.from_fields(stack.collapse())
+    settings = LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
     found: Attributes = {}
     for name, (key, convert) in _SETTINGS.items():
         value = getattr(settings, name)
@@ -85,8 +84,8 @@ def input_content(parameter: Mapping[str, Any]) -> Attributes:
             _message(message["role"], map(_part, message["content"])) for message in parameter["history"]["messages"]
         ]
     values = {"gen_ai.input.messages": _json(messages)}
-    stack = KvConfigStack.from_dict(parameter["predictionConfigStack"])
-    tools = (LlmPredictionConfig.from_fields(stack.collapse()).raw_tools or {}).get("tools")
+    settings = LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
+    tools = (settings.raw_tools or {}).get("tools")
     if tools:
         values["gen_ai.tool.definitions"] = _json([{"type": "function", **tool["function"]} for tool in tools])
     return values

@@ -86,4 +86,9 @@ def stack_of(settings: Settings | None) -> Mapping[str, Any]:
     return {"layers": [layer_of("apiOverride", settings.to_fields())]}
 
 
+def collapsed(stack: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are in effect in a stack that this client has built; see `KvConfigStack.collapse`."""
+    return {field["key"]: field["value"] for layer in stack["layers"] for field in layer["config"]["fields"]}
+
+
 _EMPTY_STACK: Mapping[str, Any] = {"layers": [layer_of("apiOverride", {})]}
