@@ -15,8 +15,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     # isort: off
-    from lmstudio_integrations.client._act import ActResult as ActResult
-    from lmstudio_integrations.client._official import (
+    from lmstudio_integrations.client.predictions.tool_loop.act import ActResult as ActResult
+    from lmstudio_integrations.client.api.official import (
         AnyAsyncDownloadedModel as AnyAsyncDownloadedModel,
         AnyChatMessage as AnyChatMessage,
         AnyChatMessageDict as AnyChatMessageDict,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         UserMessageContent as UserMessageContent,
         UserMessageDict as UserMessageDict,
     )
-    from lmstudio_integrations.client.asynchronous import (
+    from lmstudio_integrations.client.api.asynchronous import (
         AsyncClient as AsyncClient,
         AsyncDownloadedEmbeddingModel as AsyncDownloadedEmbeddingModel,
         AsyncDownloadedLlm as AsyncDownloadedLlm,
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         AsyncLLM as AsyncLLM,
         AsyncPredictionStream as AsyncPredictionStream,
     )
-    from lmstudio_integrations.client.convenience import (
+    from lmstudio_integrations.client.api.convenience import (
         configure_default_client as configure_default_client,
         embedding_model as embedding_model,
         get_default_client as get_default_client,
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         prepare_image as prepare_image,
         set_sync_api_timeout as set_sync_api_timeout,
     )
-    from lmstudio_integrations.client.sync import (
+    from lmstudio_integrations.client.api.sync import (
         LLM as LLM,
         Client as Client,
         DownloadedEmbeddingModel as DownloadedEmbeddingModel,
@@ -187,8 +187,8 @@ if TYPE_CHECKING:
     # isort: on
 
 _EXPORTS = {
-    ".client._act": "ActResult",
-    ".client._official": """
+    ".client.predictions.tool_loop.act": "ActResult",
+    ".client.api.official": """
         AnyAsyncDownloadedModel AnyChatMessage AnyChatMessageDict AnyDownloadedModel AnyLoadConfig
         AnyModelSpecifier AssistantResponse AssistantResponseContent BaseModel ChatHistoryData
         ChatHistoryDataDict DictObject DictSchema DownloadFinalizedCallback DownloadProgressCallback
@@ -198,15 +198,15 @@ _EXPORTS = {
         SystemPromptContent TextData TextDataDict ToolCallResultData ToolDefinition ToolResultMessage
         UserMessageContent UserMessageDict
     """,
-    ".client.asynchronous": """
+    ".client.api.asynchronous": """
         AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
         AsyncPredictionStream
     """,
-    ".client.convenience": """
+    ".client.api.convenience": """
         configure_default_client embedding_model get_default_client get_sync_api_timeout
         list_downloaded_models list_loaded_models llm prepare_image set_sync_api_timeout
     """,
-    ".client.sync": "Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM PredictionStream",
+    ".client.api.sync": "Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM PredictionStream",
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError
         LMStudioClientClosedError LMStudioClientError LMStudioConfigMismatchError LMStudioConfigWarning

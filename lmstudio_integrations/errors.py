@@ -46,7 +46,7 @@ Every exception can be pickled, with its attributes.
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations._secrets import redact
+from lmstudio_integrations._support.secrets import redact
 
 
 class LMStudioError(Exception):

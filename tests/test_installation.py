@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations import _installation
-from lmstudio_integrations._installation import install_command
+from lmstudio_integrations._support import installation
+from lmstudio_integrations._support.installation import install_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +50,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def with_pip(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
-    monkeypatch.setattr(_installation, "find_spec", lambda name: name if there else None)
+    monkeypatch.setattr(installation, "find_spec", lambda name: name if there else None)
 
 
 def test_an_editable_installation_stays_editable(install: Install, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_without_an_origin_the_requirements_that_apply_here_are_listed() -> None
 def test_after_the_first_release_the_name_is_enough_unless_the_origin_is_known(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_installation, "IS_PUBLISHED", True)
+    monkeypatch.setattr(installation, "IS_PUBLISHED", True)
     assert install_command("cli") == 'pip install "lmstudio-integrations[cli]"'
     install(url=tmp_path.as_uri(), dir_info={})
     assert install_command("cli") == f'pip install "{tmp_path}[cli]"'
@@ -158,7 +158,7 @@ def test_an_environment_without_pip_is_one_of_uv(monkeypatch: pytest.MonkeyPatch
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout that is on the path without being installed."""
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.setattr(_installation, "__file__", str(tmp_path / "lmstudio_integrations" / "_installation.py"))
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "lmstudio_integrations/_support/installation.py"))
     with_pip(monkeypatch, True)
     (tmp_path / "pyproject.toml").touch()
     return tmp_path
@@ -176,7 +176,7 @@ def test_a_copy_of_the_package_alone_cannot_be_installed_and_its_path_is_not_sho
 
 @pytest.mark.parametrize("extra", ["langchain", "llama-index", "emulator", "cli"])
 def test_the_extras_of_this_installation_have_requirements(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_installation, "_target", lambda *_: None)
+    monkeypatch.setattr(installation, "_target", lambda *_: None)
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     names = {re.split(r"[<>=]", requirement)[0] for requirement in declared[extra]}
     assert {re.split(r"[<>=]", each)[0] for each in shlex.split(install_command(extra))} >= names

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lmstudio_integrations._adapters.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
 
 
 @pytest.fixture

@@ -15,57 +15,26 @@ import pytest
 
 import lmstudio_integrations
 from lmstudio_integrations import errors
-from lmstudio_integrations._installation import install_command
+from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.emulator.catalog import EngineName
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_suggestions", "_typeguards", "_secrets", "_shortening", "_urls", "_printable"}
-"""What every part may use; of this package they import only the errors."""
-
 LAYERS: dict[str, set[str]] = {
-    "errors": {"_secrets"},
-    "_redacting_logger": set(),
-    "_environment": set(),
-    "_installation": set(),
-    "_suggestions": set(),
-    "_typeguards": set(),
-    "_shortening": set(),
-    "_printable": set(),
-    "_uninterrupted": set(),
-    "_urls": set(),
-    "_secrets": {"_suggestions", "_typeguards"},
-    "types": TOOLS,
-    "protocol": {"types", *TOOLS},
-    "client.transport": {"protocol", "types", "_redacting_logger", "_environment", "_uninterrupted", *TOOLS},
-    "client": {"client.transport", "protocol", "types", "_installation", *TOOLS},
-    "_adapters": {
-        "client.transport",
-        "client",
-        "protocol",
-        "types",
-        "_environment",
-        "_installation",
-        "_uninterrupted",
-        *TOOLS,
-    },
-    "langchain": {"_adapters", "client.transport", "client", "protocol", "types", "_installation", *TOOLS},
-    "llama_index": {"_adapters", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},
-    "ray": {"client", "types", "_environment", "_installation", *TOOLS},
-    "emulator": {"protocol", "types", "_installation", "_redacting_logger", *TOOLS},
+    "_support": set(),
+    "errors": {"_support"},
+    "types": {"errors", "_support"},
+    "protocol": {"types", "errors", "_support"},
+    "client.transport": {"protocol", "types", "errors", "_support"},
+    "client": {"client.transport", "protocol", "types", "errors", "_support"},
+    "_both_frameworks": {"client.transport", "client", "protocol", "types", "errors", "_support"},
+    "langchain": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
+    "llama_index": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
+    "ray": {"client", "types", "errors", "_support"},
+    "emulator": {"protocol", "types", "errors", "_support"},
     "pytest_plugin": {"emulator"},
-    "cli": {
-        "emulator",
-        "langchain",
-        "client.transport",
-        "client",
-        "protocol",
-        "types",
-        "_environment",
-        "_installation",
-        *TOOLS,
-    },
+    "cli": {"emulator", "langchain", "client.transport", "client", "protocol", "types", "errors", "_support"},
 }
 """Each part of the package and what it may import of the others."""
 
@@ -252,7 +221,7 @@ def test_a_missing_part_of_a_framework_is_not_mistaken_for_a_missing_extra(monke
     def missing(name: str) -> Any:
         raise ModuleNotFoundError("No module named 'other'", name="other")
 
-    monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", missing)
+    monkeypatch.setattr("lmstudio_integrations._both_frameworks.lazy.import_module", missing)
     with pytest.raises(ModuleNotFoundError, match="'other'"):
         _ = importlib.import_module(f"{NAME}.llama_index").__getattr__("LMStudio")
 
@@ -269,16 +238,16 @@ def test_making_an_adapter_imports_nothing_that_only_its_calls_need(adapter: str
     part, _, name = adapter.partition(".")
     framework = {"langchain": "langchain_core.language_models.chat_models", "llama_index": "llama_index.core"}[part]
     loaded = loaded_after(f"import {framework}; from {NAME}.{part} import {name}; {name}(model='m')")
-    assert f"{NAME}._adapters.connection_settings" in loaded
+    assert f"{NAME}._both_frameworks.connection_settings" in loaded
     assert not loaded & {
-        f"{NAME}._adapters.conversation",
-        f"{NAME}._adapters.runtime",
-        f"{NAME}._installation",
+        f"{NAME}._both_frameworks.conversation",
+        f"{NAME}._both_frameworks.runtime",
+        f"{NAME}._support.installation",
         f"{NAME}.{part}._chunks",
         f"{NAME}.{part}._messages",
-        f"{NAME}.client.asynchronous",
-        f"{NAME}.client.sync",
-        f"{NAME}.client.transport.addresses",
+        f"{NAME}.client.api.asynchronous",
+        f"{NAME}.client.api.sync",
+        f"{NAME}.client.transport.connect.addresses",
         f"{NAME}.client.transport.dispatcher",
         f"{NAME}.types.results",
         "websockets",

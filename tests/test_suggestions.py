@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._adapters.input_checks import ALIASES
-from lmstudio_integrations._suggestions import _COUNTERPARTS, _METHODS, _REMEDIES, hint
-from lmstudio_integrations.client._base import BaseClient, ModelParameters
+from lmstudio_integrations._both_frameworks.input_checks import ALIASES
+from lmstudio_integrations._support.suggestions import _COUNTERPARTS, _METHODS, _REMEDIES, hint
+from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from tests.support.adapters import ADAPTERS
 

@@ -5,8 +5,8 @@ from typing import NoReturn
 
 import pytest
 
-from lmstudio_integrations import _uninterrupted
-from lmstudio_integrations._uninterrupted import uninterrupted
+from lmstudio_integrations._support import uninterrupted as _uninterrupted
+from lmstudio_integrations._support.uninterrupted import uninterrupted
 
 
 def test_a_function_runs_in_another_thread_and_its_result_or_error_comes_back() -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lmstudio_integrations._adapters.signature import plain_type
+from lmstudio_integrations._both_frameworks.signature import plain_type
 
 PROTOCOL = re.compile(r"`?docs/protocol\.md(#[\w-]+)`?")
 """A reference to the protocol in a docstring."""

@@ -6,8 +6,8 @@ This module imports nothing of the `cli` extra, so that it can report that the e
 import sys
 from importlib import import_module
 
-from lmstudio_integrations._installation import install_command
-from lmstudio_integrations._shortening import one_line
+from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations._support.shortening import one_line
 from lmstudio_integrations.cli._terminal import protect_terminals
 from lmstudio_integrations.errors import LMStudioError
 

@@ -10,7 +10,7 @@ from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.downloads import AvailableModel, DownloadOption
+    from lmstudio_integrations.client.api.downloads import AvailableModel, DownloadOption
     from lmstudio_integrations.types.downloads import DownloadProgressUpdate
 
 _FITS = {
@@ -52,7 +52,7 @@ def get(
     token: Token = None,
 ) -> None:
     """Search for a model, download it, and print the key to load it with. Ctrl-C cancels the download."""
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
 
     if yes and (pick_model or pick_form):
         raise typer.BadParameter("It asks nothing, so nothing can be picked.", param_hint="--yes")

@@ -20,7 +20,7 @@ from lmstudio_integrations.cli._formatting import duration, file_size
 
 if TYPE_CHECKING:
     from lmstudio_integrations.cli._model_names import FoundModel
-    from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+    from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
     from lmstudio_integrations.types.config import LoadSettings
     from lmstudio_integrations.types.models import ModelInstanceInfo, ModelUsageEstimate
 
@@ -68,7 +68,7 @@ def load(
 ) -> None:
     """Load a model, unless it is loaded, and print its identifier."""
     from lmstudio_integrations.cli._loaded_models import find_downloaded  # noqa: PLC0415 - slow
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     config = load_config(context_length, gpu)
     with Client(host, token) as client, warnings_as_notes():

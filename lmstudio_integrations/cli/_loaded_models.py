@@ -7,7 +7,7 @@ from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._model_choice import choose
 from lmstudio_integrations.cli._model_names import FoundModel, find_model, listed
 from lmstudio_integrations.cli._questions import has_terminal, pick
-from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
+from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo

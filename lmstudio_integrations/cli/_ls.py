@@ -20,7 +20,7 @@ def ls(
     """List the downloaded models."""
     from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models  # noqa: PLC0415 - slow
     from lmstudio_integrations.cli._tables import downloaded_lines  # noqa: PLC0415
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     kinds = {"llm" if llm else "", "embedding" if embedding else ""} - {""} or TITLES.keys()
     with Client(host, token) as client:

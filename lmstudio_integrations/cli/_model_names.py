@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lmstudio_integrations._suggestions import near
+from lmstudio_integrations._support.suggestions import near
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import ModelInfo
 

@@ -7,14 +7,14 @@ from lmstudio_integrations.cli._common import AsJson, Host, Token, note, print_j
 from lmstudio_integrations.errors import LMStudioError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.sync import LLM, EmbeddingModel
+    from lmstudio_integrations.client.api.sync import LLM, EmbeddingModel
 
 
 def ps(*, as_json: AsJson = False, host: Host = None, token: Token = None) -> None:
     """List the loaded models."""
     from lmstudio_integrations.cli._loaded_models import info_of, loaded_models  # noqa: PLC0415 - slow
     from lmstudio_integrations.cli._tables import loaded_lines  # noqa: PLC0415
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     with Client(host, token) as client:
         if as_json:

@@ -8,7 +8,7 @@ import typer
 
 from lmstudio_integrations.cli._common import note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
-from lmstudio_integrations.client.transport.addresses import DISCOVERY_PORTS, Address
+from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_toml
 from lmstudio_integrations.emulator.catalog import load as load_catalog

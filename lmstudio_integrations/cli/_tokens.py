@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmstudio_integrations._environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 

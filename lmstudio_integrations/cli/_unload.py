@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmstudio_integrations._suggestions import near
+from lmstudio_integrations._support.suggestions import near
 from lmstudio_integrations.cli._common import Host, Token, note
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -29,7 +29,7 @@ def unload(
 ) -> None:
     """Unload a model."""
     from lmstudio_integrations.cli._loaded_models import loaded_models, namespace_of  # noqa: PLC0415 - slow
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     if every and identifier is not None:
         raise typer.BadParameter("An identifier and --all exclude each other.", param_hint="--all")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.catalog import Catalog
 from lmstudio_integrations.emulator.errors import WireError, preset_not_found

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lmstudio_integrations._installation import install_command
-from lmstudio_integrations._secrets import redact
+from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.regular_files import open_regular
 from lmstudio_integrations.types.config import ModelKind

@@ -15,11 +15,11 @@ from weakref import WeakSet
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
-from lmstudio_integrations.client._arguments import list_of
+from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioCancelledError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.client.api.sync import PredictionStream
 
 T = TypeVar("T")
 InputT = TypeVar("InputT")

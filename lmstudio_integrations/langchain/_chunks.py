@@ -23,8 +23,8 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from lmstudio_integrations._adapters.outcome import Outcome, new_call_id, token_counts
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
+from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,

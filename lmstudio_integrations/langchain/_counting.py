@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._adapters.conversation import ImageSource, PendingMessage, to_wire
+from lmstudio_integrations._both_frameworks.conversation import ImageSource, PendingMessage, to_wire
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.sync import LLM
+    from lmstudio_integrations.client.api.sync import LLM
 
 PER_MESSAGE = 4
 """Tokens that a template puts around a message, roughly; counted only where the template rejects the conversation."""

@@ -1,4 +1,4 @@
-"""LangChain's messages as a conversation on its way to the wire. Pure; see `_adapters/conversation.py`."""
+"""LangChain's messages as a conversation on its way to the wire. Pure; see `_both_frameworks/conversation.py`."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage
 from langchain_core.messages import ToolMessage as LangChainToolMessage
 
-from lmstudio_integrations._adapters.conversation import (
+from lmstudio_integrations._both_frameworks.conversation import (
     Conversation,
     ImageSource,
     Part,
@@ -21,7 +21,7 @@ from lmstudio_integrations._adapters.conversation import (
     reasoning_part,
     text_of,
 )
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 

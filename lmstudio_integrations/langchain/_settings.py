@@ -1,6 +1,6 @@
 """What `ChatLMStudio` and `LMStudioLLM` share: cache keys, serialization, traces, token counts, limits of batches.
 
-The settings and the resolution of a call are in `_adapters/generation_settings.py`.
+The settings and the resolution of a call are in `_both_frameworks/generation_settings.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import Field, model_validator
 
-from lmstudio_integrations._adapters.connection_settings import TIMEOUTS
-from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
-from lmstudio_integrations._adapters.input_checks import ALIASES
-from lmstudio_integrations._adapters.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.connection_settings import TIMEOUTS
+from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings, ResolvedCall
+from lmstudio_integrations._both_frameworks.input_checks import ALIASES
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._logit_bias import to_pairs
@@ -22,12 +22,12 @@ from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 
 if TYPE_CHECKING:
-    from lmstudio_integrations._adapters.runtime import LoadedModelInfo
-    from lmstudio_integrations.client.transport import addresses
+    from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo
+    from lmstudio_integrations.client.transport.connect import addresses
     from lmstudio_integrations.langchain import _chunks
     from lmstudio_integrations.types.results import PredictionEnd
 else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
+    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
     _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
 
 _PER_OBJECT = frozenset(

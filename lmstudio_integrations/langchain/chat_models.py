@@ -13,16 +13,16 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.generation_settings import (
+from lmstudio_integrations._both_frameworks.generation_settings import (
     ChatSettings,
     RequestFormats,
     ResolvedCall,
     alternatives,
 )
-from lmstudio_integrations._adapters.lazy import LazyModule
-from lmstudio_integrations._adapters.reasoning_effort import reasoning_profile
-from lmstudio_integrations._adapters.signature import with_signature
-from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
+from lmstudio_integrations._both_frameworks.signature import with_signature
+from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings
@@ -31,17 +31,17 @@ from lmstudio_integrations.types.config import LlmLoadModelConfig
 if TYPE_CHECKING:
     from langchain_protocol.protocol import MessagesData
 
-    from lmstudio_integrations._adapters import conversation
-    from lmstudio_integrations._adapters.connection_settings import Secret
-    from lmstudio_integrations._adapters.generation_settings import StopStrings
-    from lmstudio_integrations._adapters.parameters import UNSET, Parameter
-    from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
-    from lmstudio_integrations.client.sync import LLM, PredictionStream
+    from lmstudio_integrations._both_frameworks import conversation
+    from lmstudio_integrations._both_frameworks.connection_settings import Secret
+    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
+    from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter
+    from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
+    from lmstudio_integrations.client.api.sync import LLM, PredictionStream
     from lmstudio_integrations.langchain import _batching, _chunks, _counting, _events, _messages, _structured, _tools
     from lmstudio_integrations.langchain._chunks import ChunkStream
     from lmstudio_integrations.types.results import PredictionResult
 else:
-    conversation = LazyModule("lmstudio_integrations._adapters.conversation")
+    conversation = LazyModule("lmstudio_integrations._both_frameworks.conversation")
     _batching = LazyModule("lmstudio_integrations.langchain._batching")
     _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
     _counting = LazyModule("lmstudio_integrations.langchain._counting")
@@ -547,7 +547,7 @@ _ABILITIES = ModelProfile(
 """What every model can do, in LM Studio."""
 
 _LATE_SYSTEM_MESSAGES = "takesLateSystemMessages"
-"""A member of the info that the server does not report; see `client/_chat_templates.py`."""
+"""A member of the info that the server does not report; see `client/models/chat_templates.py`."""
 
 _REPORTED = {"max_input_tokens": "contextLength", "name": "displayName"}
 _REPORTED_ABILITIES = {

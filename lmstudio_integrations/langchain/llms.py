@@ -9,24 +9,24 @@ from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
-from lmstudio_integrations._adapters.generation_settings import ResolvedCall
-from lmstudio_integrations._adapters.lazy import LazyModule
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._both_frameworks.generation_settings import ResolvedCall
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings
 
 if TYPE_CHECKING:
-    from lmstudio_integrations._adapters import outcome
-    from lmstudio_integrations._adapters.connection_settings import Secret
-    from lmstudio_integrations._adapters.generation_settings import StopStrings
-    from lmstudio_integrations._adapters.parameters import UNSET
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations._both_frameworks import outcome
+    from lmstudio_integrations._both_frameworks.connection_settings import Secret
+    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
+    from lmstudio_integrations._both_frameworks.parameters import UNSET
+    from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.api.sync import PredictionStream
     from lmstudio_integrations.langchain import _batching, _chunks
     from lmstudio_integrations.types import chat, results
     from lmstudio_integrations.types.results import PredictionEvent, PredictionResult
 else:
-    outcome = LazyModule("lmstudio_integrations._adapters.outcome")
+    outcome = LazyModule("lmstudio_integrations._both_frameworks.outcome")
     _batching = LazyModule("lmstudio_integrations.langchain._batching")
     _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
     chat = LazyModule("lmstudio_integrations.types.chat")

@@ -28,11 +28,11 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from lmstudio_integrations._adapters.outcome import Outcome, new_call_id, token_counts
-from lmstudio_integrations._adapters.tool_settings import ToolUse
-from lmstudio_integrations._shortening import shortened
-from lmstudio_integrations._typeguards import is_count
-from lmstudio_integrations.client._required_call import missing_call
+from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
+from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.predictions.required_call import missing_call
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lmstudio_integrations._adapters.lazy import LazyModule
-from lmstudio_integrations.client._user_warnings import warn_user
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport import addresses
+    from lmstudio_integrations.client.transport.connect import addresses
 else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.addresses")
+    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
 
 Key = tuple[tuple[str | None, ...], str | None]
 """Addresses of the servers, and model key."""

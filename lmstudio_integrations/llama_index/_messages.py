@@ -1,4 +1,4 @@
-"""LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_adapters/conversation.py`."""
+"""LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_both_frameworks/conversation.py`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import (
+from lmstudio_integrations._both_frameworks.conversation import (
     Conversation,
     ImageSource,
     Part,
@@ -30,8 +30,8 @@ from lmstudio_integrations._adapters.conversation import (
     reasoning_part,
     text_of,
 )
-from lmstudio_integrations._typeguards import is_list, is_object
-from lmstudio_integrations._urls import redacted_url
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations._support.urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 _ROLES: dict[MessageRole, Role] = {

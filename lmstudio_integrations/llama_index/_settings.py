@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, SecretStr
 
-from lmstudio_integrations._adapters.connection_settings import SECRETS, ConnectionSettings, token_from_environment
+from lmstudio_integrations._both_frameworks.connection_settings import (
+    SECRETS,
+    ConnectionSettings,
+    token_from_environment,
+)
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations._adapters.parameters import UNSET, ParameterOnly
+    from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from lmstudio_integrations.llama_index._chunks import ResponseBuilder, Step
 from lmstudio_integrations.types.results import PredictionEvent
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._async_readers import AsyncBatches
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.api.sync import PredictionStream
+    from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[ResponseBuilder, Step], ChunkT]

@@ -17,8 +17,8 @@ from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, Pro
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel, ConfigDict
 
-from lmstudio_integrations._adapters.partial_json import GrowingText
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._both_frameworks.partial_json import GrowingText
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._tools import format_of
 from lmstudio_integrations.types.structured import read_response

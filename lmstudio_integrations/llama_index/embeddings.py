@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.embedding_settings import LENGTH_POLICY, EmbeddingSettings, one_prefixed, prefixed
+from lmstudio_integrations._both_frameworks.embedding_settings import (
+    LENGTH_POLICY,
+    EmbeddingSettings,
+    one_prefixed,
+    prefixed,
+)
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
@@ -17,8 +22,8 @@ from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
 if TYPE_CHECKING:
-    from lmstudio_integrations._adapters.connection_settings import Secret
-    from lmstudio_integrations._adapters.parameters import UNSET
+    from lmstudio_integrations._both_frameworks.connection_settings import Secret
+    from lmstudio_integrations._both_frameworks.parameters import UNSET
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"

@@ -21,10 +21,10 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._adapters.lazy import LazyModule
-from lmstudio_integrations._adapters.tool_settings import ToolUse
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._both_frameworks.generation_settings import ChatSettings, RequestFormats, ResolvedCall
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index._callbacks import (
@@ -41,12 +41,12 @@ from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 
 if TYPE_CHECKING:
-    from lmstudio_integrations._adapters import conversation, partial_json
-    from lmstudio_integrations._adapters.connection_settings import Secret
-    from lmstudio_integrations._adapters.generation_settings import StopStrings
-    from lmstudio_integrations._adapters.parameters import UNSET, ParameterOnly
-    from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
-    from lmstudio_integrations.client.sync import LLM, PredictionStream
+    from lmstudio_integrations._both_frameworks import conversation, partial_json
+    from lmstudio_integrations._both_frameworks.connection_settings import Secret
+    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
+    from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
+    from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
+    from lmstudio_integrations.client.api.sync import LLM, PredictionStream
     from lmstudio_integrations.llama_index import _chunks, _messages, _streams, _tools
     from lmstudio_integrations.llama_index._chunks import ResponseBuilder
     from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from lmstudio_integrations.types.pending import PendingHistory
     from lmstudio_integrations.types.results import PredictionResult
 else:
-    conversation = LazyModule("lmstudio_integrations._adapters.conversation")
-    partial_json = LazyModule("lmstudio_integrations._adapters.partial_json")
+    conversation = LazyModule("lmstudio_integrations._both_frameworks.conversation")
+    partial_json = LazyModule("lmstudio_integrations._both_frameworks.partial_json")
     _chunks = LazyModule("lmstudio_integrations.llama_index._chunks")
     _messages = LazyModule("lmstudio_integrations.llama_index._messages")
     _streams = LazyModule("lmstudio_integrations.llama_index._streams")

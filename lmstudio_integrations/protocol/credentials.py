@@ -2,7 +2,7 @@
 
 import re
 
-from lmstudio_integrations._secrets import TOKEN_PREFIX
+from lmstudio_integrations._support.secrets import TOKEN_PREFIX
 
 TOKEN_FORM = f"{TOKEN_PREFIX}, 8 letters or digits, a colon, and 20 more"
 """The form of a token, for error messages."""

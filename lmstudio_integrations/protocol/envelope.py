@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.types._wire_model import escaped_json
 
 AUTH_VERSION = 1

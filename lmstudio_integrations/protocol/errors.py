@@ -10,9 +10,9 @@ from copy import copy
 from shlex import quote
 from typing import Any, TypeVar, get_args
 
-from lmstudio_integrations._shortening import shortened
-from lmstudio_integrations._suggestions import near
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.suggestions import near
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,

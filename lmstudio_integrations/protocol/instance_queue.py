@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.protocol.endpoints import rpc
 from lmstudio_integrations.protocol.exchange import Exchange, InstanceState, SilentSink
 

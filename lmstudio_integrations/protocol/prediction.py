@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
-from lmstudio_integrations._typeguards import SAFE_INTEGER, is_count, is_list, is_number, is_object
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_count, is_list, is_number, is_object
 from lmstudio_integrations.protocol.envelope import readable, rebuilt, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator, Field, GetPydanticSchema, Strict
 from typing_extensions import TypedDict
 
-from lmstudio_integrations._typeguards import SAFE_INTEGER
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.models import ModelSpecifier

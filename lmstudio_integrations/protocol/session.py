@@ -11,8 +11,8 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmstudio_integrations._secrets import HIDDEN
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.secrets import HIDDEN
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioChannelClosedError,

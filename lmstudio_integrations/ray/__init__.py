@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._installation import install_command
+from lmstudio_integrations._support.installation import install_command
 
 if TYPE_CHECKING:
     from lmstudio_integrations.ray.actors import Embedder as Embedder

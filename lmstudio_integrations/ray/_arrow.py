@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from lmstudio_integrations._typeguards import is_list, is_mapping
+from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 
 

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, get_args
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations._secrets import is_secret_name
-from lmstudio_integrations._suggestions import hint, near
-from lmstudio_integrations.client._arguments import text_of
-from lmstudio_integrations.client._requests import TimeoutParameters, checked_timeouts
+from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.secrets import is_secret_name
+from lmstudio_integrations._support.suggestions import hint, near
 from lmstudio_integrations.client.hosts.async_handles import get_capacity, open_async
+from lmstudio_integrations.client.predictions.requests import TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigMismatchError,

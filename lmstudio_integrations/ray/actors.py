@@ -13,11 +13,11 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._arguments import flag_of
-from lmstudio_integrations.client._requests import PredictionSettings
-from lmstudio_integrations.client._structured import ResponseFormat, with_format
-from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel, AsyncLLM
+from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.hosts.async_handles import embed_with_host
+from lmstudio_integrations.client.predictions.requests import PredictionSettings
+from lmstudio_integrations.client.predictions.structured import ResponseFormat, with_format
+from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioServerError,

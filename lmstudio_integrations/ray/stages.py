@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._requests import PredictionSettings
-from lmstudio_integrations.client._structured import ResponseFormat
+from lmstudio_integrations.client.predictions.requests import PredictionSettings
+from lmstudio_integrations.client.predictions.structured import ResponseFormat
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.ray._resume import remaining
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, check_column, check_known

@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Self, cast
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_snake
 
-from lmstudio_integrations._secrets import without_secrets
-from lmstudio_integrations._suggestions import hint
-from lmstudio_integrations._typeguards import is_mapping, is_object
+from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import OR_FALSE
 from lmstudio_integrations.types._wire_model import WireModel

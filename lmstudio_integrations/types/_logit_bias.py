@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import AllowInfNan, BeforeValidator, PlainSerializer
 
-from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
+from lmstudio_integrations._support.typeguards import is_count, is_list, is_mapping
 
 FORBIDDEN = "-inf"
 """How the wire writes negative infinity: the token is never generated."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from lmstudio_integrations._shortening import beginning
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.shortening import beginning
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
 _DATA = frozenset({"default", "const", "enum", "examples"})

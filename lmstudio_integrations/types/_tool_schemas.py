@@ -6,8 +6,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations._shortening import shortened
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._schema_errors import check_references
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
-from lmstudio_integrations._typeguards import is_iterable, is_list, is_mapping
+from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 from lmstudio_integrations.types.files import FileHandle

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._typeguards import is_mapping, is_object
+from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import Kv, Settings, reject_unknown_names
 from lmstudio_integrations.types._logit_bias import LogitBias, to_pairs

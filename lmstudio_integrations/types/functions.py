@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias, TypedDict, cast, get_args, get_type_hin
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
-from lmstudio_integrations._typeguards import is_mapping
+from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._tool_schemas import ArgumentSchema, wire_tool
 from lmstudio_integrations.types.tools import Tool

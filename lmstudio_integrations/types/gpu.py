@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import WrittenModel
 from lmstudio_integrations.types._numbers import Fraction, Int

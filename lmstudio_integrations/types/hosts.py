@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_count
+from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.types.config import ModelKind
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lmstudio_integrations._typeguards import is_mapping
+from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import reject_unknown_names
 from lmstudio_integrations.types.models import (

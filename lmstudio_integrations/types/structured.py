@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from lmstudio_integrations._shortening import beginning, shortened
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.shortening import beginning, shortened
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from websockets.uri import parse_uri
 
 from benchmarks.server import Connection
 from lmstudio_integrations.client.transport import socket_session, waiters
-from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.connect.addresses import Target
+from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.websocket import Socket
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 ADDRESS = "127.0.0.1:1"

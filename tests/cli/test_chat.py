@@ -14,7 +14,7 @@ from lmstudio_integrations.cli._chat.commands import COMMANDS
 from lmstudio_integrations.cli._chat.loop import converse
 from lmstudio_integrations.cli._chat.response import cancelled_by_interrupt
 from lmstudio_integrations.cli._chat.session import ChatSession, Transcript
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.support.gate import AT_THE_GATE, Gate

@@ -12,7 +12,7 @@ import pytest
 from lmstudio_integrations.cli import INTERRUPTED, _demo
 from lmstudio_integrations.cli._demo.example import DOCUMENTS, QUESTION
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import in_pipe, needs_pty, on_terminal
 from tests.support.gate import AT_THE_GATE, Gate

@@ -12,9 +12,9 @@ import pytest
 
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._doctor import survey
-from lmstudio_integrations.client.sync import Client, EmbeddingModel
-from lmstudio_integrations.client.transport import discovery
-from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.api.sync import Client, EmbeddingModel
+from lmstudio_integrations.client.transport.connect import find
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioServerError
 from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
@@ -241,9 +241,9 @@ def test_without_an_address_all_ports_of_this_machine_are_tried(
 ) -> None:
     free = Address.parse(nobody)
     candidates = (free, Address.parse(scripted.address))
-    for module in (survey, discovery):
+    for module in (survey, find):
         monkeypatch.setattr(module, "local_candidates", lambda: candidates)
-    monkeypatch.setattr("lmstudio_integrations.client.transport.opening.local_candidates", lambda: candidates)
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: candidates)
     status, found = checks()
     assert status == 0
     assert [each["error"] is None for each in found["server"]["addresses"]] == [False, True]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._installation import package_command
+from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations.cli._embed import rows
 from lmstudio_integrations.cli._embed.rows import STANDARD, Columns, ParquetRows, TextRows, arrow, arrow_parquet
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, in_pipe, needs_pty, on_terminal
 

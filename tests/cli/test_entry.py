@@ -8,7 +8,7 @@ from importlib.metadata import entry_points, version
 import pytest
 
 from lmstudio_integrations import cli
-from lmstudio_integrations._installation import install_command
+from lmstudio_integrations._support.installation import install_command
 from tests.cli.terminal import SCRIPT
 
 Run = Callable[..., int | str | None]

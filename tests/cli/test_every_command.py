@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import typer
 
-from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model

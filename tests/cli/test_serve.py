@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations.cli import _serve
 from lmstudio_integrations.cli._serve import SCRIPTED_PACE, announce, build_catalog, is_exposed, limits_of, load_rules
 from lmstudio_integrations.cli._tokens import accepted_tokens
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, Limits
 from lmstudio_integrations.emulator.catalog import BUNDLED
 from lmstudio_integrations.emulator.limits import MIB

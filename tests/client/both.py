@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
-from lmstudio_integrations.client.sync import (
+from lmstudio_integrations.client.api.sync import (
     LLM,
     Client,
     DownloadedModel,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
 from tests.support.strict.fixture import strict, strict_findings

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from lmstudio_integrations.client._server_models import ServerModels
-from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import TICK
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.convenience import reset_default_client
+from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from tests.client.transport.test_connecting import TOKEN
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _retries
-from lmstudio_integrations.client._retries import Retries
+from lmstudio_integrations.client.models import retries
+from lmstudio_integrations.client.models.retries import Retries
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
@@ -257,8 +257,8 @@ async def _disconnect(socket: Socket) -> None:
 async def test_cancelling_a_stream_ends_the_pause_before_a_retry(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_retries, "INITIAL_DELAY", 60.0)
-    monkeypatch.setattr(_retries, "MAX_DELAY", 60.0)
+    monkeypatch.setattr(retries, "INITIAL_DELAY", 60.0)
+    monkeypatch.setattr(retries, "MAX_DELAY", 60.0)
 
     async with fake_server(_disconnect) as address, make_client(address) as client:
         stream = _loaded(client).with_retries(1).respond_stream("Hi")

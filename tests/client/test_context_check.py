@@ -9,8 +9,8 @@ import pytest
 from pydantic_core import to_json
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _context_check
-from lmstudio_integrations.client._context_check import check_context
+from lmstudio_integrations.client.predictions import context_check
+from lmstudio_integrations.client.predictions.context_check import check_context
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -44,7 +44,7 @@ def check(monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, use
         yield from ()
         return used
 
-    monkeypatch.setattr(_context_check, "_count", count)
+    monkeypatch.setattr(context_check, "_count", count)
     stats = end.stats
     for drive in (run, lambda flow: asyncio.run(arun(flow))):
         end.stats = stats

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._environment import HOST_VARIABLE
-from lmstudio_integrations.client.convenience import reset_default_client
+from lmstudio_integrations._support.environment import HOST_VARIABLE
+from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from tests.support.web import PIXEL
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lmstudio_integrations.client._gates import Gates, _Ticket
+from lmstudio_integrations.client.models.gates import Gates, _Ticket
 
 
 async def enter(gates: Gates, name: str = "model") -> tuple[_Ticket, "asyncio.Task[None]"]:

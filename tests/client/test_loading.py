@@ -9,8 +9,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._server_models import ServerModels
-from lmstudio_integrations.client._single_flight import Flight, run_or_wait
+from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.models.single_flight import Flight, run_or_wait
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together, wait_until

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstudio_integrations.client._binding import ContextWindow
-from lmstudio_integrations.client._long_texts import (
+from lmstudio_integrations.client.embeddings.long_texts import (
     SPECIAL_TOKENS,
     Part,
     average_parts,
@@ -16,6 +15,7 @@ from lmstudio_integrations.client._long_texts import (
     split_text,
     utf8_length,
 )
+from lmstudio_integrations.client.models.binding import ContextWindow
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioProtocolError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 

@@ -6,8 +6,8 @@ from contextlib import closing
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.asynchronous import AsyncClient
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (

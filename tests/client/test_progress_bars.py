@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._installation import package_command
-from lmstudio_integrations.client._progress_bars import ProgressBar
+from lmstudio_integrations._support.installation import package_command
+from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.support.tqdm_bars import Drawn

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
 

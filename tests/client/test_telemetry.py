@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _telemetry
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.telemetry import spans
 from lmstudio_integrations.client.transport import telemetry as transport
 from lmstudio_integrations.client.transport.telemetry import is_on
 from lmstudio_integrations.emulator import Emulator
@@ -378,7 +378,7 @@ async def test_a_prediction_that_is_not_sampled_is_in_the_metrics(model: Any, mo
     recorded = Telemetry(ALWAYS_OFF)
     monkeypatch.setattr(TRACER_PROVIDER, recorded.traces)
     monkeypatch.setattr(METER_PROVIDER, recorded.metrics)
-    monkeypatch.setenv(_telemetry.CONTENT_VARIABLE, "true")
+    monkeypatch.setenv(spans.CONTENT_VARIABLE, "true")
     await model.respond("hi")
     assert not recorded.names
     assert [point.count for point in recorded.points(TOKENS)] == [1, 1]
@@ -396,7 +396,7 @@ async def test_without_a_provider_nothing_is_traced(model: Any) -> None:
 def test_a_call_without_a_provider_makes_at_most_one_check_per_step(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, imported: bool
 ) -> None:
-    files = {_telemetry.__file__, transport.__file__}
+    files = {spans.__file__, transport.__file__}
     called: list[str] = []
 
     def profile(frame: Any, event: str, _: object) -> None:
@@ -433,7 +433,7 @@ async def test_prompts_and_responses_are_not_recorded_by_default(traced: Any, te
 async def test_content_is_recorded_on_request(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    monkeypatch.setenv(_telemetry.CONTENT_VARIABLE, value)
+    monkeypatch.setenv(spans.CONTENT_VARIABLE, value)
     chat = lms.Chat("Be brief.")
     chat.add_user_message("think")
     result = await traced.respond(chat)
@@ -458,6 +458,6 @@ async def test_content_is_recorded_on_request(
 async def test_content_is_not_recorded_for_other_values(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    monkeypatch.setenv(_telemetry.CONTENT_VARIABLE, value)
+    monkeypatch.setenv(spans.CONTENT_VARIABLE, value)
     await traced.respond("a private text")
     assert "private" not in telemetry.everything()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client._telemetry_attributes import (
+from lmstudio_integrations.client.telemetry.attributes import (
     finish_reason,
     input_content,
     output_content,

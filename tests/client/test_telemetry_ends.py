@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import StatusCode
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.asynchronous import AsyncClient
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport import telemetry as transport
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import fake_server, on_io_thread, wait_until

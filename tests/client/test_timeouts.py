@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._models import embed
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.models.queries import embed
 from lmstudio_integrations.client.transport.flows import MAX_IN_FLIGHT
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstudio_integrations.client import _models, _requests
-from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._operations import resolve
+from lmstudio_integrations.client.models import queries
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.models.operations import resolve
+from lmstudio_integrations.client.predictions import requests
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.errors import LMStudioError
 from tests.client.simulation import Frames, SimulatedDispatcher, World
@@ -87,11 +88,11 @@ class Server:
 
 
 OPERATIONS: dict[str, Callable[[SimulatedDispatcher, Binding], Flow[Any]]] = {
-    "respond": lambda dispatcher, binding: _requests.respond(dispatcher, binding, "Hi", {}).to_end(),
-    "embed": lambda dispatcher, binding: _models.embed(dispatcher, binding, ["a", "b", "c"]),
-    "count": lambda dispatcher, binding: _models.count_tokens(dispatcher, binding, ["a", "b"]),
+    "respond": lambda dispatcher, binding: requests.respond(dispatcher, binding, "Hi", {}).to_end(),
+    "embed": lambda dispatcher, binding: queries.embed(dispatcher, binding, ["a", "b", "c"]),
+    "count": lambda dispatcher, binding: queries.count_tokens(dispatcher, binding, ["a", "b"]),
     "model": resolve,
-    "list": lambda dispatcher, binding: _models.list_loaded(dispatcher, "llm"),
+    "list": lambda dispatcher, binding: queries.list_loaded(dispatcher, "llm"),
 }
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._tool_call_reports import ToolCallReports
-from lmstudio_integrations.client.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.predictions.tool_loop.reports import ToolCallReports
 from lmstudio_integrations.client.transport.flows import call_back, run
 from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.emulator import Emulator

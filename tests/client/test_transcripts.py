@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
 from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (
     ANY_MODEL_CANCEL_UNLOAD,

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.cookbook.recipe_runs import Servers

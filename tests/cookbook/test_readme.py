@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from tests.contract.frameworks import documented
 from tests.cookbook.test_documents import run_python

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, copy_cookbook, other_key, recipe_of, renamed

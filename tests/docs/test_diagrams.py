@@ -11,7 +11,7 @@ from tools.diagrams import DIAGRAMS, hash_line, sources
 
 NODE = re.compile(r'(\w+)\["([\w./, ]+?)<br/>')
 EDGE = re.compile(r"^ +(\w+)(?:\[.*\])? --> (.*)$", re.MULTILINE)
-TOOLS = {part for part in LAYERS if part.startswith("_") and part != "_adapters"}
+TOOLS = {part for part in LAYERS if part.startswith("_") and part != "_both_frameworks"}
 ENGINES = "emulator/engines"
 BELOW_ENGINES = {f"{NAME}.emulator.{module}" for module in ("errors", "regular_files", "weights")}
 """Modules of the emulator that its engines use. No box of their own: they only import what is below the emulator."""

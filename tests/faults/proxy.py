@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from websockets.frames import Opcode
 
-from lmstudio_integrations.client.transport.addresses import DISCOVERY_PORTS
+from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS
 from tests.faults.units import Conversation, FrameReader, Sender, Unit
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from typing import Any
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from lmstudio_integrations._typeguards import is_list
+from lmstudio_integrations._support.typeguards import is_list
 from tests.fuzz.mutations import mutated
 from tests.protocol.samples import TOOL_CALL, fragment, progress
 from tests.protocol.transcripts import LLM_INFO, LLM_INSTANCE

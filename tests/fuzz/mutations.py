@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_list, is_object
 
 Place = tuple[Any, Any]
 """A container, and the key or index of one of its values."""

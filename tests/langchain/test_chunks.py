@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkStream
 from lmstudio_integrations.langchain._settings import _parallel_predictions
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress

@@ -44,7 +44,7 @@ def test_an_image_counts_by_estimate(server: Server) -> None:
 
 
 def test_what_the_template_rejects_is_counted_text_by_text(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmstudio_integrations.client.sync import LLM
+    from lmstudio_integrations.client.api.sync import LLM
     from lmstudio_integrations.errors import LMStudioPromptTemplateError
 
     def fail(*_: Any, **__: Any) -> str:

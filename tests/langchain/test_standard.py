@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
 
-from lmstudio_integrations.client import _fetch
+from lmstudio_integrations.client.files import fetch
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from tests.langchain.conftest import Server
@@ -65,10 +65,10 @@ def local_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(httpx, "get", get)
 
-    async def fetch(_url: str, **_: Any) -> bytes:
+    async def get_image(_url: str, **_: Any) -> bytes:
         return PIXEL
 
-    monkeypatch.setattr(_fetch, "fetch", fetch)
+    monkeypatch.setattr(fetch, "fetch", get_image)
 
 
 @pytest.fixture(autouse=True)

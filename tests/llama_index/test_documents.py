@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from llama_index.core import Settings
 
-from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.docs.snippets import ROOT, blocks

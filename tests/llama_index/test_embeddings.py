@@ -15,7 +15,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
-from lmstudio_integrations.client import _long_texts
+from lmstudio_integrations.client.embeddings import long_texts
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.emulator import ModelEntry
@@ -208,7 +208,7 @@ class Counting:
         self.under_way = self.most = 0
         self.lock = threading.Lock()
         self.full = threading.Barrier(embeddings.BATCHES_AT_ONCE)
-        monkeypatch.setattr(_long_texts, "embed", self.embed)
+        monkeypatch.setattr(long_texts, "embed", self.embed)
 
     def begin(self) -> None:
         with self.lock:
@@ -265,7 +265,7 @@ def test_vectors_that_are_missing_are_not_passed_over(server: Server, monkeypatc
         yield from ()
         return [[0.0]]
 
-    monkeypatch.setattr(_long_texts, "embed", embed)
+    monkeypatch.setattr(long_texts, "embed", embed)
     with server.embedding() as model, pytest.raises(LMStudioProtocolError, match="1 vectors for 2 texts"):
         model.get_text_embedding_batch(["a", "b"])
 

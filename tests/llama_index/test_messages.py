@@ -23,7 +23,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import ImageSource, images, to_wire
+from lmstudio_integrations._both_frameworks.conversation import ImageSource, images, to_wire
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.llama_index._messages import to_pending
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from tests.messages.mistakes import KEYS, TOKEN, Case, closed_port, mistake, models
 from tests.messages.surfaces import ADAPTED, NATIVE

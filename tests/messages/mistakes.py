@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
-from lmstudio_integrations.client.transport import advice, greeting, opening
-from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.transport.connect import advice, opening, probe
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.flows import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.catalog import Catalog, Preset
@@ -115,7 +115,7 @@ def closed_port() -> Iterator[str]:
 
 def _candidates(case: Case, *addresses: str) -> None:
     found = tuple(map(Address.parse, addresses))
-    for module in (greeting, opening):
+    for module in (probe, opening):
         case.monkeypatch.setattr(module, "local_candidates", lambda: found)
 
 
@@ -631,7 +631,7 @@ def _missing_package(case: Case) -> Any:
     def fail(_: str) -> Any:
         raise ModuleNotFoundError(f"No module named {framework!r}", name=framework)
 
-    case.monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", fail)
+    case.monkeypatch.setattr("lmstudio_integrations._both_frameworks.lazy.import_module", fail)
     return package.__getattr__(name)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport import advice, greeting, opening
+from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client.transport.connect import advice, opening, probe
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.messages import hosts  # noqa: F401 - adds the mistakes with several hosts
@@ -30,8 +30,8 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(advice, "in_container", lambda: False)
-    monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 5.0)
-    for module in (greeting, opening):
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 5.0)
+    for module in (probe, opening):
         monkeypatch.setattr(module, "local_candidates", lambda: ())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._suggestions import near
+from lmstudio_integrations._support.suggestions import near
 from lmstudio_integrations.emulator.engines.scripted import error_codes
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from tests.support.strict.fixture import Findings, strict, strict_findings
 from tests.support.strict.listener import StrictError, StrictListener

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 import lmstudio_integrations.ray as stages
-from lmstudio_integrations._installation import install_command
+from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.ray._resume import done_keys

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations import __version__
-from lmstudio_integrations._installation import NAME
+from lmstudio_integrations._support.installation import NAME
 from tools import ROOT, one_liners
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

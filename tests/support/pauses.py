@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client import _prediction_run, _retries
+from lmstudio_integrations.client.models import retries
+from lmstudio_integrations.client.predictions import run
 from lmstudio_integrations.client.transport.flows import Flow
 
 
@@ -16,5 +17,5 @@ def replace_pauses(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], An
         yield from ()
         record(seconds)
 
-    for module in (_prediction_run, _retries):
+    for module in (run, retries):
         monkeypatch.setattr(module, "pause", pause)

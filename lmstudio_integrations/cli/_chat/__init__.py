@@ -55,7 +55,7 @@ def chat(
     from lmstudio_integrations.cli._chat.loop import converse, respond  # noqa: PLC0415 - slow
     from lmstudio_integrations.cli._chat.session import ChatSession, Transcript  # noqa: PLC0415
     from lmstudio_integrations.cli._loaded_models import open_llm  # noqa: PLC0415
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     text = whole_message(prompt)
     with Client(host, token) as client, warnings_as_notes():

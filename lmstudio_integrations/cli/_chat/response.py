@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 from lmstudio_integrations.cli._common import notes, on_interrupt
-from lmstudio_integrations.client.sync import PredictionStream
+from lmstudio_integrations.client.api.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEvent
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from lmstudio_integrations.cli._chat.response import ChatResponse, print_response
-from lmstudio_integrations.client.sync import LLM, Client
+from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.results import LlmPredictionStats
 

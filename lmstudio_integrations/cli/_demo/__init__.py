@@ -17,7 +17,7 @@ from rich.text import Text
 from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
-from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
+from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.models import ModelInstanceInfo

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations._installation import NAME
+from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_json, results
 from lmstudio_integrations.cli._doctor import checks, comparison, survey
 from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
-from lmstudio_integrations.client.sync import Client
-from lmstudio_integrations.client.transport.advice import no_server
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.transport.connect.advice import no_server
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo, ServerVersion
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from lmstudio_integrations._shortening import counted, one_line
+from lmstudio_integrations._support.shortening import counted, one_line
 from lmstudio_integrations.cli._formatting import duration, file_size
-from lmstudio_integrations.client.transport.advice import NOT_FOUND
+from lmstudio_integrations.client.transport.connect.advice import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,

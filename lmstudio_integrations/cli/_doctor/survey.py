@@ -12,15 +12,15 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from lmstudio_integrations._environment import HOST_VARIABLE
-from lmstudio_integrations._installation import NAME, install_command, requirements_of
-from lmstudio_integrations._secrets import holds_credentials
+from lmstudio_integrations._support.environment import HOST_VARIABLE
+from lmstudio_integrations._support.installation import NAME, install_command, requirements_of
+from lmstudio_integrations._support.secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
 from lmstudio_integrations.cli._model_choice import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
-from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
-from lmstudio_integrations.client.transport.addresses import (
+from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
+from lmstudio_integrations.client.transport.connect.addresses import (
     DISCOVERY_PORTS,
     PLACEHOLDER_TOKEN,
     Address,
@@ -28,8 +28,8 @@ from lmstudio_integrations.client.transport.addresses import (
     hosts_of,
     local_candidates,
 )
-from lmstudio_integrations.client.transport.advice import unencrypted
-from lmstudio_integrations.client.transport.discovery import explain, search
+from lmstudio_integrations.client.transport.connect.advice import unencrypted
+from lmstudio_integrations.client.transport.connect.find import explain, search
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.errors import (

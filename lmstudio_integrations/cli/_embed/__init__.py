@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import SpinnerColumn
 
-from lmstudio_integrations._shortening import counted
+from lmstudio_integrations._support.shortening import counted
 from lmstudio_integrations.cli._common import (
     Host,
     Token,
@@ -49,7 +49,7 @@ from lmstudio_integrations.cli._embed.rows import (
 )
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, choose
-from lmstudio_integrations.client.sync import Client, EmbeddingModel
+from lmstudio_integrations.client.api.sync import Client, EmbeddingModel
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioError,

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, ClassVar, Literal, TypeAlias
 
 from pydantic_core import to_json
 
-from lmstudio_integrations._installation import package_command
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.installation import package_command
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 InputFormat: TypeAlias = Literal["text", "jsonl", "parquet"]

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._base import ModelParameters
-from lmstudio_integrations.client.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
+from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
+from lmstudio_integrations.client.api.base import ModelParameters
 from lmstudio_integrations.client.hosts.handles import on_hosts, pool_of
-from lmstudio_integrations.client.transport.addresses import hosts_of
+from lmstudio_integrations.client.transport.connect.addresses import hosts_of
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
-from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._long_texts import embed_texts
-from lmstudio_integrations.client._progress_bars import ProgressBar
+from lmstudio_integrations.client.embeddings.long_texts import embed_texts
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import MAX_IN_FLIGHT, Flow
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest

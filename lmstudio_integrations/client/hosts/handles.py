@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from lmstudio_integrations.client._base import BaseHandle
+from lmstudio_integrations.client.api.base import BaseHandle
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.pool import HostPool
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from lmstudio_integrations._shortening import one_line
-from lmstudio_integrations._typeguards import is_count, is_object
-from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._loading import Info, get_load_config, instance_specifier, list_loaded
-from lmstudio_integrations.client._operations import prepare
-from lmstudio_integrations.client._policies import find_loaded, matches
-from lmstudio_integrations.client._server_models import reference_of
+from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.typeguards import is_count, is_object
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.models.loading import Info, get_load_config, instance_specifier, list_loaded
+from lmstudio_integrations.client.models.operations import prepare
+from lmstudio_integrations.client.models.policies import find_loaded, matches
+from lmstudio_integrations.client.models.server_models import reference_of
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, arun, call_rpc
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError

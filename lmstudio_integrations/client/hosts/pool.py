@@ -1,7 +1,7 @@
 """A model on several hosts: each operation gets a host, and moves to another one if that fails.
 
-The handles of the adapters use it (`_base.py`). `choice.py` is the policy, `host.py` knows the hosts, `route.py` is the
-way of one operation over them.
+The handles of the adapters use it (`api/base.py`). `choice.py` is the policy, `host.py` knows the hosts, `route.py` is
+the way of one operation over them.
 """
 
 import time
@@ -10,19 +10,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._gates import in_gate
-from lmstudio_integrations.client._long_texts import embed_texts
-from lmstudio_integrations.client._models import get_info
-from lmstudio_integrations.client._progress_bars import ProgressBar
-from lmstudio_integrations.client._retries import pause
-from lmstudio_integrations.client._user_warnings import warn_user
+from lmstudio_integrations.client.embeddings.long_texts import embed_texts
 from lmstudio_integrations.client.hosts.choice import choose
 from lmstudio_integrations.client.hosts.embedding import BATCH, batches_of
 from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_surveys, first_survey
 from lmstudio_integrations.client.hosts.route import Route
-from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.models.gates import in_gate
+from lmstudio_integrations.client.models.queries import get_info
+from lmstudio_integrations.client.models.retries import pause
+from lmstudio_integrations.client.support.progress_bars import ProgressBar
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioConfigWarning, LMStudioError

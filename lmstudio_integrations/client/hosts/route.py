@@ -1,6 +1,6 @@
 """The way of one operation over several hosts: where it runs, where it has failed, and where it goes next.
 
-`pool.py` makes routes, for its own operations and for predictions (`_prediction_run.py`).
+`pool.py` makes routes, for its own operations and for predictions (`predictions/run.py`).
 """
 
 import time
@@ -8,10 +8,10 @@ from collections.abc import Hashable, Sequence
 from copy import copy
 from typing import Any, NoReturn, Protocol
 
-from lmstudio_integrations._shortening import one_line
-from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._retries import Retries, is_retryable
+from lmstudio_integrations._support.shortening import one_line
 from lmstudio_integrations.client.hosts.host import Host
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.models.retries import Retries, is_retryable
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow

@@ -14,8 +14,8 @@ from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from lmstudio_integrations._uninterrupted import uninterrupted
-from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations._support.uninterrupted import uninterrupted
+from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.tasks import IOTask, T
 from lmstudio_integrations.client.transport.telemetry import (
     API,

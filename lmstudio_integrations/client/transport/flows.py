@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self, TypeAlias, TypeVar, cast
 
 from pydantic_core import ValidationError
 
-from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations._support.shortening import shortened
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter

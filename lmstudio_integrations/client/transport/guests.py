@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from lmstudio_integrations.client.transport.addresses import Address, Credentials
+from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials
 from lmstudio_integrations.protocol.session import ClientSession
 
 

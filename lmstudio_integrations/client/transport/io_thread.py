@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from lmstudio_integrations._uninterrupted import uninterrupted
+from lmstudio_integrations._support.uninterrupted import uninterrupted
 
 EXIT_DEADLINE = 1.0
 """Seconds that the sockets have to close when the process exits; what remains then has as long to be cancelled."""

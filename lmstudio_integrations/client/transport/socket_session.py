@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.advice import token_advice
+from lmstudio_integrations.client.transport.connect.addresses import Target
+from lmstudio_integrations.client.transport.connect.advice import token_advice
+from lmstudio_integrations.client.transport.connect.opening import open_socket
 from lmstudio_integrations.client.transport.guests import Guest, Guests
-from lmstudio_integrations.client.transport.opening import open_socket
 from lmstudio_integrations.client.transport.telemetry import Connecting
 from lmstudio_integrations.client.transport.waiters import copied
 from lmstudio_integrations.errors import (
@@ -29,7 +29,7 @@ from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.session import ClientSession
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.websocket import Socket
+    from lmstudio_integrations.client.transport.connect.websocket import Socket
 
 
 _RELEASED = "already released"

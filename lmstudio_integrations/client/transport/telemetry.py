@@ -2,7 +2,7 @@
 
 This package never imports OpenTelemetry by itself: a program that has configured a provider has imported it. So without
 it nothing is traced, and a call costs one look into `sys.modules`. `dispatcher.py` and the sockets record how a
-connection was made; `client/_telemetry.py` makes the spans and metrics of operations.
+connection was made; `client/telemetry/spans.py` makes the spans and metrics of operations.
 """
 
 import sys
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioCancelledError,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmstudio_integrations._typeguards import is_list
+from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 CUT_OFF = {"title": "Failed to parse tool call: Unexpected end of content."}

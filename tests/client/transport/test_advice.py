@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport import advice
-from lmstudio_integrations.client.transport.addresses import Address, Target
+from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client.transport.connect import advice
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 LOCAL = Address("127.0.0.1", 4321)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.addresses import Address, Credentials, Target
+from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 
@@ -191,10 +191,12 @@ async def test_without_a_host_the_default_ports_are_tried(
 ) -> None:
     monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
     candidates = (Address("127.0.0.1", _free_port()), Address("127.0.0.1", server.port))
-    monkeypatch.setattr("lmstudio_integrations.client.transport.opening.local_candidates", lambda: candidates)
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: candidates)
     async with make_client() as client:
         assert (await client.llm.model("chatty")).identifier == "chatty"
-    monkeypatch.setattr("lmstudio_integrations.client.transport.opening.local_candidates", lambda: candidates[:1])
+    monkeypatch.setattr(
+        "lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: candidates[:1]
+    )
     async with make_client(api_token=TOKEN) as client:
         with pytest.raises(lms.LMStudioUnreachableError, match="no LM Studio found on this machine"):
             await client.llm.model("chatty")
@@ -206,11 +208,11 @@ async def test_a_local_server_is_discovered(
     client = make_client(server.address)
     assert await client.is_valid_api_host(server.address)
     monkeypatch.setattr(
-        "lmstudio_integrations.client.transport.discovery.local_candidates",
+        "lmstudio_integrations.client.transport.connect.find.local_candidates",
         lambda: (Address("127.0.0.1", server.port),),
     )
     assert await client.find_default_local_api_host() == server.address
-    monkeypatch.setattr("lmstudio_integrations.client.transport.discovery.local_candidates", lambda: ())
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.find.local_candidates", lambda: ())
     assert await client.find_default_local_api_host() is None
 
 

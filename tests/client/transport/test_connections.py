@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._files import ensure_uploaded, prepare_file
+from lmstudio_integrations.client.files.uploads import ensure_uploaded, prepare_file
 from lmstudio_integrations.client.transport import connections
-from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Pool
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
 from lmstudio_integrations.client.transport.io_thread import IOThread

@@ -12,8 +12,8 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from lmstudio_integrations.client.transport.framing import frames
-from lmstudio_integrations.client.transport.websocket import Socket
+from lmstudio_integrations.client.transport.connect.framing import frames
+from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.protocol.session import ClientSession
 
 PAYLOADS = st.binary(max_size=200) | st.sampled_from([b"x" * size for size in (125, 126, 127, 65_535, 65_536)])

@@ -8,7 +8,7 @@ import pytest
 from websockets.client import ClientProtocol
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.guests import Guests
 from lmstudio_integrations.client.transport.socket_session import SocketSession
 from lmstudio_integrations.protocol.endpoints import rpc

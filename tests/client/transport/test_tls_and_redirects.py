@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.transport import greeting, opening
-from lmstudio_integrations.client.transport.addresses import Address
-from lmstudio_integrations.client.transport.advice import NO_RESPONSE, WRONG_PORT
-from lmstudio_integrations.client.transport.greeting import first_greeting
+from lmstudio_integrations.client.transport.connect import opening, probe
+from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.connect.advice import NO_RESPONSE, WRONG_PORT
+from lmstudio_integrations.client.transport.connect.probe import first_greeting
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, fake_server
@@ -28,7 +28,7 @@ PLAIN_ON_TLS = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 @pytest.fixture(autouse=True)
 def time_to_respond(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a busy machine enough time to respond."""
-    monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 2.0)
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 2.0)
 
 
 @contextlib.contextmanager
@@ -213,20 +213,20 @@ async def test_a_server_that_greets_and_rejects_the_handshake_is_reported(make_c
 )
 async def test_another_server_without_tls_is_not_mistaken_for_one_with_tls(response: bytes, expected: str) -> None:
     with listening(response) as address:
-        assert expected in str(await greeting.diagnose(Address.parse(address)))
+        assert expected in str(await probe.diagnose(Address.parse(address)))
 
 
 async def test_a_connection_that_is_cut_is_reported() -> None:
     with listening(b"", reset=True) as address:
-        reason = await greeting.diagnose(Address.parse(address))
+        reason = await probe.diagnose(Address.parse(address))
         assert reason == f"the connection was cut; {WRONG_PORT}"
 
 
 async def test_a_server_that_does_not_respond_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 0.05)
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address("127.0.0.1", silent.getsockname()[1])
-        assert await greeting.diagnose(address) == f"no response within 0.05 s; {NO_RESPONSE}"
+        assert await probe.diagnose(address) == f"no response within 0.05 s; {NO_RESPONSE}"
 
 
 @pytest.mark.parametrize(

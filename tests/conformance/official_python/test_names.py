@@ -8,7 +8,7 @@ import lmstudio as official
 import pytest
 
 import lmstudio_integrations as ours
-from lmstudio_integrations.client import asynchronous, downloads, sync
+from lmstudio_integrations.client.api import asynchronous, downloads, sync
 
 pytestmark = pytest.mark.broad
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import patterns
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported

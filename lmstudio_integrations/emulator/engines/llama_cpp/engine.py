@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.base import (

@@ -4,7 +4,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError, context_overflow, template_failed
 
 ENGINE_NAME = "llama.cpp"

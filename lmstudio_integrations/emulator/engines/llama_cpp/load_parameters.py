@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.engines.base import LoadRequest, ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.emulator.engines.generation import CUT_OFF, DEFAULT_TAGS, Tags, overlap, progress_details
 from lmstudio_integrations.types.results import (

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed, model_crashed
 from lmstudio_integrations.emulator.engines.llama_cpp import worker as worker_script
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response

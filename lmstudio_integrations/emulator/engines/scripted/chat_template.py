@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import context_overflow
 from lmstudio_integrations.emulator.engines.offload import join, require_length
 from lmstudio_integrations.emulator.engines.scripted import words

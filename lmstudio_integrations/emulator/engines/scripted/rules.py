@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmstudio_integrations._suggestions import hint
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted.chat_template import text_of
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS

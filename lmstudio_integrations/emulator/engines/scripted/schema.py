@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any
 
-from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.emulator import Emulator
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, worker_process
 from lmstudio_integrations.errors import (

@@ -1,0 +1,504 @@
+"""The fields that all adapters share: the server, the model, the timeouts; and the life cycle of an adapter.
+
+Each call reads the fields, so an assignment takes effect with the next one. Nothing here opens a connection.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    SerializationInfo,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import core_schema
+
+from lmstudio_integrations._both_frameworks.input_checks import CHECKED, checked, resolve_aliases, tokens_of
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.signature import describe_fields, show_fields
+from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.secrets import redact, without_secrets
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.types._numbers import Count, Natural, Seconds
+from lmstudio_integrations.types.config import (
+    EmbeddingLoadModelConfig,
+    LlmLoadModelConfig,
+    LoadPolicy,
+    LoadSettings,
+    ModelKind,
+    OnConfigMismatch,
+)
+from lmstudio_integrations.types.hosts import HostStatus
+
+if TYPE_CHECKING:
+    from lmstudio_integrations._both_frameworks import runtime
+    from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter, ParameterOnly
+    from lmstudio_integrations._both_frameworks.runtime import HandleSpec, Runtime, ServerSpec
+    from lmstudio_integrations.client.transport.connect import addresses
+    from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
+
+    Secret = Parameter[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
+else:
+    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
+    runtime = LazyModule("lmstudio_integrations._both_frameworks.runtime")
+
+TIMEOUTS = (
+    "connect_timeout",
+    "load_timeout",
+    "queue_timeout",
+    "first_token_timeout",
+    "idle_timeout",
+    "timeout",
+    "keepalive",
+)
+"""The timeouts, and the interval of the pings. A handle has its own."""
+
+SECRETS = ("api_token", "headers")
+"""Fields that are never pickled."""
+
+
+def token_from_environment() -> SecretStr | None:
+    """Return the API token of this process, if it has one."""
+    found = next(filter(None, map(os.environ.get, TOKEN_VARIABLES)), None)
+    return None if found is None else SecretStr(found)
+
+
+class ConnectionSettings(BaseModel):
+    """Which server and which model."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)  # with the first object: keeps import cheap
+
+    _kind: ClassVar[ModelKind]
+    _load_config_type: ClassVar[type[LoadSettings]]
+    _framework_descriptions: ClassVar[Mapping[str, str]] = {}
+    """Descriptions of the framework's fields."""
+    _counterpart: ClassVar[str]
+    """The adapter of this framework for models of the other kind."""
+    _doubled_names: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are names of one setting."""
+
+    model: str | None = Field(
+        default=None,
+        description="Key or identifier of the model, as `lmsi ls` and `lmsi ps` list it. Unset: a loaded model; "
+        "of several, the server chooses. An alias is `model_name`.",
+    )
+
+    host: str | Sequence[str] | None = Field(
+        default=None,
+        description="Address of the server, `host:port` or a URL; a trailing `/v1` is dropped. A list: several servers "
+        "that have the model; each call runs on the one with a free slot. Unset: `LMSTUDIO_HOST`, which may have "
+        "several with commas between them, else the LM Studio on this machine. An alias is `base_url`.",
+    )
+
+    if not TYPE_CHECKING:
+        api_token: SecretStr | None = Field(
+            default_factory=token_from_environment,
+            description="LM Studio API token; for several hosts, one for all, or a dict of tokens by host. Unset: "
+            "`LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made; else the client connects as a "
+            "guest. Never in `repr`, pickles or `dumpd`. An alias is `api_key`.",
+        )
+    else:
+        api_token: Secret = UNSET
+        api_key: ParameterOnly[SecretStr | str | None] = UNSET
+        base_url: ParameterOnly[str | None] = UNSET
+
+    headers: Mapping[str, str | SecretStr] | None = Field(
+        default=None,
+        exclude=True,
+        description="Additional HTTP headers of the WebSocket handshake, for proxies. Unset: none. Their values are "
+        "secrets, like the token: never in `repr`, pickles or dumps; copies keep them. In a call, the values must be "
+        "`pydantic.SecretStr`.",
+    )
+
+    ca_file: str | os.PathLike[str] | None = Field(
+        default=None,
+        description="Path of a PEM file with the certificate authorities to trust, for `wss://` and `https://` hosts. "
+        "Unset: the system's. It is read when the object is made, and with the first connection.",
+    )
+
+    max_message_bytes: Count | None = Field(
+        default=256 * 1024 * 1024,
+        description="Size of the largest message that is accepted from the server, in bytes. Default: 268,435,456. "
+        "`None`: no limit. A larger one fails the calls on its connection.",
+    )
+
+    load_policy: LoadPolicy = Field(
+        default="get_or_load",
+        description="How the model is found or loaded. `get_or_load` (default of language models) uses a loaded "
+        "instance, else loads one just in time, which other just-in-time loads evict while Auto-Evict is on. "
+        "`explicit` (default of embedding models) uses a loaded instance, else loads one that is never evicted. "
+        "`require_loaded` never loads. `new_instance` loads an instance for this object alone. Each copy loads its "
+        "own, so use `bind` rather than APIs that copy the object for each call, such as `configurable_fields`.",
+    )
+
+    ttl: Seconds | None = Field(
+        default=None,
+        description="Unload the model after this many seconds without use. Takes effect only if a call of this object "
+        "loads it. Unset: the server's default under `get_or_load`, 3,600 under `explicit`, and no limit under "
+        "`new_instance`. `math.inf` means no limit under `explicit`, too.",
+    )
+
+    unload_on_close: bool = Field(
+        default=False,
+        description="Whether `close` also unloads the models that this object loaded. Default: `False`. Models that "
+        "were loaded before stay.",
+    )
+
+    context_length: Count | None = Field(
+        default=None,
+        description="Context length in tokens to load the model with; a shortcut for the one in `load_config`, over "
+        "which it takes precedence. Unset: the server's default for the model.",
+    )
+
+    on_config_mismatch: OnConfigMismatch = Field(
+        default="warn",
+        description="What to do when the loaded model has other settings than `load_config`: `warn` (default), "
+        "`raise` or `ignore`.",
+    )
+
+    on_load_progress: Callable[[float], Any] | None = Field(
+        default=None,
+        exclude=True,
+        description="Called with growing values from 0.0 to 1.0 while the model loads, in the thread or task that "
+        "waits. Unset: progress is not reported.",
+    )
+
+    show_progress: bool = Field(
+        default=False,
+        description="Whether to draw progress bars, with tqdm, on a terminal or in a notebook. Default: `False`.",
+    )
+
+    connect_timeout: Seconds | None = Field(
+        default=5.0,
+        description="Seconds until the server accepts the client, or responds to a ping after a silence. Default: 5. "
+        "`None`: no limit.",
+    )
+
+    load_timeout: Seconds | None = Field(
+        default=300.0,
+        description="Seconds without progress while the model loads. Default: 300. `None`: no limit.",
+    )
+
+    queue_timeout: Seconds | None = Field(
+        default=600.0,
+        description="Seconds from the request to its first packet. Starts again whenever the queue of the model "
+        "instance moves. Default: 600. `None`: no limit.",
+    )
+
+    first_token_timeout: Seconds | None = Field(
+        default=300.0,
+        description="Seconds without progress while the prompt is processed. Default: 300. `None`: no limit.",
+    )
+
+    idle_timeout: Seconds | None = Field(
+        default=60.0,
+        description="Seconds between two packets of a response, and for the result of any other call. Default: 60. "
+        "`None`: no limit.",
+    )
+
+    timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds for the whole call. Unset: no limit.",
+    )
+
+    keepalive: Seconds | None = Field(
+        default=20.0,
+        description="Ping the server after this many seconds of silence. Default: 20. `None`: no pings. A dead "
+        "connection is replaced, and its calls fail at once; with a frozen server, only the timeouts end calls.",
+    )
+
+    max_retries: Natural = Field(
+        default=0,
+        description="How often a call is retried if no server responds, or if the connection is lost before the "
+        "caller has received any of the response. Default: 0. Independently of this, a call whose model was unloaded "
+        "is retried up to three times.",
+    )
+
+    @cached_property
+    def _runtime(self) -> "Runtime":
+        """The clients of this object, made with its first call; a private attribute takes time in each constructor."""
+        shared: Runtime = vars(self).setdefault("_runtime", runtime.Runtime())  # atomic: all threads get the same one
+        return shared
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __new__(cls, *positional: object, **_settings: object) -> Self:
+            """Reject positional arguments. Not in `__init__`: pydantic calls a custom one with each validation."""
+            if positional:
+                model = redact(repr(positional[0])) if isinstance(positional[0], str) else "…"
+                raise TypeError(f"{cls.__name__} takes keyword arguments only; write {cls.__name__}(model={model})")
+            return super().__new__(cls)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Describe the class to `inspect` and `help`. A signature that it inherits may be that of its base."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for name in cls._framework_descriptions.keys() & cls.model_fields.keys():
+            cls.model_fields[name].description = cls._framework_descriptions[name]  # of a copy of the framework's field
+        describe_fields(cls)
+        show_fields(cls)
+
+    @classmethod
+    def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **arguments: Any) -> bool | None:
+        """Build the schema, for example with the first object. pydantic replaces our signature by its own then."""
+        rebuilt = super().model_rebuild(_parent_namespace_depth=_parent_namespace_depth + 1, **arguments)
+        show_fields(cls)
+        return rebuilt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_input(cls, values: Any) -> Any:
+        if not is_object(values):
+            return values
+        given = checked(values)
+        return given if given.keys() <= _plain_names(cls) else cls._resolve_aliases(given)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_secrets(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Keep secrets out of pydantic's errors, which quote the input."""
+        try:
+            return validate(values)
+        except ValidationError as error:
+            raise without_secrets(error) from None
+
+    @classmethod
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the input under the names of our fields. The adapters accept more names."""
+        return resolve_aliases(values, cls.model_fields, cls.__name__)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a setting; a secret is wrapped in `SecretStr`, and a stop string in a list.
+
+        Raises:
+            LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
+        """
+        super().__setattr__(name, checked({name: value})[name] if name in CHECKED else value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some settings changed; it has its own clients.
+
+        Raises:
+            LMStudioValueError: If a setting is unknown, a secret or a host is invalid, or `ca_file` cannot be read.
+        """
+        named = resolve_aliases(checked(update or {}), type(self).model_fields, type(self).__name__)
+        return super().model_copy(update=named, deep=deep)
+
+    # Which model ----------------------------------------------------------------------------------------------------
+
+    def _resolve_model(self, call_settings: Mapping[str, Any]) -> "HandleSpec":
+        """Return the model of a call.
+
+        Args:
+            call_settings: The fields, and over them the arguments of the call. Each adapter declares `load_config`.
+        """
+        if type(call_settings["max_retries"]) is not int or call_settings["max_retries"] < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {call_settings['max_retries']!r}")
+        config = self._merged_load_config(call_settings)
+        model = runtime.ModelSpec(
+            self._servers(call_settings),
+            self._kind,
+            call_settings["model"],
+            call_settings["ttl"],
+            None if config is None else config.to_json(),
+            call_settings["load_policy"],
+            call_settings["on_config_mismatch"],
+            _hashable(call_settings["on_load_progress"]),
+            call_settings["show_progress"],
+            self._counterpart,
+        )
+        timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator
+        return runtime.HandleSpec(model, timeouts, call_settings["max_retries"])
+
+    def _servers(self, call_settings: Mapping[str, Any]) -> "tuple[ServerSpec, ...]":
+        """Return the servers of a call.
+
+        Raises:
+            LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
+            LMStudioValueError: If there are several and no model is named, or a token is for none of them.
+        """
+        for name in self._runtime.dropped_secrets:
+            if call_settings[name] is None:
+                raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
+        hosts = addresses.hosts_of(call_settings["host"])
+        if len(hosts) > 1 and call_settings["model"] is None:
+            raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
+        headers: Mapping[str, SecretStr] = call_settings["headers"] or {}
+        values = tuple([(name, value.get_secret_value()) for name, value in headers.items()])
+        tokens = tokens_of(hosts, call_settings["api_token"])
+        return tuple(
+            [
+                runtime.ServerSpec(host, token, values, call_settings["ca_file"], call_settings["max_message_bytes"])
+                for host, token in zip(hosts, tokens, strict=True)
+            ]
+        )
+
+    def _merged_load_config(self, call_settings: Mapping[str, Any]) -> LoadSettings | None:
+        """Return the load settings of a call; `None` if none is set."""
+        config, context_length = call_settings["load_config"], call_settings["context_length"]
+        if config is None and context_length is None:
+            return None
+        parsed = self._load_config_type.parse(config)
+        if context_length is None:
+            return parsed
+        return parsed.merged(self._load_config_type.parse({"context_length": context_length}))
+
+    # Hosts ----------------------------------------------------------------------------------------------------------
+
+    def hosts(self) -> list[HostStatus]:
+        """Ask each host what it has of the model; return that, with the calls of this process that run there.
+
+        Calls do not wait for it: they ask by themselves, in the background.
+        """
+        return self._runtime.hosts(self._resolve_model(vars(self)))
+
+    async def ahosts(self) -> list[HostStatus]:
+        """Ask each host what it has of the model; return that, with the calls of this process that run there."""
+        return await self._runtime.ahosts(self._resolve_model(vars(self)))
+
+    # Life cycle -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the running calls and the connections of this object. It can be used again after that."""
+        try:
+            if self.unload_on_close:
+                self._runtime.unload()
+        finally:
+            self._runtime.close()
+
+    async def aclose(self) -> None:
+        """Do the same as `close`, without blocking. Only `unload_on_close` takes time."""
+        try:
+            if self.unload_on_close:
+                await self._runtime.aunload()
+        finally:
+            self._runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what `repr` shows: the settings that were set and differ from their defaults."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            if name in self.model_fields_set and not fields[name].exclude and value != fields[name].default:
+                yield name, value
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        shared = vars(copied).get("_runtime")
+        if shared is not None:
+            copied._runtime = copy(shared)  # noqa: SLF001 - a copy of our own kind
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        settings = {name: vars(self)[name] for name in type(self).model_fields}
+        return {**state, "__dict__": {**settings, **self._secrets_set()}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = state["__dict__"]
+        super().__setstate__({**state, "__dict__": {**fields, "api_token": token_from_environment(), "headers": None}})
+        self._record_dropped_secrets(fields)
+
+    def _secrets_set(self) -> dict[str, bool]:
+        """Return which secrets this object has, or had before it was pickled. Replaces them in a pickle."""
+        return {name: vars(self)[name] is not None or name in self._runtime.dropped_secrets for name in SECRETS}
+
+    def _record_dropped_secrets(self, held: Mapping[str, Any]) -> None:
+        """Record which secrets the pickle of this object left out."""
+        self._runtime.dropped_secrets = frozenset(
+            name for name in SECRETS if held.get(name) and vars(self)[name] is None
+        )
+
+
+@cache
+def _plain_names(kind: type[ConnectionSettings]) -> frozenset[str]:
+    """Return the fields that need no `_resolve_aliases`. Cached, because every constructor needs them."""
+    return frozenset(kind.model_fields) - kind._doubled_names  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+
+
+_DROPPED_ERRORS = {
+    "api_token": f"the API token was left out when this {{}} was pickled; set {TOKEN_VARIABLES[0]} in this process",
+    "headers": "the headers were left out when this {} was pickled; assign them again, or {{}} for none",
+}
+
+
+class _ByIdentity:
+    """Makes a callable hashable that is not, such as an instance of a dataclass."""
+
+    def __init__(self, call: Callable[[float], Any]) -> None:
+        self._call = call
+
+    def __call__(self, progress: float) -> None:
+        self._call(progress)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other._call is self._call
+
+    def __hash__(self) -> int:
+        return id(self._call)
+
+
+def _hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
+    """Return a callback that can be part of a `ModelSpec`, which is a key of caches."""
+    try:
+        hash(call)
+    except TypeError:
+        assert call is not None, "None is hashable"
+        return _ByIdentity(call)
+    return call
+
+
+def _dumped(config: LoadSettings | None, info: SerializationInfo) -> dict[str, Any] | None:
+    """Return only what is set: a dumped `None` would unset a setting when it is read again."""
+    return None if config is None else config.model_dump(mode=info.mode, exclude_unset=True)
+
+
+class _LoadConfigValidator:
+    """Parses a field with load settings.
+
+    It keeps their schema out of the adapter's own, where it would take a third of the time of the first construction.
+    """
+
+    def __init__(self, settings: type[LoadSettings]) -> None:
+        self.settings = settings
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: None if value is None else self.settings.parse(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
+        )
+
+
+if TYPE_CHECKING:
+    _LlmLoadConfig = LlmLoadModelConfig | LlmLoadModelConfigDict | Mapping[str, Any] | None
+    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | Mapping[str, Any] | None
+else:  # importing the dicts takes time, and only editors need their keys
+    _LlmLoadConfig = LlmLoadModelConfig | Mapping[str, Any] | None
+    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | Mapping[str, Any] | None
+
+LlmLoadConfigField = Annotated[_LlmLoadConfig, _LoadConfigValidator(LlmLoadModelConfig)]
+"""Load settings of a language model, as an object or a dict with either spelling."""
+
+EmbeddingLoadConfigField = Annotated[_EmbeddingLoadConfig, _LoadConfigValidator(EmbeddingLoadModelConfig)]
+"""Load settings of an embedding model, as an object or a dict with either spelling."""

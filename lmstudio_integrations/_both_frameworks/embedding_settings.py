@@ -1,0 +1,80 @@
+"""How to embed: the fields that the adapters of embedding models share, and the check of their texts."""
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from pydantic import Field
+
+from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings, EmbeddingLoadConfigField
+from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
+from lmstudio_integrations.types.embedding_request import LengthPolicy
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
+    from lmstudio_integrations.client.api.sync import EmbeddingModel
+
+LENGTH_POLICY = (
+    "What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `average` "
+    "embeds its parts and averages their vectors, with one warning for each model, and `pass` leaves it to the server, "
+    "which may cut it silently."
+)
+"""The description of `length_policy`, but for its default."""
+
+
+class EmbeddingSettings(ConnectionSettings):
+    """How to embed."""
+
+    _kind: ClassVar[ModelKind] = "embedding"
+    _load_config_type: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
+
+    load_config: EmbeddingLoadConfigField = Field(
+        default=None,
+        description="How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict "
+        "of its fields; `raw` takes further settings by their full wire keys. Unset: the server's defaults for the "
+        "model.",
+    )
+
+    load_policy: LoadPolicy = Field(
+        default="explicit",
+        description="How the model is found or loaded, as for language models. Default: `explicit`, because an "
+        "embedding model is small, and the just-in-time load of a language model beside it would evict it.",
+    )
+
+    length_policy: LengthPolicy = Field(
+        default="error",
+        description=f"{LENGTH_POLICY} Default: `error`.",
+    )
+
+    def _model(self) -> "EmbeddingModel":
+        """Return the model, for threads."""
+        return cast("EmbeddingModel", self._runtime.model(self._resolve_model(vars(self))))
+
+    def _async_model(self) -> "AsyncEmbeddingModel":
+        """Return the model, for coroutines."""
+        return cast("AsyncEmbeddingModel", self._runtime.async_model(self._resolve_model(vars(self))))
+
+
+def prefixed(prefix: str, texts: object) -> list[str]:
+    """Return texts, each with a prefix.
+
+    Raises:
+        LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
+    """
+    found = list_of(texts, "texts", of_texts=True)
+    for index, text in enumerate(found):
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
+    return [prefix + text for text in found] if prefix else found
+
+
+def one_prefixed(prefix: str, text: object, method_of_many: str) -> list[str]:
+    """Return one text with a prefix, in a list.
+
+    Raises:
+        LMStudioValueError: If it is not a string; `method_of_many` takes a list.
+    """
+    if not isinstance(text, str):
+        remedy = f"; for several texts use {method_of_many}" if isinstance(text, list | tuple) else ""
+        raise LMStudioValueError(f"the text must be a string; got {text!r}{remedy}")
+    return [prefix + text]

@@ -1,0 +1,227 @@
+"""Checks of what users give to adapters: names of settings, hosts, and secrets, which no error and no trace may show.
+
+`connection_settings.py` runs them on fields and assignments, the frameworks' classes on call arguments.
+"""
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from pydantic import SecretStr
+
+from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
+from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import SharedPredictionSettings
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.transport.connect import addresses
+else:
+    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
+
+ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
+"""Names that other packages give to our fields, accepted here as well."""
+
+_TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
+_HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
+
+_LANGUAGE_ONLY = frozenset(
+    {
+        *SharedPredictionSettings.model_fields,
+        "top_k",
+        "top_p",
+        "min_p",
+        "stop",
+        "context_overflow_policy",
+        "check_context",
+    }
+)
+
+
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in the form that the fields hold, after checks that pydantic does not make.
+
+    Raises:
+        LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
+    """
+    return {
+        name: _CHECKS[name](name, value) if name in _CHECKS and value is not None else value
+        for name, value in values.items()
+    }
+
+
+class HostTokens(SecretStr):
+    """The tokens of several hosts, as one secret. Its value is a JSON object of tokens by host."""
+
+    @classmethod
+    def of(cls, tokens: Mapping[str, SecretStr]) -> Self:
+        """Return tokens as one secret."""
+        return cls(json.dumps({host: token.get_secret_value() for host, token in tokens.items()}))
+
+    @property
+    def by_host(self) -> dict[str, str]:
+        """The tokens in plain text, by host."""
+        return cast("dict[str, str]", json.loads(self.get_secret_value()))
+
+
+def tokens_of(hosts: Sequence[str | None], tokens: SecretStr | None) -> list[str | None]:
+    """Return the token of each host in plain text; for a host without one `None`, which means the environment's.
+
+    Args:
+        hosts: The hosts.
+        tokens: One token for all, or `HostTokens`.
+
+    Raises:
+        LMStudioValueError: If a token is for another host.
+    """
+    if not isinstance(tokens, HostTokens):
+        return [None if tokens is None else tokens.get_secret_value()] * len(hosts)
+    named = tokens.by_host
+    by_address = {addresses.normalized(host): token for host, token in named.items()}
+    hosted = [None if host is None else addresses.normalized(host) for host in hosts]
+    unknown = [host for host in named if addresses.normalized(host) not in hosted]
+    if unknown:
+        raise LMStudioValueError(f"api_token has a token for {unknown[0]!r}, and host does not name that; add it there")
+    return [None if address is None else by_address.get(address) for address in hosted]
+
+
+def _secret_tokens(name: str, tokens: object) -> SecretStr:
+    """Return a token, or the tokens of several hosts, as a secret."""
+    if is_mapping(tokens):
+        return HostTokens.of({_host_name(name, host): _secret_token(name, token) for host, token in tokens.items()})
+    return _secret_token(name, tokens)
+
+
+def _secret_token(name: str, token: object) -> SecretStr:
+    if isinstance(token, SecretStr):
+        return token
+    if isinstance(token, str):
+        return SecretStr(token)
+    raise LMStudioValueError(
+        f"{name} must be a string or a pydantic.SecretStr, or a dict of them by host; got {type(token).__name__}"
+    )
+
+
+def _host_name(name: str, host: object) -> str:
+    if not isinstance(host, str):
+        raise LMStudioValueError(f"{name} must have hosts as keys, such as 'studio-a:1234'; got {type(host).__name__}")
+    _without_credentials(name, host)
+    addresses.Address.parse(host)  # raises if it is not an address
+    return host
+
+
+def _checked_hosts(name: str, hosts: object) -> object:
+    """Return one host, or several as a list."""
+    if isinstance(hosts, list | tuple):
+        listed = [_without_credentials(name, host) for host in cast("Sequence[object]", hosts)]
+        if all(isinstance(host, str) for host in listed):
+            addresses.hosts_of(cast("list[str]", listed))  # raises if one is no address, or is named twice
+        return listed
+    return _without_credentials(name, hosts)
+
+
+def _without_credentials(name: str, host: object) -> object:
+    if isinstance(host, str) and holds_credentials(host):
+        raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
+    return host
+
+
+def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
+    if is_mapping(headers):
+        headers = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in headers.items()
+        }
+    return {name: SecretStr(value) for name, value in addresses.checked_headers(headers)}
+
+
+def _listed(_name: str, value: object) -> object:
+    if isinstance(value, str):
+        return [value]
+    return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
+
+
+def _checked_ca_file(name: str, path: object) -> str:
+    from lmstudio_integrations.client.transport.connect.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
+
+    if not isinstance(path, str | os.PathLike):
+        raise LMStudioValueError(f"{name} must be a path; got {path!r}")
+    text = os.fsdecode(cast("str | os.PathLike[str]", path))
+    context_trusting(text)  # raises if it cannot be read
+    return text
+
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    **dict.fromkeys(_TOKEN_NAMES, _secret_tokens),
+    **dict.fromkeys(_HOST_NAMES, _checked_hosts),
+    "headers": _secret_headers,
+    "ca_file": _checked_ca_file,
+    "stop": _listed,
+}
+"""Checks by setting, run before validation. Assignments and copies are not validated, only checked by these."""
+
+CHECKED = _CHECKS.keys()
+"""The settings that have a check."""
+
+
+def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
+    """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
+
+    Args:
+        given: The arguments.
+        known: The known names; the values of unknown ones are searched for secrets.
+        owner: The name of the adapter's class.
+
+    Raises:
+        LMStudioValueError: If a token or a header is not a `SecretStr`, or if a host or an unknown argument contains a
+            secret.
+    """
+    for name, value in given.items():
+        if name in _TOKEN_NAMES and not _is_hidden(value):
+            raise LMStudioValueError("pass api_token to a call as a pydantic.SecretStr; call arguments are traced")
+        if name == "headers" and not _is_hidden(value):
+            raise LMStudioValueError(
+                "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
+            )
+        if name in _HOST_NAMES:
+            _checked_hosts(name, value)
+        if name not in known and holds_secret(value, name):
+            raise _unknown_setting(name, known, given, owner)
+
+
+def _is_hidden(value: object) -> bool:
+    """Whether a trace shows nothing of a token or of headers."""
+    values = value.values() if is_mapping(value) else [value]
+    return value is None or all(isinstance(each, SecretStr) for each in values)
+
+
+def resolve_aliases(values: Mapping[str, Any], known: Collection[str], owner: str) -> dict[str, Any]:
+    """Return settings under the names of our fields, for which `ALIASES` has other names.
+
+    Args:
+        values: The settings.
+        known: The known names.
+        owner: The name of the adapter's class.
+
+    Raises:
+        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+    """
+    named: dict[str, Any] = {}
+    for name, value in values.items():
+        own = name if name in known else ALIASES.get(name, name)
+        if own not in known:
+            raise _unknown_setting(name, known, values, owner)
+        if own in named:
+            raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
+        named[own] = value
+    return named
+
+
+def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
+    if name in _LANGUAGE_ONLY:  # every language model has them
+        return LMStudioValueError(
+            f"{name!r} is a setting of language models, and this is an embedding model; remove it"
+        )
+    return LMStudioValueError(f"unknown setting {name!r}; {hint(name, known, given, owner)}")

@@ -1,0 +1,153 @@
+"""What the adapters of both frameworks report of a finished prediction, besides its text.
+
+Built from the client's `PredictionResult`; `langchain/_chunks.py` and `llama_index/_chunks.py` put it into the
+framework's own objects. Does no I/O but logging.
+"""
+
+import logging
+from typing import Any
+from uuid import uuid4
+
+from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations.client.predictions.required_call import lacks_call, log_missing_call
+from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
+
+logger = logging.getLogger(__name__)
+
+_FINISH_REASONS = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "tool_calls",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+"""The server's stop reasons in OpenAI's words; others stay as they are."""
+
+_REMEDIES = {"maxPredictedTokensReached": "raise max_tokens", "contextLengthReached": "raise the context length"}
+"""What helps a response that was cut off, by the server's stop reason."""
+
+_TOKEN_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")
+_STATS = {
+    str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _TOKEN_COUNTS
+}
+"""The server's statistics by wire name, without the token counts, for which each framework has a place of its own."""
+
+
+class Outcome:
+    """A finished prediction, with its tool calls sorted out.
+
+    Attributes:
+        result: The prediction.
+        tool_use: How the call uses tools.
+        calls: The complete tool calls that are kept.
+        failed: The other tool calls, each with the reason.
+    """
+
+    def __init__(self, result: PredictionResult, tool_use: ToolUse) -> None:
+        self.result = result
+        self.tool_use = tool_use
+        self.calls: list[ToolCallRecord] = []
+        self.failed: list[tuple[ToolCallRecord, str]] = []
+        for record in result.tool_calls:
+            if self.calls and not tool_use.parallel:
+                break
+            if record.end is not None:
+                self.calls.append(record)
+            else:
+                self.failed.append((record, _reason(record, result)))
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the prediction ended, in OpenAI's words; a turn with tool calls may end like any other."""
+        stop_reason = self.result.end.stats.get("stopReason")
+        if self.calls and stop_reason == "eosFound":
+            return "tool_calls"
+        return _FINISH_REASONS.get(str(stop_reason), stop_reason)
+
+    @property
+    def only_reasoning(self) -> bool:
+        """Whether the model wrote reasoning and nothing else."""
+        result = self.result
+        return bool(result.reasoning_content) and not (result.content.strip() or self.calls or self.failed)
+
+    @property
+    def lacks_call(self) -> bool:
+        """Whether a tool call was required and the model began none."""
+        return self.tool_use.required and lacks_call(self.result)
+
+    @property
+    def failure(self) -> str:
+        """Why tool calls failed, by the names of the tools, and what helps."""
+        use = self.tool_use
+        reasons = [f"{use.own_name(call.name)}: {reason}" if call.name else reason for call, reason in self.failed]
+        remedy = _REMEDIES.get(str(self.result.end.stats.get("stopReason")))
+        hint = f"; the response was cut off: {remedy}" if remedy else ""
+        return f"a tool call failed: {'; '.join(reasons)}{hint}"
+
+    @property
+    def unoffered(self) -> list[str]:
+        """The names in complete tool calls that no tool of the request has."""
+        names = self.tool_use.names
+        called = [record.end.name for record in self.calls if record.end]
+        return [] if names is None else [name for name in called if name not in names]
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model that responded: its name, its host, its instance's identifier and its context length."""
+        info = self.result.end.model_info
+        return {
+            "model_name": info.get("modelKey") or info.get("identifier"),
+            "host": self.result.end.host,
+            "instance_identifier": info.get("identifier"),
+            "context_length": info.get("contextLength"),
+        }
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The server's statistics by our names: speed, times, stop reason, speculative decoding."""
+        stats = self.result.end.stats
+        return {_STATS[name]: value for name, value in stats.items() if name in _STATS and value is not None}
+
+    def log_gaps(self, *, missing_call: bool = True) -> None:
+        """Log that the response is all reasoning, lacks a required tool call, or has calls that cannot be made.
+
+        Args:
+            missing_call: Whether a missing call is logged; otherwise it is the adapter's to report.
+        """
+        model = self.result.end.model_info.get("modelKey")
+        if self.only_reasoning:
+            logger.warning("the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False", model)
+        elif missing_call and self.tool_use.required:
+            log_missing_call(self.result, self.tool_use.choice)
+        if self.failed:
+            logger.warning("%r: %s", model, self.failure)
+        if self.unoffered:
+            called, offered = ", ".join(map(repr, self.unoffered)), ", ".join((self.tool_use.names or {}).values())
+            details = shortened(called), shortened(offered or "none")
+            logger.warning("%r called %s; the tools of the request are: %s", model, *details)
+
+
+def token_counts(end: PredictionEnd) -> tuple[int, int, int]:
+    """Return the tokens of the prompt, of the response, and of both; 0 for what the server did not count."""
+    stats = end.stats
+    prompt, predicted = stats.get("promptTokensCount") or 0, stats.get("predictedTokensCount") or 0
+    return prompt, predicted, stats.get("totalTokensCount") or prompt + predicted
+
+
+def new_call_id() -> str:
+    """Return an identifier for a tool call that the server gave none."""
+    return f"call_{uuid4().hex}"
+
+
+def _reason(record: ToolCallRecord, result: PredictionResult) -> str:
+    """Return why a tool call is not complete, in one line."""
+    if record.failure is not None:
+        error = record.failure.error
+        texts = (error.get("title"), error.get("cause"))
+        return ": ".join(shortened(text) for text in texts if isinstance(text, str) and text) or (
+            "the call could not be parsed"
+        )
+    if record is not result.tool_calls[-1]:
+        return "the call was not finished"
+    return f"the call was cut off ({result.end.stats.get('stopReason')})"

@@ -1,0 +1,98 @@
+"""Names the command that installs an extra, which is built from how this package was installed.
+
+The adapters, the emulator and the command line show it when a package is missing.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
+from os import sep
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+NAME = "lmstudio-integrations"
+
+IS_PUBLISHED = False
+"""Whether the package index has this package. Becomes true with the first release, see `docs/releasing.md`."""
+
+_PLACEHOLDER = f"PATH/TO/{NAME}"
+"""Stands for a path that is not known, or must not be shown."""
+
+_SAFE = re.compile(rf"[\w .,+~=@():/\[\]{re.escape(sep)}-]+")
+"""Text that means the same within double quotes to POSIX shells, cmd and PowerShell, and then to pip and uv."""
+
+
+def install_command(extra: str, *, with_origin: bool = True) -> str:
+    """Return a command that installs an extra of this package.
+
+    The command repeats the path or the URL that this package was installed from. If that is not known, no longer
+    exists, or may contain credentials, the command lists the extra's requirements.
+
+    Args:
+        extra: The name of the extra.
+        with_origin: Whether the path or URL may be shown. A server passes `False`: its clients see the command.
+    """
+    return f"{_installer()} {_arguments(extra, with_origin=with_origin)}"
+
+
+def package_command(package: str) -> str:
+    """Return a command that installs another package."""
+    return f"{_installer()} {package}"
+
+
+def _installer() -> str:
+    return f"{'pip' if find_spec('pip') else 'uv pip'} install"
+
+
+def _arguments(extra: str, *, with_origin: bool) -> str:
+    try:
+        installed = distribution(NAME)
+    except PackageNotFoundError:
+        return f'"{_checkout() if with_origin else _PLACEHOLDER}[{extra}]"'
+    origin: dict[str, Any] = json.loads((with_origin and installed.read_text("direct_url.json")) or "{}")
+    target = _target(origin, extra)
+    if target and _SAFE.fullmatch(target):
+        return f'-e "{target}"' if origin.get("dir_info", {}).get("editable") else f'"{target}"'
+    if IS_PUBLISHED:
+        return f'"{NAME}[{extra}]"'
+    return " ".join(f'"{requirement}"' for requirement in requirements_of(installed, extra))
+
+
+def _checkout() -> str:
+    """Return the path of a checkout that is on the path of modules without being installed."""
+    root = Path(__file__).parents[2]
+    is_project = (root / "pyproject.toml").exists()
+    return str(root) if is_project and _SAFE.fullmatch(str(root)) else _PLACEHOLDER
+
+
+def _target(origin: dict[str, Any], extra: str) -> str | None:
+    """Return what to install again, given the contents of `direct_url.json`; `None` if that cannot be shown or used."""
+    from urllib.request import url2pathname  # noqa: PLC0415 - slow
+
+    url: str = origin.get("url", "")
+    parts = urlsplit(url)
+    if not url or "@" in parts.netloc or parts.query or parts.fragment or "subdirectory" in origin:
+        return None
+    vcs = origin.get("vcs_info")
+    if parts.scheme == "file" and not vcs:
+        path = Path(url2pathname(parts.path))
+        return f"{path}[{extra}]" if path.exists() else None
+    if vcs:
+        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    return f"{NAME}[{extra}] @ {url}"
+
+
+def requirements_of(installed: Distribution, extra: str) -> "Iterator[Requirement]":
+    """Yield the requirements of an extra that apply to this interpreter, without their markers."""
+    from packaging.requirements import Requirement  # noqa: PLC0415 - slow
+
+    for requirement in map(Requirement, installed.requires or ()):
+        marker, requirement.marker = requirement.marker, None
+        if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+            yield requirement

@@ -1,0 +1,545 @@
+"""The client for coroutines: `AsyncClient`, its namespaces, model handles, and prediction streams.
+
+Every method runs a flow and awaits it; `sync.py` is the same for threads. Users and adapters call it.
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeAlias, cast, overload
+
+from typing_extensions import Unpack
+
+from lmstudio_integrations.client.api.base import (
+    BaseClient,
+    BaseDownloaded,
+    BaseHandle,
+    BaseModelNamespace,
+    BaseNamespace,
+    BaseStream,
+    DownloadedT,
+    HandleT,
+    InfoT,
+    LoadConfig,
+    ModelParameters,
+    checked_kind,
+)
+from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
+from lmstudio_integrations.client.files import images as images_module
+from lmstudio_integrations.client.files import uploads
+from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
+from lmstudio_integrations.client.models import chat_templates, queries
+from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
+from lmstudio_integrations.client.models.queries import Texts
+from lmstudio_integrations.client.models.retries import retried
+from lmstudio_integrations.client.predictions import requests
+from lmstudio_integrations.client.predictions.async_readers import AsyncBatches, AsyncEvents, AsyncFragments
+from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
+from lmstudio_integrations.client.predictions.run import PredictionRun
+from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters, ActResult
+from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
+from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolInput
+from lmstudio_integrations.types.models import (
+    ChatTemplateInfo,
+    ContextUse,
+    EmbeddingModelInfo,
+    EmbeddingModelInstanceInfo,
+    InstanceProcessingState,
+    LlmInfo,
+    LlmInstanceInfo,
+    ModelInstanceInfo,
+    ModelUsageEstimate,
+    ServerVersion,
+)
+from lmstudio_integrations.types.pending import PendingHistory
+from lmstudio_integrations.types.references import ModelReference
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionResult
+
+
+class AsyncPredictionStream(BaseStream):
+    """A running prediction. Iterate over it for its text fragments, or over `events()` for all events.
+
+    Ending the iteration early stops the generation on the server. Awaiting it returns the stream itself.
+    """
+
+    def __init__(self, run: PredictionRun) -> None:
+        super().__init__(run)
+        self._fragments = AsyncFragments(run)
+
+    def batches(self) -> AsyncBatches:
+        """Return an iterator over all events, in the batches in which they arrived."""
+        return AsyncBatches(self._run)
+
+    def events(self) -> AsyncEvents:
+        """Return an iterator over all events: fragments, tool calls, progress, and the end."""
+        return AsyncEvents(self._run)
+
+    def __aiter__(self) -> AsyncFragments:
+        return AsyncFragments(self._run)
+
+    async def __anext__(self) -> LlmPredictionFragment:
+        return await anext(self._fragments)
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        yield from ()
+        return self
+
+    async def start(self) -> None:
+        """Send the request now, not with the first read. Waits for the model, but not for its response.
+
+        Raises:
+            LMStudioRuntimeError: If the stream was started or has ended.
+        """
+        await arun(self._run.start())
+
+    async def wait_for_result(self) -> PredictionResult:
+        """Read the stream to its end and return the result."""
+        return await arun(self._run.to_end())
+
+    def cancel(self) -> Awaitable[None]:
+        """Stop the generation on the server. Works with and without `await`. See `PredictionStream.cancel`."""
+        self._run.cancel()
+        return DONE
+
+    async def aclose(self) -> None:
+        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
+        self._run.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class AsyncModelHandle(BaseHandle):
+    """A model of either kind."""
+
+    async def unload(self) -> None:
+        """Unload the instance."""
+        await arun(queries.unload_bound(self._dispatcher, self.binding))
+
+    async def unload_if_loaded_here(self) -> None:
+        """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
+        await arun(queries.unload_own(self._dispatcher, self.binding))
+
+    @overload
+    async def tokenize(self, input: str) -> list[int]: ...
+    @overload
+    async def tokenize(self, input: Texts) -> list[list[int]]: ...
+    async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
+        """Return the tokens of a text, or of each of several."""
+        return await arun(self._run_on_model(queries.tokenize, input))
+
+    @overload
+    async def count_tokens(self, input: str) -> int: ...
+    @overload
+    async def count_tokens(self, input: Texts) -> list[int]: ...
+    async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
+        """Return the number of tokens of a text, or of each of several."""
+        return await arun(self._run_on_model(queries.count_tokens, input))
+
+    async def get_context_length(self) -> int:
+        """Return the context length that the instance was loaded with, in tokens."""
+        return (await arun(self._get_info(load=False))).context_length
+
+    async def get_processing_state(self) -> InstanceProcessingState:
+        """Return what the instance is doing, and how many requests are queued."""
+        return await arun(self._run_on_model(queries.get_processing_state))
+
+
+class AsyncLLM(AsyncModelHandle):
+    """A language model."""
+
+    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
+        """Return the next message of a conversation.
+
+        Args:
+            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            parameters: See `PredictionParameters`.
+
+        Raises:
+            LMStudioValueError: If the history is empty or a setting unknown.
+            LMStudioServerError: If the server reports an error.
+        """
+        return await arun(self._predict(requests.respond, history, parameters).to_end())
+
+    def respond_stream(
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
+    ) -> AsyncPredictionStream:
+        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
+        return AsyncPredictionStream(self._predict(requests.respond, history, parameters))
+
+    async def prepare_images(
+        self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
+    ) -> list[FileHandle]:
+        """Upload images for a conversation with this model; see `LLM.prepare_images`."""
+        upload = partial(images_module.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
+        return await arun(retried(self._dispatcher, upload))
+
+    async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
+        """Continue a text, without a chat template."""
+        return await arun(self._predict(requests.complete, prompt, parameters).to_end())
+
+    def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
+        """Stream the continuation of a text. The first read, or `start()`, sends the request."""
+        return AsyncPredictionStream(self._predict(requests.complete, prompt, parameters))
+
+    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
+        """Let the model call tools until it responds without a call.
+
+        Args:
+            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
+            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
+            parameters: See `ActParameters`.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be used.
+            LMStudioPredictionError: If the model still calls tools in the last round.
+            LMStudioToolCallError: If a tool call of the model cannot be read.
+        """
+        from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner  # noqa: PLC0415 - lazy: keeps import cheap
+
+        act = Act(self._dispatcher, self.binding, chat, tools, parameters)
+        async with TaskRunner() as runner:
+            return await arun(act.to_end(runner))
+
+    async def apply_prompt_template(
+        self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()
+    ) -> str:
+        """Return a conversation, with the tools, as the prompt that the model would get.
+
+        Args:
+            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
+            tools: The definitions of the tools.
+        """
+        return await arun(
+            self._run_on_model(chat_templates.apply_prompt_template, requests.to_wire(history), opts or {}, tools)
+        )
+
+    async def get_context_use(self, history: History) -> ContextUse:
+        """Return how many tokens of the context window a conversation takes, and whether it fits."""
+        return await arun(self._run_on_model(chat_templates.context_use, requests.to_wire(history)))
+
+    async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
+        return cast("LlmInstanceInfo", await arun(self._get_info(load=load)))
+
+    async def get_chat_template_info(self) -> ChatTemplateInfo:
+        """Return what the model's chat template does with conversations; load the model if necessary."""
+        return await arun(self._run_on_model(chat_templates.get_chat_template_info))
+
+    async def get_load_config(self) -> LlmLoadModelConfig:
+        """Return the settings that the instance was loaded with."""
+        return LlmLoadModelConfig.from_fields(await arun(self._run_on_model(queries.get_load_fields)))
+
+
+class AsyncEmbeddingModel(AsyncModelHandle):
+    """An embedding model."""
+
+    @overload
+    async def embed(self, input: str, *, show_progress: bool = False) -> list[float]: ...
+    @overload
+    async def embed(self, input: Texts, *, show_progress: bool = False) -> list[list[float]]: ...
+    async def embed(
+        self,
+        input: str | Texts,  # noqa: A002 - the official name
+        *,
+        show_progress: bool = False,
+    ) -> list[float] | list[list[float]]:
+        """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
+        return await arun(self._run_on_model(queries.embed, input, show_progress))
+
+    async def embed_texts(
+        self,
+        request: EmbeddingRequest,
+        *,
+        max_concurrency: int | None = None,
+        show_progress: bool = False,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, of which some may be too long for the model.
+
+        Args:
+            request: The texts, and what to do with those that are too long.
+            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
+            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+
+        Raises:
+            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+        """
+        return await arun(self._embed_texts(request, max_concurrency, show_progress))
+
+    async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
+        return cast("EmbeddingModelInstanceInfo", await arun(self._get_info(load=load)))
+
+    async def get_load_config(self) -> EmbeddingLoadModelConfig:
+        """Return the settings that the instance was loaded with."""
+        return EmbeddingLoadModelConfig.from_fields(await arun(self._run_on_model(queries.get_load_fields)))
+
+
+class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
+    """The models of one kind."""
+
+    async def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
+        """Get a model, and load it if necessary; without a key, get any loaded one.
+
+        Args:
+            model_key: Key or identifier.
+            parameters: See `ModelParameters`.
+
+        Raises:
+            LMStudioModelNotFoundError: If there is no such model, or none is loaded.
+            LMStudioWrongModelKindError: If it is of the other kind.
+        """
+        return await arun(self._get(model_key, parameters))
+
+    async def load_new_instance(
+        self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
+    ) -> HandleT:
+        """Load another instance; without an identifier the server chooses one."""
+        parameters["load_policy"] = "new_instance"
+        return await arun(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
+
+    async def unload(self, model_identifier: str) -> None:
+        """Unload an instance."""
+        await arun(queries.unload(self._dispatcher, self.kind, text_of(model_identifier, "model_identifier")))
+
+    async def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
+        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
+        return await arun(queries.look_up(self._dispatcher, self.kind, model_specifier))
+
+    async def list_loaded(self) -> list[HandleT]:
+        """Return handles to all loaded instances."""
+        return [self._loaded(info) for info in await arun(queries.list_loaded(self._dispatcher, self.kind))]
+
+    async def list_downloaded(self) -> list[DownloadedT]:
+        """Return all models of this kind on the server's disk."""
+        return [self.as_downloaded(info) for info in await arun(queries.list_downloaded(self._dispatcher, self.kind))]
+
+    async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
+        """Return how much memory a model would take. Not every server knows."""
+        return await arun(queries.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
+
+
+class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
+    """A model on the server's disk."""
+
+    _namespace: AsyncModelNamespace[HandleT, Any]
+
+    async def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
+        """Get the model, and load it if necessary."""
+        return await self._namespace.model(self._key(), **parameters)
+
+    async def load_new_instance(
+        self, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
+    ) -> HandleT:
+        """Load another instance of the model."""
+        return await self._namespace.load_new_instance(self._key(), instance_identifier, **parameters)
+
+
+class AsyncDownloadedLlm(AsyncDownloadedModel[AsyncLLM, LlmInfo]):
+    """A language model on the server's disk."""
+
+
+class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel, EmbeddingModelInfo]):
+    """An embedding model on the server's disk."""
+
+
+AnyAsyncDownloadedModel: TypeAlias = AsyncDownloadedLlm | AsyncDownloadedEmbeddingModel
+
+
+class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
+    """The language models: `client.llm`."""
+
+    kind: ClassVar[ModelKind] = "llm"
+    _handle = AsyncLLM
+    _downloaded = AsyncDownloadedLlm
+
+
+class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDownloadedEmbeddingModel]):
+    """The embedding models: `client.embedding`."""
+
+    kind: ClassVar[ModelKind] = "embedding"
+    _handle = AsyncEmbeddingModel
+    _downloaded = AsyncDownloadedEmbeddingModel
+
+
+class AsyncSystemNamespace(BaseNamespace):
+    """The server itself: `client.system`."""
+
+    async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
+        """Return all models on the server's disk, of one kind or of both."""
+        infos = await arun(queries.list_downloaded(self._dispatcher, checked_kind(namespace)))
+        llm, embedding = AsyncLlmNamespace(self._dispatcher), AsyncEmbeddingNamespace(self._dispatcher)
+        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
+
+    async def get_version(self) -> ServerVersion:
+        """Return the version of LM Studio."""
+        return await arun(queries.version(self._dispatcher))
+
+
+class AsyncFilesNamespace(BaseNamespace):
+    """Images for the model, and documents to search: `client.files`."""
+
+    async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload an image for use in a chat. Reading and encoding a file blocks the event loop.
+
+        Args:
+            src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
+            name: The file's name; its extension is corrected if it does not match the content.
+
+        Raises:
+            LMStudioOSError: If the file cannot be read.
+            LMStudioValueError: If it is not such an image.
+        """
+        return await arun(uploads.prepare_image(self._dispatcher, src, name))
+
+    async def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a file of any type. The extension of its name decides whether it is a document.
+
+        Reading and encoding a file blocks the event loop.
+        """
+        return await arun(uploads.prepare_file(self._dispatcher, src, name))
+
+    async def parse_document(
+        self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None, show_progress: bool = False
+    ) -> ParsedDocument:
+        """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0; a bar shows them."""
+        return await arun(uploads.parse_document(self._dispatcher, file, on_progress, show_progress))
+
+    async def retrieve(
+        self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
+    ) -> RetrievalResult:
+        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
+        return await arun(uploads.retrieve(self._dispatcher, query, files, parameters))
+
+
+class AsyncClient(BaseClient):
+    """A client for coroutines, from any event loop, `async with` or without. See `BaseClient` for the arguments.
+
+    Setup:
+        As for `Client`. Its guide also shows structured output, images, reasoning and statistics; the methods have the
+        same names here. `await client.aclose()`, or the end of `async with`, closes the client.
+
+    Instantiate:
+        A lazy handle gets or loads its model on first use.
+
+        ```python
+        import asyncio
+
+        import lmstudio_integrations as lms
+
+        client = lms.AsyncClient()
+        model = client.llm.lazy_model("qwen/qwen3-4b", ttl=600)
+        ```
+
+    Invoke:
+        ```python
+        async def invoke() -> None:
+            print(await model.respond("Why is the sky blue?"))
+
+        asyncio.run(invoke())
+        ```
+
+    Stream:
+        ```python
+        async def stream() -> None:
+            async for fragment in model.respond_stream("Why is the sky blue?"):
+                print(fragment.content, end="", flush=True)
+
+        asyncio.run(stream())
+        ```
+
+    Call tools:
+        ```python
+        async def pier(destination: str) -> str:
+            "Return the pier of the ferries to a destination."
+            return f"Ferries to the {destination} leave from pier 7."
+
+        async def act() -> None:
+            question = "Where does the ferry to the island leave?"
+            await model.act(question, [pier], on_message=print)
+
+        asyncio.run(act())
+        ```
+
+    Embeddings:
+        ```python
+        key = "text-embedding-all-minilm-l6-v2"
+        embedder = client.embedding.lazy_model(key, load_policy="explicit")
+        print(len(asyncio.run(embedder.embed("The ferry takes twenty minutes."))))
+        ```
+    """
+
+    make_waiter: ClassVar[type[Waiter]] = LoopWaiter
+
+    @property
+    def llm(self) -> AsyncLlmNamespace:
+        """The language models."""
+        return AsyncLlmNamespace(self._dispatcher)
+
+    @property
+    def embedding(self) -> AsyncEmbeddingNamespace:
+        """The embedding models."""
+        return AsyncEmbeddingNamespace(self._dispatcher)
+
+    @property
+    def system(self) -> AsyncSystemNamespace:
+        """The server itself."""
+        return AsyncSystemNamespace(self._dispatcher)
+
+    @property
+    def files(self) -> AsyncFilesNamespace:
+        """Images for the model, and documents to search."""
+        return AsyncFilesNamespace(self._dispatcher)
+
+    @property
+    def repository(self) -> AsyncRepositoryNamespace:
+        """Models to download."""
+        return AsyncRepositoryNamespace(self._dispatcher)
+
+    async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
+        """Return handles to all loaded instances, of one kind or of both."""
+        llms = [] if checked_kind(namespace) == "embedding" else await self.llm.list_loaded()
+        return [*llms, *([] if namespace == "llm" else await self.embedding.list_loaded())]
+
+    async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
+        """Return all models on the server's disk, of one kind or of both."""
+        return await self.system.list_downloaded_models(namespace)
+
+    async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload an image for use in a chat: `client.files.prepare_image`."""
+        return await self.files.prepare_image(src, name)
+
+    @classmethod
+    async def is_valid_api_host(cls, api_host: str) -> bool:
+        """Return whether an LM Studio responds at an address; false if it is not a valid address."""
+        return await arun(is_reachable(api_host, cls.make_waiter))
+
+    @classmethod
+    async def find_default_local_api_host(cls) -> str | None:
+        """Return the address of the LM Studio on this machine, if there is one."""
+        return await arun(locate(None, cls.make_waiter))
+
+    async def aclose(self) -> None:
+        """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
+        self._dispatcher.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

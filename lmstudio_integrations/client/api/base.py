@@ -1,0 +1,496 @@
+"""What the sync and the async client share: arguments, settings and properties, everything that does not wait.
+
+`sync.py` and `asynchronous.py` subclass these classes and add the methods that run flows.
+"""
+
+import math
+import ssl
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_args,
+)
+
+from pydantic import SecretStr
+from typing_extensions import Unpack
+
+from lmstudio_integrations.client.embeddings.long_texts import embed_texts
+from lmstudio_integrations.client.hosts.pool import HostPool
+from lmstudio_integrations.client.models.binding import Binding, ContextWindow, OnProgress
+from lmstudio_integrations.client.models.operations import prepare
+from lmstudio_integrations.client.models.policies import DEFAULT_TTL
+from lmstudio_integrations.client.models.queries import get_info
+from lmstudio_integrations.client.models.server_models import models_of
+from lmstudio_integrations.client.predictions.requests import TIMEOUTS, TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.predictions.run import PredictionRun
+from lmstudio_integrations.client.support.arguments import (
+    check_names,
+    optional_text,
+    seconds_of,
+    whole_number,
+    with_named_keywords,
+)
+from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.types.config import (
+    EmbeddingLoadModelConfig,
+    LlmLoadModelConfig,
+    LlmPredictionConfig,
+    LoadPolicy,
+    LoadSettings,
+    ModelKind,
+    OnConfigMismatch,
+)
+from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
+from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
+
+HandleT = TypeVar("HandleT", bound="BaseHandle")
+InfoT = TypeVar("InfoT", bound=ModelInfo)
+DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any, Any]")
+LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
+
+_LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
+    "llm": LlmLoadModelConfig,
+    "embedding": EmbeddingLoadModelConfig,
+}
+ChoiceT = TypeVar("ChoiceT")
+ParametersT = ParamSpec("ParametersT")
+
+
+def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
+    if value not in get_args(choices):
+        raise LMStudioValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
+    return value
+
+
+def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
+    if seconds_of(ttl, "ttl") == math.inf and policy not in {"explicit", "new_instance"}:
+        raise LMStudioValueError(
+            f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
+            "and None leaves the server's default"
+        )
+    return ttl
+
+
+class ModelParameters(TypedDict, total=False):
+    """The keyword arguments that say how to get or load a model.
+
+    Attributes:
+        ttl: Unload the model after this many seconds without use. Takes effect only if this call loads it. `model` and
+            `load_new_instance` send 3,600 by default. `None`: the server's default (`get_or_load`), 3,600
+            (`explicit`), never unloaded (`new_instance`). `math.inf`: never unloaded; only for `explicit` and
+            `new_instance`.
+        config: Load settings, if this call loads it.
+        load_policy: `get_or_load` loads just in time, so other just-in-time loads may evict the model; `explicit` uses
+            any loaded instance, or loads one that is never evicted; `require_loaded` never loads; `new_instance`
+            always does.
+        on_config_mismatch: Whether to `warn`, `raise` or `ignore` if it is loaded with other settings.
+        on_load_progress: Called with growing values from 0.0 to 1.0.
+        on_progress: Another name of `on_load_progress`; not both.
+        show_progress: Whether to draw a bar while the model loads, on a terminal or in a notebook. Needs tqdm.
+    """
+
+    ttl: float | None
+    config: "LoadConfig | None"
+    load_policy: LoadPolicy
+    on_config_mismatch: OnConfigMismatch
+    on_load_progress: OnProgress | None
+    on_progress: OnProgress | None
+    show_progress: bool
+
+
+def checked_kind(kind: ModelKind | None) -> ModelKind | None:
+    """Return a kind of models, or `None` for both.
+
+    Raises:
+        LMStudioValueError: If it is invalid.
+    """
+    return None if kind is None else _choice(kind, ModelKind, "namespace")
+
+
+class BaseClient:
+    """The settings of a client, including those of its connections.
+
+    Nothing is sent before the first call. All clients of the process with the same server, credentials, headers,
+    certificates and largest message share their connections.
+
+    Args:
+        api_host: `host:port` or a URL of http, https, ws or wss. Without one: `LMSTUDIO_HOST`, else the LM Studio that
+            is found on this machine.
+        api_token: An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, else a guest.
+        headers: Additional HTTP headers of the WebSocket handshake, for proxies.
+        ssl_context: Checks the server's certificate, for wss and https hosts that the system does not trust.
+        keep_idle: Seconds for which idle connections are kept open for this client.
+        max_message_bytes: Size of the largest message that is accepted from the server, in bytes; 256 MiB by default.
+            A larger one fails the calls on its connection. `None`: no limit.
+        timeouts: `connect_timeout`, `load_timeout` and the others of `TimeoutParameters`.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+
+    make_waiter: ClassVar[type[Waiter]]
+    default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
+
+    @with_named_keywords(TimeoutParameters, TIMEOUTS)
+    def __init__(
+        self,
+        api_host: str | None = None,
+        api_token: str | SecretStr | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        keep_idle: float = math.inf,
+        max_message_bytes: int | None = MAX_MESSAGE_BYTES,
+        **timeouts: Unpack[TimeoutParameters],
+    ) -> None:
+        known = (*TIMEOUTS, "api_host", "api_token", "headers", "ssl_context", "keep_idle", "max_message_bytes")
+        check_names({"api_host": api_host, **timeouts}, known)
+        if seconds_of(keep_idle, "keep_idle", or_zero=True) is None:
+            raise LMStudioValueError("keep_idle must be a number of seconds, or math.inf; got None")
+        token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
+        limit = whole_number(max_message_bytes, "max_message_bytes")
+        target = Target.of(api_host, token, headers, ssl_context, limit)
+        # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
+        own, defaults = checked_timeouts(timeouts), self.default_timeouts
+        all_timeouts = ChainMap(dict(own), defaults) if own else defaults
+        self._dispatcher: Dispatcher[Any] = Dispatcher(target, all_timeouts, self.make_waiter, keep_idle)
+
+    @property
+    def api_host(self) -> str | None:
+        """The server's address; `None` if it is found when the client connects."""
+        address = self._dispatcher.target.address
+        return address.netloc if address else None
+
+    def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
+        """Return this client with other timeouts. Both are closed together.
+
+        The other timeouts of the new client stay as they are now, even if the defaults change later.
+
+        Args:
+            timeouts: See `TimeoutParameters`; in seconds, and `None` switches one off.
+
+        Raises:
+            LMStudioValueError: If a timeout is unknown, or not positive.
+        """
+        check_names(timeouts, TIMEOUTS)
+        like = copy(self)
+        like._dispatcher = self._dispatcher.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - same class
+        return like
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(api_host={self.api_host!r})"
+
+
+class BaseHandle:
+    """A handle to a model.
+
+    Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
+    differ. A lazy handle refers to no instance before its first use. Until then it equals only handles with the same
+    `binding`, such as those of `with_timeouts`.
+    """
+
+    def __init__(self, dispatcher: Dispatcher[Any], binding: Binding, hosts: HostPool | None = None) -> None:
+        self._dispatcher = dispatcher
+        self.binding = binding
+        """Which model it refers to, and how to get it."""
+        self.hosts = hosts
+        """The same model on several hosts, for the handles of adapters."""
+
+    def _run_on_model(
+        self,
+        work: Callable[Concatenate[Dispatcher[Any], Binding, ParametersT], Flow[T]],
+        *args: ParametersT.args,
+        **parameters: ParametersT.kwargs,
+    ) -> Flow[T]:
+        """Run an operation on the model; of several hosts, on the best one."""
+        if self.hosts is None:
+            return work(self._dispatcher, self.binding, *args, **parameters)
+        return self.hosts.run(lambda dispatcher, binding: work(dispatcher, binding, *args, **parameters))
+
+    def _predict(self, request: Callable[..., PredictionRun], *arguments: Any) -> PredictionRun:
+        """Prepare a prediction: `_requests.respond` or `complete` with their arguments."""
+        return request(self._dispatcher, self.binding, *arguments, hosts=self.hosts)
+
+    def _get_info(self, *, load: bool) -> Flow[ModelInstanceInfo]:
+        if self.hosts is None:
+            return get_info(self._dispatcher, self.binding, load=load)
+        return self.hosts.get_info(load=load)
+
+    def _embed_texts(
+        self,
+        request: EmbeddingRequest,
+        max_concurrency: int | None,
+        show_progress: bool,  # noqa: FBT001 - as the caller has it
+    ) -> Flow[list[list[float]]]:
+        if self.hosts is None:
+            return embed_texts(self._dispatcher, self.binding, request, max_concurrency, show_progress)
+        return self.hosts.embed_texts(request, max_concurrency, show_progress)
+
+    @property
+    def dispatcher(self) -> Dispatcher[Any]:
+        """Sends the requests of this handle."""
+        return self._dispatcher
+
+    @property
+    def identifier(self) -> str:
+        """The identifier of the loaded instance; before it is known, the given key.
+
+        Raises:
+            LMStudioRuntimeError: If it means any loaded model, and was not used yet.
+        """
+        identifier = self.binding.identifier or self.binding.key
+        if identifier is None:
+            raise LMStudioRuntimeError("the handle means any loaded model; its identifier is known after its first use")
+        return identifier
+
+    @property
+    def loaded_explicitly(self) -> bool:
+        """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
+        return self.binding.reference is not None and self.binding.reference in models_of(self._dispatcher).explicit
+
+    def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
+        """Return a handle to the same model with other timeouts.
+
+        Args:
+            timeouts: See `TimeoutParameters`; in seconds, and `None` switches one off.
+
+        Raises:
+            LMStudioValueError: If a timeout is unknown, or not positive.
+        """
+        check_names(timeouts, TIMEOUTS)
+        return type(self)(self._dispatcher.with_timeouts(checked_timeouts(timeouts)), self.binding)
+
+    def with_retries(self, max_retries: int) -> Self:
+        """Return a handle to the same model, whose calls are retried after a failed connection.
+
+        A call is retried only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
+        `start` of a stream is not retried, but reading it is.
+
+        Args:
+            max_retries: How often a call is retried, when no server responds or the connection is lost.
+
+        Raises:
+            LMStudioValueError: If it is not 0 or more.
+        """
+        if type(max_retries) is not int or max_retries < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {max_retries!r}")
+        return type(self)(self._dispatcher.with_retries(max_retries), self.binding)
+
+    @property
+    def _server_and_kind(self) -> tuple[object, ModelKind]:
+        return self._dispatcher.target.address, self.binding.kind
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BaseHandle):
+            return NotImplemented
+        mine, theirs = self.binding, other.binding
+        same = mine is theirs or (mine.identifier is not None and mine.identifier == theirs.identifier)
+        return same and self._server_and_kind == other._server_and_kind
+
+    def __hash__(self) -> int:
+        # Not of the identifier, which the first use and a reload may change.
+        return hash(self._server_and_kind)
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(identifier={self.binding.name!r})"
+
+
+class BaseNamespace:
+    """A part of a client: `client.llm`, `client.files` and others."""
+
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._dispatcher.target}>"
+
+
+class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
+    """The models of one kind."""
+
+    kind: ClassVar[ModelKind]
+    _handle: type[HandleT]
+    _downloaded: type[DownloadedT]
+
+    def lazy_model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
+        """Return a handle that gets or loads its model on first use. Nothing is sent now.
+
+        Args:
+            model_key: Key or identifier; `None` is any loaded model.
+            parameters: See `ModelParameters`; without `ttl`, no TTL is sent.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
+        check_names(parameters, ModelParameters.__annotations__, in_config=_LOAD_CONFIGS[self.kind].model_fields)
+        optional_text(model_key, "model")
+        policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
+        ttl = _checked_ttl(parameters.get("ttl"), policy)
+        if policy == "new_instance" and model_key is None:
+            raise LMStudioValueError("load_policy='new_instance' needs a model")
+        if parameters.get("on_load_progress") and parameters.get("on_progress"):
+            raise LMStudioValueError("give on_load_progress or on_progress, not both; they are two names of one")
+        binding = Binding(
+            self.kind,
+            model_key,
+            policy=policy,
+            ttl=ttl,
+            config=self._load_config(parameters.get("config")),
+            on_config_mismatch=_choice(
+                parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
+            ),
+            on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),
+            show_progress=parameters.get("show_progress", False),
+        )
+        return self.bound(binding)
+
+    def bound(self, binding: Binding) -> HandleT:
+        """Return a handle that shares the `binding` of another handle, even one of another client.
+
+        An instance that either of them loads is used by both.
+        """
+        return self._handle(self._dispatcher, binding)
+
+    def as_downloaded(self, info: ModelInfo) -> DownloadedT:
+        """Return a downloaded model as an object that can load it."""
+        return self._downloaded(info, self)
+
+    def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
+        return None if config is None else _LOAD_CONFIGS[self.kind].parse(cast("Any", config))
+
+    def _get(self, model_key: str | None, parameters: ModelParameters, identifier: str | None = None) -> Flow[HandleT]:
+        """Return a handle whose model is loaded. Only a new instance may be given an identifier."""
+        parameters.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(model_key, **parameters)
+        handle.binding.requested_identifier = optional_text(identifier, "instance_identifier")
+        yield from prepare(self._dispatcher, handle.binding)
+        return handle
+
+    def _loaded(self, info: ModelInstanceInfo) -> HandleT:
+        """Return a handle to a loaded instance."""
+        name, reference = info.identifier, info.instance_reference
+        binding = Binding(self.kind, name, name, policy="require_loaded", reference=reference)
+        binding.context_window = ContextWindow(info.context_length, info.max_context_length)
+        return self.bound(binding)
+
+
+class BaseStream:
+    """What the streams of both clients share."""
+
+    def __init__(self, run: PredictionRun) -> None:
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._run.summary}>"
+
+    def result(self) -> PredictionResult:
+        """Return the result of a stream that was read to its end, without waiting.
+
+        Raises:
+            LMStudioRuntimeError: If it was not read to its end.
+            LMStudioCancelledError: If it was closed before its end.
+            Exception: The error that ended it.
+        """
+        return self._run.result()
+
+    @property
+    def stats(self) -> LlmPredictionStats:
+        """The stats of the finished prediction."""
+        return self.result().stats
+
+    @property
+    def model_info(self) -> LlmInstanceInfo:
+        """The info of the instance that responded."""
+        return self.result().model_info
+
+    @property
+    def load_config(self) -> LlmLoadModelConfig:
+        """The settings that the instance was loaded with."""
+        return self.result().load_config
+
+    @property
+    def prediction_config(self) -> LlmPredictionConfig:
+        """The settings that the prediction ran with."""
+        return self.result().prediction_config
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BaseDownloaded(Generic[HandleT, InfoT]):
+    """A model on the server's disk."""
+
+    info: InfoT
+    """Its info."""
+    _namespace: BaseModelNamespace[HandleT, Any] = field(repr=False)
+
+    @property
+    def type(self) -> str:
+        """Its kind, `llm` or `embedding`."""
+        return self.info.type
+
+    @property
+    def model_key(self) -> str:
+        """The key to load it with."""
+        return self.info.model_key
+
+    def _key(self) -> str:
+        """Return the key to load it with.
+
+        Raises:
+            LMStudioProtocolError: If the server reported an empty one.
+        """
+        if not self.model_key.strip():
+            raise LMStudioProtocolError(f"the server reported a model without a key, at {self.path!r}")
+        return self.model_key
+
+    @property
+    def path(self) -> str:
+        """Its path in the models folder."""
+        return self.info.path
+
+    @property
+    def display_name(self) -> str:
+        """Its display name."""
+        return self.info.display_name
+
+    @property
+    def architecture(self) -> str | None:
+        """For example `llama`, if it is known."""
+        return self.info.architecture
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size on disk."""
+        return self.info.size_bytes
+
+    @property
+    def vision(self) -> bool:
+        """Whether it accepts images."""
+        return isinstance(self.info, LlmInfo) and self.info.vision
+
+    @property
+    def trained_for_tool_use(self) -> bool:
+        """Whether it was trained for tool use."""
+        return isinstance(self.info, LlmInfo) and self.info.trained_for_tool_use
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(model_key={self.model_key!r})"

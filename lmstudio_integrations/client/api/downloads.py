@@ -1,0 +1,126 @@
+"""Search and download models, for both clients: `client.repository`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmstudio_integrations.client.api.base import BaseNamespace
+from lmstudio_integrations.client.models import repository
+from lmstudio_integrations.client.models.repository import OnDownload
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BaseAvailableModel:
+    """A model that a search found."""
+
+    search_result: SearchResultInfo
+    """Its info, from the server."""
+    _dispatcher: Dispatcher[Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its display name."""
+        return self.search_result.name
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(name={self.name!r})"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BaseDownloadOption:
+    """One way to download a model, such as a quantization."""
+
+    info: DownloadOptionInfo
+    """Its info, from the server."""
+    _dispatcher: Dispatcher[Any] = field(repr=False)
+
+    def __repr__(self) -> str:
+        shown = {"name": self.info.name, "quantization": self.info.quantization, "size_bytes": self.info.size_bytes}
+        set_values = (f"{name}={value!r}" for name, value in shown.items() if value is not None)
+        return f"{self.__class__.__name__}({', '.join(set_values)})"
+
+
+class DownloadOption(BaseDownloadOption):
+    """One way to download a model, such as a quantization."""
+
+    def download(
+        self,
+        on_progress: OnDownload | None = None,
+        on_finalize: Callable[[], Any] | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> str:
+        """Download it; return the key to load it with.
+
+        Args:
+            on_progress: Called with the progress.
+            on_finalize: Called when all bytes have arrived.
+            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+        """
+        return run(repository.download(self._dispatcher, self.info, on_progress, on_finalize, show_progress))
+
+
+class AvailableModel(BaseAvailableModel):
+    """A model that a search found."""
+
+    def get_download_options(self) -> list[DownloadOption]:
+        """Return its download options."""
+        found = run(repository.download_options(self._dispatcher, self.search_result))
+        return [DownloadOption(option, self._dispatcher) for option in found]
+
+
+class RepositoryNamespace(BaseNamespace):
+    """Models to download: `client.repository`."""
+
+    def search_models(
+        self, search_term: str | None = None, limit: int | None = None, compatibility_types: Sequence[str] | None = None
+    ) -> list[AvailableModel]:
+        """Return the models that match a search term; without one, those that the server recommends."""
+        found = run(repository.search(self._dispatcher, search_term, limit, compatibility_types))
+        return [AvailableModel(each, self._dispatcher) for each in found]
+
+
+class AsyncDownloadOption(BaseDownloadOption):
+    """One way to download a model, such as a quantization."""
+
+    async def download(
+        self,
+        on_progress: OnDownload | None = None,
+        on_finalize: Callable[[], Any] | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> str:
+        """Download it; return the key to load it with.
+
+        Args:
+            on_progress: Called with the progress.
+            on_finalize: Called when all bytes have arrived.
+            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+        """
+        return await arun(repository.download(self._dispatcher, self.info, on_progress, on_finalize, show_progress))
+
+
+class AsyncAvailableModel(BaseAvailableModel):
+    """A model that a search found."""
+
+    async def get_download_options(self) -> list[AsyncDownloadOption]:
+        """Return its download options."""
+        found = await arun(repository.download_options(self._dispatcher, self.search_result))
+        return [AsyncDownloadOption(option, self._dispatcher) for option in found]
+
+
+class AsyncRepositoryNamespace(BaseNamespace):
+    """Models to download: `client.repository`."""
+
+    async def search_models(
+        self,
+        search_term: str | None = None,
+        limit: int | None = None,
+        compatibility_types: Sequence[str] | None = None,
+    ) -> list[AsyncAvailableModel]:
+        """Return the models that match a search term; without one, those that the server recommends."""
+        found = await arun(repository.search(self._dispatcher, search_term, limit, compatibility_types))
+        return [AsyncAvailableModel(each, self._dispatcher) for each in found]

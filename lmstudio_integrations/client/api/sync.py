@@ -1,0 +1,578 @@
+"""The client for threads: `Client`, its namespaces, model handles, and prediction streams.
+
+Every method runs a flow and waits for it; `asynchronous.py` is the same for coroutines. Users and adapters call it.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeAlias, cast, overload
+
+from typing_extensions import Unpack
+
+from lmstudio_integrations.client.api.base import (
+    BaseClient,
+    BaseDownloaded,
+    BaseHandle,
+    BaseModelNamespace,
+    BaseNamespace,
+    BaseStream,
+    DownloadedT,
+    HandleT,
+    InfoT,
+    LoadConfig,
+    ModelParameters,
+    checked_kind,
+)
+from lmstudio_integrations.client.api.downloads import RepositoryNamespace
+from lmstudio_integrations.client.files import images as images_module
+from lmstudio_integrations.client.files import uploads
+from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
+from lmstudio_integrations.client.models import chat_templates, queries
+from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
+from lmstudio_integrations.client.models.queries import Texts
+from lmstudio_integrations.client.models.retries import retried
+from lmstudio_integrations.client.predictions import requests
+from lmstudio_integrations.client.predictions.requests import TIMEOUTS, History, PredictionParameters
+from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters, ActResult
+from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
+from lmstudio_integrations.client.transport.flows import run
+from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolInput
+from lmstudio_integrations.types.models import (
+    ChatTemplateInfo,
+    ContextUse,
+    EmbeddingModelInfo,
+    EmbeddingModelInstanceInfo,
+    InstanceProcessingState,
+    LlmInfo,
+    LlmInstanceInfo,
+    ModelInstanceInfo,
+    ModelUsageEstimate,
+    ServerVersion,
+)
+from lmstudio_integrations.types.pending import PendingHistory
+from lmstudio_integrations.types.references import ModelReference
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
+
+
+class PredictionStream(BaseStream):
+    """A running prediction. Iterate over it for its text fragments, or over `events()` for all events.
+
+    Ending the iteration early stops the generation on the server.
+    """
+
+    def _fill(self) -> bool:
+        """Receive the next batch; return whether there was one."""
+        return run(self._run.advance())
+
+    def batches(self) -> Generator[list[PredictionEvent]]:
+        """Yield all events in the batches in which they arrived; cheaper than one by one."""
+        ready = self._run.ready
+        try:
+            while ready or self._fill():
+                batch = list(ready)
+                ready.clear()
+                yield batch
+        finally:
+            self._run.close_unless_reading()
+
+    def events(self) -> Iterator[PredictionEvent]:
+        """Yield all events in order: fragments, tool calls, progress, and the end."""
+        ready = self._run.ready
+        try:
+            while ready or self._fill():
+                yield ready.popleft()
+        finally:
+            self._run.close_unless_reading()
+
+    def __iter__(self) -> Iterator[LlmPredictionFragment]:
+        for event in self.events():
+            if type(event) is LlmPredictionFragment:
+                yield event
+
+    def __next__(self) -> LlmPredictionFragment:
+        ready = self._run.ready
+        while ready or self._fill():
+            event = ready.popleft()
+            if type(event) is LlmPredictionFragment:
+                return event
+        raise StopIteration
+
+    def start(self) -> None:
+        """Send the request now, not with the first read. Waits for the model, but not for its response.
+
+        Raises:
+            LMStudioRuntimeError: If the stream was started or has ended.
+        """
+        run(self._run.start())
+
+    def wait_for_result(self) -> PredictionResult:
+        """Read the stream to its end and return the result."""
+        return run(self._run.to_end())
+
+    def cancel(self) -> None:
+        """Stop the generation on the server, without waiting. Read on to get what has arrived, then call `result()`.
+
+        Before the model is loaded, this stops the load, and there is no result.
+        """
+        self._run.cancel()
+
+    def close(self) -> None:
+        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
+        self._run.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SyncModelHandle(BaseHandle):
+    """A model of either kind."""
+
+    def unload(self) -> None:
+        """Unload the instance."""
+        run(queries.unload_bound(self._dispatcher, self.binding))
+
+    def unload_if_loaded_here(self) -> None:
+        """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
+        run(queries.unload_own(self._dispatcher, self.binding))
+
+    @overload
+    def tokenize(self, input: str) -> list[int]: ...
+    @overload
+    def tokenize(self, input: Texts) -> list[list[int]]: ...
+    def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
+        """Return the tokens of a text, or of each of several."""
+        return run(self._run_on_model(queries.tokenize, input))
+
+    @overload
+    def count_tokens(self, input: str) -> int: ...
+    @overload
+    def count_tokens(self, input: Texts) -> list[int]: ...
+    def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
+        """Return the number of tokens of a text, or of each of several."""
+        return run(self._run_on_model(queries.count_tokens, input))
+
+    def get_context_length(self) -> int:
+        """Return the context length that the instance was loaded with, in tokens."""
+        return run(self._get_info(load=False)).context_length
+
+    def get_processing_state(self) -> InstanceProcessingState:
+        """Return what the instance is doing, and how many requests are queued."""
+        return run(self._run_on_model(queries.get_processing_state))
+
+
+class LLM(SyncModelHandle):
+    """A language model."""
+
+    def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
+        """Return the next message of a conversation.
+
+        Args:
+            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            parameters: See `PredictionParameters`.
+
+        Raises:
+            LMStudioValueError: If the history is empty or a setting unknown.
+            LMStudioServerError: If the server reports an error.
+        """
+        return run(self._predict(requests.respond, history, parameters).to_end())
+
+    def respond_stream(
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
+    ) -> PredictionStream:
+        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
+        return PredictionStream(self._predict(requests.respond, history, parameters))
+
+    def prepare_images(
+        self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
+    ) -> list[FileHandle]:
+        """Upload images for a conversation with this model.
+
+        Args:
+            images: What `files.prepare_image` takes, or http and https URLs, from which images are downloaded.
+            allow_private_image_hosts: Whether a URL may lead to an address that is not public, such as this machine.
+
+        Raises:
+            LMStudioImageDownloadError: If an image cannot or must not be downloaded.
+            LMStudioOSError: If a file cannot be read.
+            LMStudioValueError: If it is not an image of a type that LM Studio supports.
+        """
+        upload = partial(images_module.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
+        return run(retried(self._dispatcher, upload))
+
+    def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
+        """Continue a text, without a chat template."""
+        return run(self._predict(requests.complete, prompt, parameters).to_end())
+
+    def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
+        """Stream the continuation of a text. The first read, or `start()`, sends the request."""
+        return PredictionStream(self._predict(requests.complete, prompt, parameters))
+
+    def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
+        """Let the model call tools until it responds without a call.
+
+        Args:
+            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
+            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
+            parameters: See `ActParameters`.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be used.
+            LMStudioPredictionError: If the model still calls tools in the last round.
+            LMStudioToolCallError: If a tool call of the model cannot be read.
+        """
+        from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner  # noqa: PLC0415 - lazy: keeps import cheap
+
+        act = Act(self._dispatcher, self.binding, chat, tools, parameters)
+        with ThreadRunner(act.parallel) as runner:
+            return run(act.to_end(runner))
+
+    def apply_prompt_template(self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()) -> str:
+        """Return a conversation, with the tools, as the prompt that the model would get.
+
+        Args:
+            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
+            tools: The definitions of the tools.
+        """
+        return run(
+            self._run_on_model(chat_templates.apply_prompt_template, requests.to_wire(history), opts or {}, tools)
+        )
+
+    def get_context_use(self, history: History) -> ContextUse:
+        """Return how many tokens of the context window a conversation takes, and whether it fits."""
+        return run(self._run_on_model(chat_templates.context_use, requests.to_wire(history)))
+
+    def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
+        return cast("LlmInstanceInfo", run(self._get_info(load=load)))
+
+    def get_chat_template_info(self) -> ChatTemplateInfo:
+        """Return what the model's chat template does with conversations; load the model if necessary."""
+        return run(self._run_on_model(chat_templates.get_chat_template_info))
+
+    def get_load_config(self) -> LlmLoadModelConfig:
+        """Return the settings that the instance was loaded with."""
+        return LlmLoadModelConfig.from_fields(run(self._run_on_model(queries.get_load_fields)))
+
+
+class EmbeddingModel(SyncModelHandle):
+    """An embedding model."""
+
+    @overload
+    def embed(self, input: str, *, show_progress: bool = False) -> list[float]: ...
+    @overload
+    def embed(self, input: Texts, *, show_progress: bool = False) -> list[list[float]]: ...
+    def embed(
+        self,
+        input: str | Texts,  # noqa: A002 - the official name
+        *,
+        show_progress: bool = False,
+    ) -> list[float] | list[list[float]]:
+        """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
+        return run(self._run_on_model(queries.embed, input, show_progress))
+
+    def embed_texts(
+        self,
+        request: EmbeddingRequest,
+        *,
+        max_concurrency: int | None = None,
+        show_progress: bool = False,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, of which some may be too long for the model.
+
+        Args:
+            request: The texts, and what to do with those that are too long.
+            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
+            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+
+        Raises:
+            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+        """
+        return run(self._embed_texts(request, max_concurrency, show_progress))
+
+    def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
+        return cast("EmbeddingModelInstanceInfo", run(self._get_info(load=load)))
+
+    def get_load_config(self) -> EmbeddingLoadModelConfig:
+        """Return the settings that the instance was loaded with."""
+        return EmbeddingLoadModelConfig.from_fields(run(self._run_on_model(queries.get_load_fields)))
+
+
+class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
+    """The models of one kind."""
+
+    def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
+        """Get a model, and load it if necessary; without a key, get any loaded one.
+
+        Args:
+            model_key: Key or identifier.
+            parameters: See `ModelParameters`.
+
+        Raises:
+            LMStudioModelNotFoundError: If there is no such model, or none is loaded.
+            LMStudioWrongModelKindError: If it is of the other kind.
+        """
+        return run(self._get(model_key, parameters))
+
+    def load_new_instance(
+        self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
+    ) -> HandleT:
+        """Load another instance; without an identifier the server chooses one."""
+        parameters["load_policy"] = "new_instance"
+        return run(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
+
+    def unload(self, model_identifier: str) -> None:
+        """Unload an instance."""
+        run(queries.unload(self._dispatcher, self.kind, text_of(model_identifier, "model_identifier")))
+
+    def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
+        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
+        return run(queries.look_up(self._dispatcher, self.kind, model_specifier))
+
+    def list_loaded(self) -> list[HandleT]:
+        """Return handles to all loaded instances."""
+        return [self._loaded(info) for info in run(queries.list_loaded(self._dispatcher, self.kind))]
+
+    def list_downloaded(self) -> list[DownloadedT]:
+        """Return all models of this kind on the server's disk."""
+        return [self.as_downloaded(info) for info in run(queries.list_downloaded(self._dispatcher, self.kind))]
+
+    def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
+        """Return how much memory a model would take. Not every server knows."""
+        return run(queries.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
+
+
+class DownloadedModel(BaseDownloaded[HandleT, InfoT]):
+    """A model on the server's disk."""
+
+    _namespace: ModelNamespace[HandleT, Any]
+
+    def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
+        """Get the model, and load it if necessary."""
+        return self._namespace.model(self._key(), **parameters)
+
+    def load_new_instance(
+        self, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
+    ) -> HandleT:
+        """Load another instance of the model."""
+        return self._namespace.load_new_instance(self._key(), instance_identifier, **parameters)
+
+
+class DownloadedLlm(DownloadedModel[LLM, LlmInfo]):
+    """A language model on the server's disk."""
+
+
+class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel, EmbeddingModelInfo]):
+    """An embedding model on the server's disk."""
+
+
+AnyDownloadedModel: TypeAlias = DownloadedLlm | DownloadedEmbeddingModel
+
+
+class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
+    """The language models: `client.llm`."""
+
+    kind: ClassVar[ModelKind] = "llm"
+    _handle = LLM
+    _downloaded = DownloadedLlm
+
+
+class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel]):
+    """The embedding models: `client.embedding`."""
+
+    kind: ClassVar[ModelKind] = "embedding"
+    _handle = EmbeddingModel
+    _downloaded = DownloadedEmbeddingModel
+
+
+class SystemNamespace(BaseNamespace):
+    """The server itself: `client.system`."""
+
+    def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
+        """Return all models on the server's disk, of one kind or of both."""
+        infos = run(queries.list_downloaded(self._dispatcher, checked_kind(namespace)))
+        llm, embedding = LlmNamespace(self._dispatcher), EmbeddingNamespace(self._dispatcher)
+        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
+
+    def get_version(self) -> ServerVersion:
+        """Return the version of LM Studio."""
+        return run(queries.version(self._dispatcher))
+
+
+class FilesNamespace(BaseNamespace):
+    """Images for the model, and documents to search: `client.files`."""
+
+    def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload an image for use in a chat.
+
+        Args:
+            src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
+            name: The file's name; its extension is corrected if it does not match the content.
+
+        Raises:
+            LMStudioOSError: If the file cannot be read.
+            LMStudioValueError: If it is not such an image.
+        """
+        return run(uploads.prepare_image(self._dispatcher, src, name))
+
+    def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a file of any type. The extension of its name decides whether it is a document."""
+        return run(uploads.prepare_file(self._dispatcher, src, name))
+
+    def parse_document(
+        self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None, show_progress: bool = False
+    ) -> ParsedDocument:
+        """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0; a bar shows them."""
+        return run(uploads.parse_document(self._dispatcher, file, on_progress, show_progress))
+
+    def retrieve(
+        self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
+    ) -> RetrievalResult:
+        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
+        return run(uploads.retrieve(self._dispatcher, query, files, parameters))
+
+
+class Client(BaseClient):
+    """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once.
+
+    Setup:
+        Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmstudio-integrations serve`. The page
+        `docs/native-client.md` shows what such examples print.
+
+    Instantiate:
+        ```python
+        import lmstudio_integrations as lms
+
+        client = lms.Client()  # or lms.Client("localhost:1234", api_token="…")
+        model = client.llm.model("qwen/qwen3-4b", ttl=600)
+        ```
+
+    Invoke:
+        ```python
+        chat = lms.Chat("Be brief.")
+        chat.add_user_message("Why is the sky blue?")
+        result = model.respond(chat, config={"temperature": 0.2})
+        ```
+
+    Stream:
+        ```python
+        for fragment in model.respond_stream("Why is the sky blue?"):
+            print(fragment.content, end="", flush=True)
+        ```
+
+    Call tools:
+        ```python
+        def pier(destination: str) -> str:
+            "Return the pier of the ferries to a destination."
+            return f"Ferries to the {destination} leave from pier 7."
+
+        model.act("Where does the ferry to the island leave?", [pier], on_message=print)
+        ```
+
+    Structured output:
+        ```python
+        class City(lms.BaseModel):
+            name: str
+
+        print(model.respond("Name a city.", response_format=City).parsed_as(City))
+        ```
+
+    Images:
+        ```python
+        vision = client.llm.model("google/gemma-3-4b", load_policy="explicit")
+        question = lms.Chat()
+        image = client.files.prepare_image("square.png")
+        question.add_user_message("What color is this square?", images=[image])
+        print(vision.respond(question))
+        ```
+
+    Reasoning, statistics:
+        ```python
+        print(result.reasoning_content, result.stats.tokens_per_second)
+        print(model.count_tokens("How many tokens?"))
+        ```
+
+    Embeddings:
+        ```python
+        key = "text-embedding-all-minilm-l6-v2"
+        embedder = client.embedding.model(key, load_policy="explicit")
+        print(len(embedder.embed("The ferry takes twenty minutes.")))
+        ```
+    """
+
+    make_waiter: ClassVar[type[Waiter]] = ThreadWaiter
+    default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
+    """The timeouts of clients that set none; `set_sync_api_timeout` changes them for all sync clients."""
+
+    @property
+    def llm(self) -> LlmNamespace:
+        """The language models."""
+        return LlmNamespace(self._dispatcher)
+
+    @property
+    def embedding(self) -> EmbeddingNamespace:
+        """The embedding models."""
+        return EmbeddingNamespace(self._dispatcher)
+
+    @property
+    def system(self) -> SystemNamespace:
+        """The server itself."""
+        return SystemNamespace(self._dispatcher)
+
+    @property
+    def files(self) -> FilesNamespace:
+        """Images for the model, and documents to search."""
+        return FilesNamespace(self._dispatcher)
+
+    @property
+    def repository(self) -> RepositoryNamespace:
+        """Models to download."""
+        return RepositoryNamespace(self._dispatcher)
+
+    def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
+        """Return handles to all loaded instances, of one kind or of both."""
+        llms = [] if checked_kind(namespace) == "embedding" else self.llm.list_loaded()
+        return [*llms, *([] if namespace == "llm" else self.embedding.list_loaded())]
+
+    def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
+        """Return all models on the server's disk, of one kind or of both."""
+        return self.system.list_downloaded_models(namespace)
+
+    def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload an image for use in a chat: `client.files.prepare_image`."""
+        return self.files.prepare_image(src, name)
+
+    @classmethod
+    def is_valid_api_host(cls, api_host: str) -> bool:
+        """Return whether an LM Studio responds at an address; false if it is not a valid address."""
+        return run(is_reachable(api_host, cls.make_waiter))
+
+    @classmethod
+    def find_default_local_api_host(cls) -> str | None:
+        """Return the address of the LM Studio on this machine, if there is one."""
+        return run(locate(None, cls.make_waiter))
+
+    def close(self) -> None:
+        """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
+        self._dispatcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

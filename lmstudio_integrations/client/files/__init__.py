@@ -1,0 +1,1 @@
+"""Files: reading, uploading and downloading them."""

@@ -1,0 +1,306 @@
+"""Files: upload them, upload them again after a lost connection, read and search them.
+
+The [server](docs/protocol.md#file-endpoints) drops a file when the connection that uploaded it is lost. The clients
+call these flows; `images.py` and `predictions/requests.py` build on them.
+"""
+
+import base64
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any, TypedDict, cast
+from weakref import WeakValueDictionary
+
+from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations.client.support.arguments import (
+    check_callbacks,
+    check_names,
+    list_of,
+    optional_text,
+    text_of,
+    whole_number,
+)
+from lmstudio_integrations.client.support.progress_bars import ProgressBar
+from lmstudio_integrations.client.transport.connect.addresses import Address
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, open_channel
+from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.protocol.kv_config import fields_of
+from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
+from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.files import FileHandle, Origin
+
+FileInput = str | PathLike[str] | bytes | IO[bytes]
+"""A path, a data URL, the content, or an open binary file."""
+
+_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
+_SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
+    (b"\xff\xd8\xff", 0, "jpg"),
+    (b"\x89PNG\r\n\x1a\n", 0, "png"),
+    (b"WEBP", 8, "webp"),
+)
+SIGNATURE_SIZE = max(at + len(sign) for sign, at, _ in _SIGNATURES)
+"""The number of bytes that decide whether a file is an image."""
+_origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
+"""The sources of the uploaded files by their identifiers: the messages of frameworks have nothing else of a file."""
+_EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
+
+
+class RetrievalParameters(TypedDict, total=False):
+    """The keyword arguments of `retrieve`.
+
+    Attributes:
+        limit: The most passages to return.
+        embedding_model: The key of the embedding model.
+        chunking_method: How documents are split: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
+        on_progress: Called with the number of the file, the step (`loading`, `chunking`, `embedding`) and 0.0 to 1.0.
+        show_progress: Whether to draw a bar for each step.
+    """
+
+    limit: int | None
+    embedding_model: str | None
+    chunking_method: dict[str, Any] | None
+    on_progress: Callable[[int, str, float], Any] | None
+    show_progress: bool
+
+
+_RETRIEVAL_KEYS = {
+    "limit": "retrieval.limit",
+    "embedding_model": "retrieval.embeddingModel",
+    "chunking_method": "retrieval.chunkingMethod",
+}
+
+
+def prepare_image(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
+    """Upload an image. Its name gets the extension of its real type: servers may decide by the name what a file is."""
+    content, default_name = read_source(source)
+    name, kind = optional_text(name, "name"), image_kind(content)
+    if kind is None:
+        shown = shortened(name or default_name or "the given bytes")
+        raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
+    name = name or default_name or str(uuid.uuid4())
+    if Path(name).suffix.lower().lstrip(".") not in _EXTENSIONS[kind]:
+        name = f"{name}.{kind}"
+    return (yield from _upload(dispatcher, source, content, name))
+
+
+def prepare_file(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
+    """Upload a file of any type."""
+    content, default_name = read_source(source)
+    name = optional_text(name, "name") or default_name or str(uuid.uuid4())
+    return (yield from _upload(dispatcher, source, content, name))
+
+
+def read_source(source: FileInput) -> tuple[bytes, str | None]:
+    """Return the content of a source, and its name if it has one.
+
+    Raises:
+        LMStudioOSError: If a file cannot be read.
+        LMStudioValueError: If it is empty, or a data URL is broken.
+    """
+    content, name = _read(source)
+    if not content:
+        remedy = "; if it was read before, call seek(0) first" if hasattr(source, "read") else ""
+        raise LMStudioValueError(f"{_shown(source)} is empty, so there is nothing to upload{remedy}")
+    return content, name
+
+
+def _read(source: FileInput) -> tuple[bytes, str | None]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), None
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return _from_data_url(source), None
+    try:
+        if isinstance(source, str | PathLike):
+            return Path(source).read_bytes(), Path(source).name
+        content = source.read() if hasattr(source, "read") else None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LMStudioOSError(f"cannot read {_shown(source)}: {reason}") from error
+    if not isinstance(content, bytes):
+        raise LMStudioValueError(
+            f"a file is a path, bytes, a data URL or a file open in binary mode; got {_shown(source)}"
+        )
+    name = getattr(source, "name", None)
+    return content, Path(name).name if isinstance(name, str) else None
+
+
+def _shown(source: FileInput) -> str:
+    return shortened(repr(str(source) if isinstance(source, PathLike) else source))
+
+
+def image_kind(content: bytes | bytearray) -> str | None:
+    """Return the extension of an image by its first bytes; `None` if LM Studio does not support the type."""
+    return next((kind for sign, at, kind in _SIGNATURES if content[at : at + len(sign)] == sign), None)
+
+
+def _from_data_url(url: str) -> bytes:
+    head = _DATA_URL.match(url)
+    if head is None:
+        raise LMStudioValueError(f"a data URL must be data:<type>;base64,<content>; got {url[:40]!r}")
+    try:
+        return base64.b64decode(url[head.end() :], validate=True)
+    except ValueError as error:
+        raise LMStudioValueError(f"the data URL's content is not base64: {error}") from error
+
+
+def _upload(dispatcher: Dispatcher[Any], source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
+    """Upload a file; its handle can upload it again."""
+    scope = dispatcher.upload_scope  # before the upload: see there
+    handle = yield from _send(dispatcher, name, content)
+    reread = (lambda: read_source(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
+    origin = _origins[handle.identifier] = Origin(name, reread, (handle.identifier, scope), dispatcher.target.address)
+    dispatcher.keep_upload_alive(origin)
+    return handle.with_origin(origin)
+
+
+def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[FileHandle]:
+    def decode_result(result: Any) -> FileHandle:
+        return FileHandle(
+            name=name,
+            identifier=result["identifier"],
+            size_bytes=result["sizeBytes"],
+            file_type=result["fileType"],
+        )
+
+    parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
+    return call_rpc(dispatcher, "files", "uploadFileBase64", parameter, decode_result, operation="File upload")
+
+
+def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
+    """Return a valid handle; upload the file again if the connection was lost meanwhile.
+
+    Raises:
+        LMStudioFileExpiredError: If the file cannot be read again.
+    """
+    if not isinstance(handle, FileHandle):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise LMStudioValueError(f"a file must be prepared first, with prepare_file or prepare_image; got {handle!r}")
+    origin = handle.origin
+    if origin is None:
+        return handle
+    identifier, uploaded_to = origin.upload
+    scope = dispatcher.upload_scope
+    if uploaded_to != scope:
+        try:
+            content = origin.read()
+        except (OSError, LMStudioValueError) as error:
+            raise LMStudioFileExpiredError(
+                f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
+            ) from error
+        identifier = (yield from _send(dispatcher, origin.name, content)).identifier
+        origin.upload = identifier, scope
+        dispatcher.keep_upload_alive(origin)
+    return handle if handle.identifier == identifier else handle.model_copy(update={"identifier": identifier})
+
+
+def with_valid_files(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHistory]:
+    """Return a conversation with valid file handles."""
+    uploaded: dict[str, dict[str, Any]] = {}
+    for handle in {handle.identifier: handle for handle in history.files if handle.origin is not None}.values():
+        valid = yield from ensure_uploaded(dispatcher, handle)
+        if valid.identifier != handle.identifier:
+            uploaded[handle.identifier] = valid.to_dict()
+    if not uploaded:
+        return history
+    return WireHistory(
+        [
+            {**message, "content": [uploaded.get(part.get("identifier"), part) for part in message["content"]]}
+            for message in history.messages
+        ]
+    )
+
+
+def address_of(files: Iterable[FileHandle]) -> Address | None:
+    """Return the server that files were uploaded to; `None` if there are none, or it is not known."""
+    for handle in files:
+        origin = handle.origin or _origins.get(handle.identifier)
+        if origin is not None:
+            return cast("Address | None", origin.server)
+    return None
+
+
+def parse_document(
+    dispatcher: Dispatcher[Any],
+    handle: FileHandle,
+    on_progress: Callable[[float], Any] | None,
+    show_progress: bool,  # noqa: FBT001 - as the caller has it
+) -> Flow[ParsedDocument]:
+    """Return the text of an uploaded document."""
+    check_callbacks(on_progress=on_progress)
+    valid = yield from ensure_uploaded(dispatcher, handle)
+    bar = ProgressBar(f"Parsing {valid.name}", shown=show_progress)
+    report = bar.before(on_progress)
+    parameter = ParseDocument(fileIdentifier=valid.identifier, parseOpts={})
+
+    def decode_packet(packet: dict[str, Any]) -> CallbackEffect | ParsedDocument | None:
+        if packet["type"] == "progress" and report is not None:
+            return CallbackEffect(report, float(packet["progress"]))
+        return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
+
+    operation = "Document parsing"
+    with bar:
+        return (
+            yield from open_channel(dispatcher, "files", "parseDocument", parameter, decode_packet, operation=operation)
+        )
+
+
+def retrieve(
+    dispatcher: Dispatcher[Any], query: str, files: Sequence[FileHandle], parameters: RetrievalParameters
+) -> Flow[RetrievalResult]:
+    """Search uploaded documents."""
+    check_names(parameters, RetrievalParameters.__annotations__)
+    text_of(query, "query")
+    whole_number(parameters.get("limit"), "limit")
+    optional_text(parameters.get("embedding_model"), "embedding_model")
+    files = list_of(files, "files")
+    if not files:
+        raise LMStudioValueError("retrieval needs at least one file")
+    valid: list[str] = []
+    for handle in files:
+        valid += [(yield from ensure_uploaded(dispatcher, handle)).identifier]
+    arguments: Mapping[str, Any] = parameters
+    fields: dict[str, Any] = {
+        key: arguments[name] for name, key in _RETRIEVAL_KEYS.items() if arguments.get(name) is not None
+    }
+    parameter = Retrieve(query=query, fileIdentifiers=valid, config=fields_of(fields))
+    steps = _Steps([handle.name for handle in files], parameters)
+
+    def decode_packet(packet: dict[str, Any]) -> CallbackEffect | RetrievalResult | None:
+        if packet["type"] == "onFileProcessingStepProgress" and steps.are_reported:
+            return CallbackEffect(steps.report, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
+        return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
+
+    with steps:
+        return (
+            yield from open_channel(dispatcher, "files", "retrieve", parameter, decode_packet, operation="Retrieval")
+        )
+
+
+class _Steps(ExitStack):
+    """Reports the steps of a retrieval, and draws a bar for each if that is requested."""
+
+    def __init__(self, names: Sequence[str], parameters: RetrievalParameters) -> None:
+        super().__init__()
+        self._names = names
+        self._on_progress = parameters.get("on_progress")
+        self._shown = parameters.get("show_progress", False)
+        self._bars: dict[tuple[int, str], ProgressBar] = {}
+
+    @property
+    def are_reported(self) -> bool:
+        """Whether there is a bar or a callback."""
+        return self._shown or self._on_progress is not None
+
+    def report(self, index: int, step: str, progress: float) -> None:
+        """Report the progress of a step of the file with this number."""
+        bar = self._bars.get((index, step))
+        if bar is None:
+            bar = ProgressBar(f"{step.capitalize()} {self._names[index]}", shown=self._shown)
+            self._bars[index, step] = self.enter_context(bar)
+        bar.update(progress)
+        if self._on_progress is not None:
+            self._on_progress(index, step, progress)

@@ -1,0 +1,1 @@
+"""Models on a server: finding, loading and knowing them, and taking turns."""

@@ -1,0 +1,148 @@
+"""The flows about the chat template of a model: what it makes of a conversation, and what it does in general.
+
+The server does not report where a template takes system messages, so a small conversation is rendered, once per
+instance: before the first conversation for which it matters, or when the adapters load a model.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from pydantic import ValidationError
+
+from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.models.binding import Binding, Specifier
+from lmstudio_integrations.client.models.operations import use_model
+from lmstudio_integrations.client.models.queries import count_on, count_tokens, get_info
+from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, call_rpc
+from lmstudio_integrations.errors import (
+    LMStudioModelNotFoundError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, TemplateParameters
+from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
+from lmstudio_integrations.types.tools import Tool
+
+Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
+TemplateOpts: TypeAlias = Mapping[str, bool]
+
+_NO_OPTS: TemplateOpts = {}
+_TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
+_NO_LAYERS: Mapping[str, Any] = {"layers": []}
+
+_ONE_TOKEN = WireHistory.of_prompt(".").to_dict()
+"""Shows what a template adds to a message; some omit an empty one."""
+
+_TURNS = (("system", "alfa"), ("user", "bravo"), ("assistant", "charlie"), ("system", "delta"), ("user", "echo"))
+_LATE_SYSTEM_MESSAGE: Mapping[str, Any] = {
+    "messages": [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in _TURNS]
+}
+
+
+def apply_prompt_template(
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    history: WireHistory,
+    opts: TemplateOpts = _NO_OPTS,
+    tools: Tools = (),
+) -> Flow[str]:
+    """Return a conversation, with the tools, as the prompt that the model would get."""
+    flags = _template_flags(opts, tools)
+
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
+        current = yield from placed(dispatcher, binding, specifier, history)
+        return (yield from render(dispatcher, specifier, current.to_dict(), flags))
+
+    return (yield from use_model(dispatcher, binding, work))
+
+
+def render(
+    dispatcher: Dispatcher[Any],
+    specifier: Specifier,
+    history: Mapping[str, Any],
+    opts: TemplateParameters,
+    stack: Mapping[str, Any] = _NO_LAYERS,
+) -> Flow[str]:
+    """Return a conversation in wire form as the prompt that an instance would get. The model is not loaded for it."""
+    parameter = ApplyPromptTemplate(specifier=specifier, history=history, predictionConfigStack=stack, opts=opts)
+    return call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, _formatted, operation="Prompt template")
+
+
+def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
+    """Return how many tokens of the context window a conversation takes."""
+    dispatcher = dispatcher.for_operation()
+    text = yield from apply_prompt_template(dispatcher, binding, history)
+    used = cast("int", (yield from count_tokens(dispatcher, binding, text)))
+    info = yield from get_info(dispatcher, binding)
+    return ContextUse(used=used, limit=info.context_length)
+
+
+def get_chat_template_info(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[ChatTemplateInfo]:
+    """Return what the chat template does; load the model if necessary."""
+
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ChatTemplateInfo]":
+        try:
+            prompt = yield from render(dispatcher, specifier, _ONE_TOKEN, {})
+        except LMStudioPromptTemplateError:  # a model that only continues texts
+            return ChatTemplateInfo()
+        added = (yield from count_on(dispatcher, specifier, prompt)) - 1
+        return ChatTemplateInfo(added, (yield from _takes_late_system_messages(dispatcher, binding, specifier)))
+
+    return use_model(dispatcher, binding, work)
+
+
+def placed(
+    dispatcher: Dispatcher[Any], binding: Binding, specifier: Specifier, history: WireHistory
+) -> Flow[WireHistory]:
+    """Return a conversation with its system messages where they are, or at the front if the template requires it."""
+    if history.system_first is None or (yield from _takes_late_system_messages(dispatcher, binding, specifier)):
+        return history
+    return WireHistory(history.system_first, history.files)
+
+
+def _takes_late_system_messages(dispatcher: Dispatcher[Any], binding: Binding, specifier: Specifier) -> Flow[bool]:
+    """Whether the template shows a system message after the first turn, and shows it where it is."""
+    instance, known = binding.reference or binding.identifier, binding.takes_late_system_messages
+    if known is not None and known[0] == instance:
+        return known[1]
+    try:
+        prompt = yield from render(dispatcher, specifier, _LATE_SYSTEM_MESSAGE, {})
+    except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
+        takes = False
+    except LMStudioModelNotFoundError:
+        raise
+    except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
+        return False
+    else:
+        places = [prompt.find(text) for _, text in _TURNS]
+        takes = -1 not in places and places == sorted(places)
+    binding.takes_late_system_messages = instance, takes
+    return takes
+
+
+def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
+    if not is_mapping(opts):
+        raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
+    check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})
+    flags: dict[str, Any] = {_TEMPLATE_FLAGS.get(name, name): flag_of(value, name) for name, value in opts.items()}
+    definitions = [_tool(tool) for tool in list_of(tools, "tools")]
+    return cast("TemplateParameters", flags | ({"toolDefinitions": definitions} if definitions else {}))
+
+
+def _tool(tool: object) -> dict[str, Any]:
+    try:
+        return Tool.model_validate(tool).to_dict()
+    except ValidationError as error:
+        raise LMStudioValueError(f"tools contains an invalid tool definition: {tool!r}") from error
+
+
+def _formatted(result: Any) -> str:
+    prompt = result["formatted"]
+    if not isinstance(prompt, str):
+        raise TypeError(f"expected a string; got {type(prompt).__name__}")
+    return prompt

@@ -1,0 +1,97 @@
+"""Search models, list download options, download: the [repository](docs/protocol.md#repository-endpoints)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from lmstudio_integrations.client.support.arguments import (
+    check_callbacks,
+    list_of,
+    optional_text,
+    text_of,
+    whole_number,
+)
+from lmstudio_integrations.client.support.progress_bars import ProgressBar
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
+from lmstudio_integrations.protocol.requests import (
+    DownloadModel,
+    DownloadOptions,
+    SearchModels,
+    SearchParameters,
+    SearchResultIdentifier,
+)
+from lmstudio_integrations.types.downloads import DownloadOptionInfo, DownloadProgressUpdate, SearchResultInfo
+
+OnDownload = Callable[[DownloadProgressUpdate], Any]
+
+MAX_RESULTS = 25
+
+
+def search(
+    dispatcher: Dispatcher[Any], term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
+) -> Flow[list[SearchResultInfo]]:
+    """Return the models that match a search term; without one, those that the server recommends."""
+    types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
+    given = {
+        "searchTerm": optional_text(term, "search_term"),
+        "limit": whole_number(limit, "limit", most=MAX_RESULTS),
+        "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
+    }
+    parameters = cast("SearchParameters", {name: value for name, value in given.items() if value is not None})
+
+    def read(result: Any) -> list[SearchResultInfo]:
+        return [SearchResultInfo.from_dict(each) for each in result["results"]]
+
+    parameter = SearchModels(opts=parameters)
+    return (yield from call_rpc(dispatcher, "repository", "searchModels", parameter, read, operation="Model search"))
+
+
+def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
+    """Return the download options of a model."""
+    with decode_errors("Download options"):
+        identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
+    parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
+
+    def read(result: Any) -> list[DownloadOptionInfo]:
+        return [DownloadOptionInfo.from_dict(each) for each in result["results"]]
+
+    return (
+        yield from call_rpc(
+            dispatcher, "repository", "getModelDownloadOptions", parameter, read, operation="Download options"
+        )
+    )
+
+
+def download(
+    dispatcher: Dispatcher[Any],
+    option: DownloadOptionInfo,
+    on_progress: OnDownload | None,
+    on_finalize: Callable[[], Any] | None,
+    show_progress: bool,  # noqa: FBT001 - as the caller has it
+) -> Flow[str]:
+    """Download a model; return the key to load it with."""
+    check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
+    bar = ProgressBar(f"Downloading {option.name}", shown=show_progress)
+
+    def report(update: DownloadProgressUpdate) -> None:
+        bar.update(update.downloaded_bytes / max(update.total_bytes, 1))
+        if on_progress is not None:
+            on_progress(update)
+
+    def read(packet: dict[str, Any]) -> CallbackEffect | str | None:
+        match packet["type"]:
+            case "downloadProgress" if bar.shown or on_progress is not None:
+                return CallbackEffect(report, DownloadProgressUpdate.from_dict(packet["update"]))
+            case "startFinalizing" if on_finalize is not None:
+                return CallbackEffect(on_finalize)
+            case "success":
+                return str(packet["defaultIdentifier"])
+            case _:
+                return None
+
+    parameter = DownloadModel(downloadIdentifier=option.download_identifier)
+    endpoint, operation = "downloadModel", "Model download"
+    with bar:
+        key = yield from open_channel(dispatcher, "repository", endpoint, parameter, read, operation=operation)
+        bar.update(1.0)
+    return key

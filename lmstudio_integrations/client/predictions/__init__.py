@@ -1,0 +1,1 @@
+"""Predictions: what `respond`, `complete` and `act` request, and how the response is read."""

@@ -1,0 +1,124 @@
+"""Iterators over a prediction for coroutines: its batches, events or fragments. `asynchronous.py` returns them.
+
+A web framework may drop the generator of a response when its client disconnects. If that generator is part of a
+reference cycle, only the garbage collector closes it, much later. So a prediction is also closed when the task that
+read it has ended and no other task reads on.
+"""
+
+from asyncio import Task, current_task
+from typing import Any, Self
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+from lmstudio_integrations.client.predictions.run import PredictionRun
+from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
+
+ABANDONED_AFTER = 1.0
+"""Seconds within which another task must read on after the end of the task that read a prediction."""
+
+
+class AsyncReader:
+    """An iterator over a prediction. Once it was read from, dropping it stops the generation on the server.
+
+    It is a class, because the `finally` of an async generator that is not exhausted runs late, or never.
+    """
+
+    def __init__(self, run: PredictionRun) -> None:
+        self._run = run
+        self._ready = run.ready
+        self._was_read = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._run.summary}>"
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def _fill(self) -> None:
+        """Receive the next batch."""
+        if not await arun(self._run.advance()):
+            raise StopAsyncIteration
+
+    def _record_read(self) -> None:
+        """Record that the current task reads."""
+        self._was_read = True
+        run, task = self._run, current_task()
+        if task is not None and run.delivered and (run.read_by is None or run.read_by() is not task):
+            run.read_by = ref(task)
+            # Not at once: a task that reads only once, like those of `wait_for`, has ended by then and is not watched.
+            task.get_loop().call_soon(_watch, run.read_by, ref(run))
+
+    async def aclose(self) -> None:
+        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
+        self._run.close()
+
+    def __del__(self) -> None:
+        if self._was_read:
+            self._run.close_unless_reading()
+
+
+class AsyncBatches(AsyncReader):
+    """The events of a prediction, in the batches in which they arrived."""
+
+    async def __anext__(self) -> list[PredictionEvent]:
+        ready = self._ready
+        if not ready:
+            await self._fill()
+        self._record_read()
+        batch = list(ready)
+        ready.clear()
+        return batch
+
+
+class AsyncEvents(AsyncReader):
+    """The events of a prediction, in order."""
+
+    async def __anext__(self) -> PredictionEvent:
+        if not self._ready:
+            await self._fill()
+        self._record_read()
+        return self._ready.popleft()
+
+
+class AsyncFragments(AsyncReader):
+    """The text fragments of a prediction."""
+
+    async def __anext__(self) -> LlmPredictionFragment:
+        ready = self._ready
+        while True:
+            while ready:
+                event = ready.popleft()
+                if type(event) is LlmPredictionFragment:
+                    self._record_read()
+                    return event
+            await self._fill()
+
+
+_runs: WeakKeyDictionary[Task[Any], WeakSet[PredictionRun]] = WeakKeyDictionary()
+"""What each watched task has read from."""
+
+
+def _watch(task_ref: ref[Task[Any]], run_ref: ref[PredictionRun]) -> None:
+    """Close a prediction after the end of the task that reads it, unless another one reads on."""
+    task, run = task_ref(), run_ref()
+    if task is None or run is None or (task.done() and not task.cancelled()):
+        return
+    if task not in _runs:
+        _runs[task] = WeakSet()
+        task.add_done_callback(_wait_for_others)
+    _runs[task].add(run)
+
+
+def _wait_for_others(task: Task[Any]) -> None:
+    """Give other tasks time to read on from what a task has read that ended."""
+    for run in _runs.pop(task):
+        if run.read_by is not None and run.read_by() is task:
+            task.get_loop().call_later(ABANDONED_AFTER, _close_if_abandoned, ref(run), run.read_by)
+
+
+def _close_if_abandoned(run_ref: ref[PredictionRun], read_by: ref[Task[Any]]) -> None:
+    run = run_ref()
+    if run is not None and run.read_by is read_by:
+        run.close_unless_reading(
+            f"closed, because the task that read it has ended and no other one read on within {ABANDONED_AFTER:g} s"
+        )

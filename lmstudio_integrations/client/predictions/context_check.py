@@ -1,0 +1,129 @@
+"""Whether the server has read the whole prompt: compares what it reports with what was sent.
+
+Some versions of LM Studio cut a prompt in spite of `stopAtLimit`, or respond to one that does not fit with an empty
+stream. So a prompt that may have been cut is counted again, on the instance that responded. `run.py` calls
+this at the end of a prediction.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from lmstudio_integrations._support.typeguards import is_count, is_object
+from lmstudio_integrations.client.models.chat_templates import render
+from lmstudio_integrations.client.models.queries import count_on
+from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
+from lmstudio_integrations.protocol.errors import context_overflow
+from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.protocol.requests import TemplateParameters
+from lmstudio_integrations.types.results import PredictionEnd
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_TOKEN = 3
+"""Fewer than the tokens of nearly all texts have, so that a prompt which may be too long is noticed."""
+
+_NEARLY_FULL = 0.9
+"""The share of the context window from which on a server may have cut the prompt to fit."""
+
+_FEWEST_TOKENS_PER_BYTE = 1 / 6
+"""Fewer tokens were hardly all that was sent."""
+
+_MARGIN = 1.02
+"""A template that is rendered alone may differ by a few tokens from what the server read."""
+
+_PATIENCE = 5.0
+"""Seconds that the server has for each of the two requests. The response itself is complete by then."""
+
+_CUTTING = ("truncateMiddle", "rollingWindow")
+
+
+def check_context(
+    dispatcher: Dispatcher[Any],
+    request: Mapping[str, Any],
+    end: PredictionEnd,
+    *,
+    operation: str,
+    is_empty: bool,
+    maximum: int | None,
+) -> Flow[None]:
+    """Add `droppedTokens` to the statistics of a prediction if the server has cut the prompt, and warn.
+
+    If the user chose a policy that cuts, there is no warning.
+
+    Args:
+        dispatcher: Sends requests to the server.
+        request: The parameter of the prediction, as it was sent.
+        end: The end of the prediction.
+        operation: The operation, for error messages.
+        is_empty: Whether the model has responded nothing at all.
+        maximum: The longest context length of the model, if it is known.
+
+    Raises:
+        LMStudioContextOverflowError: If the response is empty and the prompt does not fit.
+    """
+    limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
+    settings = collapsed(request["predictionConfigStack"])
+    policy, use = settings.get("llm.prediction.contextOverflowPolicy"), settings.get("llm.prediction.tools")
+    tools: list[Any] = (use.get("tools") or []) if is_object(use) else []
+    may_drop = policy != "stopAtLimit"
+    if not is_count(limit) or not _may_be_cut(request, tools, limit, read, may_drop=may_drop, is_empty=is_empty):
+        return
+    try:
+        used = yield from _count(dispatcher, request, tools)
+    except LMStudioError as error:
+        logger.debug("the prompt cannot be counted: %s", error)
+        return
+    is_all_read = used <= read * _MARGIN
+    if is_empty and used * _MARGIN > limit and not (is_all_read and used < limit):
+        raise context_overflow(operation, used, limit, maximum)
+    read = read or min(used, limit)
+    if used <= read * _MARGIN:
+        return
+    end.stats = {**end.stats, "droppedTokens": used - read}
+    if policy not in _CUTTING:
+        details = context_overflow(operation, used, limit, maximum)
+        warn_user(
+            f"the server dropped {used - read} of the {used} tokens of the prompt, because "
+            f"{end.model_info.get('modelKey')!r} is loaded with a context length of {limit}; {details.suggestion}",
+            LMStudioTruncationWarning,
+        )
+
+
+def _may_be_cut(
+    request: Mapping[str, Any], tools: list[Any], limit: int, read: int, *, may_drop: bool, is_empty: bool
+) -> bool:
+    messages: list[dict[str, Any]] = request["history"]["messages"] if "history" in request else []
+    size = len(to_json(request.get("rawPrompt") or messages)) + len(to_json(tools))
+    if size / _BYTES_PER_TOKEN <= limit / 2:
+        return False
+    # A server that may drop messages may leave room for the response, so that the window is not nearly full.
+    is_suspicious = may_drop or is_empty or read >= _NEARLY_FULL * limit or read < _FEWEST_TOKENS_PER_BYTE * size
+    # The tokens of an image cannot be counted.
+    return is_suspicious and all(part.get("type") != "file" for each in messages for part in each["content"])
+
+
+def _count(dispatcher: Dispatcher[Any], request: Mapping[str, Any], tools: list[Any]) -> Flow[int]:
+    """Return the tokens of the prompt of a prediction on its instance, which is not loaded for that."""
+    allowed = {name: dispatcher.timeouts.get(name) for name in ("idle_timeout", "queue_timeout")}
+    limits = {name: _PATIENCE if seconds is None else min(seconds, _PATIENCE) for name, seconds in allowed.items()}
+    dispatcher = dispatcher.with_timeouts(limits)
+    specifier, prompt = request["modelSpecifier"], _raw_prompt(request)
+    if prompt is None:
+        opts: TemplateParameters = {"toolDefinitions": tools} if tools else {}
+        stack = request["predictionConfigStack"]
+        prompt = yield from render(dispatcher, specifier, request["history"], opts, stack)
+    return (yield from count_on(dispatcher, specifier, prompt))
+
+
+def _raw_prompt(request: Mapping[str, Any]) -> str | None:
+    """Return the text that is to be continued, also by [an older server](docs/protocol.md#legacy-completion)."""
+    if "rawPrompt" in request:
+        return str(request["rawPrompt"])
+    is_legacy = request["predictionConfigStack"]["layers"][-1]["layerName"] == "completeModeFormatting"
+    return str(request["history"]["messages"][0]["content"][0]["text"]) if is_legacy else None

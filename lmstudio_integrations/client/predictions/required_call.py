@@ -1,0 +1,41 @@
+"""A required tool call that did not come: one check and one text for the native client and both adapters.
+
+`run.py` logs it for `respond`, `act` and their streams; the adapters' `outcome.py` for their own calls.
+"""
+
+import logging
+
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import PredictionResult
+
+logger = logging.getLogger(__name__)
+
+
+def required_choice(settings: LlmPredictionConfig) -> str | None:
+    """Return the tool choice of a prediction if it requires a call, else `None`."""
+    mode = (settings.tool_choice or {}).get("mode")
+    return mode if mode == "required" else None
+
+
+def may_call(settings: LlmPredictionConfig) -> bool:
+    """Whether a prediction may call a tool."""
+    return bool((settings.raw_tools or {}).get("tools")) and (settings.tool_choice or {}).get("mode") != "none"
+
+
+def lacks_call(result: PredictionResult) -> bool:
+    """Whether the model responded without even beginning a tool call, and was not stopped by the caller."""
+    return not result.tool_calls and result.end.stats.get("stopReason") != "userStopped"
+
+
+def missing_call(choice: str) -> str:
+    """Return what is wrong with a response without a call, and the remedy."""
+    return (
+        f"a tool call was required, and the model responded without one (tool_choice={choice!r}); use a model that was "
+        "trained for tools, or tool_choice='auto'"
+    )
+
+
+def log_missing_call(result: PredictionResult, choice: str) -> None:
+    """Log that a response has no call, if that is so."""
+    if lacks_call(result):
+        logger.warning("%r: %s", result.end.model_info.get("modelKey"), missing_call(choice))

@@ -1,0 +1,353 @@
+"""The tool loop: predict, run the tools that the model calls, send their results, and repeat.
+
+The loop is written once, as a flow. The clients run the tools with `tool_loop/runners.py`, in threads or as tasks.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, cast
+
+from pydantic_core import to_json
+
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.predictions.requests import (
+    History,
+    PredictionSettings,
+    TimeoutParameters,
+    respond_with,
+    to_chat,
+)
+from lmstudio_integrations.client.predictions.run import Callbacks, PredictionRun
+from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
+from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, call_back
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioPredictionError,
+    LMStudioToolCallError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionResult,
+    PredictionRoundResult,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+
+logger = logging.getLogger(__name__)
+
+HandleInvalid: TypeAlias = Callable[
+    [LMStudioPredictionError, ToolCallRequest | None], str | Awaitable[str | None] | None
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ActResult:
+    """The result of `act`: the number of predictions, and the total time."""
+
+    rounds: int
+    total_time_seconds: float
+
+
+class ActParameters(TimeoutParameters, total=False):
+    """The keyword arguments of `act`. The timeouts apply to each round. `AsyncLLM.act` also accepts async callbacks.
+
+    The callbacks about tool calls get the round, and the number of the call, which is unique within an `act`.
+
+    Attributes:
+        max_prediction_rounds: Maximum number of rounds; unlimited by default. The last round has no tools.
+        max_parallel_tool_calls: How many tools run at once: 1 by default, `None` for all calls of a round.
+        handle_invalid_tool_request: Called with the error and the request. If the tool raised an exception, that is the
+            error's `__cause__`. A returned string replaces the standard text for the model; an exception ends `act`. If
+            it cannot be read, the request is `None`: the returned value is ignored, and `act` raises the error.
+        check_context: Whether to count a prompt again if the server may have cut it; see `PredictionParameters`.
+        config: Settings of the predictions.
+        preset: A preset on the server.
+        on_message: Called with each assistant message and each message of tool results, suitable for `Chat.append`.
+        on_first_token: Called with the round, at its first fragment.
+        on_prediction_fragment: Called with each fragment, and the round.
+        on_prompt_processing_progress: Called with growing values from 0.0 to 1.0, and the round.
+        on_round_start: Called with the round, before its prediction.
+        on_round_end: Called with the round, after its tools.
+        on_prediction_completed: Called with the result of each prediction; its `round_index` is the round.
+        on_tool_call_request_start: Called with round, call and `ToolCallStart` when the model begins a call. Each call
+            then ends or fails, once.
+        on_tool_call_request_name_received: Called with round, call and the name of the tool.
+        on_tool_call_request_argument_fragment: Called with round, call and a fragment of the arguments, as the model
+            writes them; together, they need not be JSON.
+        on_tool_call_request_end: Called with round, call and `ToolCallEnd`: the call is complete and valid.
+        on_tool_call_request_failure: Called with round, call and an `LMStudioToolCallError`: the call cannot be read,
+            is incomplete, or names no tool, or its arguments do not fit.
+        on_tool_call_request_finalized: Called with round, call and `ToolCallEnd`, right before the tool runs.
+        on_tool_call_result: Called with round, call and the result for the model when a tool has ended, or the call is
+            invalid; in the order in which the tools end.
+    """
+
+    max_prediction_rounds: int | None
+    max_parallel_tool_calls: int | None
+    handle_invalid_tool_request: HandleInvalid | None
+    check_context: bool
+    config: PredictionSettings | None
+    preset: str | None
+    on_message: Callable[[AssistantMessage | ToolMessage], Any] | None
+    on_first_token: Callable[[int], Any] | None
+    on_prediction_fragment: Callable[[LlmPredictionFragment, int], Any] | None
+    on_prompt_processing_progress: Callable[[float, int], Any] | None
+    on_round_start: Callable[[int], Any] | None
+    on_round_end: Callable[[int], Any] | None
+    on_prediction_completed: Callable[[PredictionRoundResult], Any] | None
+    on_tool_call_request_start: Callable[[int, int, ToolCallStart], Any] | None
+    on_tool_call_request_name_received: Callable[[int, int, str], Any] | None
+    on_tool_call_request_argument_fragment: Callable[[int, int, str], Any] | None
+    on_tool_call_request_end: Callable[[int, int, ToolCallEnd], Any] | None
+    on_tool_call_request_failure: Callable[[int, int, LMStudioToolCallError], Any] | None
+    on_tool_call_request_finalized: Callable[[int, int, ToolCallEnd], Any] | None
+    on_tool_call_result: Callable[[int, int, ToolCallResultPart], Any] | None
+
+
+@dataclass(slots=True)
+class ToolJob:
+    """One tool call, and what came of it.
+
+    Attributes:
+        call_id: The number of the call within its `act`.
+        call: The model's request.
+        tool: The tool; `None` if there is none of that name.
+        arguments: Its checked arguments, and its context.
+        problem: Why the request is invalid.
+        outcome: What the function returned, as JSON.
+        failure: The exception of the function, or of writing its result as JSON; replaces the outcome.
+        reply: The result for the model.
+    """
+
+    call_id: int
+    call: ToolCallEnd
+    tool: ToolFunctionDef | None
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+    problem: LMStudioToolCallError | None = None
+    outcome: str = ""
+    failure: BaseException | None = None
+    reply: ToolCallResultPart | None = None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is known to be a coroutine function."""
+        return self.tool is not None and self.tool.is_async
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a function to call; otherwise the program gets the call."""
+        return self.tool is not None and self.tool.implementation is not None
+
+    def call_function(self) -> Any:
+        """Call the function."""
+        assert self.tool is not None, "only valid calls run"
+        assert self.tool.implementation is not None, "only functions run"
+        return self.tool.implementation(**self.arguments)
+
+    def succeed(self, value: Any) -> None:
+        """Record the value that the function returned.
+
+        Raises:
+            ValueError: If it cannot be written as JSON.
+        """
+        self.outcome = to_json(value).decode()
+
+
+class ToolRunner(Protocol):
+    """Runs tools. It is a step of a flow, in which a caller waits for the tools that have ended, at least one."""
+
+    @property
+    def waiter(self) -> Any:
+        """How the caller waits."""
+        ...
+
+    def start(self, job: ToolJob) -> None:
+        """Start a tool."""
+        ...
+
+
+class Act:
+    """One run of the loop."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher[Any],
+        binding: Binding,
+        history: History,
+        tools: Iterable[ToolInput],
+        parameters: ActParameters,
+    ) -> None:
+        known, settings = ActParameters.__annotations__, LlmPredictionConfig.model_fields
+        check_names(parameters, known, in_config=settings, async_callbacks=dispatcher.is_async)
+        self._dispatcher = dispatcher
+        self._binding = binding
+        self._parameters = parameters
+        self._chat = to_chat(history)
+        self._tools = parse_tools(list_of(tools, "tools"))
+        self._settings = _settings(parameters, self._tools.values())
+        self._limit = whole_number(parameters.get("max_prediction_rounds"), "max_prediction_rounds")
+        self.parallel = whole_number(parameters.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
+        self._started = time.monotonic()
+        self._round = 0
+        self._calls = 0
+        """The number of calls in earlier rounds."""
+        self._cancelled = threading.Event()
+
+    def to_end(self, tools: ToolRunner) -> Flow[ActResult]:
+        """Run all rounds."""
+        try:
+            while (yield from self._has_more_after_round(tools)):
+                self._round += 1
+        except BaseException:
+            self._cancelled.set()
+            raise
+        return ActResult(self._round + 1, time.monotonic() - self._started)
+
+    def _has_more_after_round(self, tools: ToolRunner) -> Flow[bool]:
+        """Run the next prediction and its tools; return whether another round follows."""
+        yield from self._call_back("on_round_start", self._round)
+        result = yield from self._predict()
+        # A message of its own: in the chat it may be merged with an earlier message of the assistant.
+        message = Chat().add_assistant_response(result, result.tool_call_requests)
+        self._chat.append(message)
+        calls = enumerate(result.tool_calls, self._calls)
+        jobs = [self._job(call_id, record.end) for call_id, record in calls if record.end is not None]
+        self._calls += len(result.tool_calls)
+        if jobs and self._is_last:
+            raise LMStudioPredictionError("Model requested tool use on final prediction round.")
+        yield from self._run_tools(jobs, tools)
+        replies = [job.reply for job in jobs if job.reply is not None]
+        reply = self._chat.add_tool_results(replies) if replies else None
+        # Both messages only now, so that the caller's chat never holds tool calls without results.
+        yield from self._call_back("on_message", message)
+        if reply is not None:
+            yield from self._call_back("on_message", reply)
+        yield from self._call_back("on_round_end", self._round)
+        return bool(jobs) and len(replies) == len(jobs)
+
+    @property
+    def _is_last(self) -> bool:
+        return self._limit is not None and self._round + 1 >= self._limit
+
+    def _predict(self) -> Flow[PredictionResult]:
+        """Run a prediction of which every tool call can be read."""
+        number, parameters = self._round, self._parameters
+        first, fragment = parameters.get("on_first_token"), parameters.get("on_prediction_fragment")
+        progress = parameters.get("on_prompt_processing_progress")
+        reports = ToolCallReports(self._call_back_in_round, lambda call: self._job(0, call).problem, self._calls)
+        prediction = self._prediction()
+        prediction.callbacks = Callbacks(
+            on_first_token=None if first is None else lambda: first(number),
+            on_prediction_fragment=None if fragment is None else lambda each: fragment(each, number),
+            on_prompt_processing_progress=None if progress is None else lambda done: progress(done, number),
+            on_tool_call_event=None if REQUEST_CALLBACKS.isdisjoint(parameters) else reports.report,
+        )
+        try:
+            result = yield from prediction.to_end()
+        except LMStudioError as error:
+            yield from reports.fail(f"Generation failed: {error}")
+            raise
+        stop_reason = result.end.stats.get("stopReason")
+        yield from reports.fail(f"the call was cut off ({stop_reason})")
+        for record in result.tool_calls:
+            if record.end is None and record.failure is None:
+                name = self._binding.name
+                logger.warning("%r: a call of the tool %r was cut off (%s)", name, record.name, stop_reason)
+            if record.failure is not None:
+                unreadable = error_of(record.failure)
+                yield from self._call_back("handle_invalid_tool_request", unreadable, None)
+                raise unreadable
+        yield from self._call_back("on_prediction_completed", PredictionRoundResult.of(result, number))
+        return result
+
+    def _prediction(self) -> PredictionRun:
+        settings = self._settings
+        if self._is_last:
+            # Without tools, only "auto" is possible; a choice that was not set stays unset.
+            choice = settings.tool_choice and {"type": "generic", "mode": "auto"}
+            settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
+        return respond_with(self._dispatcher, self._binding, self._chat, settings, self._parameters)
+
+    def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
+        """Check a call."""
+        tool = self._tools.get(call.name)
+        job = ToolJob(call_id, call, tool)
+        if tool is None:
+            job.problem = LMStudioToolCallError(
+                f"Cannot find tool with name {call.name}.", raw_content=call.raw_content
+            )
+            return job
+        try:
+            job.arguments = tool.check(call.arguments)
+        except LMStudioValueError as error:
+            job.problem = LMStudioToolCallError(str(error), raw_content=call.raw_content)
+        context = ToolCallContext(tool.name, call_id, self._cancelled)
+        job.arguments |= dict.fromkeys(tool.context_parameters, context)
+        return job
+
+    def _run_tools(self, jobs: Sequence[ToolJob], tools: ToolRunner) -> Flow[None]:
+        """Run the tools of a round, at most `parallel` at once. The callbacks run between them."""
+        for job in jobs:
+            if job.problem is not None:
+                yield from self._reply(job)
+        waiting, running = deque(job for job in jobs if job.problem is None), 0
+        while waiting or running:
+            while waiting and running < (self.parallel or len(jobs)):
+                job = waiting.popleft()
+                yield from self._call_back_in_round("on_tool_call_request_finalized", job.call_id, job.call)
+                if job.runs:
+                    tools.start(job)
+                    running += 1
+            if running:
+                ended: list[ToolJob] = yield cast("Any", tools)
+                for job in ended:
+                    running -= 1
+                    yield from self._reply(job)
+
+    def _reply(self, job: ToolJob) -> Flow[None]:
+        """Make the result of a call for the model."""
+        text = job.outcome
+        if job.problem is not None:
+            text = yield from self._error_text(job.problem, job)
+        elif job.failure is not None:
+            error = LMStudioPredictionError(f"Unhandled Python exception: {job.failure!r}")
+            error.__cause__ = job.failure
+            # As in Python's SDK, this text is JSON, that of an invalid request is not (docs/protocol.md#tool-loop).
+            text = json.dumps((yield from self._error_text(error, job)), ensure_ascii=False)
+        job.reply = ToolCallResultPart(content=text, name=job.call.name, tool_call_id=job.call.id)
+        yield from self._call_back_in_round("on_tool_call_result", job.call_id, job.reply)
+
+    def _error_text(self, error: LMStudioPredictionError, job: ToolJob) -> Flow[str]:
+        """Return the text for the model about a request that failed."""
+        text = yield from self._call_back("handle_invalid_tool_request", error, job.call.to_request())
+        if text is None:
+            return str(error)
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"handle_invalid_tool_request must return a string or None; got {text!r}")
+        return text
+
+    def _call_back_in_round(self, name: str, *arguments: Any) -> Flow[Any]:
+        return self._call_back(name, self._round, *arguments)
+
+    def _call_back(self, name: str, *arguments: Any) -> Flow[Any]:
+        return call_back(name, cast("Any", self._parameters.get(name)), *arguments)
+
+
+def _settings(parameters: ActParameters, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:
+    settings = LlmPredictionConfig.parse(parameters.get("config"))
+    if settings.structured is not None:
+        raise LMStudioValueError("act() has no structured output; call respond() with a response_format afterwards")
+    definitions = [tool.to_tool().to_dict() for tool in tools]
+    return settings.merged(LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": definitions}))

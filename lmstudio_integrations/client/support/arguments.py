@@ -1,0 +1,158 @@
+"""Check arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
+
+from lmstudio_integrations._support.shortening import beginning
+from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._numbers import SECONDS, seconds_remedy
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+_NO_CALLBACKS = {"on_config_mismatch"}
+
+
+def with_named_keywords(keywords: type, defaults: Mapping[str, Any]) -> Callable[[FunctionT], FunctionT]:
+    """Return a decorator that lets `inspect` show the keywords of `**arguments: Unpack[keywords]` by name (PEP 362)."""
+
+    def decorated(function: FunctionT) -> FunctionT:
+        signature = inspect.signature(function)
+        named = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
+            for name, annotation in keywords.__annotations__.items()
+        ]
+        declared = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        vars(function)["__signature__"] = signature.replace(parameters=[*declared, *named])
+        return function
+
+    return decorated
+
+
+def check_names(
+    arguments: Mapping[str, Any],
+    known: Collection[str],
+    *,
+    in_config: Collection[str] = (),
+    async_callbacks: bool = False,
+) -> None:
+    """Reject unknown arguments, and callbacks that cannot be called.
+
+    Args:
+        arguments: The arguments.
+        known: The known names.
+        in_config: The settings of the argument `config`, if there is one.
+        async_callbacks: Whether async callbacks are awaited.
+
+    Raises:
+        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+    """
+    for name in arguments:
+        if name not in known:
+            remedy = f"write config={{{name!r}: …}}" if name in in_config else hint(name, list(known), arguments)
+            raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
+    if arguments:
+        check_callbacks(async_callbacks, **arguments)
+
+
+def check_callbacks(awaited: bool = False, /, **arguments: Any) -> None:  # noqa: FBT001, FBT002 - the rest are names
+    """Reject callbacks (`on_…`, `handle_…`) that cannot be called, or that are async and not awaited.
+
+    Raises:
+        LMStudioValueError: If there is one.
+    """
+    for name, value in arguments.items():
+        is_callback = name.startswith(("on_", "handle_")) and name not in _NO_CALLBACKS
+        if not is_callback or value is None:
+            continue
+        if not callable(value):
+            raise LMStudioValueError(f"{name} must be a function, or None; got {value!r}")
+        if not awaited and inspect.iscoroutinefunction(value):
+            raise LMStudioValueError(f"{name} must be a function that is not async, or None; got {value!r}")
+
+
+def text_of(value: object, name: str) -> str:
+    """Return an argument that must be a non-empty string.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if not isinstance(value, str):
+        raise LMStudioValueError(f"{name} must be a string; got {value!r}")
+    if not value.strip():
+        raise LMStudioValueError(f"{name} is empty")
+    return value
+
+
+def optional_text(value: object, name: str) -> str | None:
+    """Return an argument that must be a non-empty string or `None`.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    return None if value is None else text_of(value, name)
+
+
+def flag_of(value: object, name: str) -> bool:
+    """Return an argument that must be `True` or `False`.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if not isinstance(value, bool):
+        raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
+    return value
+
+
+def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | None:
+    """Return an argument that must be a positive number of seconds or `None`; `or_zero` allows 0 as well.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and (value > 0 or (or_zero and value == 0)):
+        return value
+    required = f"0 or {SECONDS}" if or_zero else SECONDS
+    raise LMStudioValueError(f"{name} must be {required}; got {value!r}; {seconds_remedy(name, value)}")
+
+
+def whole_number(value: object, name: str, *, most: int | None = None) -> int | None:
+    """Return an argument that must be an integer from 1 to `most`, or `None`.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        bounds = "at least 1" if most is None else f"between 1 and {most}"
+        raise LMStudioValueError(f"{name} must be {bounds}, or None; got {value!r}")
+    return value
+
+
+def list_of(value: object, name: str, *, of_texts: bool = False) -> list[Any]:
+    """Return an argument that must be a list or another iterable; `of_texts` adds to the error how to list one text.
+
+    Raises:
+        LMStudioValueError: If it is not; a string is rejected, too.
+    """
+    if not is_iterable(value) or is_mapping(value) or isinstance(value, str | bytes):
+        remedy = f"; write [{beginning(value)}]" if of_texts and isinstance(value, str) else ""
+        raise LMStudioValueError(f"{name} must be a list; got {value!r}{remedy}")
+    return list(value)
+
+
+def texts_of(value: str | Iterable[str], what: str) -> list[str]:
+    """Return a list of texts.
+
+    Raises:
+        LMStudioValueError: If it contains anything but strings.
+    """
+    texts = [value] if isinstance(value, str) else list_of(value, what)
+    for text in texts:
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")
+    return texts

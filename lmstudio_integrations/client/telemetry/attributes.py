@@ -1,0 +1,144 @@
+"""Requests and results as attributes of OpenTelemetry's GenAI conventions; pure. `spans.py` sets them on spans.
+
+Messages are content. They have the form of the conventions' JSON schemas, written as a JSON string.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import PredictionResult
+
+Attributes = dict[str, Any]
+
+_FINISH_REASONS = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "tool_call",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+"""The server's stop reasons in the conventions' words; others, such as `userStopped`, stay as they are."""
+
+_SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "temperature": ("gen_ai.request.temperature", float),
+    "max_tokens": ("gen_ai.request.max_tokens", int),
+    "top_p_sampling": ("gen_ai.request.top_p", float),
+    "top_k_sampling": ("gen_ai.request.top_k", float),
+    "stop_strings": ("gen_ai.request.stop_sequences", list),
+    "seed": ("gen_ai.request.seed", int),
+    "presence_penalty": ("gen_ai.request.presence_penalty", float),
+    "frequency_penalty": ("gen_ai.request.frequency_penalty", float),
+}
+"""The attributes of prediction settings and their types, by the setting's name."""
+
+_STATS = {
+    "promptTokensCount": "gen_ai.usage.input_tokens",
+    "predictedTokensCount": "gen_ai.usage.output_tokens",
+    "timeToFirstTokenSec": "lmstudio.time_to_first_token",
+    "tokensPerSecond": "lmstudio.tokens_per_second",
+}
+"""The attributes of the server's statistics, by their wire names. The conventions have none for the last two."""
+
+
+def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
+    """Return the settings that the caller has set."""
+    settings = LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
+    found: Attributes = {}
+    for name, (key, convert) in _SETTINGS.items():
+        value = getattr(settings, name)
+        if value is not None and value is not False:  # false: it is switched off
+            found[key] = convert(value)
+    if (settings.structured or {}).get("type") == "json":
+        found["gen_ai.output.type"] = "json"
+    return found
+
+
+def result_attributes(result: PredictionResult) -> Attributes:
+    """Return what the server has reported of a finished prediction."""
+    end = result.end
+    values = {key: end.stats.get(name) for name, key in _STATS.items()}
+    values["gen_ai.response.finish_reasons"] = [finish_reason(result)]
+    values["gen_ai.response.model"] = end.model_info.get("modelKey")
+    values["gen_ai.usage.cache_read.input_tokens"] = result.cached_tokens
+    values["gen_ai.usage.reasoning.output_tokens"] = result.reasoning_tokens or None
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def finish_reason(result: PredictionResult) -> str:
+    """Return why a prediction ended; a turn with tool calls may end like any other."""
+    stop_reason = str(result.end.stats.get("stopReason"))
+    if result.tool_call_requests and stop_reason == "eosFound":
+        return "tool_call"
+    return _FINISH_REASONS.get(stop_reason, stop_reason)
+
+
+def input_content(parameter: Mapping[str, Any]) -> Attributes:
+    """Return the messages of a request, or the text to continue, and its tools."""
+    if "rawPrompt" in parameter:
+        messages = [_message("user", [_text(parameter["rawPrompt"])])]
+    else:
+        messages = [
+            _message(message["role"], map(_part, message["content"])) for message in parameter["history"]["messages"]
+        ]
+    values = {"gen_ai.input.messages": _json(messages)}
+    settings = LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
+    tools = (settings.raw_tools or {}).get("tools")
+    if tools:
+        values["gen_ai.tool.definitions"] = _json([{"type": "function", **tool["function"]} for tool in tools])
+    return values
+
+
+def output_content(result: PredictionResult) -> Attributes:
+    """Return the response as one message."""
+    parts = [{"type": "reasoning", "content": result.reasoning_content}] if result.reasoning_content else []
+    parts += [_text(result.content)] if result.content else []
+    parts += [
+        _present(type="tool_call", id=call.id, name=call.name, arguments=call.arguments)
+        for call in result.tool_call_requests
+    ]
+    return {
+        "gen_ai.output.messages": _json([_message("assistant", parts) | {"finish_reason": finish_reason(result)}]),
+    }
+
+
+def _message(role: str, parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"role": role, "parts": list(parts)}
+
+
+def _text(content: str) -> dict[str, Any]:
+    return {"type": "text", "content": content}
+
+
+def _tool_call(part: Mapping[str, Any]) -> dict[str, Any]:
+    request = part["toolCallRequest"]
+    return _present(type="tool_call", id=request.get("id"), name=request["name"], arguments=request.get("arguments"))
+
+
+_PARTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "text": lambda part: _text(part["text"]),
+    "file": lambda part: {
+        "type": "file",
+        "modality": "image" if part["fileType"] == "image" else "document",
+        "file_id": part["identifier"],
+    },
+    "toolCallRequest": _tool_call,
+    "toolCallResult": lambda part: _present(
+        type="tool_call_response", id=part.get("toolCallId"), response=part["content"]
+    ),
+}
+"""The parts of the conventions, by the type of the part on the wire."""
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    return _PARTS[part["type"]](part)
+
+
+def _present(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _json(messages: list[dict[str, Any]]) -> str:
+    return json.dumps(messages, ensure_ascii=False)

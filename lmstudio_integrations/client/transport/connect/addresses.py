@@ -1,0 +1,279 @@
+"""Addresses and credentials: given, or from the environment.
+
+The clients and the adapters read their settings with it; `connections.py` keeps one connection for each `Target`. It
+imports no other module of this folder. The rules: [discovery](docs/protocol.md#discovery),
+[credentials](docs/protocol.md#credentials).
+"""
+
+import contextlib
+import ipaddress
+import os
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Self, cast
+from urllib.parse import urlsplit
+
+from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._support.secrets import TOKEN_PREFIX, holds_credentials
+from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
+
+if TYPE_CHECKING:
+    import ssl
+
+PLACEHOLDER_TOKEN = "lm-studio"  # noqa: S105 - it is none
+"""What programs for OpenAI's API send where LM Studio needs no token; it stands for no token."""
+DEFAULT_PORT = 1234
+DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
+"""The ports on which LM Studio always listens, preferred first."""
+
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+"""Size of the largest message that a client accepts by default."""
+
+_SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
+_API_SUFFIX = re.compile(r"/(api/)?v[01](/(chat|chat/completions|completions|embeddings|messages|models|responses))?$")
+"""The path of an HTTP API of LM Studio, which people copy from programs that use it."""
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's address. `prefix` is the path before the namespaces, behind a reverse proxy."""
+
+    host: str
+    port: int
+    tls: bool = False
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `host`, `host:port`, or a URL of http, https, ws or wss.
+
+        A trailing `/v1` is dropped, with or without an endpoint.
+
+        Raises:
+            LMStudioValueError: If it is not one of these.
+        """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            text = _joined(text)
+        text = text.strip().rstrip(", ")
+        if TOKEN_PREFIX in text:
+            raise LMStudioValueError("host contains an API token, which is not shown here; pass it as api_token")
+        if holds_credentials(text):
+            raise LMStudioValueError(
+                "host must not contain credentials, a query or a fragment; pass the token as api_token"
+            )
+        if "," in text:
+            source = HOST_VARIABLE if text == os.environ.get(HOST_VARIABLE) else "host"
+            raise LMStudioValueError(
+                f"{source} {text!r} names several servers, and a client has one; name one of them as host, or give "
+                "them all to an adapter, such as ChatLMStudio(host=[…])"
+            )
+        try:
+            parts = urlsplit(text if "://" in text else f"//{text}")
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise LMStudioValueError(f"host {text!r} is not an address: {error}; write host:port") from error
+        if parts.scheme not in _SCHEMES or not host or port == 0:
+            raise LMStudioValueError(f"host {text!r} is not an address; write host:port, or a ws:// or wss:// URL")
+        tls = _SCHEMES[parts.scheme]
+        prefix = _API_SUFFIX.sub("", parts.path.rstrip("/"))
+        return cls(host, port or (443 if tls else DEFAULT_PORT), tls, prefix)
+
+    @property
+    def netloc(self) -> str:
+        """`host:port`; an IPv6 address is in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+    def url(self, namespace: str) -> str:
+        """Return the WebSocket URL of a namespace."""
+        return f"{self}/{namespace}"
+
+    def __str__(self) -> str:
+        return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
+
+
+def _joined(hosts: object) -> str:
+    """Return several hosts in one string, so that they get the same error as in one.
+
+    Raises:
+        LMStudioValueError: If it is something else.
+    """
+    listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
+    names = [host for host in listed if isinstance(host, str)]
+    if len(names) < 2:
+        raise LMStudioValueError(f"host must be a string, such as host:port; got {hosts!r}")
+    return ", ".join(names)
+
+
+def host_of(host: str | None) -> str | None:
+    """Return the given host, else that of the environment, which may change between two calls."""
+    return host or os.environ.get(HOST_VARIABLE) or None
+
+
+def hosts_of(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
+    """Return the given hosts, else those of the environment; `None` is the LM Studio found on this machine.
+
+    Args:
+        hosts: One host, several in a list, or several in a string with commas between them.
+
+    Raises:
+        LMStudioValueError: If a list is empty or names a host twice, or a name in it is not an address.
+    """
+    if hosts is None or isinstance(hosts, str):
+        text = host_of(hosts)
+        if text is None or "," not in text:
+            return (text,)
+        hosts = [name for name in text.split(",") if name.strip()]
+    found: dict[str, str] = {}
+    for name in hosts:
+        address = str(Address.parse(name))
+        if address in found:
+            raise LMStudioValueError(f"hosts {found[address]!r} and {name!r} are the same server; name it once")
+        found[address] = name.strip()
+    if not found:
+        raise LMStudioValueError("host must name at least one server, or be None; got an empty list")
+    return tuple(found.values())
+
+
+def resolved_hosts(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
+    """Return the addresses of servers, the same for all spellings and orders; see `hosts_of`.
+
+    Raises:
+        LMStudioValueError: If a host is not an address.
+    """
+    found = hosts_of(hosts)
+    if len(found) == 1:
+        return found if found[0] is None else (normalized(found[0]),)
+    return tuple(sorted([normalized(host) for host in found if host is not None]))
+
+
+@lru_cache(maxsize=64)
+def normalized(host: str) -> str:
+    """Return the address of a server, the same for all spellings.
+
+    Raises:
+        LMStudioValueError: If the host is not an address.
+    """
+    return str(Address.parse(host))
+
+
+def local_candidates() -> tuple[Address, ...]:
+    """Return the addresses of a local LM Studio, most likely first."""
+    return tuple(Address("127.0.0.1", port) for port in (*DISCOVERY_PORTS, DEFAULT_PORT))
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The identity of a client. Neither part of a token is ever shown."""
+
+    identifier: str = field(repr=False)
+    passkey: str = field(repr=False)
+
+    @classmethod
+    def from_token(cls, token: str) -> Self:
+        """Split an API token.
+
+        Raises:
+            LMStudioAuthenticationError: If it is malformed; the message does not contain it.
+        """
+        parts = split_token(token)
+        if parts is None:
+            raise LMStudioAuthenticationError(
+                f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio, or pass none if "
+                "the server requires none"
+            )
+        return cls(*parts)
+
+    @classmethod
+    def new_guest(cls) -> Self:
+        """Make an identity that needs no token."""
+        return cls(f"guest:{uuid.uuid4()}", str(uuid.uuid4()))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which server, and with which credentials. Clients with equal targets share their connections.
+
+    Attributes:
+        address: The server; `None` finds one on this machine when it connects.
+        token: The API token; `None` is a guest.
+        headers: Additional HTTP headers of the WebSocket handshake.
+        ssl_context: Checks the server's certificate; `None` uses the system's certificates.
+        max_message_bytes: The largest message that the client accepts; `None` sets no limit.
+    """
+
+    address: Address | None
+    token: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ssl_context: "ssl.SSLContext | None" = field(default=None, repr=False)
+    max_message_bytes: int | None = MAX_MESSAGE_BYTES
+
+    @classmethod
+    def of(
+        cls,
+        host: str | None,
+        token: str | None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: "ssl.SSLContext | None" = None,
+        max_message_bytes: int | None = MAX_MESSAGE_BYTES,
+    ) -> Self:
+        """Complete the given settings from the environment.
+
+        Raises:
+            LMStudioValueError: If the host is not an address.
+        """
+        host = host_of(host)
+        if token == PLACEHOLDER_TOKEN:
+            token = None
+        token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+        if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"api_token must be a string; got {type(token).__name__}")
+        address = Address.parse(host) if host else None
+        if ssl_context is not None and not (address and address.tls):
+            raise LMStudioValueError(
+                f"ssl_context (ca_file in the adapters) needs a wss:// or https:// host; the host is {host!r}"
+            )
+        return cls(address, token, checked_headers(headers), ssl_context, max_message_bytes)
+
+    def __str__(self) -> str:
+        return self.address.netloc if self.address else "this machine"
+
+    def credentials(self) -> Credentials | None:
+        """Return the credentials of the token; `None` for a guest.
+
+        Raises:
+            LMStudioAuthenticationError: If the token is malformed.
+        """
+        return Credentials.from_token(self.token) if self.token else None
+
+
+def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:
+    """Return HTTP headers as pairs of name and value. Errors show no value, because it may be a secret.
+
+    Raises:
+        LMStudioValueError: If they are not a mapping of strings, or one cannot be sent.
+    """
+    if headers is None:
+        return ()
+    if not is_mapping(headers):
+        raise LMStudioValueError(f"headers must be a dict of names and values; got a {type(headers).__name__}")
+    for name, value in headers.items():
+        if not (isinstance(name, str) and _HEADER_NAME.fullmatch(name)):
+            raise LMStudioValueError(f"headers must have names of letters, digits and hyphens; {name!r} cannot be sent")
+        if not (isinstance(value, str) and value.isprintable()):
+            raise LMStudioValueError(
+                f"headers must have strings without control characters as values; {name!r} has not"
+            )
+    return tuple(headers.items())

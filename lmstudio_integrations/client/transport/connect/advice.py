@@ -1,0 +1,109 @@
+"""What helps when no server is reachable, or it rejects the client. Pure, but for the environment that it reads.
+
+`opening.py`, `greeting.py` and `socket_session.py` add it to their errors; `lmstudio-integrations doctor` shows it.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client.transport.connect.addresses import DEFAULT_PORT, Address, Target, resolved_hosts
+from lmstudio_integrations.errors import LMStudioValueError
+
+_CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
+"""Files that Docker and Podman put into each container."""
+
+_DOCKER_HOST = "host.docker.internal"
+
+_START = "start LM Studio's server with `lms server start`, or the emulator with `lmstudio-integrations serve`"
+
+NOT_FOUND = "no LM Studio found on this machine"
+WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT}"
+NO_RESPONSE = "check the address, and whether a firewall blocks it"
+
+_TOKEN_LIKE = re.compile(r"LM_?(STUDIO_?)?(API_?)?(KEY|TOKEN)")
+"""Names under which people look for the API token."""
+
+
+def in_container() -> bool:
+    """Whether this process runs in a container, where `localhost` is not the machine that LM Studio runs on."""
+    return any(Path(file).exists() for file in _CONTAINER_FILES)
+
+
+def no_listener(address: Address) -> str:
+    """Return what helps if nothing listens at an address."""
+    if not address.is_loopback:
+        return "start LM Studio's server there, and switch on 'Serve on Local Network' in its server settings"
+    return f"{_START}, or set host to the right port{_from_container(address.port)}"
+
+
+def no_name(host: str) -> str:
+    """Return what helps if a name cannot be resolved."""
+    if host == _DOCKER_HOST:
+        return f"start the container with --add-host={_DOCKER_HOST}:host-gateway"
+    return "check its spelling, or use the IP address"
+
+
+def not_found(tried: Iterable[str]) -> str:
+    """Return the error for a machine without LM Studio.
+
+    Args:
+        tried: The addresses, each with its failure.
+    """
+    addresses: dict[str, list[str]] = {}
+    for address, _, reason in (text.partition(": ") for text in tried):
+        addresses.setdefault(reason, []).append(address.partition("://")[2])
+    failures = "; ".join(f"{', '.join(found)}: {reason}" for reason, found in addresses.items())
+    return f"{NOT_FOUND}; {no_server()}. Tried {failures}"
+
+
+def no_server() -> str:
+    """Return what helps on a machine without LM Studio."""
+    elsewhere = f"if it runs on another machine or port, set {HOST_VARIABLE} or pass its address"
+    return f"{_START}{_from_container(DEFAULT_PORT)}; {elsewhere}"
+
+
+def source_of(address: Address) -> str:
+    """Return a note for an address that comes from the environment."""
+    try:
+        named = resolved_hosts(None) if os.environ.get(HOST_VARIABLE) else ()
+    except LMStudioValueError:
+        return ""
+    return f" ({HOST_VARIABLE})" if str(address) in named else ""
+
+
+def unencrypted(target: Target) -> str | None:
+    """Return a warning if the token of a client crosses the network in plain text."""
+    address = target.address
+    if not target.token or address is None or address.tls or address.is_loopback:
+        return None
+    return f"the API token is sent unencrypted to {address.netloc}; put a TLS proxy in front of it"
+
+
+def token_advice(target: Target) -> str:
+    """Return what helps if a server rejects the credentials of a client. Shows no token."""
+    if target.token is None:
+        unread = sorted(name for name in os.environ if _TOKEN_LIKE.fullmatch(name) and name not in TOKEN_VARIABLES)
+        note = f" (not read: {', '.join(unread)})" if unread else ""
+        return (
+            "no API token was sent: create one in LM Studio's server settings, and set "
+            f"{TOKEN_VARIABLES[0]} or pass api_token={note}"
+        )
+    source = next((name for name in TOKEN_VARIABLES if os.environ.get(name) == target.token), None)
+    others = [name for name in TOKEN_VARIABLES if os.environ.get(name) not in {None, "", target.token}]
+    note = f"; {others[0]} has another token, which was not sent" if others else ""
+    return (
+        f"the server does not accept the API token {f'in {source}' if source else 'given as api_token'}: copy it again "
+        f"from LM Studio's server settings, or create another one{note}"
+    )
+
+
+def _from_container(port: int) -> str:
+    if not in_container():
+        return ""
+    return (
+        f"; this is a container: if LM Studio runs on its host, set host to {_DOCKER_HOST}:{port}, and switch on "
+        "'Serve on Local Network' in LM Studio's server settings"
+    )

@@ -1,0 +1,80 @@
+"""Open a socket to a namespace: find the server, make the WebSocket handshake, explain a failure.
+
+Called by `socket_session.py` on the I/O thread; probes with `greeting.py`. The first socket imports `websockets`.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from lmstudio_integrations._support.redacting_logger import client_logger
+from lmstudio_integrations._support.secrets import holds_secret, redact
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target, local_candidates
+from lmstudio_integrations.client.transport.connect.advice import not_found, source_of, unencrypted
+from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting
+from lmstudio_integrations.errors import LMStudioUnreachableError
+from lmstudio_integrations.protocol.endpoints import Namespace
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.transport.connect.websocket import Socket
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds within which the server must answer the closing handshake."""
+
+
+async def open_socket(target: Target, namespace: Namespace) -> "Socket":
+    """Return a socket that has passed the WebSocket handshake.
+
+    Raises:
+        LMStudioUnreachableError: If that fails; the message says why.
+    """
+    address = target.address
+    if address is None:
+        address, tried = await first_greeting(local_candidates())
+        if address is None:
+            raise LMStudioUnreachableError(
+                not_found(tried),
+                tried=tried,
+            )
+    warning = unencrypted(target)
+    if warning:
+        logger.warning("%s", warning)
+    return await _handshake(address, namespace, target)
+
+
+async def _handshake(address: Address, namespace: Namespace, target: Target) -> "Socket":
+    from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of  # noqa: PLC0415 - lazy: keeps import cheap
+
+    try:
+        socket = await Connect(
+            address.url(namespace),
+            additional_headers=list(target.headers),
+            compression=None,
+            open_timeout=None,
+            ping_interval=None,  # `Connection` pings
+            close_timeout=CLOSE_TIMEOUT,
+            max_size=target.max_message_bytes,
+            max_queue=None,
+            create_connection=Socket,
+            ssl=(target.ssl_context or True) if address.tls else None,
+            proxy=None if address.is_loopback else True,
+            logger=client_logger,
+        )
+    except Exception as error:  # noqa: BLE001 - any failure of the handshake is reported with its reason
+        problem = error
+    else:
+        assert isinstance(socket, Socket), "it is made by create_connection"
+        if target.max_message_bytes is not None:
+            socket.max_size = target.max_message_bytes
+        return socket
+    reason = (
+        redirect_of(problem, address.url(namespace))
+        or await diagnose(address, target.ssl_context)
+        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {redact(str(problem))}; update LM Studio, or "
+        "let the proxy in front of it pass WebSockets"
+    )
+    raise LMStudioUnreachableError(
+        f"LM Studio is not reachable at {address}{source_of(address)}: {reason}",
+        tried=(f"{address}: {reason}",),
+    ) from (None if holds_secret(problem) else problem)  # for example a proxy URL with a password

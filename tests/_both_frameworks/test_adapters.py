@@ -1,0 +1,27 @@
+"""The tables that run every adapter: a new adapter fails here until it has its rows."""
+
+import inspect
+from importlib import import_module
+
+from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
+from tests._both_frameworks import test_metadata
+from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, classes
+from tests.test_package import LAYERS, NAME
+
+
+def test_the_list_has_every_public_adapter() -> None:
+    modules = [import_module(f"{NAME}.{part}") for part, below in LAYERS.items() if "_both_frameworks" in below]
+    public = {name: getattr(module, name) for module in modules for name in module.__all__}
+    adapters = {
+        name: each for name, each in public.items() if inspect.isclass(each) and issubclass(each, ConnectionSettings)
+    }
+    assert {name: adapter.make for name, adapter in ADAPTERS.items()} == adapters
+
+
+def test_every_adapter_is_a_language_model_or_an_embedding_model() -> None:
+    assert LANGUAGE_MODELS | EMBEDDING_MODELS == ADAPTERS
+    assert len(classes("LangChain")) + len(classes("LlamaIndex")) == len(classes())
+
+
+def test_the_metadata_of_every_language_model_is_tested() -> None:
+    assert {make for make, _ in test_metadata.ADAPTERS.values()} == {each.make for each in LANGUAGE_MODELS.values()}

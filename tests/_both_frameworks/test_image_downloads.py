@@ -1,0 +1,488 @@
+"""Images that the client downloads: the guard, the limits and the errors, in both frameworks, sync and async."""
+
+import asyncio
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import ModelError
+from langchain_core.messages import HumanMessage
+from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, TextBlock
+
+from lmstudio_integrations import errors
+from lmstudio_integrations._support.installation import package_command
+from lmstudio_integrations.client.files import fetch, images
+from lmstudio_integrations.client.transport import dispatcher
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+from tests.langchain.conftest import CHAT, Server
+from tests.support.certificates import LOCALHOST
+from tests.support.requested import digest
+from tests.support.web import PIXEL, WAIT, Request, Web, web_server
+
+BLOCKED = "is not at a public address"
+
+
+FRAMEWORKS: dict[str, tuple[type[Any], str, Callable[[str, str], Any]]] = {
+    "langchain": (
+        ChatLMStudio,
+        "invoke",
+        lambda url, text: [HumanMessage([text, {"type": "image_url", "image_url": {"url": url}}])],
+    ),
+    "llama_index": (
+        LMStudio,
+        "chat",
+        lambda url, text: [ChatMessage(blocks=[TextBlock(text=text), ImageBlock(url=url)])],
+    ),
+}
+"""The model of each framework, the method that sends it messages, and a message with an image."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with web_server() as running:
+        yield running
+
+
+@dataclass
+class Show:
+    """Sends the image at a URL to a new model; returns the digest of what reached the server."""
+
+    framework: str
+    server: Server
+    in_loop: bool = False
+
+    def make(self, **settings: Any) -> Any:
+        model, *_ = FRAMEWORKS[self.framework]
+        return model(**{"model": CHAT, "host": self.server.address, "allow_image_download": True, **settings})
+
+    async def arun(self, llm: Any, url: str, text: str = "what is it?") -> None:
+        _, method, question = FRAMEWORKS[self.framework]
+        await getattr(llm, f"a{method}")(question(url, text))
+
+    def run(self, llm: Any, url: str, text: str = "what is it?") -> None:
+        _, method, question = FRAMEWORKS[self.framework]
+        asyncio.run(self.arun(llm, url, text)) if self.in_loop else getattr(llm, method)(question(url, text))
+
+    def __call__(self, url: str, text: str = "what is it?", **settings: Any) -> list[str]:
+        with self.make(**settings) as llm:
+            self.run(llm, url, text)
+        return self.server.last_request.images
+
+    def error(self, url: str, kind: type[Exception] = errors.LMStudioImageDownloadError, **settings: Any) -> str:
+        """Return the text of the error, which is also the framework's own."""
+        with pytest.raises(kind) as caught:
+            self(url, **settings)
+        if self.framework == "langchain":
+            assert isinstance(caught.value, ModelError)
+        return str(caught.value)
+
+    def trusted(self, url: str, **settings: Any) -> list[str]:
+        return self(url, allow_private_image_hosts=True, **settings)
+
+    def trusted_error(self, url: str, **settings: Any) -> str:
+        return self.error(url, allow_private_image_hosts=True, **settings)
+
+
+@pytest.fixture(params=[(framework, in_loop) for framework in FRAMEWORKS for in_loop in (False, True)], ids=str)
+def show(request: pytest.FixtureRequest, server: Server) -> Show:
+    """Each framework in turn, sync and async."""
+    framework, in_loop = request.param
+    return Show(framework, server, in_loop)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Host names that resolve as a test specifies, each once per request; all others resolve as usual."""
+    found: dict[str, list[str]] = {}
+    resolve = fetch.resolve
+
+    async def look_up(host: str, port: int) -> list[str]:
+        return found.pop(host) if host in found else await resolve(host, port)
+
+    monkeypatch.setattr(fetch, "resolve", look_up)
+    return found
+
+
+# Where an image may come from -----------------------------------------------------------------------------------------
+
+
+def test_an_image_on_the_web_needs_a_permission_and_one_at_a_private_address_another(show: Show, web: Web) -> None:
+    assert "allow_image_download=True" in show.error(web.url(), errors.LMStudioValueError, allow_image_download=False)
+    message = show.error(web.url())
+    assert BLOCKED in message
+    assert "allow_private_image_hosts=True" in message
+    assert not web.requests
+    assert show.trusted(web.url()) == [digest(PIXEL)]
+
+
+HOSTS = ["localhost", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_this_machine_is_rejected_under_all_its_names(show: Show, web: Web, host: str) -> None:
+    message = show.error(web.url(host=host))
+    assert BLOCKED in message or "the URL is not valid" in message  # the message of httpx for 0177.0.0.1
+    assert not web.requests
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["93.184.216.34", "10.0.0.1"], ["64:ff9b::7f00:1"]])
+def test_a_name_that_resolves_to_a_private_address_is_rejected(
+    show: Show, web: Web, names: dict[str, list[str]], addresses: list[str]
+) -> None:
+    names["images.test"] = addresses
+    assert BLOCKED in show.error(web.url(host="images.test"))
+    assert not web.requests
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(
+    show: Show, web: Web, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+
+    def is_public(address: str) -> bool:
+        checked.append(address)
+        return True
+
+    monkeypatch.setattr(fetch, "is_public_address", is_public)
+    names["images.test"] = ["127.0.0.1"]  # a second lookup would fail
+    assert show(web.url(host="images.test")) == [digest(PIXEL)]
+    assert checked == ["127.0.0.1"]
+    assert [request.headers["Host"] for request in web.requests] == [f"images.test:{web.port}"]
+
+
+def test_another_address_of_the_host_is_tried(show: Show, web: Web, names: dict[str, list[str]]) -> None:
+    names["images.test"] = ["::1", "127.0.0.1"]
+    assert show.trusted(web.url(host="images.test")) == [digest(PIXEL)]
+
+
+def test_a_host_without_a_server_is_an_error(show: Show, web: Web, names: dict[str, list[str]]) -> None:
+    names["images.test"] = ["::1"]
+    assert "the connection failed" in show.trusted_error(web.url(host="images.test"))
+
+
+def test_a_name_that_does_not_resolve_is_an_error(show: Show) -> None:
+    assert f"'{'a' * 64}' cannot be resolved" in show.error(f"http://{'a' * 64}/")  # too long for any resolver
+
+
+# Redirects ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loopback_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the web server pass for one on the internet; other addresses are what they are."""
+    public = fetch.is_public_address
+    monkeypatch.setattr(fetch, "is_public_address", lambda address: address == "127.0.0.1" or public(address))
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+@pytest.mark.parametrize(
+    ("location", "shown", "reason"),
+    [
+        ("http://169.254.169.254/latest/meta-data?x=1", "http://169.254.169.254/latest/meta-data", BLOCKED),
+        ("//[fd00:ec2::254]/latest", "http://[fd00:ec2::254]/latest", BLOCKED),
+        ("http://images.test/a.png", "http://images.test/a.png", BLOCKED),
+        ("file:///etc/passwd", "file:…", "only http and https"),
+        ("ftp://example.com/a.png", "ftp://example.com/a.png", "only http and https"),
+        ("http://me:hunter2@example.com/a.png", "http://example.com/a.png", "user name or password"),
+    ],
+)
+def test_the_target_of_a_redirect_is_checked_too(
+    show: Show, web: Web, names: dict[str, list[str]], location: str, shown: str, reason: str
+) -> None:
+    names["images.test"] = ["10.0.0.1"]
+    web.redirect("/moved", location)
+    message = show.error(web.url("/moved"))
+    assert message.startswith(f"cannot download the image {web.url('/moved')}: it redirects to {shown}: ")
+    assert reason in message
+    assert "hunter2" not in message
+
+
+def test_a_redirect_to_no_url_is_an_error(show: Show, web: Web) -> None:
+    web.redirect("/moved", "http://me:hunter2@example.com:x/")
+    message = show.trusted_error(web.url("/moved"))
+    assert "redirects to a URL that is not valid" in message
+    assert "hunter2" not in message
+
+
+def test_five_redirects_are_followed_and_no_more(show: Show, web: Web) -> None:
+    for number in range(6):
+        web.redirect(f"/{number}", f"{number + 1}" if number < 5 else "/a.png", status=301 + number % 3)
+    assert show.trusted(web.url("/1")) == [digest(PIXEL)]
+    assert "more than 5 redirects" in show.trusted_error(web.url("/0"))
+
+
+# What is sent ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_cookies_credentials_or_other_identifying_headers_are_sent(
+    show: Show, web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password hunter2\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    web.pages["/moved"] = lambda request: request.head(302, Location="/a.png", Set_Cookie="who=me; Path=/")
+    assert show.trusted(web.url("/moved")) == [digest(PIXEL)]
+    for request in web.requests:
+        names = {name.lower() for name in request.headers}
+        assert names == {"host", "user-agent", "accept", "accept-encoding", "connection"}
+        assert request.headers["Accept-Encoding"] == "identity"
+
+
+def test_proxies_of_the_environment_are_ignored(show: Show, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    assert show.trusted(web.url()) == [digest(PIXEL)]
+
+
+def test_a_password_in_a_url_is_neither_sent_nor_shown(show: Show, web: Web) -> None:
+    url = web.url("/a.png?key=hunter2#hunter2", host="me:hunter2@127.0.0.1")
+    message = show.trusted_error(url)
+    assert "user name or password" in message
+    assert "hunter2" not in message
+    assert "hunter2" not in show.error(url, errors.LMStudioValueError, allow_image_download=False)
+    assert not web.requests
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda server, url: server.chat().invoke([HumanMessage([{"type": "image", "url": url}])]),
+        lambda server, url: server.chat().invoke([HumanMessage([{"type": "text-plain", "url": url}])]),
+        lambda server, url: Show("llama_index", server)(url),
+        lambda server, url: Show("llama_index", server).make().chat([ChatMessage(blocks=[DocumentBlock(url=url)])]),
+    ],
+)
+def test_a_password_in_a_url_of_another_kind_is_not_shown(server: Server, run: Callable[[Server, str], Any]) -> None:
+    with pytest.raises(errors.LMStudioValueError) as caught:
+        run(server, "ftp://me:hunter2@example.com/a.txt?key=hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_query_of_a_url_is_sent_and_not_shown(show: Show, web: Web) -> None:
+    web.pages["/b.png"] = lambda request: request.head(404)
+    message = show.trusted_error(web.url("/b.png?key=hunter2"))
+    assert (
+        message
+        == f"cannot download the image {web.url('/b.png')}: the server responded with 404 Not Found; check the URL"
+    )
+    assert [request.path for request in web.requests] == ["/b.png?key=hunter2"]
+
+
+INVALID, UNRESOLVED = "the URL is not valid", "cannot be resolved"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        *(
+            (url, INVALID)
+            for url in ("http://127.0.0.1:65536/", "http://a\nb/", "http://me:hunter2/@b/", "HTTP://ä..b/a")
+        ),
+        *((url, UNRESOLVED) for url in ("http://exa mple.com/a.png", "http://[bad/a.png")),
+    ],
+)
+def test_a_url_that_is_not_valid_is_an_error(server: Server, url: str, reason: str) -> None:
+    message = Show("langchain", server).error(url)
+    assert message.startswith("cannot download the image")
+    assert reason in message
+    assert "hunter2" not in message
+
+
+# What comes -----------------------------------------------------------------------------------------------------------
+
+
+def page(content: bytes, **headers: str) -> Callable[[Request], Any]:
+    return lambda request: request.respond(content, **headers)
+
+
+@pytest.mark.parametrize(
+    ("respond", "reason"),
+    [
+        (page(b"<!doctype html><p>Log in", Content_Type="text/html; charset=utf-8"), "as 'text/html', is not a JPEG"),
+        (page(b"<p>", Content_Type="image/png"), "as 'image/png', is not a JPEG"),
+        (page(b"GIF89a" + bytes(20)), "what came is not a JPEG, PNG or WebP image"),
+        (page(b""), "what came is empty"),
+        (page(PIXEL, Content_Encoding="gzip"), "compressed it ('gzip')"),
+        (page(PIXEL, Content_Length=str(20 * 2**20 + 1)), "larger than 20 MB"),
+        (lambda request: request.wfile.write(b"hello\r\n\r\n"), "the connection failed"),
+        (lambda request: None, "the connection failed"),
+    ],
+)
+def test_what_is_no_image_is_rejected(show: Show, web: Web, respond: Callable[[Request], Any], reason: str) -> None:
+    web.pages["/x"] = respond
+    assert reason in show.trusted_error(web.url("/x"))
+
+
+def test_bytes_count_more_than_the_type_that_the_server_names(show: Show, web: Web) -> None:
+    web.pages["/x"] = page(PIXEL, Content_Type="application/octet-stream", Content_Encoding="identity")
+    assert show.trusted(web.url("/x")) == [digest(PIXEL)]
+
+
+def test_a_response_of_unknown_length_may_not_be_huge(show: Show, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "MAX_BYTES", 2**20)
+
+    def endless(request: Request) -> None:
+        request.protocol_version = "HTTP/1.1"
+        request.head(Transfer_Encoding="chunked")
+        content = PIXEL
+        try:
+            while not web.closing.is_set():
+                request.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+                content = bytes(2**16)
+        except OSError:
+            web.client_closed.set()
+
+    web.pages["/x"] = endless
+    assert "larger than 1 MB" in show.trusted_error(web.url("/x"))
+    assert web.client_closed.wait(WAIT)
+
+
+# Time -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/drip", "/drip-head", "/silent"])
+def test_the_timeout_of_a_call_holds_for_the_download(show: Show, web: Web, path: str) -> None:
+    with pytest.raises(errors.LMStudioTimeoutError, match=r"Image download: .*timeout expired") as caught:
+        show.trusted(web.url(path), timeout=0.3)
+    assert caught.value.timeout_name == "timeout"
+    assert caught.value.elapsed is not None
+    assert caught.value.elapsed >= 0.3
+    # On a busy machine, the time may be up before the request is sent.
+    assert web.client_closed.wait(WAIT) or not web.reached.is_set()
+
+
+def test_a_download_without_httpx_names_what_to_install(show: Show, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "lmstudio_integrations.client.files.fetch")
+    assert f"this needs httpx; run: {package_command('httpx')}" in show.trusted_error(web.url("/pixel.png"))
+
+
+def test_a_download_has_a_limit_even_if_the_call_has_none(
+    show: Show, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT", 0.2)
+    assert "did not arrive within 0.2 s; set timeout" in show.trusted_error(web.url("/drip"))
+    assert web.client_closed.wait(WAIT)
+
+
+class _Past:
+    """Stands for `time` while a call begins, which so seems to be long ago."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() - self.seconds
+
+
+def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(
+    show: Show, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    past = _Past(50)
+
+    async def slow_fetch(_url: str, *, limit: float, **_: Any) -> bytes:
+        limits.append(limit)
+        past.seconds = 0
+        return PIXEL
+
+    monkeypatch.setattr(dispatcher, "time", past)
+    monkeypatch.setattr(fetch, "fetch", slow_fetch)
+    with pytest.raises(errors.LMStudioTimeoutError) as caught:
+        show("http://example.com/a.png", "stall", timeout=40)
+    assert caught.value.timeout_name == "timeout"
+    assert (caught.value.elapsed or 0) >= 50
+    assert limits == [pytest.approx(40, abs=WAIT)]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_a_cancelled_call_returns_at_once_and_ends_the_download(framework: str, server: Server, web: Web) -> None:
+    show = Show(framework, server)
+    with show.make(allow_private_image_hosts=True) as llm:
+        call = asyncio.ensure_future(show.arun(llm, web.url("/silent")))
+        assert await asyncio.to_thread(web.reached.wait, WAIT)
+        call.cancel()
+        async with asyncio.timeout(WAIT):
+            await asyncio.wait([call])
+        assert call.cancelled()
+        assert await asyncio.to_thread(web.client_closed.wait, WAIT)
+
+
+def test_closing_the_model_ends_its_downloads(show: Show, web: Web) -> None:
+    with show.make(allow_private_image_hosts=True) as llm, ThreadPoolExecutor() as threads:
+        call = threads.submit(show.run, llm, web.url("/silent"))
+        assert web.reached.wait(WAIT)
+        llm.close()
+        with pytest.raises(errors.LMStudioConnectionLostError):
+            call.result(WAIT)
+        assert web.client_closed.wait(WAIT)
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls_names() -> list[str | None]:
+    """The server names that clients requested."""
+    return []
+
+
+@pytest.fixture
+def tls_web(tls_names: list[str | None]) -> Iterator[Web]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(LOCALHOST)
+    context.sni_callback = lambda _socket, name, _context: tls_names.append(name)
+    with web_server(context) as running:
+        yield running
+
+
+def test_tls_is_spoken_with_the_name_of_the_host(
+    show: Show, tls_web: Web, tls_names: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
+    assert show.trusted(tls_web.url(host="localhost", scheme="https")) == [digest(PIXEL)]
+    assert tls_names == ["localhost"]
+
+
+def test_a_certificate_for_another_name_is_an_error(
+    show: Show, tls_web: Web, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
+    names["images.test"] = ["127.0.0.1"]
+    assert "CERTIFICATE_VERIFY_FAILED" in show.trusted_error(tls_web.url(host="images.test", scheme="https"))
+
+
+def test_a_certificate_that_nobody_vouches_for_is_an_error(show: Show, tls_web: Web) -> None:
+    assert "CERTIFICATE_VERIFY_FAILED" in show.trusted_error(tls_web.url(scheme="https"))
+
+
+# Schemas --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reference_to_the_web_in_a_schema_is_not_fetched(server: Server, web: Web) -> None:
+    schema: dict[str, Any] = {"title": "look", "description": "Look.", "type": "object"}
+    schema["properties"] = {"name": {"type": "string"}, "age": {"$ref": web.url("/schema.json")}}
+    tool = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": schema}}
+    with Show("langchain", server).make() as llm:
+        llm.bind_tools([tool], strict=True).invoke("count")
+        llm.with_structured_output(schema, strict=True).invoke("json")
+        llm.with_structured_output(schema, method="function_calling").invoke("json")
+    with Show("llama_index", server).make() as llm:
+        llm.chat([ChatMessage("count")], tools=[tool])
+    assert not web.requests

@@ -1,0 +1,281 @@
+"""Servers behind a proxy: `headers` and `ca_file` of the adapters, which the native client has as `ssl_context`."""
+
+import asyncio
+import copy
+import os
+import pickle
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.runnables import ConfigurableField
+from pydantic import SecretStr, ValidationError
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES
+from lmstudio_integrations.client.transport.connect.certificates import context_trusting
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
+from tests.faults.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
+from tests.faults.units import Unit
+from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
+from tests.support.adapters import ADAPTERS, Adapter, classes
+from tests.support.certificates import CERTIFICATES, LOCALHOST
+
+TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"
+
+Call = Callable[..., Any]
+
+
+def _key(adapter: Adapter) -> str:
+    return EMBEDDING if adapter.kind == "embedding" else CHAT
+
+
+def _awaited(adapter: Adapter) -> Call:
+    return lambda model, **given: asyncio.run(adapter.acall(model, "count", **given))
+
+
+CALLS: dict[str, tuple[Any, str, Call]] = {
+    **{name: (each.make, _key(each), partial(each.call, text="count")) for name, each in ADAPTERS.items()},
+    **{f"{name} async": (each.make, _key(each), _awaited(each)) for name, each in ADAPTERS.items()},
+}
+
+OF_LANGUAGE_MODELS = {name: row for name, row in CALLS.items() if row[1] == CHAT}
+
+every_call = pytest.mark.parametrize(("make", "model", "call"), CALLS.values(), ids=CALLS)
+every_adapter = pytest.mark.parametrize("make", classes())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator(MODELS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def thread() -> Iterator[ProxyThread]:
+    with ProxyThread() as running:
+        yield running
+
+
+@pytest.fixture
+def heads() -> list[str]:
+    """The heads of the WebSocket handshakes that went through the proxy."""
+    return []
+
+
+@pytest.fixture
+def proxied(server: Emulator, thread: ProxyThread, heads: list[str]) -> Callable[..., Proxy]:
+    """A proxy before the server, with or without TLS."""
+
+    async def record(tunnel: Tunnel, unit: Unit) -> None:
+        heads.append(unit.data.decode())
+        await forward(tunnel, unit)
+
+    def start(*, tls: bool = False) -> Proxy:
+        context = None
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(TRUSTED)
+        return Proxy(thread, server.address, [Injection("upgrade", record, 1000)], tls=context)
+
+    return start
+
+
+# Headers ------------------------------------------------------------------------------------------------------------
+
+
+@every_call
+def test_headers_are_sent_and_connections_shared_with_equal_ones_only(
+    proxied: Callable[..., Proxy], heads: list[str], make: Any, model: str, call: Call
+) -> None:
+    with proxied() as proxy:
+        for headers in ({"X-Team": "red"}, {"X-Team": SecretStr("red")}, {"X-Team": "blue"}, {}, None):
+            call(make(model=model, host=proxy.address, headers=headers))
+        used = [head for head in heads if " /system " not in head]  # where an explicit load looks for the model
+        assert [("X-Team: red" in head, "X-Team: blue" in head) for head in used] == [
+            (True, False),
+            (False, True),
+            (False, False),
+        ]
+
+
+@pytest.mark.parametrize(("make", "model", "call"), OF_LANGUAGE_MODELS.values(), ids=OF_LANGUAGE_MODELS)
+def test_headers_of_a_call_replace_those_of_the_object(
+    proxied: Callable[..., Proxy], heads: list[str], make: Any, model: str, call: Call
+) -> None:
+    with proxied() as proxy:
+        llm = make(model=model, host=proxy.address, headers={"X-Team": "red"})
+        call(llm, headers={"X-Other": SecretStr("blue")})
+        call(llm, headers=None)
+    assert "X-Other: blue" in heads[0]
+    assert "X-Team" not in heads[0] + heads[1]
+
+
+@every_call
+def test_headers_that_are_assigned_later_or_copied_are_sent(
+    proxied: Callable[..., Proxy], heads: list[str], make: Any, model: str, call: Call
+) -> None:
+    with proxied() as proxy:
+        made = make(model=model, host=proxy.address)
+        made.headers = {"X-Team": "red"}
+        call(copy.deepcopy(made))
+        call(make(model=model, host=proxy.address).model_copy(update={"headers": {"X-Team": "blue"}}))
+    assert "X-Team: red" in heads[0]
+    assert "X-Team: blue" in heads[1]
+
+
+WRONG_HEADERS: dict[str, tuple[object, str]] = {
+    "control character in a name": ({"X-\x1bKey": "hush"}, r"'X-\x1bKey'"),
+    "space in a name": ({"X Key": "hush"}, "'X Key'"),
+    "name that is a number": ({5: "hush"}, "5 cannot be sent"),
+    "control character in a value": ({"X-Key": "hush\r\nX: y"}, "'X-Key'"),
+    "control character in a hidden value": ({"X-Key": SecretStr("hush\n")}, "'X-Key'"),
+    "value that is a list": ({"X-Key": ["hush"]}, "'X-Key'"),
+    "list": (["X-Key: hush"], "got a list"),
+    "string": ("X-Key: hush", "got a str"),
+}
+
+
+@every_adapter
+@pytest.mark.parametrize(("headers", "text"), WRONG_HEADERS.values(), ids=WRONG_HEADERS)
+def test_wrong_headers_are_one_error_that_names_them_and_shows_no_value(make: Any, headers: Any, text: str) -> None:
+    with pytest.raises(ValidationError) as created:
+        make(model="m", headers=headers)
+    made = make(model="m")
+    with pytest.raises(lms.LMStudioValueError) as assigned:
+        made.headers = headers
+    with pytest.raises(lms.LMStudioValueError) as copied:
+        made.model_copy(update={"headers": headers})
+    assert created.value.error_count() == 1
+    for error in (created.value, assigned.value, copied.value):
+        assert text in str(error)
+        assert "hush" not in f"{error!r}{error}"
+
+
+@every_adapter
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda made: made, lambda made: pickle.loads(pickle.dumps(made))]
+)
+def test_headers_that_were_lost_with_pickling_are_missed(make: Any, duplicate: Callable[[Any], Any]) -> None:
+    made = make(model="m", host="127.0.0.1:1", headers={"X-Team": "red"})
+    *_, (_, _, call) = (row for row in CALLS.values() if row[0] is make)
+    lost = duplicate(pickle.loads(pickle.dumps(made)))
+    assert lost.headers is None
+    with pytest.raises(lms.LMStudioAuthenticationError, match="headers were left out when this"):
+        call(lost)
+    for headers in ({"X-Team": "red"}, {}):
+        lost.headers = headers
+        with pytest.raises(lms.LMStudioUnreachableError):
+            call(lost)
+
+
+def test_an_object_without_headers_misses_none_after_pickling(server: Emulator) -> None:
+    assert pickle.loads(pickle.dumps(ChatLMStudio(model=CHAT, host=server.address))).invoke("count").content
+
+
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudioLLM])
+def test_headers_cannot_be_configurable_because_langchain_traces_the_configuration(make: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="headers cannot be configurable"):
+        make(model="m").configurable_fields(headers=ConfigurableField(id="headers"))
+
+
+# Certificates -------------------------------------------------------------------------------------------------------
+
+
+@every_call
+def test_the_authorities_of_a_file_are_trusted_and_connections_shared_with_the_same_ones_only(
+    proxied: Callable[..., Proxy], heads: list[str], make: Any, model: str, call: Call
+) -> None:
+    with proxied(tls=True) as proxy:
+        host = f"wss://{proxy.address}"
+        call(make(model=model, host=host, ca_file=TRUSTED))
+        call(make(model=model, host=host, ca_file=str(TRUSTED)))
+        assert len(heads) == 1
+        for untrusting in (None, OTHER):
+            with pytest.raises(lms.LMStudioUnreachableError, match=r"certificate is not trusted; .*ca_file"):
+                call(make(model=model, host=host, ca_file=untrusting))
+        made = make(model=model, host=host)
+        made.ca_file = TRUSTED
+        call(made)
+        assert len(heads) == 1
+
+
+WRONG_FILES: dict[str, tuple[str, bytes | None]] = {
+    "missing": ("cannot be read: No such file", None),
+    "empty": ("contains no certificate", b""),
+    "text": ("contains no certificate", b"Dear reader,"),
+    "key": ("contains no certificate", TRUSTED.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0]),
+    "damaged": ("contains no certificate", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
+}
+
+
+@every_adapter
+@pytest.mark.parametrize(("text", "content"), WRONG_FILES.values(), ids=WRONG_FILES)
+def test_a_file_that_holds_no_certificate_is_one_error_that_names_it(
+    make: Any, text: str, content: bytes | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValidationError) as created:
+        make(model="m", ca_file=path)
+    assert created.value.error_count() == 1
+    made = make(model="m")
+    with pytest.raises(lms.LMStudioValueError) as assigned:
+        made.ca_file = path
+    with pytest.raises(lms.LMStudioValueError) as copied:
+        made.model_copy(update={"ca_file": path})
+    for error in (created.value, assigned.value, copied.value):
+        assert f"ca_file {str(path)!r} {text}" in str(error)
+
+
+@every_adapter
+@pytest.mark.parametrize(
+    ("path", "text"), [(5, "must be a path; got 5"), ("a\0b", "cannot be read"), (CERTIFICATES, "ca_file '/")]
+)
+def test_what_is_no_path_of_a_file_is_rejected(make: Any, path: Any, text: str) -> None:
+    with pytest.raises(ValidationError, match="ca_file") as caught:
+        make(model="m", ca_file=path)
+    assert text in str(caught.value)
+
+
+@every_call
+def test_a_file_for_a_server_without_tls_is_rejected_by_the_call(make: Any, model: str, call: Call) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=r"ca_file in the adapters\) needs a wss:// or https:// host"):
+        call(make(model=model, host="localhost:1", ca_file=TRUSTED))
+
+
+def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(TRUSTED.read_bytes())
+    before = context_trusting(str(path))
+    assert context_trusting(str(path)) is before
+    path.write_bytes(OTHER.read_bytes())
+    os.utime(path, ns=(1, 1))
+    assert context_trusting(str(path)).get_ca_certs() != before.get_ca_certs()
+
+
+@every_adapter
+def test_the_file_is_kept_by_dumps_and_pickles(make: Any) -> None:
+    made = make(model="m", ca_file=TRUSTED)
+    for again in (make(**made.model_dump(mode="json", exclude={"api_token"})), pickle.loads(pickle.dumps(made))):
+        assert again.ca_file == str(TRUSTED)
+
+
+# Large messages -----------------------------------------------------------------------------------------------------
+
+
+@every_call
+def test_a_message_that_is_larger_than_the_setting_is_an_error_that_names_it(
+    server: Emulator, make: Any, model: str, call: Call
+) -> None:
+    assert make().max_message_bytes == MAX_MESSAGE_BYTES
+    made = make(model=model, host=server.address, max_message_bytes=64)
+    with pytest.raises(lms.LMStudioProtocolError, match="max_message_bytes is 64"):
+        call(made)
+    made.max_message_bytes = None
+    call(made)

@@ -1,0 +1,599 @@
+"""Secrets are never shown: a table of where one can be given, by mistake or not, and of how it could leak."""
+
+import copy
+import inspect
+import pickle
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import cycle
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler as LangChainCallbacks
+from langchain_core.load import dumps
+from langchain_core.prompt_values import StringPromptValue
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.schemas import Run
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks.base_handler import BaseCallbackHandler as LlamaIndexCallbacks
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.span_handlers import NullSpanHandler
+from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools import FunctionTool
+from llama_index_instrumentation import root_dispatcher
+from pydantic import BaseModel, SecretStr, ValidationError
+
+import lmstudio_integrations as lms
+from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations._support.secrets import holds_secret, is_secret_name, redact
+from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
+from tests.langchain.conftest import CHAT, EMBEDDING, Server
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, classes
+from tests.support.leaks import TOKEN, error_of, shown_by, shows_token
+from tests.support.telemetry import Telemetry, telemetry
+
+__all__ = ["telemetry"]
+
+CONFIGS: list[Any] = [LlmLoadModelConfig, LlmPredictionConfig, EmbeddingLoadModelConfig]
+PROXY_KEY = "proxy-4711-0815"
+OTHER_TOKEN = f"sk-lm-zyxwvuts{TOKEN[14:]}"
+FIELDS: dict[str, Any] = {"api_token": TOKEN, "headers": {"X-Key": TOKEN[15:]}}
+HIDDEN: dict[str, Any] = {"api_token": SecretStr(TOKEN), "headers": {"X-Key": SecretStr(TOKEN[15:])}}
+Way = Callable[[Any, dict[str, Any]], Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in TOKEN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """A server that needs the token."""
+    with Server(tokens=[TOKEN]) as running:
+        yield running
+
+
+# Wrong settings -----------------------------------------------------------------------------------------------------
+
+MISTAKES: dict[str, dict[str, Any]] = {
+    "another name": {"token": TOKEN},
+    "a mistyped name": {"api_tokn": TOKEN},
+    "a list": {"api_token": [TOKEN]},
+    "a mistyped name of a list": {"api_tokn": [TOKEN]},
+    "a dict": {"api_key": {"value": [TOKEN]}},
+    "a token as a host": {"api_key": {TOKEN: "x"}},
+    "bytes": {"api_token": TOKEN.encode()},
+    "a header": {"Authorization": f"Bearer {TOKEN[6:]}"},
+    "an unknown name": {"colour": TOKEN},
+    "a name of something else": {"password": TOKEN[15:]},
+    "credentials in the host": {"host": f"http://user:{TOKEN[15:]}@localhost:1234"},
+    "credentials without a scheme": {"host": f"user:{TOKEN[15:]}@localhost:99999"},
+    "a slash in a password": {"host": f"http://user:pass/{TOKEN[15:]}@localhost"},
+    "a slash in a password by another name": {"base_url": f"user:pass/{TOKEN[15:]}@localhost"},
+    "a slash in a password in a list": {"hosts": [f"user:pass/{TOKEN[15:]}@localhost"]},
+    "a query in the host": {"base_url": f"http://localhost:99999?token={TOKEN[15:]}"},
+    "the token as host": {"base_url": TOKEN},
+    "a token by both names": {"api_token": TOKEN, "api_key": TOKEN},
+    "headers as a list": {"headers": [TOKEN[15:]]},
+    "headers as a string": {"headers": f"X-Key: {TOKEN[15:]}"},
+    "headers with a control character": {"headers": {"X-Key": f"{TOKEN[15:]}\n"}},
+    "headers with a name that cannot be sent": {"headers": {"X Key": TOKEN[15:]}},
+    "headers with a value that is a list": {"headers": {"X-Key": [TOKEN[15:]]}},
+    "headers by another name": {"default_headers": {"X-Key": TOKEN[15:]}},
+    "headers by a mistyped name": {"heders": {"X-Key": SecretStr("x"), "X-Other": TOKEN[15:]}},
+    "headers of another library": {"client_kwargs": {"headers": {"X-Key": TOKEN[15:]}}},
+    "a header beside a file that is missing": {"headers": {"X-Key": TOKEN[15:]}, "ca_file": "/nowhere"},
+    "hosts by a list": {"base_url": [TOKEN]},
+    "a token with a control character": {"headers": {"Authorization": f"{TOKEN}\n"}},
+    "a token as the name of a header": {"headers": {f"{TOKEN}\n": "x"}},
+    "a header whose name is a number": {"headers": {5: TOKEN[15:]}},
+}
+"""Wrong settings by what is wrong with them."""
+
+WRONG_VALUES: dict[str, dict[str, Any]] = {
+    "the token as a number": {"ttl": TOKEN},
+    "the token as model, in a list": {"model": [TOKEN]},
+    "the token among load settings": {"load_config": {"api_token": TOKEN}},
+    "the token as load settings": {"load_config": TOKEN},
+    "the token as a value of load settings": {"load_config": {"gpu": TOKEN}},
+    "two names of one setting": {"model": TOKEN, "model_name": "b"},
+    "something else is wrong": {"api_token": TOKEN, "tempature": 1},
+    "a value of something else is wrong": {"api_key": TOKEN, "max_retries": -1},
+    "a value beside headers is wrong": {"headers": {"X-Key": TOKEN[15:]}, "max_retries": -1},
+    "a name beside headers is wrong": {"headers": {"X-Key": TOKEN[15:]}, "tempature": 1},
+}
+"""More of them, for what checks the values of known settings."""
+
+
+def assigned(adapter: Any, values: dict[str, Any]) -> Any:
+    made = adapter(model="m")
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+CREATING: dict[str, Way] = {
+    "constructor": lambda adapter, values: adapter(**{"model": "m", **values}),
+    "model_validate": lambda adapter, values: adapter.model_validate({"model": "m", **values}),
+}
+CHANGING: dict[str, Way] = {
+    "model_copy": lambda adapter, values: adapter(model="m").model_copy(update=values),
+    "assignment": assigned,
+}
+"""Neither checks the values of other settings; the call does."""
+
+WRONG = [
+    pytest.param(make, way, values, id=f"{make.__name__}-{name}-{what}")
+    for ways, mistakes in ((CREATING, {**MISTAKES, **WRONG_VALUES}), (CHANGING, MISTAKES))
+    for name, way in ways.items()
+    for (what, values), make in zip(mistakes.items(), cycle(classes()), strict=False)
+]
+
+
+@pytest.mark.parametrize(("make", "way", "values"), WRONG)
+def test_a_wrong_setting_does_not_show_a_secret(make: Any, way: Way, values: dict[str, Any]) -> None:
+    assert not shows_token(shown_by(error_of(lambda: way(make, values))))
+
+
+@pytest.mark.parametrize("adapter", classes())
+def test_a_wrong_setting_without_a_secret_is_shown(adapter: Any) -> None:
+    with pytest.raises(ValidationError, match="input_value=-5") as caught:
+        adapter(model="m", api_token=TOKEN, ttl=-5)
+    assert caught.value.errors()[0]["input"] == -5
+
+
+@pytest.mark.parametrize("adapter", classes())
+def test_an_unknown_setting_of_a_copy_is_an_error(adapter: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="unknown setting 'idle_timeuot'; did you mean 'idle_timeout'"):
+        adapter(model="m").model_copy(update={"idle_timeuot": 5})
+
+
+@pytest.mark.parametrize("client", [lms.Client, lms.AsyncClient])
+@pytest.mark.parametrize("given", [*MISTAKES.values(), {"timeout": TOKEN}], ids=str)
+def test_a_wrong_argument_of_a_client_does_not_show_a_secret(client: Any, given: dict[str, Any]) -> None:
+    values = {"api_host" if name in {"host", "base_url"} else name: value for name, value in given.items()}
+    assert not shows_token(shown_by(error_of(lambda: client(**values))))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("values", [{"api_tokn": TOKEN}, {"raw": TOKEN}, {"raw": [{"api_key": TOKEN[15:]}]}], ids=str)
+@pytest.mark.parametrize("way", ["constructor", "from_dict", "parse"])
+def test_a_wrong_native_setting_does_not_show_a_secret(config: Any, values: dict[str, Any], way: str) -> None:
+    make = {"constructor": lambda given: config(**given)}.get(way) or getattr(config, way)
+    with pytest.raises(lms.LMStudioValueError) as caught:
+        make(values)
+    assert not shows_token(shown_by(caught.value))
+
+
+# What shows an object -----------------------------------------------------------------------------------------------
+
+SHOWING: dict[str, Callable[[Any], object]] = {
+    "repr": repr,
+    "str": str,
+    "pickle": pickle.dumps,
+    "pickle of a copy": lambda made: pickle.dumps(made.model_copy()),
+    "pickle of a deep copy": lambda made: pickle.dumps(copy.deepcopy(made)),
+    "dumps": dumps,
+    "to_dict": lambda made: hasattr(made, "to_dict") and made.to_dict(),
+    "to_payload": lambda made: hasattr(made, "to_payload") and made.to_payload(),
+    "model_dump": lambda made: made.model_dump(),
+    "model_dump_json": lambda made: made.model_dump_json(exclude={"callback_manager", "rate_limiter"}),
+    "fields": vars,
+    "private": lambda made: made.__pydantic_private__,
+}
+
+
+def text_of(shown: object) -> str:
+    return shown.decode("latin-1") if isinstance(shown, bytes) else repr(shown)
+
+
+@pytest.mark.parametrize("adapter", classes())
+@pytest.mark.parametrize("secrets", [FIELDS, HIDDEN], ids=["plain", "hidden"])
+def test_what_shows_an_adapter_does_not_show_its_secrets(adapter: Any, secrets: dict[str, Any]) -> None:
+    assigned_later = assigned(adapter, secrets)
+    updated = adapter(model="m").model_copy(update=secrets)
+    for made in (adapter(model="m", **secrets), assigned_later, updated):
+        assert not [name for name, show in SHOWING.items() if shows_token(text_of(show(made)))]
+        assert "headers" not in made.model_dump()
+        for same in (made, copy.copy(made), copy.deepcopy(made), made.model_copy()):
+            assert same.api_token.get_secret_value() == TOKEN
+            assert same.headers["X-Key"].get_secret_value() == TOKEN[15:]
+    assigned_later.api_token = None
+    assert assigned_later.api_token is None
+
+
+@pytest.mark.parametrize("adapter", classes())
+def test_a_pickle_has_no_secrets_and_gets_the_token_of_its_process(
+    adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled = pickle.dumps(adapter(model="m", **FIELDS))
+    lost = pickle.loads(pickled)
+    assert lost.api_token is lost.headers is None
+    monkeypatch.setenv("LM_API_TOKEN", OTHER_TOKEN)
+    assert pickle.loads(pickled).api_token.get_secret_value() == OTHER_TOKEN
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_token_that_was_lost_with_pickling_is_missed_by_name(name: str) -> None:
+    lost = ADAPTERS[name].make(model="m", host="127.0.0.1:9", api_token=TOKEN)
+    for _ in range(2):
+        lost = pickle.loads(pickle.dumps(lost))
+    with pytest.raises(lms.LMStudioAuthenticationError, match=f"left out when this {name} was pickled; set LM_API_TO"):
+        ADAPTERS[name].call(lost, "Hello")
+
+
+def test_the_spec_of_a_handle_does_not_show_a_secret() -> None:
+    llm = ChatLMStudio(model="m", host="h:1", api_token=SecretStr(TOKEN), headers={"X-Key": TOKEN})
+    shown = repr(llm._resolve_call({}).handle)
+    assert "h:1" in shown
+    assert not shows_token(shown)
+
+
+async def test_a_server_that_rejects_a_token_does_not_have_it_shown() -> None:
+    with Emulator(tokens=[TOKEN]) as server:
+        for wrong in (f"{TOKEN[:-1]}x", OTHER_TOKEN):
+            async with lms.AsyncClient(server.address, wrong) as client:
+                with pytest.raises(lms.LMStudioAuthenticationError) as caught:
+                    await client.llm.list_loaded()
+            assert not shows_token(shown_by(caught.value))
+            assert "zyxwvuts" not in shown_by(caught.value)
+
+
+def test_an_error_of_this_package_hides_what_is_shaped_like_a_token() -> None:
+    error = lms.LMStudioServerError(f"the server says {TOKEN}")
+    assert str(error) == "the server says **********"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert lms.LMStudioError(5).args == (5,)
+
+
+# What traces a call -------------------------------------------------------------------------------------------------
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+def weather(city: str) -> str:
+    """Return the weather of a city."""
+    return city
+
+
+PERSON = (Person, PromptTemplate("json"))
+STRUCTURED = (
+    *("structured_predict", "astructured_predict"),
+    *("stream_structured_predict", "astream_structured_predict"),
+)
+"""Methods that take the settings of the call as a dict."""
+METHODS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "LangChain": {
+        **dict.fromkeys(("invoke", "ainvoke", "stream", "astream", "astream_events"), ("count",)),
+        **dict.fromkeys(("batch", "abatch", "batch_as_completed"), (["count", "count"],)),
+        **dict.fromkeys(("generate_prompt", "agenerate_prompt"), ([StringPromptValue(text="count")],)),
+    },
+    "LlamaIndex": {
+        **dict.fromkeys(("chat", "achat", "stream_chat", "astream_chat"), ([ChatMessage("count")],)),
+        **dict.fromkeys(("complete", "acomplete", "stream_complete", "astream_complete"), ("count",)),
+        **dict.fromkeys(("predict_and_call", "apredict_and_call"), ([FunctionTool.from_defaults(weather)], "weather")),
+        **dict.fromkeys(STRUCTURED, PERSON),
+    },
+}
+"""The methods of language models that make a call, with the arguments of a call."""
+CALLS = [(name, method) for name, adapter in LANGUAGE_MODELS.items() for method in METHODS[adapter.framework]]
+SECRETS: list[dict[str, Any]] = [
+    {"api_token": TOKEN},
+    {"api_key": TOKEN},
+    {"api_token": [TOKEN]},
+    {"api_tokn": TOKEN},
+    {"password": TOKEN[15:]},
+    {"host": f"ws://user:{TOKEN[15:]}@localhost"},
+    {"headers": {"X-Key": TOKEN[15:]}},
+    {"headers": {"X-Key": SecretStr("x"), "X-Other": TOKEN[15:]}},
+    {"headers": f"X-Key: {TOKEN[15:]}"},
+    {"default_headers": {"X-Key": TOKEN[15:]}},
+]
+Seen = dict[str, str]
+
+
+class Tracer(BaseTracer):
+    """Records every run, at its start and at its end."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__(_schema_format="original+chat")
+        self.seen = seen
+
+    def _start_trace(self, run: Run) -> None:
+        self.seen["runs"] += repr(run)
+        super()._start_trace(run)
+
+    def _persist_run(self, run: Run) -> None:
+        self.seen["runs"] += repr(run)
+
+
+class Handler(LangChainCallbacks):
+    """Records whatever it is given."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    def _write(self, *args: Any, **kwargs: Any) -> None:
+        self.seen["callbacks"] += repr((args, kwargs))
+
+    on_chat_model_start = on_llm_start = on_llm_new_token = on_llm_end = on_llm_error = _write
+    on_chain_start = on_chain_end = on_chain_error = _write
+
+
+class Spans(NullSpanHandler):
+    """Records the arguments of every span."""
+
+    seen: Any = None
+
+    def span_enter(self, id_: str, bound_args: inspect.BoundArguments, instance: Any = None, **_: Any) -> None:  # type: ignore[override]  # it takes whatever else comes
+        self.seen["spans"] += f"{id_} {bound_args!r} {instance!r}"
+
+
+class Events(BaseEventHandler):
+    """Records every event."""
+
+    seen: Any = None
+
+    def handle(self, event: Any, **_: Any) -> None:
+        self.seen["events"] += repr(event)
+
+
+class Callbacks(LlamaIndexCallbacks):
+    """Records the payload of every callback."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__([], [])
+        self.seen = seen
+
+    def on_event_start(self, event_type: Any, payload: Any = None, event_id: str = "", *_: Any, **__: Any) -> str:
+        self.seen["callbacks"] += repr(payload)
+        return event_id
+
+    def on_event_end(self, event_type: Any, payload: Any = None, *_: Any, **__: Any) -> None:
+        self.seen["callbacks"] += repr(payload)
+
+    def start_trace(self, trace_id: str | None = None) -> None:
+        pass
+
+    def end_trace(self, trace_id: str | None = None, trace_map: Any = None) -> None:
+        pass
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """What has been recorded, by what recorded it."""
+    found: Seen = defaultdict(str)
+    spans, events = Spans(), Events()
+    spans.seen = events.seen = found
+    monkeypatch.setattr(root_dispatcher, "span_handlers", [*root_dispatcher.span_handlers, spans])
+    monkeypatch.setattr(root_dispatcher, "event_handlers", [*root_dispatcher.event_handlers, events])
+    return found
+
+
+def traced(name: str, server: Server, seen: Seen, **settings: Any) -> Any:
+    """Return a model whose calls are recorded."""
+    adapter = ADAPTERS[name]
+    if adapter.framework == "LangChain":
+        settings["callbacks"] = [Tracer(seen), Handler(seen)]
+    else:
+        settings["callback_manager"] = CallbackManager([Callbacks(seen)])
+    key = EMBEDDING if adapter.kind == "embedding" else CHAT
+    return adapter.make(model=key, host=server.address, **settings)
+
+
+async def finish(name: str, llm: Any, method: str, given: dict[str, Any]) -> None:
+    """Make a call, await what is awaited, and read what is a stream."""
+    settings = {"llm_kwargs": given} if method in STRUCTURED else given
+    result = getattr(llm, method)(*METHODS[ADAPTERS[name].framework].get(method, ()), **settings)
+    if inspect.isawaitable(result):
+        result = await result
+    if hasattr(result, "__anext__"):
+        async for _ in result:
+            pass
+    elif inspect.isgenerator(result):
+        for _ in result:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "given"),
+    [
+        pytest.param(name, method, given, id=f"{name}-{method}-{given}")
+        for (name, method), given in zip(
+            [*CALLS, ("ChatLMStudio", "bind"), ("LMStudioLLM", "bind")], cycle(SECRETS), strict=False
+        )
+    ],
+)
+async def test_a_secret_in_a_call_is_rejected_before_it_is_traced(
+    server: Server, seen: Seen, name: str, method: str, given: dict[str, Any]
+) -> None:
+    with pytest.raises(lms.LMStudioValueError) as caught:
+        await finish(name, traced(name, server, seen), method, given)
+    assert not seen
+    assert not shows_token(shown_by(caught.value))
+
+
+@pytest.mark.parametrize(("name", "method"), CALLS)
+async def test_hidden_secrets_of_a_call_are_accepted_and_not_traced(
+    guarded: Server, seen: Seen, name: str, method: str
+) -> None:
+    token = "api_token" if inspect.iscoroutinefunction(getattr(ADAPTERS[name].make, method)) else "api_key"
+    with traced(name, guarded, seen, headers={"X-Other": TOKEN[15:]}) as llm:
+        await finish(name, llm, method, {token: HIDDEN["api_token"], "headers": HIDDEN["headers"]})
+    assert seen.keys() == ({"spans", "events", "callbacks"} if name == "LMStudio" else {"runs", "callbacks"})
+    assert not shows_token("".join(seen.values()))
+
+
+def test_an_embedding_model_with_secrets_does_not_have_them_traced(guarded: Server, seen: Seen) -> None:
+    with traced("LMStudioEmbedding", guarded, seen, **FIELDS) as model:
+        assert model.get_text_embedding_batch(["rain", "sun"])
+        assert model.get_query_embedding("rain")
+    assert seen.keys() == {"spans", "events", "callbacks"}
+    assert not shows_token("".join(seen.values()))
+
+
+@pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
+def test_hidden_secrets_can_be_bound_and_are_neither_traced_nor_dumped(guarded: Server, seen: Seen, name: str) -> None:
+    bound = traced(name, guarded, seen).bind(**HIDDEN)
+    chain = RunnableLambda(str) | bound
+    assert chain.invoke("count", {"callbacks": [Tracer(seen)]})
+    assert seen.keys() == {"runs", "callbacks"}
+    assert not shows_token("".join(seen.values()) + dumps(bound) + repr(chain))
+
+
+@pytest.mark.parametrize("name", ["ChatLMStudio", "LMStudioLLM"])
+def test_a_configurable_token_needs_the_identifier_that_is_not_traced(guarded: Server, seen: Seen, name: str) -> None:
+    llm = traced(name, guarded, seen)
+    with pytest.raises(lms.LMStudioValueError, match="api_key"):
+        llm.configurable_fields(api_token=ConfigurableField(id="token"))
+    configurable = llm.configurable_fields(
+        api_token=ConfigurableField(id="api_key"), max_tokens=ConfigurableField(id="max_tokens")
+    )
+    config = {"callbacks": [Tracer(seen)], "configurable": {"api_key": TOKEN, "max_tokens": 3}}
+    assert configurable.invoke("count", config)
+    assert not shows_token("".join(seen.values()))
+
+
+def test_a_wrong_value_in_a_configuration_does_not_show_a_secret(server: Server) -> None:
+    llm = server.chat().configurable_fields(seed=ConfigurableField(id="seed"))
+    with pytest.raises(ValueError, match="seed") as caught:
+        llm.with_config(configurable={"seed": TOKEN}).invoke("count")
+    assert not shows_token(shown_by(caught.value))
+
+
+def test_settings_of_a_structured_call_are_checked_by_position_too(server: Server, seen: Seen) -> None:
+    llm = traced("LMStudio", server, seen)
+    with pytest.raises(lms.LMStudioValueError, match="SecretStr"):
+        llm.structured_predict(*PERSON, {"api_token": TOKEN})
+    assert not seen
+    assert llm.structured_predict(*PERSON).name == "Ann"
+
+
+def test_texts_and_tools_may_look_like_a_secret(server: Server) -> None:
+    tools = [{"type": "function", "function": {"name": "log_in", "description": "Bearer abcdefgh12345"}}]
+    assert server.chat().bind(tools=tools).invoke("count", stop=["sk-something-else"]).content
+    llm = LMStudio(model=CHAT, host=server.address)
+    assert llm.chat(messages=[ChatMessage(f"count {TOKEN}")]).message.content
+    assert llm.complete(prompt=f"count {TOKEN}").text
+    assert llm.predict(PromptTemplate("count {password}"), password=TOKEN)
+
+
+@pytest.mark.parametrize("content", ["false", "true"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_no_span_and_no_metric_has_a_secret(
+    guarded: Server, name: str, content: str, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONTENT_VARIABLE, content)
+    adapter = ADAPTERS[name]
+    key = EMBEDDING if adapter.kind == "embedding" else CHAT
+    attempts: list[dict[str, Any]] = [
+        {},
+        {"api_token": f"{TOKEN[:-4]}AAAA"},
+        {"host": "ws://127.0.0.1:1", "max_retries": 0},
+        {"model": TOKEN},
+    ]
+    given = {"model": key, "host": guarded.address, "api_token": TOKEN, "headers": {"X-Proxy-Key": PROXY_KEY}}
+    for settings in attempts:
+        with suppress(lms.LMStudioError):
+            adapter.call(adapter.make(**{**given, **settings}), "hi")
+    exported = telemetry.everything()
+    assert "LMStudioAuthenticationError" in exported
+    assert "LMStudioUnreachableError" in exported
+    assert not shows_token(exported)
+    assert PROXY_KEY not in exported
+
+
+def test_the_credentials_of_a_proxy_are_in_no_span(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ws_proxy", f"http://user:{PROXY_KEY}@127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    with lms.Client("studio.invalid:1234") as client, pytest.raises(lms.LMStudioUnreachableError):
+        client.list_loaded_models()
+    assert "connect" in telemetry.names
+    assert PROXY_KEY not in telemetry.everything()
+
+
+# What looks like a secret -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("api_token", "api_tokn", "api_tken", "apiToken", "lm_api_token", "token", "tokn", "hf_token", "access_token"),
+        *("API-KEY", "apikey", "api_ky", "openai_api_key", "passkey", "clientPasskey", "secret", "client_secret"),
+        *("headers", "header", "hedaers", "default_headers", "extra_headers"),
+        *("password", "pasword", "passwd", "Authorization", "authorisation", "auth", "bearer", "credentials"),
+    ],
+)
+def test_a_name_near_that_of_a_secret_is_one(name: str) -> None:
+    assert is_secret_name(name)
+
+
+def test_no_other_setting_has_the_name_of_a_secret() -> None:
+    names = {name for kind in (*classes(), *CONFIGS) for name in kind.model_fields}
+    assert {name for name in names if is_secret_name(name)} == {"api_token", "headers"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"key={TOKEN}, ok", "key=**********, ok"),
+        ("sk-proj-4f9a8b7c", "**********"),
+        (TOKEN[6:], "**********"),
+        ("Authorization: Bearer abcdef123456", "Authorization: Bearer **********"),
+        ("ws://user:pass@word@host:1/llm", "ws://**********@host:1/llm"),
+        ("user:pass@host", "**********@host"),
+        ("http://host/?a=1&api_key=abc&b=2", "http://host/?a=1&**********&b=2"),
+        ("a task-list-of-things, see https://host/a@b", "a task-list-of-things, see https://host/a@b"),
+        ("it must be sk-lm-, 8 letters", "it must be sk-lm-, 8 letters"),
+    ],
+)
+def test_what_is_shaped_like_a_secret_is_taken_out_of_a_text(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "holds"),
+    [
+        (None, "api_token", False),
+        (SecretStr(TOKEN), "api_token", False),
+        ("x", "api_token", True),
+        (TOKEN, "", True),
+        ([1, {"a": (TOKEN,)}], "", True),
+        ({"password": "x"}, "", True),
+        ({"headers": {"X-Key": "x"}}, "", True),
+        ({"headers": {"X-Key": SecretStr("x")}}, "", False),
+        ({"headers": {"X-Key": SecretStr("x"), "X-Other": ["x"]}}, "", True),
+        ({TOKEN: 1}, "", True),
+        ([1, {"a": ("x",)}], "temperature", False),
+    ],
+)
+def test_a_value_holds_a_secret_by_its_name_or_its_shape(value: object, name: str, holds: bool) -> None:
+    assert holds_secret(value, name) is holds
+
+
+def test_of_several_problems_only_the_secret_ones_are_hidden() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatLMStudio.model_validate({"temperature": -1, "seed": TOKEN})
+    assert {each["loc"][0]: each["input"] for each in caught.value.errors()} == {
+        "temperature": -1,
+        "seed": "**********",
+    }
+    assert {each["type"] for each in caught.value.errors()} == {"greater_than_equal", "int_parsing"}

@@ -1,0 +1,293 @@
+"""Tools and a response format in one call: the tools first, then the format, on every way to generate."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+from llama_index.core.llms import ChatMessage
+from pydantic import BaseModel
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.predictions.second_step import SecondStep
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+from tests.support.gate import AT_THE_GATE, Gate
+
+
+class Report(BaseModel):
+    """The weather."""
+
+    city: str
+    degrees: int
+
+
+GIVEN = '{"city": "Oslo", "degrees": 3}'
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "look", "parameters": {"type": "object", "properties": {}}},
+}
+REQUEST: dict[str, Any] = {"tools": [TOOL], "response_format": Report.model_json_schema()}
+RULES: list[dict[str, Any]] = [
+    {"when": {"last": "^call", "tools": ["look"]}, "then": [{"text": "I look."}, {"tool": "look", "arguments": {}}]},
+    {"when": {"last": "^fits", "tools": ["look"]}, "then": [{"text": GIVEN}]},
+    {"when": {"last": "^fails", "structured": True}, "then": [{"error": "the engine gave up"}]},
+    {"when": {"structured": True}, "then": [{"reasoning": "Now as JSON."}, {"text": GIVEN}]},
+    {"then": [{"reasoning": "No tool helps."}, {"text": "It is cold in Oslo."}]},
+]
+
+
+class Seen(dict[str, Any]):
+    """What a way delivers: text, reasoning, calls, usage, predictions, dropped tokens, and the texts of its parts."""
+
+
+def seen_message(message: Any, parts: list[str]) -> Seen:
+    return Seen(
+        text=message.text,
+        reasoning=message.additional_kwargs.get("reasoning_content", ""),
+        calls=[call["name"] for call in message.tool_calls],
+        prompt=message.usage_metadata["input_tokens"],
+        predictions=message.response_metadata.get("predictions_count"),
+        dropped=message.response_metadata.get("dropped_tokens"),
+        parts=parts,
+    )
+
+
+def seen_chunks(chunks: list[Any]) -> Seen:
+    return seen_message(sum(chunks[1:], chunks[0]), [chunk.text for chunk in chunks if chunk.text])
+
+
+def seen_response(response: Any, parts: list[str]) -> Seen:
+    blocks = response.message.blocks
+    return Seen(
+        text=response.message.content or "",
+        reasoning="".join(block.content for block in blocks if block.block_type == "thinking"),
+        calls=[block.tool_name for block in blocks if block.block_type == "tool_call"],
+        prompt=response.raw["usage"]["prompt_tokens"],
+        predictions=response.raw["stats"].get("predictions_count"),
+        dropped=response.raw["stats"].get("dropped_tokens"),
+        parts=parts,
+    )
+
+
+def seen_responses(chunks: list[Any]) -> Seen:
+    return seen_response(chunks[-1], [chunk.delta for chunk in chunks if chunk.delta])
+
+
+def seen_result(result: lms.PredictionResult, parts: list[str]) -> Seen:
+    return Seen(
+        text=result.content,
+        reasoning=result.reasoning_content,
+        calls=[call.name for call in result.tool_call_requests],
+        prompt=result.stats.prompt_tokens_count,
+        predictions=result.stats.predictions_count,
+        parts=parts,
+    )
+
+
+async def collected(stream: AsyncIterator[Any]) -> list[Any]:
+    return [each async for each in stream]
+
+
+async def collected_later(stream: Any) -> list[Any]:
+    return await collected(await stream)
+
+
+def chain(host: Any) -> Any:
+    return ChatLMStudio(model="m", host=host).bind(**REQUEST)
+
+
+def llama(host: Any) -> LMStudio:
+    return LMStudio(model="m", host=host)
+
+
+def said(text: str) -> list[ChatMessage]:
+    return [ChatMessage(text, role="user")]
+
+
+NATIVE: dict[str, Any] = {
+    "response_format": Report,
+    "config": {"rawTools": {"type": "toolArray", "tools": [TOOL]}},
+    "tools_first": True,
+}
+
+
+def native_stream(host: Any, text: str) -> Seen:
+    with lms.Client(host) as client:
+        stream = client.llm.model("m").respond_stream(text, **NATIVE)
+        parts = [fragment.content for fragment in stream if fragment.reasoning_type == "none"]
+        return seen_result(stream.result(), parts)
+
+
+async def native_async(host: Any, text: str) -> Seen:
+    async with lms.AsyncClient(host) as client:
+        return seen_result(await (await client.llm.model("m")).respond(text, **NATIVE), [])
+
+
+WAYS: dict[str, Callable[[Any, str], Seen]] = {
+    "invoke": lambda host, text: seen_message(chain(host).invoke([HumanMessage(text)]), []),
+    "ainvoke": lambda host, text: seen_message(asyncio.run(chain(host).ainvoke([HumanMessage(text)])), []),
+    "stream": lambda host, text: seen_chunks(list(chain(host).stream([HumanMessage(text)]))),
+    "astream": lambda host, text: seen_chunks(asyncio.run(collected(chain(host).astream([HumanMessage(text)])))),
+    "chat": lambda host, text: seen_response(llama(host).chat(said(text), **REQUEST), []),
+    "achat": lambda host, text: seen_response(asyncio.run(llama(host).achat(said(text), **REQUEST)), []),
+    "stream_chat": lambda host, text: seen_responses(list(llama(host).stream_chat(said(text), **REQUEST))),
+    "astream_chat": lambda host, text: seen_responses(
+        asyncio.run(collected_later(llama(host).astream_chat(said(text), **REQUEST)))
+    ),
+    "native stream": native_stream,
+    "native async": lambda host, text: asyncio.run(native_async(host, text)),
+}
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as running:
+        yield running
+
+
+def sent(server: Emulator, count: int) -> list[tuple[bool, bool]]:
+    """Return of the last predictions whether they had tools, and whether a format."""
+    return [(bool(each.tools), "structured" in each.config) for each in server.predictions[-count:]]
+
+
+@every_way
+def test_a_call_is_delivered_with_the_text_before_it(server: Emulator, way: Callable[[Any, str], Seen]) -> None:
+    before = len(server.predictions)
+    seen = way(server.address, "call it")
+    assert (seen["text"], seen["calls"], seen["predictions"]) == ("I look.", ["look"], None)
+    assert sent(server, len(server.predictions) - before) == [(True, False)]
+
+
+@every_way
+def test_a_text_that_fits_is_the_response(server: Emulator, way: Callable[[Any, str], Seen]) -> None:
+    before = len(server.predictions)
+    seen = way(server.address, "fits at once")
+    assert (seen["text"], seen["calls"], seen["predictions"]) == (GIVEN, [], None)
+    assert sent(server, len(server.predictions) - before) == [(True, False)]
+
+
+@every_way
+def test_another_text_is_replaced_by_a_response_in_the_format(
+    server: Emulator, way: Callable[[Any, str], Seen]
+) -> None:
+    seen = way(server.address, "How cold is it?")
+    assert sent(server, 2) == [(True, False), (False, True)]
+    assert (seen["text"], seen["reasoning"], seen["calls"]) == (GIVEN, "Now as JSON.", [])
+    assert "".join(seen["parts"]) in {GIVEN, ""}  # nothing of the replaced response
+    assert seen["predictions"] == 2
+    assert seen["prompt"] == sum(each.stats["promptTokensCount"] for each in server.predictions[-2:])
+
+
+@pytest.mark.parametrize("fault", ["truncate", "empty"])
+@pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
+def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_fits(
+    way: Callable[[Any, str], Seen], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = {"type": "function", "function": {**TOOL["function"], "description": "word " * 400}}
+    monkeypatch.setitem(REQUEST, "tools", [tool])
+    cutting = {"when": {"structured": False}, "then": [{"fault": fault}, {"text": "It is cold."}]}
+    with Emulator([ModelEntry(key="m", context_length=300, rules=(cutting, *RULES))]) as server:
+        if fault == "empty":
+            with pytest.raises(lms.LMStudioContextOverflowError, match="a context length of 300"):
+                way(server.address, "How cold is it?")
+        else:
+            with pytest.warns(lms.LMStudioTruncationWarning, match="the server dropped"):
+                seen = way(server.address, "How cold is it?")
+            assert (seen["text"], seen["predictions"]) == (GIVEN, 2)
+            assert seen["dropped"] > 100
+
+
+@pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
+def test_both_predictions_run_on_one_of_several_hosts(server: Emulator, way: Callable[[Any, str], Seen]) -> None:
+    with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as other:
+        before = len(server.predictions)
+        seen = way([server.address, other.address], "How cold is it?")
+        assert (seen["text"], seen["predictions"]) == (GIVEN, 2)
+        assert sorted([len(server.predictions) - before, len(other.predictions)]) == [0, 2]
+
+
+@every_way
+def test_an_error_of_the_second_prediction_is_the_error_of_the_call(
+    server: Emulator, way: Callable[[Any, str], Seen]
+) -> None:
+    with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
+        way(server.address, "fails then")
+
+
+def test_without_a_choice_of_tools_there_is_one_prediction(server: Emulator) -> None:
+    model = ChatLMStudio(model="m", host=server.address)
+    assert model.invoke("Hello", **REQUEST, tool_choice="none").text == GIVEN
+    assert sent(server, 1) == [(True, True)]
+    required = model.invoke("call it", **REQUEST, tool_choice="required")
+    assert [call["name"] for call in required.tool_calls] == ["look"]
+    assert sent(server, 1) == [(True, False)]
+
+
+def test_a_required_call_that_does_not_come_leaves_the_response_in_the_format(
+    server: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    required = {**REQUEST, "tool_choice": "required"}
+    assert ChatLMStudio(model="m", host=server.address).invoke("How cold is it?", **required).text == GIVEN
+    assert sent(server, 2) == [(True, False), (False, True)]
+    assert "a tool call was required" in caplog.text
+    with pytest.raises(lms.LMStudioToolCallError, match="a tool call was required"):
+        LMStudio(model="m", host=server.address).chat(said("How cold is it?"), **required)
+
+
+def test_the_native_client_sends_both_by_default_as_the_official_sdk_does(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        request = {name: value for name, value in NATIVE.items() if name != "tools_first"}
+        assert json.loads(client.llm.model("m").respond("Hello", **request).content)
+    assert sent(server, 1) == [(True, True)]
+
+
+@pytest.mark.parametrize("held_up", ["the first prediction", "the second prediction"])
+async def test_a_cancelled_call_stops_the_prediction_that_runs(gate: Gate, held_up: str) -> None:
+    rules = [{"when": {"structured": held_up == "the second prediction"}, "then": [{"text": "So "}, AT_THE_GATE]}]
+    with Emulator([ModelEntry(key="m", rules=(*rules, *RULES))], engines=gate.engines()) as server:
+        call = asyncio.create_task(chain(server.address).ainvoke("How cold is it?"))
+        assert await asyncio.to_thread(gate.reached.wait, 5)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].state == "ended")
+        assert server.predictions[-1].stop_reason == "userStopped"
+        assert len(server.predictions) == (1 if held_up == "the first prediction" else 2)
+
+
+def test_a_stream_that_is_stopped_in_the_first_prediction_keeps_what_had_arrived(gate: Gate) -> None:
+    rule = {"then": [{"text": "It is cold"}, AT_THE_GATE]}
+    with (
+        Emulator([ModelEntry(key="m", rules=(rule,))], engines=gate.engines()) as server,
+        lms.Client(server.address) as client,
+    ):
+        stream = client.llm.model("m").respond_stream("Hello", **NATIVE)
+        stream.start()
+        assert gate.reached.wait(5)
+        stream.cancel()
+        assert [fragment.content for fragment in stream] == ["It", " is", " cold"]
+        assert stream.stats.stop_reason == "userStopped"
+        assert len(server.predictions) == 1
+
+
+def test_a_model_that_is_unloaded_between_the_two_is_loaded_again(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, unloaded = SecondStep.release, list[str]()
+
+    def release_and_unload(step: Any, batch: Any, received: Any) -> Any:
+        released = release(step, batch, received)
+        if step.replaced is not None and not unloaded:
+            server.unload("m")
+            unloaded.append("m")
+        return released
+
+    monkeypatch.setattr(SecondStep, "release", release_and_unload)
+    assert chain(server.address).invoke("How cold is it?").text == GIVEN
+    assert unloaded
+    assert sent(server, 2) == [(True, False), (False, True)]
