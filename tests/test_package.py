@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "_both_frameworks": {"client.transport", "client", "protocol", "types", "errors", "_support"},
     "langchain": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
     "llama_index": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
-    "ray": {"client", "types", "errors", "_support"},
+    "ray": {"client.transport", "client", "types", "errors", "_support"},
     "emulator": {"protocol", "types", "errors", "_support"},
     "pytest_plugin": {"emulator"},
     "cli": {"emulator", "langchain", "client.transport", "client", "protocol", "types", "errors", "_support"},
@@ -248,7 +248,7 @@ def test_making_an_adapter_imports_nothing_that_only_its_calls_need(adapter: str
         f"{NAME}.client.api.asynchronous",
         f"{NAME}.client.api.sync",
         f"{NAME}.client.transport.connect.addresses",
-        f"{NAME}.client.transport.dispatcher",
+        f"{NAME}.client.transport.caller",
         f"{NAME}.types.results",
         "websockets",
     }

@@ -149,7 +149,7 @@ class ResolvedCall(NamedTuple):
     def record_loaded(self, model: "LLM | AsyncLLM", info: "LlmInstanceInfo") -> Mapping[str, Any]:
         """Record the info of the model before its first response; return it in wire form."""
         wire = info.to_dict()
-        self.runtime.record_info(self.handle.model, str(model.dispatcher.target), wire, lambda: None)
+        self.runtime.record_info(self.handle.model, str(model.model.caller.target), wire, lambda: None)
         return wire
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.api import asynchronous, sync
     from lmstudio_integrations.client.api.asynchronous import AsyncClient
     from lmstudio_integrations.client.api.sync import Client
-    from lmstudio_integrations.client.models.binding import Binding
+    from lmstudio_integrations.client.models.state import ModelState
     from lmstudio_integrations.types.hosts import HostStatus
 else:
     asynchronous = LazyModule("lmstudio_integrations.client.api.asynchronous")
@@ -143,7 +143,7 @@ class _BoundedCache(Generic[KeyT, ValueT]):
             self._values.pop(oldest, None)
 
 
-_Bindings: TypeAlias = "_BoundedCache[ModelSpec, list[Binding]]"
+_States: TypeAlias = "_BoundedCache[ModelSpec, list[ModelState]]"
 """The model of each handle, on each of its servers."""
 
 
@@ -152,12 +152,12 @@ class _ClientPool(Generic[ClientT]):
 
     Args:
         make: Makes a client.
-        bindings: The model of each handle. Both pools share them, so that `new_instance` loads only one instance.
+        states: The model of each handle. Both pools share them, so that `new_instance` loads only one instance.
     """
 
-    def __init__(self, make: Callable[..., ClientT], bindings: _Bindings) -> None:
+    def __init__(self, make: Callable[..., ClientT], states: _States) -> None:
         self._make: Callable[..., ClientT] = make
-        self._bindings = bindings
+        self._states = states
         self._clients: _BoundedCache[ServerSpec, ClientT] = _BoundedCache()
         self._handles: _BoundedCache[HandleSpec, Any] = _BoundedCache()
 
@@ -170,17 +170,15 @@ class _ClientPool(Generic[ClientT]):
         namespaces = [
             _namespace(self._client(server).with_timeouts(**timeouts), model.kind) for server in model.servers
         ]
-        bindings = self._bindings.get_or_make(model, lambda: [_binding_of(each, model) for each in namespaces])
-        handles = [namespace.bound(binding) for namespace, binding in zip(namespaces, bindings, strict=True)]
+        states = self._states.get_or_make(model, lambda: [_state_of(each, model) for each in namespaces])
+        handles = [namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)]
         if len(handles) == 1:
             return handles[0].with_retries(spec.max_retries)
-        from lmstudio_integrations.client.hosts.handles import on_hosts  # noqa: PLC0415 - lazy: few programs need it
+        return type(handles[0]).on_hosts(handles, spec.max_retries)
 
-        return on_hosts(handles, spec.max_retries)
-
-    def bound(self, server: ServerSpec, binding: "Binding") -> Any:
-        """Return a handle to the model of a binding."""
-        return _namespace(self._client(server), binding.kind).bound(binding)
+    def bound(self, server: ServerSpec, state: "ModelState") -> Any:
+        """Return a handle to the model of a state."""
+        return _namespace(self._client(server), state.kind).handle_for(state)
 
     def pop_clients(self) -> list[ClientT]:
         """Return the clients and drop them with their handles."""
@@ -195,10 +193,10 @@ class Runtime:
     """The clients of one adapter. Thread-safe, and bound to no event loop."""
 
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
-        bindings: _Bindings = _BoundedCache()
-        self._bindings = bindings
-        self._sync: _ClientPool[Client] = _ClientPool(_make_client, bindings)
-        self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, bindings)
+        states: _States = _BoundedCache()
+        self._states = states
+        self._sync: _ClientPool[Client] = _ClientPool(_make_client, states)
+        self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, states)
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
         self.profiled: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec] | None = None
         """A model, by its name and host, with its info: what the adapter's `profile` shows as long as it names them."""
@@ -235,8 +233,9 @@ class Runtime:
 
     def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:
         """Return whether the model's chat template takes system messages after the first turn; `None` if not known."""
-        known = [each.takes_late_system_messages for each in self._bindings.get(spec) or ()]
-        answers = [each[1] for each in known if each is not None]
+        instances = [state.instance for state in self._states.get(spec) or ()]
+        known = [instance.takes_late_system_messages for instance in instances if instance is not None]
+        answers = [each for each in known if each is not None]
         return all(answers) if answers else None
 
     def model(self, spec: HandleSpec) -> Any:
@@ -249,45 +248,44 @@ class Runtime:
 
     def parallel(self, spec: HandleSpec) -> int | None:
         """Return how many calls several hosts run at once, as far as it is known; `None` for one host."""
-        hosts = self.model(spec).hosts if len(spec.model.servers) > 1 else None
-        return None if hosts is None else hosts.parallel
+        return self.model(spec).model.hosts.parallel if len(spec.model.servers) > 1 else None
 
     def hosts(self, spec: HandleSpec) -> "list[HostStatus]":
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.handles import pool_of  # noqa: PLC0415 - lazy: few programs need it
+        from lmstudio_integrations.client.hosts.models import hosts_of_model  # noqa: PLC0415 - lazy: few programs need it
         from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - lazy: keeps import cheap
 
-        return run(pool_of(self.model(spec)).refreshed())
+        return run(hosts_of_model(self.model(spec).model).refreshed())
 
     async def ahosts(self, spec: HandleSpec) -> "list[HostStatus]":
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.handles import pool_of  # noqa: PLC0415 - lazy: few programs need it
+        from lmstudio_integrations.client.hosts.models import hosts_of_model  # noqa: PLC0415 - lazy: few programs need it
         from lmstudio_integrations.client.transport.flows import arun  # noqa: PLC0415 - lazy: keeps import cheap
 
-        return await arun(pool_of(self.async_model(spec)).refreshed())
+        return await arun(hosts_of_model(self.async_model(spec).model).refreshed())
 
     def unload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for server, binding in self._pop_bindings():
-            with _logging_errors(binding):
-                self._sync.bound(server, binding).unload_if_loaded_here()
+        for server, state in self._pop_states():
+            with _logging_errors(state):
+                self._sync.bound(server, state).unload_if_loaded_here()
 
     async def aunload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for server, binding in self._pop_bindings():
-            with _logging_errors(binding):
-                await self._async.bound(server, binding).unload_if_loaded_here()
+        for server, state in self._pop_states():
+            with _logging_errors(state):
+                await self._async.bound(server, state).unload_if_loaded_here()
 
-    def _pop_bindings(self) -> "list[tuple[ServerSpec, Binding]]":
-        entries = self._bindings.pop_all()
-        return [pair for spec, bindings in entries for pair in zip(spec.servers, bindings, strict=True)]
+    def _pop_states(self) -> "list[tuple[ServerSpec, ModelState]]":
+        entries = self._states.pop_all()
+        return [pair for spec, states in entries for pair in zip(spec.servers, states, strict=True)]
 
     def close(self) -> None:
         """Close the clients, and with them all running calls. The next call makes new clients."""
         for client in self._sync.pop_clients():
             client.close()
         for async_client in self._async.pop_clients():
-            async_client._dispatcher.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
+            async_client._caller.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
     def __eq__(self, other: object) -> bool:
         """Compare equal to any runtime: adapters are equal if their settings are."""
@@ -301,20 +299,20 @@ class Runtime:
 
 
 @contextmanager
-def _logging_errors(binding: "Binding") -> Generator[None]:
+def _logging_errors(state: "ModelState") -> Generator[None]:
     """Log the error of an unload: the caller of `close` could not handle it."""
     try:
         yield
     except LMStudioError as error:
-        logger.warning("model %r could not be unloaded: %s", binding.name, error)
+        logger.warning("model %r could not be unloaded: %s", state.name, error)
 
 
 def _namespace(client: "Client | AsyncClient", kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _binding_of(namespace: Any, model: ModelSpec) -> "Binding":
-    binding: Binding = namespace.lazy_model(
+def _state_of(namespace: Any, model: ModelSpec) -> "ModelState":
+    state: ModelState = namespace.lazy_model(
         model.key,
         ttl=model.ttl,
         config=model.load_config and json.loads(model.load_config),
@@ -322,9 +320,9 @@ def _binding_of(namespace: Any, model: ModelSpec) -> "Binding":
         on_config_mismatch=model.on_config_mismatch,
         on_load_progress=model.on_load_progress,
         show_progress=model.show_progress,
-    ).binding
-    binding.counterpart = model.counterpart
-    return binding
+    ).model.state
+    state.other_kind_class = model.counterpart
+    return state
 
 
 def _client_arguments(server: ServerSpec) -> dict[str, Any]:

@@ -174,10 +174,10 @@ class ClientSession:
             # An RPC cannot be cancelled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
             del self._sent[exchange.id]
 
-    def close_owner(self, owner: int) -> None:
+    def close_client(self, client_id: int) -> None:
         """Close everything that a client has open, and fail its waiting callers."""
         for exchange in self._exchanges():
-            if exchange.owner == owner and exchange.has_caller:
+            if exchange.client_id == client_id and exchange.has_caller:
                 self.close(exchange, client_closed())
 
     def connection_lost(self, error: Callable[[], BaseException]) -> None:
@@ -187,10 +187,10 @@ class ClientSession:
         for exchange in exchanges:
             exchange.finish(error())
 
-    def fail_movable(self) -> None:
+    def fail_over(self) -> None:
         """Fail the calls that another host can take, because this one is silent. Responses that have begun stay."""
         for exchange in self._exchanges():
-            if exchange.movable and exchange.has_caller and not exchange.has_begun:
+            if exchange.can_fail_over and exchange.has_caller and not exchange.has_begun:
                 text = f"{exchange.operation}: LM Studio at {self._peer} has stopped responding; wake or restart it"
                 self.close(exchange, LMStudioConnectionLostError(text))
 

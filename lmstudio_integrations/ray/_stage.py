@@ -14,9 +14,8 @@ from typing_extensions import Unpack
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import is_secret_name
 from lmstudio_integrations._support.suggestions import hint, near
-from lmstudio_integrations.client.hosts.async_handles import get_capacity, open_async
-from lmstudio_integrations.client.predictions.requests import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigMismatchError,
@@ -26,6 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.ray._arrow import pyarrow
+from lmstudio_integrations.ray._handles import get_capacity, open_async
 from lmstudio_integrations.ray._slots import Slots
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
 

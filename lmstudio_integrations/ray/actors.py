@@ -14,7 +14,6 @@ from pydantic_core import from_json
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel, AsyncLLM
-from lmstudio_integrations.client.hosts.async_handles import embed_with_host
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
 from lmstudio_integrations.client.predictions.structured import ResponseFormat, with_format
 from lmstudio_integrations.client.support.arguments import flag_of
@@ -24,6 +23,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
+from lmstudio_integrations.ray._handles import embed_with_host
 from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of, with_images
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
 from lmstudio_integrations.types.chat import Chat

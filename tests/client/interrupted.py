@@ -31,7 +31,9 @@ def _with_default_client() -> Callable[[], str]:
 
     def call() -> str:
         model = lms.llm("chatty")
-        assert lms.get_default_client().llm.lazy_model().dispatcher is model.dispatcher, "there are two default clients"
+        assert lms.get_default_client().llm.lazy_model().model.caller is model.model.caller, (
+            "there are two default clients"
+        )
         return model.respond("think").content
 
     return call
@@ -104,7 +106,7 @@ MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] =
     ),
     "when the event loop is made": (_with_client, _in("asyncio", "new_event_loop")),
     "when the I/O thread is made": (_with_client, _in(_IO_THREAD, "IOThread.__init__")),
-    "when the pool is made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Pool.of")),
+    "when the pool is made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Connections.of")),
     "when the default client is made": (_with_default_client, _CLIENT_MADE),
     "while an adapter imports its client": (_with_adapter, _Importing(f"{_CLIENT}._act")),
     "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}._base", "BaseHandle.with_retries")),

@@ -1,17 +1,17 @@
 """What this process knows of the models of one server: which it uses, which evict each other, whose turn it is.
 
-`policies.py` and `loading.py` record instances here, `operations.py` asks for turns. There is one object per server,
-shared by all clients and new after a fork. Any thread may call it, because each function changes one dict in one step.
+`loading.py` records instances here, `attempts.py` asks for turns. There is one object per server, shared by all clients
+and new after a fork. Any thread may call it: each function changes one dict with one operation, which the interpreter
+does not interrupt, with or without its global lock.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any
 
 from lmstudio_integrations._support.shortening import shortened
-from lmstudio_integrations.client.models.single_flight import Flights
-from lmstudio_integrations.client.models.turns import Turn, Turns
+from lmstudio_integrations.client.models.admission import Flight, Gates, Turn, Turns
+from lmstudio_integrations.client.models.state import ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
 
@@ -24,16 +24,11 @@ REMEDIES = (
 )
 
 
-def models_of(dispatcher: Dispatcher[Any]) -> "ServerModels":
-    """Return what this process knows of the models of a dispatcher's server."""
-    return dispatcher.shared(ServerModels)
-
-
 class ServerModels:
     """The models of one server as this process knows them."""
 
     def __init__(self) -> None:
-        self.flights: Flights = {}
+        self.flights: dict[Hashable, Flight] = {}
         """Explicit loads that are running."""
         self.explicit: dict[str, str] = {}
         """Identifiers of the instances that this process loaded explicitly, by instance reference."""
@@ -44,8 +39,10 @@ class ServerModels:
         self._warned: dict[Hashable, object] = {}
         self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
         """The turns of models that evict each other."""
+        self.gates = Gates()
+        """How many batches of texts run at once on each model."""
 
-    def record(self, kind: ModelKind, name: str | None, info: Mapping[str, Any]) -> None:
+    def record(self, kind: ModelKind, name: str | None, info: WireInfo) -> None:
         """Record an instance that this process uses.
 
         Args:
@@ -63,13 +60,13 @@ class ServerModels:
         """Return the model key that a name was resolved to, if it ever was."""
         return self._keys.get((kind, name))
 
-    def record_explicit(self, info: Mapping[str, Any]) -> None:
+    def record_explicit(self, info: WireInfo) -> None:
         """Record an instance that this process loaded explicitly."""
         reference = reference_of(info)
         if reference is not None:
             _put(self.explicit, reference, info["identifier"])
 
-    def record_eviction(self, model_key: str, evicted: Mapping[str, Any]) -> None:
+    def record_eviction(self, model_key: str, evicted: WireInfo) -> None:
         """Record that a load of this process evicted an instance; warn once if this process uses that instance, too.
 
         Args:
@@ -99,40 +96,30 @@ class ServerModels:
         """Whether a load of this process evicted an instance."""
         return reference in self._evicted
 
-    def turn_for(self, kind: ModelKind, name: str | None, reference: str | None) -> Turn | None:
-        """Return a turn for an operation on a model; `None` where no other model evicts it.
-
-        Args:
-            kind: The kind of the model.
-            name: What the caller gave.
-            reference: The instance that the operation would use, if it is known.
-        """
-        if not self._pairs or reference in self.explicit:
+    def turn_for(self, state: ModelState) -> Turn | None:
+        """Return a turn for an operation on a model; `None` where no other model evicts it."""
+        if not self._pairs or state.reference in self.explicit:
             return None
-        model_key = self._key_of(kind, name, reference)
+        model_key = self._key_of(state)
         return Turn(model_key) if model_key is not None and self._partners(model_key) else None
 
-    def why_unloaded(self, kind: ModelKind, name: str | None, reference: str | None) -> str:
+    def why_unloaded(self, state: ModelState) -> str:
         """Return why a model is no longer loaded, as far as it is known."""
-        partners = self._partners(self._key_of(kind, name, reference))
+        if state.unloaded_by_user:
+            return "this handle unloaded it"
+        partners = self._partners(self._key_of(state))
         if partners:
             return f"its loads and those of {', '.join(map(repr, partners))} evict each other; {REMEDIES}"
         return "its TTL expired, or another program unloaded it, or loaded a model that evicted it"
 
-    def _key_of(self, kind: ModelKind, name: str | None, reference: str | None) -> str | None:
-        by_reference = None if reference is None else self._instances.get(reference)
-        return by_reference or self._keys.get((kind, name))
+    def _key_of(self, state: ModelState) -> str | None:
+        by_reference = None if state.reference is None else self._instances.get(state.reference)
+        return by_reference or self._keys.get((state.kind, state.key))
 
     def _partners(self, model_key: str | None) -> list[str]:
         """Return the models whose loads evict a model, or that its loads evict."""
         pairs = list(self._pairs)  # in one step: another thread may add one
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
-
-
-def reference_of(info: Mapping[str, Any]) -> str | None:
-    """Return the reference of an instance, by its info in wire form; `None` if the server sent no valid one."""
-    reference = info.get("instanceReference")
-    return reference if isinstance(reference, str) else None
 
 
 def _put(cache: dict[Any, Any], key: object, value: object) -> None:

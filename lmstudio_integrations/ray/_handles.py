@@ -1,4 +1,4 @@
-"""What `ray/` needs of a model on several hosts: an async handle, how many calls run at once, the host of a vector."""
+"""Handles to a model on several hosts: how many calls run at once, and which host made a vector."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.api.base import ModelParameters
-from lmstudio_integrations.client.hosts.handles import on_hosts, pool_of
+from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.config import ModelKind
@@ -39,17 +39,18 @@ def open_async(
     """
     clients = [AsyncClient(host).with_timeouts(**dict(timeouts)) for host in hosts_of(hosts)]
     if kind == "llm":
-        return on_hosts([client.llm.lazy_model(model, **parameters) for client in clients], max_retries)
-    return on_hosts([client.embedding.lazy_model(model, **parameters) for client in clients], max_retries)
+        return AsyncLLM.on_hosts([client.llm.lazy_model(model, **parameters) for client in clients], max_retries)
+    handles = [client.embedding.lazy_model(model, **parameters) for client in clients]
+    return AsyncEmbeddingModel.on_hosts(handles, max_retries)
 
 
 async def get_capacity(handle: AsyncLLM | AsyncEmbeddingModel) -> int:
     """Return how many calls the hosts that have the model run at once. Loads nothing."""
-    pool = pool_of(handle)
-    await arun(pool.surveyed(of_all=True))
-    return pool.parallel
+    hosts = hosts_of_model(handle.model)
+    await arun(hosts.probed(of_all=True))
+    return hosts.parallel
 
 
 async def embed_with_host(handle: AsyncEmbeddingModel, request: EmbeddingRequest) -> tuple[list[list[float]], str]:
     """Return the vectors of texts, and the host that made them."""
-    return await arun(pool_of(handle).embed_on_one(request))
+    return await arun(handle.model.embed_on_one_server(request))

@@ -1,23 +1,33 @@
-"""Turns of models that evict each other: calls of one model finish before another model is loaded.
+"""Admission: who may go on, and who waits. Three primitives for one server, shared by all clients of the process.
 
-This is group mutual exclusion. `operations.py` gets a turn for each operation, but only on models that are known to
-evict each other. The operation and its calls hold the turn until they end. `Turns` runs on the I/O thread.
+- `Turns`: calls of one model finish before another model, which would evict it, is loaded.
+- `Flight`: one of several callers loads a model, and the others wait for it.
+- `Gates`: so many operations run on one model at once, and the others wait.
+
+Each has `wait`, which runs on the I/O thread until the caller may go on, and `end`, which runs there when an operation
+has ended, even before it was admitted. Whoever would wait for its own event loop, or for its own thread, does not wait.
 """
 
+import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import WeakValueDictionary
 
-from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.io_thread import on_io_thread
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.client.transport.waiters import Waiter, copied
 from lmstudio_integrations.client.transport.waiters import caller as current_caller
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
-if TYPE_CHECKING:
-    import asyncio
+# Turns ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -31,16 +41,18 @@ class Turn:
         ended: Whether the operation has ended.
         succeeded: Whether the operation succeeded.
         loaded: Whether the operation had to load the model.
+        loads_before: How many loads the operation had made before it got the turn.
         waiter: How the caller of the operation waits.
         caller: The thread or the task of the operation, until the operation returns.
     """
 
     model_key: str
     holders: int = 0
-    granted: "asyncio.Future[None] | None" = None
+    granted: asyncio.Future[None] | None = None
     ended: bool = False
     succeeded: bool = False
     loaded: bool = False
+    loads_before: int = 0
     waiter: Waiter | None = None
     caller: object | None = field(default_factory=current_caller)
 
@@ -100,8 +112,6 @@ class Turns:
         Raises:
             LMStudioTimeoutError: If either expired.
         """
-        import asyncio  # noqa: PLC0415 - lazy: keeps import cheap
-
         # An operation that was cancelled may have ended before this begins; its turn would never end.
         if turn.ended or self._try_grant(turn):
             return
@@ -131,11 +141,13 @@ class Turns:
         turns = [*self._queue, *(running.turns if running else ())]  # copied in one step each
         return any(not other.ended and turn.would_block(other) for other in turns)
 
+    @on_io_thread
     def shared_by(self, turn: Turn, sink: Sink) -> Sink:
         """Return the sink of a call that holds the turn until it ends, which may be after its operation."""
         turn.holders += 1
         return _TurnSink(sink, self, turn)
 
+    @on_io_thread
     def release(self, turn: Turn) -> None:
         """Let one holder release a turn. The last one ends it; after the last turn, the next model gets its turn."""
         turn.holders -= 1
@@ -144,6 +156,7 @@ class Turns:
             self._running.turns.discard(turn)
             self._advance()
 
+    @on_io_thread
     def end(self, turn: Turn) -> None:
         """Record that the operation has ended, with its turn or while it waits for one."""
         if turn.ended:
@@ -233,3 +246,165 @@ def _expired(name: str, turn: Turn, running: _RunningModel | None, elapsed: floa
         timeout_name=name,
         elapsed=elapsed,
     )
+
+
+# One load for several callers ---------------------------------------------------------------------------------------------
+
+
+class Flight:
+    """Work that one caller does, the leader, and others wait for.
+
+    Args:
+        leader: The waiter of the leader.
+    """
+
+    def __init__(self, leader: Waiter) -> None:
+        self.leader = leader
+        self._thread_or_task = current_caller()
+        self._ended = asyncio.Event()
+        self._error: Exception | None = None
+
+    @classmethod
+    def join(cls, caller: Caller, flights: dict[Hashable, "Flight"], key: Hashable) -> tuple["Flight", bool]:
+        """Return the flight of a key, and whether this caller leads it.
+
+        Args:
+            caller: Makes the waiter.
+            flights: The work that is running.
+            key: Names the work.
+        """
+        own = cls(caller.make_waiter())
+        # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
+        flight = flights.setdefault(key, own)
+        if flight.leader.is_lost:
+            flight = flights[key] = own
+        return flight, flight is own
+
+    @contextmanager
+    def lead(
+        self, caller: Caller, flights: dict[Hashable, "Flight"], key: Hashable, shared: type[Exception]
+    ) -> Generator[None]:
+        """Wake the others when the block ends.
+
+        Args:
+            caller: The leader.
+            flights: The work that is running.
+            key: Names the work.
+            shared: The errors of the leader that the waiting callers raise as well.
+        """
+        try:
+            yield
+        except shared as failure:
+            self._error = failure
+            raise
+        finally:
+            if flights.get(key) is self:  # after a fork, several threads may take over from a lost leader
+                del flights[key]
+            caller.submit(self.end)
+
+    def would_deadlock(self, waiter: Waiter) -> bool:
+        """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
+        return waiter.would_block(self.leader) or self._thread_or_task is current_caller()
+
+    def follow(self, operation: Operation) -> Flow[None]:
+        """Wait until it has ended.
+
+        The caller then checks whether the work is done: the leader may have been cancelled, or may have failed with an
+        error that is not shared.
+        """
+        remaining = operation.remaining_time
+        yield from operation.run_task(lambda: self.wait(remaining))
+
+    async def wait(self, remaining_time: float | None) -> None:
+        """Wait until it has ended; fail if it failed.
+
+        Raises:
+            LMStudioTimeoutError: If that takes longer than the caller has.
+            Exception: The error of the leader, if it is shared.
+        """
+        try:
+            async with asyncio.timeout(remaining_time):
+                await self._ended.wait()
+        except TimeoutError:
+            raise LMStudioTimeoutError(
+                "Model load: timed out waiting for another call that loads the model; raise timeout, or set it to None",
+                timeout_name="timeout",
+            ) from None
+        if self._error is not None:
+            raise copied(self._error)
+
+    @on_io_thread
+    def end(self) -> None:
+        """Wake the waiting callers."""
+        self._ended.set()
+
+
+# Gates ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Permit:
+    """One operation on a model, from its request to enter until its end. It may end before it was admitted.
+
+    Attributes:
+        key: The model, and the event loop of the caller.
+        place: The key, and the thread or task.
+        semaphore: What admitted it, until it ends.
+        ended: Whether it has ended.
+    """
+
+    key: Hashable
+    place: Hashable
+    semaphore: asyncio.Semaphore | None = None
+    ended: bool = False
+
+
+class Gates:
+    """The limits of one server, one for each model and kind of caller.
+
+    Threads share one limit, and the tasks of each event loop have their own: a thread that blocks an event loop must
+    not wait for tasks of that loop. A permit keeps its semaphore alive; a semaphore without permits is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.callers: dict[Hashable, Permit] = {}
+        """The operation of each thread or task on each model; any thread may change it, in one step."""
+        self._semaphores: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+
+    def enter(self, caller: Caller, model: Hashable, max_concurrency: int) -> Flow[Permit | None]:
+        """Wait until fewer than `max_concurrency` operations run on a model; return what `leave` takes.
+
+        A signal handler must not wait for the call that it has interrupted, and gets `None`.
+        """
+        key = model, caller.make_waiter().loop
+        permit = Permit(key, (key, current_caller()))
+        if self.callers.setdefault(permit.place, permit) is not permit:
+            return None
+        try:
+            yield from caller.run_task(lambda: self.wait(permit, max_concurrency))
+        except BaseException:
+            self.leave(caller, permit)
+            raise
+        return permit
+
+    def leave(self, caller: Caller, permit: Permit | None) -> None:
+        """Record that an operation has ended."""
+        if permit is not None:
+            del self.callers[permit.place]
+            caller.submit(self.end, permit)
+
+    async def wait(self, permit: Permit, max_concurrency: int) -> None:
+        """Wait until fewer than `max_concurrency` operations run, and admit this one."""
+        semaphore = self._semaphores.setdefault(permit.key, asyncio.Semaphore(max_concurrency))
+        await semaphore.acquire()
+        permit.semaphore = semaphore
+        if permit.ended:  # it was cancelled meanwhile, and nobody else releases what it got
+            self.end(permit)
+
+    @on_io_thread
+    def end(self, permit: Permit) -> None:
+        """End an operation, and admit the next one."""
+        permit.ended = True
+        semaphore, permit.semaphore = permit.semaphore, None
+        if semaphore is not None:
+            semaphore.release()
