@@ -171,10 +171,10 @@ class _ClientPool(Generic[ClientT]):
             _namespace(self._client(server).with_timeouts(**timeouts), model.kind) for server in model.servers
         ]
         states = self._states.get_or_make(model, lambda: [_state_of(each, model) for each in namespaces])
-        handles = [namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)]
+        handles: list[Any] = [namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)]
         if len(handles) == 1:
             return handles[0].with_retries(spec.max_retries)
-        return type(handles[0]).on_hosts(handles, spec.max_retries)
+        return handles[0].on_hosts(handles, spec.max_retries)
 
     def bound(self, server: ServerSpec, state: "ModelState") -> Any:
         """Return a handle to the model of a state."""

@@ -53,4 +53,4 @@ async def get_capacity(handle: AsyncLLM | AsyncEmbeddingModel) -> int:
 
 async def embed_with_host(handle: AsyncEmbeddingModel, request: EmbeddingRequest) -> tuple[list[list[float]], str]:
     """Return the vectors of texts, and the host that made them."""
-    return await arun(handle.model.embed_on_one_server(request))
+    return await arun(handle.model.vectors_from_one_server(request))

@@ -6,6 +6,8 @@ import pytest
 
 from lmstudio_integrations.client.models.admission import Gates, Permit
 
+pytestmark = pytest.mark.usefixtures("as_the_io_thread")
+
 
 async def enter(gates: Gates, name: str = "model") -> tuple[Permit, "asyncio.Task[None]"]:
     """Let an operation request its place, as far as that is possible without waiting."""

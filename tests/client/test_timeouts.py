@@ -82,7 +82,7 @@ async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
 async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1") as client:
         state = ModelState("embedding", "vectors", instance=Instance("vectors"))
-        flow = Embedder(client._caller, state).embed(["text"] * (2 * MAX_IN_FLIGHT))
+        flow = Embedder(client._caller, state).vectors_of(["text"] * (2 * MAX_IN_FLIGHT))
         calls: list[Any] = [next(flow)]
         for _ in range(2 * MAX_IN_FLIGHT - 1):
             await asyncio.sleep(0)

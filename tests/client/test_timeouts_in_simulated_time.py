@@ -89,8 +89,8 @@ class Server:
 
 
 OPERATIONS: dict[str, Callable[[SimulatedCaller, ModelState], Flow[Any]]] = {
-    "respond": lambda caller, state: LanguageModel(caller, state).respond("Hi", {}).to_end(),
-    "embed": lambda caller, state: Embedder(caller, state).embed(["a", "b", "c"]),
+    "respond": lambda caller, state: LanguageModel(caller, state).prepare_response("Hi", {}).to_end(),
+    "embed": lambda caller, state: Embedder(caller, state).vectors_of(["a", "b", "c"]),
     "count": lambda caller, state: Model(caller, state).count_tokens(["a", "b"]),
     "model": lambda caller, state: Model(caller, state).load(),
     "list": lambda caller, _: queries.list_loaded(SimulatedOperation(caller), "llm"),

@@ -72,6 +72,7 @@ class Sink:
         return True
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_calls_of_one_model_run_together_and_others_wait() -> None:
     queue = Queue()
     for name in ("a1", "a2", "b1"):
@@ -83,6 +84,7 @@ async def test_calls_of_one_model_run_together_and_others_wait() -> None:
     assert queue.granted == ["a1", "a2", "b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_nobody_joins_the_running_model_while_another_waits() -> None:
     queue = Queue()
     for name in ("a1", "b1", "a2", "c1", "b2", "a3"):
@@ -93,6 +95,7 @@ async def test_nobody_joins_the_running_model_while_another_waits() -> None:
     assert queue.granted == ["a1", "b1", "b2", "a2", "a3", "c1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
     queue = Queue()
     for name in ("a1", "b1", "a2"):
@@ -107,6 +110,7 @@ async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
     assert queue.granted[-1] == "c1"
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None:
     queue = Queue()
     turn = Turn("a")
@@ -116,6 +120,7 @@ async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None
     assert queue.granted == ["b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 @pytest.mark.parametrize(("limits", "name"), [((0.05, None), "queue_timeout"), ((None, 0.05), "timeout")])
 async def test_waiting_is_bounded(limits: tuple[float | None, float | None], name: str) -> None:
     queue = Queue()
@@ -130,6 +135,7 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
     queue = Queue()
     turn = await queue.enter("a1")
@@ -144,6 +150,7 @@ async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> Non
     assert queue.granted == ["a1", "b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     queue = Queue()
     turn, sink = await queue.enter("a1"), Sink()
@@ -158,6 +165,7 @@ async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     assert queue.granted == ["a1", "b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_models_that_turn_out_to_be_loaded_side_by_side_are_reported() -> None:
     queue = Queue()
     for name in ("a1", "b1", "a2", "c1"):

@@ -207,7 +207,7 @@ class Counting:
         self.under_way = self.most = 0
         self.lock = threading.Lock()
         self.full = threading.Barrier(embeddings.BATCHES_AT_ONCE)
-        monkeypatch.setattr(Embedder, "_request", lambda model, texts: self.request(model, texts))  # noqa: PLW0108 - as a method it would get the model as `self`
+        monkeypatch.setattr(Embedder, "request_vectors", lambda model, texts: self.request(model, texts))  # noqa: PLW0108 - as a method it would get the model as `self`
 
     def begin(self) -> None:
         with self.lock:
@@ -262,7 +262,7 @@ def test_vectors_that_are_missing_are_not_passed_over(server: Server, monkeypatc
         yield from ()
         return [[0.0]]
 
-    monkeypatch.setattr(Embedder, "_request", request)
+    monkeypatch.setattr(Embedder, "request_vectors", request)
     with server.embedding() as model, pytest.raises(LMStudioProtocolError, match="1 vectors for 2 texts"):
         model.get_text_embedding_batch(["a", "b"])
 

@@ -21,6 +21,7 @@ from lmstudio_integrations.client.api.base import (
     InfoT,
     LoadConfig,
     ModelParameters,
+    ModelT_co,
     checked_kind,
 )
 from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
@@ -120,7 +121,7 @@ class AsyncPredictionStream(BaseStream):
         await self.aclose()
 
 
-class AsyncModelHandle(BaseHandle):
+class AsyncModelHandle(BaseHandle[ModelT_co]):
     """A model of either kind."""
 
     async def unload(self) -> None:
@@ -156,10 +157,8 @@ class AsyncModelHandle(BaseHandle):
         return await arun(self.model.get_processing_state())
 
 
-class AsyncLLM(AsyncModelHandle):
+class AsyncLLM(AsyncModelHandle[LanguageModel]):
     """A language model."""
-
-    model: LanguageModel
 
     async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Return the next message of a conversation.
@@ -172,13 +171,13 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return await arun(self.model.respond(history, parameters).to_end())
+        return await arun(self.model.prepare_response(history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> AsyncPredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self.model.respond(history, parameters))
+        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -188,11 +187,11 @@ class AsyncLLM(AsyncModelHandle):
 
     async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return await arun(self.model.complete(prompt, parameters).to_end())
+        return await arun(self.model.prepare_completion(prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self.model.complete(prompt, parameters))
+        return AsyncPredictionStream(self.model.prepare_completion(prompt, parameters))
 
     async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -207,7 +206,7 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        act = self.model.act(chat, tools, parameters)
+        act = self.model.prepare_act(chat, tools, parameters)
         async with TaskRunner() as runner:
             return await arun(act.to_end(runner))
 
@@ -240,10 +239,8 @@ class AsyncLLM(AsyncModelHandle):
         return LlmLoadModelConfig.from_fields(await arun(self.model.get_load_fields()))
 
 
-class AsyncEmbeddingModel(AsyncModelHandle):
+class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
     """An embedding model."""
-
-    model: Embedder
 
     @overload
     async def embed(self, input: str, *, show_progress: bool = False) -> list[float]: ...
@@ -256,7 +253,7 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return await arun(self.model.embed(input, show_progress=show_progress))
+        return await arun(self.model.vectors_of(input, show_progress=show_progress))
 
     async def embed_texts(
         self,
@@ -275,7 +272,9 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return await arun(self.model.embed_texts(request, max_concurrency=max_concurrency, show_progress=show_progress))
+        return await arun(
+            self.model.vectors_of_long(request, max_concurrency=max_concurrency, show_progress=show_progress)
+        )
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""

@@ -15,13 +15,12 @@ from typing import (
     Generic,
     Self,
     TypedDict,
-    TypeVar,
     cast,
     get_args,
 )
 
 from pydantic import SecretStr
-from typing_extensions import Unpack
+from typing_extensions import TypeVar, Unpack
 
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.hosts.models import on_hosts
@@ -58,6 +57,7 @@ from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDic
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
+ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True, default=Model)
 HandleT = TypeVar("HandleT", bound="BaseHandle")
 InfoT = TypeVar("InfoT", bound=ModelInfo)
 DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any, Any]")
@@ -196,7 +196,7 @@ class BaseClient:
         return f"{type(self).__name__}(api_host={self.api_host!r})"
 
 
-class BaseHandle:
+class BaseHandle(Generic[ModelT_co]):
     """A handle to a model.
 
     Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
@@ -204,8 +204,8 @@ class BaseHandle:
     state, such as those of `with_timeouts`.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model: Model = model
+    def __init__(self, model: ModelT_co) -> None:
+        self.model: ModelT_co = model
         """The model, on one server or on several. Its methods are the flows that those of the handle run."""
 
     @classmethod
@@ -267,13 +267,13 @@ class BaseHandle:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BaseHandle):
             return NotImplemented
-        mine, theirs = self.model.state, other.model.state
+        mine, theirs = self.model.state, cast("BaseHandle", other).model.state
         is_same = mine is theirs or (
             mine.instance is not None
             and theirs.instance is not None
             and mine.instance.identifier == theirs.instance.identifier
         )
-        return is_same and self._server_and_kind == other._server_and_kind
+        return is_same and self._server_and_kind == cast("BaseHandle", other)._server_and_kind
 
     def __hash__(self) -> int:
         # Not of the identifier, which the first use and a reload may change.

@@ -21,6 +21,7 @@ from lmstudio_integrations.client.api.base import (
     InfoT,
     LoadConfig,
     ModelParameters,
+    ModelT_co,
     checked_kind,
 )
 from lmstudio_integrations.client.api.downloads import RepositoryNamespace
@@ -136,7 +137,7 @@ class PredictionStream(BaseStream):
         self.close()
 
 
-class SyncModelHandle(BaseHandle):
+class SyncModelHandle(BaseHandle[ModelT_co]):
     """A model of either kind."""
 
     def unload(self) -> None:
@@ -172,10 +173,8 @@ class SyncModelHandle(BaseHandle):
         return run(self.model.get_processing_state())
 
 
-class LLM(SyncModelHandle):
+class LLM(SyncModelHandle[LanguageModel]):
     """A language model."""
-
-    model: LanguageModel
 
     def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Return the next message of a conversation.
@@ -188,13 +187,13 @@ class LLM(SyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return run(self.model.respond(history, parameters).to_end())
+        return run(self.model.prepare_response(history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> PredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return PredictionStream(self.model.respond(history, parameters))
+        return PredictionStream(self.model.prepare_response(history, parameters))
 
     def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -214,11 +213,11 @@ class LLM(SyncModelHandle):
 
     def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return run(self.model.complete(prompt, parameters).to_end())
+        return run(self.model.prepare_completion(prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return PredictionStream(self.model.complete(prompt, parameters))
+        return PredictionStream(self.model.prepare_completion(prompt, parameters))
 
     def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -233,7 +232,7 @@ class LLM(SyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        act = self.model.act(chat, tools, parameters)
+        act = self.model.prepare_act(chat, tools, parameters)
         with ThreadRunner(act.parallel) as runner:
             return run(act.to_end(runner))
 
@@ -264,10 +263,8 @@ class LLM(SyncModelHandle):
         return LlmLoadModelConfig.from_fields(run(self.model.get_load_fields()))
 
 
-class EmbeddingModel(SyncModelHandle):
+class EmbeddingModel(SyncModelHandle[Embedder]):
     """An embedding model."""
-
-    model: Embedder
 
     @overload
     def embed(self, input: str, *, show_progress: bool = False) -> list[float]: ...
@@ -280,7 +277,7 @@ class EmbeddingModel(SyncModelHandle):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return run(self.model.embed(input, show_progress=show_progress))
+        return run(self.model.vectors_of(input, show_progress=show_progress))
 
     def embed_texts(
         self,
@@ -299,7 +296,7 @@ class EmbeddingModel(SyncModelHandle):
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return run(self.model.embed_texts(request, max_concurrency=max_concurrency, show_progress=show_progress))
+        return run(self.model.vectors_of_long(request, max_concurrency=max_concurrency, show_progress=show_progress))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""

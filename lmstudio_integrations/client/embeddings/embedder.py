@@ -1,7 +1,7 @@
 """An embedding model as its handle uses it: vectors of texts, also of texts that are too long for it."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 from pydantic_core import SchemaValidator, core_schema
@@ -15,11 +15,10 @@ from lmstudio_integrations.client.embeddings.long_texts import (
     utf8_length,
 )
 from lmstudio_integrations.client.models.model import Model, Texts
-from lmstudio_integrations.client.models.state import ContextWindow, Instance
+from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.support.arguments import texts_of
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioProtocolError
 from lmstudio_integrations.protocol.requests import EmbedString
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
@@ -33,16 +32,19 @@ Vectors = list[list[float]]
 class Embedder(Model):
     """An embedding model on one server."""
 
-    def embed(self, texts: str | Texts, *, show_progress: bool = False) -> Flow[list[float] | Vectors]:
+    def vectors_of(self, texts: str | Texts, *, show_progress: bool = False) -> Flow[list[float] | Vectors]:
         """Return the vector of a text, or of each of several, with a progress bar for several."""
-        request = EmbeddingRequest(texts_of(texts, "input"), "pass", "")
-        vectors = yield from self._embed_reported(request, show_progress=show_progress and not isinstance(texts, str))
-        return vectors[0] if isinstance(texts, str) else vectors
+        is_one = isinstance(texts, str)
+        texts = texts_of(texts, "input")
+        with _Report(self) as report:
+            vectors = yield from report.model.request_batches(texts, show_progress=show_progress and not is_one)
+            report.vectors = vectors
+        return vectors[0] if is_one else vectors
 
-    def embed_texts(
+    def vectors_of_long(
         self, request: EmbeddingRequest, *, max_concurrency: int | None = None, show_progress: bool = False
     ) -> Flow[Vectors]:
-        """Return the vectors of texts.
+        """Return the vectors of texts, of which some may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
@@ -53,40 +55,34 @@ class Embedder(Model):
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
         if max_concurrency is None:
-            return (yield from self._embed_reported(request, show_progress=show_progress))
+            return (yield from self._embed(request, show_progress=show_progress))
         gates = self.known.gates
         permit = yield from gates.enter(self.caller, (self.state.kind, self.state.key), max_concurrency)
         try:
-            return (yield from self._embed_reported(request, show_progress=show_progress))
+            return (yield from self._embed(request, show_progress=show_progress))
         finally:
             gates.leave(self.caller, permit)
 
-    def embed_on_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
+    def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
         """Return the vectors of texts, and the server that made all of them."""
-        return (yield from self.embed_texts(request)), str(self.caller.target)
-
-    def _embed_reported(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
-        """Embed texts, and report that as one operation, whatever requests it takes."""
-        caller, state = self.caller, self.state
-        listener = caller.listener.began("Embedding", caller.target, state.key)
-        model = self if listener is caller.listener else self.changed(lambda caller: caller.with_listener(listener))
-        try:
-            vectors = yield from model._embed(request, show_progress=show_progress)  # noqa: SLF001 - the same class
-        except BaseException as error:
-            listener.ended(error)
-            raise
-        listener.ended(vectors, self.known.model_key(state.kind, state.key))
-        return vectors
+        return (yield from self._embed(request, show_progress=False)), str(self.caller.target)
 
     def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
+        with _Report(self) as report:
+            vectors = yield from report.model.embed_fitted(request, show_progress=show_progress)
+            report.vectors = vectors
+        return vectors
+
+    def embed_fitted(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
+        """Embed texts after those that are too long were cut or split."""
         longest = 0 if request.policy == "pass" else max(map(utf8_length, request.texts), default=0)
         if longest <= ALWAYS_FITS:
-            return (yield from self._request_batches(request.texts, show_progress=show_progress))
+            return (yield from self.request_batches(request.texts, show_progress=show_progress))
         context_window = yield from self._context_window_for(longest)
         if request.context_length is not None:
             context_window = context_window._replace(length=min(context_window.length, request.context_length))
         parts = yield from fit_texts(request, self._count_each, context_window)
-        vectors = yield from self._request_batches([part.text for part in parts], show_progress=show_progress)
+        vectors = yield from self.request_batches([part.text for part in parts], show_progress=show_progress)
         if len(parts) == len(request.texts):
             return vectors
         limit, name = context_window.length, self.state.name
@@ -116,32 +112,55 @@ class Embedder(Model):
                 self.state.instance.context_window = window
         return window
 
-    def _request_batches(self, texts: Sequence[str], *, show_progress: bool) -> Flow[Vectors]:
+    def request_batches(self, texts: Sequence[str], *, show_progress: bool) -> Flow[Vectors]:
+        """Embed texts that fit; a bar moves with every batch."""
         if not show_progress:
-            return (yield from self._request(texts))
+            return (yield from self.request_vectors(texts))
         vectors: Vectors = []
         with ProgressBar(f"Embedding {len(texts)} texts", shown=True) as bar:
             for start in range(0, len(texts), BATCH):
                 bar.update(start / len(texts))
-                vectors += yield from self._request(texts[start : start + BATCH])
+                vectors += yield from self.request_vectors(texts[start : start + BATCH])
             bar.update(1.0)
         return vectors
 
-    def _request(self, texts: Sequence[str]) -> Flow[Vectors]:
+    def request_vectors(self, texts: Sequence[str]) -> Flow[Vectors]:
+        """Embed texts that fit, in one operation."""
         attempts = self.attempts()
         while True:
             with attempts:
                 instance = yield from attempts.begin()
-                return (yield from request_vectors(attempts.operation, instance, texts))
+                specifier = instance.specifier
+                parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
+                vectors = yield from attempts.operation.call_all(
+                    "embedding", "embedString", parameters, _vector, label="Embedding"
+                )
+                if vectors:
+                    instance.dimensions = len(vectors[-1])
+                return vectors
 
 
-def request_vectors(operation: Operation, instance: Instance, texts: Sequence[str]) -> Flow[Vectors]:
-    """Return the vector of each text."""
-    parameters = [EmbedString(modelSpecifier=instance.specifier, inputString=text) for text in texts]
-    vectors = yield from operation.call_all("embedding", "embedString", parameters, _vector, label="Embedding")
-    if vectors:
-        instance.dimensions = len(vectors[-1])
-    return vectors
+class _Report:
+    """Reports what an embedding model does in a block as one operation, whatever requests it makes.
+
+    Attributes:
+        model: The model, of which all operations are parts of the reported one.
+        vectors: The result.
+    """
+
+    def __init__(self, model: Embedder) -> None:
+        caller, state = model.caller, model.state
+        listener = caller.listener.began("Embedding", caller.target, state.key)
+        is_reported = listener is not caller.listener
+        self.model = model.changed(lambda caller: caller.with_listener(listener)) if is_reported else model
+        self.vectors: Vectors | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        caller, state = self.model.caller, self.model.state
+        caller.listener.ended(error or self.vectors, self.model.known.model_key(state.kind, state.key))
 
 
 # Several times as fast as a check of each number in Python.

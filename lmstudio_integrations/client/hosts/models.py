@@ -101,15 +101,15 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
 class EmbedderOnHosts(_OnHosts, Embedder):
     """An embedding model on several hosts, of which each embeds batches of texts."""
 
-    def embed_on_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
+    def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
         """Return the vectors of texts, and the host that made all of them."""
         attempts = self.attempts(reload=False)  # the model on that host loads itself again
         while True:
             with attempts:
                 operation = yield from attempts.next()
-                return (yield from Embedder(operation.as_caller(), attempts.state).embed_on_one_server(request))
+                return (yield from Embedder(operation.as_caller(), attempts.state).vectors_from_one_server(request))
 
-    def _embed_reported(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
+    def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
         """Embed texts in batches, at once on all hosts; each batch is an operation of its own."""
         yield from self.hosts.probed(of_all=True)  # a text that is too long for one of the hosts is too long for all
         request = replace(request, context_length=self.hosts.context_length)
@@ -121,7 +121,7 @@ class EmbedderOnHosts(_OnHosts, Embedder):
             nonlocal done
             model = self.changed(lambda caller: caller.with_waiters(make_waiter))
             for start in starts:
-                found, _ = yield from model.embed_on_one_server(request.part(start, start + BATCH))
+                found, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
                 vectors[start : start + len(found)] = found
                 done += len(found)
                 bar.update(done / len(vectors))

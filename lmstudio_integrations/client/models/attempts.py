@@ -1,4 +1,4 @@
-"""The attempts of one operation on a model: each finds or loads the instance in its turn, and a failure may start another.
+"""The attempts of an operation on a model: each finds or loads the instance in its turn, a failure may start another.
 
 An operation is tried again only while the caller has received nothing of the response: up to `max_retries` times if no
 server responds or the connection is lost, and independently of that up to three times if its model was unloaded.
@@ -262,10 +262,11 @@ class Attempts:
             self.release()
             return False
         explained = self.explained(error)
-        if self.failed(explained):
-            return True
-        self.release()
-        self.raise_final(explained)
+        follows = self.failed(explained)
+        if not follows:
+            self.release()
+            self.raise_final(explained)
+        return follows
 
 
 def is_retryable(error: LMStudioError) -> bool:

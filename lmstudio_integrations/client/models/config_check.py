@@ -37,7 +37,8 @@ def check_config(operation: Operation, state: ModelState, info: WireInfo, *, loa
         return
     listed = ", ".join(f"{name}: requested {value!r}, actual {real!r}" for name, (value, real) in differences.items())
     advice = _mismatch_advice(state.kind, info, differences, loaded=loaded)
-    text = f"model {instance.identifier!r} {'was' if loaded else 'is already'} loaded with other settings ({listed}); {advice}"
+    how = "was" if loaded else "is already"
+    text = f"model {instance.identifier!r} {how} loaded with other settings ({listed}); {advice}"
     if state.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
     warn_user(text, LMStudioConfigWarning)

@@ -85,7 +85,7 @@ class Loader:
         kind, key = self._state.kind, self._state.key
         specifier = QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)
         lookup = Lookup(specifier=specifier.to_dict(), throwIfNotFound=True)
-        info: WireInfo = yield from self._operation.call(kind, "getModelInfo", lookup, label="Model get")
+        info = yield from self._operation.call(kind, "getModelInfo", lookup, dict[str, Any], label="Model get")
         return (yield from self._adopt(info, loaded=False))
 
     def _get_or_load(self) -> Flow[Instance]:
@@ -290,7 +290,7 @@ class Loader:
         """The TTL of an explicit load; without one the model would stay loaded forever by accident."""
         return _milliseconds(DEFAULT_TTL if self._state.ttl is None else self._state.ttl)
 
-    # The requests -------------------------------------------------------------------------------------------------------
+    # The requests -----------------------------------------------------------------------------------------------------
 
     def _load_parameter(self, name: str, ttl_ms: int | None) -> LoadModel:
         parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(self._state.config))
@@ -312,20 +312,17 @@ class Loader:
     def _load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         """Load; the last progress is not reported yet, because the instance must be recorded first."""
         operation, state = self._operation, self._state
-        started = operation.elapsed
-        error: BaseException | None = None
+        target, started = operation.caller.target, operation.elapsed
         try:
             info = yield from self._read_load(endpoint, parameter, packets)
-        except BaseException as problem:
-            error = problem
+        except BaseException as error:
+            operation.listener.loaded(target, state.key, operation.elapsed - started, error)
             raise
-        finally:
-            if not packets.was_loaded:
-                seconds = operation.elapsed - started
-                operation.listener.loaded(operation.caller.target, state.key, seconds, error)
         if not packets.was_loaded:
-            state.loaded_here = reference_of(info)
+            seconds = operation.elapsed - started
+            operation.listener.loaded(target, state.key, seconds, None)
             operation.load_times.append(seconds)
+            state.loaded_here = reference_of(info)
         return info
 
     def _read_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:

@@ -1,4 +1,4 @@
-"""Requests about models, each a flow of one operation: what there is, what is loaded, and what an instance makes of texts.
+"""Requests about models, each a part of an operation: what there is, what is loaded, what an instance makes of texts.
 
 None of them finds or loads a model; `model.py` does that first where it is necessary.
 """

@@ -26,15 +26,15 @@ from lmstudio_integrations.types.pending import PendingHistory
 class LanguageModel(Model):
     """A language model on one server."""
 
-    def respond(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
+    def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
         """Prepare the model's next message of a conversation."""
         return Prediction(self, plan_response(history, parameters, is_async=self.caller.is_async))
 
-    def complete(self, prompt: str, parameters: PredictionParameters) -> Prediction:
+    def prepare_completion(self, prompt: str, parameters: PredictionParameters) -> Prediction:
         """Prepare the continuation of a text."""
         return Prediction(self, plan_completion(prompt, parameters, is_async=self.caller.is_async))
 
-    def act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
+    def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
         """Prepare a tool loop."""
         return Act(self, chat, tools, parameters)
 

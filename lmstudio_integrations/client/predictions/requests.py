@@ -106,7 +106,7 @@ class ChatRequest:
         self._uploaded: tuple[Operation, WireHistory] | None = None
 
     def upload(self, operation: Operation) -> Flow[None]:
-        """Upload the images, once for each operation: another one may run on another host, or after a lost connection."""
+        """Upload the images, once for each operation: the next may run on another host, or after a lost connection."""
         pending = self._history
         if isinstance(pending, PendingHistory) and (self._uploaded is None or self._uploaded[0] is not operation):
             allowed = pending.allow_private_hosts

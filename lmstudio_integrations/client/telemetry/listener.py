@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from lmstudio_integrations._support.secrets import redact
+from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.client.telemetry.attributes import (
     Attributes,
     input_content,
@@ -206,8 +207,8 @@ class OperationSpan(Spans):
             found |= result_attributes(outcome)
             if _captures_content() and span.is_recording():
                 span.set_attributes(output_content(outcome))
-        elif isinstance(outcome, list) and outcome:  # one vector, or several
-            found["gen_ai.embeddings.dimension.count"] = len(outcome[0] if isinstance(outcome[0], list) else outcome)
+        elif is_list(outcome) and outcome:  # vectors
+            found["gen_ai.embeddings.dimension.count"] = len(outcome[0])
         span.set_attributes(found)
         _end_span(span, error)
         _record_metrics(found, seconds, _error_type(error))
@@ -240,7 +241,7 @@ class _Connection:
             self.ended_at = time.time_ns()
 
     def report(self, error: BaseException | None) -> None:
-        """Make the span, once. If there is no connection, the error of the call says why: its timeout may come first."""
+        """Make the span, once. Without a connection, the error of the call says why: its timeout may come first."""
         _run_outside_sdk(self._report, error)
 
     def _report(self, error: BaseException | None) -> None:

@@ -203,7 +203,16 @@ class Operation:
             exchanges.append(exchange)
             calls.append(Call(io, key, exchange, waiter, None if calls else connection))
         io.submit(
-            _start, caller.finalizer, Connections.of(io), key, exchanges, caller.keep_idle, self.wrap_sink, connection
+            partial(
+                _start,
+                caller.finalizer,
+                Connections.of(io),
+                key,
+                exchanges,
+                keep_idle=caller.keep_idle,
+                wrap_sink=self.wrap_sink,
+                connection=connection,
+            )
         )
         return calls
 
@@ -301,6 +310,7 @@ def _start(
     connections: Connections,
     key: ConnectionKey,
     exchanges: Sequence[Exchange],
+    *,
     keep_idle: float,
     wrap_sink: Callable[[Sink], Sink] | None,
     connection: ConnectionReport | None,
