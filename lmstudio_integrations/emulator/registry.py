@@ -30,7 +30,11 @@ OnPacket = Callable[[Mapping[str, Any]], None]
 
 @dataclass(eq=False)
 class _SharedLoad:
-    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
+    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels.
+
+    The client has a form of its own for this, because its callers wait in threads and in several event loops. All of
+    these wait in one loop, where a task does, and each of them receives the packets of the load.
+    """
 
     task: "asyncio.Task[Instance]" = field(init=False)
     packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])

@@ -64,11 +64,11 @@ def _formatted(row: Mapping[str, Any], name: str, form: str) -> str:
         raise LMStudioValueError(f"column {name!r} cannot be formatted: {error}") from error
 
 
-def text_of(value: object, column: str) -> str:
-    """Return a text.
+def string_in(value: object, column: str) -> str:
+    """Return a cell of a column that must have strings.
 
     Raises:
-        LMStudioValueError: If it is null, or no text.
+        LMStudioValueError: If it is null, or no string.
     """
     if value is None:
         raise LMStudioValueError(f"column {column!r} is null")
