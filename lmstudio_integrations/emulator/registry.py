@@ -46,7 +46,6 @@ class _SharedLoad:
         return not self.task.done() and not self.task.cancelling()
 
     def send(self, **packet: Any) -> None:
-        """Send a packet to all waiting clients."""
         self.packets.append(packet)
         for listener in self.listeners:
             listener(packet)
@@ -59,7 +58,7 @@ class _SharedLoad:
         try:
             return await asyncio.shield(self.task)
         finally:
-            # No await between the two: a client that joins meanwhile would wait for a load that is cancelled.
+            # No await between removing and cancelling: a client that joins meanwhile would wait for a cancelled load.
             self.listeners.remove(listener)
             if not self.listeners:
                 self.task.cancel()
@@ -108,7 +107,7 @@ class ModelRegistry:
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
         """Return the loaded models, in the order of loading. Any thread may call this."""
-        instances = list(self._instances.values())  # one step, so that no other thread changes it meanwhile
+        instances = list(self._instances.values())  # one step while the GIL is held, so nothing changes meanwhile
         return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
     def downloaded(self) -> list[ModelEntry]:
@@ -317,7 +316,6 @@ class ModelRegistry:
         instance: Instance | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Write the state of a load to the engines' log."""
         loaded = instance and {"modelIdentifier": instance.identifier, "instanceReference": instance.reference}
         self.on_log(
             {

@@ -120,10 +120,11 @@ def images_of(value: object, column: str, *, allow_download: bool = False) -> li
     if value is None:
         return []
     images = value if is_list(value) else [value]
-    return [_image(each.get("bytes") if is_mapping(each) else each, column, allow_download) for each in images]
+    contents = [each.get("bytes") if is_mapping(each) else each for each in images]
+    return [_image(each, column, allow_download=allow_download) for each in contents]
 
 
-def _image(value: object, column: str, allow_download: bool) -> bytes | str:  # noqa: FBT001 - as the caller has it
+def _image(value: object, column: str, *, allow_download: bool) -> bytes | str:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str) and value.lower().startswith("data:"):

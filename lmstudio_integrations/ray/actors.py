@@ -110,7 +110,7 @@ class Embedder(Stage):
         except LMStudioError as error:
             found = self.values_of(error)
             if not isinstance(error, LMStudioServerError | LMStudioValueError):
-                return [found] * len(values)  # it does not depend on the texts
+                return [found] * len(values)  # this error does not depend on the texts
             return [await self.caught(self._embed_one(value)) for value in values]
 
     async def _embed_one(self, value: object) -> Values:

@@ -99,7 +99,7 @@ class LlamaCppEngine:
             path = await load_parameters.file_of(request.weights, offline=self._offline, announce=self._announce)
             header = await asyncio.to_thread(load_parameters.header_of, path)
         except EngineError as error:
-            # The log has the path, for whoever runs the server; clients get the key.
+            # The log, which the operator of the server reads, has the path; clients only get the key.
             logger.warning("the model %s cannot be loaded: %s", request.key, error.__cause__ or error.cause)
             error.cause = f"{request.key}: {error.cause}"
             raise

@@ -180,7 +180,7 @@ def _string(file: BinaryIO) -> str:
 
 
 def _number(file: BinaryIO, layout: str, limit: int) -> int:
-    """Return the length of what follows.
+    """Read the number of bytes or elements that follow.
 
     Raises:
         GgufError: If it is more than any model has.

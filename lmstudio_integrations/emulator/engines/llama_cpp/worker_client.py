@@ -78,7 +78,7 @@ class Worker:
         Raises:
             EngineError: If the model cannot be loaded, or not in time.
         """
-        # Before the model is loaded: an error after a load of minutes would come late.
+        # Import it before the model is loaded: an error after a load of minutes would come late.
         aiohttp = await asyncio.to_thread(_http_library)
         # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it
         # (`gguf`, `patterns`) do not shadow others.
