@@ -7,6 +7,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from _pytest.fixtures import FixtureFunctionDefinition
 
 import lmstudio_integrations
-from lmstudio_integrations import errors
+from lmstudio_integrations import errors, pytest_plugin
 from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations.cli import _app
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
@@ -56,6 +59,15 @@ PUBLIC = {
 }
 """The public names, but for the errors, which are all public. Removing one breaks programs of users."""
 
+FIXTURES = {
+    "lmstudio_emulator",
+    "lmstudio_host",
+    "lmstudio_models",
+    "lmstudio_session_emulator",
+    "lmstudio_session_host",
+}
+COMMANDS = {"chat", "demo", "doctor", "embed", "get", "load", "ls", "ps", "serve", "unload"}
+
 RAY = {f"{NAME}.ray.actors": "Embedder Generator", f"{NAME}.ray.stages": "embed generate"}
 """The public names of `ray`, which has them only where Ray is installed, by the modules that need no Ray."""
 
@@ -76,6 +88,19 @@ def test_the_public_names_are_pinned_and_there(module: str) -> None:
     assert set(imported.__all__) == expected
     assert all(getattr(imported, name) is not None for name in expected)
     assert expected <= set(dir(imported))
+
+
+def test_the_fixtures_and_commands_are_pinned() -> None:
+    assert {
+        name for name, found in vars(pytest_plugin).items() if isinstance(found, FixtureFunctionDefinition)
+    } == FIXTURES
+    assert set(_app.COMMANDS) == COMMANDS
+
+
+def test_the_page_names_every_public_module() -> None:
+    page = (PACKAGE.parent / "docs/public.md").read_text(encoding="utf-8")
+    modules = set(re.findall(rf"^\| `({NAME}[.\w]*)`", page, re.MULTILINE))
+    assert modules == {*PUBLIC, f"{NAME}.ray", f"{NAME}.errors"}
 
 
 def annotated(found: Any) -> Iterator[Any]:

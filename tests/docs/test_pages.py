@@ -20,6 +20,7 @@ PAGES = sorted(
         "*.md",
         "cookbook/*.md",
         "docs/*.md",
+        "docs/decisions/*.md",
         "docs/how-to/*.md",
         "docs/langchain/*.md",
         "docs/llama-index/*.md",
