@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from _pytest.fixtures import FixtureFunctionDefinition
 
 import lmstudio_integrations
 from lmstudio_integrations import errors, pytest_plugin
@@ -91,9 +90,7 @@ def test_the_public_names_are_pinned_and_there(module: str) -> None:
 
 
 def test_the_fixtures_and_commands_are_pinned() -> None:
-    assert {
-        name for name, found in vars(pytest_plugin).items() if isinstance(found, FixtureFunctionDefinition)
-    } == FIXTURES
+    assert {name for name in vars(pytest_plugin) if name.startswith("lmstudio_")} == FIXTURES
     assert set(_app.COMMANDS) == COMMANDS
 
 

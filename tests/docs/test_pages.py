@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 GENERATED = {"protocol.md", "changelog.md"}
 """The specification names what clients and servers of others have; the changelog includes another page."""
 
-FOLDERS = (".", "cookbook", "docs", "docs/how-to", "docs/langchain", "docs/llama-index")
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in (
