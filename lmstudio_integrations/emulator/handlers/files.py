@@ -64,7 +64,7 @@ async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -
 
 
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
-    """Return the parser for a file."""
+    """Return the parser for an upload, which is the same for all."""
     _text(context, parameter["fileIdentifier"])
     return PARSER
 

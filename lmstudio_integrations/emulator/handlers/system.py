@@ -32,7 +32,7 @@ async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
 
 
 async def info(_context: Context, _parameter: None) -> dict[str, Any]:
-    """Return the process of the server."""
+    """Return the process ID of the server, and its version."""
     return {"pid": os.getpid(), "isDaemon": True, "version": defaults.version()}
 
 

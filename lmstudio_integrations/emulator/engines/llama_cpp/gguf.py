@@ -52,7 +52,7 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        """For example `llama`."""
+        """The name of the architecture, for example `llama`."""
         return str(self.metadata.get("general.architecture", "unknown"))
 
     @property
