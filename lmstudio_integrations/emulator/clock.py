@@ -104,7 +104,6 @@ class _ManualTimer:
     cancelled: bool = False
 
     def cancel(self) -> None:
-        """Cancel the call."""
         self.cancelled = True
 
     def run(self) -> None:

@@ -78,7 +78,7 @@ _STATE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one run of the command embeds, with what, and where it writes.
+    """One run of the command: what it embeds, how, and where it writes.
 
     Attributes:
         rows: The rows.
