@@ -84,7 +84,6 @@ def note(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one JSON document on stdout."""
     typer.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 

@@ -21,11 +21,10 @@ class ProtectedTerminal:
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        """Write a text; see `printable`."""
+        """Write a text with its control characters escaped, and return how many characters that were."""
         return self.rich_proxied_file.write(printable(text))
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several texts."""
         for line in lines:
             self.write(line)
 

@@ -30,7 +30,11 @@ OnPacket = Callable[[Mapping[str, Any]], None]
 
 @dataclass(eq=False)
 class _SharedLoad:
-    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
+    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels.
+
+    The client has a form of its own for this, because its callers wait in threads and in several event loops. All of
+    these wait in one loop, where a task does, and each of them receives the packets of the load.
+    """
 
     task: "asyncio.Task[Instance]" = field(init=False)
     packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
@@ -42,7 +46,6 @@ class _SharedLoad:
         return not self.task.done() and not self.task.cancelling()
 
     def send(self, **packet: Any) -> None:
-        """Send a packet to all waiting clients."""
         self.packets.append(packet)
         for listener in self.listeners:
             listener(packet)
@@ -55,7 +58,7 @@ class _SharedLoad:
         try:
             return await asyncio.shield(self.task)
         finally:
-            # No await between the two: a client that joins meanwhile would wait for a load that is cancelled.
+            # No await between removing and cancelling: a client that joins meanwhile would wait for a cancelled load.
             self.listeners.remove(listener)
             if not self.listeners:
                 self.task.cancel()
@@ -104,7 +107,7 @@ class ModelRegistry:
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
         """Return the loaded models, in the order of loading. Any thread may call this."""
-        instances = list(self._instances.values())  # one step, so that no other thread changes it meanwhile
+        instances = list(self._instances.values())  # one step while the GIL is held, so nothing changes meanwhile
         return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
     def downloaded(self) -> list[ModelEntry]:
@@ -313,7 +316,6 @@ class ModelRegistry:
         instance: Instance | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Write the state of a load to the engines' log."""
         loaded = instance and {"modelIdentifier": instance.identifier, "instanceReference": instance.reference}
         self.on_log(
             {

@@ -67,7 +67,7 @@ class Server:
         self._listener: WebSocketServer | None = None
 
     async def open(self) -> None:
-        """Listen.
+        """Open the port and listen.
 
         Raises:
             OSError: If the port is taken, or all of them are.

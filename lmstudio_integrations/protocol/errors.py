@@ -120,7 +120,7 @@ def to_exception(
     kind = _BY_CODE.get(_text(display or {}, "code") or "") or next(
         (kind for pattern, kind in _BY_TEXT if pattern.search(texts)), default
     )
-    # As the official Python SDK writes it, so that programs that match its texts keep working.
+    # Written as by the official Python SDK, so that programs that match its texts keep working.
     header = title if root_title in {None, title} else f"{root_title}: {title}"
     details: dict[str, Any] = {
         "title": title,

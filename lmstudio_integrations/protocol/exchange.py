@@ -32,13 +32,13 @@ class SilentSink:
     """A sink that ignores everything."""
 
     def put(self, item: Any) -> None:
-        """Do nothing."""
+        """Drop what was received."""
 
     def finish(self, error: BaseException | None) -> None:
-        """Do nothing."""
+        """Drop the end as well."""
 
     def is_alive(self) -> bool:
-        """Return true."""
+        """Return true, because a caller that is not alive has its request cancelled."""
         return True
 
 

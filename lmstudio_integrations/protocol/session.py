@@ -149,7 +149,7 @@ class ClientSession:
         self._outbox.append(frame_of(endpoint.name, exchange.id, exchange.parameter))
         exchange.parameter = None  # it may be megabytes
         if exchange.timeout_name is not None and exchange.timeouts.get(exchange.timeout_name) == 0:
-            # Not with the next tick: the response would come before it.
+            # Do not wait for the next tick, because the response would come before it.
             self.close(exchange, expired_timeout(exchange, now, self._peer, None))
 
     def cancel(self, exchange: Exchange) -> None:
@@ -162,12 +162,12 @@ class ClientSession:
                 # The channel stays in the table: only the server ends it (docs/protocol.md#rule-cancel-and-read-on).
                 message = f'{{"type":"{exchange.endpoint.stop}"}}'
                 self._outbox.append(envelope.channel_send(exchange.id, message))
-            # Once, and only while the channel is open: later it would draw a warning (docs/protocol.md#channels).
+            # Sent once, and only while the channel is open: later it would cause a warning (docs/protocol.md#channels).
             exchange.cancelled = True
 
     def close(self, exchange: Exchange, error: BaseException | None = None) -> None:
         """Ask the server to stop, and discard what still arrives. Wakes the caller, with the error if there is one."""
-        # The error first: `cancel` would finish a request that was held back without one.
+        # Pass the error first: `cancel` would finish a request that was held back without one.
         exchange.finish(error)
         self.cancel(exchange)
         if isinstance(exchange.endpoint, Rpc) and self._sent.get(exchange.id) is exchange:
@@ -307,7 +307,7 @@ class ClientSession:
         if instance is not None:
             instance.last_packet = now
         if message["type"] in LAST_PACKETS:
-            exchange.cancelled = True  # nothing is left to stop
+            exchange.cancelled = True  # the server has nothing left to stop
         if item is None:
             # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)

@@ -169,7 +169,7 @@ class Stage(ABC):
         try:
             self._slots.resize(await get_capacity(self._handle))
         except LMStudioError:
-            return  # the calls report what is wrong
+            return  # the calls themselves will report what is wrong
 
     async def caught(self, job: Awaitable[Values]) -> Values:
         """Return the values of a row; only its error if it fails and that is not raised.

@@ -24,7 +24,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
 from lmstudio_integrations.ray._handles import embed_with_host
-from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of, with_images
+from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, string_in, tools_of, with_images
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
@@ -110,7 +110,7 @@ class Embedder(Stage):
         except LMStudioError as error:
             found = self.values_of(error)
             if not isinstance(error, LMStudioServerError | LMStudioValueError):
-                return [found] * len(values)  # it does not depend on the texts
+                return [found] * len(values)  # this error does not depend on the texts
             return [await self.caught(self._embed_one(value)) for value in values]
 
     async def _embed_one(self, value: object) -> Values:
@@ -118,7 +118,7 @@ class Embedder(Stage):
         return row
 
     async def _embed(self, values: Sequence[object]) -> list[Values]:
-        texts = [text_of(value, self._text) for value in values]
+        texts = [string_in(value, self._text) for value in values]
         request = EmbeddingRequest(texts, self._length_policy, "the length of the texts")
         vectors, host = await embed_with_host(cast("AsyncEmbeddingModel", self._handle), request)
         return [self._row(vector, host) for vector in vectors]

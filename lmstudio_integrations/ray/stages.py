@@ -174,7 +174,7 @@ def _staged(
     """Check everything, and add the stage."""
     check_known(arguments, StageArguments.__annotations__, "lmstudio_integrations.ray.embed")
     own = {**own, **{name: arguments[name] for name in ModelArguments.__annotations__ if name in arguments}}
-    stage = actor(**own)  # is not used: making it checks its arguments, and sends nothing
+    stage = actor(**own)  # only made to check its arguments; this sends nothing
     columns = _columns(ds)
     if columns is not None:
         stage.check(columns)

@@ -93,7 +93,7 @@ class ToolFunctionDef:
         object.__setattr__(self, "context_parameters", _context_parameters(self.implementation))
         object.__setattr__(self, "_defaults", _defaults_of(self.implementation))
         if self._has_json_schema:
-            _ = self._argument_schema  # rejects what is no schema
+            _ = self._argument_schema  # reading it raises an error for what is no schema
         else:
             self._check_types()
         properties = self._schema["function"]["parameters"]["properties"]

@@ -74,7 +74,8 @@ class GpuSetting(WrittenModel):
             del fields[GPU_SPLIT]
             priority, disabled = split.get("priority"), split.get("disabledGpus")
             gpu["disabled_gpus"] = disabled or []
-            if strategy == "favorMainGpu" or not disabled:  # otherwise evenly may be what an unset strategy sent
+            # With disabled GPUs, "evenly" may also be what an unset strategy sent.
+            if strategy == "favorMainGpu" or not disabled:
                 gpu["split_strategy"] = strategy
             unused = disabled if is_list(disabled) else []
             if is_list(priority) and (used := [card for card in priority if card not in unused]):

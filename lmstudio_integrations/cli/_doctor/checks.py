@@ -330,7 +330,6 @@ def trial_check(trial: Trial) -> Check:
 
 
 def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:
-    """Return how many checks have each verdict."""
     counts = Counter(check.verdict for check in checks)
     return {
         "problem": counts["problem"],
@@ -341,7 +340,7 @@ def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:
 
 
 def summary(checks: Iterable[Check]) -> str:
-    """Return the last line."""
+    """Return the last line of the report: how many checks have each verdict."""
     counts = count_verdicts(checks)
     problems, warnings = counted(counts["problem"], "problem"), counted(counts["warning"], "warning")
     return f"{problems}, {warnings}; {counts['ok']} ok, {counts['skipped']} skipped."

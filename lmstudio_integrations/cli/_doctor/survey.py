@@ -109,7 +109,7 @@ def _find_server(host: str | None) -> list[Attempt]:
 
 def _probe(text: str, source: str) -> Attempt:
     try:
-        hosts_of(text)  # raises if one of several is no address, or is named twice
+        hosts_of(text)  # raises an error if one of several is no address, or is named twice
         address = Address.parse(text)
     except LMStudioValueError as error:
         return Attempt(_shown(text), source, str(error))
@@ -167,7 +167,7 @@ def find_token(host: str | None, token: str | None) -> TokenUse:
     if token == PLACEHOLDER_TOKEN:
         token = None
     source = "--token" if token else token_variable()
-    with suppress(LMStudioValueError):  # the address is invalid, which its attempt says
+    with suppress(LMStudioValueError):  # the attempt at the invalid address has reported it
         return TokenUse(source, unencrypted(Target.of(host, token)))
     return TokenUse(source)
 

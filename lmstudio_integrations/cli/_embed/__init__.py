@@ -78,7 +78,7 @@ _STATE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run.
+    """One run of the command: what it embeds, how, and where it writes.
 
     Attributes:
         rows: The rows.

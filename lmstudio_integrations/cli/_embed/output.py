@@ -42,16 +42,14 @@ class Output(ABC):
     is_resumable: bool = True
 
     @abstractmethod
-    def write(self, batch: Batch, vectors: Vectors) -> None:
-        """Write rows with their vectors."""
+    def write(self, batch: Batch, vectors: Vectors) -> None: ...
 
     @abstractmethod
     def suspend(self) -> None:
         """Save what was written, so that another run can continue."""
 
     @abstractmethod
-    def finish(self) -> None:
-        """Complete the output."""
+    def finish(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -97,10 +95,10 @@ class StreamOutput(Output):
         self.rows += len(batch.texts)
 
     def suspend(self) -> None:
-        """Do nothing: a stream cannot be resumed."""
+        """Save nothing, because a stream cannot be resumed."""
 
     def finish(self) -> None:
-        """Do nothing."""
+        pass
 
 
 class Folder:

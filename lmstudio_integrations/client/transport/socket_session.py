@@ -9,11 +9,11 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.advice import token_advice
 from lmstudio_integrations.client.transport.connect.opening import open_socket
+from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.events import ConnectionReport
 from lmstudio_integrations.client.transport.guests import Guest, Guests
 from lmstudio_integrations.client.transport.waiters import copied
@@ -27,10 +27,6 @@ from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.errors import with_advice
 from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.session import ClientSession
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connect.websocket import Socket
-
 
 _RELEASED = "already released"
 """In the error of a server that has released a client (docs/protocol.md#authentication-rules)."""
@@ -108,7 +104,7 @@ class SocketSession:
         self.session.connection_lost(self.make_error)  # here, too: `_run` does nothing if it has not begun
         self.task.cancel()
 
-    async def _connect(self) -> "Socket":
+    async def _connect(self) -> Socket:
         """Open a socket and authenticate; again, if the server has released the identity of this guest."""
         session = self.session
         while True:

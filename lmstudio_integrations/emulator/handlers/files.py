@@ -39,7 +39,7 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
     """Store a file for this client; the same content gets a new identifier each time."""
     try:
         data = base64.b64decode(parameter["contentBase64"], validate=True)
-    except ValueError as error:  # also for characters beyond ASCII
+    except ValueError as error:  # characters beyond ASCII raise it as well
         raise WireError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
     identifier = context.client.store(Upload(parameter["name"], data, file_type), context.state.limits)
@@ -64,7 +64,7 @@ async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -
 
 
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
-    """Return the parser for a file."""
+    """Return the parser for an upload, which is the same for all."""
     _text(context, parameter["fileIdentifier"])
     return PARSER
 
@@ -88,7 +88,7 @@ def _text(context: Context, identifier: str) -> str:
 
 
 async def parse_document(context: Context, channel: OpenChannel, parameter: ParseDocument) -> None:
-    """Return the text of an upload."""
+    """Return the text of an upload as that of a document."""
     requested = parameter["parseOpts"].get("parserId")
     if requested is not None and requested["library"] != PARSER["library"]:
         raise WireError(f'This server has no parser "{requested["library"]}"')

@@ -16,7 +16,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed, model_crashed
-from lmstudio_integrations.emulator.engines.llama_cpp import worker as worker_script
+from lmstudio_integrations.emulator.engines.llama_cpp import worker_main
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response
 from lmstudio_integrations.emulator.weights import install_hint
 from lmstudio_integrations.protocol.envelope import without_surrogates
@@ -72,20 +72,20 @@ class Worker:
         self._closed = False
 
     @classmethod
-    async def start(cls, parameters: worker_script.WorkerParameters, *, seconds: float) -> "Worker":
+    async def start(cls, parameters: worker_main.WorkerParameters, *, seconds: float) -> "Worker":
         """Start a worker and wait until its model is loaded; cancelling ends it.
 
         Raises:
             EngineError: If the model cannot be loaded, or not in time.
         """
-        # Before the model is loaded: an error after a load of minutes would come late.
+        # Import it before the model is loaded: an error after a load of minutes would come late.
         aiohttp = await asyncio.to_thread(_http_library)
         # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it
         # (`gguf`, `patterns`) do not shadow others.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
-            str(Path(worker_script.__file__)),
+            str(Path(worker_main.__file__)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -165,7 +165,7 @@ class Worker:
         finally:  # also if this is cancelled
             await self._kill()
 
-    async def _send_parameters(self, parameters: worker_script.WorkerParameters) -> dict[str, Any]:
+    async def _send_parameters(self, parameters: worker_main.WorkerParameters) -> dict[str, Any]:
         assert self._process.stdin is not None, "the process was started with pipes"
         assert self._process.stdout is not None, "the process was started with pipes"
         with contextlib.suppress(ConnectionError):
@@ -322,7 +322,7 @@ def read_line(line: str) -> dict[str, Any] | None:
     return chunk
 
 
-def _load_error(reply: Mapping[str, Any], parameters: worker_script.WorkerParameters) -> EngineError:
+def _load_error(reply: Mapping[str, Any], parameters: worker_main.WorkerParameters) -> EngineError:
     if reply.get("kind") == "engine_missing":
         return EngineError(f"the llama.cpp engine needs more packages: {install_hint()}", cause=str(reply["error"]))
     # The engine does not say which of these failed.

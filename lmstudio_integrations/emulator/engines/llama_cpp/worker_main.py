@@ -27,7 +27,7 @@ SPARE_HTTP_THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class WorkerParameters:
-    """What to load and how.
+    """Which model the worker loads, and how.
 
     Attributes:
         model: Path of the GGUF file.

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import worker_process
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import (
+from lmstudio_integrations.emulator.engines.llama_cpp import worker_client
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import (
     LineDecoder,
     Worker,
     decode,
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.slow
 
 def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
     response = {"error": "RuntimeError: Failed to init server", "kind": "load_failed"}
-    assert "promptTemplate" in str(worker_process._load_error(response, FULL).suggestion)
-    assert "promptTemplate" not in str(worker_process._load_error(response, replace(FULL, chat_template="")).suggestion)
+    assert "promptTemplate" in str(worker_client._load_error(response, FULL).suggestion)
+    assert "promptTemplate" not in str(worker_client._load_error(response, replace(FULL, chat_template="")).suggestion)
 
 
 def test_lines_end_at_line_feeds_only() -> None:
@@ -100,7 +100,7 @@ signal.pause()
 
 
 async def test_a_worker_that_does_not_exit_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 0.1)
     stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     await stubborn.close()
     assert stubborn._process.returncode == -9
@@ -155,8 +155,8 @@ async def grandchild(tmp_path: Path) -> AsyncIterator[str]:
 async def test_a_worker_that_dies_while_its_child_runs_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grandchild: str
 ) -> None:
-    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 1.0)
-    monkeypatch.setattr(worker_process, "KILL_SECONDS", 0.1)
+    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(worker_client, "KILL_SECONDS", 0.1)
     with pytest.raises(EngineError) as caught:
         await fake_worker(f"{grandchild}\nsys.exit(7)", monkeypatch, tmp_path, seconds=10)
     assert "(Exit code: 7)" in str(caught.value.cause)
@@ -172,15 +172,15 @@ async def test_cancelling_what_waits_for_the_last_output_cancels_nothing_else(
     killing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await killing
-    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(worker_process, "KILL_SECONDS", 0.1)
+    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_client, "KILL_SECONDS", 0.1)
     async with asyncio.timeout(10):
         await worker.close()
     assert worker._process.returncode == -9
 
 
 async def test_a_worker_that_hangs_is_killed_as_crashed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 0.1)
     mute = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     try:
         with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
@@ -210,7 +210,7 @@ async def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterato
             return fake
 
         yield start
-        monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
+        monkeypatch.setattr(worker_client, "GRACE_SECONDS", 0.1)
 
 
 async def hang(_: Request, __: asyncio.StreamWriter) -> None:
@@ -259,7 +259,7 @@ async def test_large_calls_wait_for_each_other_before_their_time_runs(serve: Ser
     async def respond(request: Request, writer: asyncio.StreamWriter) -> None:
         nonlocal inside, most
         inside, most = inside + 1, max(most, inside + 1)
-        if len(request.body) < worker_process.LARGE_BODY_BYTES:
+        if len(request.body) < worker_client.LARGE_BODY_BYTES:
             if inside == 3:
                 all_inside.set()
             await all_inside.wait()
@@ -267,7 +267,7 @@ async def test_large_calls_wait_for_each_other_before_their_time_runs(serve: Ser
         writer.write(response(b"{}"))
 
     served = await serve(respond)
-    large = {"content": "a" * (worker_process.LARGE_BODY_BYTES + 100_000)}  # aiohttp warns of so many bytes
+    large = {"content": "a" * (worker_client.LARGE_BODY_BYTES + 100_000)}  # aiohttp warns of so many bytes
     await asyncio.gather(*(served.call("/tokenize", large) for _ in range(3)))
     assert most == 1
     async with asyncio.timeout(10):
@@ -287,8 +287,8 @@ async def template(worker: Worker) -> object:
 async def test_a_worker_that_takes_too_long_is_ended(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, limit: str, use: Callable[[Worker], Awaitable[object]]
 ) -> None:
-    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(worker_process, limit, 0.1)
+    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_client, limit, 0.1)
     served = await serve(hang)
     with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
         await use(served)
@@ -307,7 +307,7 @@ async def test_a_response_that_breaks_off_ends_the_worker(
         writer.write(data)
         writer.close()
 
-    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_client, "GRACE_SECONDS", 0.1)
     served = await serve(respond)
     with pytest.raises(EngineError, match="has crashed") as caught:
         await use(served)
@@ -392,8 +392,8 @@ async def test_the_connection_of_a_stream_carries_nothing_else(serve: Serve) -> 
 async def test_an_idle_connection_expires_before_the_engine_closes_it(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert worker_process.KEEPALIVE_SECONDS < 5
-    monkeypatch.setattr(worker_process, "KEEPALIVE_SECONDS", 0.0)
+    assert worker_client.KEEPALIVE_SECONDS < 5
+    monkeypatch.setattr(worker_client, "KEEPALIVE_SECONDS", 0.0)
     ports = Ports()
     served = await serve(ports)
     for _ in range(3):

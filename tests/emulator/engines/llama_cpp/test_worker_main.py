@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import xllamacpp
 
-from lmstudio_integrations.emulator.engines.llama_cpp import worker, worker_process
-from lmstudio_integrations.emulator.engines.llama_cpp.worker import WorkerParameters
+from lmstudio_integrations.emulator.engines.llama_cpp import worker_client, worker_main
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
 from lmstudio_integrations.emulator.weights import install_hint
 from tests.emulator.engines.llama_cpp.fake_worker import FULL
 
@@ -24,22 +24,22 @@ def value_at(target: Any, name: str) -> Any:
 
 def test_every_attribute_that_is_set_exists_and_takes_the_value() -> None:
     target = xllamacpp.CommonParams()
-    for name, value in worker.attributes(FULL, xllamacpp, "key").items():
+    for name, value in worker_main.attributes(FULL, xllamacpp, "key").items():
         value_at(target, name)
-        worker._assign(target, name, value)
+        worker_main._assign(target, name, value)
         assert value_at(target, name) == value
     assert {"handle_completions", "handle_embeddings", "listening_address"} <= set(dir(xllamacpp.Server))
 
 
 def test_only_the_worker_touches_the_engine() -> None:
-    package = Path(worker.__file__).parents[2]
+    package = Path(worker_main.__file__).parents[2]
     touch = re.compile(r"""(import |import_module\(")xllamacpp""")
     users = [path.name for path in package.rglob("*.py") if touch.search(path.read_text(encoding="utf-8"))]
-    assert users == ["worker.py"]
+    assert users == ["worker_main.py"]
 
 
 def test_the_server_is_never_open_to_others() -> None:
-    values = worker.attributes(FULL, xllamacpp, "key")
+    values = worker_main.attributes(FULL, xllamacpp, "key")
     assert values["hostnames"] == ["127.0.0.1"]
     assert values["port"] == 0
     assert values["api_keys"] == ["key"]
@@ -47,35 +47,37 @@ def test_the_server_is_never_open_to_others() -> None:
 
 
 def test_contexts_and_batches_are_as_large_as_needed() -> None:
-    own = worker.attributes(FULL, xllamacpp, "key")
-    assert (own["n_ctx"], own["kv_unified"], own["n_batch"]) == (1536, False, worker.PROMPT_STEP)
-    shared = worker.attributes(WorkerParameters("m", 512, slots=3, cache_length=512), xllamacpp, "key")
+    own = worker_main.attributes(FULL, xllamacpp, "key")
+    assert (own["n_ctx"], own["kv_unified"], own["n_batch"]) == (1536, False, worker_main.PROMPT_STEP)
+    shared = worker_main.attributes(WorkerParameters("m", 512, slots=3, cache_length=512), xllamacpp, "key")
     assert (shared["n_ctx"], shared["kv_unified"]) == (512, True)
     # A text longer than the batch would be rejected.
-    vectors = worker.attributes(WorkerParameters("m", 512, embedding=True), xllamacpp, "key")
+    vectors = worker_main.attributes(WorkerParameters("m", 512, embedding=True), xllamacpp, "key")
     assert (vectors["n_batch"], vectors["n_ubatch"]) == (512, 512)
     assert "n_gpu_layers" not in vectors
     assert "flash_attn_type" not in vectors
 
 
 def test_earlier_prompts_do_not_pile_up_in_memory() -> None:
-    assert worker.attributes(FULL, xllamacpp, "key")["cache_ram_mib"] == 0
+    assert worker_main.attributes(FULL, xllamacpp, "key")["cache_ram_mib"] == 0
 
 
 def test_a_batch_has_room_for_every_slot() -> None:
-    many = worker.attributes(WorkerParameters("m", 512, slots=200), xllamacpp, "key")
+    many = worker_main.attributes(WorkerParameters("m", 512, slots=200), xllamacpp, "key")
     assert many["n_batch"] == many["n_ubatch"] == 200
 
 
 @pytest.mark.parametrize(("context_length", "slots", "batch"), [(511, 4, 512), (1, 4, 4), (512, 4, 512), (5, 1, 5)])
 def test_the_slots_of_an_embedding_model_share_a_batch_evenly(context_length: int, slots: int, batch: int) -> None:
-    values = worker.attributes(WorkerParameters("m", context_length, slots=slots, embedding=True), xllamacpp, "key")
+    values = worker_main.attributes(
+        WorkerParameters("m", context_length, slots=slots, embedding=True), xllamacpp, "key"
+    )
     assert values["n_batch"] == values["n_ubatch"] == batch
 
 
 def run_worker(line: str) -> tuple[dict[str, str], int]:
     result = subprocess.run(
-        [sys.executable, "-P", str(worker.__file__)],
+        [sys.executable, "-P", str(worker_main.__file__)],
         input=line,
         capture_output=True,
         text=True,
@@ -105,10 +107,10 @@ def test_a_failed_load_is_reported_to_the_parent(tmp_path: Path) -> None:
 
 def test_a_missing_engine_is_reported_to_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    server, response = worker._load(FULL.to_json().encode())
+    server, response = worker_main._load(FULL.to_json().encode())
     assert server is None
     assert response["kind"] == "engine_missing"
-    error = worker_process._load_error(response, FULL)
+    error = worker_client._load_error(response, FULL)
     assert error.title.endswith(install_hint())
 
 
@@ -139,7 +141,7 @@ class FakeEngine:
 
 @pytest.mark.parametrize("embedding", [True, False])
 def test_a_model_is_ready_after_a_call_passed_through_the_engine(embedding: bool) -> None:
-    server, key = worker.start(WorkerParameters("m", 64, embedding=embedding), FakeEngine)
+    server, key = worker_main.start(WorkerParameters("m", 64, embedding=embedding), FakeEngine)
     assert [name for name, _ in server.calls] == ["embeddings" if embedding else "completions"]
     assert server.parameters.api_keys == [key]
     assert len(key) == 32
@@ -148,12 +150,12 @@ def test_a_model_is_ready_after_a_call_passed_through_the_engine(embedding: bool
 @pytest.mark.slow
 def test_the_worker_reports_serves_and_exits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = (
-        f"import sys; sys.path.insert(0, {str(Path(worker.__file__).parent)!r})\n"
-        "import worker\n"
+        f"import sys; sys.path.insert(0, {str(Path(worker_main.__file__).parent)!r})\n"
+        "import worker_main\n"
         "class Server:\n    listening_address = 'http://here'\n"
-        "worker._load = lambda line: (Server(), {'line': line.decode().strip()})\n"
+        "worker_main._load = lambda line: (Server(), {'line': line.decode().strip()})\n"
         "print('noise of the engine')\n"
-        "worker.main()\n"
+        "worker_main.main()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", script],
