@@ -44,6 +44,7 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
     ToolCallName,
     ToolCallStart,
+    finish_reason,
 )
 
 LogProbs: TypeAlias = list[list[LogProb]]
@@ -167,7 +168,7 @@ def _raw(outcome: Outcome) -> dict[str, Any]:
     return {
         "model": model.pop("model_name"),
         "usage": usage,
-        "finish_reason": outcome.finish_reason,
+        "finish_reason": finish_reason(outcome.result),
         "only_reasoning": outcome.only_reasoning,
         **model,
         "stats": outcome.stats,
