@@ -331,6 +331,13 @@ class LlmLoadModelConfig(LoadSettings):
             )
 
 
+LOAD_CONFIGS: Mapping[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
+    "llm": LlmLoadModelConfig,
+    "embedding": EmbeddingLoadModelConfig,
+}
+"""The load settings of each kind of model."""
+
+
 class SharedPredictionSettings(BaseModel):
     """The prediction settings that have one name in the native client and in the frameworks' adapters.
 
