@@ -21,20 +21,23 @@ from lmstudio_integrations.emulator.catalog import EngineName
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
+_CLIENT = {"client", "client.transport", "client.support", "protocol", "types", "errors", "_support"}
+
 LAYERS: dict[str, set[str]] = {
     "_support": set(),
     "errors": {"_support"},
     "types": {"errors", "_support"},
     "protocol": {"types", "errors", "_support"},
-    "client.transport": {"protocol", "types", "errors", "_support"},
-    "client": {"client.transport", "protocol", "types", "errors", "_support"},
-    "_both_frameworks": {"client.transport", "client", "protocol", "types", "errors", "_support"},
-    "langchain": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
-    "llama_index": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
-    "ray": {"client.transport", "client", "types", "errors", "_support"},
+    "client.support": {"protocol", "types", "errors", "_support"},
+    "client.transport": {"client.support", "protocol", "types", "errors", "_support"},
+    "client": {"client.support", "client.transport", "protocol", "types", "errors", "_support"},
+    "_both_frameworks": _CLIENT,
+    "langchain": {"_both_frameworks"} | _CLIENT,
+    "llama_index": {"_both_frameworks"} | _CLIENT,
+    "ray": _CLIENT - {"protocol"},
     "emulator": {"protocol", "types", "errors", "_support"},
     "pytest_plugin": {"emulator"},
-    "cli": {"emulator", "langchain", "client.transport", "client", "protocol", "types", "errors", "_support"},
+    "cli": {"emulator", "langchain"} | _CLIENT,
 }
 """Each part of the package and what it may import of the others."""
 

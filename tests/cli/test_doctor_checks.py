@@ -22,6 +22,7 @@ from lmstudio_integrations.cli._doctor.checks import (
     trial_check,
     version_check,
 )
+from lmstudio_integrations.client.support.advice import NAME_A_MODEL
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -30,7 +31,6 @@ from lmstudio_integrations.errors import (
     LMStudioToolCallError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.protocol.errors import NAME_A_MODEL
 from lmstudio_integrations.types.models import (
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_package import LAYERS, NAME, PACKAGE, SOURCES, imported_modules, part_of
+from tests.test_package import NAME, PACKAGE, SOURCES, imported_modules, part_of
 from tools.diagrams import DIAGRAMS, hash_line, sources
 
 NODE = re.compile(r'(\w+)\["([\w./, ]+?)<br/>')
 EDGE = re.compile(r"^ +(\w+)(?:\[.*\])? --> (.*)$", re.MULTILINE)
-TOOLS = {part for part in LAYERS if part.startswith("_") and part != "_both_frameworks"}
+TOOLS = {"_support", "client/support"}
+"""What many folders use, and no box shows."""
 ENGINES = "emulator/engines"
 BELOW_ENGINES = {f"{NAME}.emulator.{module}" for module in ("errors", "regular_files", "weights")}
 """Modules of the emulator that its engines use. No box of their own: they only import what is below the emulator."""

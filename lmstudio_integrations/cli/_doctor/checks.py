@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.shortening import counted, one_line
 from lmstudio_integrations.cli._formatting import duration, file_size
+from lmstudio_integrations.client.support.advice import NAME_A_MODEL
 from lmstudio_integrations.client.transport.connect.advice import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -18,7 +19,6 @@ from lmstudio_integrations.errors import (
     LMStudioToolCallError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.protocol.errors import NAME_A_MODEL
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo, ServerVersion
 
 Verdict: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
