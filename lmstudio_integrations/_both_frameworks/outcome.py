@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.predictions.required_call import lacks_call, log_missing_call
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
 

@@ -15,7 +15,7 @@ from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, Runn
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
-from lmstudio_integrations._support.shortening import beginning, shortened
+from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum, response_schema

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,

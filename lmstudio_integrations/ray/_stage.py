@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import is_secret_name
-from lmstudio_integrations._support.suggestions import hint, near
+from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.errors import (
@@ -209,7 +209,7 @@ def check_column(name: str, columns: Collection[str]) -> None:
         LMStudioValueError: If there is none of this name; the nearest one is suggested.
     """
     if name not in columns:
-        meant = near(name, columns)
+        meant = closest_names(name, columns)
         advice = f"did you mean {meant[0]!r}?" if meant else f"it has {', '.join(map(repr, columns))}"
         raise LMStudioValueError(f"the dataset has no column {name!r}; {advice}")
 
@@ -225,6 +225,6 @@ def check_known(given: Mapping[str, Any], known: Collection[str], owner: str) ->
             remedy = (
                 f"the token comes from the environment of the actors, {TOKEN_VARIABLES[0]}"
                 if is_secret_name(name)
-                else hint(name, known, given, owner)
+                else explain_unknown_name(name, known, given, owner)
             )
             raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")

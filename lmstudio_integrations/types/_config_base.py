@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_snake
 
 from lmstudio_integrations._support.secrets import without_secrets
-from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import OR_FALSE
@@ -220,7 +220,7 @@ def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> N
 
 
 def _hint(name: str, model: type[WireModel]) -> str:
-    return hint(to_snake(name), model.model_fields, owner=model.__name__)
+    return explain_unknown_name(to_snake(name), model.model_fields, owner=model.__name__)
 
 
 _REASONS = {"extra_forbidden": "given in both spellings"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._support.suggestions import near
+from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.client.support import advice
 from lmstudio_integrations.client.support.advice import advised_error, with_window
 from lmstudio_integrations.errors import LMStudioContextOverflowError
@@ -178,8 +178,8 @@ def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
 def test_suggestions_compare_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda name, known, **_: compared.append((name, known)))
-    near("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])
-    assert near("m" * 1_000, ["model"]) == []
+    closest_names("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])
+    assert closest_names("m" * 1_000, ["model"]) == []
     ((_, known),) = compared
     assert len(known) < 200
     assert max(map(len, known)) < 200

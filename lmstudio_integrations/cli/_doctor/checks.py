@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from lmstudio_integrations._support.shortening import counted, one_line
+from lmstudio_integrations._support.text import counted, one_line
 from lmstudio_integrations.cli._formatting import duration, file_size
 from lmstudio_integrations.client.support.advice import NAME_A_MODEL
 from lmstudio_integrations.client.transport.connect.advice import NOT_FOUND

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Any, TypeAlias, TypeVar
 
+from packaging.requirements import Requirement
 from pydantic import BaseModel
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations._support.installation import NAME, install_command, requirements_of
+from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
@@ -141,8 +142,10 @@ def find_extras() -> list[Extra]:
     except PackageNotFoundError:
         return []
     extras: list[Extra] = []
+    declared = [Requirement(each) for each in installed.requires or ()]
     for name in installed.metadata.get_all("Provides-Extra") or ():
-        requirements = {each.name: each.specifier for each in requirements_of(installed, name)}
+        needed = [each for each in declared if each.marker and each.marker.evaluate({"extra": name})]
+        requirements = {each.name: each.specifier for each in needed}
         if name != _UNION:
             versions = {package: installed_version(package) for package in requirements}
             outdated = {

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpx
 
-from lmstudio_integrations._support.urls import redacted_url
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.errors import LMStudioImageDownloadError
 from lmstudio_integrations.types.files import IMAGE_FORMATS, SIGNATURE_SIZE, image_format
 

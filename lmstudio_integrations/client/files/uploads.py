@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TypedDict, cast
 from weakref import WeakValueDictionary
 
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     check_names,

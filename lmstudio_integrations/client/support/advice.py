@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any, TypeVar, get_args
 
 from lmstudio_integrations._support.secrets import redact
-from lmstudio_integrations._support.suggestions import near
+from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
@@ -201,7 +201,7 @@ def _misspelled(lower: str, models: Mapping[str, list[str]]) -> list[str]:
     Models of one family often differ in a number only, such as `gemma-3-4b` and `gemma-3-27b`.
     """
     numbers = _DIGITS.findall(lower)
-    similar = near(lower, [part for part in models if _DIGITS.findall(part) == numbers], cutoff=0.85)
+    similar = closest_names(lower, [part for part in models if _DIGITS.findall(part) == numbers], cutoff=0.85)
     return models[similar[0]] if similar else []
 
 
