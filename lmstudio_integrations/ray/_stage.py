@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, get_args
 
+from anyio import CapacityLimiter
 from typing_extensions import Unpack
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
@@ -26,7 +27,6 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.ray._arrow import pyarrow
 from lmstudio_integrations.ray._handles import get_capacity, open_async
-from lmstudio_integrations.ray._slots import Slots
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
 
 OnError: TypeAlias = Literal["raise", "column"]
@@ -92,7 +92,7 @@ class Stage(ABC):
             config=arguments.get("load_config"),
             on_config_mismatch=arguments.get("on_config_mismatch", "warn"),
         )
-        self._slots = Slots()
+        self._slots = CapacityLimiter(1)
         self._knows_capacity = False
 
     @property
@@ -167,7 +167,7 @@ class Stage(ABC):
 
     async def _read_capacity(self) -> None:
         try:
-            self._slots.resize(await get_capacity(self._handle))
+            self._slots.total_tokens = max(await get_capacity(self._handle), 1)
         except LMStudioError:
             return  # the calls report what is wrong
 
