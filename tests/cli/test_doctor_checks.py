@@ -142,7 +142,7 @@ def test_the_versions_of_this_side_are_ok() -> None:
 
 
 def extra(name: str, versions: dict[str, str | None], **outdated: str) -> Extra:
-    return Extra(name, versions, outdated, f"pip install {name}")
+    return Extra(name, next(iter(versions)), versions, outdated, f"pip install {name}")
 
 
 def test_complete_and_absent_extras_are_ok() -> None:

@@ -88,20 +88,22 @@ class Extra:
 
     Attributes:
         name: Its name.
+        main_package: The package for which people install it.
         versions: The installed version of each package that it needs; `None` if it is missing.
         outdated: What a package must be, for those that are installed in another version.
         command: Installs it.
     """
 
     name: str
+    main_package: str
     versions: Mapping[str, str | None]
     outdated: Mapping[str, str]
     command: str
 
     @property
     def is_absent(self) -> bool:
-        """Whether its main package, the first one, is missing: it was not requested."""
-        return next(iter(self.versions.values())) is None
+        """Whether its main package is missing: it was not requested."""
+        return self.versions[self.main_package] is None
 
 
 @dataclass(frozen=True, slots=True)
