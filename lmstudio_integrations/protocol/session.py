@@ -325,7 +325,7 @@ class ClientSession:
 
     def _on_damaged_frame(self, data: str | bytes) -> None:
         """Fail the call that a damaged frame belongs to. Without a readable id, any open call may have lost it."""
-        damage = envelope.damage(data)
+        damage = envelope.diagnose(data)
         if damage is None or not self.ready:
             logger.debug("dropped a frame that is not a JSON object")
             return
