@@ -17,7 +17,6 @@ from lmstudio_integrations._both_frameworks.connection_settings import Connectio
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES, checked, reject_secrets, resolve_aliases
 from lmstudio_integrations._both_frameworks.lazy import LazyModule
 from lmstudio_integrations._both_frameworks.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
-from lmstudio_integrations._both_frameworks.schemas import response_settings
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning
@@ -29,6 +28,7 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     SharedPredictionSettings,
 )
+from lmstudio_integrations.types.structured import response_settings
 
 if TYPE_CHECKING:
     from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter, ParameterOnly

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from lmstudio_integrations._both_frameworks.lazy import LazyModule
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
-from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import SharedPredictionSettings
@@ -224,4 +224,4 @@ def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any]
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )
-    return LMStudioValueError(f"unknown setting {name!r}; {hint(name, known, given, owner)}")
+    return LMStudioValueError(f"unknown setting {name!r}; {explain_unknown_name(name, known, given, owner)}")

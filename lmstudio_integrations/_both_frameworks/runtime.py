@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.config import ModelKind
 
@@ -31,8 +32,6 @@ else:
 
 logger = logging.getLogger(__name__)
 
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
 ClientT = TypeVar("ClientT", "Client", "AsyncClient")
 
 _KEEP_IDLE = 300.0
@@ -107,43 +106,7 @@ class LoadedModelInfo:
         return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
 
 
-class _BoundedCache(Generic[KeyT, ValueT]):
-    """Keeps the values of the last keys. Thread-safe without a lock: a signal handler may interrupt its holder."""
-
-    def __init__(self) -> None:
-        self._values: dict[KeyT, ValueT] = {}
-
-    def get(self, key: KeyT) -> ValueT | None:
-        """Return the value of a key, if it is cached."""
-        return self._values.get(key)
-
-    def put(self, key: KeyT, value: ValueT) -> ValueT:
-        """Cache a value; the oldest one is dropped if there are too many."""
-        self._make_room(key)
-        self._values[key] = value
-        return value
-
-    def get_or_make(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
-        """Return the value of a key; the first call makes it. Of several at once, all return the value of one."""
-        value = self._values.get(key)
-        if value is None:
-            made = make()
-            self._make_room(key)
-            value = self._values.setdefault(key, made)
-        return value
-
-    def pop_all(self) -> list[tuple[KeyT, ValueT]]:
-        """Return all entries and drop them."""
-        values, self._values = self._values, {}
-        return list(values.items())
-
-    def _make_room(self, key: KeyT) -> None:
-        if key not in self._values and len(self._values) >= _CACHE_SIZE:
-            oldest, *_ = list(self._values)  # in one step, like the next one
-            self._values.pop(oldest, None)
-
-
-_States: TypeAlias = "_BoundedCache[ModelSpec, list[ModelState]]"
+_States: TypeAlias = "BoundedCache[ModelSpec, list[ModelState]]"
 """The model of each handle, on each of its servers."""
 
 
@@ -158,8 +121,8 @@ class _ClientPool(Generic[ClientT]):
     def __init__(self, make: Callable[..., ClientT], states: _States) -> None:
         self._make: Callable[..., ClientT] = make
         self._states = states
-        self._clients: _BoundedCache[ServerSpec, ClientT] = _BoundedCache()
-        self._handles: _BoundedCache[HandleSpec, Any] = _BoundedCache()
+        self._clients: BoundedCache[ServerSpec, ClientT] = BoundedCache(_CACHE_SIZE)
+        self._handles: BoundedCache[HandleSpec, Any] = BoundedCache(_CACHE_SIZE)
 
     def handle(self, spec: HandleSpec) -> Any:
         """Return the handle of a model."""
@@ -193,11 +156,11 @@ class Runtime:
     """The clients of one adapter. Thread-safe, and bound to no event loop."""
 
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
-        states: _States = _BoundedCache()
+        states: _States = BoundedCache(_CACHE_SIZE)
         self._states = states
         self._sync: _ClientPool[Client] = _ClientPool(_make_client, states)
         self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, states)
-        self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
+        self._model_info: BoundedCache[ModelSpec, LoadedModelInfo] = BoundedCache(_CACHE_SIZE)
         self.profiled: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec] | None = None
         """A model, by its name and host, with its info: what the adapter's `profile` shows as long as it names them."""
         self.resolved: tuple[tuple[Any, ...], Any] | None = None

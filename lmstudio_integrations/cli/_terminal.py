@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from lmstudio_integrations._support.printable import printable
+from lmstudio_integrations._support.text import printable
 
 
 class ProtectedTerminal:

@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError, without_d
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.emulator.records import LoadMode, LoadRecord, LoadState, RecordEntry, Records
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ class ModelRegistry:
         self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
     ) -> Generator[RecordEntry[LoadRecord]]:
         """Record a load, and reserve its identifier until the instance has it."""
-        config = _CONFIGS[entry.kind].describe(settings)
+        config = LOAD_CONFIGS[entry.kind].describe(settings)
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
         load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
@@ -383,7 +383,7 @@ class ModelRegistry:
 
     def load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
         """Return what the engine loads: the requested settings over those of the entry and the defaults."""
-        requested = _CONFIGS[entry.kind].from_fields(settings)
+        requested = LOAD_CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
         context_length = min(requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
         slots = entry.slots or defaults.PARALLEL_SESSIONS
@@ -441,12 +441,6 @@ class ModelRegistry:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             logger.debug("a model could not be loaded or unloaded: %r", error)
-
-
-_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
-    "llm": LlmLoadModelConfig,
-    "embedding": EmbeddingLoadModelConfig,
-}
 
 
 def _matches(instance: Instance, query: ModelQuery) -> bool:

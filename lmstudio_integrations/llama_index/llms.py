@@ -39,9 +39,10 @@ from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import LlmLoadModelConfig
+from lmstudio_integrations.types.structured import partial_json
 
 if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks import conversation, partial_json
+    from lmstudio_integrations._both_frameworks import conversation
     from lmstudio_integrations._both_frameworks.connection_settings import Secret
     from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
     from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from lmstudio_integrations.types.results import PredictionResult
 else:
     conversation = LazyModule("lmstudio_integrations._both_frameworks.conversation")
-    partial_json = LazyModule("lmstudio_integrations._both_frameworks.partial_json")
     _chunks = LazyModule("lmstudio_integrations.llama_index._chunks")
     _messages = LazyModule("lmstudio_integrations.llama_index._messages")
     _streams = LazyModule("lmstudio_integrations.llama_index._streams")
@@ -496,5 +496,5 @@ def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
     """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments
-    found = partial_json.partial_json(arguments)
+    found = partial_json(arguments)
     return found if is_object(found) else {}

@@ -43,10 +43,17 @@ class ClientSession:
     Args:
         peer: The server, for error messages.
         instances: The queues of the model instances there; sessions to one server share them.
+        to_error: Returns the exception of an error on the wire.
     """
 
-    def __init__(self, peer: str = "LM Studio", instances: Instances | None = None) -> None:
+    def __init__(
+        self,
+        peer: str = "LM Studio",
+        instances: Instances | None = None,
+        to_error: Callable[..., LMStudioServerError] = to_exception,
+    ) -> None:
         self._peer = peer
+        self._to_error = to_error
         self._instances: Instances = Instances() if instances is None else instances
         self._outbox: list[str] = []
         self._credentials: tuple[str, ...] = ()
@@ -297,7 +304,7 @@ class ClientSession:
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
             del self._sent[exchange.id]
-            exchange.finish(to_exception(error.error, exchange.operation, LMStudioPredictionError))
+            exchange.finish(self._to_error(error.error, exchange.operation, LMStudioPredictionError))
             return
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
             # Skipping it would pass a response with a gap as complete.
@@ -318,7 +325,7 @@ class ClientSession:
 
     def _on_damaged_frame(self, data: str | bytes) -> None:
         """Fail the call that a damaged frame belongs to. Without a readable id, any open call may have lost it."""
-        damage = envelope.damage(data)
+        damage = envelope.diagnose(data)
         if damage is None or not self.ready:
             logger.debug("dropped a frame that is not a JSON object")
             return
@@ -339,14 +346,20 @@ class ClientSession:
             exchange.sink.put(frame.get("result"))
         # After `put`: if the sink fails, `connection_lost` still wakes the caller.
         self._sent.pop(exchange.id, None)
-        exchange.finish(_error_in(frame, "rpcError", exchange))
+        exchange.finish(self._error_in(frame, "rpcError", exchange))
 
     def _on_channel_end(self, frame: dict[str, Any]) -> None:
         exchange = self._find(Channel, frame.get("channelId"))
         if exchange is not None:
             del self._sent[exchange.id]
             # The caller checks that it received the terminal packet (docs/protocol.md#rule-finish-channels).
-            exchange.finish(_error_in(frame, "channelError", exchange))
+            exchange.finish(self._error_in(frame, "channelError", exchange))
+
+    def _error_in(self, frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> LMStudioServerError | None:
+        """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
+        if frame["type"] != error_type:
+            return None
+        return self._to_error(error_object(frame.get("error")), exchange.operation)
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it, or fail the call that it is about: the server never replies to that.
@@ -378,11 +391,6 @@ class ClientSession:
 def _text(value: object) -> str:
     """Return what should be a string; anything else, however deeply it is nested, as a short representation."""
     return value if isinstance(value, str) else reprlib.repr(value)
-
-
-def _error_in(frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> LMStudioServerError | None:
-    """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
-    return to_exception(error_object(frame.get("error")), exchange.operation) if frame["type"] == error_type else None
 
 
 def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:

@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, cast, get_args
 
-from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
-from lmstudio_integrations.client.predictions.structured import ResponseFormat, with_format
 from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.errors import (
     LMStudioError,
@@ -26,11 +24,12 @@ from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
 from lmstudio_integrations.ray._handles import embed_with_host
 from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, string_in, tools_of, with_images
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
+from lmstudio_integrations.types._json_schemas import validator_of
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.types.results import PredictionResult
-from lmstudio_integrations.types.structured import read_response
+from lmstudio_integrations.types.structured import ResponseFormat, read_response, with_format
 from lmstudio_integrations.types.tools import ToolCallRequest
 
 TEXTS_PER_CALL = 16
@@ -284,7 +283,7 @@ def _parser(schema: object, settings: LlmPredictionConfig) -> Callable[[str], di
     """Return what reads a structured response, and raises `ValueError` if it does not match."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return lambda text: schema.model_validate_json(text).model_dump(mode="json", by_alias=True)
-    validator: Any = Draft202012Validator((settings.structured or {}).get("jsonSchema") or {})
+    validator = validator_of((settings.structured or {}).get("jsonSchema") or {})
 
     def parse(text: str) -> dict[str, Any]:
         value: dict[str, Any] = from_json(text)

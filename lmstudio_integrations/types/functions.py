@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._tool_schemas import ArgumentSchema, wire_tool
+from lmstudio_integrations.types._json_schemas import ArgumentSchema, wire_tool
 from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.urls import redacted_url
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.fetch import is_public_address
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.tasks import IOTask

@@ -2,7 +2,7 @@
 
 import warnings
 
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._chat.commands import run_command
 from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Self, TextIO, TypeAlias
 
 from pydantic_core import to_json
 
-from lmstudio_integrations._support.printable import printable_json
+from lmstudio_integrations._support.text import printable_json
 from lmstudio_integrations.cli._embed.rows import STANDARD, Batch, Columns, OutputFormat, arrow, arrow_parquet
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 

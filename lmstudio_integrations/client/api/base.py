@@ -45,6 +45,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
+    LOAD_CONFIGS,
     EmbeddingLoadModelConfig,
     LlmLoadModelConfig,
     LlmPredictionConfig,
@@ -62,11 +63,6 @@ HandleT = TypeVar("HandleT", bound="BaseHandle")
 InfoT = TypeVar("InfoT", bound=ModelInfo)
 DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any, Any]")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
-
-_LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
-    "llm": LlmLoadModelConfig,
-    "embedding": EmbeddingLoadModelConfig,
-}
 _MODELS: dict[ModelKind, type[Model]] = {"llm": LanguageModel, "embedding": Embedder}
 ChoiceT = TypeVar("ChoiceT")
 
@@ -316,7 +312,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        check_names(parameters, ModelParameters.__annotations__, in_config=_LOAD_CONFIGS[self.kind].model_fields)
+        check_names(parameters, ModelParameters.__annotations__, in_config=LOAD_CONFIGS[self.kind].model_fields)
         optional_text(model_key, "model")
         policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
         ttl = _checked_ttl(parameters.get("ttl"), policy)
@@ -350,7 +346,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         return self._downloaded(info, self)
 
     def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
-        return None if config is None else _LOAD_CONFIGS[self.kind].parse(cast("Any", config))
+        return None if config is None else LOAD_CONFIGS[self.kind].parse(cast("Any", config))
 
     def _get(self, model_key: str | None, parameters: ModelParameters, identifier: str | None = None) -> Flow[HandleT]:
         """Return a handle whose model is loaded. Only a new instance may be given an identifier."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from lmstudio_integrations._support.urls import redacted_url
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.uploads import FileInput, prepare_image
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.transport.flows import Flow

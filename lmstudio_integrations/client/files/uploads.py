@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TypedDict, cast
 from weakref import WeakValueDictionary
 
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     check_names,
@@ -32,22 +32,14 @@ from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
-from lmstudio_integrations.types.files import FileHandle, Origin
+from lmstudio_integrations.types.files import FileHandle, Origin, image_format
 
 FileInput = str | PathLike[str] | bytes | IO[bytes]
 """A path, a data URL, the content, or an open binary file."""
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
-_SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
-    (b"\xff\xd8\xff", 0, "jpg"),
-    (b"\x89PNG\r\n\x1a\n", 0, "png"),
-    (b"WEBP", 8, "webp"),
-)
-SIGNATURE_SIZE = max(at + len(sign) for sign, at, _ in _SIGNATURES)
-"""The number of bytes that decide whether a file is an image."""
 _origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
 """The sources of the uploaded files by their identifiers: the messages of frameworks have nothing else of a file."""
-_EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
 
 
 class RetrievalParameters(TypedDict, total=False):
@@ -78,13 +70,13 @@ _RETRIEVAL_KEYS = {
 def prepare_image(operation: Operation, source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload an image. Its name gets the extension of its real type: servers may decide by the name what a file is."""
     content, default_name = read_source(source)
-    name, kind = optional_text(name, "name"), image_kind(content)
-    if kind is None:
+    name, found = optional_text(name, "name"), image_format(content)
+    if found is None:
         shown = shortened(name or default_name or "the given bytes")
         raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
     name = name or default_name or str(uuid.uuid4())
-    if Path(name).suffix.lower().lstrip(".") not in _EXTENSIONS[kind]:
-        name = f"{name}.{kind}"
+    if Path(name).suffix.lower() not in found.suffixes:
+        name = f"{name}{found.suffixes[0]}"
     return (yield from _upload(operation, source, content, name))
 
 
@@ -131,11 +123,6 @@ def _read(source: FileInput) -> tuple[bytes, str | None]:
 
 def _shown(source: FileInput) -> str:
     return shortened(repr(str(source) if isinstance(source, PathLike) else source))
-
-
-def image_kind(content: bytes | bytearray) -> str | None:
-    """Return the extension of an image by its first bytes; `None` if LM Studio does not support the type."""
-    return next((kind for sign, at, kind in _SIGNATURES if content[at : at + len(sign)] == sign), None)
 
 
 def _from_data_url(url: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models.loading import Loader, matches
 from lmstudio_integrations.client.models.model import Model

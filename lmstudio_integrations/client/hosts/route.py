@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from copy import copy
 from typing import NoReturn, Protocol
 
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.models.attempts import Attempts, Retries, is_retryable
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS

@@ -15,6 +15,7 @@ from lmstudio_integrations.client.models.admission import Turn
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState
+from lmstudio_integrations.client.support.advice import with_window
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.events import Listener
 from lmstudio_integrations.client.transport.flows import Flow
@@ -28,7 +29,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.protocol.errors import details_of, with_window
+from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.exchange import Timeouts
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from lmstudio_integrations.client.models.load_packets import LoadPackets
 from lmstudio_integrations.client.models.queries import list_all_loaded, list_wire_infos
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, identifier_of, reference_of
+from lmstudio_integrations.client.support.advice import with_advice
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -26,7 +27,6 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol.endpoints import channel, rpc
-from lmstudio_integrations.protocol.errors import with_advice
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, UnloadModel
 from lmstudio_integrations.protocol.session import closed_early

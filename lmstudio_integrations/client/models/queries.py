@@ -11,7 +11,7 @@ from lmstudio_integrations.client.models.state import Specifier, WireInfo, ident
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
-from lmstudio_integrations.protocol.envelope import readable
+from lmstudio_integrations.protocol.envelope import ensure_writable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import EstimateModelUsage, Lookup, Specified, Tokenize, UnloadModel
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
@@ -95,7 +95,7 @@ def get_load_config(operation: Operation, kind: ModelKind, specifier: Specifier)
     """Return the settings that an instance was loaded with, by their wire keys."""
 
     def read(config: Any) -> dict[str, Any]:
-        return KvConfig.from_dict(readable(config)).as_mapping()
+        return KvConfig.from_dict(ensure_writable(config)).as_mapping()
 
     parameter = Specified(specifier=specifier)
     return (yield from operation.call(kind, "getLoadConfig", parameter, read, label="Load config"))

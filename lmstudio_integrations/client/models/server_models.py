@@ -8,7 +8,7 @@ does not interrupt, with or without its global lock.
 from collections.abc import Hashable
 from typing import Any
 
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.admission import Flight, Gates, Turn, Turns
 from lmstudio_integrations.client.models.state import ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.user_warnings import warn_user

@@ -14,11 +14,11 @@ from pydantic_core import to_json
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import count_tokens
+from lmstudio_integrations.client.support.advice import context_overflow
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
-from lmstudio_integrations.protocol.errors import context_overflow
 from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.results import PredictionEnd

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations._support.shortening import beginning, counted
+from lmstudio_integrations._support.text import beginning, counted
 from lmstudio_integrations.client.models.queries import tokenize
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow

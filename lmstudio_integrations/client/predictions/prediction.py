@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 from weakref import ref
 
-from lmstudio_integrations._support.shortening import counted
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.context_check import check_context

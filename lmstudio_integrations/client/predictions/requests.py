@@ -16,7 +16,6 @@ from lmstudio_integrations.client.predictions.logit_bias import with_token_ids
 from lmstudio_integrations.client.predictions.prediction import Plan
 from lmstudio_integrations.client.predictions.required_call import may_call, required_choice
 from lmstudio_integrations.client.predictions.second_step import SecondStep
-from lmstudio_integrations.client.predictions.structured import ResponseFormat, fits, is_requested, with_format
 from lmstudio_integrations.client.support.arguments import check_names, optional_text
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.transport.flows import Flow
@@ -30,6 +29,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
+from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]

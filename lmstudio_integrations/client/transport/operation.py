@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 
 from pydantic_core import ValidationError
 
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller, merged
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.events import ConnectionReport, Listener

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from lmstudio_integrations.client.support.advice import advised_error, with_advice
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.advice import token_advice
 from lmstudio_integrations.client.transport.connect.opening import open_socket
@@ -24,7 +25,6 @@ from lmstudio_integrations.errors import (
     LMStudioProtocolError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.errors import with_advice
 from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.session import ClientSession
 
@@ -55,7 +55,7 @@ class SocketSession:
         connection: ConnectionReport | None = None,
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
-        self.session: ClientSession = ClientSession(peer, instances)
+        self.session: ClientSession = ClientSession(peer, instances, advised_error)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.make_error: Callable[[], BaseException] = closed_locally_error

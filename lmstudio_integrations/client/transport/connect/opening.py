@@ -5,8 +5,7 @@ Called by `socket_session.py` on the I/O thread; probes with `greeting.py`.
 
 import logging
 
-from lmstudio_integrations._support.redacting_logger import client_logger
-from lmstudio_integrations._support.secrets import holds_secret, redact
+from lmstudio_integrations._support.secrets import client_logger, holds_secret, redact
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, local_candidates
 from lmstudio_integrations.client.transport.connect.advice import not_found, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting

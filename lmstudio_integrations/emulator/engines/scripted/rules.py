@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted.chat_template import message_text
@@ -296,7 +296,7 @@ def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    return f"; {hint(name, names)}"
+    return f"; {explain_unknown_name(name, names)}"
 
 
 @dataclass(frozen=True, slots=True)

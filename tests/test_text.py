@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from lmstudio_integrations._support.printable import printable, printable_json, printable_line
+from lmstudio_integrations._support.text import printable, printable_json, printable_line
 
 ESCAPED = {
     "\0": "\\x00",

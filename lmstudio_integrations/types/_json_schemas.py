@@ -1,15 +1,18 @@
-"""Brings the JSON schemas of tools into the form of the wire, and checks arguments against them. Pure.
+"""JSON schemas of tools and responses: checks that no server makes, and the form that the wire keeps. Pure.
 
-`functions.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
+`functions.py`, `structured.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
-from lmstudio_integrations._support.shortening import shortened
-from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._schema_errors import check_references
+
+DATA = frozenset({"default", "const", "enum", "examples"})
+"""Members of a schema whose values are data."""
 
 _PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs")
 """The top-level members of a tool's schema that the wire keeps."""
@@ -19,6 +22,24 @@ _DEFINITIONS = ("$defs", "definitions")
 
 class _RecursiveError(Exception):
     """A recursive schema, which needs its references."""
+
+
+def check_references(schema: Mapping[str, Any], name: str) -> None:
+    """Reject references to parts that a schema does not have: servers ignore them, or fail in ways that do not help.
+
+    Args:
+        schema: The schema.
+        name: What it is, for the error.
+
+    Raises:
+        LMStudioValueError: If there is one.
+    """
+    for reference in _references(schema):
+        if reference.startswith("#/") and not _exists(reference, schema):
+            raise LMStudioValueError(
+                f"{name} refers to {reference!r}, which it does not contain; add that definition, or pass a pydantic "
+                "class, whose schema is complete"
+            )
 
 
 def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -47,26 +68,19 @@ class ArgumentSchema:
     """
 
     def __init__(self, schema: Mapping[str, Any], name: str) -> None:
-        from jsonschema import Draft202012Validator  # noqa: PLC0415 - lazy: keeps import cheap
-        from jsonschema.exceptions import SchemaError  # noqa: PLC0415
-        from jsonschema.validators import validator_for  # noqa: PLC0415
-        from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415
+        from jsonschema.exceptions import SchemaError  # noqa: PLC0415 - see `validator_of`
 
-        schema = dict(schema)  # jsonschema accepts no other mapping as an object
-        kind: Any = validator_for(schema, default=Draft202012Validator)
         try:
-            kind.check_schema(schema)
+            self._validator = validator_of(schema)
         except SchemaError as error:
             path = "".join(f"[{part!r}]" for part in error.absolute_path)
             raise LMStudioValueError(
                 f"the parameters of tool {name!r} are not a JSON schema: parameters{path}: {shortened(error.message)}"
             ) from error
-        # A registry of its own: jsonschema's default downloads what a schema refers to.
-        self._validator: Any = kind(schema, registry=EMPTY_REGISTRY)
 
     def problems(self, arguments: Mapping[str, Any]) -> list[str]:
         """Return what is wrong with arguments."""
-        from referencing.exceptions import Unresolvable  # noqa: PLC0415 - lazy: keeps import cheap
+        from referencing.exceptions import Unresolvable  # noqa: PLC0415 - see `validator_of`
 
         try:
             return [
@@ -77,6 +91,26 @@ class ArgumentSchema:
             return [f"the schema of the tool refers to {error.ref!r}, which it does not contain"]
         except RecursionError:
             return ["the arguments are nested too deeply"]
+
+
+def validator_of(schema: object) -> Any:
+    """Return a validator of `jsonschema` for a schema, which is one of draft 2020-12 if it has no `$schema`.
+
+    Raises:
+        jsonschema.SchemaError: If it is not a JSON schema.
+    """
+    # The import takes 51 ms of CPU time, which only those pay who check a schema.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from jsonschema.validators import validator_for  # noqa: PLC0415
+    from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415
+
+    kind: Any = Draft202012Validator
+    if is_mapping(schema):
+        schema = dict(schema)  # jsonschema accepts no other mapping as an object
+        kind = validator_for(schema, default=Draft202012Validator)
+    kind.check_schema(schema)
+    # A registry of its own: jsonschema's default downloads what a schema refers to.
+    return kind(schema, registry=EMPTY_REGISTRY)
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,3 +155,29 @@ def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) 
     target = _inline(definitions[reference], definitions, (*within, reference))
     siblings = {key: _inline(value, definitions, within) for key, value in node.items() if key != "$ref"}
     return {**target, **siblings} if is_object(target) else target
+
+
+def _references(node: object) -> Iterator[str]:
+    if is_list(node):
+        for item in node:
+            yield from _references(item)
+    elif is_object(node):
+        for key, value in node.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            elif key not in DATA:
+                yield from _references(value)
+
+
+def _exists(reference: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a reference has a target: a JSON pointer (RFC 6901) in a fragment of a URL."""
+    node: object = schema
+    for part in unquote(reference).split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if is_object(node) and name in node:
+            node = node[name]
+        elif is_list(node) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            return False
+    return True

@@ -1,11 +1,18 @@
-"""How texts of servers and models appear on a terminal: what would control it, or reorder or hide text, is escaped.
+"""Texts for people: shortened for messages, and safe for terminals, where texts of servers and models could control it.
 
-The command line and the progress bars of the client apply it, right before a text reaches a terminal.
+Texts for terminals have what would control them, or reorder or hide text, escaped. The command line and the progress
+bars of the client apply that right before a text reaches a terminal.
 """
 
 import json
 import unicodedata
 from collections.abc import Callable
+
+_HEAD, _TAIL = 6_144, 2_048
+"""Characters of the beginning and the end of a long text that stay."""
+
+_EXCERPT = 200
+"""Characters shown of what a model wrote."""
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of controls, format characters such as bidirectional overrides, lone surrogates, and separators
@@ -18,6 +25,27 @@ _JOINERS = "\u200c\u200d"
 _VISIBLE_SIGNS = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2"
 _SHOWN = {*_JOINERS, *_VISIBLE_SIGNS}
 """Format characters that letters and emoji need, or that are signs themselves."""
+
+
+def shortened(text: str) -> str:
+    """Return a text; a very long one without its middle."""
+    omitted = len(text) - _HEAD - _TAIL
+    return text if omitted <= 0 else f"{text[:_HEAD]} [… {omitted} characters omitted …] {text[-_TAIL:]}"
+
+
+def beginning(text: str) -> str:
+    """Return the quoted beginning of what a model wrote, for an error message."""
+    return repr(text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…")
+
+
+def one_line(text: object) -> str:
+    """Return a text, or the message of an error, as one line."""
+    return " ".join(str(text).split())
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, for example `2 models`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class _Escapes(dict[int, str]):
