@@ -204,7 +204,7 @@ def test_making_an_adapter_imports_nothing_that_only_its_calls_need(adapter: str
         f"{NAME}.client.api.asynchronous",
         f"{NAME}.client.api.sync",
         f"{NAME}.client.transport.connect.addresses",
-        f"{NAME}.client.transport.dispatcher",
+        f"{NAME}.client.transport.operation",
         f"{NAME}.types.results",
         "websockets",
     }

@@ -1,6 +1,6 @@
 """A call or channel on its way: what `session.py` keeps of it, and of the queue of its model instance.
 
-Plain state, owned by the thread that owns the sessions. The client's dispatcher makes the exchanges.
+Plain state, owned by the thread that owns the sessions. The client's operations make the exchanges.
 """
 
 import math

@@ -368,9 +368,9 @@ def test_a_server_that_does_not_answer_the_check_holds_nobody(
     used: list[float | None] = []
     render = chat_templates.render
 
-    def recorded(dispatcher: Any, *args: Any) -> Any:
-        used.append(dispatcher.timeouts[timeout])
-        return render(dispatcher, *args)
+    def recorded(operation: Any, *args: Any) -> Any:
+        used.append(operation.timeouts[timeout])
+        return render(operation, *args)
 
     monkeypatch.setattr(context_check, "render", recorded)
     for seconds in (None, 60.0, 1.5):

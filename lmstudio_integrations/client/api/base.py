@@ -225,7 +225,7 @@ class BaseHandle(Generic[ModelT_co]):
     @property
     def loaded_explicitly(self) -> bool:
         """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
-        return self.model.state.reference in self.model.known.explicit
+        return self.model.known.is_explicit(self.model.state.reference)
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
         """Return a handle to the same model with other timeouts.

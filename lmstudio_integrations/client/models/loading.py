@@ -366,13 +366,15 @@ class Loader:
         self, error: LMStudioInsufficientResourcesError
     ) -> Flow[LMStudioInsufficientResourcesError]:
         """Return the error of a load without enough memory, with advice if this process keeps models loaded."""
-        own = self._known.explicit
+        known = self._known
         try:
-            loaded = (yield from list_all_loaded(self._operation)) if own else []
+            loaded = (yield from list_all_loaded(self._operation)) if known.explicit else []
         except LMStudioError:  # the error of the load says more
             return error
         explicit = [
-            f"client.{kind}.unload({identifier_of(info)!r})" for kind, info in loaded if reference_of(info) in own
+            f"client.{kind}.unload({identifier_of(info)!r})"
+            for kind, info in loaded
+            if known.is_explicit(reference_of(info))
         ]
         if not explicit:
             return error

@@ -6,8 +6,8 @@ does not interrupt, with or without its global lock.
 """
 
 from collections.abc import Hashable
-from typing import Any
 
+from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.admission import Flight, Gates, Turn, Turns
 from lmstudio_integrations.client.models.state import ModelState, WireInfo, reference_of
@@ -30,11 +30,11 @@ class ServerModels:
     def __init__(self) -> None:
         self.flights: dict[Hashable, Flight] = {}
         """Explicit loads that are running."""
-        self.explicit: dict[str, str] = {}
+        self.explicit: BoundedCache[str, str] = BoundedCache(_MAX_RECORDED)
         """Identifiers of the instances that this process loaded explicitly, by instance reference."""
-        self._keys: dict[tuple[ModelKind, str | None], str] = {}
-        self._instances: dict[str, str] = {}
-        self._evicted: dict[str, None] = {}
+        self._keys: BoundedCache[tuple[ModelKind, str | None], str] = BoundedCache(_MAX_RECORDED)
+        self._instances: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
+        self._evicted: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
         self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
@@ -52,9 +52,9 @@ class ServerModels:
         """
         key, reference = info.get("modelKey"), reference_of(info)
         if isinstance(key, str):
-            _put(self._keys, (kind, name), key)
+            self._keys.put((kind, name), key)
             if reference is not None:
-                _put(self._instances, reference, key)
+                self._instances.put(reference, key)
 
     def model_key(self, kind: ModelKind, name: str | None) -> str | None:
         """Return the model key that a name was resolved to, if it ever was."""
@@ -64,7 +64,11 @@ class ServerModels:
         """Record an instance that this process loaded explicitly."""
         reference = reference_of(info)
         if reference is not None:
-            _put(self.explicit, reference, info["identifier"])
+            self.explicit.put(reference, info["identifier"])
+
+    def is_explicit(self, reference: str | None) -> bool:
+        """Whether this process loaded an instance explicitly."""
+        return reference is not None and self.explicit.get(reference) is not None
 
     def record_eviction(self, model_key: str, evicted: WireInfo) -> None:
         """Record that a load of this process evicted an instance; warn once if this process uses that instance, too.
@@ -74,10 +78,10 @@ class ServerModels:
             evicted: The info of the evicted instance, from the server.
         """
         reference = reference_of(evicted)
-        victim = None if reference is None else self._instances.get(reference)
+        victim = self._instances.get(reference)
         if victim is None or victim == model_key:
             return
-        _put(self._evicted, reference, None)
+        self._evicted.put(reference, victim)
         self._pairs[frozenset((model_key, victim))] = None
         loading, evicted_key = shortened(model_key), shortened(victim)
         self.warn_once(
@@ -94,11 +98,11 @@ class ServerModels:
 
     def is_evicted(self, reference: str | None) -> bool:
         """Whether a load of this process evicted an instance."""
-        return reference in self._evicted
+        return self._evicted.get(reference) is not None
 
     def turn_for(self, state: ModelState) -> Turn | None:
         """Return a turn for an operation on a model; `None` where no other model evicts it."""
-        if not self._pairs or state.reference in self.explicit:
+        if not self._pairs or self.is_explicit(state.reference):
             return None
         model_key = self._key_of(state)
         return Turn(model_key) if model_key is not None and self._partners(model_key) else None
@@ -113,17 +117,9 @@ class ServerModels:
         return "its TTL expired, or another program unloaded it, or loaded a model that evicted it"
 
     def _key_of(self, state: ModelState) -> str | None:
-        by_reference = None if state.reference is None else self._instances.get(state.reference)
-        return by_reference or self._keys.get((state.kind, state.key))
+        return self._instances.get(state.reference) or self._keys.get((state.kind, state.key))
 
     def _partners(self, model_key: str | None) -> list[str]:
         """Return the models whose loads evict a model, or that its loads evict."""
         pairs = list(self._pairs)  # in one step: another thread may add one
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
-
-
-def _put(cache: dict[Any, Any], key: object, value: object) -> None:
-    """Add an entry to a cache, and drop the oldest one if it is full."""
-    if key not in cache and len(cache) >= _MAX_RECORDED:
-        cache.pop(next(iter(cache), None), None)
-    cache[key] = value
