@@ -371,15 +371,11 @@ class Loader:
             loaded = (yield from list_all_loaded(self._operation)) if known.explicit else []
         except LMStudioError:  # the error of the load says more
             return error
-        explicit = [
-            f"client.{kind}.unload({identifier_of(info)!r})"
-            for kind, info in loaded
-            if known.is_explicit(reference_of(info))
-        ]
-        if not explicit:
+        own = [(kind, info) for kind, info in loaded if known.is_explicit(reference_of(info))]
+        if not own:
             return error
-        advice = f"this program loaded models explicitly, so they stay loaded; unload them: {', '.join(explicit)}"
-        return with_advice(error, advice)
+        calls = ", ".join(f"client.{kind}.unload({identifier_of(info)!r})" for kind, info in own)
+        return with_advice(error, f"this program loaded models explicitly, so they stay loaded; unload them: {calls}")
 
 
 def matches(name: str, info: WireInfo) -> bool:
