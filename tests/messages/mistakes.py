@@ -25,7 +25,7 @@ from lmstudio_integrations.emulator.catalog import Catalog, Preset
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import ModelKind
-from tests.client.transport.test_tls_and_redirects import certified, listening
+from tests.client.transport.connect.test_tls_and_redirects import certified, listening
 from tests.messages.surfaces import ADAPTED, CHAT, EMBEDDING, LANGUAGE, SURFACES, Surface
 from tests.support.certificates import LOCALHOST
 from tests.support.web import web_server

@@ -10,9 +10,9 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.emulator import Emulator
+from tests.client.api.test_models import CALLS
 from tests.client.conftest import MODELS
 from tests.client.public_calls import calls, made_calls
-from tests.client.test_models import CALLS
 
 NOBODY = "127.0.0.1:1"
 

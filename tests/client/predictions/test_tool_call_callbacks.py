@@ -30,7 +30,7 @@ from tests.client.both import Awaited, sync_client
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END as FINISHED
 from tests.client.prediction_frames import INFO, loaded_handle, packet
-from tests.client.test_act import RULES, add, fail, shout
+from tests.client.predictions.test_act import RULES, add, fail, shout
 
 MORE_RULES: list[dict[str, Any]] = [
     {"when": {"round": 1, "last": "^twice"}, "then": [{"tool": "add", "arguments": {"a": 1}}]},

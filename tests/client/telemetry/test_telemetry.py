@@ -18,8 +18,8 @@ from lmstudio_integrations.client.telemetry.listener import CONTENT_VARIABLE, SP
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.fake import fake_server, wait_until
+from tests.client.models.test_retries import Fickle
 from tests.client.prediction_frames import loaded_handle
-from tests.client.test_retries import Fickle
 from tests.support.pauses import replace_pauses
 from tests.support.telemetry import (
     METER_PROVIDER,
