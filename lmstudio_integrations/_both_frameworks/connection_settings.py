@@ -23,11 +23,13 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from lmstudio_integrations._both_frameworks.input_checks import CHECKED, checked, resolve_aliases, tokens_of
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly, Secret
+from lmstudio_integrations._both_frameworks.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
 from lmstudio_integrations._both_frameworks.signature import describe_fields, show_fields
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import (
@@ -38,19 +40,8 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     OnConfigMismatch,
 )
+from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
 from lmstudio_integrations.types.hosts import HostStatus
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks import runtime
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter, ParameterOnly
-    from lmstudio_integrations._both_frameworks.runtime import HandleSpec, Runtime, ServerSpec
-    from lmstudio_integrations.client.transport.connect import addresses
-    from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
-
-    Secret = Parameter[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
-else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
-    runtime = LazyModule("lmstudio_integrations._both_frameworks.runtime")
 
 TIMEOUTS = (
     "connect_timeout",
@@ -225,9 +216,9 @@ class ConnectionSettings(BaseModel):
     )
 
     @cached_property
-    def _runtime(self) -> "Runtime":
+    def _runtime(self) -> Runtime:
         """The clients of this object, made with its first call; a private attribute takes time in each constructor."""
-        shared: Runtime = vars(self).setdefault("_runtime", runtime.Runtime())  # atomic: all threads get the same one
+        shared: Runtime = vars(self).setdefault("_runtime", Runtime())  # atomic: all threads get the same one
         return shared
 
     if not TYPE_CHECKING:  # type checkers read the fields
@@ -296,7 +287,7 @@ class ConnectionSettings(BaseModel):
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _resolve_model(self, call_settings: Mapping[str, Any]) -> "HandleSpec":
+    def _resolve_model(self, call_settings: Mapping[str, Any]) -> HandleSpec:
         """Return the model of a call.
 
         Args:
@@ -305,7 +296,7 @@ class ConnectionSettings(BaseModel):
         if type(call_settings["max_retries"]) is not int or call_settings["max_retries"] < 0:
             raise LMStudioValueError(f"max_retries must be 0 or more; got {call_settings['max_retries']!r}")
         config = self._merged_load_config(call_settings)
-        model = runtime.ModelSpec(
+        model = ModelSpec(
             self._servers(call_settings),
             self._kind,
             call_settings["model"],
@@ -318,9 +309,9 @@ class ConnectionSettings(BaseModel):
             self._counterpart,
         )
         timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator
-        return runtime.HandleSpec(model, timeouts, call_settings["max_retries"])
+        return HandleSpec(model, timeouts, call_settings["max_retries"])
 
-    def _servers(self, call_settings: Mapping[str, Any]) -> "tuple[ServerSpec, ...]":
+    def _servers(self, call_settings: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
         """Return the servers of a call.
 
         Raises:
@@ -338,7 +329,7 @@ class ConnectionSettings(BaseModel):
         tokens = tokens_of(hosts, call_settings["api_token"])
         return tuple(
             [
-                runtime.ServerSpec(host, token, values, call_settings["ca_file"], call_settings["max_message_bytes"])
+                ServerSpec(host, token, values, call_settings["ca_file"], call_settings["max_message_bytes"])
                 for host, token in zip(hosts, tokens, strict=True)
             ]
         )
@@ -490,15 +481,13 @@ class _LoadConfigValidator:
         )
 
 
-if TYPE_CHECKING:
-    _LlmLoadConfig = LlmLoadModelConfig | LlmLoadModelConfigDict | Mapping[str, Any] | None
-    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | Mapping[str, Any] | None
-else:  # importing the dicts takes time, and only editors need their keys
-    _LlmLoadConfig = LlmLoadModelConfig | Mapping[str, Any] | None
-    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | Mapping[str, Any] | None
-
-LlmLoadConfigField = Annotated[_LlmLoadConfig, _LoadConfigValidator(LlmLoadModelConfig)]
+LlmLoadConfigField = Annotated[
+    LlmLoadModelConfig | LlmLoadModelConfigDict | Mapping[str, Any] | None, _LoadConfigValidator(LlmLoadModelConfig)
+]
 """Load settings of a language model, as an object or a dict with either spelling."""
 
-EmbeddingLoadConfigField = Annotated[_EmbeddingLoadConfig, _LoadConfigValidator(EmbeddingLoadModelConfig)]
+EmbeddingLoadConfigField = Annotated[
+    EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | Mapping[str, Any] | None,
+    _LoadConfigValidator(EmbeddingLoadModelConfig),
+]
 """Load settings of an embedding model, as an object or a dict with either spelling."""

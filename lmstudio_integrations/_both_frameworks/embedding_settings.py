@@ -1,18 +1,16 @@
 """How to embed: the fields that the adapters of embedding models share, and the check of their texts."""
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from pydantic import Field
 
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings, EmbeddingLoadConfigField
+from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
+from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
 from lmstudio_integrations.types.embedding_request import LengthPolicy
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
-    from lmstudio_integrations.client.api.sync import EmbeddingModel
 
 LENGTH_POLICY = (
     "What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `average` "
@@ -46,11 +44,11 @@ class EmbeddingSettings(ConnectionSettings):
         description=f"{LENGTH_POLICY} Default: `error`.",
     )
 
-    def _model(self) -> "EmbeddingModel":
+    def _model(self) -> EmbeddingModel:
         """Return the model, for threads."""
         return cast("EmbeddingModel", self._runtime.model(self._resolve_model(vars(self))))
 
-    def _async_model(self) -> "AsyncEmbeddingModel":
+    def _async_model(self) -> AsyncEmbeddingModel:
         """Return the model, for coroutines."""
         return cast("AsyncEmbeddingModel", self._runtime.async_model(self._resolve_model(vars(self))))
 

@@ -5,7 +5,7 @@ setting; `stop` replaces the field; `load_config` and `extra` are merged by key.
 inherit these classes and resolve each call with `_resolve_call`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import cache
 from operator import itemgetter
@@ -15,11 +15,16 @@ from pydantic import Field
 
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings, LlmLoadConfigField
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES, checked, reject_secrets, resolve_aliases
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly, StopStrings
 from lmstudio_integrations._both_frameworks.reasoning_effort import ReasoningEffort, is_catalog_key, sent_effort
+from lmstudio_integrations._both_frameworks.runtime import HandleSpec, LoadedModelInfo, Runtime
 from lmstudio_integrations._both_frameworks.schemas import response_settings
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_settings
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM
+from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
 from lmstudio_integrations.types.config import (
@@ -29,20 +34,8 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     SharedPredictionSettings,
 )
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter, ParameterOnly
-    from lmstudio_integrations._both_frameworks.runtime import HandleSpec, LoadedModelInfo, Runtime
-    from lmstudio_integrations.client.api.asynchronous import AsyncLLM
-    from lmstudio_integrations.client.api.sync import LLM
-    from lmstudio_integrations.client.predictions.requests import PredictionParameters
-    from lmstudio_integrations.client.transport.connect import addresses
-    from lmstudio_integrations.types.models import LlmInstanceInfo
-    from lmstudio_integrations.types.results import PredictionEnd
-
-    StopStrings = Parameter[str | Sequence[str] | None, list[str] | None]
-else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
+from lmstudio_integrations.types.models import LlmInstanceInfo
+from lmstudio_integrations.types.results import PredictionEnd
 
 _NATIVE_NAMES = {
     **{name: name for name in SharedPredictionSettings.model_fields},
@@ -95,21 +88,21 @@ class ResolvedCall(NamedTuple):
     """
 
     values: Mapping[str, Any]
-    runtime: "Runtime"
-    handle: "HandleSpec"
+    runtime: Runtime
+    handle: HandleSpec
     config: LlmPredictionConfig
     tool_use: ToolUse
     problem: str | None = None
 
-    def model(self) -> "LLM":
+    def model(self) -> LLM:
         """Return the model, for threads."""
         return cast("LLM", self.runtime.model(self.handle))
 
-    def async_model(self) -> "AsyncLLM":
+    def async_model(self) -> AsyncLLM:
         """Return the model, for coroutines."""
         return cast("AsyncLLM", self.runtime.async_model(self.handle))
 
-    def request_arguments(self) -> "PredictionParameters":
+    def request_arguments(self) -> PredictionParameters:
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time.
 
         Warns once for each model if a setting has no effect on it.
@@ -130,7 +123,7 @@ class ResolvedCall(NamedTuple):
             arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
         return arguments
 
-    def record_info(self, end: "PredictionEnd", parallel: Callable[[], int | None] = lambda: None) -> "LoadedModelInfo":
+    def record_info(self, end: PredictionEnd, parallel: Callable[[], int | None] = lambda: None) -> LoadedModelInfo:
         """Record what the end of a prediction reports about the loaded model, see `Runtime.record_info`.
 
         Warns once if the call offers tools to a model that was not trained for them.
@@ -146,7 +139,7 @@ class ResolvedCall(NamedTuple):
             )
         return recorded
 
-    def record_loaded(self, model: "LLM | AsyncLLM", info: "LlmInstanceInfo") -> Mapping[str, Any]:
+    def record_loaded(self, model: LLM | AsyncLLM, info: LlmInstanceInfo) -> Mapping[str, Any]:
         """Record the info of the model before its first response; return it in wire form."""
         wire = info.to_dict()
         self.runtime.record_info(self.handle.model, str(model.dispatcher.target), wire, lambda: None)

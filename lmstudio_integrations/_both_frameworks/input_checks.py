@@ -6,21 +6,17 @@
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from pydantic import SecretStr
 
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
 from lmstudio_integrations._support.suggestions import hint
 from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import SharedPredictionSettings
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connect import addresses
-else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other packages give to our fields, accepted here as well."""
@@ -144,8 +140,6 @@ def _listed(_name: str, value: object) -> object:
 
 
 def _checked_ca_file(name: str, path: object) -> str:
-    from lmstudio_integrations.client.transport.connect.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
-
     if not isinstance(path, str | os.PathLike):
         raise LMStudioValueError(f"{name} must be a path; got {path!r}")
     text = os.fsdecode(cast("str | os.PathLike[str]", path))

@@ -1,11 +1,14 @@
 """Types of constructor parameters that accept more than the field holds, for type checkers.
 
 Type checkers take the type of a parameter from the `__set__` of the field's type, and the type of an attribute from its
-`__get__`. The adapters' settings import this module under `TYPE_CHECKING` only; at run time, the fields have plain
-types, and `connection_settings.checked` converts what is given.
+`__get__`. Classes have such fields under `TYPE_CHECKING` only; at run time, the fields have plain types, and
+`input_checks.normalize_input` converts what is given.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol, TypeVar
+
+from pydantic import SecretStr
 
 AcceptedT_contra = TypeVar("AcceptedT_contra", contravariant=True)
 HeldT_co = TypeVar("HeldT_co", covariant=True)
@@ -29,3 +32,7 @@ class ParameterOnly(Protocol[AcceptedT_contra]):
 
     def __get__(self, instance: None, owner: Any, /) -> NoReturn: ...
     def __set__(self, instance: object, value: AcceptedT_contra, /) -> None: ...
+
+
+Secret = Parameter[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
+StopStrings = Parameter[str | Sequence[str] | None, list[str] | None]

@@ -3,8 +3,7 @@
 Adapters are configuration, so none of this is copied or pickled: a copy starts with an empty `Runtime`. The process
 shares its sockets, so that costs no connection.
 
-Only this module makes native clients for adapters. It imports them with the first call, because they take half the time
-of importing an adapter.
+Only this module makes native clients for adapters.
 """
 
 import json
@@ -13,21 +12,17 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.hosts.handles import on_hosts, pool_of
+from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.transport.connect.certificates import context_trusting
+from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.config import ModelKind
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api import asynchronous, sync
-    from lmstudio_integrations.client.api.asynchronous import AsyncClient
-    from lmstudio_integrations.client.api.sync import Client
-    from lmstudio_integrations.client.models.binding import Binding
-    from lmstudio_integrations.types.hosts import HostStatus
-else:
-    asynchronous = LazyModule("lmstudio_integrations.client.api.asynchronous")
-    sync = LazyModule("lmstudio_integrations.client.api.sync")
+from lmstudio_integrations.types.hosts import HostStatus
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +138,7 @@ class _BoundedCache(Generic[KeyT, ValueT]):
             self._values.pop(oldest, None)
 
 
-_Bindings: TypeAlias = "_BoundedCache[ModelSpec, list[Binding]]"
+_Bindings: TypeAlias = _BoundedCache[ModelSpec, list[Binding]]
 """The model of each handle, on each of its servers."""
 
 
@@ -174,11 +169,9 @@ class _ClientPool(Generic[ClientT]):
         handles = [namespace.bound(binding) for namespace, binding in zip(namespaces, bindings, strict=True)]
         if len(handles) == 1:
             return handles[0].with_retries(spec.max_retries)
-        from lmstudio_integrations.client.hosts.handles import on_hosts  # noqa: PLC0415 - lazy: few programs need it
-
         return on_hosts(handles, spec.max_retries)
 
-    def bound(self, server: ServerSpec, binding: "Binding") -> Any:
+    def bound(self, server: ServerSpec, binding: Binding) -> Any:
         """Return a handle to the model of a binding."""
         return _namespace(self._client(server), binding.kind).bound(binding)
 
@@ -197,8 +190,8 @@ class Runtime:
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
         bindings: _Bindings = _BoundedCache()
         self._bindings = bindings
-        self._sync: _ClientPool[Client] = _ClientPool(_make_client, bindings)
-        self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, bindings)
+        self._sync: _ClientPool[Client] = _ClientPool(Client, bindings)
+        self._async: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, bindings)
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
         self.profiled: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec] | None = None
         """A model, by its name and host, with its info: what the adapter's `profile` shows as long as it names them."""
@@ -252,18 +245,12 @@ class Runtime:
         hosts = self.model(spec).hosts if len(spec.model.servers) > 1 else None
         return None if hosts is None else hosts.parallel
 
-    def hosts(self, spec: HandleSpec) -> "list[HostStatus]":
+    def hosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.handles import pool_of  # noqa: PLC0415 - lazy: few programs need it
-        from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - lazy: keeps import cheap
-
         return run(pool_of(self.model(spec)).refreshed())
 
-    async def ahosts(self, spec: HandleSpec) -> "list[HostStatus]":
+    async def ahosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.handles import pool_of  # noqa: PLC0415 - lazy: few programs need it
-        from lmstudio_integrations.client.transport.flows import arun  # noqa: PLC0415 - lazy: keeps import cheap
-
         return await arun(pool_of(self.async_model(spec)).refreshed())
 
     def unload(self) -> None:
@@ -278,7 +265,7 @@ class Runtime:
             with _logging_errors(binding):
                 await self._async.bound(server, binding).unload_if_loaded_here()
 
-    def _pop_bindings(self) -> "list[tuple[ServerSpec, Binding]]":
+    def _pop_bindings(self) -> list[tuple[ServerSpec, Binding]]:
         entries = self._bindings.pop_all()
         return [pair for spec, bindings in entries for pair in zip(spec.servers, bindings, strict=True)]
 
@@ -301,7 +288,7 @@ class Runtime:
 
 
 @contextmanager
-def _logging_errors(binding: "Binding") -> Generator[None]:
+def _logging_errors(binding: Binding) -> Generator[None]:
     """Log the error of an unload: the caller of `close` could not handle it."""
     try:
         yield
@@ -309,11 +296,11 @@ def _logging_errors(binding: "Binding") -> Generator[None]:
         logger.warning("model %r could not be unloaded: %s", binding.name, error)
 
 
-def _namespace(client: "Client | AsyncClient", kind: ModelKind) -> Any:
+def _namespace(client: Client | AsyncClient, kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _binding_of(namespace: Any, model: ModelSpec) -> "Binding":
+def _binding_of(namespace: Any, model: ModelSpec) -> Binding:
     binding: Binding = namespace.lazy_model(
         model.key,
         ttl=model.ttl,
@@ -336,15 +323,5 @@ def _client_arguments(server: ServerSpec) -> dict[str, Any]:
         "max_message_bytes": server.max_message_bytes,
     }
     if server.ca_file is not None:
-        from lmstudio_integrations.client.transport.connect.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
-
         given["ssl_context"] = context_trusting(server.ca_file)
     return given
-
-
-def _make_client(**arguments: Any) -> "Client":
-    return sync.Client(**arguments)
-
-
-def _make_async_client(**arguments: Any) -> "AsyncClient":
-    return asynchronous.AsyncClient(**arguments)

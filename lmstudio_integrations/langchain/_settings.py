@@ -14,21 +14,15 @@ from pydantic import Field, model_validator
 from lmstudio_integrations._both_frameworks.connection_settings import TIMEOUTS
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings, ResolvedCall
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo
+from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
+from lmstudio_integrations.langchain import _chunks
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._logit_bias import to_pairs
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo
-    from lmstudio_integrations.client.transport.connect import addresses
-    from lmstudio_integrations.langchain import _chunks
-    from lmstudio_integrations.types.results import PredictionEnd
-else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
-    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
+from lmstudio_integrations.types.results import PredictionEnd
 
 _PER_OBJECT = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
@@ -173,7 +167,7 @@ class LangChainSettings(GenerationSettings):
 
     # Info about the loaded model --------------------------------------------------------------------------------------
 
-    def _record_info(self, call: ResolvedCall, end: "PredictionEnd") -> "LoadedModelInfo":
+    def _record_info(self, call: ResolvedCall, end: PredictionEnd) -> LoadedModelInfo:
         """Record what the end of a prediction reports about the model."""
         return call.record_info(end, partial(_parallel_predictions, end))
 
@@ -285,7 +279,7 @@ def _resolved_or_given(host: str | Sequence[str] | None) -> str | Sequence[str] 
     return resolved[0] if len(resolved) == 1 else cast("tuple[str, ...]", resolved)
 
 
-def _parallel_predictions(end: "PredictionEnd") -> int | None:
+def _parallel_predictions(end: PredictionEnd) -> int | None:
     for field in end.load_model_config.get("fields", ()):
         if field["key"] == PARALLEL_KEY:
             return parallel_of(field.get("value"))

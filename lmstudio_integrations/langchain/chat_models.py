@@ -11,44 +11,29 @@ from langchain_core.messages import AIMessage, BaseMessage, MessageLikeRepresent
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
+from langchain_protocol.protocol import MessagesData
 from pydantic import ConfigDict, Field
 
+from lmstudio_integrations._both_frameworks.conversation import to_history
 from lmstudio_integrations._both_frameworks.generation_settings import (
     ChatSettings,
     RequestFormats,
     ResolvedCall,
     alternatives,
 )
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter, Secret, StopStrings
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
 from lmstudio_integrations._both_frameworks.signature import with_signature
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
+from lmstudio_integrations.client.api.sync import LLM, PredictionStream
 from lmstudio_integrations.errors import LMStudioContextOverflowError
+from lmstudio_integrations.langchain import _batching, _chunks, _counting, _events, _messages, _structured, _tools
+from lmstudio_integrations.langchain._chunks import ChunkStream
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-
-if TYPE_CHECKING:
-    from langchain_protocol.protocol import MessagesData
-
-    from lmstudio_integrations._both_frameworks import conversation
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter
-    from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
-    from lmstudio_integrations.client.api.sync import LLM, PredictionStream
-    from lmstudio_integrations.langchain import _batching, _chunks, _counting, _events, _messages, _structured, _tools
-    from lmstudio_integrations.langchain._chunks import ChunkStream
-    from lmstudio_integrations.types.results import PredictionResult
-else:
-    conversation = LazyModule("lmstudio_integrations._both_frameworks.conversation")
-    _batching = LazyModule("lmstudio_integrations.langchain._batching")
-    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
-    _counting = LazyModule("lmstudio_integrations.langchain._counting")
-    _events = LazyModule("lmstudio_integrations.langchain._events")
-    _messages = LazyModule("lmstudio_integrations.langchain._messages")
-    _structured = LazyModule("lmstudio_integrations.langchain._structured")
-    _tools = LazyModule("lmstudio_integrations.langchain._tools")
+from lmstudio_integrations.types.results import PredictionResult
 
 
 class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
@@ -194,7 +179,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             async with self._open(call, call.async_model(), messages) as stream:
                 return self._result(call, await stream.wait_for_result())
 
-    def _result(self, call: ResolvedCall, result: "PredictionResult") -> ChatResult:
+    def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
         message = _chunks.to_message(self._recorded(call, result), call.tool_use, alternatives(call.values) or 0)
         generations = [ChatGeneration(message=message)]
         return ChatResult(generations=generations, llm_output=_chunks.llm_output_of(message.response_metadata))
@@ -238,7 +223,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
 
-    def _chunk_stream(self, call: ResolvedCall, source: "PredictionStream | AsyncPredictionStream") -> "ChunkStream":
+    def _chunk_stream(self, call: ResolvedCall, source: PredictionStream | AsyncPredictionStream) -> ChunkStream:
         return _chunks.ChunkStream(
             call.tool_use,
             lambda: self._recorded(call, source.result()),
@@ -252,7 +237,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> Iterator["MessagesData"]:
+    ) -> Iterator[MessagesData]:
         """Yield the events of `stream_events(version="v3")`; langchain-core finds this method by its name."""
         stream = _events.EventStream(run_manager)
         for chunk in self._stream(messages, stop, run_manager, **kwargs):
@@ -264,7 +249,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> AsyncIterator["MessagesData"]:
+    ) -> AsyncIterator[MessagesData]:
         stream = _events.EventStream(run_manager)
         async for chunk in self._astream(messages, stop, run_manager, **kwargs):
             for event in stream.events(chunk):
@@ -285,20 +270,18 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                 raise
 
     @overload
-    def _open(self, call: ResolvedCall, model: "LLM", messages: Sequence[BaseMessage]) -> "PredictionStream": ...
+    def _open(self, call: ResolvedCall, model: LLM, messages: Sequence[BaseMessage]) -> PredictionStream: ...
     @overload
+    def _open(self, call: ResolvedCall, model: AsyncLLM, messages: Sequence[BaseMessage]) -> AsyncPredictionStream: ...
     def _open(
-        self, call: ResolvedCall, model: "AsyncLLM", messages: Sequence[BaseMessage]
-    ) -> "AsyncPredictionStream": ...
-    def _open(
-        self, call: ResolvedCall, model: "LLM | AsyncLLM", messages: Sequence[BaseMessage]
-    ) -> "PredictionStream | AsyncPredictionStream":
+        self, call: ResolvedCall, model: LLM | AsyncLLM, messages: Sequence[BaseMessage]
+    ) -> PredictionStream | AsyncPredictionStream:
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return model.respond_stream(conversation.to_history(pending, call.values), **call.request_arguments())
+        return model.respond_stream(to_history(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 
-    def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, also for the profile of this object; return it."""
         self._record_profile(call, self._record_info(call, result.end).info)
         return result

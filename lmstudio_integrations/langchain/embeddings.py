@@ -8,14 +8,11 @@ from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
+from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly, Secret
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
 
 _CHUNK_SIZE = "the text splitter's chunk size"
 

@@ -10,27 +10,16 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
 from lmstudio_integrations._both_frameworks.generation_settings import ResolvedCall
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.outcome import Outcome
+from lmstudio_integrations._both_frameworks.parameters import UNSET, Secret, StopStrings
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
+from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.langchain import _batching, _chunks
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks import outcome
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
-    from lmstudio_integrations._both_frameworks.parameters import UNSET
-    from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.api.sync import PredictionStream
-    from lmstudio_integrations.langchain import _batching, _chunks
-    from lmstudio_integrations.types import chat, results
-    from lmstudio_integrations.types.results import PredictionEvent, PredictionResult
-else:
-    outcome = LazyModule("lmstudio_integrations._both_frameworks.outcome")
-    _batching = LazyModule("lmstudio_integrations.langchain._batching")
-    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
-    chat = LazyModule("lmstudio_integrations.types.chat")
-    results = LazyModule("lmstudio_integrations.types.results")
+from lmstudio_integrations.types.chat import WirePrompt
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
 
 class LMStudioLLM(LangChainSettings, BaseLLM):
@@ -200,7 +189,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         with translated():
             call = self._resolve(stop, kwargs)
             with _batching.in_batch(
-                call.model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments())
+                call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())
             ) as stream:
                 for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
@@ -217,9 +206,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            async with call.async_model().complete_stream(
-                chat.WirePrompt(prompt), **call.request_arguments()
-            ) as stream:
+            async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
                 async for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
@@ -228,36 +215,33 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
 
     def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
         """Continue a text."""
-        with _batching.in_batch(
-            call.model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments())
-        ) as stream:
+        with _batching.in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     async def _acomplete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
         """Continue a text."""
-        async with call.async_model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments()) as stream:
+        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
             result = await stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     def _chunks(
         self,
         call: ResolvedCall,
-        events: "Iterable[PredictionEvent]",
-        stream: "PredictionStream | AsyncPredictionStream",
+        events: Iterable[PredictionEvent],
+        stream: PredictionStream | AsyncPredictionStream,
     ) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has the metadata."""
-        fragment, end = results.LlmPredictionFragment, results.PredictionEnd
         for event in events:
-            if type(event) is fragment:
+            if type(event) is LlmPredictionFragment:
                 yield GenerationChunk(text=event.content)
-            elif type(event) is end:
+            elif type(event) is PredictionEnd:
                 yield self._generation(call, "", stream.result())
 
-    def _generation(self, call: ResolvedCall, text: str, result: "PredictionResult") -> GenerationChunk:
+    def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
         self._record_info(call, result.end)
-        metadata = _chunks.response_metadata(outcome.Outcome(result, ToolUse()))
+        metadata = _chunks.response_metadata(Outcome(result, ToolUse()))
         return GenerationChunk(
             text=text, generation_info={**metadata, "usage_metadata": _chunks.usage_metadata(result)}
         )

@@ -16,10 +16,8 @@ from lmstudio_integrations._both_frameworks.connection_settings import (
     ConnectionSettings,
     token_from_environment,
 )
+from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
 from lmstudio_integrations.errors import LMStudioValueError
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
 
 logger = logging.getLogger(__name__)
 

@@ -14,16 +14,13 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
     one_prefixed,
     prefixed,
 )
+from lmstudio_integrations._both_frameworks.parameters import UNSET, Secret
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.parameters import UNSET
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"

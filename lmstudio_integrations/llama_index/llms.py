@@ -21,12 +21,16 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
+from lmstudio_integrations._both_frameworks.conversation import to_history
 from lmstudio_integrations._both_frameworks.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly, Secret, StopStrings
+from lmstudio_integrations._both_frameworks.partial_json import partial_json
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
+from lmstudio_integrations.client.api.sync import LLM, PredictionStream
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
-from lmstudio_integrations.llama_index import _context_windows
+from lmstudio_integrations.llama_index import _chunks, _context_windows, _messages, _streams, _tools
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
     check_history,
@@ -34,34 +38,16 @@ from lmstudio_integrations.llama_index._callbacks import (
     observed_chat,
     observed_completion,
 )
+from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
+from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
+from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks import conversation, partial_json
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
-    from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
-    from lmstudio_integrations.client.api.sync import LLM, PredictionStream
-    from lmstudio_integrations.llama_index import _chunks, _messages, _streams, _tools
-    from lmstudio_integrations.llama_index._chunks import ResponseBuilder
-    from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
-    from lmstudio_integrations.types import chat
-    from lmstudio_integrations.types.chat import WireHistory
-    from lmstudio_integrations.types.pending import PendingHistory
-    from lmstudio_integrations.types.results import PredictionResult
-else:
-    conversation = LazyModule("lmstudio_integrations._both_frameworks.conversation")
-    partial_json = LazyModule("lmstudio_integrations._both_frameworks.partial_json")
-    _chunks = LazyModule("lmstudio_integrations.llama_index._chunks")
-    _messages = LazyModule("lmstudio_integrations.llama_index._messages")
-    _streams = LazyModule("lmstudio_integrations.llama_index._streams")
-    _tools = LazyModule("lmstudio_integrations.llama_index._tools")
-    chat = LazyModule("lmstudio_integrations.types.chat")
+from lmstudio_integrations.types.pending import PendingHistory
+from lmstudio_integrations.types.results import PredictionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +61,7 @@ class _Request:
     """
 
     call: ResolvedCall
-    history: "WireHistory | PendingHistory | None" = None
+    history: WireHistory | PendingHistory | None = None
     prompt: str = ""
 
 
@@ -293,7 +279,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         """
         return await self._resolve_call({}).async_model().tokenize(text)
 
-    def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, and return it."""
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
@@ -380,7 +366,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return _Request(call, conversation.to_history(pending, call.values))
+        return _Request(call, to_history(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         to_prompt = self.completion_to_prompt
@@ -390,35 +376,35 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
             return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], given)
         return _Request(self._resolve_call(given), prompt=prompt)
 
-    def _generate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
+    def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with _recording_overflow(request.call), self._open(request, request.call.model()) as stream:
             return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
 
-    async def _agenerate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
+    async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with _recording_overflow(request.call):
             async with self._open(request, request.call.async_model()) as stream:
                 return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
 
-    def _chunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "Generator[ChunkT]":
+    def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
         stream = self._open(request, request.call.model())
         return _streams.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
 
-    def _achunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "AsyncChunks[ChunkT]":
+    def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
         stream = self._open(request, request.call.async_model())
         return _streams.AsyncChunks(
             stream, self._builder(request.call, stream), make, _recording_overflow(request.call)
         )
 
-    def _builder(self, call: ResolvedCall, stream: "PredictionStream | AsyncPredictionStream") -> "ResponseBuilder":
+    def _builder(self, call: ResolvedCall, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
         return _chunks.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
 
     @overload
-    def _open(self, request: _Request, model: "LLM") -> "PredictionStream": ...
+    def _open(self, request: _Request, model: LLM) -> PredictionStream: ...
     @overload
-    def _open(self, request: _Request, model: "AsyncLLM") -> "AsyncPredictionStream": ...
-    def _open(self, request: _Request, model: "LLM | AsyncLLM") -> "PredictionStream | AsyncPredictionStream":
+    def _open(self, request: _Request, model: AsyncLLM) -> AsyncPredictionStream: ...
+    def _open(self, request: _Request, model: LLM | AsyncLLM) -> PredictionStream | AsyncPredictionStream:
         if request.history is None:
-            return model.complete_stream(chat.WirePrompt(request.prompt), **request.call.request_arguments())
+            return model.complete_stream(WirePrompt(request.prompt), **request.call.request_arguments())
         return model.respond_stream(request.history, **request.call.request_arguments())
 
     # Tools ----------------------------------------------------------------------------------------------------------
@@ -496,5 +482,5 @@ def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
     """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments
-    found = partial_json.partial_json(arguments)
+    found = partial_json(arguments)
     return found if is_object(found) else {}
