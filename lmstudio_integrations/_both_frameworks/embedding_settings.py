@@ -4,12 +4,13 @@ from typing import ClassVar, cast
 
 from pydantic import Field
 
-from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings, EmbeddingLoadConfigField
+from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
+from lmstudio_integrations._both_frameworks.field_types import EmbeddingLoadConfig
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
+from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.embedding_request import LengthPolicy
 
 LENGTH_POLICY = (
@@ -24,14 +25,8 @@ class EmbeddingSettings(ConnectionSettings):
     """How to embed."""
 
     _kind: ClassVar[ModelKind] = "embedding"
-    _load_config_type: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 
-    load_config: EmbeddingLoadConfigField = Field(
-        default=None,
-        description="How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict "
-        "of its fields; `raw` takes further settings by their full wire keys. Unset: the server's defaults for the "
-        "model.",
-    )
+    load_config: EmbeddingLoadConfig = None
 
     load_policy: LoadPolicy = Field(
         default="explicit",

@@ -12,15 +12,17 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
+from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, ServerSpec
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.hosts.handles import on_hosts, pool_of
 from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.errors import LMStudioError
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.hosts import HostStatus
 
@@ -37,59 +39,17 @@ _CACHE_SIZE = 64
 """Bounds the memory of a program whose every call has new settings."""
 
 
-class ServerSpec(NamedTuple):
-    """Which server: its address, the credentials for it, and how the client connects to it."""
-
-    host: str | None
-    token: str | None
-    headers: tuple[tuple[str, str], ...]
-    ca_file: str | None
-    max_message_bytes: int | None
-
-    def __repr__(self) -> str:
-        return f"ServerSpec(host={self.host!r})"
-
-
-class ModelSpec(NamedTuple):
-    """Which model, on which servers, and how to load it.
-
-    It is hashable, because models are cached by it: `load_config` is JSON text.
-    `counterpart` is the adapter of models of the other kind, which an error names.
-    """
-
-    servers: tuple[ServerSpec, ...]
-    kind: ModelKind
-    key: str | None
-    ttl: float | None
-    load_config: str | None
-    load_policy: Any
-    on_config_mismatch: Any
-    on_load_progress: Callable[[float], Any] | None
-    show_progress: bool
-    counterpart: str
-
-
-class HandleSpec(NamedTuple):
-    """Which handle of a model: calls that differ in timeouts or retries share a model."""
-
-    model: ModelSpec
-    timeouts: tuple[tuple[str, float | None], ...]
-    max_retries: int
-
-
 @dataclass(slots=True)
 class LoadedModelInfo:
     """What the servers reported about a loaded model.
 
     Attributes:
         instances: The instances that responded last, by host, in wire form (`docs/protocol.md#model-info`).
-        parallel: How many predictions the last one runs at once, if known.
-        warned: Whether the user was warned that it was not trained for tools.
+        load_config: How the last one was loaded, in wire form; empty if it has not responded yet.
     """
 
     instances: Mapping[str | None, Mapping[str, Any]]
-    parallel: int | None = None
-    warned: bool = False
+    load_config: Mapping[str, Any]
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -193,12 +153,9 @@ class Runtime:
         self._sync: _ClientPool[Client] = _ClientPool(Client, bindings)
         self._async: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, bindings)
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
-        self.profiled: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec] | None = None
-        """A model, by its name and host, with its info: what the adapter's `profile` shows as long as it names them."""
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
-        self.warned_of_effort: set[str | None] = set()
-        """The models, by their names, whose `reasoning_effort` was reported to have no effect."""
+        self._warnings: set[str] = set()
         self.dropped_secrets = dropped_secrets
         """The secrets that were left out when the adapter was pickled."""
 
@@ -207,7 +164,7 @@ class Runtime:
         return self._model_info.get(spec)
 
     def record_info(
-        self, spec: ModelSpec, host: str | None, info: Mapping[str, Any], parallel: Callable[[], int | None]
+        self, spec: ModelSpec, host: str | None, info: Mapping[str, Any], load_config: Mapping[str, Any]
     ) -> LoadedModelInfo:
         """Record what a server reported about a model.
 
@@ -215,16 +172,21 @@ class Runtime:
             spec: The model.
             host: The server.
             info: The instance, in wire form.
-            parallel: Returns how many predictions it runs at once; only called for an instance that is new.
+            load_config: How it was loaded, in wire form; empty if that is not known.
         """
         known = self.model_info(spec)
         if known is not None and known.has(host, info):
             return known
-        known = known or LoadedModelInfo({})
-        loaded = LoadedModelInfo({**known.instances, host: info}, parallel(), known.warned)
+        loaded = LoadedModelInfo({**(known.instances if known else {}), host: info}, load_config)
         self._model_info.put(spec, loaded)
         self.resolved = None  # what is sent for `reasoning_effort` depends on the model's key
         return loaded
+
+    def warn_once(self, text: str) -> None:
+        """Warn about a setting, unless this adapter has said so before."""
+        if text not in self._warnings:
+            self._warnings.add(text)
+            warn_user(text, LMStudioConfigWarning)
 
     def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:
         """Return whether the model's chat template takes system messages after the first turn; `None` if not known."""

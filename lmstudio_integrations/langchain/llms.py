@@ -2,27 +2,43 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLLM
+from langchain_core.language_models import BaseLLM, LangSmithParams, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from pydantic import ConfigDict
+from langchain_core.runnables import Runnable, RunnableSerializable
+from langchain_core.runnables.utils import AnyConfigurableField
+from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._both_frameworks.generation_settings import ResolvedCall
+from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall
+from lmstudio_integrations._both_frameworks.field_types import UNSET, Secret, StopStrings
+from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.outcome import Outcome
-from lmstudio_integrations._both_frameworks.parameters import UNSET, Secret, StopStrings
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import PredictionStream
 from lmstudio_integrations.langchain import _batching, _chunks
-from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._settings import LangChainSettings
+from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.langchain._settings import (
+    CORE_DESCRIPTIONS,
+    FIELDS_OF_OBJECT,
+    PACKAGE,
+    Streaming,
+    Uncached,
+    check_configurable,
+    check_number,
+    concurrency,
+    identifying_fields,
+    identity,
+    serialized_attributes,
+    tracing_parameters,
+)
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
 
-class LMStudioLLM(LangChainSettings, BaseLLM):
+class LMStudioLLM(GenerationSettings, BaseLLM):
     """Continue texts with a model in LM Studio.
 
     For base models, and for prompts that contain their own template; to chat, call tools or send images, use
@@ -71,16 +87,58 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
         api_token: Secret = UNSET  # again, see `Parameter`
         stop: StopStrings = UNSET
 
     _counterpart: ClassVar[str] = "LMStudioEmbeddings"
-    _ls_model_type: ClassVar[Literal["chat", "llm"]] = "llm"
-    _request_arguments: ClassVar[frozenset[str]] = frozenset({"n", "stream"})
-    _framework_arguments: ClassVar[frozenset[str]] = frozenset({"tags", "metadata", "run_name", "run_id"})
+    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+    _call: ClassVar[CallArguments] = CallArguments(
+        request=frozenset({"n", "stream"}),
+        framework=frozenset({"tags", "metadata", "run_name", "run_id"}),
+        fields_of_object=FIELDS_OF_OBJECT,
+    )
+
+    streaming: Streaming = None
+
+    @model_validator(mode="after")
+    def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
+        self._add_version(*PACKAGE)
+        return self
+
+    # Settings of a call -----------------------------------------------------------------------------------------------
+
+    def bind(self, **kwargs: Any) -> Runnable[LanguageModelInput, str]:
+        """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
+        with translating_errors():
+            self._reject_secrets(kwargs)
+        return super().bind(**kwargs)
+
+    def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[LanguageModelInput, str]:
+        """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
+        with translating_errors():
+            check_configurable(kwargs)
+        return super().configurable_fields(**kwargs)
+
+    def _arguments(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the arguments of a call; `stop` replaces the field if it is given.
+
+        Raises:
+            LMStudioValueError: If more than one response is requested, or a token would show in traces.
+        """
+        check_number(given)
+        self._reject_secrets(given)
+        return given if stop is None else {**given, "stop": stop}
+
+    def _resolve(self, stop: list[str] | None, given: Mapping[str, Any]) -> ResolvedCall:
+        """Resolve a call from the arguments that langchain-core passes.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown, or a value is invalid.
+        """
+        return self._resolve_call(self._arguments(stop, given))
 
     def generate(
         self,
@@ -92,7 +150,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
-        return BaseLLM.generate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
+        return BaseLLM.generate(_as_cached(called), prompts, stop, callbacks, **others)
 
     async def agenerate(
         self,
@@ -104,7 +162,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
-        return await BaseLLM.agenerate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
+        return await BaseLLM.agenerate(_as_cached(called), prompts, stop, callbacks, **others)
 
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
@@ -112,13 +170,13 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        with translated():
+        with translating_errors():
             self._resolve_call({}).model().get_info(load=True)
         return self
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        with translated():
+        with translating_errors():
             await self._resolve_call({}).async_model().get_info(load=True)
         return self
 
@@ -127,10 +185,10 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
 
         Core builds the cache key only from the object and the `stop` of the call.
         """
-        with translated():
+        with translating_errors():
             arguments, own = dict(self._arguments(None, given)), vars(self)
             arguments.pop("n", None)
-            others = {name: arguments.pop(name) for name in self._framework_arguments & arguments.keys()}
+            others = {name: arguments.pop(name) for name in self._call.framework & arguments.keys()}
             if "stream" in arguments:  # core's name for it in a call
                 arguments["streaming"] = arguments.pop("stream")
             if not arguments:
@@ -147,12 +205,12 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        with translated():
+        with translating_errors():
             call = self._resolve(stop, kwargs)
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
             calls = [partial(self._complete, call, prompt) for prompt in prompts]
-            return self._result(_batching.results(calls, self._concurrency(call.values)))
+            return self._result(_batching.results(calls, concurrency(self._runtime, call.handle, call.values)))
 
     async def _agenerate(
         self,
@@ -161,14 +219,14 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        with translated():
+        with translating_errors():
             call = self._resolve(stop, kwargs)
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result(
                     [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
             calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
-            return self._result(await _batching.aresults(calls, self._concurrency(call.values)))
+            return self._result(await _batching.aresults(calls, concurrency(self._runtime, call.handle, call.values)))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]
@@ -186,7 +244,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        with translated():
+        with translating_errors():
             call = self._resolve(stop, kwargs)
             with _batching.in_batch(
                 call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())
@@ -204,7 +262,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        with translated():
+        with translating_errors():
             call = self._resolve(stop, kwargs)
             async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
                 async for events in stream.batches():
@@ -240,16 +298,65 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
 
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
-        self._record_info(call, result.end)
+        call.record_info(result.end)
         metadata = _chunks.response_metadata(Outcome(result, ToolUse()))
         return GenerationChunk(
             text=text, generation_info={**metadata, "usage_metadata": _chunks.usage_metadata(result)}
         )
 
+    # Tokens ---------------------------------------------------------------------------------------------------------
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        with translating_errors():
+            return self._resolve_call({}).model().tokenize(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return len(self.get_token_ids(text))
+        with translating_errors():
+            return self._resolve_call({}).model().count_tokens(text)
+
+    # Identity -------------------------------------------------------------------------------------------------------
+
     @property
     def _llm_type(self) -> str:
         return "lmstudio"
 
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """All settings that change the response; the cache key is built from them."""
+        return identity(vars(self), identifying_fields(type(self)))
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
+        with translating_errors():
+            self._reject_secrets(kwargs)
+        return tracing_parameters("llm", vars(self), stop, kwargs)
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The token, which serialization replaces by the variable that holds it."""
+        return {"api_token": "LM_API_TOKEN"}
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """Attributes that core cannot serialize by itself."""
+        return serialized_attributes(vars(self))
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """`dumpd` and `load` work."""
+        return True
+
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
     return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
+
+
+def _as_cached(model: LMStudioLLM) -> Any:
+    """Return the object whose `cache` core reads for a call: a stand-in without a cache if no model is named."""
+    return Uncached(model) if model.model is None else model

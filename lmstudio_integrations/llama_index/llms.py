@@ -21,9 +21,23 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
+from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
+from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.conversation import to_history
-from lmstudio_integrations._both_frameworks.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly, Secret, StopStrings
+from lmstudio_integrations._both_frameworks.field_types import (
+    UNSET,
+    AllowImageDownload,
+    AllowPrivateImageHosts,
+    ApiToken,
+    ParameterOnly,
+    ReasoningEffort,
+    Secret,
+    SendReasoning,
+    StopStrings,
+    TopLogprobs,
+    WithLogprobs,
+)
+from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.partial_json import partial_json
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
@@ -34,13 +48,13 @@ from lmstudio_integrations.llama_index import _chunks, _context_windows, _messag
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
     check_history,
-    checked_before_spans,
-    observed_chat,
-    observed_completion,
+    reject_secrets_before_tracing,
+    with_chat_events,
+    with_completion_events,
 )
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, memo_with, picklable, with_silence_timeouts
 from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
@@ -65,8 +79,8 @@ class _Request:
     prompt: str = ""
 
 
-@checked_before_spans
-class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
+@reject_secrets_before_tracing
+class LMStudio(GenerationSettings, Structured):
     """A language model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -161,21 +175,35 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     _counterpart: ClassVar[str] = "LMStudioEmbedding"
+    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+    _call: ClassVar[CallArguments] = CallArguments(
+        request=CHAT_ARGUMENTS,
+        framework=CORE_ARGUMENTS,
+        fields_of_object=frozenset(
+            {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
+            | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}
+            | {"context_window", "is_function_calling_model", "unload_on_close"}
+        ),
+        formats=_tools,
+    )
 
     if TYPE_CHECKING:
         api_token: Secret = UNSET  # again, see `Parameter`
         stop: StopStrings = UNSET
+        request_timeout: ParameterOnly[float | None] = UNSET
         additional_kwargs: ParameterOnly[Mapping[str, Any] | None] = UNSET
+    else:
+        api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 
-    _framework_arguments: ClassVar[frozenset[str]] = CORE_ARGUMENTS
-    _formats: ClassVar[RequestFormats] = _tools
-    _not_in_call: ClassVar[frozenset[str]] = frozenset(
-        {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
-        | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}
-        | {"context_window", "is_function_calling_model", "unload_on_close"}
-    )
+    reasoning_effort: ReasoningEffort = None
+    send_reasoning: SendReasoning = False
+    logprobs: WithLogprobs = None
+    top_logprobs: TopLogprobs = None
+    allow_image_download: AllowImageDownload = False
+    allow_private_image_hosts: AllowPrivateImageHosts = False
 
     context_window: Count | None = Field(
         default=None,
@@ -196,12 +224,26 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         more: Any = given.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        return super()._resolve_aliases({**more, **given})
+        return super()._resolve_aliases(with_silence_timeouts({**more, **given}))
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name of this class in `to_dict` and traces."""
         return "LMStudio"
+
+    # Copies -----------------------------------------------------------------------------------------------------------
+    # Core's own pickling deletes from the original object what cannot be pickled.
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return super().__deepcopy__(memo_with(self.rate_limiter, memo))
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {"__dict__": {**picklable(self), **self._secrets_set()}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = state["__dict__"]
+        self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
+        self._record_dropped_secrets(fields)
 
     # Metadata -------------------------------------------------------------------------------------------------------
 
@@ -288,7 +330,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
 
     # Chat -----------------------------------------------------------------------------------------------------------
 
-    @observed_chat
+    @with_chat_events
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation.
 
@@ -304,24 +346,24 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         """
         return _chunks.chat_response(*self._generate(self._chat_request(messages, kwargs)))
 
-    @observed_chat
+    @with_chat_events
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
         return _chunks.chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
 
-    @observed_chat
+    @with_chat_events
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
         return self._chunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
 
-    @observed_chat
+    @with_chat_events
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
         return self._achunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
 
     # Completion -----------------------------------------------------------------------------------------------------
 
-    @observed_completion
+    @with_completion_events
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt.
 
@@ -337,19 +379,19 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         """
         return _chunks.completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
 
-    @observed_completion
+    @with_completion_events
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
         return _chunks.completion_response(*await self._agenerate(self._completion_request(prompt, formatted, kwargs)))
 
-    @observed_completion
+    @with_completion_events
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
         return self._chunks(
             self._completion_request(prompt, formatted, kwargs), _chunks.ResponseBuilder.completion_chunk
         )
 
-    @observed_completion
+    @with_completion_events
     async def astream_complete(
         self,
         prompt: str,
