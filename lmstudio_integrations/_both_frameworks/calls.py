@@ -15,7 +15,7 @@ from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.models import LlmInstanceInfo
+from lmstudio_integrations.types.models import ChatTemplateInfo, LlmInstanceInfo
 from lmstudio_integrations.types.results import PredictionEnd
 
 
@@ -148,7 +148,19 @@ class ResolvedCall(NamedTuple):
             )
         return self.runtime.record_info(self.handle.model, end.host, info, end.load_model_config)
 
-    def record_loaded(self, model: LLM | AsyncLLM, info: LlmInstanceInfo) -> Mapping[str, Any]:
+    def load(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+        """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template."""
+        model = self.model()
+        template = model.get_chat_template_info()
+        return self._recorded(model, model.get_info(load=True)), template
+
+    async def aload(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+        """Do the same as `load` in a coroutine."""
+        model = self.async_model()
+        template = await model.get_chat_template_info()
+        return self._recorded(model, await model.get_info(load=True)), template
+
+    def _recorded(self, model: LLM | AsyncLLM, info: LlmInstanceInfo) -> Mapping[str, Any]:
         """Record the info of the model before its first response; return it in wire form."""
         wire = info.to_dict()
         self.runtime.record_info(self.handle.model, str(model.dispatcher.target), wire, {})

@@ -1,6 +1,6 @@
 """How to embed: the fields that the adapters of embedding models share, and the check of their texts."""
 
-from typing import ClassVar, cast
+from typing import ClassVar, Self, cast
 
 from pydantic import Field
 
@@ -38,6 +38,24 @@ class EmbeddingSettings(ConnectionSettings):
         default="error",
         description=f"{LENGTH_POLICY} Default: `error`.",
     )
+
+    def load(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        self._model().get_info(load=True)
+        return self
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        await self._async_model().get_info(load=True)
+        return self
 
     def _model(self) -> EmbeddingModel:
         """Return the model, for threads."""

@@ -28,7 +28,7 @@ UNSET: Any = None
 class Parameter(Protocol[AcceptedT_contra, HeldT_co]):
     """A parameter and attribute of two types: what the constructor and assignments accept, and what is read.
 
-    A concrete adapter declares such a field again: pydantic's mypy plugin gives inherited ones the accepted type alone.
+    A concrete adapter repeats the declaration: pydantic's plugin for mypy gives an inherited one a single type.
     """
 
     def __get__(self, instance: object, owner: Any, /) -> HeldT_co: ...
@@ -107,29 +107,25 @@ ReasoningEffort = Annotated[
     Field(
         description="How much the model reasons before it responds: `none`, `minimal`, `low`, `medium`, `high` or "
         "`xhigh`. It is sent as what the model has: a level of its own, the nearest to this one, or whether it reasons "
-        "at all. Unset: the model's default.",
+        "at all. Unset: the model's default."
     ),
 ]
 
 SendReasoning = Annotated[
     bool,
-    Field(
-        description="Whether earlier reasoning is sent back to the model, in `<think>` tags. Default: `False`.",
-    ),
+    Field(description="Whether earlier reasoning is sent back to the model, in `<think>` tags. Default: `False`."),
 ]
 
 WithLogprobs = Annotated[
     bool | None,
-    Field(
-        description="Whether responses contain the log-probabilities of their tokens. Unset: they do not.",
-    ),
+    Field(description="Whether responses contain the log-probabilities of their tokens. Unset: they do not."),
 ]
 
 TopLogprobs = Annotated[
     OrOff[LogProbs] | None,
     Field(
         description="For how many alternatives of each token a response contains log-probabilities, 0 to 100. Implies "
-        "`logprobs`, unless it is `False`. Unset: none.",
+        "`logprobs`, unless it is `False`. Unset: none."
     ),
 ]
 
@@ -138,7 +134,7 @@ AllowImageDownload = Annotated[
     Field(
         description="Whether this process may download images with an http or https URL, and upload them. Default: "
         "`False`. At most 20 MB and five redirects each, from public addresses only; within `timeout` if that is set, "
-        "else 30 seconds each.",
+        "else 30 seconds each."
     ),
 ]
 
@@ -146,6 +142,6 @@ AllowPrivateImageHosts = Annotated[
     bool,
     Field(
         description="Whether those downloads may come from addresses that are not public: this machine, the local "
-        "network. Default: `False`. Only for messages that you trust.",
+        "network. Default: `False`. Only for messages that you trust."
     ),
 ]

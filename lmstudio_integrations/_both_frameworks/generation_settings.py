@@ -165,9 +165,10 @@ class GenerationSettings(ConnectionSettings):
         A call without arguments is resolved once, until a field or the environment changes.
 
         Raises:
-            LMStudioValueError: If an argument is unknown, or a value is invalid.
+            LMStudioValueError: If an argument is unknown or would show a secret in a trace, or a value is invalid.
         """
         if given:
+            self._reject_secrets(given)
             return self._resolve_given(given)
         fields, runtime = vars(self), self._runtime
         values = fields["host"] or addresses.host_of(None), *_call_fields(type(self))(fields)

@@ -3,7 +3,7 @@
 The settings and the resolution of a call are in `_both_frameworks/generation_settings.py`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Annotated, Any, cast
@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, Field
 
+from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
@@ -77,18 +78,19 @@ Streaming = Annotated[
     ),
 ]
 
-# Checks ---------------------------------------------------------------------------------------------------------------
+# Arguments ------------------------------------------------------------------------------------------------------------
 
 
-def check_number(given: Mapping[str, Any]) -> None:
-    """Check how many responses a call requests.
+def arguments(stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a call; `stop` replaces the field if it is given.
 
     Raises:
-        LMStudioValueError: If it is not one.
+        LMStudioValueError: If more than one response is requested.
     """
     number = given.get("n")
     if number not in (None, 1):
         raise LMStudioValueError(f"n must be 1, got {number!r}; for several responses use batch()")
+    return given if stop is None else {**given, "stop": stop}
 
 
 def check_configurable(given: Mapping[str, Any]) -> None:
@@ -154,15 +156,15 @@ def _parallel_predictions(loaded: LoadedModelInfo) -> int | None:
 
 
 @cache
-def identifying_fields(kind: type[BaseModel]) -> tuple[str, ...]:
+def _identifying_fields(kind: type[BaseModel]) -> tuple[str, ...]:
     """Return the fields that change a response. Cached, because every call needs them."""
     return tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | FIELDS_OF_OBJECT)
 
 
-def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return the fields that are set, as plain data, with the resolved address as host."""
+def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
     found: dict[str, Any] = {"model": values["model"]}
-    for name in fields:
+    for name in _identifying_fields(kind):
         value = values[name] if name != "host" else _resolved_or_given(values["host"])
         if value is not None:
             found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
@@ -177,7 +179,13 @@ def _resolved_or_given(host: str | Sequence[str] | None) -> str | Sequence[str] 
     return resolved[0] if len(resolved) == 1 else cast("tuple[str, ...]", resolved)
 
 
-class Uncached:
+def with_cache(model: GenerationSettings, given: Mapping[str, Any]) -> Any:
+    """Return the object whose `cache` core reads for a call: a stand-in without a cache if no model is named."""
+    named = {ALIASES.get(name, name): value for name, value in given.items()}
+    return _Uncached(model) if named.get("model", model.model) is None else model
+
+
+class _Uncached:
     """Stands in for an adapter without `model`: any loaded model may respond, so responses must not be cached."""
 
     cache = False

@@ -16,6 +16,7 @@ from langchain_core.tools import BaseTool
 from langchain_protocol.protocol import MessagesData
 from pydantic import ConfigDict, Field, model_validator
 
+from lmstudio_integrations._both_frameworks import field_types
 from lmstudio_integrations._both_frameworks.calls import (
     CHAT_ARGUMENTS,
     CallArguments,
@@ -23,43 +24,25 @@ from lmstudio_integrations._both_frameworks.calls import (
     top_logprobs_of,
 )
 from lmstudio_integrations._both_frameworks.conversation import to_history
-from lmstudio_integrations._both_frameworks.field_types import (
-    UNSET,
-    AllowImageDownload,
-    AllowPrivateImageHosts,
-    Parameter,
-    ReasoningEffort,
-    Secret,
-    SendReasoning,
-    StopStrings,
-    TopLogprobs,
-    WithLogprobs,
-)
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
-from lmstudio_integrations._both_frameworks.input_checks import ALIASES
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
 from lmstudio_integrations._both_frameworks.specs import ModelSpec
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
-from lmstudio_integrations.langchain import _batching, _chunks, _counting, _events, _messages, _structured, _tools
+from lmstudio_integrations.langchain import (
+    _batching,
+    _chunks,
+    _counting,
+    _events,
+    _messages,
+    _settings,
+    _structured,
+    _tools,
+)
 from lmstudio_integrations.langchain._chunks import ChunkStream
 from lmstudio_integrations.langchain._errors import translating_errors
-from lmstudio_integrations.langchain._settings import (
-    CORE_DESCRIPTIONS,
-    FIELDS_OF_OBJECT,
-    PACKAGE,
-    Streaming,
-    Uncached,
-    check_configurable,
-    check_number,
-    concurrency,
-    identifying_fields,
-    identity,
-    serialized_attributes,
-    tracing_parameters,
-)
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
 from lmstudio_integrations.types.results import PredictionResult
@@ -158,27 +141,27 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
-        stop: StopStrings = UNSET
-        profile: Parameter[ModelProfile | None, ModelProfile] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
+        api_token: field_types.Secret = field_types.UNSET  # repeated: see `Parameter`
+        stop: field_types.StopStrings = field_types.UNSET
+        profile: field_types.Parameter[ModelProfile | None, ModelProfile] = field_types.UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
     _counterpart: ClassVar[str] = "LMStudioEmbeddings"
-    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+    _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=CHAT_ARGUMENTS | {"n", "stream"},
         framework=frozenset({"ls_structured_output_format"}),
-        fields_of_object=FIELDS_OF_OBJECT,
+        fields_of_object=_settings.FIELDS_OF_OBJECT,
         formats=_tools,
         fewest_top_logprobs=1,  # a server may take 0 for no log-probabilities at all
     )
 
-    reasoning_effort: ReasoningEffort = None
-    send_reasoning: SendReasoning = False
-    logprobs: WithLogprobs = None
-    top_logprobs: TopLogprobs = None
-    allow_image_download: AllowImageDownload = False
-    allow_private_image_hosts: AllowPrivateImageHosts = False
-    streaming: Streaming = None
+    reasoning_effort: field_types.ReasoningEffort = None
+    send_reasoning: field_types.SendReasoning = False
+    logprobs: field_types.WithLogprobs = None
+    top_logprobs: field_types.TopLogprobs = None
+    allow_image_download: field_types.AllowImageDownload = False
+    allow_private_image_hosts: field_types.AllowPrivateImageHosts = False
+    streaming: _settings.Streaming = None
 
     stream_usage: bool = Field(
         default=True,
@@ -187,7 +170,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     @model_validator(mode="after")
     def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
-        self._add_version(*PACKAGE)
+        self._add_version(*_settings.PACKAGE)
         return self
 
     # Settings of a call -----------------------------------------------------------------------------------------------
@@ -205,26 +188,8 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     ) -> RunnableSerializable[LanguageModelInput, AIMessage]:
         """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
         with translating_errors():
-            check_configurable(kwargs)
+            _settings.check_configurable(kwargs)
         return super().configurable_fields(**kwargs)
-
-    def _arguments(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the arguments of a call; `stop` replaces the field if it is given.
-
-        Raises:
-            LMStudioValueError: If more than one response is requested, or a token would show in traces.
-        """
-        check_number(given)
-        self._reject_secrets(given)
-        return given if stop is None else {**given, "stop": stop}
-
-    def _resolve(self, stop: list[str] | None, given: Mapping[str, Any]) -> ResolvedCall:
-        """Resolve a call from the arguments that langchain-core passes.
-
-        Raises:
-            LMStudioValueError: If an argument is unknown, or a value is invalid.
-        """
-        return self._resolve_call(self._arguments(stop, given))
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
@@ -340,7 +305,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     def _calling(self, stop: list[str] | None, given: Mapping[str, Any]) -> Generator[ResolvedCall]:
         """Resolve a call and translate its errors. One about the context window also completes `profile`."""
         with translating_errors():
-            call = self._resolve(stop, given)
+            call = self._resolve_call(_settings.arguments(stop, given))
             try:
                 yield call
             except LMStudioContextOverflowError as error:
@@ -405,18 +370,14 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         """
         with translating_errors():
             call = self._resolve_call({})
-            model = call.model()
-            model.get_chat_template_info()
-            self._record_profile(call, call.record_loaded(model, model.get_info(load=True)))
+            self._record_profile(call, call.load()[0])
         return self
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded, and complete `profile`; see `load`."""
         with translating_errors():
             call = self._resolve_call({})
-            model = call.async_model()
-            await model.get_chat_template_info()
-            self._record_profile(call, call.record_loaded(model, await model.get_info(load=True)))
+            self._record_profile(call, (await call.aload())[0])
         return self
 
     # Tools and structured output ------------------------------------------------------------------------------------
@@ -529,13 +490,13 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All settings that change the response; the cache key is built from them."""
-        return identity(vars(self), identifying_fields(type(self)))
+        return _settings.identity(vars(self), type(self))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
         with translating_errors():
             self._reject_secrets(kwargs)
-        return tracing_parameters("chat", vars(self), stop, kwargs)
+        return _settings.tracing_parameters("chat", vars(self), stop, kwargs)
 
     @property
     def lc_secrets(self) -> dict[str, str]:
@@ -545,7 +506,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Attributes that core cannot serialize by itself."""
-        return serialized_attributes(vars(self))
+        return _settings.serialized_attributes(vars(self))
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -554,22 +515,17 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     # Caches of responses ----------------------------------------------------------------------------------------------
 
-    def _as_cached(self, given: Mapping[str, Any]) -> Any:
-        """Return the object whose `cache` core reads for a call: a stand-in without a cache if no model is named."""
-        named = {ALIASES.get(name, name): value for name, value in given.items()} if given else given
-        return Uncached(self) if named.get("model", self.model) is None else self
-
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
         # The overridden method reads `cache` of the object that it gets.
-        return BaseChatModel._generate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
+        return BaseChatModel._generate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
     async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return await BaseChatModel._agenerate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
+        return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
     def _call_values(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the resolved settings of a call, without what it requests besides settings, such as tools."""
         others = self._call.request | self._call.framework
-        return self._merged(self._arguments(stop, {name: given[name] for name in given.keys() - others}))
+        return self._merged(_settings.arguments(stop, {name: given[name] for name in given.keys() - others}))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Return the cache key of a call: its resolved settings, whether they are fields or arguments."""
@@ -580,7 +536,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         parts = {
             "class": type(self).__name__,
             "output_version": values.get("output_version"),
-            "settings": sorted(identity(values, identifying_fields(type(self))).items()),
+            "settings": sorted(_settings.identity(values, type(self)).items()),
             "call": sorted((name, value) for name, value in kwargs.items() if name in others),
         }
         return repr(parts)
@@ -595,7 +551,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             return config
         try:
             values = self._call_values(None, given)
-            limit = concurrency(self._runtime, self._resolve_model(values), values)
+            limit = _settings.concurrency(self._runtime, self._resolve_model(values), values)
         except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
             limit = DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}

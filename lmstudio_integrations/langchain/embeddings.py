@@ -69,7 +69,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     _counterpart: ClassVar[str] = "ChatLMStudio"
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
+        api_token: Secret = UNSET  # repeated: see `Parameter`
         model_name: ParameterOnly[str | None] = UNSET
 
     query_prefix: str = Field(
@@ -96,14 +96,12 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
             LMStudioServerError: If the server fails.
         """
         with translating_errors():
-            self._model().get_info(load=True)
-        return self
+            return super().load()
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
         with translating_errors():
-            await self._async_model().get_info(load=True)
-        return self
+            return await super().aload()
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""

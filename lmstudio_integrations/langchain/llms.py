@@ -18,22 +18,8 @@ from lmstudio_integrations._both_frameworks.outcome import Outcome
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import PredictionStream
-from lmstudio_integrations.langchain import _batching, _chunks
+from lmstudio_integrations.langchain import _batching, _chunks, _settings
 from lmstudio_integrations.langchain._errors import translating_errors
-from lmstudio_integrations.langchain._settings import (
-    CORE_DESCRIPTIONS,
-    FIELDS_OF_OBJECT,
-    PACKAGE,
-    Streaming,
-    Uncached,
-    check_configurable,
-    check_number,
-    concurrency,
-    identifying_fields,
-    identity,
-    serialized_attributes,
-    tracing_parameters,
-)
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
@@ -90,22 +76,22 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
+        api_token: Secret = UNSET  # repeated: see `Parameter`
         stop: StopStrings = UNSET
 
     _counterpart: ClassVar[str] = "LMStudioEmbeddings"
-    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+    _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=frozenset({"n", "stream"}),
         framework=frozenset({"tags", "metadata", "run_name", "run_id"}),
-        fields_of_object=FIELDS_OF_OBJECT,
+        fields_of_object=_settings.FIELDS_OF_OBJECT,
     )
 
-    streaming: Streaming = None
+    streaming: _settings.Streaming = None
 
     @model_validator(mode="after")
     def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
-        self._add_version(*PACKAGE)
+        self._add_version(*_settings.PACKAGE)
         return self
 
     # Settings of a call -----------------------------------------------------------------------------------------------
@@ -119,26 +105,8 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[LanguageModelInput, str]:
         """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
         with translating_errors():
-            check_configurable(kwargs)
+            _settings.check_configurable(kwargs)
         return super().configurable_fields(**kwargs)
-
-    def _arguments(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the arguments of a call; `stop` replaces the field if it is given.
-
-        Raises:
-            LMStudioValueError: If more than one response is requested, or a token would show in traces.
-        """
-        check_number(given)
-        self._reject_secrets(given)
-        return given if stop is None else {**given, "stop": stop}
-
-    def _resolve(self, stop: list[str] | None, given: Mapping[str, Any]) -> ResolvedCall:
-        """Resolve a call from the arguments that langchain-core passes.
-
-        Raises:
-            LMStudioValueError: If an argument is unknown, or a value is invalid.
-        """
-        return self._resolve_call(self._arguments(stop, given))
 
     def generate(
         self,
@@ -150,7 +118,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
-        return BaseLLM.generate(_as_cached(called), prompts, stop, callbacks, **others)
+        return BaseLLM.generate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
 
     async def agenerate(
         self,
@@ -162,7 +130,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
-        return await BaseLLM.agenerate(_as_cached(called), prompts, stop, callbacks, **others)
+        return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
 
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
@@ -186,7 +154,8 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         Core builds the cache key only from the object and the `stop` of the call.
         """
         with translating_errors():
-            arguments, own = dict(self._arguments(None, given)), vars(self)
+            self._reject_secrets(given)
+            arguments, own = dict(_settings.arguments(None, given)), vars(self)
             arguments.pop("n", None)
             others = {name: arguments.pop(name) for name in self._call.framework & arguments.keys()}
             if "stream" in arguments:  # core's name for it in a call
@@ -206,11 +175,12 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with translating_errors():
-            call = self._resolve(stop, kwargs)
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
             calls = [partial(self._complete, call, prompt) for prompt in prompts]
-            return self._result(_batching.results(calls, concurrency(self._runtime, call.handle, call.values)))
+            limit = _settings.concurrency(call.runtime, call.handle, call.values)
+            return self._result(_batching.results(calls, limit))
 
     async def _agenerate(
         self,
@@ -220,13 +190,14 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with translating_errors():
-            call = self._resolve(stop, kwargs)
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result(
                     [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
             calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
-            return self._result(await _batching.aresults(calls, concurrency(self._runtime, call.handle, call.values)))
+            limit = _settings.concurrency(call.runtime, call.handle, call.values)
+            return self._result(await _batching.aresults(calls, limit))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]
@@ -245,7 +216,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         with translating_errors():
-            call = self._resolve(stop, kwargs)
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
             with _batching.in_batch(
                 call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())
             ) as stream:
@@ -263,7 +234,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         with translating_errors():
-            call = self._resolve(stop, kwargs)
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
             async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
                 async for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
@@ -329,13 +300,13 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All settings that change the response; the cache key is built from them."""
-        return identity(vars(self), identifying_fields(type(self)))
+        return _settings.identity(vars(self), type(self))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
         with translating_errors():
             self._reject_secrets(kwargs)
-        return tracing_parameters("llm", vars(self), stop, kwargs)
+        return _settings.tracing_parameters("llm", vars(self), stop, kwargs)
 
     @property
     def lc_secrets(self) -> dict[str, str]:
@@ -345,7 +316,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Attributes that core cannot serialize by itself."""
-        return serialized_attributes(vars(self))
+        return _settings.serialized_attributes(vars(self))
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -355,8 +326,3 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
     return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
-
-
-def _as_cached(model: LMStudioLLM) -> Any:
-    """Return the object whose `cache` core reads for a call: a stand-in without a cache if no model is named."""
-    return Uncached(model) if model.model is None else model

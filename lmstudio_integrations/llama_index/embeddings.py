@@ -112,7 +112,7 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
+        api_token: Secret = UNSET  # repeated: see `Parameter`
         request_timeout: ParameterOnly[float | None] = UNSET
     else:
         api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
@@ -185,26 +185,6 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
         fields = state["__dict__"]
         self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
         self._record_dropped_secrets(fields)
-
-    # Embedding --------------------------------------------------------------------------------------------------------
-
-    def load(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        self._model().get_info(load=True)
-        return self
-
-    async def aload(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        await self._async_model().get_info(load=True)
-        return self
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
     # with the same words. -------------------------------------------------------------------------------------------

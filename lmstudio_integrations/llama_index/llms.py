@@ -21,22 +21,10 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
+from lmstudio_integrations._both_frameworks import field_types
 from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
 from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.conversation import to_history
-from lmstudio_integrations._both_frameworks.field_types import (
-    UNSET,
-    AllowImageDownload,
-    AllowPrivateImageHosts,
-    ApiToken,
-    ParameterOnly,
-    ReasoningEffort,
-    Secret,
-    SendReasoning,
-    StopStrings,
-    TopLogprobs,
-    WithLogprobs,
-)
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.partial_json import partial_json
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
@@ -191,19 +179,19 @@ class LMStudio(GenerationSettings, Structured):
     )
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
-        stop: StopStrings = UNSET
-        request_timeout: ParameterOnly[float | None] = UNSET
-        additional_kwargs: ParameterOnly[Mapping[str, Any] | None] = UNSET
+        api_token: field_types.Secret = field_types.UNSET  # repeated: see `Parameter`
+        stop: field_types.StopStrings = field_types.UNSET
+        request_timeout: field_types.ParameterOnly[float | None] = field_types.UNSET
+        additional_kwargs: field_types.ParameterOnly[Mapping[str, Any] | None] = field_types.UNSET
     else:
-        api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
+        api_token: field_types.ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 
-    reasoning_effort: ReasoningEffort = None
-    send_reasoning: SendReasoning = False
-    logprobs: WithLogprobs = None
-    top_logprobs: TopLogprobs = None
-    allow_image_download: AllowImageDownload = False
-    allow_private_image_hosts: AllowPrivateImageHosts = False
+    reasoning_effort: field_types.ReasoningEffort = None
+    send_reasoning: field_types.SendReasoning = False
+    logprobs: field_types.WithLogprobs = None
+    top_logprobs: field_types.TopLogprobs = None
+    allow_image_download: field_types.AllowImageDownload = False
+    allow_private_image_hosts: field_types.AllowPrivateImageHosts = False
 
     context_window: Count | None = Field(
         default=None,
@@ -289,20 +277,14 @@ class LMStudio(GenerationSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        call = self._resolve_call({})
-        model = call.model()
-        template, info = model.get_chat_template_info(), model.get_info(load=True)
-        call.record_loaded(model, info)
-        _context_windows.record(self._context_key(), info.context_length, template.added_tokens)
+        info, template = self._resolve_call({}).load()
+        _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     async def aload(self) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
-        call = self._resolve_call({})
-        model = call.async_model()
-        template, info = await model.get_chat_template_info(), await model.get_info(load=True)
-        call.record_loaded(model, info)
-        _context_windows.record(self._context_key(), info.context_length, template.added_tokens)
+        info, template = await self._resolve_call({}).aload()
+        _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     def tokenize(self, text: str) -> list[int]:
