@@ -49,11 +49,7 @@ class EmbeddingSettings(ConnectionSettings):
         return self
 
     async def aload(self) -> Self:
-        """Load the model if it is not loaded; return this object.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
+        """Load the model if it is not loaded; see `load`."""
         await self._async_model().get_info(load=True)
         return self
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -26,7 +25,6 @@ from lmstudio_integrations._both_frameworks.calls import (
 from lmstudio_integrations._both_frameworks.conversation import to_history
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
-from lmstudio_integrations._both_frameworks.specs import ModelSpec
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
@@ -330,26 +328,16 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         self._record_profile(call, call.record_info(result.end).info)
         return result
 
-    @cached_property
-    def _reports(self) -> "_Reports":
-        reports: _Reports = vars(self).setdefault("_reports", _Reports())  # atomic: all threads get the same one
-        return reports
-
-    def __copy__(self) -> Self:
-        copied = super().__copy__()
-        vars(copied).pop("_reports", None)  # the copy may have another model
-        return copied
-
     def _record_profile(self, call: ResolvedCall, info: Mapping[str, Any]) -> None:
         """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
         if (call.values["model"], call.values["host"]) == (self.model, self.host):
-            self._reports.last = (self.model, self.host), info, call.handle.model
+            vars(self)["_report"] = (id(self), self.model, self.host), info, call.handle.model
 
     @property
     def _reported(self) -> Mapping[str, Any]:
-        """What the server has reported about the model of this object."""
-        model, info, spec = self._reports.last
-        if spec is None or model != (self.model, self.host):
+        """What the server has reported about the model of this object, not about that of the one it is a copy of."""
+        subject, info, spec = vars(self).get("_report", (None, {}, None))
+        if subject != (id(self), self.model, self.host):
             return {}
         late = self._runtime.takes_late_system_messages(spec)
         return info if late is None else {**info, _LATE_SYSTEM_MESSAGES: late}
@@ -617,17 +605,6 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
-
-
-class _Reports:
-    """What the server last reported about the model of an object. A copy of the object starts without."""
-
-    def __init__(self) -> None:
-        self.last: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec | None] = (None, None), {}, None
-        """Name and host of the model, its info, and the model."""
-
-    def __reduce__(self) -> tuple[type["_Reports"], tuple[()]]:
-        return _Reports, ()
 
 
 class _ResolvedProfile:

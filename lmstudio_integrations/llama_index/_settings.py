@@ -46,11 +46,6 @@ def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def memo_with(rate_limiter: object, memo: dict[int, Any] | None) -> dict[int, Any]:
-    """Return the memo of a deep copy: all copies share the rate limiter, which cannot be copied."""
-    return {**(memo or {}), id(rate_limiter): rate_limiter}
-
-
 def picklable(model: BaseModel) -> dict[str, Any]:
     """Return the settings of an adapter that can be pickled; those that are lost are logged."""
     fields = {name: value for name, value in model if _can_be_pickled(value)}

@@ -18,7 +18,7 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, memo_with, picklable, with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
@@ -176,7 +176,9 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
     # Core's own pickling deletes from the original object what cannot be pickled.
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return super().__deepcopy__(memo_with(self.rate_limiter, memo))
+        memo = {} if memo is None else memo
+        memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
+        return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[Any, Any]:
         return {"__dict__": {**picklable(self), **self._secrets_set()}}

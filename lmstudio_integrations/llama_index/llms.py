@@ -42,7 +42,7 @@ from lmstudio_integrations.llama_index._callbacks import (
 )
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, memo_with, picklable, with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
 from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
@@ -223,7 +223,9 @@ class LMStudio(GenerationSettings, Structured):
     # Core's own pickling deletes from the original object what cannot be pickled.
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return super().__deepcopy__(memo_with(self.rate_limiter, memo))
+        memo = {} if memo is None else memo
+        memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
+        return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[Any, Any]:
         return {"__dict__": {**picklable(self), **self._secrets_set()}}
@@ -296,11 +298,7 @@ class LMStudio(GenerationSettings, Structured):
         return self._resolve_call({}).model().tokenize(text)
 
     async def atokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text, from the model's own tokenizer.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
+        """Return the tokens of a text; see `tokenize`."""
         return await self._resolve_call({}).async_model().tokenize(text)
 
     def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
