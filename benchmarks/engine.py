@@ -29,7 +29,7 @@ from benchmarks.environment import Process
 from benchmarks.programs import expect
 from lmstudio_integrations.emulator import Emulator, ModelEntry, catalog, defaults, weights
 from lmstudio_integrations.emulator.clock import SystemClock
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, request_body, worker
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, request_body, worker_main
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS
 from lmstudio_integrations.emulator.records import Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
@@ -118,7 +118,7 @@ class Directly:
         path = asyncio.run(find)
         header, threads = load_parameters.header_of(path), load_parameters.spare_threads()
         parameters = load_parameters.parameters_of(request, path, header, threads=threads, memory=0)
-        server, _ = worker.start(parameters, self._engine)
+        server, _ = worker_main.start(parameters, self._engine)
         return server
 
 

@@ -10,6 +10,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+os.environ["LMSTUDIO_INTEGRATIONS_CHECK_THREADS"] = "1"  # before the package is imported
+
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.support.gate import Gate

@@ -1,10 +1,12 @@
 """Tests of the comparison of speed: its server sends the right tokens, and its page is made of the kept results.
 
-No test measures time.
+No test measures time, but one measures memory, which does not depend on the machine.
 """
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,6 +15,11 @@ import lmstudio_integrations as lms
 from benchmarks.page import CHART, PAGE, digest_line, written
 from benchmarks.server import Connection, tokens_of, vector
 from benchmarks.speed import RESULTS
+from tests.docs.snippets import ROOT
+
+LIVING_PER_RESPONSE = 250
+PEAK_PER_TOKEN = {"native": 200, "langchain": 2300, "llama_index": 200}
+"""The most bytes that `benchmarks.memory` may find. langchain-core keeps every chunk of a stream until its end."""
 
 
 @pytest.fixture
@@ -49,3 +56,17 @@ def test_the_page_and_its_chart_are_made_of_the_kept_results() -> None:
     assert "<!-- end results -->" in page
     assert written(page, json.loads(text)) == page, "run python -m benchmarks.page"
     assert CHART.read_text(encoding="utf-8").endswith(digest_line(text)), "run python -m benchmarks.page"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(300)
+def test_responses_leave_nothing_behind_and_tokens_take_little_memory() -> None:
+    # In a process of its own, because other tests fill caches.
+    command = [sys.executable, "-m", "benchmarks.memory"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    found = json.loads(ran.stdout)
+    assert found.keys() == PEAK_PER_TOKEN.keys()
+    for name, ways in found.items():
+        for way, counts in ways.items():
+            assert counts["living_per_response"] <= LIVING_PER_RESPONSE, (name, way)
+            assert counts["peak_per_token"] <= PEAK_PER_TOKEN[name], (name, way)

@@ -1,44 +1,30 @@
-"""The shape of the package: what may import what, and what an import drags in."""
+"""The shape of the package: what is public, and what an import drags in.
+
+Contracts in `pyproject.toml` say which part may import which.
+"""
 
 import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
 import lmstudio_integrations
-from lmstudio_integrations import errors
+from lmstudio_integrations import errors, pytest_plugin
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations.emulator.catalog import EngineName
+from lmstudio_integrations.cli import _app
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-LAYERS: dict[str, set[str]] = {
-    "_support": set(),
-    "errors": {"_support"},
-    "types": {"errors", "_support"},
-    "protocol": {"types", "errors", "_support"},
-    "client.transport": {"protocol", "types", "errors", "_support"},
-    "client": {"client.transport", "protocol", "types", "errors", "_support"},
-    "_both_frameworks": {"client.transport", "client", "protocol", "types", "errors", "_support"},
-    "langchain": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
-    "llama_index": {"_both_frameworks", "client.transport", "client", "protocol", "types", "errors", "_support"},
-    "ray": {"client", "types", "errors", "_support"},
-    "emulator": {"protocol", "types", "errors", "_support"},
-    "pytest_plugin": {"emulator"},
-    "cli": {"emulator", "langchain", "client.transport", "client", "protocol", "types", "errors", "_support"},
-}
-"""Each part of the package and what it may import of the others."""
-
-IO_MODULES = {"asyncio", "threading", "queue", "socket", "websockets"}
 LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", "typer", "rich", "websockets", "pytest"}
 LAZY_MODULES |= {"aiohttp", "pyarrow", "ray"}
 
@@ -72,31 +58,17 @@ PUBLIC = {
 }
 """The public names, but for the errors, which are all public. Removing one breaks programs of users."""
 
+FIXTURES = {
+    "lmstudio_emulator",
+    "lmstudio_host",
+    "lmstudio_models",
+    "lmstudio_session_emulator",
+    "lmstudio_session_host",
+}
+COMMANDS = {"chat", "demo", "doctor", "embed", "get", "load", "ls", "ps", "serve", "unload"}
+
 RAY = {f"{NAME}.ray.actors": "Embedder Generator", f"{NAME}.ray.stages": "embed generate"}
 """The public names of `ray`, which has them only where Ray is installed, by the modules that need no Ray."""
-
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-
-
-def part_of(module: str) -> str:
-    """Return the part of the package that a dotted module name below it belongs to; the longest name in `LAYERS`."""
-    names = module.split(".")[1:]
-    longer = ".".join(names[:2])
-    return longer if longer in LAYERS else names[0]
-
-
-def module_name(path: Path) -> str:
-    return ".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts])
-
-
-def imported_modules(path: Path) -> Iterator[str]:
-    """Yield every module that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module, f"{path} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -104,33 +76,6 @@ def loaded_after(statement: str) -> set[str]:
     script = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
     return set(json.loads(run.stdout))
-
-
-def test_every_module_imports_only_the_layers_below_it() -> None:
-    wrong = []
-    for path in SOURCES:
-        part = part_of(module_name(path))
-        inner = {part_of(name) for name in imported_modules(path) if name.split(".")[0] == NAME}
-        if not inner <= LAYERS[part] | {part}:
-            wrong.append((module_name(path), inner - LAYERS[part]))
-    assert wrong == []
-
-
-def test_nothing_imports_a_module_of_an_engine_from_outside_of_its_folder() -> None:
-    imports = {module_name(path): set(imported_modules(path)) for path in SOURCES}
-    for engine in get_args(EngineName):
-        folder = f"{NAME}.emulator.engines.{engine}."
-        assert sum(name.startswith(folder) for name in imports) > 5, "the files were not found"
-        inside = {name for name in imports if name.startswith(folder)}
-        for name in imports.keys() - inside:
-            modules = imports[name] | {each.rpartition(".")[0] for each in imports[name]}
-            assert not modules & inside, f"{name} imports them"
-
-
-def test_the_protocol_does_no_input_or_output() -> None:
-    imported = {name.split(".")[0] for path in (PACKAGE / "protocol").rglob("*.py") for name in imported_modules(path)}
-    assert "json" in imported or "pydantic" in imported, "the files were not read"
-    assert not imported & IO_MODULES
 
 
 @pytest.mark.parametrize("module", PUBLIC)
@@ -142,6 +87,17 @@ def test_the_public_names_are_pinned_and_there(module: str) -> None:
     assert set(imported.__all__) == expected
     assert all(getattr(imported, name) is not None for name in expected)
     assert expected <= set(dir(imported))
+
+
+def test_the_fixtures_and_commands_are_pinned() -> None:
+    assert {name for name in vars(pytest_plugin) if name.startswith("lmstudio_")} == FIXTURES
+    assert set(_app.COMMANDS) == COMMANDS
+
+
+def test_the_page_names_every_public_module() -> None:
+    page = (PACKAGE.parent / "docs/public.md").read_text(encoding="utf-8")
+    modules = set(re.findall(rf"^\| `({NAME}[.\w]*)`", page, re.MULTILINE))
+    assert modules == {*PUBLIC, f"{NAME}.ray", f"{NAME}.errors"}
 
 
 def annotated(found: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES
-from lmstudio_integrations._support.suggestions import _COUNTERPARTS, _METHODS, _REMEDIES, hint
+from lmstudio_integrations._support.suggestions import _COUNTERPARTS, _METHODS, _REMEDIES, explain_unknown_name
 from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from tests.support.adapters import ADAPTERS
@@ -58,7 +58,7 @@ def test_a_setting_of_another_package_is_accepted_or_leads_to_what_helps(adapter
 
 @pytest.mark.parametrize("name", ["api_version", "is_chat_model", "tokenizer"])
 def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
-    assert "did you mean" not in hint(name, ["api_token", "draft_model", "timeout"])
+    assert "did you mean" not in explain_unknown_name(name, ["api_token", "draft_model", "timeout"])
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_a_name_that_is_merely_similar_is_not_suggested(name: str) -> None:
     ],
 )
 def test_a_port_belongs_to_the_address(given: dict[str, Any], text: str) -> None:
-    assert hint("port", ["host", "timeout"], given) == text
-    assert hint("port", ["timeout"], given) == "known are timeout"
+    assert explain_unknown_name("port", ["host", "timeout"], given) == text
+    assert explain_unknown_name("port", ["timeout"], given) == "known are timeout"
 
 
 def test_a_counterpart_counts_only_where_it_is_known() -> None:
-    assert hint("stop_sequences", ["stop", "seed"]) == "did you mean 'stop'?"
-    assert hint("stop_sequences", ["stop_strings", "seed"]) == "did you mean 'stop_strings'?"
-    assert hint("stop_sequences", ["seed", "preset"]) == "known are preset, seed"
+    assert explain_unknown_name("stop_sequences", ["stop", "seed"]) == "did you mean 'stop'?"
+    assert explain_unknown_name("stop_sequences", ["stop_strings", "seed"]) == "did you mean 'stop_strings'?"
+    assert explain_unknown_name("stop_sequences", ["seed", "preset"]) == "known are preset, seed"

@@ -173,7 +173,7 @@ def _sum_of(messages: Sequence[Message]) -> tuple[int, int]:
 def _is_time_to_report(messages: Sequence[Message]) -> bool:
     """Whether as many entries were read as the last question allows."""
     at = max((at for at, message in enumerate(messages) if message.role == "user"), default=0)
-    most = _AT_MOST.search(chat_template.text_of(messages[at]))
+    most = _AT_MOST.search(chat_template.message_text(messages[at]))
     return most is not None and sum(message.role == "tool" for message in messages[at:]) >= int(most[1])
 
 

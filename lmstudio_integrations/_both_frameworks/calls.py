@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
-from lmstudio_integrations._both_frameworks.schemas import response_settings
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
@@ -17,6 +16,7 @@ from lmstudio_integrations.client.predictions.requests import PredictionParamete
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo, LlmInstanceInfo
 from lmstudio_integrations.types.results import PredictionEnd
+from lmstudio_integrations.types.structured import response_settings
 
 
 class RequestFormats(Protocol):
@@ -163,5 +163,5 @@ class ResolvedCall(NamedTuple):
     def _recorded(self, model: LLM | AsyncLLM, info: LlmInstanceInfo) -> Mapping[str, Any]:
         """Record the info of the model before its first response; return it in wire form."""
         wire = info.to_dict()
-        self.runtime.record_info(self.handle.model, str(model.dispatcher.target), wire, {})
+        self.runtime.record_info(self.handle.model, str(model.model.caller.target), wire, {})
         return wire

@@ -25,7 +25,7 @@ from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.requests import TIMEOUTS
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds

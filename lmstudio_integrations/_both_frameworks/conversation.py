@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lmstudio_integrations._both_frameworks.schemas import wire_name
-from lmstudio_integrations._support.urls import redacted_url
+from lmstudio_integrations._both_frameworks.tool_settings import wire_name
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.files import FileHandle

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from pydantic import SecretStr
 
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
-from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
@@ -209,4 +209,4 @@ def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any]
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )
-    return LMStudioValueError(f"unknown setting {name!r}; {hint(name, known, given, owner)}")
+    return LMStudioValueError(f"unknown setting {name!r}; {explain_unknown_name(name, known, given, owner)}")

@@ -9,20 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.predictions.required_call import lacks_call, log_missing_call
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
 
 logger = logging.getLogger(__name__)
-
-_FINISH_REASONS = {
-    "eosFound": "stop",
-    "stopStringFound": "stop",
-    "toolCalls": "tool_calls",
-    "maxPredictedTokensReached": "length",
-    "contextLengthReached": "length",
-}
-"""The server's stop reasons in OpenAI's words; others stay as they are."""
 
 _REMEDIES = {"maxPredictedTokensReached": "raise max_tokens", "contextLengthReached": "raise the context length"}
 """What helps a response that was cut off, by the server's stop reason."""
@@ -56,14 +47,6 @@ class Outcome:
                 self.calls.append(record)
             else:
                 self.failed.append((record, _reason(record, result)))
-
-    @property
-    def finish_reason(self) -> str | None:
-        """Why the prediction ended, in OpenAI's words; a turn with tool calls may end like any other."""
-        stop_reason = self.result.end.stats.get("stopReason")
-        if self.calls and stop_reason == "eosFound":
-            return "tool_calls"
-        return _FINISH_REASONS.get(str(stop_reason), stop_reason)
 
     @property
     def only_reasoning(self) -> bool:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, ServerSpec
+from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.hosts.handles import on_hosts, pool_of
-from lmstudio_integrations.client.models.binding import Binding
+from lmstudio_integrations.client.hosts.models import hosts_of_model
+from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -28,8 +29,6 @@ from lmstudio_integrations.types.hosts import HostStatus
 
 logger = logging.getLogger(__name__)
 
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
 ClientT = TypeVar("ClientT", "Client", "AsyncClient")
 
 _KEEP_IDLE = 300.0
@@ -62,43 +61,7 @@ class LoadedModelInfo:
         return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
 
 
-class _BoundedCache(Generic[KeyT, ValueT]):
-    """Keeps the values of the last keys. Thread-safe without a lock: a signal handler may interrupt its holder."""
-
-    def __init__(self) -> None:
-        self._values: dict[KeyT, ValueT] = {}
-
-    def get(self, key: KeyT) -> ValueT | None:
-        """Return the value of a key, if it is cached."""
-        return self._values.get(key)
-
-    def put(self, key: KeyT, value: ValueT) -> ValueT:
-        """Cache a value; the oldest one is dropped if there are too many."""
-        self._make_room(key)
-        self._values[key] = value
-        return value
-
-    def get_or_make(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
-        """Return the value of a key; the first call makes it. Of several at once, all return the value of one."""
-        value = self._values.get(key)
-        if value is None:
-            made = make()
-            self._make_room(key)
-            value = self._values.setdefault(key, made)
-        return value
-
-    def pop_all(self) -> list[tuple[KeyT, ValueT]]:
-        """Return all entries and drop them."""
-        values, self._values = self._values, {}
-        return list(values.items())
-
-    def _make_room(self, key: KeyT) -> None:
-        if key not in self._values and len(self._values) >= _CACHE_SIZE:
-            oldest, *_ = list(self._values)  # in one step, like the next one
-            self._values.pop(oldest, None)
-
-
-_Bindings: TypeAlias = _BoundedCache[ModelSpec, list[Binding]]
+_States: TypeAlias = BoundedCache[ModelSpec, list[ModelState]]
 """The model of each handle, on each of its servers."""
 
 
@@ -107,14 +70,14 @@ class _ClientPool(Generic[ClientT]):
 
     Args:
         make: Makes a client.
-        bindings: The model of each handle. Both pools share them, so that `new_instance` loads only one instance.
+        states: The model of each handle. Both pools share them, so that `new_instance` loads only one instance.
     """
 
-    def __init__(self, make: Callable[..., ClientT], bindings: _Bindings) -> None:
+    def __init__(self, make: Callable[..., ClientT], states: _States) -> None:
         self._make: Callable[..., ClientT] = make
-        self._bindings = bindings
-        self._clients: _BoundedCache[ServerSpec, ClientT] = _BoundedCache()
-        self._handles: _BoundedCache[HandleSpec, Any] = _BoundedCache()
+        self._states = states
+        self._clients: BoundedCache[ServerSpec, ClientT] = BoundedCache(_CACHE_SIZE)
+        self._handles: BoundedCache[HandleSpec, Any] = BoundedCache(_CACHE_SIZE)
 
     def handle(self, spec: HandleSpec) -> Any:
         """Return the handle of a model."""
@@ -125,15 +88,15 @@ class _ClientPool(Generic[ClientT]):
         namespaces = [
             _namespace(self._client(server).with_timeouts(**timeouts), model.kind) for server in model.servers
         ]
-        bindings = self._bindings.get_or_make(model, lambda: [_binding_of(each, model) for each in namespaces])
-        handles = [namespace.bound(binding) for namespace, binding in zip(namespaces, bindings, strict=True)]
+        states = self._states.get_or_make(model, lambda: [_state_of(each, model) for each in namespaces])
+        handles: list[Any] = [namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)]
         if len(handles) == 1:
             return handles[0].with_retries(spec.max_retries)
-        return on_hosts(handles, spec.max_retries)
+        return handles[0].on_hosts(handles, spec.max_retries)
 
-    def bound(self, server: ServerSpec, binding: Binding) -> Any:
-        """Return a handle to the model of a binding."""
-        return _namespace(self._client(server), binding.kind).bound(binding)
+    def bound(self, server: ServerSpec, state: ModelState) -> Any:
+        """Return a handle to the model of a state."""
+        return _namespace(self._client(server), state.kind).handle_for(state)
 
     def pop_clients(self) -> list[ClientT]:
         """Return the clients and drop them with their handles."""
@@ -148,11 +111,11 @@ class Runtime:
     """The clients of one adapter. Thread-safe, and bound to no event loop."""
 
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
-        bindings: _Bindings = _BoundedCache()
-        self._bindings = bindings
-        self._sync: _ClientPool[Client] = _ClientPool(Client, bindings)
-        self._async: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, bindings)
-        self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
+        states: _States = BoundedCache(_CACHE_SIZE)
+        self._states = states
+        self._sync: _ClientPool[Client] = _ClientPool(Client, states)
+        self._async: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, states)
+        self._model_info: BoundedCache[ModelSpec, LoadedModelInfo] = BoundedCache(_CACHE_SIZE)
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
         self._warnings: set[str] = set()
@@ -190,8 +153,9 @@ class Runtime:
 
     def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:
         """Return whether the model's chat template takes system messages after the first turn; `None` if not known."""
-        known = [each.takes_late_system_messages for each in self._bindings.get(spec) or ()]
-        answers = [each[1] for each in known if each is not None]
+        instances = [state.instance for state in self._states.get(spec) or ()]
+        known = [instance.takes_late_system_messages for instance in instances if instance is not None]
+        answers = [each for each in known if each is not None]
         return all(answers) if answers else None
 
     def model(self, spec: HandleSpec) -> Any:
@@ -204,39 +168,38 @@ class Runtime:
 
     def parallel(self, spec: HandleSpec) -> int | None:
         """Return how many calls several hosts run at once, as far as it is known; `None` for one host."""
-        hosts = self.model(spec).hosts if len(spec.model.servers) > 1 else None
-        return None if hosts is None else hosts.parallel
+        return self.model(spec).model.hosts.parallel if len(spec.model.servers) > 1 else None
 
     def hosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return run(pool_of(self.model(spec)).refreshed())
+        return run(hosts_of_model(self.model(spec).model).refreshed())
 
     async def ahosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return await arun(pool_of(self.async_model(spec)).refreshed())
+        return await arun(hosts_of_model(self.async_model(spec).model).refreshed())
 
     def unload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for server, binding in self._pop_bindings():
-            with _logging_errors(binding):
-                self._sync.bound(server, binding).unload_if_loaded_here()
+        for server, state in self._pop_states():
+            with _logging_errors(state):
+                self._sync.bound(server, state).unload_if_loaded_here()
 
     async def aunload(self) -> None:
         """Unload the models that this adapter loaded."""
-        for server, binding in self._pop_bindings():
-            with _logging_errors(binding):
-                await self._async.bound(server, binding).unload_if_loaded_here()
+        for server, state in self._pop_states():
+            with _logging_errors(state):
+                await self._async.bound(server, state).unload_if_loaded_here()
 
-    def _pop_bindings(self) -> list[tuple[ServerSpec, Binding]]:
-        entries = self._bindings.pop_all()
-        return [pair for spec, bindings in entries for pair in zip(spec.servers, bindings, strict=True)]
+    def _pop_states(self) -> list[tuple[ServerSpec, ModelState]]:
+        entries = self._states.pop_all()
+        return [pair for spec, states in entries for pair in zip(spec.servers, states, strict=True)]
 
     def close(self) -> None:
         """Close the clients, and with them all running calls. The next call makes new clients."""
         for client in self._sync.pop_clients():
             client.close()
         for async_client in self._async.pop_clients():
-            async_client._dispatcher.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
+            async_client._caller.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
     def __eq__(self, other: object) -> bool:
         """Compare equal to any runtime: adapters are equal if their settings are."""
@@ -250,20 +213,20 @@ class Runtime:
 
 
 @contextmanager
-def _logging_errors(binding: Binding) -> Generator[None]:
+def _logging_errors(state: ModelState) -> Generator[None]:
     """Log the error of an unload: the caller of `close` could not handle it."""
     try:
         yield
     except LMStudioError as error:
-        logger.warning("model %r could not be unloaded: %s", binding.name, error)
+        logger.warning("model %r could not be unloaded: %s", state.name, error)
 
 
 def _namespace(client: Client | AsyncClient, kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _binding_of(namespace: Any, model: ModelSpec) -> Binding:
-    binding: Binding = namespace.lazy_model(
+def _state_of(namespace: Any, model: ModelSpec) -> ModelState:
+    state: ModelState = namespace.lazy_model(
         model.key,
         ttl=model.ttl,
         config=model.load_config and json.loads(model.load_config),
@@ -271,9 +234,9 @@ def _binding_of(namespace: Any, model: ModelSpec) -> Binding:
         on_config_mismatch=model.on_config_mismatch,
         on_load_progress=model.on_load_progress,
         show_progress=model.show_progress,
-    ).binding
-    binding.counterpart = model.counterpart
-    return binding
+    ).model.state
+    state.other_kind_class = model.counterpart
+    return state
 
 
 def _client_arguments(server: ServerSpec) -> dict[str, Any]:

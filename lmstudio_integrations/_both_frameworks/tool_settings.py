@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from lmstudio_integrations._both_frameworks.schemas import wire_name
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
-from lmstudio_integrations.types._tool_schemas import wire_tool
+from lmstudio_integrations.types._json_schemas import wire_tool
 
 _SIGNATURE = re.compile(r"\w+\([^\n]*\)[^\n]*")
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _TYPES = frozenset({"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"})
 """Members of a JSON schema that limit the type of a value."""
 
@@ -134,6 +134,11 @@ def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
         LMStudioValueError: If one is not an OpenAI function.
     """
     return [_wire_form(function) for function in _functions(tools)]
+
+
+def wire_name(name: str) -> str:
+    """Return a tool's name as it is sent: every server accepts letters, digits, `_` and `-`."""
+    return _UNSAFE.sub("_", name)
 
 
 def reject_built_in(tool: Mapping[str, Any]) -> None:

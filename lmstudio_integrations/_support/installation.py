@@ -5,16 +5,12 @@ The adapters, the emulator and the command line show it when a package is missin
 
 import json
 import re
-from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from os import sep
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
 
 NAME = "lmstudio-integrations"
 
@@ -61,7 +57,8 @@ def _arguments(extra: str, *, with_origin: bool) -> str:
         return f'-e "{target}"' if origin.get("dir_info", {}).get("editable") else f'"{target}"'
     if IS_PUBLISHED:
         return f'"{NAME}[{extra}]"'
-    return " ".join(f'"{requirement}"' for requirement in requirements_of(installed, extra))
+    needed = (requirement.partition("; extra == ") for requirement in installed.requires or ())
+    return " ".join(f'"{requirement}"' for requirement, _, marker in needed if marker.strip("'\"") == extra)
 
 
 def _checkout() -> str:
@@ -86,13 +83,3 @@ def _target(origin: dict[str, Any], extra: str) -> str | None:
     if vcs:
         url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
     return f"{NAME}[{extra}] @ {url}"
-
-
-def requirements_of(installed: Distribution, extra: str) -> "Iterator[Requirement]":
-    """Yield the requirements of an extra that apply to this interpreter, without their markers."""
-    from packaging.requirements import Requirement  # noqa: PLC0415 - slow
-
-    for requirement in map(Requirement, installed.requires or ()):
-        marker, requirement.marker = requirement.marker, None
-        if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
-            yield requirement

@@ -1,13 +1,15 @@
-"""Decides what looks like a secret, and removes it from errors.
+"""Decides what looks like a secret, and removes it from errors, URLs and log records.
 
 `errors.py` redacts every message of the package with it; the types and the adapters redact values that pydantic shows.
 """
 
+import logging
 import re
 from functools import cache
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
-from lmstudio_integrations._support.suggestions import near
+from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_mapping
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ _VALUE = (
 )
 """Runs in linear time, because the text may be a whole image in base64."""
 
+_LONGEST_URL = 120
+
 
 @cache
 def _value_pattern() -> re.Pattern[str]:
@@ -59,7 +63,7 @@ def _value_pattern() -> re.Pattern[str]:
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
     plain = re.sub(r"[^a-z]", "", name.lower())
-    return bool(_IN_NAME.search(plain) or near(plain, _NAMES, cutoff=_NAME_CUTOFF))
+    return bool(_IN_NAME.search(plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF))
 
 
 def redact(text: str) -> str:
@@ -94,6 +98,25 @@ def holds_secret(value: object, name: str = "") -> bool:
     return redact(text) != text
 
 
+def redacted_url(url: str) -> str:
+    """Return a URL without its possible secrets: user name, password, query and fragment.
+
+    A URL that cannot be parsed is reduced to its scheme.
+    """
+    scheme = url.partition(":")[0].lower()
+    try:
+        parts = urlsplit(url)
+        host, port, path = parts.hostname, parts.port, parts.path
+    except ValueError:
+        host, port, path = None, None, ""
+    if not host:
+        return f"{scheme}:…" if scheme.isalnum() and len(scheme) < len(url) else "…"
+    netloc = f"[{host}]" if ":" in host else host
+    shown = f"{scheme}://{netloc}{'' if port is None else f':{port}'}{path}"
+    printable = "".join(character if character.isprintable() else "�" for character in shown)
+    return printable if len(printable) <= _LONGEST_URL else f"{printable[:_LONGEST_URL]}…"
+
+
 def without_secrets(error: "ValidationError") -> "ValidationError":
     """Return pydantic's error without secret inputs; the error itself if there are none.
 
@@ -116,3 +139,14 @@ def without_secrets(error: "ValidationError") -> "ValidationError":
             for each, hide in zip(problems, secret, strict=True)
         ],
     )
+
+
+class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger of the `websockets` library without debug records, which contain API tokens and all headers."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return level > logging.DEBUG and super().isEnabledFor(level)
+
+
+client_logger = _RedactingLogger(logging.getLogger("websockets.client"))
+server_logger = _RedactingLogger(logging.getLogger("websockets.server"))

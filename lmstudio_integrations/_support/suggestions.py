@@ -91,7 +91,7 @@ _REMEDIES = {
 """What to do in place of a setting that has no counterpart here."""
 
 
-def near(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
     """Return the names most similar to an unknown one, among the first 128 of up to 128 characters.
 
     Args:
@@ -108,7 +108,9 @@ def near(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6)
     return get_close_matches(name, names, n=most, cutoff=cutoff)
 
 
-def hint(name: str, known: Collection[str], given: Mapping[str, object] = _NOTHING, owner: str = "") -> str:
+def explain_unknown_name(
+    name: str, known: Collection[str], given: Mapping[str, object] = _NOTHING, owner: str = ""
+) -> str:
     """Return the end of an error about an unknown name: the name that was meant, or what helps, or the known names.
 
     Args:
@@ -121,7 +123,7 @@ def hint(name: str, known: Collection[str], given: Mapping[str, object] = _NOTHI
     if name == "port" and address is not None:
         return f"write {address}='{_host(given.get(address))}:{_port(given.get(name))}'"
     meant = next((own for own in _COUNTERPARTS.get(name, ()) if own in known or own in _METHODS), None)
-    nearest = meant or next(iter(near(name, known, cutoff=_NAME_CUTOFF)), None)
+    nearest = meant or next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
     if nearest is None and name in _REMEDIES:
         return _REMEDIES[name]
     if nearest:

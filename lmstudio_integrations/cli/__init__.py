@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from lmstudio_integrations._support.installation import install_command
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._terminal import protect_terminals
 from lmstudio_integrations.errors import LMStudioError
 

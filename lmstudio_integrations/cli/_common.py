@@ -18,8 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColum
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from lmstudio_integrations._support.printable import printable, printable_json, printable_line
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line, printable, printable_json, printable_line
 
 WIDTH_IN_A_PIPE = 10_000
 """Columns. Nothing is wrapped or cut for programs."""
@@ -84,7 +83,6 @@ def note(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one JSON document on stdout."""
     typer.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 

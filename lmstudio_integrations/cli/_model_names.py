@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lmstudio_integrations._support.suggestions import near
+from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import ModelInfo
 
@@ -64,7 +64,7 @@ def _advice(name: str, downloaded: Sequence[ModelInfo]) -> str:
     keys = {
         spelled: key for key in (info.model_key for info in downloaded) for spelled in (key.rpartition("/")[2], key)
     }
-    similar = dict.fromkeys(keys[each] for each in near(name, keys, most=3))
+    similar = dict.fromkeys(keys[each] for each in closest_names(name, keys, most=3))
     if similar:
         return f"did you mean {' or '.join(map(repr, similar))}?"
     if not downloaded:

@@ -51,7 +51,7 @@ def time_to_live(info: ModelInstanceInfo, now: float) -> str:
     if info.ttl_ms is None:
         return ""
     idle_ms = 0 if info.last_used_time is None else now * 1000 - info.last_used_time
-    remaining_ms = min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms)  # the server may have another time
+    remaining_ms = min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms)  # the two clocks may differ
     return f"{duration(remaining_ms / 1000)} / {duration(info.ttl_ms / 1000)}"
 
 

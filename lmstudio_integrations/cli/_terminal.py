@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from lmstudio_integrations._support.printable import printable
+from lmstudio_integrations._support.text import printable
 
 
 class ProtectedTerminal:
@@ -21,11 +21,10 @@ class ProtectedTerminal:
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        """Write a text; see `printable`."""
+        """Write a text with its control characters escaped, and return how many characters that were."""
         return self.rich_proxied_file.write(printable(text))
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several texts."""
         for line in lines:
             self.write(line)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmstudio_integrations._support.suggestions import near
+from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.cli._common import Host, Token, note
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -66,6 +66,6 @@ def choose_loaded(name: str | None, loaded: Sequence["ModelInstanceInfo"]) -> "M
         raise LMStudioValueError(
             f"{name!r} is loaded {len(found)} times; name an identifier: {listed(i.identifier for i in found)}"
         )
-    similar = near(name, identifiers)
+    similar = closest_names(name, identifiers)
     advice = f"did you mean {similar[0]!r}?" if similar else f"loaded are {listed(identifiers)}"
     raise LMStudioValueError(f"no loaded model has the identifier {name!r}; {advice}")

@@ -29,7 +29,7 @@ class Clock(Protocol):
         ...
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call back once, after that many seconds."""
+        """Call `callback` once, after `seconds`."""
         ...
 
 
@@ -48,7 +48,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call back once, after that many seconds."""
+        """Call `callback` once, after `seconds`."""
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
@@ -78,7 +78,7 @@ class ManualClock:
         return self._start + int(self._now * 1000)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call back once, when the clock has been moved that far."""
+        """Call `callback` once, when a test has moved the clock by `seconds`."""
         timer = _ManualTimer(callback, asyncio.get_running_loop())
         with self._lock:
             heapq.heappush(self._timers, (self._now + seconds, next(self._order), timer))
@@ -104,10 +104,9 @@ class _ManualTimer:
     cancelled: bool = False
 
     def cancel(self) -> None:
-        """Cancel the call."""
         self.cancelled = True
 
     def run(self) -> None:
-        """Call, unless it was cancelled; belongs to the loop."""
+        """Call the callback, unless the timer was cancelled. Runs on the event loop that set it."""
         if not self.cancelled:
             self.callback()

@@ -182,7 +182,7 @@ class ConnectionHandler:
         try:
             await self._state.simulate_latency()
             await handler(self._context(), channel, opened.parameter)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - a handler that fails must not close the socket
             self.session.fail(opened.channel_id, self._failure(error, opened.endpoint.name))
         else:
             self.session.close(opened.channel_id)

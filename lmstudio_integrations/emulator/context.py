@@ -54,7 +54,7 @@ class ConnectedClient:
         self.request_bytes += size
 
     def end_request(self, size: int) -> None:
-        """Count a request no longer."""
+        """Stop counting a request."""
         self.requests -= 1
         self.request_bytes -= size
 

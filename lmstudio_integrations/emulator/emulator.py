@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from lmstudio_integrations._support.shortening import counted
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, from_tables, parse_entry
 from lmstudio_integrations.emulator.catalog import load as load_catalog

@@ -42,8 +42,8 @@ def is_completion(stack: KvConfigStack) -> bool:
     return any(layer.layer_name == "completeModeFormatting" for layer in stack.layers)
 
 
-def text_of(history: ChatHistory) -> str:
-    """Return the text of a conversation, as the template of raw completion does."""
+def completion_prompt(history: ChatHistory) -> str:
+    """Return the prompt of a raw completion: the texts of a conversation, without roles."""
     return "".join(part.text for message in history.messages for part in message.content if isinstance(part, TextPart))
 
 

@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError, without_d
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.emulator.records import LoadMode, LoadRecord, LoadState, RecordEntry, Records
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -30,7 +30,11 @@ OnPacket = Callable[[Mapping[str, Any]], None]
 
 @dataclass(eq=False)
 class _SharedLoad:
-    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
+    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels.
+
+    The client has a form of its own for this, because its callers wait in threads and in several event loops. All of
+    these wait in one loop, where a task does, and each of them receives the packets of the load.
+    """
 
     task: "asyncio.Task[Instance]" = field(init=False)
     packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
@@ -42,7 +46,6 @@ class _SharedLoad:
         return not self.task.done() and not self.task.cancelling()
 
     def send(self, **packet: Any) -> None:
-        """Send a packet to all waiting clients."""
         self.packets.append(packet)
         for listener in self.listeners:
             listener(packet)
@@ -55,7 +58,7 @@ class _SharedLoad:
         try:
             return await asyncio.shield(self.task)
         finally:
-            # No await between the two: a client that joins meanwhile would wait for a load that is cancelled.
+            # No await between removing and cancelling: a client that joins meanwhile would wait for a cancelled load.
             self.listeners.remove(listener)
             if not self.listeners:
                 self.task.cancel()
@@ -104,7 +107,7 @@ class ModelRegistry:
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
         """Return the loaded models, in the order of loading. Any thread may call this."""
-        instances = list(self._instances.values())  # one step, so that no other thread changes it meanwhile
+        instances = list(self._instances.values())  # one step while the GIL is held, so nothing changes meanwhile
         return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
     def downloaded(self) -> list[ModelEntry]:
@@ -255,7 +258,7 @@ class ModelRegistry:
         self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
     ) -> Generator[RecordEntry[LoadRecord]]:
         """Record a load, and reserve its identifier until the instance has it."""
-        config = _CONFIGS[entry.kind].describe(settings)
+        config = LOAD_CONFIGS[entry.kind].describe(settings)
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
         load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
@@ -313,7 +316,6 @@ class ModelRegistry:
         instance: Instance | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Write the state of a load to the engines' log."""
         loaded = instance and {"modelIdentifier": instance.identifier, "instanceReference": instance.reference}
         self.on_log(
             {
@@ -381,7 +383,7 @@ class ModelRegistry:
 
     def load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
         """Return what the engine loads: the requested settings over those of the entry and the defaults."""
-        requested = _CONFIGS[entry.kind].from_fields(settings)
+        requested = LOAD_CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
         context_length = min(requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
         slots = entry.slots or defaults.PARALLEL_SESSIONS
@@ -439,12 +441,6 @@ class ModelRegistry:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             logger.debug("a model could not be loaded or unloaded: %r", error)
-
-
-_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
-    "llm": LlmLoadModelConfig,
-    "embedding": EmbeddingLoadModelConfig,
-}
 
 
 def _matches(instance: Instance, query: ModelQuery) -> bool:

@@ -15,7 +15,7 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from lmstudio_integrations._support.redacting_logger import server_logger
+from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import ServerState
@@ -67,7 +67,7 @@ class Server:
         self._listener: WebSocketServer | None = None
 
     async def open(self) -> None:
-        """Listen.
+        """Open the port and listen.
 
         Raises:
             OSError: If the port is taken, or all of them are.

@@ -108,7 +108,7 @@ class Socket(ServerConnection):
         self._pool.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count the socket no longer."""
+        """Stop counting the socket."""
         for timer in (self._keepalive, self._closing):
             if timer is not None:
                 timer.cancel()
@@ -197,7 +197,7 @@ class SocketPool:
             self._authenticated.add(socket)
 
     def discard(self, socket: Socket) -> None:
-        """Count a socket no longer."""
+        """Stop counting a socket."""
         self._waiting.pop(socket, None)
         self._authenticated.discard(socket)
 

@@ -36,6 +36,7 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
     ToolCallName,
     ToolCallStart,
+    finish_reason,
 )
 
 PROVIDER = "lmstudio"
@@ -92,7 +93,7 @@ def response_metadata(outcome: Outcome, *, with_usage: bool = True) -> dict[str,
     counts = token_counts(outcome.result.end)
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
-        "finish_reason": outcome.finish_reason,
+        "finish_reason": finish_reason(outcome.result),
         "tool_call_errors": [reason for _, reason in outcome.failed] or None,
         "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if with_usage and counts[-1] else None,
         **outcome.model,

@@ -15,7 +15,7 @@ from lmstudio_integrations._both_frameworks.generation_settings import Generatio
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
-from lmstudio_integrations.client.predictions.requests import TIMEOUTS
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER

@@ -15,13 +15,17 @@ from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, Runn
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
-from lmstudio_integrations._both_frameworks.partial_json import GrowingText, partial_json
-from lmstudio_integrations._support.shortening import beginning, shortened
+from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
-from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum
-from lmstudio_integrations.types._schema_errors import check_references, reject_text
-from lmstudio_integrations.types.structured import read_response
+from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum, response_schema
+from lmstudio_integrations.types.structured import (
+    PartialJson,
+    partial_json,
+    read_response,
+    reject_text,
+    response_settings,
+)
 
 METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -44,8 +48,8 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
         if method == "function_calling":
             tool = openai_tool(schema)
             return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
-        response_schema = json_schema(schema, strict=strict)
-        check_references(response_schema, "the schema of the response")
+        response_format = {"type": "json_schema", "json_schema": {"schema": json_schema(schema, strict=strict)}}
+        response_settings(response_format, response_schema)  # what is wrong with it is reported here, not by each call
     except LMStudioValueError:
         raise
     except Exception as error:  # a schema's annotations may raise anything
@@ -53,7 +57,7 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
             f"{schema!r} is not a valid schema for structured output by {method}: {error}; pass a pydantic class, a "
             "TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema with a title"
         ) from error
-    return {"response_format": {"type": "json_schema", "json_schema": {"schema": response_schema}}}
+    return {"response_format": response_format}
 
 
 def tracing_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
@@ -125,7 +129,7 @@ class _StreamedValue:
         self._tool = parser.tool if isinstance(parser, StrictCallParser) else None
         self._call_index: int | None = None
         self._chunks: list[Any] = []
-        self._text = GrowingText()
+        self._text = PartialJson()
         self._last_value: Any = _NOTHING
 
     def add(self, given: Any) -> Iterator[Any]:
@@ -137,7 +141,7 @@ class _StreamedValue:
                 self._text.add(chunk.text)
             else:
                 self._add_calls(chunk.tool_call_chunks)
-            value = _partial_instance(self._parser.pydantic_object, self._text.partial_value())
+            value = _partial_instance(self._parser.pydantic_object, self._text.value())
             if value is not None:
                 yield from self._changed(value)
 
@@ -154,7 +158,7 @@ class _StreamedValue:
         """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""
         for call in calls:
             if call["name"] == self._tool and (self._call_index is None or partial_json(str(self._text)) is None):
-                self._call_index, self._text = call["index"], GrowingText()
+                self._call_index, self._text = call["index"], PartialJson()
             if self._call_index is not None and call["index"] == self._call_index:
                 self._text.add(call["args"] or "")
 

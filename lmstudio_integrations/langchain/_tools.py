@@ -17,16 +17,12 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from lmstudio_integrations._both_frameworks.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._schema_errors import check_references
-from lmstudio_integrations.types._tool_schemas import inlined
+from lmstudio_integrations.types._json_schemas import DATA, inlined
 
 _TOOL_TYPES = "functions whose arguments have JSON types, pydantic classes, LangChain tools or OpenAI function dicts"
 
 _TOOL_MEMBERS = frozenset({"function", "parameters", "input_schema", "toolSpec"})
 """Members of the tool dicts of OpenAI, Anthropic and Bedrock. No JSON schema has them."""
-
-_DATA = frozenset({"default", "const", "enum", "examples"})
-"""Members of a JSON schema whose values are data."""
 
 
 def openai_tools(tools: object, *, strict: bool | None = None) -> list[dict[str, Any]]:
@@ -97,7 +93,6 @@ def _described(schema: Mapping[str, Any], name: str | None = None, description: 
 
     Titles are dropped: they cost tokens of the prompt and only repeat the names.
     """
-    check_references(schema, f"the schema of tool {name or schema.get('title')!r}")
     flat = inlined(schema)
     title, schema_description = flat.pop("title", None), flat.pop("description", None)
     if not (name or title):
@@ -116,7 +111,7 @@ def _untitled(node: Any) -> Any:
     if not is_object(node):
         return node
     return {
-        key: value if key in _DATA else _untitled(value)
+        key: value if key in DATA else _untitled(value)
         for key, value in node.items()
         if key != "title" or not isinstance(value, str)
     }

@@ -30,7 +30,7 @@ from llama_index.core.base.llms.types import (
 
 from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.predictions.required_call import missing_call
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
@@ -44,6 +44,7 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
     ToolCallName,
     ToolCallStart,
+    finish_reason,
 )
 
 LogProbs: TypeAlias = list[list[LogProb]]
@@ -167,7 +168,7 @@ def _raw(outcome: Outcome) -> dict[str, Any]:
     return {
         "model": model.pop("model_name"),
         "usage": usage,
-        "finish_reason": outcome.finish_reason,
+        "finish_reason": finish_reason(outcome.result),
         "only_reasoning": outcome.only_reasoning,
         **model,
         "stats": outcome.stats,

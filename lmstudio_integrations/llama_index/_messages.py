@@ -30,8 +30,8 @@ from lmstudio_integrations._both_frameworks.conversation import (
     reasoning_part,
     text_of,
 )
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations._support.urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 _ROLES: dict[MessageRole, Role] = {

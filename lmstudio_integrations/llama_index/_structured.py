@@ -6,7 +6,7 @@ them, too. The spans come from the base class. The streams are core's, except fo
 
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
@@ -17,11 +17,10 @@ from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, Pro
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel, ConfigDict
 
-from lmstudio_integrations._both_frameworks.partial_json import GrowingText
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._tools import format_of
-from lmstudio_integrations.types.structured import read_response
+from lmstudio_integrations.types.structured import PartialJson, read_response
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -93,7 +92,7 @@ class Structured(FunctionCallingLLM):
         if not self._by_grammar:
             return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         stream = self.stream_chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
-        return _instances(output_cls, stream)
+        return instances(output_cls, stream)
 
     async def _structured_astream_call(
         self,
@@ -106,7 +105,7 @@ class Structured(FunctionCallingLLM):
             return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         messages = self._messages_of(prompt, prompt_args)
         stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
-        return _ainstances(output_cls, stream)
+        return ainstances(output_cls, stream)
 
     @property
     def _by_grammar(self) -> bool:
@@ -153,59 +152,49 @@ def _stop_reason(response: ChatResponse) -> str:
 # Streams --------------------------------------------------------------------------------------------------------------
 
 
-class StreamedInstance(Generic[ModelT]):
-    """An instance of a pydantic class as its response is generated."""
+def instances(
+    output_cls: type[ModelT], stream: Generator[ChatResponse, None, None]
+) -> Generator[ModelT | FlexibleModel, None, None]:
+    """Yield the partial instance as it grows, then the instance.
 
-    def __init__(self, output_cls: type[ModelT]) -> None:
-        self._output_cls = output_cls
-        self._text = GrowingText()
-        self._stop_reason = "unknown"
+    Raises:
+        LMStudioStructuredOutputError: If the response is no instance of the class.
+    """
+    text, chunk = PartialJson(), ChatResponse(message=ChatMessage())
+    for chunk in stream:
+        yield from partial_instances(output_cls, text, chunk)
+    yield _instance(output_cls, chunk)
 
-    def add(self, chunk: ChatResponse) -> Iterator[ModelT | FlexibleModel]:
-        """Add a chunk; yield the instance so far, if the text was parsed again and is an object."""
-        self._stop_reason = _stop_reason(chunk)
-        self._text.add(chunk.delta or "")
-        value = self._text.partial_value()
-        if is_object(value):
-            yield self._partial_instance(value)
 
-    def finish(self) -> ModelT:
-        """Return the complete instance.
+async def ainstances(
+    output_cls: type[ModelT], stream: AsyncGenerator[ChatResponse, None]
+) -> AsyncGenerator[ModelT | FlexibleModel, None]:
+    """Yield the partial instance as it grows, then the instance."""
+    text, chunk = PartialJson(), ChatResponse(message=ChatMessage())
+    async for chunk in stream:
+        for instance in partial_instances(output_cls, text, chunk):
+            yield instance
+    yield _instance(output_cls, chunk)
 
-        Raises:
-            LMStudioStructuredOutputError: If the response is no instance of the class.
-        """
-        return read_response(self._output_cls.model_validate_json, str(self._text), self._stop_reason)
 
-    def _partial_instance(self, value: dict[str, Any]) -> ModelT | FlexibleModel:
-        try:
-            return self._output_cls.model_validate(value)
-        except Exception:  # noqa: BLE001 - a user's validator may raise anything if fields are missing
-            return flexible(self._output_cls).model_validate(value)
+def partial_instances(
+    output_cls: type[ModelT], text: PartialJson, chunk: ChatResponse
+) -> Iterator[ModelT | FlexibleModel]:
+    """Add a chunk to the text; yield the instance so far, if the text was parsed again and is an object."""
+    text.add(chunk.delta or "")
+    value = text.value()
+    if is_object(value):
+        yield _partial_instance(output_cls, value)
+
+
+def _partial_instance(output_cls: type[ModelT], value: dict[str, Any]) -> ModelT | FlexibleModel:
+    try:
+        return output_cls.model_validate(value)
+    except Exception:  # noqa: BLE001 - a user's validator may raise anything if fields are missing
+        return flexible(output_cls).model_validate(value)
 
 
 @lru_cache(maxsize=256)
 def flexible(output_cls: type[BaseModel]) -> type[FlexibleModel]:
     """Return the class of partial instances: the same fields, all optional, of any type."""
     return create_flexible_model(output_cls)
-
-
-def _instances(
-    output_cls: type[ModelT], stream: Generator[ChatResponse, None, None]
-) -> Generator[ModelT | FlexibleModel, None, None]:
-    """Yield the partial instance as it grows, then the instance."""
-    streamed = StreamedInstance(output_cls)
-    for chunk in stream:
-        yield from streamed.add(chunk)
-    yield streamed.finish()
-
-
-async def _ainstances(
-    output_cls: type[ModelT], stream: AsyncGenerator[ChatResponse, None]
-) -> AsyncGenerator[ModelT | FlexibleModel, None]:
-    """Yield the partial instance as it grows, then the instance."""
-    streamed = StreamedInstance(output_cls)
-    async for chunk in stream:
-        for instance in streamed.add(chunk):
-            yield instance
-    yield streamed.finish()

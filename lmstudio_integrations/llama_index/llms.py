@@ -26,7 +26,6 @@ from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArg
 from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.conversation import to_history
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
-from lmstudio_integrations._both_frameworks.partial_json import partial_json
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
@@ -50,6 +49,7 @@ from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.structured import partial_json
 
 
 @dataclass(frozen=True, slots=True)

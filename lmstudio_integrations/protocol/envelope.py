@@ -18,7 +18,7 @@ MAX_WARNINGS = 5
 """Warnings that one side sends per connection; after them it sends none (docs/protocol.md#warnings)."""
 
 DEEPEST = 100
-"""Levels of nesting that `rebuilt` accepts: JSON, copies and tracers all recurse, some of them in Python."""
+"""Levels of nesting that `sanitized` accepts: JSON, copies and tracers all recurse, some of them in Python."""
 
 
 def dumps(value: Any) -> str:
@@ -87,7 +87,7 @@ class Damage(NamedTuple):
     position: str
 
 
-def damage(data: str | bytes) -> Damage | None:
+def diagnose(data: str | bytes) -> Damage | None:
     """Return what is wrong with a frame that is not a JSON object; `None` if it is other JSON."""
     text = data if isinstance(data, bytes) else data.encode(errors="replace")
     try:
@@ -106,7 +106,7 @@ def damage(data: str | bytes) -> Damage | None:
     return Damage("channelId" if found.group(1) == b"channelId" else "callId", int(found.group(2)), position)
 
 
-def readable(value: dict[str, Any]) -> dict[str, Any]:
+def ensure_writable(value: dict[str, Any]) -> dict[str, Any]:
     """Return a received object in a form that can be written again: valid Unicode, limited nesting.
 
     Raises:
@@ -115,12 +115,12 @@ def readable(value: dict[str, Any]) -> dict[str, Any]:
     try:
         to_json(value)  # the quickest check of the whole object; what only the fallback parser accepts fails
     except ValueError:
-        written: dict[str, Any] = rebuilt(value)
+        written: dict[str, Any] = sanitized(value)
         return written
     return value
 
 
-def rebuilt(value: Any, levels: int = DEEPEST) -> Any:
+def sanitized(value: Any, levels: int = DEEPEST) -> Any:
     """Return a copy of a JSON value with valid Unicode.
 
     Raises:
@@ -133,8 +133,8 @@ def rebuilt(value: Any, levels: int = DEEPEST) -> Any:
     if not levels:
         raise TypeError(f"nested deeper than {DEEPEST} levels")
     if is_object(value):
-        return {without_surrogates(name): rebuilt(member, levels - 1) for name, member in value.items()}
-    return [rebuilt(item, levels - 1) for item in value]
+        return {without_surrogates(name): sanitized(member, levels - 1) for name, member in value.items()}
+    return [sanitized(item, levels - 1) for item in value]
 
 
 def without_surrogates(text: str) -> str:

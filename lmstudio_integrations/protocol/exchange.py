@@ -1,6 +1,6 @@
 """A call or channel on its way: what `session.py` keeps of it, and of the queue of its model instance.
 
-Plain state, owned by the thread that owns the sessions. The client's dispatcher makes the exchanges.
+Plain state, owned by the thread that owns the sessions. The client's operations make the exchanges.
 """
 
 import math
@@ -32,13 +32,13 @@ class SilentSink:
     """A sink that ignores everything."""
 
     def put(self, item: Any) -> None:
-        """Do nothing."""
+        """Drop what was received."""
 
     def finish(self, error: BaseException | None) -> None:
-        """Do nothing."""
+        """Drop the end as well."""
 
     def is_alive(self) -> bool:
-        """Return true."""
+        """Return true, because a caller that is not alive has its request cancelled."""
         return True
 
 
@@ -74,7 +74,7 @@ class Exchange:
         timeouts: The timeouts.
         started: When the caller began the operation of which this is a part.
         operation: The operation, for error messages.
-        owner: The client that made the call, as a number.
+        client_id: The client that made the call, as a number.
         timeout_name: The timeout that runs now, besides `timeout`; `None` on channels that are open-ended.
         since: When that timeout began to run, or was last restarted; at first when the call was made.
         id: The id on the wire, once it is sent; valid on this socket only (docs/protocol.md#ids).
@@ -85,7 +85,7 @@ class Exchange:
             a pair between two packets.
         specifier: The model instance in whose queue it waits, as JSON text.
         instance: The state of that instance, once the request is sent.
-        movable: Whether another host can take it, if this one stops responding before the response begins.
+        can_fail_over: Whether another host can take it, if this one stops responding before the response begins.
     """
 
     endpoint: Endpoint
@@ -94,7 +94,7 @@ class Exchange:
     timeouts: Timeouts
     started: float
     operation: str = "RPC"
-    owner: int = 0
+    client_id: int = 0
     timeout_name: str | None = None
     since: float = 0.0
     id: int = 0
@@ -103,7 +103,7 @@ class Exchange:
     high_surrogate: str = ""
     specifier: str | None = None
     instance: InstanceState | None = None
-    movable: bool = False
+    can_fail_over: bool = False
 
     @property
     def has_begun(self) -> bool:

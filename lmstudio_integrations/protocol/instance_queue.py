@@ -41,7 +41,7 @@ class QueueSink(SilentSink):
 
     def put(self, item: Any) -> None:
         """Record the reply."""
-        # Waiting requests and running ones.
+        # The length counts waiting and running requests.
         queued = item.get("queued") if is_object(item) else None
         if type(queued) is int:
             before, self._instance.queued = self._instance.queued, queued
@@ -50,7 +50,7 @@ class QueueSink(SilentSink):
 
 def moved_at(instance: InstanceState, now: float) -> float:
     """Return when the queue of an instance last moved."""
-    # Once per fall: the length is polled, so its change is dated by the tick that sees it.
+    # Note each fall once: the length is polled, so the tick that sees a change gives it its time.
     if instance.fell:
         instance.fell, instance.last_packet = False, now
     return instance.last_packet
@@ -67,8 +67,9 @@ def queries(exchanges: Iterable[Exchange], now: float) -> Iterator[Exchange]:
             continue
         interval = min(max(limit / 4, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
         if now - max(exchange.since, instance.queried_at) >= interval:
-            instance.queried_at = now  # before the reply: one query per interval, however many calls wait
-            # Not found is no error here: the call that waits reports it itself.
+            # Set before the reply comes, so that there is one query per interval, however many calls wait.
+            instance.queried_at = now
+            # A model that is not found is no error here: the waiting call reports it itself.
             parameter = f'{{"specifier":{exchange.specifier},"throwIfNotFound":false}}'
             timeouts = {"idle_timeout": REPLY_TIMEOUT}
             yield Exchange(PROCESSING_STATE, parameter, QueueSink(instance), timeouts, now, "Queue length")

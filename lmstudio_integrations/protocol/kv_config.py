@@ -62,7 +62,7 @@ class KvConfigStack(WireModel):
 
     def collapse(self) -> dict[str, Any]:
         """Return the settings that are in effect."""
-        # Key by key: the values themselves are not merged (docs/protocol.md#config-stacks).
+        # Layers are merged by key; the values themselves are not merged (docs/protocol.md#config-stacks).
         merged: dict[str, Any] = {}
         for layer in self.layers:
             merged.update(layer.config.as_mapping())

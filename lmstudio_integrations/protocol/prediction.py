@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_count, is_list, is_number, is_object
-from lmstudio_integrations.protocol.envelope import readable, rebuilt, without_surrogates
+from lmstudio_integrations.protocol.envelope import ensure_writable, sanitized, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -60,7 +60,7 @@ def _fragment(packet: Packet) -> LlmPredictionFragment:
         kind = _ignored("reasoningType", "none")
     if tokens is not None:
         valid = is_list(tokens) and all(map(_is_token, tokens))
-        tokens = [readable(token) for token in tokens] if valid else _ignored("tokens", None)
+        tokens = [ensure_writable(token) for token in tokens] if valid else _ignored("tokens", None)
     return LlmPredictionFragment(
         content, count, get("containsDrafted") is True, kind, get("isStructural") is True, tokens
     )
@@ -85,7 +85,7 @@ def _tool_call_end(packet: Packet) -> ToolCallEnd:
     return ToolCallEnd(
         _string_or_none(request.get("id")),
         _string(request["name"]),
-        None if arguments is None else rebuilt(_object(arguments)),
+        None if arguments is None else sanitized(_object(arguments)),
         _string_or_none(packet.get("rawContent")),
     )
 
@@ -95,7 +95,7 @@ def _description(packet: Packet, name: str) -> dict[str, Any]:
     if not is_object(value):
         return {} if name not in packet else _ignored(name, {})
     try:
-        return readable(value)
+        return ensure_writable(value)
     except TypeError:
         return _ignored(name, {})
 
@@ -103,7 +103,7 @@ def _description(packet: Packet, name: str) -> dict[str, Any]:
 def _object(value: object) -> dict[str, Any]:
     if not is_object(value):
         raise TypeError(f"expected an object; got {type(value).__name__}")
-    return readable(value)
+    return ensure_writable(value)
 
 
 def _members(members: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:

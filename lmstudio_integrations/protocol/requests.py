@@ -32,14 +32,14 @@ Fields = Annotated[Any, _read_as(KvConfig)]
 Tools = Annotated[Any, _read_as(list[Tool])]
 
 
-# As strict as the reference server: a number is no string, but JSON's 1.0 is 1 (docs/protocol.md#invalid-input).
+# The reference server is as strict: a number is no string, but JSON's 1.0 is 1 (docs/protocol.md#invalid-input).
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[
     int,
     Strict(),
     BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
 ]
-# At least 1, and exact in JavaScript (docs/protocol.md#ttl).
+# The server requires at least 1, and a number that is exact in JavaScript (docs/protocol.md#ttl).
 Milliseconds = Annotated[Whole, Field(ge=1, lt=SAFE_INTEGER)]
 
 

@@ -43,10 +43,17 @@ class ClientSession:
     Args:
         peer: The server, for error messages.
         instances: The queues of the model instances there; sessions to one server share them.
+        to_error: Returns the exception of an error on the wire.
     """
 
-    def __init__(self, peer: str = "LM Studio", instances: Instances | None = None) -> None:
+    def __init__(
+        self,
+        peer: str = "LM Studio",
+        instances: Instances | None = None,
+        to_error: Callable[..., LMStudioServerError] = to_exception,
+    ) -> None:
         self._peer = peer
+        self._to_error = to_error
         self._instances: Instances = Instances() if instances is None else instances
         self._outbox: list[str] = []
         self._credentials: tuple[str, ...] = ()
@@ -149,7 +156,7 @@ class ClientSession:
         self._outbox.append(frame_of(endpoint.name, exchange.id, exchange.parameter))
         exchange.parameter = None  # it may be megabytes
         if exchange.timeout_name is not None and exchange.timeouts.get(exchange.timeout_name) == 0:
-            # Not with the next tick: the response would come before it.
+            # Do not wait for the next tick, because the response would come before it.
             self.close(exchange, expired_timeout(exchange, now, self._peer, None))
 
     def cancel(self, exchange: Exchange) -> None:
@@ -162,22 +169,22 @@ class ClientSession:
                 # The channel stays in the table: only the server ends it (docs/protocol.md#rule-cancel-and-read-on).
                 message = f'{{"type":"{exchange.endpoint.stop}"}}'
                 self._outbox.append(envelope.channel_send(exchange.id, message))
-            # Once, and only while the channel is open: later it would draw a warning (docs/protocol.md#channels).
+            # Sent once, and only while the channel is open: later it would cause a warning (docs/protocol.md#channels).
             exchange.cancelled = True
 
     def close(self, exchange: Exchange, error: BaseException | None = None) -> None:
         """Ask the server to stop, and discard what still arrives. Wakes the caller, with the error if there is one."""
-        # The error first: `cancel` would finish a request that was held back without one.
+        # Pass the error first: `cancel` would finish a request that was held back without one.
         exchange.finish(error)
         self.cancel(exchange)
         if isinstance(exchange.endpoint, Rpc) and self._sent.get(exchange.id) is exchange:
             # An RPC cannot be cancelled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
             del self._sent[exchange.id]
 
-    def close_owner(self, owner: int) -> None:
+    def close_client(self, client_id: int) -> None:
         """Close everything that a client has open, and fail its waiting callers."""
         for exchange in self._exchanges():
-            if exchange.owner == owner and exchange.has_caller:
+            if exchange.client_id == client_id and exchange.has_caller:
                 self.close(exchange, client_closed())
 
     def connection_lost(self, error: Callable[[], BaseException]) -> None:
@@ -187,10 +194,10 @@ class ClientSession:
         for exchange in exchanges:
             exchange.finish(error())
 
-    def fail_movable(self) -> None:
+    def fail_over(self) -> None:
         """Fail the calls that another host can take, because this one is silent. Responses that have begun stay."""
         for exchange in self._exchanges():
-            if exchange.movable and exchange.has_caller and not exchange.has_begun:
+            if exchange.can_fail_over and exchange.has_caller and not exchange.has_begun:
                 text = f"{exchange.operation}: LM Studio at {self._peer} has stopped responding; wake or restart it"
                 self.close(exchange, LMStudioConnectionLostError(text))
 
@@ -297,7 +304,7 @@ class ClientSession:
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
             del self._sent[exchange.id]
-            exchange.finish(to_exception(error.error, exchange.operation, LMStudioPredictionError))
+            exchange.finish(self._to_error(error.error, exchange.operation, LMStudioPredictionError))
             return
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
             # Skipping it would pass a response with a gap as complete.
@@ -307,7 +314,7 @@ class ClientSession:
         if instance is not None:
             instance.last_packet = now
         if message["type"] in LAST_PACKETS:
-            exchange.cancelled = True  # nothing is left to stop
+            exchange.cancelled = True  # the server has nothing left to stop
         if item is None:
             # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
@@ -318,7 +325,7 @@ class ClientSession:
 
     def _on_damaged_frame(self, data: str | bytes) -> None:
         """Fail the call that a damaged frame belongs to. Without a readable id, any open call may have lost it."""
-        damage = envelope.damage(data)
+        damage = envelope.diagnose(data)
         if damage is None or not self.ready:
             logger.debug("dropped a frame that is not a JSON object")
             return
@@ -339,14 +346,20 @@ class ClientSession:
             exchange.sink.put(frame.get("result"))
         # After `put`: if the sink fails, `connection_lost` still wakes the caller.
         self._sent.pop(exchange.id, None)
-        exchange.finish(_error_in(frame, "rpcError", exchange))
+        exchange.finish(self._error_in(frame, "rpcError", exchange))
 
     def _on_channel_end(self, frame: dict[str, Any]) -> None:
         exchange = self._find(Channel, frame.get("channelId"))
         if exchange is not None:
             del self._sent[exchange.id]
             # The caller checks that it received the terminal packet (docs/protocol.md#rule-finish-channels).
-            exchange.finish(_error_in(frame, "channelError", exchange))
+            exchange.finish(self._error_in(frame, "channelError", exchange))
+
+    def _error_in(self, frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> LMStudioServerError | None:
+        """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
+        if frame["type"] != error_type:
+            return None
+        return self._to_error(error_object(frame.get("error")), exchange.operation)
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it, or fail the call that it is about: the server never replies to that.
@@ -378,11 +391,6 @@ class ClientSession:
 def _text(value: object) -> str:
     """Return what should be a string; anything else, however deeply it is nested, as a short representation."""
     return value if isinstance(value, str) else reprlib.repr(value)
-
-
-def _error_in(frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> LMStudioServerError | None:
-    """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
-    return to_exception(error_object(frame.get("error")), exchange.operation) if frame["type"] == error_type else None
 
 
 def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:

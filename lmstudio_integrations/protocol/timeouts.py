@@ -47,7 +47,7 @@ def expired_timeout(
         unanswered_since: Since when the server owes the reply to a ping. A call without a running timeout of its own
             then ends with its `idle_timeout`: nothing else would end it, because a frozen server does not.
     """
-    # The total timeout first: it counts even while another one is switched off.
+    # Check the total timeout first: it counts even while another one is switched off.
     total, name = exchange.timeouts.get("timeout"), exchange.timeout_name
     if total is not None and now - exchange.started >= total:
         return _error(exchange, "timeout", total, now - exchange.started, _CAUSES["timeout"].format(peer=peer))

@@ -20,7 +20,7 @@ __all__ = ["Embedder", "Generator", "embed", "generate"]
 
 _MODULES = {"Embedder": "actors", "Generator": "actors", "embed": "stages", "generate": "stages"}
 
-_NEEDED = {"ray": "ray[data]", "pyarrow": "pyarrow"}
+_NEEDED = {"ray": "ray[data]", "pyarrow": "pyarrow", "anyio": "anyio"}
 """What must be installed: the packages, and what provides them."""
 
 

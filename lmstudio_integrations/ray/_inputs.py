@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._support.shortening import beginning
+from lmstudio_integrations._support.secrets import redacted_url
+from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
-from lmstudio_integrations._support.urls import redacted_url
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import Chat, WireHistory
 from lmstudio_integrations.types.files import FileHandle
@@ -64,11 +64,11 @@ def _formatted(row: Mapping[str, Any], name: str, form: str) -> str:
         raise LMStudioValueError(f"column {name!r} cannot be formatted: {error}") from error
 
 
-def text_of(value: object, column: str) -> str:
-    """Return a text.
+def string_in(value: object, column: str) -> str:
+    """Return a cell of a column that must have strings.
 
     Raises:
-        LMStudioValueError: If it is null, or no text.
+        LMStudioValueError: If it is null, or no string.
     """
     if value is None:
         raise LMStudioValueError(f"column {column!r} is null")
@@ -120,10 +120,11 @@ def images_of(value: object, column: str, *, allow_download: bool = False) -> li
     if value is None:
         return []
     images = value if is_list(value) else [value]
-    return [_image(each.get("bytes") if is_mapping(each) else each, column, allow_download) for each in images]
+    contents = [each.get("bytes") if is_mapping(each) else each for each in images]
+    return [_image(each, column, allow_download=allow_download) for each in contents]
 
 
-def _image(value: object, column: str, allow_download: bool) -> bytes | str:  # noqa: FBT001 - as the caller has it
+def _image(value: object, column: str, *, allow_download: bool) -> bytes | str:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str) and value.lower().startswith("data:"):

@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, get_args
 
+from anyio import CapacityLimiter
 from typing_extensions import Unpack
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import is_secret_name
-from lmstudio_integrations._support.suggestions import hint, near
-from lmstudio_integrations.client.hosts.async_handles import get_capacity, open_async
-from lmstudio_integrations.client.predictions.requests import TimeoutParameters, checked_timeouts
+from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
 from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigMismatchError,
@@ -26,7 +26,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.ray._arrow import pyarrow
-from lmstudio_integrations.ray._slots import Slots
+from lmstudio_integrations.ray._handles import get_capacity, open_async
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
 
 OnError: TypeAlias = Literal["raise", "column"]
@@ -92,7 +92,7 @@ class Stage(ABC):
             config=arguments.get("load_config"),
             on_config_mismatch=arguments.get("on_config_mismatch", "warn"),
         )
-        self._slots = Slots()
+        self._slots = CapacityLimiter(1)
         self._knows_capacity = False
 
     @property
@@ -167,9 +167,9 @@ class Stage(ABC):
 
     async def _read_capacity(self) -> None:
         try:
-            self._slots.resize(await get_capacity(self._handle))
+            self._slots.total_tokens = max(await get_capacity(self._handle), 1)
         except LMStudioError:
-            return  # the calls report what is wrong
+            return  # the calls themselves will report what is wrong
 
     async def caught(self, job: Awaitable[Values]) -> Values:
         """Return the values of a row; only its error if it fails and that is not raised.
@@ -209,7 +209,7 @@ def check_column(name: str, columns: Collection[str]) -> None:
         LMStudioValueError: If there is none of this name; the nearest one is suggested.
     """
     if name not in columns:
-        meant = near(name, columns)
+        meant = closest_names(name, columns)
         advice = f"did you mean {meant[0]!r}?" if meant else f"it has {', '.join(map(repr, columns))}"
         raise LMStudioValueError(f"the dataset has no column {name!r}; {advice}")
 
@@ -225,6 +225,6 @@ def check_known(given: Mapping[str, Any], known: Collection[str], owner: str) ->
             remedy = (
                 f"the token comes from the environment of the actors, {TOKEN_VARIABLES[0]}"
                 if is_secret_name(name)
-                else hint(name, known, given, owner)
+                else explain_unknown_name(name, known, given, owner)
             )
             raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")

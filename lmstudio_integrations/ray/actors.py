@@ -8,15 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, cast, get_args
 
-from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel, AsyncLLM
-from lmstudio_integrations.client.hosts.async_handles import embed_with_host
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
-from lmstudio_integrations.client.predictions.structured import ResponseFormat, with_format
 from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.errors import (
     LMStudioError,
@@ -24,13 +21,15 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
-from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of, with_images
+from lmstudio_integrations.ray._handles import embed_with_host
+from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, string_in, tools_of, with_images
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
+from lmstudio_integrations.types._json_schemas import validator_of
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.types.results import PredictionResult
-from lmstudio_integrations.types.structured import read_response
+from lmstudio_integrations.types.structured import ResponseFormat, read_response, with_format
 from lmstudio_integrations.types.tools import ToolCallRequest
 
 TEXTS_PER_CALL = 16
@@ -110,7 +109,7 @@ class Embedder(Stage):
         except LMStudioError as error:
             found = self.values_of(error)
             if not isinstance(error, LMStudioServerError | LMStudioValueError):
-                return [found] * len(values)  # it does not depend on the texts
+                return [found] * len(values)  # this error does not depend on the texts
             return [await self.caught(self._embed_one(value)) for value in values]
 
     async def _embed_one(self, value: object) -> Values:
@@ -118,7 +117,7 @@ class Embedder(Stage):
         return row
 
     async def _embed(self, values: Sequence[object]) -> list[Values]:
-        texts = [text_of(value, self._text) for value in values]
+        texts = [string_in(value, self._text) for value in values]
         request = EmbeddingRequest(texts, self._length_policy, "the length of the texts")
         vectors, host = await embed_with_host(cast("AsyncEmbeddingModel", self._handle), request)
         return [self._row(vector, host) for vector in vectors]
@@ -284,7 +283,7 @@ def _parser(schema: object, settings: LlmPredictionConfig) -> Callable[[str], di
     """Return what reads a structured response, and raises `ValueError` if it does not match."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return lambda text: schema.model_validate_json(text).model_dump(mode="json", by_alias=True)
-    validator: Any = Draft202012Validator((settings.structured or {}).get("jsonSchema") or {})
+    validator = validator_of((settings.structured or {}).get("jsonSchema") or {})
 
     def parse(text: str) -> dict[str, Any]:
         value: dict[str, Any] = from_json(text)

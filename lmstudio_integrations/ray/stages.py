@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
-from lmstudio_integrations.client.predictions.structured import ResponseFormat
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.ray._resume import remaining
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, check_column, check_known
 from lmstudio_integrations.ray.actors import Embedder, Generator
 from lmstudio_integrations.types.embedding_request import LengthPolicy
+from lmstudio_integrations.types.structured import ResponseFormat
 
 NUM_CPUS = 0.1
 """The share of a core that an actor reserves. It mostly waits, and must not keep the tasks that read from starting."""
@@ -174,7 +174,7 @@ def _staged(
     """Check everything, and add the stage."""
     check_known(arguments, StageArguments.__annotations__, "lmstudio_integrations.ray.embed")
     own = {**own, **{name: arguments[name] for name in ModelArguments.__annotations__ if name in arguments}}
-    stage = actor(**own)  # is not used: making it checks its arguments, and sends nothing
+    stage = actor(**own)  # only made to check its arguments; this sends nothing
     columns = _columns(ds)
     if columns is not None:
         stage.check(columns)

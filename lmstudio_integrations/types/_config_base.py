@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_snake
 
 from lmstudio_integrations._support.secrets import without_secrets
-from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import OR_FALSE
@@ -20,7 +20,7 @@ from lmstudio_integrations.types._wire_model import WireModel
 
 
 @dataclass(frozen=True, slots=True)
-class Kv:
+class WireKey:
     """The wire key of a setting. One that begins with a dot follows the `prefix` of the config.
 
     With `checkbox`, the value is sent as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
@@ -51,7 +51,7 @@ class Kv:
         return value
 
 
-class WrittenModel(WireModel):
+class StrictInput(WireModel):
     """A value that people write by hand. An unknown name is an error that suggests the nearest known one."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False, extra="forbid")
@@ -87,7 +87,7 @@ class WrittenModel(WireModel):
         reject_unknown_names(fields, cls)
 
 
-class Settings(WrittenModel):
+class Settings(StrictInput):
     """A config: all settings are optional, and only those that are set are sent."""
 
     def model_post_init(self, _context: Any, /) -> None:
@@ -137,11 +137,11 @@ class Settings(WrittenModel):
         if not self.model_fields_set:
             return {}
         fields = dict(self.raw or {})
-        for name, kv in wire_keys(type(self)).items():
+        for name, wire_key in wire_keys(type(self)).items():
             value = getattr(self, name)
             if value is not None:
-                fields[kv.key] = sent = kv.encode(value)
-                for key in kv.copies:
+                fields[wire_key.key] = sent = wire_key.encode(value)
+                for key in wire_key.copies:
                     fields[key] = sent
         return fields
 
@@ -166,13 +166,13 @@ class Settings(WrittenModel):
         """
         settings = cls.from_fields(fields)
         described = settings.to_dict()
-        for name, kv in wire_keys(cls).items():
+        for name, wire_key in wire_keys(cls).items():
             if name in settings.model_fields_set:
                 continue
-            for key in (kv.key, *kv.copies):
+            for key in (wire_key.key, *wire_key.copies):
                 if key not in fields:
                     continue
-                if kv.checkbox and kv.decode(fields[key]) is None:
+                if wire_key.checkbox and wire_key.decode(fields[key]) is None:
                     described[str(cls.model_fields[name].alias)] = False
                 else:
                     described.setdefault("raw", {})[key] = fields[key]
@@ -185,15 +185,15 @@ class Settings(WrittenModel):
         Of a setting with copies, the first key that is there counts; a copy with another value stays in the fields.
         """
         values: dict[str, Any] = {}
-        for name, kv in wire_keys(cls).items():
-            key = kv.key
-            for copy in kv.copies:
+        for name, wire_key in wire_keys(cls).items():
+            key = wire_key.key
+            for copy in wire_key.copies:
                 if key not in fields:
                     key = copy
                 elif copy in fields and fields[copy] == fields[key]:
                     del fields[copy]
             if key in fields:
-                value = kv.decode(fields.pop(key))
+                value = wire_key.decode(fields.pop(key))
                 if value is not None and cls._is_valid(name, value):
                     values[name] = value
         return values
@@ -220,7 +220,7 @@ def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> N
 
 
 def _hint(name: str, model: type[WireModel]) -> str:
-    return hint(to_snake(name), model.model_fields, owner=model.__name__)
+    return explain_unknown_name(to_snake(name), model.model_fields, owner=model.__name__)
 
 
 _REASONS = {"extra_forbidden": "given in both spellings"}
@@ -246,11 +246,11 @@ def _unset(settings: type[Settings]) -> Any:
 
 
 @cache
-def wire_keys(settings: type[Settings]) -> dict[str, Kv]:
+def wire_keys(settings: type[Settings]) -> dict[str, WireKey]:
     """Return the wire keys of a config's fields, by name."""
     return {
         name: replace(item, key=settings.prefix + item.key) if item.key.startswith(".") else item
         for name, field in settings.model_fields.items()
         for item in field.metadata
-        if isinstance(item, Kv)
+        if isinstance(item, WireKey)
     }

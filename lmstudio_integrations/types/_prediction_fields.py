@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.types import _logit_bias, _numbers
-from lmstudio_integrations.types._config_base import Kv
+from lmstudio_integrations.types._config_base import WireKey
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, Natural, OrOff
 
 
@@ -36,7 +36,7 @@ Temperature = Annotated[
         ge=0,
         description="Randomness of the sampling; 0 always picks the most likely token. LM Studio's default is 0.8.",
     ),
-    Kv("llm.prediction.temperature"),
+    WireKey("llm.prediction.temperature"),
 ]
 MaxTokens = Annotated[
     OrOff[Count] | None,
@@ -44,26 +44,26 @@ MaxTokens = Annotated[
         description="The most tokens of a response. `False`: no limit, not even a preset's. LM Studio sets none by "
         "default."
     ),
-    Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1),
+    WireKey("llm.prediction.maxPredictedTokens", checkbox=True, off=1),
 ]
 ToolCallStopStrings = Annotated[
     list[NonEmpty] | None,
     Field(description="Strings that end a response which contains a tool call. LM Studio has none by default."),
-    Kv("llm.prediction.toolCallStopStrings"),
+    WireKey("llm.prediction.toolCallStopStrings"),
 ]
 ToolNaming = Annotated[
     Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
     Field(
         description="How the server spells the names of tools for the model. LM Studio's default is `removeSpecial`."
     ),
-    Kv("llm.prediction.toolNaming"),
+    WireKey("llm.prediction.toolNaming"),
 ]
 RepeatPenalty = Annotated[
     OrOff[Annotated[Float, Field(ge=-1)]] | None,
     Field(
         description="Above 1, tokens that occurred before become less likely. `False`: off. LM Studio's default is 1.1."
     ),
-    Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1),
+    WireKey("llm.prediction.repeatPenalty", checkbox=True, off=1.1),
 ]
 PresencePenalty = Annotated[
     OrOff[Float] | None,
@@ -71,7 +71,7 @@ PresencePenalty = Annotated[
         description="Above 0, tokens that occurred before become less likely, however often. `False` (LM Studio's "
         "default): off."
     ),
-    Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0),
+    WireKey("llm.prediction.llama.presencePenalty", checkbox=True, off=0),
 ]
 FrequencyPenalty = Annotated[
     OrOff[Float] | None,
@@ -79,7 +79,7 @@ FrequencyPenalty = Annotated[
         description="Above 0, tokens become less likely with each time that they occurred. `False` (LM Studio's "
         "default): off."
     ),
-    Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0),
+    WireKey("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0),
 ]
 XtcProbability = Annotated[
     OrOff[Fraction] | None,
@@ -87,7 +87,7 @@ XtcProbability = Annotated[
         description="Probability, 0 to 1, that a step drops the most likely tokens (XTC). `False` (LM Studio's "
         "default): off."
     ),
-    Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0),
+    WireKey("llm.prediction.llama.xtcProbability", checkbox=True, off=0),
 ]
 XtcThreshold = Annotated[
     OrOff[Fraction] | None,
@@ -95,7 +95,7 @@ XtcThreshold = Annotated[
         description="XTC drops tokens that are at least this probable, 0 to 1, except the least likely of them. "
         "`False` (LM Studio's default): off."
     ),
-    Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0),
+    WireKey("llm.prediction.llama.xtcThreshold", checkbox=True, off=0),
 ]
 LogitBias = Annotated[
     _logit_bias.LogitBias | None,
@@ -104,7 +104,7 @@ LogitBias = Annotated[
         "model, often a word with the space before it. `float('-inf')` forbids the token. A text costs a request "
         "to the model's tokenizer with each call. LM Studio's default is none."
     ),
-    Kv("llm.prediction.llama.logitBias", wire_form=_logit_bias.to_pairs),
+    WireKey("llm.prediction.llama.logitBias", wire_form=_logit_bias.to_pairs),
 ]
 Seed = Annotated[
     OrOff[_numbers.Seed] | None,
@@ -112,7 +112,7 @@ Seed = Annotated[
         description="Seed of the sampling, for repeatable responses. `False`: none, not even a preset's. LM "
         "Studio sets none by default."
     ),
-    Kv("llm.prediction.seed", checkbox=True, off=0),
+    WireKey("llm.prediction.seed", checkbox=True, off=0),
 ]
 ReasoningParsing = Annotated[
     WireDict | None,
@@ -120,12 +120,12 @@ ReasoningParsing = Annotated[
         description="How reasoning is separated from the response: `enabled`, `start_string`, `end_string`. "
         "LM Studio's default is `<think>` to `</think>`."
     ),
-    Kv("llm.prediction.reasoning.parsing"),
+    WireKey("llm.prediction.reasoning.parsing"),
 ]
 EnableThinking = Annotated[
     bool | None,
     Field(description="Whether a reasoning model reasons before it responds. LM Studio's default is true."),
-    Kv("llm.prediction.reasoning.enableThinking"),
+    WireKey("llm.prediction.reasoning.enableThinking"),
 ]
 ReasoningBudget = Annotated[
     OrOff[Natural] | None,
@@ -133,7 +133,7 @@ ReasoningBudget = Annotated[
         description="The most tokens of reasoning; 0 allows none. `False`: no limit, not even a preset's. LM "
         "Studio sets none by default."
     ),
-    Kv("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
+    WireKey("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
 ]
 MaxImageDimensionPixels = Annotated[
     OrOff[Count] | None,
@@ -141,35 +141,35 @@ MaxImageDimensionPixels = Annotated[
         description="Larger images are scaled down to this many pixels in width and height. `False`: no limit. "
         "LM Studio's default is 1,024."
     ),
-    Kv("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024),
+    WireKey("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024),
 ]
 IgnoreModelImageDimension = Annotated[
     bool | None,
     Field(description="Whether the model's own limit of image sizes is ignored. LM Studio's default is false."),
-    Kv("llm.prediction.vision.ignoreModelPreferredMaxImageDimension"),
+    WireKey("llm.prediction.vision.ignoreModelPreferredMaxImageDimension"),
 ]
 DraftModel = Annotated[
     str | None,
     Field(description="Key of a smaller model for speculative decoding. LM Studio's default is none."),
-    Kv("llm.prediction.speculativeDecoding.draftModel"),
+    WireKey("llm.prediction.speculativeDecoding.draftModel"),
 ]
 MinDraftLengthToConsider = Annotated[
     Natural | None,
     Field(description="Proposals of the draft model with fewer tokens are dropped. LM Studio's default is 0."),
-    Kv("llm.prediction.speculativeDecoding.minDraftLengthToConsider"),
+    WireKey("llm.prediction.speculativeDecoding.minDraftLengthToConsider"),
 ]
 MinContinueDraftingProbability = Annotated[
     Fraction | None,
     Field(description="A proposal ends before a token that is less probable, 0 to 1. LM Studio's default is 0.75."),
-    Kv("llm.prediction.speculativeDecoding.minContinueDraftingProbability"),
+    WireKey("llm.prediction.speculativeDecoding.minContinueDraftingProbability"),
 ]
 NumDraftTokensExact = Annotated[
     Count | None,
     Field(description="How many tokens the draft model proposes at a time. LM Studio's default is 2."),
-    Kv("llm.prediction.speculativeDecoding.numDraftTokensExact"),
+    WireKey("llm.prediction.speculativeDecoding.numDraftTokensExact"),
 ]
 CpuThreads = Annotated[
     Count | None,
     Field(description="How many CPU threads compute the prediction. LM Studio's default is 4."),
-    Kv("llm.prediction.llama.cpuThreads"),
+    WireKey("llm.prediction.llama.cpuThreads"),
 ]

@@ -106,7 +106,7 @@ class WirePrompt(str):
     __slots__ = ()
 
     def __new__(cls, text: object) -> Self:
-        """Check the text."""
+        """Reject what is no string."""
         if not isinstance(text, str):
             raise LMStudioValueError(f"the prompt must be a string; got {text!r}")
         return super().__new__(cls, text)

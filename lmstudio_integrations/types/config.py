@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types import _prediction_fields as shared
-from lmstudio_integrations.types._config_base import Kv, Settings, reject_unknown_names
+from lmstudio_integrations.types._config_base import Settings, WireKey, reject_unknown_names
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed, TopK
 from lmstudio_integrations.types._prediction_fields import NonEmpty, WireDict
 from lmstudio_integrations.types.gpu import GpuSetting
@@ -55,37 +55,37 @@ class LoadSettings(Settings):
     context_length: Annotated[
         Count | None,
         Field(description="Context length in tokens. Unset: the server's default for the model."),
-        Kv(".contextLength"),
+        WireKey(".contextLength"),
     ] = None
     seed: Annotated[
         OrOff[Seed] | None,
         Field(description="Seed of random numbers, such as those of the sampling. `False`: a random one."),
-        Kv(".seed", checkbox=True, off=0),
+        WireKey(".seed", checkbox=True, off=0),
     ] = None
     eval_batch_size: Annotated[
         Count | None,
         Field(description="How many prompt tokens are processed in one step. LM Studio's default is 2,048."),
-        Kv(".llama.evalBatchSize"),
+        WireKey(".llama.evalBatchSize"),
     ] = None
     rope_frequency_base: Annotated[
         OrOff[Annotated[Float, Field(ge=0)]] | None,
         Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
-        Kv(".llama.ropeFrequencyBase", checkbox=True, off=0),
+        WireKey(".llama.ropeFrequencyBase", checkbox=True, off=0),
     ] = None
     rope_frequency_scale: Annotated[
         OrOff[Annotated[Float, Field(ge=0)]] | None,
         Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
-        Kv(".llama.ropeFrequencyScale", checkbox=True, off=0),
+        WireKey(".llama.ropeFrequencyScale", checkbox=True, off=0),
     ] = None
     keep_model_in_memory: Annotated[
         bool | None,
         Field(description="Whether to keep the model from being swapped to disk. LM Studio's default is true."),
-        Kv(".llama.keepModelInMemory"),
+        WireKey(".llama.keepModelInMemory"),
     ] = None
     try_mmap: Annotated[
         bool | None,
         Field(description="Whether to map the file into memory if possible. LM Studio's default is true."),
-        Kv(".llama.tryMmap"),
+        WireKey(".llama.tryMmap"),
     ] = None
 
     def to_fields(self) -> dict[str, Any]:
@@ -140,12 +140,12 @@ class LlmLoadModelConfig(LoadSettings):
     gpu_strict_vram_cap: Annotated[
         bool | None,
         Field(description="Whether to use dedicated graphics memory only. LM Studio's default is false."),
-        Kv("load.gpuStrictVramCap"),
+        WireKey("load.gpuStrictVramCap"),
     ] = None
     num_experts: Annotated[
         Natural | None,
         Field(description="How many experts of a mixture-of-experts model to use for each token. 0: the model's own."),
-        Kv("llm.load.numExperts"),
+        WireKey("llm.load.numExperts"),
     ] = None
     offload_kv_cache_to_gpu: Annotated[
         bool | None,
@@ -153,7 +153,7 @@ class LlmLoadModelConfig(LoadSettings):
             alias="offloadKVCacheToGpu",
             description="Whether the key-value cache is in graphics memory. LM Studio's default is true.",
         ),
-        Kv("llm.load.offloadKVCacheToGpu"),
+        WireKey("llm.load.offloadKVCacheToGpu"),
     ] = None
     max_parallel_predictions: Annotated[
         Count | None,
@@ -162,17 +162,17 @@ class LlmLoadModelConfig(LoadSettings):
             description="How many predictions run at once, 1 to 1,023; further ones queue on the server. "
             "LM Studio's default is 4.",
         ),
-        Kv("llm.load.numParallelSessions"),
+        WireKey("llm.load.numParallelSessions"),
     ] = None
     use_unified_kv_cache: Annotated[
         bool | None,
         Field(description="Whether parallel predictions share one key-value cache. LM Studio's default is true."),
-        Kv("llm.load.useUnifiedKvCache"),
+        WireKey("llm.load.useUnifiedKvCache"),
     ] = None
     prompt_template: Annotated[
         WireDict | None,
         Field(description="Prompt template of the model, as an object of the wire. Unset: the model's own."),
-        Kv("llm.load.promptTemplate"),
+        WireKey("llm.load.promptTemplate"),
     ] = None
     auto_fit: Annotated[
         bool | None,
@@ -181,7 +181,7 @@ class LlmLoadModelConfig(LoadSettings):
             "the model fits. `True` excludes `context_length`, `gpu_strict_vram_cap` and the settings of `gpu` except "
             "`disabled_gpus`; setting one of these switches it off. LM Studio's default is true."
         ),
-        Kv(_AUTO_FIT[0], copies=_AUTO_FIT[1:]),
+        WireKey(_AUTO_FIT[0], copies=_AUTO_FIT[1:]),
     ] = None
     auto_fit_min_context_length: Annotated[
         Natural | None,
@@ -189,27 +189,27 @@ class LlmLoadModelConfig(LoadSettings):
             description="The shortest context length, in tokens, that the server's automatic fitting may choose; see "
             "`auto_fit`. LM Studio's default is 0: it may choose any."
         ),
-        Kv("llm.load.autoFitMinContextLength"),
+        WireKey("llm.load.autoFitMinContextLength"),
     ] = None
     physical_batch_size: Annotated[
         Count | None,
         Field(description="How many of those tokens are computed at once. LM Studio's default is 512."),
-        Kv("llm.load.llama.physicalBatchSize"),
+        WireKey("llm.load.llama.physicalBatchSize"),
     ] = None
     flash_attention: Annotated[
         bool | None,
         Field(description="Whether to use flash attention, which is faster and needs less memory."),
-        Kv("llm.load.llama.flashAttention"),
+        WireKey("llm.load.llama.flashAttention"),
     ] = None
     context_checkpoints: Annotated[
         Natural | None,
         Field(description="How many checkpoints of a context to keep for reuse. LM Studio's default is 32."),
-        Kv("llm.load.llama.contextCheckpoints"),
+        WireKey("llm.load.llama.contextCheckpoints"),
     ] = None
     reasoning_budget_message: Annotated[
         str | None,
         Field(description="Text that ends the reasoning when `reasoning_budget` is used up. Unset: none."),
-        Kv("llm.load.llama.reasoningBudgetMessage"),
+        WireKey("llm.load.llama.reasoningBudgetMessage"),
     ] = None
     use_fp16_for_kv_cache: Annotated[
         bool | None,
@@ -217,12 +217,12 @@ class LlmLoadModelConfig(LoadSettings):
             alias="useFp16ForKVCache",
             description="Whether the key-value cache holds 16-bit numbers. LM Studio's default is true.",
         ),
-        Kv("llm.load.llama.useFp16ForKVCache"),
+        WireKey("llm.load.llama.useFp16ForKVCache"),
     ] = None
     try_direct_io: Annotated[
         bool | None,
         Field(alias="tryDirectIO", description="Whether to read the file past the system's cache if possible."),
-        Kv("llm.load.llama.tryDirectIO"),
+        WireKey("llm.load.llama.tryDirectIO"),
     ] = None
     llama_cpp_arguments_override: Annotated[
         WireDict | None,
@@ -231,52 +231,52 @@ class LlmLoadModelConfig(LoadSettings):
             "Studio's arguments to omit; `exclude_all_config`, to omit all of them; `override_parameters`, dicts with "
             "`key` and `value` to append."
         ),
-        Kv("llm.load.llama.argumentsOverride"),
+        WireKey("llm.load.llama.argumentsOverride"),
     ] = None
     llama_k_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
         Field(alias="llamaKCacheQuantizationType", description="Type of the cached keys. `False`: not quantized."),
-        Kv("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16"),
+        WireKey("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
     llama_v_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
         Field(alias="llamaVCacheQuantizationType", description="Type of the cached values. `False`: not quantized."),
-        Kv("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16"),
+        WireKey("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
     speculative_draft_mtp: Annotated[
         bool | None,
         Field(description="Whether the model predicts several tokens at once (MTP), if it was trained for it."),
-        Kv("llm.load.llama.speculativeDecoding.draftMtp"),
+        WireKey("llm.load.llama.speculativeDecoding.draftMtp"),
     ] = None
     speculative_draft_simple: Annotated[
         bool | None,
         Field(description="Whether `speculative_draft_model` proposes tokens. Each needs the other."),
-        Kv("llm.load.llama.speculativeDecoding.draftSimple"),
+        WireKey("llm.load.llama.speculativeDecoding.draftSimple"),
     ] = None
     speculative_draft_model: Annotated[
         str | None,
         Field(description="Key of the smaller model that proposes tokens."),
-        Kv("llm.load.llama.speculativeDecoding.draftModel"),
+        WireKey("llm.load.llama.speculativeDecoding.draftModel"),
     ] = None
     speculative_draft_max_tokens: Annotated[
         Natural | None,
         Field(description="The most tokens of a proposal. LM Studio's default is 3."),
-        Kv("llm.load.llama.speculativeDecoding.draftMaxTokens"),
+        WireKey("llm.load.llama.speculativeDecoding.draftMaxTokens"),
     ] = None
     speculative_draft_min_tokens: Annotated[
         Natural | None,
         Field(description="The fewest tokens of a proposal. LM Studio's default is 0."),
-        Kv("llm.load.llama.speculativeDecoding.draftMinTokens"),
+        WireKey("llm.load.llama.speculativeDecoding.draftMinTokens"),
     ] = None
     speculative_draft_min_continue_probability: Annotated[
         Fraction | None,
         Field(description="A proposal ends before a token that is less probable, 0 to 1. LM Studio's default is 0."),
-        Kv("llm.load.llama.speculativeDecoding.draftMinContinueProbability"),
+        WireKey("llm.load.llama.speculativeDecoding.draftMinContinueProbability"),
     ] = None
     mlx_disk_cache: Annotated[
         bool | None,
         Field(description="Whether the MLX engine caches prompts on disk. LM Studio's default is true."),
-        Kv("llm.load.mlx.diskCache"),
+        WireKey("llm.load.mlx.diskCache"),
     ] = None
     mlx_kv_cache_quantization: Annotated[
         OrOff[WireDict] | None,
@@ -284,7 +284,7 @@ class LlmLoadModelConfig(LoadSettings):
             description="Quantization of the MLX engine's cache: `enabled`, `bits`, `group_size`, `quantized_start`. "
             "`False`: none."
         ),
-        Kv("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF),
+        WireKey("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF),
     ] = None
 
     def implied_fields(self) -> dict[str, Any]:
@@ -359,32 +359,32 @@ class LlmPredictionConfig(Settings):
             "`truncateMiddle` (LM Studio's default) drops the middle of the conversation, `rollingWindow` its "
             "beginning."
         ),
-        Kv("llm.prediction.contextOverflowPolicy"),
+        WireKey("llm.prediction.contextOverflowPolicy"),
     ] = None
     stop_strings: Annotated[
         list[NonEmpty] | None,
         Field(description="Strings that end a response. LM Studio has none by default."),
-        Kv("llm.prediction.stopStrings"),
+        WireKey("llm.prediction.stopStrings"),
     ] = None
     structured: Annotated[
         WireDict | None,
         Field(description="Format of the response, as an object of the wire; `response_format` builds it."),
-        Kv("llm.prediction.structured"),
+        WireKey("llm.prediction.structured"),
     ] = None
     raw_tools: Annotated[
         dict[str, Any] | None,
         Field(description="Tools that the model may call, as an object of the wire; `act` and the adapters build it."),
-        Kv("llm.prediction.tools"),
+        WireKey("llm.prediction.tools"),
     ] = None
     tool_choice: Annotated[
         WireDict | None,
         Field(description="Whether the model calls a tool: an object with `mode` `auto`, `none` or `required`."),
-        Kv("llm.prediction.toolChoice"),
+        WireKey("llm.prediction.toolChoice"),
     ] = None
     top_k_sampling: Annotated[
         TopK | None,
         Field(description="Sample from the `top_k` most likely tokens, -1 to 500. LM Studio's default is 40."),
-        Kv("llm.prediction.topKSampling"),
+        WireKey("llm.prediction.topKSampling"),
     ] = None
     top_p_sampling: Annotated[
         OrOff[Fraction] | None,
@@ -392,7 +392,7 @@ class LlmPredictionConfig(Settings):
             description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off. LM "
             "Studio's default is 0.95."
         ),
-        Kv("llm.prediction.topPSampling", checkbox=True, off=0.95),
+        WireKey("llm.prediction.topPSampling", checkbox=True, off=0.95),
     ] = None
     min_p_sampling: Annotated[
         OrOff[Fraction] | None,
@@ -400,15 +400,15 @@ class LlmPredictionConfig(Settings):
             description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off. LM "
             "Studio's default is 0.05."
         ),
-        Kv("llm.prediction.minPSampling", checkbox=True, off=0.05),
+        WireKey("llm.prediction.minPSampling", checkbox=True, off=0.05),
     ] = None
     log_probs: Annotated[
         OrOff[LogProbs] | None,
         Field(description="How many alternatives of each token have their log-probability reported, 0 to 100."),
-        Kv("llm.prediction.logProbs", checkbox=True, off=0),
+        WireKey("llm.prediction.logProbs", checkbox=True, off=0),
     ] = None
     prompt_template: Annotated[
         WireDict | None,
         Field(description="Prompt template, as an object of the wire. Unset: that of the loaded model."),
-        Kv("llm.prediction.promptTemplate"),
+        WireKey("llm.prediction.promptTemplate"),
     ] = None

@@ -2,13 +2,44 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import PrivateAttr
 
 from lmstudio_integrations.types._wire_model import TaggedModel
 
 FileType = Literal["image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"]
+
+
+class ImageFormat(NamedTuple):
+    """A format of images that LM Studio supports.
+
+    Attributes:
+        media_type: Its name in data URLs.
+        suffixes: Of files in this format; the first is the usual one.
+        signature: The bytes that show it.
+        position: Where they are.
+    """
+
+    media_type: str
+    suffixes: tuple[str, ...]
+    signature: bytes
+    position: int = 0
+
+
+IMAGE_FORMATS = (
+    ImageFormat("image/jpeg", (".jpg", ".jpeg"), b"\xff\xd8\xff"),
+    ImageFormat("image/png", (".png",), b"\x89PNG\r\n\x1a\n"),
+    ImageFormat("image/webp", (".webp",), b"WEBP", position=8),
+)
+
+SIGNATURE_SIZE = max(each.position + len(each.signature) for each in IMAGE_FORMATS)
+"""The number of bytes that decide whether a file is an image."""
+
+
+def image_format(content: bytes | bytearray) -> ImageFormat | None:
+    """Return the format of an image by its first bytes; `None` if LM Studio does not support it."""
+    return next((each for each in IMAGE_FORMATS if content.startswith(each.signature, each.position)), None)
 
 
 @dataclass(eq=False)
@@ -18,7 +49,7 @@ class Origin:
     Attributes:
         name: The file's name.
         read: Returns the content.
-        upload: Its identifier, and where a server knows it by that (`Dispatcher.upload_scope`). Replaced as one:
+        upload: Its identifier, and where a server knows it by that (`Caller.socket_scope`). Replaced as one:
             threads may use a file with several servers.
         server: The address of the server that it was uploaded to first; `None` is the one on this machine.
     """

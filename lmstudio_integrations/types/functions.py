@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._tool_schemas import ArgumentSchema, wire_tool
+from lmstudio_integrations.types._json_schemas import ArgumentSchema, wire_tool
 from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class ToolFunctionDef:
         object.__setattr__(self, "context_parameters", _context_parameters(self.implementation))
         object.__setattr__(self, "_defaults", _defaults_of(self.implementation))
         if self._has_json_schema:
-            _ = self._argument_schema  # rejects what is no schema
+            _ = self._argument_schema  # reading it raises an error for what is no schema
         else:
             self._check_types()
         properties = self._schema["function"]["parameters"]["properties"]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._config_base import WrittenModel
+from lmstudio_integrations.types._config_base import StrictInput
 from lmstudio_integrations.types._numbers import Fraction, Int
 
 GPU_SPLIT = "load.gpuSplitConfig"
@@ -24,7 +24,7 @@ _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
 OffloadRatio = Fraction | Literal["max", "off"]
 
 
-class GpuSetting(WrittenModel):
+class GpuSetting(StrictInput):
     """How a model is spread over graphics cards. An unset setting is left to the server."""
 
     ratio: Annotated[
@@ -74,7 +74,8 @@ class GpuSetting(WrittenModel):
             del fields[GPU_SPLIT]
             priority, disabled = split.get("priority"), split.get("disabledGpus")
             gpu["disabled_gpus"] = disabled or []
-            if strategy == "favorMainGpu" or not disabled:  # otherwise evenly may be what an unset strategy sent
+            # With disabled GPUs, "evenly" may also be what an unset strategy sent.
+            if strategy == "favorMainGpu" or not disabled:
                 gpu["split_strategy"] = strategy
             unused = disabled if is_list(disabled) else []
             if is_list(priority) and (used := [card for card in priority if card not in unused]):

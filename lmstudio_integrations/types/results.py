@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._support.shortening import beginning
+from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._wire_model import WireModel
@@ -34,6 +34,15 @@ StopReason = Literal[
     "maxPredictedTokensReached",
     "contextLengthReached",
 ]
+
+_FINISH_REASONS = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "tool_calls",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+"""The server's stop reasons in OpenAI's words; others, such as `userStopped`, stay as they are."""
 
 
 @dataclass(slots=True)
@@ -273,6 +282,14 @@ class PredictionRoundResult(PredictionResult):
     def of(cls, result: PredictionResult, round_index: int) -> Self:
         """Return a result with its round."""
         return cls(**{each.name: getattr(result, each.name) for each in fields(result)}, round_index=round_index)
+
+
+def finish_reason(result: PredictionResult) -> str | None:
+    """Return why a prediction ended, in OpenAI's words; a turn with tool calls may end like any other."""
+    stop_reason = result.end.stats.get("stopReason")
+    if result.tool_call_requests and stop_reason == "eosFound":
+        return "tool_calls"
+    return _FINISH_REASONS.get(str(stop_reason), stop_reason)
 
 
 def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:

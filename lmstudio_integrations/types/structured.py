@@ -1,17 +1,42 @@
-"""Parses structured output (`docs/protocol.md#structured-output`). Pure; results and both adapters call it."""
+"""Structured output (`docs/protocol.md#structured-output`): the format that a call requests, and the response in it.
 
+Pure. The client, the results, Ray's stages and the adapters of both frameworks call it; the adapters add what is
+their framework's own.
+"""
+
+import json
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from lmstudio_integrations._support.shortening import beginning, shortened
-from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations._support.text import beginning, shortened
+from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.types._json_schemas import check_references, validator_of
+from lmstudio_integrations.types.config import LlmPredictionConfig
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class ModelSchema(Protocol):
+    """Any class with a JSON schema."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema."""
+        ...
+
+
+ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, Any]
+"""A pydantic class, a JSON schema, or the wire form: `{"type": "gbnf", "gbnfGrammar": …}`."""
+
+_WIRE_TYPES = ("gbnf", "json", "none")
 
 _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
 """Tags that LM Studio may leave in the text of reasoning models."""
@@ -21,6 +46,148 @@ _HINTS = {
     "contextLengthReached": "; load the model with a larger context length, or shorten the prompt",
 }
 """Remedies for a response that was cut off."""
+
+_SMALL = 4096
+"""Characters up to which a growing text is parsed after every fragment; a long one would take quadratic time."""
+
+_GROWTH = 1.01
+"""The growth after which a longer text is parsed again."""
+
+# The request ----------------------------------------------------------------------------------------------------------
+
+
+def with_format(
+    response_format: ResponseFormat | None, config: LlmPredictionConfig, *, check: bool
+) -> LlmPredictionConfig:
+    """Return the settings of a call, with `structured` set if the call gives a format.
+
+    Args:
+        response_format: The format; `None` if only the settings may have one.
+        config: The settings.
+        check: Whether a JSON schema or a grammar is checked.
+
+    Raises:
+        LMStudioValueError: If the settings have a format as well, or a format is invalid.
+    """
+    if response_format is not None:
+        if config.structured is not None:
+            raise LMStudioValueError("give response_format or config['structured'], not both")
+        config = config.merged(LlmPredictionConfig(structured=_wire_form(response_format, _schema_of)))
+    # The schema of a pydantic class needs no check.
+    if (
+        check
+        and config.structured is not None
+        and not (isinstance(response_format, type) and issubclass(response_format, BaseModel))
+    ):
+        _check(config.structured)
+    return config
+
+
+def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Return the setting of a framework's response format; empty for plain text.
+
+    Args:
+        response_format: An OpenAI dict, the wire's own form, or what `schema_of` accepts.
+        schema_of: Returns the JSON schema in any other form of a response format.
+
+    Raises:
+        LMStudioValueError: If it is a string, or its schema refers to a part that it does not have.
+    """
+    kind = response_format.get("type") if is_mapping(response_format) else None
+    if response_format is None or kind == "text":
+        return {}
+    if kind == "json_object":
+        response_format = {"type": "json", "jsonSchema": {"type": "object"}}
+    structured = _wire_form(response_format, schema_of)
+    check_references(structured.get("jsonSchema") or {}, "the schema of the response")
+    return {"structured": structured}
+
+
+def is_requested(config: LlmPredictionConfig) -> bool:
+    """Return whether the response is to be structured."""
+    return config.structured is not None and config.structured["type"] != "none"
+
+
+def reject_text(given: object, name: str) -> None:
+    """Reject a string in place of a schema.
+
+    Raises:
+        LMStudioValueError: If it is one.
+    """
+    if isinstance(given, str):
+        raise LMStudioValueError(
+            f"{name} must be a class or a dict, not a string; got {beginning(given)}; pass the class itself, "
+            "json.loads(…) of a JSON schema, or {'type': 'object'} for any JSON object"
+        )
+
+
+def _wire_form(response_format: object, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    # A tuple, because a schema may have a list of types, which a set cannot look up.
+    if is_mapping(response_format) and response_format.get("type") in ("json", "gbnf"):
+        return dict(response_format)
+    reject_text(response_format, "response_format")
+    return {"type": "json", "jsonSchema": schema_of(response_format)}
+
+
+def _schema_of(response_format: object) -> dict[str, Any]:
+    if is_mapping(response_format):
+        return dict(response_format)
+    if not isinstance(response_format, type):
+        raise LMStudioValueError(
+            f"response_format must be a class with a JSON schema, or a dict; got {response_format!r}"
+        )
+    if not isinstance(response_format, ModelSchema):
+        raise LMStudioValueError(
+            f"response_format class {response_format.__name__} has no model_json_schema(); use a pydantic class"
+        )
+    try:
+        return response_format.model_json_schema()
+    except Exception as error:
+        raise LMStudioValueError(
+            f"response_format class {response_format.__name__} has no JSON schema; "
+            f"use fields that JSON can represent: {_first_line(error)}"
+        ) from error
+
+
+def _check(structured: Mapping[str, Any]) -> None:
+    kind, schema = structured.get("type"), structured.get("jsonSchema")
+    if kind not in _WIRE_TYPES:
+        raise LMStudioValueError(f"structured needs a type of {', '.join(_WIRE_TYPES)}; got {kind!r}")
+    if kind == "gbnf" and not isinstance(structured.get("gbnfGrammar"), str):
+        raise LMStudioValueError("structured output by grammar needs gbnfGrammar, a string")
+    if kind == "json" and schema is not None:
+        try:
+            _validator(json.dumps(schema))
+        except Exception as problem:
+            raise LMStudioValueError(
+                f"structured output needs a JSON schema; got {schema!r}: {_first_line(problem)}"
+            ) from problem
+        check_references(schema, "the schema of the response")
+
+
+@lru_cache(maxsize=64)
+def _validator(schema: str) -> Any:
+    """Return the validator of a JSON schema, checked. It is cached, because a check is slow."""
+    return validator_of(json.loads(schema))
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error; advice follows on the others."""
+    return str(error).partition("\n")[0]
+
+
+# The response ---------------------------------------------------------------------------------------------------------
+
+
+def fits(config: LlmPredictionConfig, text: str) -> bool:
+    """Return whether a text is JSON that the requested schema allows. For a grammar it is not known, so it is false."""
+    structured = config.structured or {}
+    if structured.get("type") != "json":
+        return False
+    try:
+        return bool(_validator(json.dumps(structured.get("jsonSchema") or {})).is_valid(json.loads(text)))
+    except Exception:  # noqa: BLE001 - the text is no JSON, or the schema cannot be applied
+        return False
 
 
 def json_object(text: str) -> dict[str, Any] | None:
@@ -69,6 +236,38 @@ def read_as(model: type[T], text: str, stop_reason: str) -> T:
             f"parsed_as needs a pydantic class, or another type that pydantic validates; got {model!r}: {reason}"
         ) from error
     return read_response(adapter.validate_json, text, stop_reason)
+
+
+def partial_json(text: str) -> Any:
+    """Return as much of a JSON value as there is; `None` if there is none."""
+    try:
+        return from_json(_cleaned(text), allow_partial="trailing-strings")
+    except ValueError:
+        return None
+
+
+@dataclass(slots=True)
+class PartialJson:
+    """JSON that is still being generated: the fragments of its text, which is parsed only when it has grown enough."""
+
+    _fragments: list[str] = field(default_factory=list[str])
+    _length: int = 0
+    _parsed: int = 0
+
+    def add(self, fragment: str) -> None:
+        """Add a fragment."""
+        self._fragments.append(fragment)
+        self._length += len(fragment)
+
+    def value(self) -> Any:
+        """Return as much of the JSON value as there is; `None` if the text has not grown enough to be parsed again."""
+        if self._length <= self._parsed or (self._length > _SMALL and self._length < self._parsed * _GROWTH):
+            return None
+        self._parsed = self._length
+        return partial_json(str(self))
+
+    def __str__(self) -> str:
+        return "".join(self._fragments)
 
 
 def _cleaned(text: str) -> str:

@@ -6,12 +6,11 @@ from importlib import import_module
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
 from tests._both_frameworks import test_metadata
 from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, classes
-from tests.test_package import LAYERS, NAME
+from tests.test_package import PUBLIC
 
 
 def test_the_list_has_every_public_adapter() -> None:
-    modules = [import_module(f"{NAME}.{part}") for part, below in LAYERS.items() if "_both_frameworks" in below]
-    public = {name: getattr(module, name) for module in modules for name in module.__all__}
+    public = {name: getattr(import_module(module), name) for module, names in PUBLIC.items() for name in names.split()}
     adapters = {
         name: each for name, each in public.items() if inspect.isclass(each) and issubclass(each, ConnectionSettings)
     }

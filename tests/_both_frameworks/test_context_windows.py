@@ -20,7 +20,6 @@ from pydantic import BaseModel
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import chat_templates
 from lmstudio_integrations.client.predictions import context_check
-from lmstudio_integrations.client.transport.flows import wait_for
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio
@@ -135,7 +134,7 @@ def server() -> Iterator[Emulator]:
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The requests that a check makes."""
     made: list[str] = []
-    for name in ("render", "count_on"):
+    for name in ("render", "count_tokens"):
         original = getattr(context_check, name)
 
         def recorded(*args: Any, name: str = name, original: Any = original) -> Any:
@@ -344,7 +343,7 @@ def test_a_check_that_fails_leaves_the_response(server: Emulator, monkeypatch: p
         raise lms.LMStudioServerError("unknown endpoint")
         yield
 
-    monkeypatch.setattr(context_check, "count_on", fails)
+    monkeypatch.setattr(context_check, "count_tokens", fails)
     response = ChatLMStudio(model="cuts", host=server.address).invoke(messages(TURNS))
     assert response.text == "An answer."
     assert "dropped_tokens" not in response.response_metadata
@@ -369,9 +368,9 @@ def test_a_server_that_does_not_answer_the_check_holds_nobody(
     used: list[float | None] = []
     render = chat_templates.render
 
-    def recorded(dispatcher: Any, *args: Any) -> Any:
-        used.append(dispatcher.timeouts[timeout])
-        return render(dispatcher, *args)
+    def recorded(operation: Any, *args: Any) -> Any:
+        used.append(operation.timeouts[timeout])
+        return render(operation, *args)
 
     monkeypatch.setattr(context_check, "render", recorded)
     for seconds in (None, 60.0, 1.5):
@@ -387,9 +386,9 @@ async def test_a_stream_that_is_cancelled_during_the_check_keeps_its_response(
 ) -> None:
     checking = threading.Event()
 
-    def render_for_ever(dispatcher: Any, *_: Any) -> Any:
+    def render_for_ever(operation: Any, *_: Any) -> Any:
         checking.set()
-        yield from wait_for(dispatcher.pause(60))
+        yield from operation.pause(60)
         raise AssertionError("the check was not cancelled")
 
     monkeypatch.setattr(context_check, "render", render_for_ever)

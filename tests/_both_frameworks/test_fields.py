@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._both_frameworks.signature import plain_type
-from lmstudio_integrations.client.predictions.requests import TIMEOUTS
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types._numbers import Count, OrOff, Seconds

@@ -18,7 +18,7 @@ from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBl
 from lmstudio_integrations import errors
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations.client.files import fetch, images
-from lmstudio_integrations.client.transport import dispatcher
+from lmstudio_integrations.client.transport import operation
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests.langchain.conftest import CHAT, Server
@@ -402,7 +402,7 @@ def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(
         past.seconds = 0
         return PIXEL
 
-    monkeypatch.setattr(dispatcher, "time", past)
+    monkeypatch.setattr(operation, "time", past)
     monkeypatch.setattr(fetch, "fetch", slow_fetch)
     with pytest.raises(errors.LMStudioTimeoutError) as caught:
         show("http://example.com/a.png", "stall", timeout=40)

@@ -215,7 +215,7 @@ async def test_closing_closes_the_connections_although_the_unload_is_interrupted
     await asyncio.to_thread(adapter.call, model, "Hi")
     assert server.connections
     monkeypatch.setattr("lmstudio_integrations.client.transport.connections.LINGER", 0.0)
-    monkeypatch.setattr("lmstudio_integrations.client.models.queries.unload_own", interrupt)
+    monkeypatch.setattr("lmstudio_integrations.client.models.model.Model.unload_if_loaded_here", interrupt)
     with pytest.raises(InterruptError):
         await model.aclose() if aclose else model.close()
     await asyncio.to_thread(server.wait_for, lambda: not server.connections)

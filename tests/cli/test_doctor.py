@@ -4,8 +4,10 @@ import contextlib
 import json
 import signal
 import socket
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioSe
 from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.leaks import TOKEN, shows_token
+
+ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
@@ -302,10 +306,20 @@ def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest
     versions = {"langchain-core": "0.1", "numpy": None}
     monkeypatch.setattr(survey, "installed_version", lambda package: versions.get(package, "1000"))
     found = {extra.name: extra for extra in survey.find_extras()}
-    assert set(found) == {"langchain", "llama-index", "emulator", "cli", "otel", "ray"}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(found) == declared.keys() - {"all"}
+    assert not any(extra.is_absent for extra in found.values())
     assert found["langchain"].outdated.keys() >= {"langchain-core"}
     assert found["langchain"].versions["numpy"] is None
     assert "langchain" in found["langchain"].command
+
+
+@pytest.mark.parametrize(("extra", "package"), survey.MAIN_PACKAGES.items())
+def test_an_extra_without_its_main_package_was_not_requested(
+    extra: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "installed_version", lambda each: None if each == package else "1000")
+    assert [each.name for each in survey.find_extras() if each.is_absent] == [extra]
 
 
 @pytest.mark.slow

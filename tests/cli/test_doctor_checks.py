@@ -22,6 +22,7 @@ from lmstudio_integrations.cli._doctor.checks import (
     trial_check,
     version_check,
 )
+from lmstudio_integrations.client.support.advice import NAME_A_MODEL
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -30,7 +31,6 @@ from lmstudio_integrations.errors import (
     LMStudioToolCallError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.protocol.errors import NAME_A_MODEL
 from lmstudio_integrations.types.models import (
     EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
@@ -142,7 +142,7 @@ def test_the_versions_of_this_side_are_ok() -> None:
 
 
 def extra(name: str, versions: dict[str, str | None], **outdated: str) -> Extra:
-    return Extra(name, versions, outdated, f"pip install {name}")
+    return Extra(name, next(iter(versions)), versions, outdated, f"pip install {name}")
 
 
 def test_complete_and_absent_extras_are_ok() -> None:

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lmstudio_integrations._support.printable import printable, printable_line
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line, printable, printable_line
 from lmstudio_integrations.cli._app import COMMANDS
 from lmstudio_integrations.cli._terminal import protect_terminals
 from lmstudio_integrations.emulator import Emulator, ModelEntry

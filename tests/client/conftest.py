@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
 from tests.support.strict.fixture import strict, strict_findings
@@ -52,3 +53,9 @@ async def client(make_client: Callable[..., Any], server: Emulator) -> Any:
     """A client of the server, sync and async in turn."""
     async with make_client(server.address) as made:
         yield made
+
+
+@pytest.fixture
+def as_the_io_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test call what only the I/O thread may call: on objects of its own, which that thread does not know."""
+    monkeypatch.setattr(IOThread, "started", lambda: None)

@@ -31,7 +31,9 @@ def _with_default_client() -> Callable[[], str]:
 
     def call() -> str:
         model = lms.llm("chatty")
-        assert lms.get_default_client().llm.lazy_model().dispatcher is model.dispatcher, "there are two default clients"
+        assert lms.get_default_client().llm.lazy_model().model.caller is model.model.caller, (
+            "there are two default clients"
+        )
         return model.respond("think").content
 
     return call
@@ -95,19 +97,15 @@ class _Importing:
 
 _CLIENT = "lmstudio_integrations.client"
 _IO_THREAD = f"{_CLIENT}.transport.io_thread"
-_CLIENT_MADE = _in(f"{_CLIENT}.sync", "Client.__init__")
+_CLIENT_MADE = _in(f"{_CLIENT}.api.sync", "Client.__init__")
 
 MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] = {
-    "while the modules of the connections are imported": (
-        _with_client,
-        _Importing(f"{_CLIENT}.transport.socket_session"),
-    ),
     "when the event loop is made": (_with_client, _in("asyncio", "new_event_loop")),
     "when the I/O thread is made": (_with_client, _in(_IO_THREAD, "IOThread.__init__")),
-    "when the pool is made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Pool.of")),
+    "when the connections are made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Connections.of")),
     "when the default client is made": (_with_default_client, _CLIENT_MADE),
-    "while an adapter imports its client": (_with_adapter, _Importing(f"{_CLIENT}._act")),
-    "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}._base", "BaseHandle.with_retries")),
+    "while an adapter imports its client": (_with_adapter, _Importing(f"{_CLIENT}.predictions.tool_loop.act")),
+    "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}.api.base", "BaseHandle.with_retries")),
     "when an adapter has made its client, in threads": (_with_batch, _CLIENT_MADE),
 }
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lmstudio_integrations.client.models.state import Instance
+
 INFO = {"identifier": "chatty", "modelKey": "chatty"}
 
 
@@ -23,7 +25,7 @@ def fragment(text: str) -> dict[str, Any]:
 def loaded_handle(client: Any) -> Any:
     """Return a handle whose instance is already known, so that it loads nothing."""
     handle = client.llm.lazy_model("chatty")
-    handle.binding.identifier = "chatty"
+    handle.model.state.instance = Instance("chatty")
     return handle
 
 

@@ -29,7 +29,7 @@ WITHOUT_CALLS = {
     "close",
     "with_timeouts",
     "llm.as_downloaded",
-    "llm.bound",
+    "llm.handle_for",
     "llm.lazy_model",
     "model.with_retries",
     "model.with_timeouts",

@@ -8,12 +8,15 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import TICK
-from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
+from lmstudio_integrations.client.transport.events import NOBODY
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
@@ -60,29 +63,29 @@ class Record:
     ended_at: float | None = None
 
 
-class SimulatedCall(Call[Waiter]):
+class SimulatedCall(Call):
     """A call that is cancelled synchronously."""
 
     def __init__(self, world: "World", exchange: Exchange, waiter: Waiter) -> None:
-        super().__init__(_IO(), (Target.of("localhost:1", None), "llm"), exchange, waiter)  # type: ignore[arg-type]
+        super().__init__(_IO(), (Target.of("localhost:1", None), "llm"), exchange, waiter, None)  # type: ignore[arg-type]
         self._world = world
 
     def cancel(self) -> None:
         self._world.session.cancel(self._exchange)
 
     @property
-    def nothing_to_stop(self) -> bool:
-        return self._nothing_to_stop
+    def server_is_done(self) -> bool:
+        return self._is_done
 
-    @nothing_to_stop.setter
-    def nothing_to_stop(self, value: bool) -> None:
-        self._nothing_to_stop = value
+    @server_is_done.setter
+    def server_is_done(self, value: bool) -> None:
+        self._is_done = value
         if value:
             self._world.end(self._exchange)
 
     def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
-        if not (self._nothing_to_stop or self.waiter.done):
-            self._nothing_to_stop = True
+        if not (self._is_done or self.waiter.done):
+            self._is_done = True
             self._world.session.close(self._exchange, error)
 
 
@@ -125,56 +128,42 @@ class _Pause:
             self._world.step()
         return [None]
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class SimulatedDispatcher(Dispatcher[Waiter]):
-    """A dispatcher whose calls go to a session in simulated time."""
+class SimulatedCaller(Caller):
+    """A caller of which `SimulatedOperation` makes the calls."""
 
     def __init__(self, world: "World", timeouts: Timeouts) -> None:
-        self.target = Target(None)
+        super().__init__(Target(None), timeouts, ThreadWaiter)
         self.world = world
-        self.timeouts = timeouts
-        self.max_retries = 0
-        self.load_times = []
-        self._make_waiter = ThreadWaiter
-        self._started_at: float | None = None
 
     def shared(self, kind: type[Any]) -> Any:
         assert kind is ServerModels
         return self.world.models
 
+    def pause(self, seconds: float) -> Flow[None]:
+        yield _Pause(self.world, seconds)
+
+
+class SimulatedOperation(Operation):
+    """An operation whose calls go to a session in simulated time."""
+
+    def __init__(
+        self, caller: Caller, timeouts: Timeouts = NO_TIMEOUTS, *, started_at: None = None, listener: Any = NOBODY
+    ) -> None:
+        assert isinstance(caller, SimulatedCaller)
+        assert started_at is None, "only operations on several hosts begin before their calls"
+        self.world = caller.world
+        super().__init__(caller, timeouts, started_at=self.world.now, listener=listener)
+
     @property
     def elapsed(self) -> float:
-        return 0.0 if self._started_at is None else self.world.now - self._started_at
-
-    def pause(self, seconds: float) -> Any:
-        return _Pause(self.world, seconds if self.remaining_time is None else min(seconds, self.remaining_time))
-
-    def for_operation(
-        self,
-        timeouts: Timeouts = {},  # noqa: B006 - as in `Dispatcher`
-        started_at: float | None = None,
-    ) -> "SimulatedDispatcher":
-        assert started_at is None, "only operations on several hosts begin before their calls"
-        like = SimulatedDispatcher(self.world, {**self.timeouts, **timeouts})
-        like._started_at = self._started_at if self._started_at is not None else self.world.now
-        return like
+        return self.world.now - self._started_at
 
     def start_all(
-        self,
-        _namespace: Namespace,
-        endpoint: Endpoint,
-        parameters: Sequence[Mapping[str, Any] | None],
-        *,
-        operation: str = "RPC",
-    ) -> list[Call[Waiter]]:
-        started = self.world.now if self._started_at is None else self._started_at
-        return [self.world.start(endpoint, parameter, self.timeouts, started, operation) for parameter in parameters]
+        self, _namespace: Namespace, endpoint: Endpoint, parameters: Sequence[Mapping[str, Any] | None], *, label: str
+    ) -> list[Call]:
+        started = self._started_at
+        return [self.world.start(endpoint, parameter, self.timeouts, started, label) for parameter in parameters]
 
 
 @dataclass
@@ -209,7 +198,7 @@ class World:
         timeouts: Timeouts,
         started: float,
         operation: str,
-    ) -> Call[Waiter]:
+    ) -> Call:
         """Send a request, and let the server choose its response."""
         waiter = _Waiter(self)
         text = None if parameter is None else json.dumps(parameter)

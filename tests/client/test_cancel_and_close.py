@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import retries
-from lmstudio_integrations.client.models.retries import Retries
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.models import attempts
+from lmstudio_integrations.client.models.attempts import Retries
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
@@ -61,7 +62,8 @@ async def _wait_until_stalled(stream: Any) -> None:
     prediction = stream._run
     await wait_until(
         lambda: (
-            [each.content for each in prediction._accumulator.fragments[-1:]] == [" "]
+            prediction._response is not None
+            and [each.content for each in prediction._response.received.fragments[-1:]] == [" "]
             and prediction._step.waiter._waiting
         )
     )
@@ -195,7 +197,7 @@ async def test_reading_on_after_a_failure_fails_again(model: Any) -> None:
 def _loaded(client: Any) -> Any:
     """Return a handle that needs no call to know its instance."""
     handle = client.llm.lazy_model("chatty")
-    handle.binding.identifier = "chatty"
+    handle.model.state.instance = Instance("chatty")
     return handle
 
 
@@ -257,8 +259,8 @@ async def _disconnect(socket: Socket) -> None:
 async def test_cancelling_a_stream_ends_the_pause_before_a_retry(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "INITIAL_DELAY", 60.0)
-    monkeypatch.setattr(retries, "MAX_DELAY", 60.0)
+    monkeypatch.setattr(attempts, "INITIAL_DELAY", 60.0)
+    monkeypatch.setattr(attempts, "MAX_DELAY", 60.0)
 
     async with fake_server(_disconnect) as address, make_client(address) as client:
         stream = _loaded(client).with_retries(1).respond_stream("Hi")
@@ -300,14 +302,14 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
 
     async with fake_server(behave) as address, make_client(address) as client:
         await client.llm.list_loaded()  # opens the connection, so that the request is not held back
-        stream, make_waiter = _loaded(client).respond_stream("Hi"), client._dispatcher._make_waiter
+        stream, waiter_for = _loaded(client).respond_stream("Hi"), client._caller.waiter_for
 
         # The waiter is made after the last check of whether the stream was closed, and before the request is sent.
         def close_meanwhile(io: object) -> Any:
             stream._run.close()
-            return make_waiter(io)
+            return waiter_for(io)
 
-        client._dispatcher._make_waiter = close_meanwhile
+        client._caller.waiter_for = close_meanwhile
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
         await asyncio.wait_for(stopped.wait(), 5)
@@ -327,19 +329,19 @@ async def test_a_stream_that_is_cancelled_just_as_its_request_is_sent_keeps_what
         for message in (fragment("So far."), packet({**END, "stats": {"stopReason": "userStopped"}})):
             await send(socket, {**message, "channelId": 2})
 
-    start = Dispatcher.start
+    start = Operation.start
 
-    def start_and_cancel(dispatcher: Dispatcher[Any], *args: Any, **kwargs: Any) -> Any:
+    def start_and_cancel(operation: Operation, *args: Any, **kwargs: Any) -> Any:
         if moment == "before the request is sent":
             stream.cancel()
-        call = start(dispatcher, *args, **kwargs)
+        call = start(operation, *args, **kwargs)
         stream.cancel()
         return call
 
     async with fake_server(behave) as address, make_client(address) as client:
         await client.llm.list_loaded()  # opens the connection, so that the request is not held back
         stream = _loaded(client).respond_stream("Hi")
-        monkeypatch.setattr(Dispatcher, "start", start_and_cancel)
+        monkeypatch.setattr(Operation, "start", start_and_cancel)
         assert await asyncio.wait_for(_read(stream), 5) == "So far."
         assert stream.result().stats.stop_reason == "userStopped"
     assert frames == ["predict", "cancel"]

@@ -48,8 +48,8 @@ def check(monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, use
     stats = end.stats
     for drive in (run, lambda flow: asyncio.run(arun(flow))):
         end.stats = stats
-        dispatcher: Any = None  # only the count uses it
-        flow: Any = check_context(dispatcher, request, end, operation="Test", is_empty=is_empty, maximum=None)
+        operation: Any = None  # only the count uses it
+        flow: Any = check_context(operation, request, end, label="Test", is_empty=is_empty, maximum=None)
         drive(flow)
     return bool(counted)
 

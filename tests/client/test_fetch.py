@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lmstudio_integrations as lms
-from lmstudio_integrations._support.urls import redacted_url
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.fetch import is_public_address
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.tasks import IOTask
@@ -107,9 +107,10 @@ def test_a_task_may_be_cancelled_before_it_begins(server: Emulator) -> None:
     io, go_on = IOThread.current(), threading.Event()
     with lms.Client(server.address) as client:
         io.submit(go_on.wait, WAIT)
-        with IOTask(io, ThreadWaiter(io), _never):
-            pass
-        task = client._dispatcher.run_task(_never)
+        never = IOTask(io, ThreadWaiter(io), _never).result()
+        next(never)
+        never.close()
+        task = next(client._caller.run_task(_never))
         client.close()
         go_on.set()
     waiter = task.waiter

@@ -4,15 +4,17 @@ import asyncio
 
 import pytest
 
-from lmstudio_integrations.client.models.gates import Gates, _Ticket
+from lmstudio_integrations.client.models.admission import Gates, Permit
+
+pytestmark = pytest.mark.usefixtures("as_the_io_thread")
 
 
-async def enter(gates: Gates, name: str = "model") -> tuple[_Ticket, "asyncio.Task[None]"]:
+async def enter(gates: Gates, name: str = "model") -> tuple[Permit, "asyncio.Task[None]"]:
     """Let an operation request its place, as far as that is possible without waiting."""
-    ticket = _Ticket(name)
-    task = asyncio.ensure_future(gates.enter(ticket, 1))
+    permit = Permit(name, None)
+    task = asyncio.ensure_future(gates.wait(permit, 1))
     await asyncio.sleep(0)
-    return ticket, task
+    return permit, task
 
 
 async def test_an_operation_is_admitted_when_another_one_ends() -> None:
@@ -21,11 +23,11 @@ async def test_an_operation_is_admitted_when_another_one_ends() -> None:
     second, waiting = await enter(gates)
     other, _ = await enter(gates, "other model")
     assert [each.semaphore is not None for each in (first, second, other)] == [True, False, True]
-    gates.exit(first)
+    gates.end(first)
     await waiting
     assert second.semaphore is not None
-    gates.exit(second)
-    gates.exit(other)
+    gates.end(second)
+    gates.end(other)
     assert not gates._semaphores
 
 
@@ -37,16 +39,16 @@ async def test_a_cancelled_operation_is_skipped() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    gates.exit(second)
-    gates.exit(first)
+    gates.end(second)
+    gates.end(first)
     await last
-    gates.exit(third)
+    gates.end(third)
     assert not gates._semaphores
 
 
 async def test_an_operation_that_ends_before_it_is_admitted_gives_its_place_back() -> None:
     gates = Gates()
-    ticket = _Ticket("model")
-    gates.exit(ticket)
-    await gates.enter(ticket, 1)
+    permit = Permit("model", None)
+    gates.end(permit)
+    await gates.wait(permit, 1)
     assert not gates._semaphores

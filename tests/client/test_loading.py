@@ -9,9 +9,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.models.admission import Flight
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.single_flight import Flight, run_or_wait
-from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together, wait_until
 
@@ -135,16 +134,13 @@ def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server:
     class Lost:
         is_lost = True
 
-    done: list[str] = []
-
-    def work() -> Flow[None]:
-        done.append("work")
-        yield from ()
-
     flights: Any = {"key": Flight(Lost())}  # type: ignore[arg-type]
     with lms.Client(server.address) as client:
-        run(run_or_wait(client._dispatcher, flights, "key", work, on_deadlock=work, shared=Exception))
-    assert (done, flights) == (["work"], {})
+        flight, leads = Flight.join(client._caller, flights, "key")
+        with flight.lead(client._caller, flights, "key", Exception):
+            assert leads
+            assert flights == {"key": flight}
+    assert flights == {}
 
 
 async def test_whoever_waits_for_failing_work_fails_with_the_same_error(server: Emulator) -> None:
@@ -196,13 +192,11 @@ async def test_a_model_without_a_path_or_key_matches_no_name(make_client: Callab
 def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator) -> None:
     flights: Any = {}
 
-    def work() -> Flow[None]:
-        flights["key"] = other  # another thread takes over meanwhile
-        yield from ()
-
     with lms.Client(server.address) as client:
-        other = Flight(client._dispatcher.make_waiter())
-        run(run_or_wait(client._dispatcher, flights, "key", work, on_deadlock=work, shared=Exception))
+        other = Flight(client._caller.make_waiter())
+        flight, _ = Flight.join(client._caller, flights, "key")
+        with flight.lead(client._caller, flights, "key", Exception):
+            flights["key"] = other  # another thread takes over meanwhile
     assert flights == {"key": other}
 
 

@@ -15,7 +15,7 @@ from lmstudio_integrations.client.embeddings.long_texts import (
     split_text,
     utf8_length,
 )
-from lmstudio_integrations.client.models.binding import ContextWindow
+from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioProtocolError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 

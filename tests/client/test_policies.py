@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import retries
+from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.limits import Limits
 from tests.client.fake import wait_until
@@ -451,7 +451,7 @@ async def test_a_stream_that_was_cancelled_is_not_generated_again(client: Any, s
 async def test_a_model_that_is_always_evicted_is_reloaded_three_times(
     client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(attempts, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
     model = await client.llm.model("chatty")
     call = asyncio.create_task(model.respond("slowly"))
     for count in range(1, 5):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import retries
+from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
 from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
@@ -40,7 +40,7 @@ async def test_a_generation_that_has_started_is_never_repeated(client: Any, serv
 async def test_an_unloaded_model_is_reloaded_three_times_and_no_more(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(attempts, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
     endpoints: list[str] = []
     unloaded = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 

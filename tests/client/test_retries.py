@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.retries import RELOAD_DELAYS, Retries
+from lmstudio_integrations.client.models.attempts import RELOAD_DELAYS, Retries
 from tests.client.fake import Socket, authenticate, fake_server, send
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.support.pauses import replace_pauses

@@ -86,6 +86,7 @@ async def test_a_completion_may_be_structured_too(model: Any) -> None:
         {"type": "json", "jsonSchema": City.model_json_schema()},
         {"type": "json", "json_schema": City.model_json_schema()},
         OwnSchema,
+        City.model_json_schema() | {"type": ["object", "null"]},
         {"type": "json"},
         {"type": "gbnf", "gbnfGrammar": "root ::= object"},
         {"type": "gbnf", "gbnf_grammar": "root ::= object"},

@@ -13,9 +13,8 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.telemetry import spans
-from lmstudio_integrations.client.transport import telemetry as transport
-from lmstudio_integrations.client.transport.telemetry import is_on
+from lmstudio_integrations.client.telemetry import listener
+from lmstudio_integrations.client.telemetry.listener import CONTENT_VARIABLE, SPANS
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.fake import fake_server, wait_until
@@ -86,7 +85,7 @@ async def test_a_stream_that_arrives_at_once_has_a_first_chunk(traced: Any, tele
     stream = traced.respond_stream("hi")
     await stream.start()
     # All of it is there before it is read.
-    await wait_until(lambda: stream._run._call.waiter.done)
+    await wait_until(lambda: stream._run._response.call.waiter.done)
     await anext(stream)
     assert (telemetry.span("chat chatty").attributes or {})["gen_ai.response.time_to_first_chunk"]
 
@@ -158,7 +157,7 @@ async def test_texts_that_have_to_be_counted_are_one_span(client: Any, telemetry
 
 def test_a_finalizer_at_the_end_of_the_process_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
-    transport.run_outside_sdk(pytest.fail, submit=pytest.fail)
+    listener._run_outside_sdk(pytest.fail)
 
 
 async def test_no_texts_are_a_span_without_dimensions(client: Any, telemetry: Telemetry) -> None:
@@ -378,7 +377,7 @@ async def test_a_prediction_that_is_not_sampled_is_in_the_metrics(model: Any, mo
     recorded = Telemetry(ALWAYS_OFF)
     monkeypatch.setattr(TRACER_PROVIDER, recorded.traces)
     monkeypatch.setattr(METER_PROVIDER, recorded.metrics)
-    monkeypatch.setenv(spans.CONTENT_VARIABLE, "true")
+    monkeypatch.setenv(CONTENT_VARIABLE, "true")
     await model.respond("hi")
     assert not recorded.names
     assert [point.count for point in recorded.points(TOKENS)] == [1, 1]
@@ -386,36 +385,9 @@ async def test_a_prediction_that_is_not_sampled_is_in_the_metrics(model: Any, mo
 
 
 async def test_without_a_provider_nothing_is_traced(model: Any) -> None:
-    assert not is_on()
     stream = model.respond_stream("hi")
     await stream.wait_for_result()
-    assert stream._run._trace is None
-
-
-@pytest.mark.parametrize("imported", [False, True])
-def test_a_call_without_a_provider_makes_at_most_one_check_per_step(
-    server: Emulator, monkeypatch: pytest.MonkeyPatch, imported: bool
-) -> None:
-    files = {spans.__file__, transport.__file__}
-    called: list[str] = []
-
-    def profile(frame: Any, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename in files:
-            called.append(frame.f_code.co_name)
-
-    with Client(server.address) as client:
-        model = client.llm.model("chatty", load_policy="explicit")
-        vectors = client.embedding.model("vectors", load_policy="explicit")
-        if not imported:
-            monkeypatch.delitem(sys.modules, transport.API)
-        sys.setprofile(profile)
-        try:
-            model.respond("count")
-            vectors.embed("text")
-        finally:
-            sys.setprofile(None)
-    # The prediction and its request, the embedding and its request.
-    assert called == (["is_on", "is_on", "may_trace", "is_on", "is_on"] if imported else [])
+    assert stream._run._attempts.listener is SPANS
 
 
 # Content
@@ -433,7 +405,7 @@ async def test_prompts_and_responses_are_not_recorded_by_default(traced: Any, te
 async def test_content_is_recorded_on_request(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    monkeypatch.setenv(spans.CONTENT_VARIABLE, value)
+    monkeypatch.setenv(CONTENT_VARIABLE, value)
     chat = lms.Chat("Be brief.")
     chat.add_user_message("think")
     result = await traced.respond(chat)
@@ -458,6 +430,6 @@ async def test_content_is_recorded_on_request(
 async def test_content_is_not_recorded_for_other_values(
     traced: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    monkeypatch.setenv(spans.CONTENT_VARIABLE, value)
+    monkeypatch.setenv(CONTENT_VARIABLE, value)
     await traced.respond("a private text")
     assert "private" not in telemetry.everything()

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.client.telemetry.attributes import (
-    finish_reason,
     input_content,
     output_content,
     request_attributes,
+    result_attributes,
 )
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
@@ -65,7 +65,8 @@ def test_only_settings_that_are_set_are_attributes() -> None:
 def test_stop_reasons_are_in_the_words_of_the_conventions(
     stop_reason: str, events: tuple[PredictionEvent, ...], expected: str
 ) -> None:
-    assert finish_reason(result(stop_reason, *events)) == expected
+    attributes = result_attributes(result(stop_reason, *events))
+    assert attributes["gen_ai.response.finish_reasons"] == [expected]
 
 
 def test_messages_have_the_form_of_the_conventions() -> None:

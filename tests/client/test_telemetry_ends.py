@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.transport import telemetry as transport
+from lmstudio_integrations.client.telemetry.listener import SPANS
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import fake_server, on_io_thread, wait_until
 from tests.support.telemetry import (
@@ -157,7 +157,7 @@ async def test_a_cancelled_task_ends_the_span(server: Emulator, telemetry: Telem
 
 async def test_a_connection_is_reported_once(traced: Any, telemetry: Telemetry) -> None:
     with telemetry.start_span("program"):
-        connecting = transport.connecting_of(None, None)
+        connecting: Any = SPANS.connecting(None)
     connecting.begin()
     connecting.end()
     connecting.end(ConnectionError)

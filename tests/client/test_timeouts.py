@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.binding import Binding
-from lmstudio_integrations.client.models.queries import embed
-from lmstudio_integrations.client.transport.flows import MAX_IN_FLIGHT
+from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.models.state import Instance, ModelState
+from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT, Operation
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
@@ -70,19 +70,20 @@ async def test_the_timeouts_of_a_prediction_apply_while_its_model_loads(
 
 async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
-        whole = client._dispatcher.for_operation({"idle_timeout": 3.0})
+        whole = Operation(client._caller, {"idle_timeout": 3.0})
         await asyncio.sleep(0)
-        calls = [whole.start("llm", rpc("llm", "listLoaded")) for _ in range(2)]
+        calls = [whole.start("llm", rpc("llm", "listLoaded"), None, label="Model list") for _ in range(2)]
         first, second = (call._exchange for call in calls)
         assert first.started == second.started < first.since < second.since
         assert (first.timeouts["timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
-        assert client._dispatcher.timeouts["idle_timeout"] == 60.0
+        assert client._caller.timeouts["idle_timeout"] == 60.0
 
 
 async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1") as client:
-        flow = embed(client._dispatcher, Binding("embedding", "vectors", "vectors"), ["text"] * (2 * MAX_IN_FLIGHT))
-        calls = [next(flow)]
+        state = ModelState("embedding", "vectors", instance=Instance("vectors"))
+        flow = Embedder(client._caller, state).vectors_of(["text"] * (2 * MAX_IN_FLIGHT))
+        calls: list[Any] = [next(flow)]
         for _ in range(2 * MAX_IN_FLIGHT - 1):
             await asyncio.sleep(0)
             calls.append(flow.send([{"embedding": [1.0]}]))

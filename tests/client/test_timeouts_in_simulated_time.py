@@ -1,20 +1,21 @@
 """No call outlives its timeouts, whatever packets come and however often a model is loaded again."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstudio_integrations.client.models import queries
-from lmstudio_integrations.client.models.binding import Binding
-from lmstudio_integrations.client.models.operations import resolve
-from lmstudio_integrations.client.predictions import requests
+from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.models import attempts, queries
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.state import Instance, ModelState
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.errors import LMStudioError
-from tests.client.simulation import Frames, SimulatedDispatcher, World
+from tests.client.simulation import Frames, SimulatedCaller, SimulatedOperation, World
 from tests.protocol.samples import SUCCESS, fragment, progress
 
 UNLOADED = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
@@ -87,13 +88,20 @@ class Server:
         return [(draw(DELAYS, "delay"), frame) for frame in kept]
 
 
-OPERATIONS: dict[str, Callable[[SimulatedDispatcher, Binding], Flow[Any]]] = {
-    "respond": lambda dispatcher, binding: requests.respond(dispatcher, binding, "Hi", {}).to_end(),
-    "embed": lambda dispatcher, binding: queries.embed(dispatcher, binding, ["a", "b", "c"]),
-    "count": lambda dispatcher, binding: queries.count_tokens(dispatcher, binding, ["a", "b"]),
-    "model": resolve,
-    "list": lambda dispatcher, binding: queries.list_loaded(dispatcher, "llm"),
+OPERATIONS: dict[str, Callable[[SimulatedCaller, ModelState], Flow[Any]]] = {
+    "respond": lambda caller, state: LanguageModel(caller, state).prepare_response("Hi", {}).to_end(),
+    "embed": lambda caller, state: Embedder(caller, state).vectors_of(["a", "b", "c"]),
+    "count": lambda caller, state: Model(caller, state).count_tokens(["a", "b"]),
+    "model": lambda caller, state: Model(caller, state).load(),
+    "list": lambda caller, _: queries.list_loaded(SimulatedOperation(caller), "llm"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def simulated_operations() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempts, "Operation", SimulatedOperation)
+        yield
 
 
 @pytest.mark.slow
@@ -104,10 +112,10 @@ def test_every_call_ends_within_its_timeouts(
     data: st.DataObject, timeouts: dict[str, float | None], name: str, *, known: bool
 ) -> None:
     world = World(Server(data).react, running_timeout)
-    binding = Binding("embedding" if name == "embed" else "llm", "m1", "m1" if known else None)
+    state = ModelState("embedding" if name == "embed" else "llm", "m1", instance=Instance("m1") if known else None)
     began = world.now
     with contextlib.suppress(LMStudioError):
-        run(OPERATIONS[name](SimulatedDispatcher(world, timeouts), binding))
+        run(OPERATIONS[name](SimulatedCaller(world, timeouts), state))
     total = timeouts["timeout"]
     if total is not None:
         assert world.now <= began + total + 1.0

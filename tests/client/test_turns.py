@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.turns import Turn, Turns
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.models.admission import Turn, Turns
+from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
@@ -72,6 +72,7 @@ class Sink:
         return True
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_calls_of_one_model_run_together_and_others_wait() -> None:
     queue = Queue()
     for name in ("a1", "a2", "b1"):
@@ -83,6 +84,7 @@ async def test_calls_of_one_model_run_together_and_others_wait() -> None:
     assert queue.granted == ["a1", "a2", "b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_nobody_joins_the_running_model_while_another_waits() -> None:
     queue = Queue()
     for name in ("a1", "b1", "a2", "c1", "b2", "a3"):
@@ -93,6 +95,7 @@ async def test_nobody_joins_the_running_model_while_another_waits() -> None:
     assert queue.granted == ["a1", "b1", "b2", "a2", "a3", "c1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
     queue = Queue()
     for name in ("a1", "b1", "a2"):
@@ -107,6 +110,7 @@ async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
     assert queue.granted[-1] == "c1"
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None:
     queue = Queue()
     turn = Turn("a")
@@ -116,6 +120,7 @@ async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None
     assert queue.granted == ["b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 @pytest.mark.parametrize(("limits", "name"), [((0.05, None), "queue_timeout"), ((None, 0.05), "timeout")])
 async def test_waiting_is_bounded(limits: tuple[float | None, float | None], name: str) -> None:
     queue = Queue()
@@ -130,6 +135,7 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
     queue = Queue()
     turn = await queue.enter("a1")
@@ -144,6 +150,7 @@ async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> Non
     assert queue.granted == ["a1", "b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     queue = Queue()
     turn, sink = await queue.enter("a1"), Sink()
@@ -158,6 +165,7 @@ async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     assert queue.granted == ["a1", "b1"]
 
 
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_models_that_turn_out_to_be_loaded_side_by_side_are_reported() -> None:
     queue = Queue()
     for name in ("a1", "b1", "a2", "c1"):
@@ -344,7 +352,7 @@ async def test_a_call_right_after_another_of_its_caller_waits_for_its_turn(
     ends: list[Callable[[], object]] = []
     skipped: list[bool] = []
 
-    def submit_late(self: Dispatcher[Any], function: Any, *arguments: Any) -> None:
+    def submit_late(self: Caller, function: Any, *arguments: Any) -> None:
         if function.__name__ == "end":  # the I/O thread hears of it only when the next call has begun
             ends.append(partial(submit, self, function, *arguments))
         else:
@@ -356,8 +364,8 @@ async def test_a_call_right_after_another_of_its_caller_waits_for_its_turn(
             ends.pop()()
         return skipped[-1]
 
-    submit, would_deadlock = Dispatcher.submit, Turns.would_deadlock
-    monkeypatch.setattr(Dispatcher, "submit", submit_late)
+    submit, would_deadlock = Caller.submit, Turns.would_deadlock
+    monkeypatch.setattr(Caller, "submit", submit_late)
     monkeypatch.setattr(Turns, "would_deadlock", record)
     for model in (*pair, *pair):
         await model.respond("Hi")

@@ -1,19 +1,21 @@
 """The diagrams: each SVG is drawn from its source, and the folders are drawn as they import each other."""
 
+import ast
 import re
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.test_package import LAYERS, NAME, PACKAGE, SOURCES, imported_modules, part_of
+from tests.test_package import NAME, PACKAGE
 from tools.diagrams import DIAGRAMS, hash_line, sources
 
 NODE = re.compile(r'(\w+)\["([\w./, ]+?)<br/>')
 EDGE = re.compile(r"^ +(\w+)(?:\[.*\])? --> (.*)$", re.MULTILINE)
-TOOLS = {part for part in LAYERS if part.startswith("_") and part != "_both_frameworks"}
-ENGINES = "emulator/engines"
-BELOW_ENGINES = {f"{NAME}.emulator.{module}" for module in ("errors", "regular_files", "weights")}
+NOT_DRAWN = {"_support"}
+"""Everything may import its helpers."""
+
+BELOW_ENGINES = {f"emulator/{module}" for module in ("errors", "regular_files", "weights")}
 """Modules of the emulator that its engines use. No box of their own: they only import what is below the emulator."""
 
 
@@ -35,22 +37,32 @@ def test_every_svg_has_a_source() -> None:
     assert {path.stem for path in DIAGRAMS.glob("*.svg")} == {path.stem for path in sources()} >= {"folders", "message"}
 
 
-def folder_of(module: str) -> str:
-    """Return the part of the package as the diagram names it."""
-    part = part_of(module).replace(".", "/")
-    if any(module == each or module.startswith(f"{each}.") for each in BELOW_ENGINES):
-        return ENGINES
-    return ENGINES if module.startswith(f"{NAME}.emulator.engines.") else part
+def box_of(module: str, boxes: Iterable[str]) -> str:
+    """Return the part of the package that a module belongs to: a box if there is one, else the folder at the top."""
+    path = "/".join(module.split(".")[1:])
+    if any(f"{path}/".startswith(f"{each}/") for each in BELOW_ENGINES):
+        return "emulator/engines"
+    return max((box for box in boxes if f"{path}/".startswith(f"{box}/")), key=len, default=path.partition("/")[0])
 
 
-def imports() -> dict[str, set[str]]:
-    """Return what each folder imports of the others."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for path in SOURCES:
-        here = folder_of(".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts]))
-        inner = {folder_of(name) for name in imported_modules(path) if name.split(".")[0] == NAME}
-        found[here] |= inner - {here} - TOOLS
-    return {folder: imported for folder, imported in found.items() if folder not in TOOLS}
+def imported_modules(path: Path) -> Iterator[str]:
+    """Yield every module of the package that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith(f"{NAME}."))
+        elif isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{NAME}."):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(boxes: Iterable[str]) -> dict[str, set[str]]:
+    """Return what each part of the package imports of the others."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts])
+        if path != PACKAGE / "__init__.py" and (box := box_of(module, boxes)) not in NOT_DRAWN:
+            inner = {box_of(name, boxes) for name in imported_modules(path)}
+            found.setdefault(box, set()).update(inner - {box} - NOT_DRAWN)
+    return found
 
 
 def drawn() -> dict[str, set[str]]:
@@ -74,10 +86,11 @@ def reached(arrows: dict[str, set[str]], start: str) -> set[str]:
 
 @pytest.mark.slow
 def test_the_folders_are_those_of_the_package() -> None:
-    assert drawn().keys() == imports().keys()
+    assert drawn().keys() == imports(drawn()).keys()
 
 
 def test_every_arrow_is_an_import_and_every_import_leads_along_arrows() -> None:
-    arrows, real = drawn(), imports()
+    arrows = drawn()
+    real = imports(arrows)
     assert {(start, end) for start in arrows for end in arrows[start] - real[start]} == set()
     assert {(start, end) for start in real for end in real[start] - reached(arrows, start)} == set()

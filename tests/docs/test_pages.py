@@ -1,4 +1,4 @@
-"""What the pages name exists: files, folders, identifiers, modules that run; and the table of folders is true."""
+"""What the pages name exists: files, folders, identifiers, modules that run."""
 
 import re
 from collections.abc import Iterator
@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_package import LAYERS, NAME
+from tests.test_package import NAME
 
 ROOT = Path(__file__).parents[2]
 GENERATED = {"protocol.md", "changelog.md"}
 """The specification names what clients and servers of others have; the changelog includes another page."""
 
-FOLDERS = (".", "cookbook", "docs", "docs/how-to", "docs/langchain", "docs/llama-index")
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in (
         "*.md",
         "cookbook/*.md",
         "docs/*.md",
+        "docs/decisions/*.md",
         "docs/how-to/*.md",
         "docs/langchain/*.md",
         "docs/llama-index/*.md",
@@ -113,18 +113,3 @@ def test_every_name_on_the_pages_exists() -> None:
 def test_every_module_that_a_page_runs_exists(page: str) -> None:
     modules = COMMAND.findall((ROOT / page).read_text(encoding="utf-8"))
     assert [module for module in modules if find_spec(module) is None] == []
-
-
-def test_the_table_of_folders_names_everyone_who_may_import_them() -> None:
-    row = re.compile(r"^\| `([\w/.]+)` \|.*\| (.*) \|$", re.MULTILINE)
-    written = {
-        part_of(folder): set(map(part_of, SPAN.findall(readers)))
-        for folder, readers in row.findall((ROOT / "docs/design.md").read_text(encoding="utf-8"))
-    }
-    folders = {part for part in LAYERS if not part.startswith("_")} - {"errors", "types"} | {"_both_frameworks"}
-    allowed = {part: {reader for reader in LAYERS if part in LAYERS[reader]} for part in folders}
-    assert written == {**allowed, "emulator.engines": {"emulator"}}
-
-
-def part_of(folder: str) -> str:
-    return folder.strip("/").removesuffix(".py").replace("/", ".")

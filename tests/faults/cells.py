@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from lmstudio_integrations.client.transport.connect.addresses import Target
-from lmstudio_integrations.client.transport.connections import Connection, Pool
+from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.records import PredictionRecord
@@ -382,6 +382,6 @@ def _connections(io: IOThread, host: str, namespaces: Collection[Namespace] = ("
     target = Target.of(host, None)
     return [
         connection
-        for (of, namespace), connection in Pool.of(io)._connections.items()
+        for (of, namespace), connection in Connections.of(io)._connections.items()
         if of == target and namespace in namespaces
     ]

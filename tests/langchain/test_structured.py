@@ -402,7 +402,7 @@ def test_long_responses_are_not_read_again_for_every_fragment(method: str, monke
         read.append(text)
         return from_json(text, **parameters)
 
-    monkeypatch.setattr("lmstudio_integrations._both_frameworks.partial_json.from_json", counted)
+    monkeypatch.setattr("lmstudio_integrations.types.structured.from_json", counted)
     chunks = [*(by_text if method == "json_schema" else calling(*fragments)), LAST]
     assert list(parser.transform(iter(chunks)))[-1] == json.loads(text)
     assert 500 < len(read) < 1000

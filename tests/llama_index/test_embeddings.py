@@ -15,9 +15,8 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
-from lmstudio_integrations.client.embeddings import long_texts
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
@@ -208,7 +207,7 @@ class Counting:
         self.under_way = self.most = 0
         self.lock = threading.Lock()
         self.full = threading.Barrier(embeddings.BATCHES_AT_ONCE)
-        monkeypatch.setattr(long_texts, "embed", self.embed)
+        monkeypatch.setattr(Embedder, "request_vectors", lambda model, texts: self.request(model, texts))  # noqa: PLW0108 - as a method it would get the model as `self`
 
     def begin(self) -> None:
         with self.lock:
@@ -219,14 +218,12 @@ class Counting:
         with self.lock:
             self.under_way -= 1
 
-    def embed(
-        self, dispatcher: Dispatcher[Any], _binding: object, texts: list[str], _show_progress: object
-    ) -> Flow[list[list[float]]]:
+    def request(self, model: Embedder, texts: list[str]) -> Flow[list[list[float]]]:
         self.begin()
-        if dispatcher.make_waiter().loop is None:
+        if model.caller.make_waiter().loop is None:
             self.full.wait(5)
         else:
-            yield from wait_for(dispatcher.run_task(self.turns_of_the_loop))
+            yield from model.caller.run_task(self.turns_of_the_loop)
         self.end()
         return [[0.0] for _ in texts]
 
@@ -261,11 +258,11 @@ def test_one_object_serves_one_loop_after_the_other(server: Server) -> None:
 
 
 def test_vectors_that_are_missing_are_not_passed_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    def embed(*_: object) -> Flow[list[list[float]]]:
+    def request(*_: object) -> Flow[list[list[float]]]:
         yield from ()
         return [[0.0]]
 
-    monkeypatch.setattr(long_texts, "embed", embed)
+    monkeypatch.setattr(Embedder, "request_vectors", request)
     with server.embedding() as model, pytest.raises(LMStudioProtocolError, match="1 vectors for 2 texts"):
         model.get_text_embedding_batch(["a", "b"])
 

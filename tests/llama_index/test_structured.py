@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field, model_validator
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._structured import StreamedInstance, flexible
+from lmstudio_integrations.llama_index._structured import flexible, instances, partial_instances
+from lmstudio_integrations.types.structured import PartialJson
 from tests.llama_index.scripted_server import CHAT, LONG, Server
 
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
@@ -284,14 +285,14 @@ def test_a_chat_prompt_may_hold_braces(llm: LMStudio) -> None:
 # As it grows ----------------------------------------------------------------------------------------------------------
 
 
-def partial_instances(*deltas: str) -> list[Person | FlexibleModel]:
-    streamed = StreamedInstance(Person)
+def as_it_grows(*deltas: str) -> list[Person | FlexibleModel]:
+    text = PartialJson()
     chunks = (ChatResponse(message=ChatMessage(role="assistant"), delta=delta) for delta in deltas)
-    return [instance for chunk in chunks for instance in streamed.add(chunk)]
+    return [instance for chunk in chunks for instance in partial_instances(Person, text, chunk)]
 
 
 def test_every_fragment_of_a_small_response_is_read() -> None:
-    found = partial_instances('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")
+    found = as_it_grows('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")
     assert [each.model_dump() for each in found] == [
         {"name": None, "age": None},
         {"name": "An", "age": None},
@@ -314,12 +315,12 @@ def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stre
 
 
 def test_what_is_no_object_yet_is_nothing() -> None:
-    assert partial_instances("Sure: ") == []
-    assert partial_instances("[1, 2") == []
+    assert as_it_grows("Sure: ") == []
+    assert as_it_grows("[1, 2") == []
 
 
 def test_a_long_response_is_read_once_per_hundredth_of_growth() -> None:
-    assert 100 < len(partial_instances('{"name": "' + "x" * 5000, *"y" * 20_000)) - 1 < 170
+    assert 100 < len(as_it_grows('{"name": "' + "x" * 5000, *"y" * 20_000)) - 1 < 170
 
 
 def test_a_long_response_ends_with_all_of_it(llm: LMStudio) -> None:
@@ -333,10 +334,12 @@ def test_the_class_of_unfinished_instances_is_made_once() -> None:
 
 
 def test_errors_name_the_field_and_keep_the_text() -> None:
-    streamed = StreamedInstance(Person)
-    assert list(streamed.add(ChatResponse(message=ChatMessage(), delta='{"name": "Ann", "age": "old"}')))
+    text = '{"name": "Ann", "age": "old"}'
+    chunk = ChatResponse(message=ChatMessage(content=text), delta=text)
+    found = instances(Person, (each for each in [chunk]))
+    assert isinstance(next(found), FlexibleModel)
     with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
-        streamed.finish()
+        next(found)
     assert caught.value.text == '{"name": "Ann", "age": "old"}'
 
 

@@ -19,7 +19,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.client.transport.connect import advice, opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.client.transport.flows import decode_errors
+from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.catalog import Catalog, Preset
 from lmstudio_integrations.langchain import ChatLMStudio

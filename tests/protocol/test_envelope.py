@@ -92,13 +92,13 @@ def test_parsing_never_raises_and_reports_the_fallback_parser(
 def test_only_utf8_is_json(encoding: str) -> None:
     data = '{"callId":1,"a":["\\"",1,1]}'.encode(encoding)
     assert envelope.parse(data) == (None, True)
-    assert envelope.damage(data) is not None
+    assert envelope.diagnose(data) is not None
 
 
 def test_utf8_may_begin_with_a_bom() -> None:
     data = '{"a":"ä"}'.encode("utf-8-sig")
     assert envelope.parse(data) == ({"a": "ä"}, True)
-    assert envelope.damage(data) is None
+    assert envelope.diagnose(data) is None
 
 
 def test_deep_nesting_is_parsed_by_the_fallback_parser() -> None:

@@ -129,7 +129,7 @@ class Client:
             self.session.receive('{"success":true}', 0.0)
         self.sinks = [RecordingSink() for _ in NAMES]
         self.exchanges = [
-            Exchange(LLM[name], "{}", sink, {"timeout": 1000.0, "idle_timeout": 100.0}, 0.0, owner=number % 2)
+            Exchange(LLM[name], "{}", sink, {"timeout": 1000.0, "idle_timeout": 100.0}, 0.0, client_id=number % 2)
             for number, (name, sink) in enumerate(zip(NAMES, self.sinks, strict=True))
         ]
         for exchange in self.exchanges:
@@ -195,7 +195,7 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
     VALID.map(_receive),
     st.builds(_on_one, st.sampled_from(["cancel", "close"]), st.integers(0, len(NAMES) - 1)),
     st.floats(0, 2000).map(lambda now: lambda client: client.session.tick(now)),
-    st.integers(0, 1).map(lambda owner: lambda client: client.session.close_owner(owner)),
+    st.integers(0, 1).map(lambda owner: lambda client: client.session.close_client(owner)),
 )
 
 

@@ -393,7 +393,7 @@ def test_nothing_is_cancelled_after_the_last_packet(
         stop(exchange)
         pair.pump()
         assert len(sink.items) == 1
-    pair.client.close_owner(0)
+    pair.client.close_client(0)
     pair.pump()
     assert not pair.client_packets
 
@@ -440,11 +440,11 @@ def test_a_closed_request_that_is_held_back_is_never_sent() -> None:
 
 def test_closing_a_client_closes_only_its_own_calls() -> None:
     pair = SessionPair()
-    mine = [pair.call("predict", PREDICT_HELLO, owner=1), pair.call("listLoaded", owner=1)]
-    other, others_sink = pair.call("predict", PREDICT_HELLO, owner=2)
-    closed, closed_sink = pair.call("predict", PREDICT_HELLO, owner=1)
+    mine = [pair.call("predict", PREDICT_HELLO, client_id=1), pair.call("listLoaded", client_id=1)]
+    other, others_sink = pair.call("predict", PREDICT_HELLO, client_id=2)
+    closed, closed_sink = pair.call("predict", PREDICT_HELLO, client_id=1)
     pair.client.close(closed)
-    pair.client.close_owner(1)
+    pair.client.close_client(1)
     pair.pump()
     errors = [sink.error for _, sink in mine]
     assert all(isinstance(error, LMStudioConnectionLostError) for error in errors)
@@ -460,10 +460,10 @@ def test_only_calls_whose_response_has_not_begun_move_from_a_silent_server() -> 
     pair = SessionPair()
     calls = {name: pair.call("predict", PREDICT_HELLO) for name in ("begun", "waiting", "reading the prompt", "bound")}
     for name in ("begun", "waiting", "reading the prompt"):
-        calls[name][0].movable = True
+        calls[name][0].can_fail_over = True
     pair.send(calls["begun"][0], fragment("a"))
     pair.send(calls["reading the prompt"][0], progress(0.5))
-    pair.client.fail_movable()
+    pair.client.fail_over()
     pair.pump()
     moved = [calls["waiting"], calls["reading the prompt"]]
     for _, sink in moved:
@@ -476,8 +476,8 @@ def test_only_calls_whose_response_has_not_begun_move_from_a_silent_server() -> 
 
 def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None:
     session, sink = ClientSession(), RecordingSink()
-    session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, owner=1))
-    session.close_owner(1)
+    session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, client_id=1))
+    session.close_client(1)
     assert isinstance(sink.error, LMStudioConnectionLostError)
     assert session.idle
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, text_of, tools_of
+from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, string_in, tools_of
 from lmstudio_integrations.types.chat import Chat
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -46,7 +46,7 @@ def test_a_value_that_does_not_suit_the_template_is_an_error(value: Any, message
 @pytest.mark.parametrize(("value", "message"), [(None, "is null"), (7, "must be a string; got int")])
 def test_a_text_must_be_a_string(value: Any, message: str) -> None:
     with pytest.raises(LMStudioValueError, match=f"column 'body' {message}"):
-        text_of(value, "body")
+        string_in(value, "body")
 
 
 @pytest.mark.parametrize(

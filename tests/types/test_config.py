@@ -9,7 +9,7 @@ import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types import config_dicts as generated_dicts
-from lmstudio_integrations.types._config_base import Kv, Settings, wire_keys
+from lmstudio_integrations.types._config_base import Settings, WireKey, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
@@ -191,18 +191,22 @@ def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the
         assert not list(described[key].check(wire, key))
 
 
-CHECKBOXES = [(kind, name, kv) for kind, _, _ in TABLES for name, kv in wire_keys(kind).items() if kv.checkbox]
+CHECKBOXES = [
+    (kind, name, wire_key) for kind, _, _ in TABLES for name, wire_key in wire_keys(kind).items() if wire_key.checkbox
+]
 
 
 @pytest.mark.requirement("C-SETTINGS-OFF")
-@pytest.mark.parametrize(("kind", "name", "kv"), CHECKBOXES, ids=lambda value: str(getattr(value, "key", "")))
-def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(kind: type[Settings], name: str, kv: Kv) -> None:
+@pytest.mark.parametrize(("kind", "name", "wire_key"), CHECKBOXES, ids=lambda value: str(getattr(value, "key", "")))
+def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(
+    kind: type[Settings], name: str, wire_key: WireKey
+) -> None:
     fields = kind.parse({name: False}).to_fields()
-    assert fields == {kv.key: {"checked": False, "value": kv.off}}
+    assert fields == {wire_key.key: {"checked": False, "value": wire_key.off}}
     described = next(described for each, _, described in TABLES if each is kind)
-    assert not list(described[kv.key].check(fields[kv.key], kv.key))
-    for off in (fields[kv.key], {"checked": True, "value": False}):
-        assert getattr(kind.from_fields({kv.key: off}), name) is None
+    assert not list(described[wire_key.key].check(fields[wire_key.key], wire_key.key))
+    for off in (fields[wire_key.key], {"checked": True, "value": False}):
+        assert getattr(kind.from_fields({wire_key.key: off}), name) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From the text of a response to its value."""
+"""From a format to the request, and from the text of a response to its value."""
 
 import json
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypedDict
 
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
-from lmstudio_integrations.types.structured import json_object, read_as, read_response
+from lmstudio_integrations.types.structured import fits, json_object, read_as, read_response, reject_text
 
 
 class City(BaseModel):
@@ -84,3 +85,26 @@ def test_the_reasons_in_the_message_are_cut() -> None:
     with pytest.raises(LMStudioStructuredOutputError) as caught:
         read_response(TypeAdapter(list[City]).validate_json, json.dumps(findings), "eosFound")
     assert len(str(caught.value)) < 20_000
+
+
+@pytest.mark.parametrize("given", [None, {}, int])
+def test_only_text_is_no_schema(given: Any) -> None:
+    reject_text(given, "a schema")
+    with pytest.raises(LMStudioValueError, match=r"a schema must be a class or a dict, not a string; got 'x'"):
+        reject_text("x", "a schema")
+
+
+@pytest.mark.parametrize(
+    ("structured", "text", "expected"),
+    [
+        ({"type": "json", "jsonSchema": City.model_json_schema()}, '{"name": "Oslo"}', True),
+        ({"type": "json", "jsonSchema": City.model_json_schema()}, '{"name": 1}', False),
+        ({"type": "json", "jsonSchema": City.model_json_schema()}, "Oslo", False),
+        ({"type": "json"}, "[1]", True),
+        ({"type": "json", "jsonSchema": {"$ref": "http://127.0.0.1:1/schema"}}, "1", False),  # it is not downloaded
+        ({"type": "gbnf", "gbnfGrammar": "root ::= [0-9]"}, "1", False),
+        (None, "1", False),
+    ],
+)
+def test_a_text_fits_if_the_schema_is_known_to_allow_it(structured: Any, text: str, expected: bool) -> None:
+    assert fits(LlmPredictionConfig(structured=structured), text) is expected

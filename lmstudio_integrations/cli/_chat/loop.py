@@ -2,7 +2,7 @@
 
 import warnings
 
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._chat.commands import run_command
 from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession
@@ -49,7 +49,7 @@ def _run_line(session: ChatSession, *, shows_stats: bool) -> bool:
 def respond(session: ChatSession, text: str, *, shows_stats: bool) -> ChatResponse:
     """Print the response to a message, then its stats, and how much of the conversation the model did not read."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LMStudioTruncationWarning)  # it is a note here
+        warnings.simplefilter("ignore", LMStudioTruncationWarning)  # the chat prints a note instead
         response = session.respond(text)
     if response.stats is None:
         note("Stopped.")

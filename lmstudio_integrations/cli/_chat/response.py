@@ -44,7 +44,6 @@ class ResponsePrinter:
         return "".join(self._parts)
 
     def show(self, events: Iterable[PredictionEvent]) -> None:
-        """Print a batch."""
         for event in events:
             if type(event) is not LlmPredictionFragment:
                 continue
@@ -55,7 +54,7 @@ class ResponsePrinter:
         sys.stdout.flush()
 
     def end(self) -> None:
-        """End the line."""
+        """End the reasoning and the line, if either is still open."""
         self._end_reasoning()
         if not self._at_line_start:
             sys.stdout.write("\n")

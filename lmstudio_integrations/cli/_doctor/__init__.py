@@ -106,7 +106,6 @@ class _Server:
         self._client = Client(name, token) if responds else None
 
     def close(self) -> None:
-        """Close the client."""
         if self._client is not None:
             self._client.close()
 
@@ -151,7 +150,6 @@ class _Server:
 
 
 def show(console: TextConsole, check: Check) -> None:
-    """Print a check."""
     console.write(f"{check.verdict:<{_WIDTH}}", _STYLES[check.verdict])
     console.write_line(f"  {check.title}: {check.found}")
     indent = " " * (_WIDTH + 2)

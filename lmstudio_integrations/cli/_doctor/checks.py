@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from lmstudio_integrations._support.shortening import counted, one_line
+from lmstudio_integrations._support.text import counted, one_line
 from lmstudio_integrations.cli._formatting import duration, file_size
+from lmstudio_integrations.client.support.advice import NAME_A_MODEL
 from lmstudio_integrations.client.transport.connect.advice import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -18,7 +19,6 @@ from lmstudio_integrations.errors import (
     LMStudioToolCallError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.protocol.errors import NAME_A_MODEL
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo, ServerVersion
 
 Verdict: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
@@ -88,20 +88,22 @@ class Extra:
 
     Attributes:
         name: Its name.
+        main_package: The package for which people install it.
         versions: The installed version of each package that it needs; `None` if it is missing.
         outdated: What a package must be, for those that are installed in another version.
         command: Installs it.
     """
 
     name: str
+    main_package: str
     versions: Mapping[str, str | None]
     outdated: Mapping[str, str]
     command: str
 
     @property
     def is_absent(self) -> bool:
-        """Whether its main package, the first one, is missing: it was not requested."""
-        return next(iter(self.versions.values())) is None
+        """Whether its main package is missing: it was not requested."""
+        return self.versions[self.main_package] is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +332,6 @@ def trial_check(trial: Trial) -> Check:
 
 
 def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:
-    """Return how many checks have each verdict."""
     counts = Counter(check.verdict for check in checks)
     return {
         "problem": counts["problem"],
@@ -341,7 +342,7 @@ def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:
 
 
 def summary(checks: Iterable[Check]) -> str:
-    """Return the last line."""
+    """Return the last line of the report: how many checks have each verdict."""
     counts = count_verdicts(checks)
     problems, warnings = counted(counts["problem"], "problem"), counted(counts["warning"], "warning")
     return f"{problems}, {warnings}; {counts['ok']} ok, {counts['skipped']} skipped."

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from lmstudio_integrations._support.shortening import counted
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._doctor.checks import TRIALS, Check
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 from lmstudio_integrations.types.models import ModelInstanceInfo

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Any, TypeAlias, TypeVar
 
+from packaging.requirements import Requirement
 from pydantic import BaseModel
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations._support.installation import NAME, install_command, requirements_of
+from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
@@ -49,8 +50,15 @@ HandleT = TypeVar("HandleT", LLM, EmbeddingModel)
 TTL = 60
 """Idle seconds after which a model that a trial loaded is unloaded, if the trial could not do it itself."""
 
-_UNION = "all"
-"""The extra that consists of all others."""
+MAIN_PACKAGES = {
+    "langchain": "langchain-core",
+    "llama-index": "llama-index-core",
+    "emulator": "xllamacpp",
+    "cli": "typer",
+    "otel": "opentelemetry-api",
+    "ray": "ray",
+}
+"""The package for which people install an extra. The others come with it, and may be there for another reason."""
 
 TEXT = "The ferry to the island takes twenty minutes."
 QUESTION = "What is the weather in Oslo?"
@@ -109,7 +117,7 @@ def _find_server(host: str | None) -> list[Attempt]:
 
 def _probe(text: str, source: str) -> Attempt:
     try:
-        hosts_of(text)  # raises if one of several is no address, or is named twice
+        hosts_of(text)  # raises an error if one of several is no address, or is named twice
         address = Address.parse(text)
     except LMStudioValueError as error:
         return Attempt(_shown(text), source, str(error))
@@ -141,16 +149,18 @@ def find_extras() -> list[Extra]:
     except PackageNotFoundError:
         return []
     extras: list[Extra] = []
+    declared = [Requirement(each) for each in installed.requires or ()]
     for name in installed.metadata.get_all("Provides-Extra") or ():
-        requirements = {each.name: each.specifier for each in requirements_of(installed, name)}
-        if name != _UNION:
+        needed = [each for each in declared if each.marker and each.marker.evaluate({"extra": name})]
+        requirements = {each.name: each.specifier for each in needed}
+        if name in MAIN_PACKAGES:
             versions = {package: installed_version(package) for package in requirements}
             outdated = {
                 package: str(needed)
                 for package, needed in requirements.items()
                 if (found := versions[package]) and not needed.contains(found, prereleases=True)
             }
-            extras.append(Extra(name, versions, outdated, install_command(name)))
+            extras.append(Extra(name, MAIN_PACKAGES[name], versions, outdated, install_command(name)))
     return extras
 
 
@@ -167,7 +177,7 @@ def find_token(host: str | None, token: str | None) -> TokenUse:
     if token == PLACEHOLDER_TOKEN:
         token = None
     source = "--token" if token else token_variable()
-    with suppress(LMStudioValueError):  # the address is invalid, which its attempt says
+    with suppress(LMStudioValueError):  # the attempt at the invalid address has reported it
         return TokenUse(source, unencrypted(Target.of(host, token)))
     return TokenUse(source)
 

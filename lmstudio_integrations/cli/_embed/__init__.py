@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import SpinnerColumn
 
-from lmstudio_integrations._support.shortening import counted
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._common import (
     Host,
     Token,
@@ -78,7 +78,7 @@ _STATE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run.
+    """One run of the command: what it embeds, how, and where it writes.
 
     Attributes:
         rows: The rows.

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Self, TextIO, TypeAlias
 
 from pydantic_core import to_json
 
-from lmstudio_integrations._support.printable import printable_json
+from lmstudio_integrations._support.text import printable_json
 from lmstudio_integrations.cli._embed.rows import STANDARD, Batch, Columns, OutputFormat, arrow, arrow_parquet
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
@@ -42,16 +42,14 @@ class Output(ABC):
     is_resumable: bool = True
 
     @abstractmethod
-    def write(self, batch: Batch, vectors: Vectors) -> None:
-        """Write rows with their vectors."""
+    def write(self, batch: Batch, vectors: Vectors) -> None: ...
 
     @abstractmethod
     def suspend(self) -> None:
         """Save what was written, so that another run can continue."""
 
     @abstractmethod
-    def finish(self) -> None:
-        """Complete the output."""
+    def finish(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -97,10 +95,10 @@ class StreamOutput(Output):
         self.rows += len(batch.texts)
 
     def suspend(self) -> None:
-        """Do nothing: a stream cannot be resumed."""
+        """Save nothing, because a stream cannot be resumed."""
 
     def finish(self) -> None:
-        """Do nothing."""
+        pass
 
 
 class Folder:

@@ -48,7 +48,6 @@ def arrow() -> Any:
 
 
 def arrow_parquet() -> Any:
-    """Return the module `pyarrow.parquet`."""
     return import_module("pyarrow.parquet")
 
 
@@ -84,7 +83,6 @@ class Batch:
         return [to_json(row, bytes_mode="base64").decode()[:-1] for row in self.table.to_pylist()]
 
     def to_table(self) -> Any:
-        """Return the rows as an Arrow table."""
         if self.table is not None:
             return self.table
         return arrow().Table.from_pylist([json.loads(f"{row}}}") for row in self.members])

@@ -4,7 +4,6 @@ Every method runs a flow and awaits it; `sync.py` is the same for threads. Users
 """
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
@@ -22,21 +21,22 @@ from lmstudio_integrations.client.api.base import (
     InfoT,
     LoadConfig,
     ModelParameters,
+    ModelT_co,
     checked_kind,
 )
 from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
-from lmstudio_integrations.client.files import images as images_module
+from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
-from lmstudio_integrations.client.models import chat_templates, queries
+from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
-from lmstudio_integrations.client.models.queries import Texts
-from lmstudio_integrations.client.models.retries import retried
-from lmstudio_integrations.client.predictions import requests
+from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches, AsyncEvents, AsyncFragments
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
-from lmstudio_integrations.client.predictions.run import PredictionRun
-from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters, ActResult
+from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
+from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
@@ -69,7 +69,7 @@ class AsyncPredictionStream(BaseStream):
     Ending the iteration early stops the generation on the server. Awaiting it returns the stream itself.
     """
 
-    def __init__(self, run: PredictionRun) -> None:
+    def __init__(self, run: Prediction) -> None:
         super().__init__(run)
         self._fragments = AsyncFragments(run)
 
@@ -121,16 +121,16 @@ class AsyncPredictionStream(BaseStream):
         await self.aclose()
 
 
-class AsyncModelHandle(BaseHandle):
+class AsyncModelHandle(BaseHandle[ModelT_co]):
     """A model of either kind."""
 
     async def unload(self) -> None:
         """Unload the instance."""
-        await arun(queries.unload_bound(self._dispatcher, self.binding))
+        await arun(self.model.unload())
 
     async def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
-        await arun(queries.unload_own(self._dispatcher, self.binding))
+        await arun(self.model.unload_if_loaded_here())
 
     @overload
     async def tokenize(self, input: str) -> list[int]: ...
@@ -138,7 +138,7 @@ class AsyncModelHandle(BaseHandle):
     async def tokenize(self, input: Texts) -> list[list[int]]: ...
     async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        return await arun(self._run_on_model(queries.tokenize, input))
+        return await arun(self.model.tokenize(input))
 
     @overload
     async def count_tokens(self, input: str) -> int: ...
@@ -146,18 +146,18 @@ class AsyncModelHandle(BaseHandle):
     async def count_tokens(self, input: Texts) -> list[int]: ...
     async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        return await arun(self._run_on_model(queries.count_tokens, input))
+        return await arun(self.model.count_tokens(input))
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        return (await arun(self._get_info(load=False))).context_length
+        return (await arun(self.model.get_info(load=False))).context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
-        return await arun(self._run_on_model(queries.get_processing_state))
+        return await arun(self.model.get_processing_state())
 
 
-class AsyncLLM(AsyncModelHandle):
+class AsyncLLM(AsyncModelHandle[LanguageModel]):
     """A language model."""
 
     async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
@@ -171,28 +171,27 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return await arun(self._predict(requests.respond, history, parameters).to_end())
+        return await arun(self.model.prepare_response(history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> AsyncPredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self._predict(requests.respond, history, parameters))
+        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
     ) -> list[FileHandle]:
         """Upload images for a conversation with this model; see `LLM.prepare_images`."""
-        upload = partial(images_module.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
-        return await arun(retried(self._dispatcher, upload))
+        return await arun(self.model.prepare_images(images, allow_private_hosts=allow_private_image_hosts))
 
     async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return await arun(self._predict(requests.complete, prompt, parameters).to_end())
+        return await arun(self.model.prepare_completion(prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self._predict(requests.complete, prompt, parameters))
+        return AsyncPredictionStream(self.model.prepare_completion(prompt, parameters))
 
     async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -207,9 +206,7 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner  # noqa: PLC0415 - lazy: keeps import cheap
-
-        act = Act(self._dispatcher, self.binding, chat, tools, parameters)
+        act = self.model.prepare_act(chat, tools, parameters)
         async with TaskRunner() as runner:
             return await arun(act.to_end(runner))
 
@@ -223,28 +220,26 @@ class AsyncLLM(AsyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
-        return await arun(
-            self._run_on_model(chat_templates.apply_prompt_template, requests.to_wire(history), opts or {}, tools)
-        )
+        return await arun(self.model.apply_prompt_template(history, opts or {}, tools))
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
-        return await arun(self._run_on_model(chat_templates.context_use, requests.to_wire(history)))
+        return await arun(self.model.get_context_use(history))
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("LlmInstanceInfo", await arun(self._get_info(load=load)))
+        return cast("LlmInstanceInfo", await arun(self.model.get_info(load=load)))
 
     async def get_chat_template_info(self) -> ChatTemplateInfo:
         """Return what the model's chat template does with conversations; load the model if necessary."""
-        return await arun(self._run_on_model(chat_templates.get_chat_template_info))
+        return await arun(self.model.get_chat_template_info())
 
     async def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(await arun(self._run_on_model(queries.get_load_fields)))
+        return LlmLoadModelConfig.from_fields(await arun(self.model.get_load_fields()))
 
 
-class AsyncEmbeddingModel(AsyncModelHandle):
+class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
     """An embedding model."""
 
     @overload
@@ -258,7 +253,7 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return await arun(self._run_on_model(queries.embed, input, show_progress))
+        return await arun(self.model.vectors_of(input, show_progress=show_progress))
 
     async def embed_texts(
         self,
@@ -277,15 +272,17 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return await arun(self._embed_texts(request, max_concurrency, show_progress))
+        return await arun(
+            self.model.vectors_of_long(request, max_concurrency=max_concurrency, show_progress=show_progress)
+        )
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("EmbeddingModelInstanceInfo", await arun(self._get_info(load=load)))
+        return cast("EmbeddingModelInstanceInfo", await arun(self.model.get_info(load=load)))
 
     async def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(await arun(self._run_on_model(queries.get_load_fields)))
+        return EmbeddingLoadModelConfig.from_fields(await arun(self.model.get_load_fields()))
 
 
 class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
@@ -313,23 +310,23 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     async def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
-        await arun(queries.unload(self._dispatcher, self.kind, text_of(model_identifier, "model_identifier")))
+        await arun(queries.unload(self._operation(), self.kind, model_identifier))
 
     async def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
         """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
-        return await arun(queries.look_up(self._dispatcher, self.kind, model_specifier))
+        return await arun(queries.look_up(self._operation(), self.kind, model_specifier))
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        return [self._loaded(info) for info in await arun(queries.list_loaded(self._dispatcher, self.kind))]
+        return [self._loaded(info) for info in await arun(queries.list_loaded(self._operation(), self.kind))]
 
     async def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
-        return [self.as_downloaded(info) for info in await arun(queries.list_downloaded(self._dispatcher, self.kind))]
+        return [self.as_downloaded(info) for info in await arun(queries.list_downloaded(self._operation(), self.kind))]
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
-        return await arun(queries.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
+        return await arun(queries.estimate_usage(self._operation(), self.kind, model_key, self._load_config(config)))
 
 
 class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -380,13 +377,13 @@ class AsyncSystemNamespace(BaseNamespace):
 
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = await arun(queries.list_downloaded(self._dispatcher, checked_kind(namespace)))
-        llm, embedding = AsyncLlmNamespace(self._dispatcher), AsyncEmbeddingNamespace(self._dispatcher)
+        infos = await arun(queries.list_downloaded(self._operation(), checked_kind(namespace)))
+        llm, embedding = AsyncLlmNamespace(self._caller), AsyncEmbeddingNamespace(self._caller)
         return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
-        return await arun(queries.version(self._dispatcher))
+        return await arun(queries.version(self._operation()))
 
 
 class AsyncFilesNamespace(BaseNamespace):
@@ -403,26 +400,26 @@ class AsyncFilesNamespace(BaseNamespace):
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is not such an image.
         """
-        return await arun(uploads.prepare_image(self._dispatcher, src, name))
+        return await arun(uploads.prepare_image(self._operation(), src, name))
 
     async def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a file of any type. The extension of its name decides whether it is a document.
 
         Reading and encoding a file blocks the event loop.
         """
-        return await arun(uploads.prepare_file(self._dispatcher, src, name))
+        return await arun(uploads.prepare_file(self._operation(), src, name))
 
     async def parse_document(
         self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None, show_progress: bool = False
     ) -> ParsedDocument:
         """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0; a bar shows them."""
-        return await arun(uploads.parse_document(self._dispatcher, file, on_progress, show_progress))
+        return await arun(uploads.parse_document(self._operation(), file, on_progress, show_progress=show_progress))
 
     async def retrieve(
         self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
     ) -> RetrievalResult:
         """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
-        return await arun(uploads.retrieve(self._dispatcher, query, files, parameters))
+        return await arun(uploads.retrieve(self._operation(), query, files, parameters))
 
 
 class AsyncClient(BaseClient):
@@ -487,27 +484,27 @@ class AsyncClient(BaseClient):
     @property
     def llm(self) -> AsyncLlmNamespace:
         """The language models."""
-        return AsyncLlmNamespace(self._dispatcher)
+        return AsyncLlmNamespace(self._caller)
 
     @property
     def embedding(self) -> AsyncEmbeddingNamespace:
         """The embedding models."""
-        return AsyncEmbeddingNamespace(self._dispatcher)
+        return AsyncEmbeddingNamespace(self._caller)
 
     @property
     def system(self) -> AsyncSystemNamespace:
         """The server itself."""
-        return AsyncSystemNamespace(self._dispatcher)
+        return AsyncSystemNamespace(self._caller)
 
     @property
     def files(self) -> AsyncFilesNamespace:
         """Images for the model, and documents to search."""
-        return AsyncFilesNamespace(self._dispatcher)
+        return AsyncFilesNamespace(self._caller)
 
     @property
     def repository(self) -> AsyncRepositoryNamespace:
         """Models to download."""
-        return AsyncRepositoryNamespace(self._dispatcher)
+        return AsyncRepositoryNamespace(self._caller)
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
@@ -534,7 +531,7 @@ class AsyncClient(BaseClient):
 
     async def aclose(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
-        self._dispatcher.close()
+        self._caller.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,34 +6,29 @@
 import math
 import ssl
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import (
     Any,
     ClassVar,
-    Concatenate,
     Generic,
-    ParamSpec,
     Self,
     TypedDict,
-    TypeVar,
     cast,
     get_args,
 )
 
 from pydantic import SecretStr
-from typing_extensions import Unpack
+from typing_extensions import TypeVar, Unpack
 
-from lmstudio_integrations.client.embeddings.long_texts import embed_texts
-from lmstudio_integrations.client.hosts.pool import HostPool
-from lmstudio_integrations.client.models.binding import Binding, ContextWindow, OnProgress
-from lmstudio_integrations.client.models.operations import prepare
-from lmstudio_integrations.client.models.policies import DEFAULT_TTL
-from lmstudio_integrations.client.models.queries import get_info
-from lmstudio_integrations.client.models.server_models import models_of
-from lmstudio_integrations.client.predictions.requests import TIMEOUTS, TimeoutParameters, checked_timeouts
-from lmstudio_integrations.client.predictions.run import PredictionRun
+from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.hosts.models import on_hosts
+from lmstudio_integrations.client.models.loading import DEFAULT_TTL
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.state import ContextWindow, Instance, ModelState, OnProgress
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import (
     check_names,
     optional_text,
@@ -41,12 +36,16 @@ from lmstudio_integrations.client.support.arguments import (
     whole_number,
     with_named_keywords,
 )
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS, TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.telemetry.listener import SPANS
+from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
+    LOAD_CONFIGS,
     EmbeddingLoadModelConfig,
     LlmLoadModelConfig,
     LlmPredictionConfig,
@@ -56,21 +55,16 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
+ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True, default=Model)
 HandleT = TypeVar("HandleT", bound="BaseHandle")
 InfoT = TypeVar("InfoT", bound=ModelInfo)
 DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any, Any]")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
-
-_LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
-    "llm": LlmLoadModelConfig,
-    "embedding": EmbeddingLoadModelConfig,
-}
+_MODELS: dict[ModelKind, type[Model]] = {"llm": LanguageModel, "embedding": Embedder}
 ChoiceT = TypeVar("ChoiceT")
-ParametersT = ParamSpec("ParametersT")
 
 
 def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
@@ -170,12 +164,12 @@ class BaseClient:
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults
-        self._dispatcher: Dispatcher[Any] = Dispatcher(target, all_timeouts, self.make_waiter, keep_idle)
+        self._caller: Caller = Caller(target, all_timeouts, self.make_waiter, keep_idle, SPANS)
 
     @property
     def api_host(self) -> str | None:
         """The server's address; `None` if it is found when the client connects."""
-        address = self._dispatcher.target.address
+        address = self._caller.target.address
         return address.netloc if address else None
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
@@ -191,62 +185,29 @@ class BaseClient:
         """
         check_names(timeouts, TIMEOUTS)
         like = copy(self)
-        like._dispatcher = self._dispatcher.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - same class
+        like._caller = self._caller.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - same class
         return like
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(api_host={self.api_host!r})"
 
 
-class BaseHandle:
+class BaseHandle(Generic[ModelT_co]):
     """A handle to a model.
 
     Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
-    differ. A lazy handle refers to no instance before its first use. Until then it equals only handles with the same
-    `binding`, such as those of `with_timeouts`.
+    differ. A lazy handle refers to no instance before its first use. Until then it equals only handles that share its
+    state, such as those of `with_timeouts`.
     """
 
-    def __init__(self, dispatcher: Dispatcher[Any], binding: Binding, hosts: HostPool | None = None) -> None:
-        self._dispatcher = dispatcher
-        self.binding = binding
-        """Which model it refers to, and how to get it."""
-        self.hosts = hosts
-        """The same model on several hosts, for the handles of adapters."""
+    def __init__(self, model: ModelT_co) -> None:
+        self.model: ModelT_co = model
+        """The model, on one server or on several. Its methods are the flows that those of the handle run."""
 
-    def _run_on_model(
-        self,
-        work: Callable[Concatenate[Dispatcher[Any], Binding, ParametersT], Flow[T]],
-        *args: ParametersT.args,
-        **parameters: ParametersT.kwargs,
-    ) -> Flow[T]:
-        """Run an operation on the model; of several hosts, on the best one."""
-        if self.hosts is None:
-            return work(self._dispatcher, self.binding, *args, **parameters)
-        return self.hosts.run(lambda dispatcher, binding: work(dispatcher, binding, *args, **parameters))
-
-    def _predict(self, request: Callable[..., PredictionRun], *arguments: Any) -> PredictionRun:
-        """Prepare a prediction: `_requests.respond` or `complete` with their arguments."""
-        return request(self._dispatcher, self.binding, *arguments, hosts=self.hosts)
-
-    def _get_info(self, *, load: bool) -> Flow[ModelInstanceInfo]:
-        if self.hosts is None:
-            return get_info(self._dispatcher, self.binding, load=load)
-        return self.hosts.get_info(load=load)
-
-    def _embed_texts(
-        self,
-        request: EmbeddingRequest,
-        max_concurrency: int | None,
-        show_progress: bool,  # noqa: FBT001 - as the caller has it
-    ) -> Flow[list[list[float]]]:
-        if self.hosts is None:
-            return embed_texts(self._dispatcher, self.binding, request, max_concurrency, show_progress)
-        return self.hosts.embed_texts(request, max_concurrency, show_progress)
-
-    @property
-    def dispatcher(self) -> Dispatcher[Any]:
-        """Sends the requests of this handle."""
-        return self._dispatcher
+    @classmethod
+    def on_hosts(cls, handles: Sequence[Self], max_retries: int) -> Self:
+        """Return a handle to one model on several hosts, each of which has a handle to it."""
+        return cls(on_hosts([handle.model for handle in handles], max_retries))
 
     @property
     def identifier(self) -> str:
@@ -255,7 +216,8 @@ class BaseHandle:
         Raises:
             LMStudioRuntimeError: If it means any loaded model, and was not used yet.
         """
-        identifier = self.binding.identifier or self.binding.key
+        state = self.model.state
+        identifier = state.key if state.instance is None else state.instance.identifier
         if identifier is None:
             raise LMStudioRuntimeError("the handle means any loaded model; its identifier is known after its first use")
         return identifier
@@ -263,7 +225,7 @@ class BaseHandle:
     @property
     def loaded_explicitly(self) -> bool:
         """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
-        return self.binding.reference is not None and self.binding.reference in models_of(self._dispatcher).explicit
+        return self.model.known.is_explicit(self.model.state.reference)
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
         """Return a handle to the same model with other timeouts.
@@ -275,7 +237,8 @@ class BaseHandle:
             LMStudioValueError: If a timeout is unknown, or not positive.
         """
         check_names(timeouts, TIMEOUTS)
-        return type(self)(self._dispatcher.with_timeouts(checked_timeouts(timeouts)), self.binding)
+        changes = checked_timeouts(timeouts)
+        return type(self)(self.model.changed(lambda caller: caller.with_timeouts(changes)))
 
     def with_retries(self, max_retries: int) -> Self:
         """Return a handle to the same model, whose calls are retried after a failed connection.
@@ -291,18 +254,22 @@ class BaseHandle:
         """
         if type(max_retries) is not int or max_retries < 0:
             raise LMStudioValueError(f"max_retries must be 0 or more; got {max_retries!r}")
-        return type(self)(self._dispatcher.with_retries(max_retries), self.binding)
+        return type(self)(self.model.with_retries(max_retries))
 
     @property
     def _server_and_kind(self) -> tuple[object, ModelKind]:
-        return self._dispatcher.target.address, self.binding.kind
+        return self.model.caller.target.address, self.model.state.kind
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BaseHandle):
             return NotImplemented
-        mine, theirs = self.binding, other.binding
-        same = mine is theirs or (mine.identifier is not None and mine.identifier == theirs.identifier)
-        return same and self._server_and_kind == other._server_and_kind
+        mine, theirs = self.model.state, cast("BaseHandle", other).model.state
+        is_same = mine is theirs or (
+            mine.instance is not None
+            and theirs.instance is not None
+            and mine.instance.identifier == theirs.instance.identifier
+        )
+        return is_same and self._server_and_kind == cast("BaseHandle", other)._server_and_kind
 
     def __hash__(self) -> int:
         # Not of the identifier, which the first use and a reload may change.
@@ -312,17 +279,20 @@ class BaseHandle:
         return self
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(identifier={self.binding.name!r})"
+        return f"{type(self).__name__}(identifier={self.model.state.name!r})"
 
 
 class BaseNamespace:
     """A part of a client: `client.llm`, `client.files` and others."""
 
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def _operation(self) -> Operation:
+        return Operation(self._caller)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {self._dispatcher.target}>"
+        return f"<{type(self).__name__} at {self._caller.target}>"
 
 
 class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
@@ -342,7 +312,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        check_names(parameters, ModelParameters.__annotations__, in_config=_LOAD_CONFIGS[self.kind].model_fields)
+        check_names(parameters, ModelParameters.__annotations__, in_config=LOAD_CONFIGS[self.kind].model_fields)
         optional_text(model_key, "model")
         policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
         ttl = _checked_ttl(parameters.get("ttl"), policy)
@@ -350,7 +320,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
             raise LMStudioValueError("load_policy='new_instance' needs a model")
         if parameters.get("on_load_progress") and parameters.get("on_progress"):
             raise LMStudioValueError("give on_load_progress or on_progress, not both; they are two names of one")
-        binding = Binding(
+        state = ModelState(
             self.kind,
             model_key,
             policy=policy,
@@ -362,42 +332,41 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
             on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),
             show_progress=parameters.get("show_progress", False),
         )
-        return self.bound(binding)
+        return self.handle_for(state)
 
-    def bound(self, binding: Binding) -> HandleT:
-        """Return a handle that shares the `binding` of another handle, even one of another client.
+    def handle_for(self, state: ModelState) -> HandleT:
+        """Return a handle that shares the state of another handle, even one of another client.
 
         An instance that either of them loads is used by both.
         """
-        return self._handle(self._dispatcher, binding)
+        return self._handle(_MODELS[self.kind](self._caller, state))
 
     def as_downloaded(self, info: ModelInfo) -> DownloadedT:
         """Return a downloaded model as an object that can load it."""
         return self._downloaded(info, self)
 
     def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
-        return None if config is None else _LOAD_CONFIGS[self.kind].parse(cast("Any", config))
+        return None if config is None else LOAD_CONFIGS[self.kind].parse(cast("Any", config))
 
     def _get(self, model_key: str | None, parameters: ModelParameters, identifier: str | None = None) -> Flow[HandleT]:
         """Return a handle whose model is loaded. Only a new instance may be given an identifier."""
         parameters.setdefault("ttl", DEFAULT_TTL)
         handle = self.lazy_model(model_key, **parameters)
-        handle.binding.requested_identifier = optional_text(identifier, "instance_identifier")
-        yield from prepare(self._dispatcher, handle.binding)
+        handle.model.state.requested_identifier = optional_text(identifier, "instance_identifier")
+        yield from handle.model.load()
         return handle
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
         """Return a handle to a loaded instance."""
-        name, reference = info.identifier, info.instance_reference
-        binding = Binding(self.kind, name, name, policy="require_loaded", reference=reference)
-        binding.context_window = ContextWindow(info.context_length, info.max_context_length)
-        return self.bound(binding)
+        window = ContextWindow(info.context_length, info.max_context_length)
+        instance = Instance(info.identifier, info.instance_reference, window)
+        return self.handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
 
 
 class BaseStream:
     """What the streams of both clients share."""
 
-    def __init__(self, run: PredictionRun) -> None:
+    def __init__(self, run: Prediction) -> None:
         self._run = run
 
     def __repr__(self) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 from lmstudio_integrations.client.api.base import BaseNamespace
 from lmstudio_integrations.client.models import repository
 from lmstudio_integrations.client.models.repository import OnDownload
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
 
 
@@ -18,7 +19,7 @@ class BaseAvailableModel:
 
     search_result: SearchResultInfo
     """Its info, from the server."""
-    _dispatcher: Dispatcher[Any] = field(repr=False)
+    _caller: Caller = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -35,7 +36,7 @@ class BaseDownloadOption:
 
     info: DownloadOptionInfo
     """Its info, from the server."""
-    _dispatcher: Dispatcher[Any] = field(repr=False)
+    _caller: Caller = field(repr=False)
 
     def __repr__(self) -> str:
         shown = {"name": self.info.name, "quantization": self.info.quantization, "size_bytes": self.info.size_bytes}
@@ -60,7 +61,11 @@ class DownloadOption(BaseDownloadOption):
             on_finalize: Called when all bytes have arrived.
             show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
         """
-        return run(repository.download(self._dispatcher, self.info, on_progress, on_finalize, show_progress))
+        return run(
+            repository.download(
+                Operation(self._caller), self.info, on_progress, on_finalize, show_progress=show_progress
+            )
+        )
 
 
 class AvailableModel(BaseAvailableModel):
@@ -68,8 +73,8 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        found = run(repository.download_options(self._dispatcher, self.search_result))
-        return [DownloadOption(option, self._dispatcher) for option in found]
+        found = run(repository.download_options(Operation(self._caller), self.search_result))
+        return [DownloadOption(option, self._caller) for option in found]
 
 
 class RepositoryNamespace(BaseNamespace):
@@ -79,8 +84,8 @@ class RepositoryNamespace(BaseNamespace):
         self, search_term: str | None = None, limit: int | None = None, compatibility_types: Sequence[str] | None = None
     ) -> list[AvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
-        found = run(repository.search(self._dispatcher, search_term, limit, compatibility_types))
-        return [AvailableModel(each, self._dispatcher) for each in found]
+        found = run(repository.search(self._operation(), search_term, limit, compatibility_types))
+        return [AvailableModel(each, self._caller) for each in found]
 
 
 class AsyncDownloadOption(BaseDownloadOption):
@@ -100,7 +105,11 @@ class AsyncDownloadOption(BaseDownloadOption):
             on_finalize: Called when all bytes have arrived.
             show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
         """
-        return await arun(repository.download(self._dispatcher, self.info, on_progress, on_finalize, show_progress))
+        return await arun(
+            repository.download(
+                Operation(self._caller), self.info, on_progress, on_finalize, show_progress=show_progress
+            )
+        )
 
 
 class AsyncAvailableModel(BaseAvailableModel):
@@ -108,8 +117,8 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return its download options."""
-        found = await arun(repository.download_options(self._dispatcher, self.search_result))
-        return [AsyncDownloadOption(option, self._dispatcher) for option in found]
+        found = await arun(repository.download_options(Operation(self._caller), self.search_result))
+        return [AsyncDownloadOption(option, self._caller) for option in found]
 
 
 class AsyncRepositoryNamespace(BaseNamespace):
@@ -122,5 +131,5 @@ class AsyncRepositoryNamespace(BaseNamespace):
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AsyncAvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
-        found = await arun(repository.search(self._dispatcher, search_term, limit, compatibility_types))
-        return [AsyncAvailableModel(each, self._dispatcher) for each in found]
+        found = await arun(repository.search(self._operation(), search_term, limit, compatibility_types))
+        return [AsyncAvailableModel(each, self._caller) for each in found]

@@ -10,7 +10,6 @@ from lmstudio_integrations.client.api.base import LoadConfig
 from lmstudio_integrations.client.api.sync import AnyDownloadedModel, SyncModelHandle
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models.repository import OnDownload
-from lmstudio_integrations.client.predictions.structured import ModelSchema, ResponseFormat
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
     ChatHistory,
@@ -24,6 +23,7 @@ from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, QuerySpecifier
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment
+from lmstudio_integrations.types.structured import ModelSchema, ResponseFormat
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
 __all__ = [

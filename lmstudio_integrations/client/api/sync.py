@@ -4,7 +4,6 @@ Every method runs a flow and waits for it; `asynchronous.py` is the same for cor
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
@@ -22,20 +21,22 @@ from lmstudio_integrations.client.api.base import (
     InfoT,
     LoadConfig,
     ModelParameters,
+    ModelT_co,
     checked_kind,
 )
 from lmstudio_integrations.client.api.downloads import RepositoryNamespace
-from lmstudio_integrations.client.files import images as images_module
+from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
-from lmstudio_integrations.client.models import chat_templates, queries
+from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
-from lmstudio_integrations.client.models.queries import Texts
-from lmstudio_integrations.client.models.retries import retried
-from lmstudio_integrations.client.predictions import requests
-from lmstudio_integrations.client.predictions.requests import TIMEOUTS, History, PredictionParameters
-from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters, ActResult
+from lmstudio_integrations.client.models.model import Texts
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
+from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
+from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import text_of
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
@@ -136,16 +137,16 @@ class PredictionStream(BaseStream):
         self.close()
 
 
-class SyncModelHandle(BaseHandle):
+class SyncModelHandle(BaseHandle[ModelT_co]):
     """A model of either kind."""
 
     def unload(self) -> None:
         """Unload the instance."""
-        run(queries.unload_bound(self._dispatcher, self.binding))
+        run(self.model.unload())
 
     def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
-        run(queries.unload_own(self._dispatcher, self.binding))
+        run(self.model.unload_if_loaded_here())
 
     @overload
     def tokenize(self, input: str) -> list[int]: ...
@@ -153,7 +154,7 @@ class SyncModelHandle(BaseHandle):
     def tokenize(self, input: Texts) -> list[list[int]]: ...
     def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        return run(self._run_on_model(queries.tokenize, input))
+        return run(self.model.tokenize(input))
 
     @overload
     def count_tokens(self, input: str) -> int: ...
@@ -161,18 +162,18 @@ class SyncModelHandle(BaseHandle):
     def count_tokens(self, input: Texts) -> list[int]: ...
     def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        return run(self._run_on_model(queries.count_tokens, input))
+        return run(self.model.count_tokens(input))
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        return run(self._get_info(load=False)).context_length
+        return run(self.model.get_info(load=False)).context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
-        return run(self._run_on_model(queries.get_processing_state))
+        return run(self.model.get_processing_state())
 
 
-class LLM(SyncModelHandle):
+class LLM(SyncModelHandle[LanguageModel]):
     """A language model."""
 
     def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
@@ -186,13 +187,13 @@ class LLM(SyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return run(self._predict(requests.respond, history, parameters).to_end())
+        return run(self.model.prepare_response(history, parameters).to_end())
 
     def respond_stream(
         self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> PredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return PredictionStream(self._predict(requests.respond, history, parameters))
+        return PredictionStream(self.model.prepare_response(history, parameters))
 
     def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -208,16 +209,15 @@ class LLM(SyncModelHandle):
             LMStudioOSError: If a file cannot be read.
             LMStudioValueError: If it is not an image of a type that LM Studio supports.
         """
-        upload = partial(images_module.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
-        return run(retried(self._dispatcher, upload))
+        return run(self.model.prepare_images(images, allow_private_hosts=allow_private_image_hosts))
 
     def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return run(self._predict(requests.complete, prompt, parameters).to_end())
+        return run(self.model.prepare_completion(prompt, parameters).to_end())
 
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return PredictionStream(self._predict(requests.complete, prompt, parameters))
+        return PredictionStream(self.model.prepare_completion(prompt, parameters))
 
     def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
@@ -232,9 +232,7 @@ class LLM(SyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner  # noqa: PLC0415 - lazy: keeps import cheap
-
-        act = Act(self._dispatcher, self.binding, chat, tools, parameters)
+        act = self.model.prepare_act(chat, tools, parameters)
         with ThreadRunner(act.parallel) as runner:
             return run(act.to_end(runner))
 
@@ -246,28 +244,26 @@ class LLM(SyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
-        return run(
-            self._run_on_model(chat_templates.apply_prompt_template, requests.to_wire(history), opts or {}, tools)
-        )
+        return run(self.model.apply_prompt_template(history, opts or {}, tools))
 
     def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
-        return run(self._run_on_model(chat_templates.context_use, requests.to_wire(history)))
+        return run(self.model.get_context_use(history))
 
     def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("LlmInstanceInfo", run(self._get_info(load=load)))
+        return cast("LlmInstanceInfo", run(self.model.get_info(load=load)))
 
     def get_chat_template_info(self) -> ChatTemplateInfo:
         """Return what the model's chat template does with conversations; load the model if necessary."""
-        return run(self._run_on_model(chat_templates.get_chat_template_info))
+        return run(self.model.get_chat_template_info())
 
     def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(run(self._run_on_model(queries.get_load_fields)))
+        return LlmLoadModelConfig.from_fields(run(self.model.get_load_fields()))
 
 
-class EmbeddingModel(SyncModelHandle):
+class EmbeddingModel(SyncModelHandle[Embedder]):
     """An embedding model."""
 
     @overload
@@ -281,7 +277,7 @@ class EmbeddingModel(SyncModelHandle):
         show_progress: bool = False,
     ) -> list[float] | list[list[float]]:
         """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
-        return run(self._run_on_model(queries.embed, input, show_progress))
+        return run(self.model.vectors_of(input, show_progress=show_progress))
 
     def embed_texts(
         self,
@@ -300,15 +296,15 @@ class EmbeddingModel(SyncModelHandle):
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return run(self._embed_texts(request, max_concurrency, show_progress))
+        return run(self.model.vectors_of_long(request, max_concurrency=max_concurrency, show_progress=show_progress))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        return cast("EmbeddingModelInstanceInfo", run(self._get_info(load=load)))
+        return cast("EmbeddingModelInstanceInfo", run(self.model.get_info(load=load)))
 
     def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(run(self._run_on_model(queries.get_load_fields)))
+        return EmbeddingLoadModelConfig.from_fields(run(self.model.get_load_fields()))
 
 
 class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
@@ -336,23 +332,23 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
-        run(queries.unload(self._dispatcher, self.kind, text_of(model_identifier, "model_identifier")))
+        run(queries.unload(self._operation(), self.kind, model_identifier))
 
     def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
         """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
-        return run(queries.look_up(self._dispatcher, self.kind, model_specifier))
+        return run(queries.look_up(self._operation(), self.kind, model_specifier))
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        return [self._loaded(info) for info in run(queries.list_loaded(self._dispatcher, self.kind))]
+        return [self._loaded(info) for info in run(queries.list_loaded(self._operation(), self.kind))]
 
     def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
-        return [self.as_downloaded(info) for info in run(queries.list_downloaded(self._dispatcher, self.kind))]
+        return [self.as_downloaded(info) for info in run(queries.list_downloaded(self._operation(), self.kind))]
 
     def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
-        return run(queries.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
+        return run(queries.estimate_usage(self._operation(), self.kind, model_key, self._load_config(config)))
 
 
 class DownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -403,13 +399,13 @@ class SystemNamespace(BaseNamespace):
 
     def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = run(queries.list_downloaded(self._dispatcher, checked_kind(namespace)))
-        llm, embedding = LlmNamespace(self._dispatcher), EmbeddingNamespace(self._dispatcher)
+        infos = run(queries.list_downloaded(self._operation(), checked_kind(namespace)))
+        llm, embedding = LlmNamespace(self._caller), EmbeddingNamespace(self._caller)
         return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
-        return run(queries.version(self._dispatcher))
+        return run(queries.version(self._operation()))
 
 
 class FilesNamespace(BaseNamespace):
@@ -426,23 +422,23 @@ class FilesNamespace(BaseNamespace):
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is not such an image.
         """
-        return run(uploads.prepare_image(self._dispatcher, src, name))
+        return run(uploads.prepare_image(self._operation(), src, name))
 
     def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a file of any type. The extension of its name decides whether it is a document."""
-        return run(uploads.prepare_file(self._dispatcher, src, name))
+        return run(uploads.prepare_file(self._operation(), src, name))
 
     def parse_document(
         self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None, show_progress: bool = False
     ) -> ParsedDocument:
         """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0; a bar shows them."""
-        return run(uploads.parse_document(self._dispatcher, file, on_progress, show_progress))
+        return run(uploads.parse_document(self._operation(), file, on_progress, show_progress=show_progress))
 
     def retrieve(
         self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
     ) -> RetrievalResult:
         """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
-        return run(uploads.retrieve(self._dispatcher, query, files, parameters))
+        return run(uploads.retrieve(self._operation(), query, files, parameters))
 
 
 class Client(BaseClient):
@@ -520,27 +516,27 @@ class Client(BaseClient):
     @property
     def llm(self) -> LlmNamespace:
         """The language models."""
-        return LlmNamespace(self._dispatcher)
+        return LlmNamespace(self._caller)
 
     @property
     def embedding(self) -> EmbeddingNamespace:
         """The embedding models."""
-        return EmbeddingNamespace(self._dispatcher)
+        return EmbeddingNamespace(self._caller)
 
     @property
     def system(self) -> SystemNamespace:
         """The server itself."""
-        return SystemNamespace(self._dispatcher)
+        return SystemNamespace(self._caller)
 
     @property
     def files(self) -> FilesNamespace:
         """Images for the model, and documents to search."""
-        return FilesNamespace(self._dispatcher)
+        return FilesNamespace(self._caller)
 
     @property
     def repository(self) -> RepositoryNamespace:
         """Models to download."""
-        return RepositoryNamespace(self._dispatcher)
+        return RepositoryNamespace(self._caller)
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
@@ -567,7 +563,7 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
-        self._dispatcher.close()
+        self._caller.close()
 
     def __enter__(self) -> Self:
         return self

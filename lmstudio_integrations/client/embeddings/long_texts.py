@@ -1,31 +1,19 @@
-"""Embed texts that may be too long for the model: reject, cut or split them, and limit how many batches run at once.
+"""Texts that may be too long for a model: reject, cut or split them.
 
-The embedding models of both clients call `embed_texts`, for the adapters. The requests are those of
-`models/queries.py`.
-
-The context window is requested once, and again before a text is rejected or cut, because the model may have been
-loaded with another one meanwhile. Tokens are counted only where the number of bytes does not decide. That assumes that
-no tokenizer makes more tokens of a text than it has bytes in UTF-8: one token for each byte is the last resort of
-byte-level BPE and of SentencePiece, and WordPiece has one token for a whole unknown word.
+Tokens are counted only where the number of bytes does not decide. That assumes that no tokenizer makes more tokens of a
+text than it has bytes in UTF-8: one token for each byte is the last resort of byte-level BPE and of SentencePiece, and
+WordPiece has one token for a whole unknown word.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import groupby
 from operator import mul
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-from lmstudio_integrations._support.typeguards import is_count
-from lmstudio_integrations.client.models.binding import Binding, ContextWindow
-from lmstudio_integrations.client.models.gates import in_gate
-from lmstudio_integrations.client.models.queries import count_tokens, embed, get_info
-from lmstudio_integrations.client.models.server_models import models_of
-from lmstudio_integrations.client.telemetry.spans import may_trace, trace_embeddings
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.telemetry import API, LOADED
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioContextOverflowError, LMStudioProtocolError
+from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioProtocolError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 SPECIAL_TOKENS = 2
@@ -43,78 +31,6 @@ class Part(NamedTuple):
     text: str
     tokens: int = 0
     """Its tokens, if they were counted."""
-
-
-def embed_texts(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    request: EmbeddingRequest,
-    max_concurrency: int | None = None,
-    show_progress: bool = False,  # noqa: FBT001, FBT002 - as the caller has it
-) -> Flow[list[list[float]]]:
-    """Return the vectors of texts.
-
-    Args:
-        dispatcher: Sends requests to the server.
-        binding: The model.
-        request: The texts.
-        max_concurrency: How many such calls on the model run at once; the others wait. `None` sets no limit.
-        show_progress: Whether to draw a bar.
-
-    Raises:
-        LMStudioContextOverflowError: If a text is too long and the policy is `error`.
-    """
-    if max_concurrency is not None:
-        start = partial(_embed, dispatcher, binding, request, show_progress)
-        return in_gate(dispatcher, binding, max_concurrency, start)
-    return _embed(dispatcher, binding, request, show_progress)
-
-
-def _embed(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    request: EmbeddingRequest,
-    show_progress: bool,  # noqa: FBT001 - as the caller has it
-) -> Flow[list[list[float]]]:
-    if API in LOADED and may_trace(dispatcher):
-        again = partial(_embed, binding=binding, request=request, show_progress=show_progress)
-        vectors: list[list[float]] = yield from trace_embeddings(dispatcher, binding, again)
-        return vectors
-    longest = max(map(utf8_length, request.texts), default=0)
-    if request.policy == "pass" or longest <= ALWAYS_FITS:
-        return cast("list[list[float]]", (yield from embed(dispatcher, binding, request.texts, show_progress)))
-    context_window = yield from _context_window_for(dispatcher, binding, longest)
-    if request.context_length is not None:
-        context_window = context_window._replace(length=min(context_window.length, request.context_length))
-
-    def count(texts: list[str]) -> "Flow[list[int]]":
-        return cast("Flow[list[int]]", count_tokens(dispatcher, binding, texts))
-
-    parts = yield from fit_texts(request, count, context_window)
-    texts = [part.text for part in parts]
-    vectors = cast("list[list[float]]", (yield from embed(dispatcher, binding, texts, show_progress)))
-    if len(parts) == len(request.texts):
-        return vectors
-    limit = context_window.length
-    models_of(dispatcher).warn_once(
-        ("too long", binding.name),
-        f"some texts are longer than the {limit} tokens that the model {binding.name!r} takes; each of them gets the "
-        f"average of the vectors of its parts. For vectors of whole texts, lower {request.splitter_setting} below "
-        f"{limit}",
-        LMStudioConfigWarning,
-    )
-    return average_parts(parts, vectors)
-
-
-def _context_window_for(dispatcher: Dispatcher[Any], binding: Binding, longest: int) -> Flow[ContextWindow]:
-    """Return the context window of the instance; request it if the longest text, in bytes, may not fit."""
-    context_window = binding.context_window
-    if context_window is None or longest > context_window.length - SPECIAL_TOKENS:
-        info = yield from get_info(dispatcher, binding, load=True)
-        maximum = info.max_context_length
-        context_window = ContextWindow(info.context_length, maximum if is_count(maximum) else None)
-        binding.context_window = context_window
-    return context_window
 
 
 def fit_texts(

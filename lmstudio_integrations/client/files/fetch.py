@@ -13,16 +13,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpx
 
-from lmstudio_integrations._support.urls import redacted_url
-from lmstudio_integrations.client.files.uploads import SIGNATURE_SIZE, image_kind
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.errors import LMStudioImageDownloadError
+from lmstudio_integrations.types.files import IMAGE_FORMATS, SIGNATURE_SIZE, image_format
 
 MAX_BYTES = 20 * 2**20
 MAX_REDIRECTS = 5
 
 _HEADERS = {
     "User-Agent": "lmstudio-integrations",
-    "Accept": "image/jpeg, image/png, image/webp",
+    "Accept": ", ".join(each.media_type for each in IMAGE_FORMATS),
     "Accept-Encoding": "identity",
     "Connection": "close",
 }
@@ -205,7 +205,7 @@ def _check_head(response: httpx.Response) -> None:
 def _check_kind(content: bytearray, response: httpx.Response) -> None:
     if not content:
         raise _HopError("what came is empty; use the URL of the image itself")
-    if image_kind(content) is None:
+    if image_format(content) is None:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip()[:60]
         sent = f"what came, as {kind!r}," if kind else "what came"
         raise _HopError(f"{sent} is not a JPEG, PNG or WebP image; use the URL of the image itself")

@@ -6,13 +6,12 @@ The clients and `predictions/requests.py` call it. `fetch.py` downloads, `upload
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from lmstudio_integrations._support.urls import redacted_url
+from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.uploads import FileInput, prepare_image
 from lmstudio_integrations.client.support.arguments import list_of
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioImageDownloadError, LMStudioTimeoutError
 from lmstudio_integrations.types.files import FileHandle
 
@@ -23,19 +22,19 @@ _HTTP = re.compile("https?:", re.IGNORECASE)
 
 
 def prepare_images(
-    dispatcher: Dispatcher[Any], images: Sequence[FileInput], *, allow_private_hosts: bool
+    operation: Operation, images: Sequence[FileInput], *, allow_private_hosts: bool
 ) -> Flow[list[FileHandle]]:
     """Upload images; download those that are http or https URLs first."""
     handles: list[FileHandle] = []
     for image in list_of(images, "images"):
         source = image
         if isinstance(image, str) and _HTTP.match(image):
-            source = yield from _download(dispatcher, image, allow_private=allow_private_hosts)
-        handles.append((yield from prepare_image(dispatcher, source, None)))
+            source = yield from _download(operation, image, allow_private=allow_private_hosts)
+        handles.append((yield from prepare_image(operation, source, None)))
     return handles
 
 
-def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
+def _download(operation: Operation, url: str, *, allow_private: bool) -> Flow[bytes]:
     """Download an image within the rest of the call's `timeout`."""
     shown = redacted_url(url)
     try:
@@ -48,12 +47,12 @@ def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> 
             "or pass the image's data",
             url=shown,
         ) from error
-    total = dispatcher.timeouts.get("timeout")
-    limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - dispatcher.elapsed)
-    connect = dispatcher.timeouts.get("connect_timeout")
+    total = operation.timeouts.get("timeout")
+    limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - operation.elapsed)
+    connect = operation.timeouts.get("connect_timeout")
     work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
     try:
-        return (yield from wait_for(dispatcher.run_task(work)))
+        return (yield from operation.run_task(work))
     except TimeoutError as error:
         if total is None:
             raise LMStudioImageDownloadError(
@@ -65,5 +64,5 @@ def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> 
             f"Image download: {shown} did not arrive: timeout expired after {total:.12g} s; raise timeout, or "
             "pass the image's data",
             timeout_name="timeout",
-            elapsed=dispatcher.elapsed,
+            elapsed=operation.elapsed,
         ) from error

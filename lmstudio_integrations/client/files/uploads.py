@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TypedDict, cast
 from weakref import WeakValueDictionary
 
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     check_names,
@@ -25,29 +25,21 @@ from lmstudio_integrations.client.support.arguments import (
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, open_channel
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
-from lmstudio_integrations.types.files import FileHandle, Origin
+from lmstudio_integrations.types.files import FileHandle, Origin, image_format
 
 FileInput = str | PathLike[str] | bytes | IO[bytes]
 """A path, a data URL, the content, or an open binary file."""
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
-_SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
-    (b"\xff\xd8\xff", 0, "jpg"),
-    (b"\x89PNG\r\n\x1a\n", 0, "png"),
-    (b"WEBP", 8, "webp"),
-)
-SIGNATURE_SIZE = max(at + len(sign) for sign, at, _ in _SIGNATURES)
-"""The number of bytes that decide whether a file is an image."""
 _origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
 """The sources of the uploaded files by their identifiers: the messages of frameworks have nothing else of a file."""
-_EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
 
 
 class RetrievalParameters(TypedDict, total=False):
@@ -75,24 +67,24 @@ _RETRIEVAL_KEYS = {
 }
 
 
-def prepare_image(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
+def prepare_image(operation: Operation, source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload an image. Its name gets the extension of its real type: servers may decide by the name what a file is."""
     content, default_name = read_source(source)
-    name, kind = optional_text(name, "name"), image_kind(content)
-    if kind is None:
+    name, found = optional_text(name, "name"), image_format(content)
+    if found is None:
         shown = shortened(name or default_name or "the given bytes")
         raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
     name = name or default_name or str(uuid.uuid4())
-    if Path(name).suffix.lower().lstrip(".") not in _EXTENSIONS[kind]:
-        name = f"{name}.{kind}"
-    return (yield from _upload(dispatcher, source, content, name))
+    if Path(name).suffix.lower() not in found.suffixes:
+        name = f"{name}{found.suffixes[0]}"
+    return (yield from _upload(operation, source, content, name))
 
 
-def prepare_file(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
+def prepare_file(operation: Operation, source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a file of any type."""
     content, default_name = read_source(source)
     name = optional_text(name, "name") or default_name or str(uuid.uuid4())
-    return (yield from _upload(dispatcher, source, content, name))
+    return (yield from _upload(operation, source, content, name))
 
 
 def read_source(source: FileInput) -> tuple[bytes, str | None]:
@@ -133,11 +125,6 @@ def _shown(source: FileInput) -> str:
     return shortened(repr(str(source) if isinstance(source, PathLike) else source))
 
 
-def image_kind(content: bytes | bytearray) -> str | None:
-    """Return the extension of an image by its first bytes; `None` if LM Studio does not support the type."""
-    return next((kind for sign, at, kind in _SIGNATURES if content[at : at + len(sign)] == sign), None)
-
-
 def _from_data_url(url: str) -> bytes:
     head = _DATA_URL.match(url)
     if head is None:
@@ -148,17 +135,19 @@ def _from_data_url(url: str) -> bytes:
         raise LMStudioValueError(f"the data URL's content is not base64: {error}") from error
 
 
-def _upload(dispatcher: Dispatcher[Any], source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
+def _upload(operation: Operation, source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
     """Upload a file; its handle can upload it again."""
-    scope = dispatcher.upload_scope  # before the upload: see there
-    handle = yield from _send(dispatcher, name, content)
+    scope = operation.caller.socket_scope("files")
+    handle = yield from _send(operation, name, content)
     reread = (lambda: read_source(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    origin = _origins[handle.identifier] = Origin(name, reread, (handle.identifier, scope), dispatcher.target.address)
-    dispatcher.keep_upload_alive(origin)
+    origin = _origins[handle.identifier] = Origin(
+        name, reread, (handle.identifier, scope), operation.caller.target.address
+    )
+    operation.caller.keep_open("files", origin)
     return handle.with_origin(origin)
 
 
-def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[FileHandle]:
+def _send(operation: Operation, name: str, content: bytes) -> Flow[FileHandle]:
     def decode_result(result: Any) -> FileHandle:
         return FileHandle(
             name=name,
@@ -168,10 +157,10 @@ def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[FileHa
         )
 
     parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
-    return call_rpc(dispatcher, "files", "uploadFileBase64", parameter, decode_result, operation="File upload")
+    return (yield from operation.call("files", "uploadFileBase64", parameter, decode_result, label="File upload"))
 
 
-def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
+def ensure_uploaded(operation: Operation, handle: FileHandle) -> Flow[FileHandle]:
     """Return a valid handle; upload the file again if the connection was lost meanwhile.
 
     Raises:
@@ -183,7 +172,7 @@ def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[Fil
     if origin is None:
         return handle
     identifier, uploaded_to = origin.upload
-    scope = dispatcher.upload_scope
+    scope = operation.caller.socket_scope("files")
     if uploaded_to != scope:
         try:
             content = origin.read()
@@ -191,17 +180,17 @@ def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[Fil
             raise LMStudioFileExpiredError(
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
-        identifier = (yield from _send(dispatcher, origin.name, content)).identifier
+        identifier = (yield from _send(operation, origin.name, content)).identifier
         origin.upload = identifier, scope
-        dispatcher.keep_upload_alive(origin)
+        operation.caller.keep_open("files", origin)
     return handle if handle.identifier == identifier else handle.model_copy(update={"identifier": identifier})
 
 
-def with_valid_files(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHistory]:
+def with_valid_files(operation: Operation, history: WireHistory) -> Flow[WireHistory]:
     """Return a conversation with valid file handles."""
     uploaded: dict[str, dict[str, Any]] = {}
     for handle in {handle.identifier: handle for handle in history.files if handle.origin is not None}.values():
-        valid = yield from ensure_uploaded(dispatcher, handle)
+        valid = yield from ensure_uploaded(operation, handle)
         if valid.identifier != handle.identifier:
             uploaded[handle.identifier] = valid.to_dict()
     if not uploaded:
@@ -224,14 +213,15 @@ def address_of(files: Iterable[FileHandle]) -> Address | None:
 
 
 def parse_document(
-    dispatcher: Dispatcher[Any],
+    operation: Operation,
     handle: FileHandle,
     on_progress: Callable[[float], Any] | None,
-    show_progress: bool,  # noqa: FBT001 - as the caller has it
+    *,
+    show_progress: bool,
 ) -> Flow[ParsedDocument]:
     """Return the text of an uploaded document."""
     check_callbacks(on_progress=on_progress)
-    valid = yield from ensure_uploaded(dispatcher, handle)
+    valid = yield from ensure_uploaded(operation, handle)
     bar = ProgressBar(f"Parsing {valid.name}", shown=show_progress)
     report = bar.before(on_progress)
     parameter = ParseDocument(fileIdentifier=valid.identifier, parseOpts={})
@@ -241,15 +231,13 @@ def parse_document(
             return CallbackEffect(report, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
-    operation = "Document parsing"
+    label = "Document parsing"
     with bar:
-        return (
-            yield from open_channel(dispatcher, "files", "parseDocument", parameter, decode_packet, operation=operation)
-        )
+        return (yield from operation.read_channel("files", "parseDocument", parameter, decode_packet, label=label))
 
 
 def retrieve(
-    dispatcher: Dispatcher[Any], query: str, files: Sequence[FileHandle], parameters: RetrievalParameters
+    operation: Operation, query: str, files: Sequence[FileHandle], parameters: RetrievalParameters
 ) -> Flow[RetrievalResult]:
     """Search uploaded documents."""
     check_names(parameters, RetrievalParameters.__annotations__)
@@ -261,7 +249,7 @@ def retrieve(
         raise LMStudioValueError("retrieval needs at least one file")
     valid: list[str] = []
     for handle in files:
-        valid += [(yield from ensure_uploaded(dispatcher, handle)).identifier]
+        valid += [(yield from ensure_uploaded(operation, handle)).identifier]
     arguments: Mapping[str, Any] = parameters
     fields: dict[str, Any] = {
         key: arguments[name] for name, key in _RETRIEVAL_KEYS.items() if arguments.get(name) is not None
@@ -275,9 +263,7 @@ def retrieve(
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
     with steps:
-        return (
-            yield from open_channel(dispatcher, "files", "retrieve", parameter, decode_packet, operation="Retrieval")
-        )
+        return (yield from operation.read_channel("files", "retrieve", parameter, decode_packet, label="Retrieval"))
 
 
 class _Steps(ExitStack):

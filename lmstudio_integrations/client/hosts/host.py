@@ -1,6 +1,6 @@
 """What this process knows of a model on each host: asked in the background, rarely, and remembered.
 
-`pool.py` reads and completes it. The surveys and the loads here run on the I/O thread, and nobody waits for them but
+`pool.py` reads and completes it. The probes and the loads here run on the I/O thread, and nobody waits for them but
 the first call on a host.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.client.models.binding import Binding
-from lmstudio_integrations.client.models.loading import Info, get_load_config, instance_specifier, list_loaded
-from lmstudio_integrations.client.models.operations import prepare
-from lmstudio_integrations.client.models.policies import find_loaded, matches
-from lmstudio_integrations.client.models.server_models import reference_of
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, arun, call_rpc
+from lmstudio_integrations.client.models.loading import Loader, matches
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos
+from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
+from lmstudio_integrations.client.transport.flows import Flow, arun
+from lmstudio_integrations.client.transport.io_thread import on_io_thread
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioError
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, HostStatus, parallel_of
 
@@ -33,21 +33,23 @@ FIRST_ABSENCE, LONGEST_ABSENCE = 5.0, 60.0
 """Seconds for which a host that failed is left out; doubled with each failure until a call gets a response, up to the
 longest."""
 
-_SURVEY_TIMEOUT = 10.0
-"""Seconds for each response of a survey, if the calls have not less."""
+_PROBE_TIMEOUT = 10.0
+"""Seconds for each response of a probe, if the calls have not less."""
 
 
 class _Found(NamedTuple):
-    """What a survey found on a host: the loaded instance, its parallel calls, whether the model is downloaded."""
+    """What a probe found on a host: the loaded instance, its parallel calls, whether the model is downloaded."""
 
-    info: Info | None
+    info: WireInfo | None
     parallel: int | None
     downloaded: bool
 
 
 @dataclass(slots=True, eq=False)
 class HostRecord:
-    """What this process knows of a model on a host. Threads change it, each attribute in one step.
+    """What this process knows of a model on a host.
+
+    Any thread changes it, each attribute or dict with one operation, which the interpreter does not interrupt.
 
     Attributes:
         calls: The calls that run or wait there, by the number of their slot; those without a slot by themselves.
@@ -62,7 +64,7 @@ class HostRecord:
         info: The loaded instance in wire form, if there is one.
         parallel: How many calls it runs at once, if it reported that.
         downloaded: Whether the model can be loaded.
-        survey: The running survey (on the I/O thread).
+        probe: The running probe; only the I/O thread uses it.
     """
 
     calls: dict[Hashable, object] = field(default_factory=dict[Hashable, object])
@@ -74,10 +76,10 @@ class HostRecord:
     load_error: str | None = None
     loads: dict[object, None] = field(default_factory=dict[object, None])
     loaded: bool = False
-    info: Info | None = None
+    info: WireInfo | None = None
     parallel: int | None = None
     downloaded: bool = False
-    survey: "asyncio.Task[None] | None" = None
+    probe: "asyncio.Task[None] | None" = None
 
     @property
     def is_known(self) -> bool:
@@ -86,20 +88,20 @@ class HostRecord:
 
     def is_due(self, now: float) -> bool:
         """Whether the host is to be asked again."""
-        return self.survey is None and now >= (self.retry_at if self.error else self.checked_at + REFRESH)
+        return self.probe is None and now >= (self.retry_at if self.error else self.checked_at + REFRESH)
 
-    def claim(self, token: object, limit: int | None) -> Hashable | None:
+    def reserve(self, call: object, limit: int | None) -> Hashable | None:
         """Take a free slot for a call; without a limit, take none and wait on the host. Return what `release` takes."""
         if limit is None:
-            self.calls[token] = token
-            return token
-        # `setdefault` is atomic: two threads never get the same slot.
-        return next((slot for slot in range(limit) if self.calls.setdefault(slot, token) is token), None)
+            self.calls[call] = call
+            return call
+        # `setdefault` is one step: two threads never get the same slot.
+        return next((slot for slot in range(limit) if self.calls.setdefault(slot, call) is call), None)
 
-    def release(self, claimed: Hashable, token: object) -> None:
-        """Release what a call has claimed, and its load."""
-        self.calls.pop(claimed, None)
-        self.loads.pop(token, None)
+    def release(self, slot: Hashable, call: object) -> None:
+        """Release what a call has reserved, and its load."""
+        self.calls.pop(slot, None)
+        self.loads.pop(call, None)
 
     def record_failure(self, error: LMStudioError) -> None:
         """Leave the host out for a while: it does not respond."""
@@ -124,8 +126,8 @@ class HostRecord:
         if self.info is None:
             self.checked_at = self.responded_at - REFRESH
 
-    def record_survey(self, found: _Found) -> None:
-        """Record what a survey found. A host that responds to it may still respond to no call."""
+    def record_probe(self, found: _Found) -> None:
+        """Record what a probe found. A host that responds to it may still respond to no call."""
         self.loaded, self.downloaded = found.info is not None, found.downloaded
         self.info, self.parallel = found.info, found.parallel
         self.error, self.load_error = None, None
@@ -149,25 +151,28 @@ class Host:
 
     Attributes:
         name: The address of the host, for people.
-        dispatcher: Sends the requests.
-        binding: The model.
+        model: The model.
     """
 
     name: str
-    dispatcher: Dispatcher[Any]
-    binding: Binding
+    model: Model
+
+    @classmethod
+    def of(cls, model: Model) -> "Host":
+        """Return the host of a model."""
+        return cls(str(model.caller.target), model)
 
     @property
     def record(self) -> HostRecord:
         """What is known of it, shared by all objects of this process."""
-        records = self.dispatcher.shared(HostRecords)
-        return records.of(self.binding.kind, self.binding.key, self.dispatcher.target.token)
+        caller, state = self.model.caller, self.model.state
+        return caller.shared(HostRecords).of(state.kind, state.key, caller.target.token)
 
     def status(self) -> HostStatus:
         """Return what is known of it."""
-        record, info = self.record, self.record.info
-        # A call that loads the model has bound it before it ends.
-        loaded = record.loaded or (bool(record.loads) and self.binding.identifier is not None)
+        record, info, instance = self.record, self.record.info, self.model.state.instance
+        # A call that loads the model has adopted the instance before it ends.
+        loaded = record.loaded or (bool(record.loads) and instance is not None)
         known = info or {}
         context_length = known.get("contextLength")
         quantization = known.get("quantization")
@@ -179,42 +184,44 @@ class Host:
             loading=bool(record.loads) and not loaded,
             downloaded=loaded or record.downloaded,
             in_flight=len(record.calls),
-            parallel=record.parallel or DEFAULT_PARALLEL[self.binding.kind],
+            parallel=record.parallel or DEFAULT_PARALLEL[self.model.state.kind],
             responded_at=record.responded_at,
             context_length=context_length if is_count(context_length) else None,
             path=known.get("path"),
             quantization=quantization.get("name") if is_object(quantization) else None,
             # Of a host that is lost as well, because the program has its vectors; not of an instance that is new there.
-            dimensions=None if info and reference_of(info) != self.binding.reference else self.binding.dimensions,
+            dimensions=None if instance is None or _is_other(instance, info) else instance.dimensions,
         )
 
 
 # On the I/O thread --------------------------------------------------------------------------------------------------
 
 
-def begin_surveys(hosts: "list[Host]") -> None:
+@on_io_thread
+def begin_probes(hosts: "list[Host]") -> None:
     """Ask hosts what they have, in the background; a host that is being asked is not asked twice."""
     for host in hosts:
-        _survey_of(host)
+        _probe_of(host)
 
 
+@on_io_thread
 def begin_load(host: Host) -> None:
     """Load the model on a host in the background; its record has the host as one of its loads."""
     _begin(host, _load(host))
 
 
-async def first_survey(hosts: "list[Host]", is_enough: Callable[[], bool]) -> None:
+async def first_probe(hosts: "list[Host]", is_enough: Callable[[], bool]) -> None:
     """Ask hosts what they have, until enough of them have responded, or all have responded or failed."""
-    pending = {_survey_of(host) for host in hosts}
+    pending = {_probe_of(host) for host in hosts}
     while pending and not is_enough():
         _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _survey_of(host: Host) -> "asyncio.Task[None]":
+def _probe_of(host: Host) -> "asyncio.Task[None]":
     record = host.record
-    if record.survey is None:
-        record.survey = _begin(host, _survey(host))
-    return record.survey
+    if record.probe is None:
+        record.probe = _begin(host, _probe(host))
+    return record.probe
 
 
 _tasks: "set[asyncio.Task[None]]" = set()
@@ -228,61 +235,65 @@ def _begin(host: Host, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
     return task
 
 
-async def _survey(host: Host) -> None:
+async def _probe(host: Host) -> None:
     record = host.record
-    idle_timeout = host.dispatcher.timeouts.get("idle_timeout")
-    limit = _SURVEY_TIMEOUT if idle_timeout is None else min(idle_timeout, _SURVEY_TIMEOUT)
-    dispatcher = host.dispatcher.in_background().with_timeouts({"idle_timeout": limit})
+    caller = host.model.caller.in_background()
+    idle_timeout = caller.timeouts.get("idle_timeout")
+    limit = _PROBE_TIMEOUT if idle_timeout is None else min(idle_timeout, _PROBE_TIMEOUT)
     try:
-        record.record_survey(await arun(_find(dispatcher.for_operation(), host.binding)))
+        record.record_probe(await arun(_find(Operation(caller, {"idle_timeout": limit}), host.model.state)))
     except LMStudioClientClosedError:  # nobody will use what it finds
         pass
     except LMStudioError as error:
         logger.info("%s does not respond: %s", host.name, error)
         record.record_failure(error)
     finally:
-        record.survey = None
+        record.probe = None
 
 
-def _find(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[_Found]:
-    """Return what a host has of a model. An instance of `new_instance` counts only if the binding has loaded it."""
-    if binding.key is None:  # any loaded model
-        info = next(iter((yield from list_loaded(dispatcher, binding.kind))), None)
+def _find(operation: Operation, state: ModelState) -> Flow[_Found]:
+    """Return what a host has of a model. An instance of `new_instance` counts only if the handle has loaded it."""
+    if state.key is None:  # any loaded model
+        info = next(iter((yield from list_wire_infos(operation, state.kind))), None)
     else:
-        info = yield from find_loaded(dispatcher, binding, None)
-    if binding.policy == "new_instance" and info is not None and info["identifier"] != binding.identifier:
-        info = None
+        info = yield from Loader(operation, state).find_loaded()
+    if state.policy == "new_instance" and info is not None:
+        info = info if state.instance is not None and info["identifier"] == state.instance.identifier else None
     if info is None:
-        return _Found(None, None, (yield from _is_downloaded(dispatcher, binding)))
-    specifier = instance_specifier(info["identifier"])
-    fields = yield from get_load_config(dispatcher, binding.kind, specifier)
+        return _Found(None, None, (yield from _is_downloaded(operation, state)))
+    fields = yield from get_load_config(operation, state.kind, Instance.of(info).specifier)
     return _Found(info, parallel_of(fields.get(PARALLEL_KEY)), downloaded=True)
 
 
-def _is_downloaded(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[bool]:
-    key = binding.key or ""
+def _is_downloaded(operation: Operation, state: ModelState) -> Flow[bool]:
+    key = state.key or ""
 
     def read(infos: Any) -> bool:
-        return any(info.get("type") == binding.kind and matches(key, info) for info in infos)
+        return any(info.get("type") == state.kind and matches(key, info) for info in infos)
 
-    return (yield from call_rpc(dispatcher, "system", "listDownloadedModels", None, read, operation="Model list"))
+    return (yield from operation.call("system", "listDownloadedModels", None, read, label="Model list"))
 
 
 async def _load(host: Host) -> None:
-    """Load the model with a binding of its own: the user's callbacks must not run on this thread."""
-    record, own = host.record, host.binding
-    binding = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", flights={})
+    """Load the model with a state of its own: the user's callbacks must not run on this thread."""
+    record, own = host.record, host.model.state
+    state = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", flights={})
     try:
-        await arun(prepare(host.dispatcher.in_background(), binding))
+        await arun(Model(host.model.caller.in_background(), state).load())
     except LMStudioClientClosedError:
         pass
     except LMStudioError as error:
         logger.info("%r could not be loaded on %s: %s", own.name, host.name, error)
         record.record_load_failure(error)
     else:
-        own.own_reference = binding.own_reference or own.own_reference
+        own.loaded_here = state.loaded_here or own.loaded_here
         if own.policy == "new_instance":  # no call would find it by the key of the model
-            own.identifier, own.reference = binding.identifier, binding.reference
-        await _survey(host)
+            own.instance = state.instance
+        await _probe(host)
     finally:
         record.loads.pop(host, None)
+
+
+def _is_other(instance: Instance, info: WireInfo | None) -> bool:
+    """Whether the host has another instance than the one that a handle has used."""
+    return bool(info) and reference_of(info or {}) != instance.reference

@@ -1,20 +1,17 @@
-"""The way of one operation over several hosts: where it runs, where it has failed, and where it goes next.
-
-`pool.py` makes routes, for its own operations and for predictions (`predictions/run.py`).
-"""
+"""The way of one operation over several hosts: where it runs, where it has failed, and where it goes next."""
 
 import time
 from collections.abc import Hashable, Sequence
 from copy import copy
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
-from lmstudio_integrations._support.shortening import one_line
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.hosts.host import Host
-from lmstudio_integrations.client.models.binding import Binding
-from lmstudio_integrations.client.models.retries import Retries, is_retryable
-from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.models.attempts import Attempts, Retries, is_retryable
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS
+from lmstudio_integrations.client.transport.events import Listener
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -23,6 +20,7 @@ from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
     LMStudioTimeoutError,
 )
+from lmstudio_integrations.protocol.exchange import Timeouts
 
 _HERE_ONLY = (
     LMStudioModelNotFoundError,
@@ -34,51 +32,131 @@ _HERE_ONLY = (
 
 
 class AvailableHosts(Protocol):
-    """What a route needs of `pool.py`."""
+    """What a route needs of `hosts.py`."""
 
     max_retries: int
 
-    def surveyed(self, make_waiter: MakeWaiter | None = None) -> Flow[None]:
+    def probed(self) -> Flow[None]:
         """Wait until the hosts were asked what they have."""
         ...
 
-    def claim(self, hosts: Sequence[Host], excluded: set[int], token: object) -> tuple[int, Hashable] | None:
+    def reserve(self, hosts: Sequence[Host], excluded: set[int], call: object) -> tuple[int, Hashable] | None:
         """Choose a host for a call and take a slot there."""
         ...
 
+    def compare(self) -> None:
+        """Compare what the hosts have loaded."""
+        ...
+
+
+class HostAttempts(Attempts):
+    """The attempts of one operation on several hosts: an attempt that fails on one host moves to another.
+
+    A model that was unloaded is loaded again on the same host.
+
+    Args:
+        hosts: All hosts.
+        candidates: Those that the operation may run on.
+        timeouts: Timeouts that differ from the clients'.
+        listener: Hears what happens.
+        reload: See `Attempts`.
+    """
+
+    def __init__(
+        self,
+        hosts: AvailableHosts,
+        candidates: Sequence[Host],
+        timeouts: Timeouts = NO_TIMEOUTS,
+        listener: Listener | None = None,
+        *,
+        reload: bool = True,
+    ) -> None:
+        first = candidates[0].model
+        super().__init__(first.caller, first.state, timeouts, listener, reload=reload)
+        self._hosts = hosts
+        self._route = Route(hosts, candidates)
+
+    def next(self) -> Flow[Operation]:
+        """Return the operation of the next attempt, on the best host."""
+        if self._route.host is None:
+            delay, self._delay = self._delay, None
+            if delay:
+                yield from self.caller.pause(delay)
+            host = yield from self._route.next()
+            self.caller, self.state = host.model.caller, host.model.state
+        return (yield from super().next())
+
+    def _new_operation(self, started_at: float | None = None) -> Operation:
+        operation = super()._new_operation(started_at or self._route.started_at)
+        operation.can_fail_over = self._route.can_fail_over
+        return operation
+
+    def failed(self, error: LMStudioError, *, seen: bool = False) -> bool:
+        """Record that the attempt has failed; return whether another one follows, on this host or on another."""
+        if super().failed(error, seen=seen):
+            return True
+        delay = self._route.delay_after(error, seen=seen)
+        if delay is None:
+            return False
+        self.listener.attempt_failed(error)
+        self._route.release()
+        self._delay, self._resolve = delay, False
+        return True
+
+    def raise_final(self, error: LMStudioError) -> NoReturn:
+        """Raise the error of the operation; if all hosts failed, it has the reason of each."""
+        self._route.raise_combined(error)
+
+    def succeeded(self) -> None:
+        """Record that the host has responded, and release its slot."""
+        self._route.succeeded()
+        if self.state.kind == "embedding":  # the length of its vectors may be known only now
+            self._hosts.compare()
+
+    def release(self) -> None:
+        """Release the slot, if there is one."""
+        self._route.release()
+
 
 class Route:
-    """The way of one operation over the hosts of a pool: where it runs, and where it has failed.
+    """The way of one operation over several hosts: where it runs, and where it has failed.
 
     Its slot is released when it ends, at the latest when it is collected.
     """
 
-    def __init__(self, pool: AvailableHosts, hosts: Sequence[Host]) -> None:
-        self._pool = pool
+    def __init__(self, available: AvailableHosts, hosts: Sequence[Host]) -> None:
+        self._available = available
         self._hosts = hosts
         self._number: int | None = None
-        self._claimed: Hashable | None = None
-        self._token = object()
+        self._slot: Hashable | None = None
+        self._call = object()
         """Stands for this route in the records, which must not keep it from being collected."""
         self._errors: dict[int, LMStudioError] = {}
-        self._retries = Retries(pool.max_retries)
-        self._started_at: float | None = None
+        self._retries = Retries(available.max_retries)
+        self.started_at: float | None = None
+        """When the first of the attempts that share the total timeout began."""
 
-    def next(self, make_waiter: MakeWaiter | None = None) -> Flow[tuple[Dispatcher[Any], Binding]]:
+    @property
+    def host(self) -> Host | None:
+        """The host of the attempt, as long as it holds a slot there."""
+        return None if self._number is None or self._slot is None else self._hosts[self._number]
+
+    @property
+    def can_fail_over(self) -> bool:
+        """Whether another host is left."""
+        return len(self._errors) + 1 < len(self._hosts)
+
+    def next(self) -> Flow[Host]:
         """Return where the next attempt runs. All attempts until a retry share the total timeout."""
         self.release()
-        if self._started_at is None:
-            self._started_at = time.monotonic()
-        claim = None
-        while claim is None:
-            yield from self._pool.surveyed(make_waiter)
-            claim = self._pool.claim(self._hosts, set(self._errors), self._token)
-        self._number, self._claimed = claim
-        host = self._hosts[self._number]
-        dispatcher = host.dispatcher if make_waiter is None else host.dispatcher.with_waiters(make_waiter)
-        if len(self._errors) + 1 < len(self._hosts):
-            dispatcher = dispatcher.movable()
-        return dispatcher.for_operation(started_at=self._started_at), host.binding
+        if self.started_at is None:
+            self.started_at = time.monotonic()
+        reserved = None
+        while reserved is None:
+            yield from self._available.probed()
+            reserved = self._available.reserve(self._hosts, set(self._errors), self._call)
+        self._number, self._slot = reserved
+        return self._hosts[self._number]
 
     def delay_after(self, error: LMStudioError, *, seen: bool = False) -> float | None:
         """Record a failure of the operation; return the seconds until the next attempt, `None` if there is none.
@@ -94,7 +172,7 @@ class Route:
             return 0.0
         seconds = self._retries.next_delay(error) if is_retryable(error) else None
         if seconds is not None:
-            self._errors, self._started_at = {}, None
+            self._errors, self.started_at = {}, None
         return seconds
 
     def succeeded(self) -> None:
@@ -106,9 +184,9 @@ class Route:
 
     def release(self) -> None:
         """Release the slot, if there is one. May be called by finalizers."""
-        claimed, self._claimed = self._claimed, None
-        if claimed is not None and self._number is not None:
-            self._hosts[self._number].record.release(claimed, self._token)
+        slot, self._slot = self._slot, None
+        if slot is not None and self._number is not None:
+            self._hosts[self._number].record.release(slot, self._call)
 
     def raise_combined(self, error: LMStudioError) -> NoReturn:
         """Raise the error of the operation; if all hosts failed, it has the reason of each."""

@@ -10,12 +10,11 @@ from typing import Any, TypeAlias, cast
 from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_mapping
-from lmstudio_integrations.client.models.binding import Binding, Specifier
-from lmstudio_integrations.client.models.operations import use_model
-from lmstudio_integrations.client.models.queries import count_on, count_tokens, get_info
+from lmstudio_integrations.client.models.queries import count_tokens, look_up
+from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, call_rpc
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioModelNotFoundError,
     LMStudioPromptTemplateError,
@@ -31,7 +30,7 @@ from lmstudio_integrations.types.tools import Tool
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
-_NO_OPTS: TemplateOpts = {}
+_NO_FLAGS: TemplateParameters = {}
 _TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
 _NO_LAYERS: Mapping[str, Any] = {"layers": []}
 
@@ -45,73 +44,56 @@ _LATE_SYSTEM_MESSAGE: Mapping[str, Any] = {
 
 
 def apply_prompt_template(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    history: WireHistory,
-    opts: TemplateOpts = _NO_OPTS,
-    tools: Tools = (),
+    operation: Operation, instance: Instance, history: WireHistory, flags: TemplateParameters = _NO_FLAGS
 ) -> Flow[str]:
-    """Return a conversation, with the tools, as the prompt that the model would get."""
-    flags = _template_flags(opts, tools)
-
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
-        current = yield from placed(dispatcher, binding, specifier, history)
-        return (yield from render(dispatcher, specifier, current.to_dict(), flags))
-
-    return (yield from use_model(dispatcher, binding, work))
+    """Return a conversation as the prompt that an instance would get; `flags` are those of `template_flags`."""
+    current = yield from placed(operation, instance, history)
+    return (yield from render(operation, instance.specifier, current.to_dict(), flags))
 
 
 def render(
-    dispatcher: Dispatcher[Any],
+    operation: Operation,
     specifier: Specifier,
     history: Mapping[str, Any],
-    opts: TemplateParameters,
+    flags: TemplateParameters = _NO_FLAGS,
     stack: Mapping[str, Any] = _NO_LAYERS,
 ) -> Flow[str]:
     """Return a conversation in wire form as the prompt that an instance would get. The model is not loaded for it."""
-    parameter = ApplyPromptTemplate(specifier=specifier, history=history, predictionConfigStack=stack, opts=opts)
-    return call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, _formatted, operation="Prompt template")
+    parameter = ApplyPromptTemplate(specifier=specifier, history=history, predictionConfigStack=stack, opts=flags)
+    return (yield from operation.call("llm", "applyPromptTemplate", parameter, _formatted, label="Prompt template"))
 
 
-def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
+def get_context_use(operation: Operation, instance: Instance, history: WireHistory) -> Flow[ContextUse]:
     """Return how many tokens of the context window a conversation takes."""
-    dispatcher = dispatcher.for_operation()
-    text = yield from apply_prompt_template(dispatcher, binding, history)
-    used = cast("int", (yield from count_tokens(dispatcher, binding, text)))
-    info = yield from get_info(dispatcher, binding)
+    prompt = yield from apply_prompt_template(operation, instance, history)
+    (used,) = yield from count_tokens(operation, "llm", instance.specifier, [prompt])
+    info = yield from look_up(operation, "llm", instance.specifier)
     return ContextUse(used=used, limit=info.context_length)
 
 
-def get_chat_template_info(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[ChatTemplateInfo]:
-    """Return what the chat template does; load the model if necessary."""
-
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ChatTemplateInfo]":
-        try:
-            prompt = yield from render(dispatcher, specifier, _ONE_TOKEN, {})
-        except LMStudioPromptTemplateError:  # a model that only continues texts
-            return ChatTemplateInfo()
-        added = (yield from count_on(dispatcher, specifier, prompt)) - 1
-        return ChatTemplateInfo(added, (yield from _takes_late_system_messages(dispatcher, binding, specifier)))
-
-    return use_model(dispatcher, binding, work)
+def get_chat_template_info(operation: Operation, instance: Instance) -> Flow[ChatTemplateInfo]:
+    """Return what the chat template does."""
+    try:
+        prompt = yield from render(operation, instance.specifier, _ONE_TOKEN)
+    except LMStudioPromptTemplateError:  # a model that only continues texts
+        return ChatTemplateInfo()
+    (tokens,) = yield from count_tokens(operation, "llm", instance.specifier, [prompt])
+    return ChatTemplateInfo(tokens - 1, (yield from _takes_late_system_messages(operation, instance)))
 
 
-def placed(
-    dispatcher: Dispatcher[Any], binding: Binding, specifier: Specifier, history: WireHistory
-) -> Flow[WireHistory]:
+def placed(operation: Operation, instance: Instance, history: WireHistory) -> Flow[WireHistory]:
     """Return a conversation with its system messages where they are, or at the front if the template requires it."""
-    if history.system_first is None or (yield from _takes_late_system_messages(dispatcher, binding, specifier)):
+    if history.system_first is None or (yield from _takes_late_system_messages(operation, instance)):
         return history
     return WireHistory(history.system_first, history.files)
 
 
-def _takes_late_system_messages(dispatcher: Dispatcher[Any], binding: Binding, specifier: Specifier) -> Flow[bool]:
+def _takes_late_system_messages(operation: Operation, instance: Instance) -> Flow[bool]:
     """Whether the template shows a system message after the first turn, and shows it where it is."""
-    instance, known = binding.reference or binding.identifier, binding.takes_late_system_messages
-    if known is not None and known[0] == instance:
-        return known[1]
+    if instance.takes_late_system_messages is not None:
+        return instance.takes_late_system_messages
     try:
-        prompt = yield from render(dispatcher, specifier, _LATE_SYSTEM_MESSAGE, {})
+        prompt = yield from render(operation, instance.specifier, _LATE_SYSTEM_MESSAGE)
     except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
         takes = False
     except LMStudioModelNotFoundError:
@@ -121,11 +103,12 @@ def _takes_late_system_messages(dispatcher: Dispatcher[Any], binding: Binding, s
     else:
         places = [prompt.find(text) for _, text in _TURNS]
         takes = -1 not in places and places == sorted(places)
-    binding.takes_late_system_messages = instance, takes
+    instance.takes_late_system_messages = takes
     return takes
 
 
-def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
+def template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
+    """Return options and tools in wire form."""
     if not is_mapping(opts):
         raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
     check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})

@@ -1,324 +1,395 @@
-"""Load a model with one of two requests, read their packets, and compare the actual config with the requested one.
-
-`policies.py` decides which request is made.
-"""
+"""Finds or loads the instance that a handle means, as its load policy says."""
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Any, get_args
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
-from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.client.models.binding import Binding, ContextWindow, Specifier
-from lmstudio_integrations.client.models.server_models import models_of, reference_of
-from lmstudio_integrations.client.support.progress_bars import ProgressBar
-from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.telemetry.spans import traced_load
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, call_rpc, decode_errors
+from lmstudio_integrations.client.models.admission import Flight
+from lmstudio_integrations.client.models.config_check import check_config
+from lmstudio_integrations.client.models.load_packets import LoadPackets
+from lmstudio_integrations.client.models.queries import list_all_loaded, list_wire_infos
+from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, identifier_of, reference_of
+from lmstudio_integrations.client.support.advice import with_advice
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
-    LMStudioConfigMismatchError,
-    LMStudioConfigWarning,
+    LMStudioAuthenticationError,
     LMStudioError,
     LMStudioInsufficientResourcesError,
-    LMStudioProtocolError,
-    LMStudioValueError,
+    LMStudioModelLoadError,
+    LMStudioRuntimeError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioWrongModelKindError,
 )
-from lmstudio_integrations.protocol.endpoints import channel
-from lmstudio_integrations.protocol.envelope import readable
-from lmstudio_integrations.protocol.errors import with_advice
-from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
-from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Specified
+from lmstudio_integrations.protocol.endpoints import channel, rpc
+from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, UnloadModel
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.models import by_identifier
+from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
 logger = logging.getLogger(__name__)
 
-Info = Mapping[str, Any]
-"""The info of a loaded instance, in [wire form](docs/protocol.md#model-info)."""
+DEFAULT_TTL = 3600.0
+"""Unload after this many idle seconds a model that was loaded without a TTL of its own."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+"""Seconds between two checks of a load of another process; doubled each time, up to the longest."""
+
+_NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")
+"""Fields of a model's info that contain a name of it."""
+
+_OTHER_KIND: dict[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm"}
 
 
-def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
-    """Get a loaded instance, or load one just in time; return its identifier."""
-    assert binding.key is not None, "get_or_load needs a key"
-    parameter = GetOrLoad(identifier=binding.key, loadConfigStack=stack_of(binding.config))
-    ttl_ms = milliseconds(binding.ttl)
-    if ttl_ms is not None:
-        parameter["loadTtlMs"] = ttl_ms
-    packets = _LoadPackets(binding)
-    try:
-        info = yield from traced_load(dispatcher, binding, _load(dispatcher, binding, "getOrLoad", parameter, packets))
-    finally:  # a load may evict others and then fail
-        models = models_of(dispatcher)
-        for evicted in packets.evicted:
-            model_key = (packets.info or {}).get("modelKey") or models.model_key(binding.kind, binding.key)
-            models.record_eviction(str(model_key or binding.key), evicted)
-    packets.report()
-    return (yield from bind(dispatcher, binding, info, loaded=not packets.was_loaded))
-
-
-def load(
-    dispatcher: Dispatcher[Any], binding: Binding, name: str, identifier: str | None, ttl_ms: int | None
-) -> Flow[Info]:
-    """Load a new instance; return its info.
+class Loader:
+    """Finds or loads the instance that a state means; records it there, and in what is known of the server.
 
     Args:
-        dispatcher: Sends requests to the server.
-        binding: How to load it.
-        name: The model key, or another name of the model.
-        identifier: The identifier of the instance; `None` lets the server choose it.
-        ttl_ms: Its TTL in milliseconds; `None` sends none.
-    """
-    parameter = load_parameter(binding, name, ttl_ms)
-    if identifier is not None:
-        parameter["identifier"] = identifier
-    packets = _LoadPackets(binding)
-    info = yield from traced_load(dispatcher, binding, _load(dispatcher, binding, "loadModel", parameter, packets))
-    models_of(dispatcher).record_explicit(info)
-    packets.report()
-    return info
-
-
-def load_parameter(binding: Binding, name: str, ttl_ms: int | None) -> LoadModel:
-    """Return the parameter of `loadModel`."""
-    parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(binding.config))
-    if ttl_ms is not None:
-        parameter["ttlMs"] = ttl_ms
-    return parameter
-
-
-@lru_cache(maxsize=256)
-def instance_specifier(identifier: str) -> Specifier:
-    """Return the specifier of an instance, by the identifier that the server reported.
-
-    All callers get the same dict and must not change it.
-
-    Raises:
-        LMStudioProtocolError: If no request can have this identifier.
-    """
-    try:
-        return by_identifier(identifier).to_dict()
-    except LMStudioValueError as error:
-        raise LMStudioProtocolError(f"the server reported an instance with an invalid identifier: {error}") from error
-
-
-def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[str]:
-    """Compare the config of an instance; bind the handle to the instance; return its identifier.
-
-    Args:
-        dispatcher: Sends requests to the server.
-        binding: The handle's model.
-        info: The instance.
-        loaded: Whether the handle loaded it; otherwise the instance already existed.
-    """
-    with decode_errors("Model get"):  # the infos of loads and lists were checked before
-        identifier = _identifier(info)
-    models_of(dispatcher).record(binding.kind, binding.key, info)
-    yield from _check_config(dispatcher, binding, info, loaded=loaded)
-    binding.reference, binding.identifier = reference_of(info), identifier
-    binding.context_window = _context_window(info)
-    return identifier
-
-
-def _load(
-    dispatcher: Dispatcher[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
-) -> Flow[Info]:
-    """Return the info of the instance. Its last progress is not reported yet: the instance must be recorded first."""
-    operation = "Model load" if endpoint == "loadModel" else "Model get/load"
-    started = dispatcher.elapsed
-    try:
-        with (
-            packets.bar.closed_on_failure(),
-            dispatcher.start(binding.kind, channel(binding.kind, endpoint), parameter, operation=operation) as call,
-        ):
-            while packets.info is None:
-                packets.report()
-                batch = yield call
-                if not batch:
-                    raise closed_early(operation)
-                with decode_errors(operation):
-                    packets.read(batch)
-            call.nothing_to_stop = True
-    except LMStudioInsufficientResourcesError as error:
-        raise (yield from _with_unload_advice(dispatcher, error)) from error
-    if not packets.was_loaded:
-        binding.own_reference = reference_of(packets.info)
-        dispatcher.load_times.append(dispatcher.elapsed - started)
-    return packets.info
-
-
-class _LoadPackets:
-    """Reads the packets of a load; reports strictly growing progress that ends with 1.0.
-
-    A batch is read to its end before its progress is reported, and 1.0 is reported only after the success: otherwise a
-    callback that raises would hide an instance that the server has loaded.
+        operation: Sends the requests.
+        state: Which model.
     """
 
-    def __init__(self, binding: Binding) -> None:
-        self._key = binding.key
-        self._on_progress = binding.on_load_progress
-        self._unreported: list[float] = []
-        self._last = -1.0
-        self.bar = ProgressBar(f"Loading {binding.name}", shown=binding.show_progress)
-        self.info: Info | None = None
-        """The instance, once it is loaded."""
-        self.was_loaded = False
-        """Whether the model was already loaded."""
-        self.evicted: list[Info] = []
-        """The instances that the load evicted."""
+    def __init__(self, operation: Operation, state: ModelState) -> None:
+        self._operation = operation
+        self._state = state
+        self._known = operation.caller.shared(ServerModels)
 
-    def read(self, batch: Iterable[dict[str, Any]]) -> None:
-        """Read packets up to the success."""
-        for packet in batch:
-            match packet["type"]:
-                case "startLoading":
-                    self._unreported.append(0.0)
-                case "loadProgress" | "progress":
-                    self._unreported.append(float(packet["progress"]))
-                case "unloadingOtherJITModel":
-                    logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
-                    self.evicted.append(packet["info"])
-                case "alreadyLoaded" | "loadSuccess" | "success" as kind:
-                    _identifier(packet["info"])
-                    self.was_loaded = kind == "alreadyLoaded"
-                    self._unreported.append(1.0)
-                    self.info = packet["info"]
-                    return
-                case other:
-                    logger.debug("skipped a packet of unknown type %r while loading", other)
+    def resolve(self) -> Flow[Instance]:
+        """Find or load the instance, as the load policy says."""
+        state = self._state
+        try:
+            match "require_loaded" if state.key is None else state.policy:
+                case "get_or_load":
+                    return (yield from self._get_or_load())
+                case "explicit":
+                    return (yield from self._find_or_load_explicitly())
+                case "new_instance":
+                    return (yield from self._load_new_instance())
+                case "require_loaded":
+                    return (yield from self._find_instance())
+        except LMStudioWrongModelKindError as error:
+            if (error.display_data or {}).get("actualDomain", _OTHER_KIND[state.kind]) != _OTHER_KIND[state.kind]:
+                raise
+            what = state.other_kind_class and f"{state.other_kind_class}(model={state.key!r})"
+            advice = f"use {what or f'client.{_OTHER_KIND[state.kind]}.model({state.key!r})'}"
+            raise with_advice(error, advice) from None  # it repeats the whole error
 
-    def report(self) -> None:
-        """Draw each value by which the progress has grown, and call the callback with it."""
-        values, self._unreported = self._unreported, []
-        for progress in values:
-            if progress > self._last and (progress < 1.0 or self.info is not None):
-                self._last = progress
-                self._report(progress)
+    def _find_instance(self) -> Flow[Instance]:
+        """Find a loaded instance: the one that the user named, else any."""
+        kind, key = self._state.kind, self._state.key
+        specifier = QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)
+        lookup = Lookup(specifier=specifier.to_dict(), throwIfNotFound=True)
+        info = yield from self._operation.call(kind, "getModelInfo", lookup, dict[str, Any], label="Model get")
+        return (yield from self._adopt(info, loaded=False))
 
-    def _report(self, progress: float) -> None:
-        if not self.was_loaded:
-            self.bar.update(progress)
-        if self._on_progress is not None:
-            with self.bar.closed_on_failure():
-                self._on_progress(progress)
+    def _get_or_load(self) -> Flow[Instance]:
+        """Get a loaded instance, or load one just in time."""
+        state = self._state
+        assert state.key is not None, "get_or_load needs a key"
+        parameter = GetOrLoad(identifier=state.key, loadConfigStack=stack_of(state.config))
+        ttl_ms = _milliseconds(state.ttl)
+        if ttl_ms is not None:
+            parameter["loadTtlMs"] = ttl_ms
+        packets = LoadPackets(state)
+        try:
+            info = yield from self._load("getOrLoad", parameter, packets)
+        finally:  # a load may evict others and then fail
+            for evicted in packets.evicted:
+                model_key = (packets.info or {}).get("modelKey") or self._known.model_key(state.kind, state.key)
+                self._known.record_eviction(str(model_key or state.key), evicted)
+        packets.report()
+        return (yield from self._adopt(info, loaded=not packets.was_loaded))
+
+    # A new instance ---------------------------------------------------------------------------------------------------
+
+    def _load_new_instance(self) -> Flow[Instance]:
+        """Load a new instance once, even if several callers use the handle at the same time."""
+        caller, state = self._operation.caller, self._state
+        while state.instance is None:
+            flight, leads = Flight.join(caller, state.flights, "load")
+            if leads:
+                with flight.lead(caller, state.flights, "load", Exception):
+                    return (yield from self._load_instance())
+            if flight.would_deadlock(caller.make_waiter()):
+                raise LMStudioRuntimeError(
+                    f"this thread, or a task of its event loop, is loading {state.key!r}, so this call would wait "
+                    "forever; await the async call, or make this call after the load or in another thread"
+                )
+            yield from flight.follow(self._operation)
+        return state.instance
+
+    def _load_instance(self) -> Flow[Instance]:
+        """Load a new instance; unload it again if the call fails later, because no other program uses it yet."""
+        state = self._state
+        assert state.key is not None, "a new instance is loaded by its key"
+        previous = state.loaded_here
+        try:
+            ttl_ms = _milliseconds(state.ttl)
+            info = yield from self._load_explicitly_as(state.key, state.requested_identifier, ttl_ms)
+            return (yield from self._adopt(info, loaded=True))
+        except BaseException as error:
+            identifier = self._known.explicit.get(state.loaded_here or "")
+            if identifier is not None and state.loaded_here != previous:
+                with suppress(LMStudioError):  # the first error says more
+                    unload, parameter = rpc(state.kind, "unloadModel"), UnloadModel(identifier=identifier)
+                    with self._operation.start(state.kind, unload, parameter, label="Model unload") as call:
+                        if isinstance(error, Exception):  # a caller that was cancelled does not wait
+                            yield call
+                        call.server_is_done = True  # otherwise the end of the block would cancel the unload
+            raise
+
+    # An explicit load -------------------------------------------------------------------------------------------------
+
+    def _find_or_load_explicitly(self) -> Flow[Instance]:
+        """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
+        caller, state = self._operation.caller, self._state
+        info = yield from self.find_loaded()
+        if info is None:
+            flights, key = self._known.flights, (state.kind, state.key)
+            flight, leads = Flight.join(caller, flights, key)
+            if leads:
+                with flight.lead(caller, flights, key, LMStudioServerError):
+                    return (yield from self._load_explicitly())
+            # A second load is safe: it has the same identifier, so the server rejects it and `_load_or_wait` waits.
+            if flight.would_deadlock(caller.make_waiter()):
+                return (yield from self._load_explicitly())
+            yield from flight.follow(self._operation)
+            info = yield from self.find_loaded()
+            if info is None:  # the other caller was cancelled
+                return (yield from self._load_explicitly())
+        return (yield from self._use(info))
+
+    def _load_explicitly(self) -> Flow[Instance]:
+        """Load a model with its key as identifier; just in time if the server permits nothing else."""
+        kind, key = self._state.kind, self._state.key
+        try:
+            return (yield from self._load_or_wait())
+        except LMStudioServerError as error:
+            # Too little memory counts as well: unlike an explicit load, a just-in-time load evicts other models.
+            denied = isinstance(error, LMStudioInsufficientResourcesError | LMStudioAuthenticationError)
+            if not denied and "permission" not in str(error).lower():
+                raise
+            instance = yield from self._get_or_load()
+            self._known.warn_once(
+                ("denied", kind, key),
+                f"the server denied an explicit load of {key!r}, so it was loaded just in time, and just-in-time "
+                f"loads of other models evict it while Auto-Evict is on ({error.title or error})",
+            )
+            return instance
+
+    def _load_or_wait(self) -> Flow[Instance]:
+        """Load a model; if another program is loading it, wait for that instance."""
+        key = self._state.key
+        assert key is not None, "a model is found or loaded by its key"
+        model_key = yield from self._model_key(key)
+        # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
+        name = model_key if key.lower() == model_key.lower() else key
+        started, seconds = time.monotonic(), _FIRST_PAUSE
+        while True:
+            info = yield from self.find_loaded(model_key)
+            if info is not None:
+                return (yield from self._use(info))
+            try:
+                info = yield from self._load_explicitly_as(name, model_key, self._explicit_ttl_ms)
+            except LMStudioServerError as error:
+                if "already exists" not in str(error):
+                    raise
+                yield from self._reject_other_model(model_key, error)
+            else:
+                return (yield from self._adopt(info, loaded=True))
+            self._check_load_timeout(model_key, time.monotonic() - started)
+            yield from self._operation.pause(seconds)
+            seconds = min(2 * seconds, _LONGEST_PAUSE)
+
+    def _use(self, info: WireInfo) -> Flow[Instance]:
+        """Use an instance that was found."""
+        if self._state.on_load_progress is not None:
+            self._state.on_load_progress(1.0)
+        return (yield from self._adopt(info, loaded=False))
+
+    def find_loaded(self, model_key: str | None = None) -> Flow[WireInfo | None]:
+        """Return a loaded instance that matches the user's name or the model key; that identifier comes first."""
+        kind, key = self._state.kind, self._state.key
+        names = {key, model_key or self._known.model_key(kind, key)}
+        infos = yield from list_wire_infos(self._operation, kind)
+        with decode_errors("Model list"):
+            found = [info for info in infos if any(name and matches(name, info) for name in names)]
+            return min(found, key=lambda info: info["identifier"] != key, default=None)
+
+    def _model_key(self, name: str) -> Flow[str]:
+        """Return the model key of a name, so that two spellings do not load two copies."""
+        kind = self._state.kind
+        known = self._known.model_key(kind, name)
+        if known is not None:
+            return known
+
+        def read(infos: Any) -> str | None:
+            keys = (str(info["modelKey"]) for info in infos if info.get("type") == kind and matches(name, info))
+            return next(keys, None)
+
+        found = yield from self._operation.call("system", "listDownloadedModels", None, read, label="Model list")
+        return found or (yield from self._resolve_on_server(name))
+
+    def _resolve_on_server(self, name: str) -> Flow[str]:
+        """Let the server resolve a name that no downloaded model has: start to load it, and cancel.
+
+        No endpoint only resolves a name, and the names that the server accepts are not all in its list of models. The
+        channel is read to its end. If the load was faster than its cancellation, the new instance is used.
+        """
+        kind, model_key = self._state.kind, None
+        parameter = self._load_parameter(name, self._explicit_ttl_ms)
+        with self._operation.start(kind, channel(kind, "loadModel"), parameter, label="Model load") as call:
+            try:
+                while batch := (yield call):
+                    for packet in batch:
+                        with decode_errors("Model load"):
+                            if packet["type"] == "resolved":
+                                model_key = str(packet["info"]["modelKey"])
+                                call.cancel()
+                            elif packet["type"] == "success":
+                                self._known.record_explicit(packet["info"])
+                                self._state.loaded_here = reference_of(packet["info"])
+            except LMStudioServerError:
+                if model_key is None:
+                    raise
+        if model_key is None:
+            raise closed_early("Model load")
+        return model_key
+
+    def _reject_other_model(self, model_key: str, error: LMStudioServerError) -> Flow[None]:
+        """Raise if another model has the identifier; otherwise another program is loading this model.
+
+        Raises:
+            LMStudioModelLoadError: If waiting would not help.
+        """
+        for kind, info in (yield from list_all_loaded(self._operation)):
+            if info["identifier"] == model_key and info.get("modelKey") != model_key:
+                raise LMStudioModelLoadError(
+                    f"{model_key!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
+                    f"under that identifier; unload it with client.{kind}.unload({model_key!r})"
+                ) from error
+
+    def _check_load_timeout(self, model_key: str, elapsed: float) -> None:
+        limit = self._operation.timeouts.get("load_timeout")
+        if limit is not None and elapsed >= limit:
+            raise LMStudioTimeoutError(
+                f"Model load: another program has reserved the identifier {model_key!r}, but no instance of that model "
+                f"is loaded: load_timeout expired after {limit:.12g} s; raise load_timeout, or set it to None",
+                timeout_name="load_timeout",
+                elapsed=elapsed,
+            )
+
+    @property
+    def _explicit_ttl_ms(self) -> int | None:
+        """The TTL of an explicit load; without one the model would stay loaded forever by accident."""
+        return _milliseconds(DEFAULT_TTL if self._state.ttl is None else self._state.ttl)
+
+    # The requests -----------------------------------------------------------------------------------------------------
+
+    def _load_parameter(self, name: str, ttl_ms: int | None) -> LoadModel:
+        parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(self._state.config))
+        if ttl_ms is not None:
+            parameter["ttlMs"] = ttl_ms
+        return parameter
+
+    def _load_explicitly_as(self, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[WireInfo]:
+        """Load a new instance under an identifier; `None` lets the server choose it."""
+        parameter = self._load_parameter(name, ttl_ms)
+        if identifier is not None:
+            parameter["identifier"] = identifier
+        packets = LoadPackets(self._state)
+        info = yield from self._load("loadModel", parameter, packets)
+        self._known.record_explicit(info)
+        packets.report()
+        return info
+
+    def _load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
+        """Load; the last progress is not reported yet, because the instance must be recorded first."""
+        operation, state = self._operation, self._state
+        target, started = operation.caller.target, operation.elapsed
+        try:
+            info = yield from self._read_load(endpoint, parameter, packets)
+        except BaseException as error:
+            operation.listener.loaded(target, state.key, operation.elapsed - started, error)
+            raise
+        if not packets.was_loaded:
+            seconds = operation.elapsed - started
+            operation.listener.loaded(target, state.key, seconds, None)
+            operation.load_times.append(seconds)
+            state.loaded_here = reference_of(info)
+        return info
+
+    def _read_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
+        kind = self._state.kind
+        label = "Model load" if endpoint == "loadModel" else "Model get/load"
+        try:
+            with (
+                packets.bar.closed_on_failure(),
+                self._operation.start(kind, channel(kind, endpoint), parameter, label=label) as call,
+            ):
+                while packets.info is None:
+                    packets.report()
+                    batch = yield call
+                    if not batch:
+                        raise closed_early(label)
+                    with decode_errors(label):
+                        packets.read(batch)
+                call.server_is_done = True
+        except LMStudioInsufficientResourcesError as error:
+            raise (yield from self._with_unload_advice(error)) from error
+        return packets.info
+
+    def _adopt(self, info: WireInfo, *, loaded: bool) -> Flow[Instance]:
+        """Compare the config of an instance, and let the handle use it.
+
+        Args:
+            info: The instance.
+            loaded: Whether this load made it; otherwise it existed already.
+        """
+        with decode_errors("Model get"):  # the infos of loads and lists were checked before
+            instance = Instance.of(info)
+        self._known.record(self._state.kind, self._state.key, info)
+        yield from check_config(self._operation, self._state, info, loaded=loaded)
+        known = self._state.instance
+        if known is not None and known.reference is not None and known.reference == instance.reference:
+            return known  # with what was learned of it
+        self._state.instance = instance
+        return instance
+
+    def _with_unload_advice(
+        self, error: LMStudioInsufficientResourcesError
+    ) -> Flow[LMStudioInsufficientResourcesError]:
+        """Return the error of a load without enough memory, with advice if this process keeps models loaded."""
+        known = self._known
+        try:
+            loaded = (yield from list_all_loaded(self._operation)) if known.explicit else []
+        except LMStudioError:  # the error of the load says more
+            return error
+        explicit = [
+            f"client.{kind}.unload({identifier_of(info)!r})"
+            for kind, info in loaded
+            if known.is_explicit(reference_of(info))
+        ]
+        if not explicit:
+            return error
+        advice = f"this program loaded models explicitly, so they stay loaded; unload them: {', '.join(explicit)}"
+        return with_advice(error, advice)
 
 
-def _with_unload_advice(
-    dispatcher: Dispatcher[Any], error: LMStudioInsufficientResourcesError
-) -> Flow[LMStudioInsufficientResourcesError]:
-    """Return the error of a load without enough memory, with advice if this process keeps models loaded."""
-    own = models_of(dispatcher).explicit
-    try:
-        loaded = (yield from list_all_loaded(dispatcher)) if own else []
-    except LMStudioError:  # the error of the load says more
-        return error
-    explicit = [f"client.{kind}.unload({_identifier(info)!r})" for kind, info in loaded if reference_of(info) in own]
-    if not explicit:
-        return error
-    advice = f"this program loaded models explicitly, so they stay loaded; unload them: {', '.join(explicit)}"
-    return with_advice(error, advice)
+def matches(name: str, info: WireInfo) -> bool:
+    """Whether a name matches a model: its identifier, its key, its path, or the first parts of its path."""
+    lowered = name.lower().rstrip("/")
+    if name == info.get("identifier") or lowered in {str(info[field]).lower() for field in _NAMES if info.get(field)}:
+        return True
+    return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
 
 
-def list_all_loaded(dispatcher: Dispatcher[Any]) -> Flow[list[tuple[ModelKind, Info]]]:
-    """Return the info of all loaded instances, each with its kind."""
-    loaded: list[tuple[ModelKind, Info]] = []
-    for kind in get_args(ModelKind):
-        loaded += [(kind, info) for info in (yield from list_loaded(dispatcher, kind))]
-    return loaded
-
-
-def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[Info]]:
-    """Return the info of the loaded instances of one kind."""
-
-    def read(items: Any) -> list[Info]:
-        for item in items:
-            _identifier(item)
-        return list(items)
-
-    return call_rpc(dispatcher, kind, "listLoaded", None, read, operation="Model list")
-
-
-def get_load_config(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: Specifier) -> Flow[dict[str, Any]]:
-    """Return the settings that an instance was loaded with, by their wire keys."""
-
-    def read(config: Any) -> dict[str, Any]:
-        return KvConfig.from_dict(readable(config)).as_mapping()
-
-    return call_rpc(dispatcher, kind, "getLoadConfig", Specified(specifier=specifier), read, operation="Load config")
-
-
-def _check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[None]:
-    """Compare the requested config with the actual one.
-
-    A model that was loaded before keeps its config. A model that this call loaded has the requested config, except that
-    the server silently lowers a context length above the model's maximum.
-    """
-    if binding.config is None or binding.on_config_mismatch == "ignore":
-        return
-    fields = binding.config.set_fields()
-    requested = {key: value for key, value in fields.items() if not loaded or key.endswith(".contextLength")}
-    if not requested:
-        return
-    identifier = _identifier(info)
-    actual = yield from get_load_config(dispatcher, binding.kind, instance_specifier(identifier))
-    # A setting that the server does not report cannot be compared.
-    differences = {
-        key.rpartition(".")[2]: (value, actual[key])
-        for key, value in requested.items()
-        if key in actual and actual[key] != value and not (_is_off(actual[key]) and _is_off(value))
-    }
-    if not differences:
-        return
-    listed = ", ".join(f"{name}: requested {value!r}, actual {real!r}" for name, (value, real) in differences.items())
-    advice = _mismatch_advice(binding.kind, info, differences, loaded=loaded)
-    text = f"model {identifier!r} {'was' if loaded else 'is already'} loaded with other settings ({listed}); {advice}"
-    if binding.on_config_mismatch == "raise":
-        raise LMStudioConfigMismatchError(text, differences=differences)
-    warn_user(text, LMStudioConfigWarning)
-
-
-def _mismatch_advice(kind: ModelKind, info: Info, differences: Mapping[str, tuple[Any, Any]], *, loaded: bool) -> str:
-    """Return what helps if a model has other settings than requested. No load exceeds the maximum of the model."""
-    maximum, (requested, actual) = _max_context_length(info), differences.get("contextLength", (None, None))
-    is_longest = maximum is not None and is_count(requested) and requested > maximum == actual
-    advice: list[str] = []
-    if kind == "llm" and not is_longest and is_count(requested) and is_count(actual) and actual < requested:
-        advice.append(
-            f"load it with auto_fit_min_context_length={requested} in place of context_length, and the server fits it "
-            "into memory with no shorter one"
-        )
-    if loaded or is_longest:
-        advice.append(f"the model's maximum is {info.get('maxContextLength')} tokens")
-    if not loaded and len(differences) > is_longest:
-        advice.append(f"unload it first with `lmsi unload {_identifier(info)}`, or set on_config_mismatch='ignore'")
-    return "; ".join(advice)
-
-
-def _max_context_length(info: Info) -> int | None:
-    maximum = info.get("maxContextLength")
-    return maximum if is_count(maximum) else None
-
-
-def _context_window(info: Info) -> ContextWindow | None:
-    """Return the context window in the info of an instance, if it is there."""
-    length = info.get("contextLength")
-    return ContextWindow(length, _max_context_length(info)) if is_count(length) else None
-
-
-def _is_off(value: object) -> bool:
-    """Whether a setting is switched off; it may then have [any value](docs/protocol.md#value-encodings)."""
-    return is_object(value) and value.get("checked", value.get("enabled")) is False
-
-
-def milliseconds(ttl: float | None) -> int | None:
+def _milliseconds(ttl: float | None) -> int | None:
     """Return a TTL in milliseconds, as it is sent; `None` if none is sent."""
     return None if ttl is None or math.isinf(ttl) else max(1, round(ttl * 1000))
-
-
-def _identifier(info: Info) -> str:
-    identifier: object = info["identifier"]
-    if not isinstance(identifier, str) or not identifier:
-        raise TypeError(f"a model without identifier: {info!r}")
-    return identifier

@@ -11,8 +11,8 @@ from lmstudio_integrations.client.support.arguments import (
     whole_number,
 )
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors
 from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
@@ -28,7 +28,7 @@ MAX_RESULTS = 25
 
 
 def search(
-    dispatcher: Dispatcher[Any], term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
+    operation: Operation, term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
 ) -> Flow[list[SearchResultInfo]]:
     """Return the models that match a search term; without one, those that the server recommends."""
     types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
@@ -43,10 +43,10 @@ def search(
         return [SearchResultInfo.from_dict(each) for each in result["results"]]
 
     parameter = SearchModels(opts=parameters)
-    return (yield from call_rpc(dispatcher, "repository", "searchModels", parameter, read, operation="Model search"))
+    return (yield from operation.call("repository", "searchModels", parameter, read, label="Model search"))
 
 
-def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
+def download_options(operation: Operation, found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
     """Return the download options of a model."""
     with decode_errors("Download options"):
         identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
@@ -56,18 +56,17 @@ def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Fl
         return [DownloadOptionInfo.from_dict(each) for each in result["results"]]
 
     return (
-        yield from call_rpc(
-            dispatcher, "repository", "getModelDownloadOptions", parameter, read, operation="Download options"
-        )
+        yield from operation.call("repository", "getModelDownloadOptions", parameter, read, label="Download options")
     )
 
 
 def download(
-    dispatcher: Dispatcher[Any],
+    operation: Operation,
     option: DownloadOptionInfo,
     on_progress: OnDownload | None,
     on_finalize: Callable[[], Any] | None,
-    show_progress: bool,  # noqa: FBT001 - as the caller has it
+    *,
+    show_progress: bool,
 ) -> Flow[str]:
     """Download a model; return the key to load it with."""
     check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
@@ -90,8 +89,8 @@ def download(
                 return None
 
     parameter = DownloadModel(downloadIdentifier=option.download_identifier)
-    endpoint, operation = "downloadModel", "Model download"
+    endpoint, label = "downloadModel", "Model download"
     with bar:
-        key = yield from open_channel(dispatcher, "repository", endpoint, parameter, read, operation=operation)
+        key = yield from operation.read_channel("repository", endpoint, parameter, read, label=label)
         bar.update(1.0)
     return key

@@ -1,17 +1,17 @@
 """What this process knows of the models of one server: which it uses, which evict each other, whose turn it is.
 
-`policies.py` and `loading.py` record instances here, `operations.py` asks for turns. There is one object per server,
-shared by all clients and new after a fork. Any thread may call it, because each function changes one dict in one step.
+`loading.py` records instances here, `attempts.py` asks for turns. There is one object per server, shared by all clients
+and new after a fork. Any thread may call it: each function changes one dict with one operation, which the interpreter
+does not interrupt, with or without its global lock.
 """
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable
 
-from lmstudio_integrations._support.shortening import shortened
-from lmstudio_integrations.client.models.single_flight import Flights
-from lmstudio_integrations.client.models.turns import Turn, Turns
+from lmstudio_integrations._support.bounded_cache import BoundedCache
+from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.models.admission import Flight, Gates, Turn, Turns
+from lmstudio_integrations.client.models.state import ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
 
@@ -24,28 +24,25 @@ REMEDIES = (
 )
 
 
-def models_of(dispatcher: Dispatcher[Any]) -> "ServerModels":
-    """Return what this process knows of the models of a dispatcher's server."""
-    return dispatcher.shared(ServerModels)
-
-
 class ServerModels:
     """The models of one server as this process knows them."""
 
     def __init__(self) -> None:
-        self.flights: Flights = {}
+        self.flights: dict[Hashable, Flight] = {}
         """Explicit loads that are running."""
-        self.explicit: dict[str, str] = {}
+        self.explicit: BoundedCache[str, str] = BoundedCache(_MAX_RECORDED)
         """Identifiers of the instances that this process loaded explicitly, by instance reference."""
-        self._keys: dict[tuple[ModelKind, str | None], str] = {}
-        self._instances: dict[str, str] = {}
-        self._evicted: dict[str, None] = {}
+        self._keys: BoundedCache[tuple[ModelKind, str | None], str] = BoundedCache(_MAX_RECORDED)
+        self._instances: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
+        self._evicted: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
         self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
         """The turns of models that evict each other."""
+        self.gates = Gates()
+        """How many batches of texts run at once on each model."""
 
-    def record(self, kind: ModelKind, name: str | None, info: Mapping[str, Any]) -> None:
+    def record(self, kind: ModelKind, name: str | None, info: WireInfo) -> None:
         """Record an instance that this process uses.
 
         Args:
@@ -55,21 +52,25 @@ class ServerModels:
         """
         key, reference = info.get("modelKey"), reference_of(info)
         if isinstance(key, str):
-            _put(self._keys, (kind, name), key)
+            self._keys.put((kind, name), key)
             if reference is not None:
-                _put(self._instances, reference, key)
+                self._instances.put(reference, key)
 
     def model_key(self, kind: ModelKind, name: str | None) -> str | None:
         """Return the model key that a name was resolved to, if it ever was."""
         return self._keys.get((kind, name))
 
-    def record_explicit(self, info: Mapping[str, Any]) -> None:
+    def record_explicit(self, info: WireInfo) -> None:
         """Record an instance that this process loaded explicitly."""
         reference = reference_of(info)
         if reference is not None:
-            _put(self.explicit, reference, info["identifier"])
+            self.explicit.put(reference, info["identifier"])
 
-    def record_eviction(self, model_key: str, evicted: Mapping[str, Any]) -> None:
+    def is_explicit(self, reference: str | None) -> bool:
+        """Whether this process loaded an instance explicitly."""
+        return reference is not None and self.explicit.get(reference) is not None
+
+    def record_eviction(self, model_key: str, evicted: WireInfo) -> None:
         """Record that a load of this process evicted an instance; warn once if this process uses that instance, too.
 
         Args:
@@ -77,10 +78,10 @@ class ServerModels:
             evicted: The info of the evicted instance, from the server.
         """
         reference = reference_of(evicted)
-        victim = None if reference is None else self._instances.get(reference)
+        victim = self._instances.get(reference)
         if victim is None or victim == model_key:
             return
-        _put(self._evicted, reference, None)
+        self._evicted.put(reference, victim)
         self._pairs[frozenset((model_key, victim))] = None
         loading, evicted_key = shortened(model_key), shortened(victim)
         self.warn_once(
@@ -97,46 +98,28 @@ class ServerModels:
 
     def is_evicted(self, reference: str | None) -> bool:
         """Whether a load of this process evicted an instance."""
-        return reference in self._evicted
+        return self._evicted.get(reference) is not None
 
-    def turn_for(self, kind: ModelKind, name: str | None, reference: str | None) -> Turn | None:
-        """Return a turn for an operation on a model; `None` where no other model evicts it.
-
-        Args:
-            kind: The kind of the model.
-            name: What the caller gave.
-            reference: The instance that the operation would use, if it is known.
-        """
-        if not self._pairs or reference in self.explicit:
+    def turn_for(self, state: ModelState) -> Turn | None:
+        """Return a turn for an operation on a model; `None` where no other model evicts it."""
+        if not self._pairs or self.is_explicit(state.reference):
             return None
-        model_key = self._key_of(kind, name, reference)
+        model_key = self._key_of(state)
         return Turn(model_key) if model_key is not None and self._partners(model_key) else None
 
-    def why_unloaded(self, kind: ModelKind, name: str | None, reference: str | None) -> str:
+    def why_unloaded(self, state: ModelState) -> str:
         """Return why a model is no longer loaded, as far as it is known."""
-        partners = self._partners(self._key_of(kind, name, reference))
+        if state.unloaded_by_user:
+            return "this handle unloaded it"
+        partners = self._partners(self._key_of(state))
         if partners:
             return f"its loads and those of {', '.join(map(repr, partners))} evict each other; {REMEDIES}"
         return "its TTL expired, or another program unloaded it, or loaded a model that evicted it"
 
-    def _key_of(self, kind: ModelKind, name: str | None, reference: str | None) -> str | None:
-        by_reference = None if reference is None else self._instances.get(reference)
-        return by_reference or self._keys.get((kind, name))
+    def _key_of(self, state: ModelState) -> str | None:
+        return self._instances.get(state.reference) or self._keys.get((state.kind, state.key))
 
     def _partners(self, model_key: str | None) -> list[str]:
         """Return the models whose loads evict a model, or that its loads evict."""
         pairs = list(self._pairs)  # in one step: another thread may add one
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
-
-
-def reference_of(info: Mapping[str, Any]) -> str | None:
-    """Return the reference of an instance, by its info in wire form; `None` if the server sent no valid one."""
-    reference = info.get("instanceReference")
-    return reference if isinstance(reference, str) else None
-
-
-def _put(cache: dict[Any, Any], key: object, value: object) -> None:
-    """Add an entry to a cache, and drop the oldest one if it is full."""
-    if key not in cache and len(cache) >= _MAX_RECORDED:
-        cache.pop(next(iter(cache), None), None)
-    cache[key] = value

@@ -9,7 +9,7 @@ from asyncio import Task, current_task
 from typing import Any, Self
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from lmstudio_integrations.client.predictions.run import PredictionRun
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
 
@@ -23,7 +23,7 @@ class AsyncReader:
     It is a class, because the `finally` of an async generator that is not exhausted runs late, or never.
     """
 
-    def __init__(self, run: PredictionRun) -> None:
+    def __init__(self, run: Prediction) -> None:
         self._run = run
         self._ready = run.ready
         self._was_read = False
@@ -43,7 +43,7 @@ class AsyncReader:
         """Record that the current task reads."""
         self._was_read = True
         run, task = self._run, current_task()
-        if task is not None and run.delivered and (run.read_by is None or run.read_by() is not task):
+        if task is not None and run.is_delivered and (run.read_by is None or run.read_by() is not task):
             run.read_by = ref(task)
             # Not at once: a task that reads only once, like those of `wait_for`, has ended by then and is not watched.
             task.get_loop().call_soon(_watch, run.read_by, ref(run))
@@ -94,11 +94,11 @@ class AsyncFragments(AsyncReader):
             await self._fill()
 
 
-_runs: WeakKeyDictionary[Task[Any], WeakSet[PredictionRun]] = WeakKeyDictionary()
+_runs: WeakKeyDictionary[Task[Any], WeakSet[Prediction]] = WeakKeyDictionary()
 """What each watched task has read from."""
 
 
-def _watch(task_ref: ref[Task[Any]], run_ref: ref[PredictionRun]) -> None:
+def _watch(task_ref: ref[Task[Any]], run_ref: ref[Prediction]) -> None:
     """Close a prediction after the end of the task that reads it, unless another one reads on."""
     task, run = task_ref(), run_ref()
     if task is None or run is None or (task.done() and not task.cancelled()):
@@ -116,7 +116,7 @@ def _wait_for_others(task: Task[Any]) -> None:
             task.get_loop().call_later(ABANDONED_AFTER, _close_if_abandoned, ref(run), run.read_by)
 
 
-def _close_if_abandoned(run_ref: ref[PredictionRun], read_by: ref[Task[Any]]) -> None:
+def _close_if_abandoned(run_ref: ref[Prediction], read_by: ref[Task[Any]]) -> None:
     run = run_ref()
     if run is not None and run.read_by is read_by:
         run.close_unless_reading(

@@ -1,8 +1,8 @@
 """Whether the server has read the whole prompt: compares what it reports with what was sent.
 
 Some versions of LM Studio cut a prompt in spite of `stopAtLimit`, or respond to one that does not fit with an empty
-stream. So a prompt that may have been cut is counted again, on the instance that responded. `run.py` calls
-this at the end of a prediction.
+stream. So a prompt that may have been cut is counted again, on the instance that responded. `prediction.py`
+calls this at the end of a prediction.
 """
 
 import logging
@@ -13,12 +13,12 @@ from pydantic_core import to_json
 
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models.chat_templates import render
-from lmstudio_integrations.client.models.queries import count_on
+from lmstudio_integrations.client.models.queries import count_tokens
+from lmstudio_integrations.client.support.advice import context_overflow
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioError, LMStudioTruncationWarning
-from lmstudio_integrations.protocol.errors import context_overflow
 from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.results import PredictionEnd
@@ -44,11 +44,11 @@ _CUTTING = ("truncateMiddle", "rollingWindow")
 
 
 def check_context(
-    dispatcher: Dispatcher[Any],
+    operation: Operation,
     request: Mapping[str, Any],
     end: PredictionEnd,
     *,
-    operation: str,
+    label: str,
     is_empty: bool,
     maximum: int | None,
 ) -> Flow[None]:
@@ -57,10 +57,10 @@ def check_context(
     If the user chose a policy that cuts, there is no warning.
 
     Args:
-        dispatcher: Sends requests to the server.
+        operation: Sends the requests.
         request: The parameter of the prediction, as it was sent.
         end: The end of the prediction.
-        operation: The operation, for error messages.
+        label: What errors call the operation.
         is_empty: Whether the model has responded nothing at all.
         maximum: The longest context length of the model, if it is known.
 
@@ -75,19 +75,19 @@ def check_context(
     if not is_count(limit) or not _may_be_cut(request, tools, limit, read, may_drop=may_drop, is_empty=is_empty):
         return
     try:
-        used = yield from _count(dispatcher, request, tools)
+        used = yield from _count(operation, request, tools)
     except LMStudioError as error:
         logger.debug("the prompt cannot be counted: %s", error)
         return
     is_all_read = used <= read * _MARGIN
     if is_empty and used * _MARGIN > limit and not (is_all_read and used < limit):
-        raise context_overflow(operation, used, limit, maximum)
+        raise context_overflow(label, used, limit, maximum)
     read = read or min(used, limit)
     if used <= read * _MARGIN:
         return
     end.stats = {**end.stats, "droppedTokens": used - read}
     if policy not in _CUTTING:
-        details = context_overflow(operation, used, limit, maximum)
+        details = context_overflow(label, used, limit, maximum)
         warn_user(
             f"the server dropped {used - read} of the {used} tokens of the prompt, because "
             f"{end.model_info.get('modelKey')!r} is loaded with a context length of {limit}; {details.suggestion}",
@@ -108,17 +108,18 @@ def _may_be_cut(
     return is_suspicious and all(part.get("type") != "file" for each in messages for part in each["content"])
 
 
-def _count(dispatcher: Dispatcher[Any], request: Mapping[str, Any], tools: list[Any]) -> Flow[int]:
+def _count(operation: Operation, request: Mapping[str, Any], tools: list[Any]) -> Flow[int]:
     """Return the tokens of the prompt of a prediction on its instance, which is not loaded for that."""
-    allowed = {name: dispatcher.timeouts.get(name) for name in ("idle_timeout", "queue_timeout")}
+    allowed = {name: operation.timeouts.get(name) for name in ("idle_timeout", "queue_timeout")}
     limits = {name: _PATIENCE if seconds is None else min(seconds, _PATIENCE) for name, seconds in allowed.items()}
-    dispatcher = dispatcher.with_timeouts(limits)
+    operation = operation.with_timeouts(limits)
     specifier, prompt = request["modelSpecifier"], _raw_prompt(request)
     if prompt is None:
-        opts: TemplateParameters = {"toolDefinitions": tools} if tools else {}
+        flags: TemplateParameters = {"toolDefinitions": tools} if tools else {}
         stack = request["predictionConfigStack"]
-        prompt = yield from render(dispatcher, specifier, request["history"], opts, stack)
-    return (yield from count_on(dispatcher, specifier, prompt))
+        prompt = yield from render(operation, specifier, request["history"], flags, stack)
+    (tokens,) = yield from count_tokens(operation, "llm", specifier, [prompt])
+    return tokens
 
 
 def _raw_prompt(request: Mapping[str, Any]) -> str | None:

@@ -1,28 +1,27 @@
-"""The predictions that `respond`, `complete` and `act` request, made from the parameters of a call.
+"""What `respond`, `complete` and `act` request, made from the parameters of a call.
 
-The clients call it; the flows of `run.py` send what it makes. Everything is checked before it is sent.
+`language_model.py` makes predictions of these plans. Everything is checked before it is sent.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
 
 from lmstudio_integrations.client.files.images import prepare_images
-from lmstudio_integrations.client.files.uploads import address_of, with_valid_files
-from lmstudio_integrations.client.models.binding import Binding, Specifier
+from lmstudio_integrations.client.files.uploads import with_valid_files
 from lmstudio_integrations.client.models.chat_templates import placed
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.delivery import Callbacks
 from lmstudio_integrations.client.predictions.logit_bias import with_token_ids
+from lmstudio_integrations.client.predictions.prediction import Plan
 from lmstudio_integrations.client.predictions.required_call import may_call, required_choice
-from lmstudio_integrations.client.predictions.run import Callbacks, PredictionRun, Request
 from lmstudio_integrations.client.predictions.second_step import SecondStep
-from lmstudio_integrations.client.predictions.structured import ResponseFormat, fits, is_requested, with_format
-from lmstudio_integrations.client.support.arguments import check_names, optional_text, seconds_of
-from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Dispatcher
+from lmstudio_integrations.client.support.arguments import check_names, optional_text
+from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import channel
-from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.endpoints import Channel, channel
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
@@ -30,25 +29,10 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.hosts.pool import HostPool
+from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
-
-TIMEOUTS: Timeouts = {
-    "connect_timeout": 5.0,
-    "load_timeout": 300.0,
-    "queue_timeout": 600.0,
-    "first_token_timeout": 300.0,
-    "idle_timeout": 60.0,
-    "timeout": None,
-    "keepalive": 20.0,
-}
-"""The default timeouts in seconds."""
-
-_PREDICT, _COMPLETE = channel("llm", "predict"), channel("llm", "completeRawText")
 
 _CALLBACKS = {field.name for field in fields(Callbacks)}
 _SETTINGS = frozenset(LlmPredictionConfig.model_fields)
@@ -67,30 +51,6 @@ _COMPLETION_TEMPLATE: dict[str, Any] = {
 
 _LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE})
 """Makes servers without `completeRawText` continue a text."""
-
-
-class TimeoutParameters(TypedDict, total=False):
-    """The timeouts in seconds; `None` switches one off.
-
-    Attributes:
-        connect_timeout: Until the server accepts the client, or answers a ping after a silence.
-        load_timeout: Between two progress packets while a model loads.
-        queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It restarts
-            whenever the queue of the model instance moves.
-        first_token_timeout: Between two progress packets while the prompt is processed.
-        idle_timeout: Between two packets of a response, and for the response to any other call.
-        timeout: For the whole call.
-        keepalive: Ping the server after this many seconds of silence. If the connection is dead and a new one can be
-            made, it is replaced, and its calls fail immediately. If the server is frozen, calls end by their timeouts.
-    """
-
-    connect_timeout: float | None
-    load_timeout: float | None
-    queue_timeout: float | None
-    first_token_timeout: float | None
-    idle_timeout: float | None
-    timeout: float | None
-    keepalive: float | None
 
 
 class PredictionParameters(TimeoutParameters, total=False):
@@ -129,15 +89,83 @@ class PredictionParameters(TimeoutParameters, total=False):
     on_prompt_processing_progress: Callable[[float], Any] | None
 
 
-def checked_timeouts(parameters: Mapping[str, Any]) -> Timeouts:
-    """Return the timeouts among keyword arguments.
+class ChatRequest:
+    """Requests the next message of a conversation.
 
-    Raises:
-        LMStudioValueError: If a timeout is not positive.
+    Args:
+        history: The conversation; its images may be still to be uploaded.
+        settings: The settings.
     """
-    if TIMEOUTS.keys().isdisjoint(parameters):
-        return NO_TIMEOUTS
-    return {name: seconds_of(parameters[name], name) for name in TIMEOUTS if name in parameters}
+
+    endpoint: Channel = channel("llm", "predict")
+
+    def __init__(self, history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> None:
+        self._history = history
+        self._settings = settings
+        self._stack = stack_of(settings)
+        self._uploaded: tuple[Operation, WireHistory] | None = None
+
+    def upload(self, operation: Operation) -> Flow[None]:
+        """Upload the images, once for each operation: the next may run on another host, or after a lost connection."""
+        pending = self._history
+        if isinstance(pending, PendingHistory) and (self._uploaded is None or self._uploaded[0] is not operation):
+            allowed = pending.allow_private_hosts
+            handles = yield from prepare_images(operation, pending.images, allow_private_hosts=allowed)
+            self._uploaded = operation, pending.to_wire(handles)
+
+    def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
+        """Return the parameter of the request."""
+        if isinstance(self._history, PendingHistory):
+            assert self._uploaded is not None, "the images are uploaded first"
+            history = self._uploaded[1]
+        else:
+            history = self._history
+        history = yield from placed(operation, instance, history)
+        if history.files:
+            history = yield from with_valid_files(operation, history)
+        stack = yield from with_token_ids(operation, instance, self._settings, self._stack)
+        return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=stack)
+
+    def with_settings(self, settings: LlmPredictionConfig) -> "ChatRequest":
+        """Return a request for the same conversation with other settings."""
+        return ChatRequest(self._history, settings)
+
+
+class CompletionRequest:
+    """Requests the continuation of a text."""
+
+    endpoint: Channel = channel("llm", "completeRawText")
+
+    def __init__(self, prompt: str, settings: LlmPredictionConfig) -> None:
+        self._prompt = prompt
+        self._settings = settings
+        self._stack = stack_of(settings)
+
+    def upload(self, operation: Operation) -> Flow[None]:  # noqa: ARG002 - there is nothing to upload
+        """Upload nothing."""
+        yield from ()
+
+    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:
+        """Return the parameter of the request."""
+        stack = yield from with_token_ids(operation, instance, self._settings, self._stack)
+        return self._parameter(instance, stack)
+
+    def _parameter(self, instance: Instance, stack: Mapping[str, Any]) -> Mapping[str, Any]:
+        return CompleteRawText(modelSpecifier=instance.specifier, rawPrompt=self._prompt, predictionConfigStack=stack)
+
+
+class LegacyCompletionRequest(CompletionRequest):
+    """Requests the continuation of a text from a server without `completeRawText`.
+
+    It is a chat request with [a template that only shows the text](docs/protocol.md#respond-and-complete).
+    """
+
+    endpoint: Channel = ChatRequest.endpoint
+
+    def _parameter(self, instance: Instance, stack: Mapping[str, Any]) -> Mapping[str, Any]:
+        history = WireHistory.of_prompt(self._prompt).to_dict()
+        layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
+        return Predict(modelSpecifier=instance.specifier, history=history, predictionConfigStack=layers)
 
 
 def to_chat(history: History) -> Chat:
@@ -166,139 +194,70 @@ def to_wire(history: History) -> WireHistory:
     return wire
 
 
-def respond(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    history: History | PendingHistory,
-    parameters: PredictionParameters,
-    *,
-    hosts: "HostPool | None" = None,
-) -> PredictionRun:
-    """Prepare the model's next message of a conversation; with `hosts`, on one of several hosts."""
-    settings = _settings(dispatcher, parameters)
-    run = respond_with(dispatcher, binding, history, settings, parameters, hosts=hosts)
-    _set_callbacks(run, settings, parameters)
-    return run
+def plan_response(history: History | PendingHistory, parameters: PredictionParameters, *, is_async: bool) -> Plan:
+    """Plan the model's next message of a conversation."""
+    settings = _settings(parameters, is_async=is_async)
+    plan = plan_round(history, settings, parameters)
+    return _with_callbacks(plan, settings, parameters)
 
 
-def respond_with(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    history: History | PendingHistory,
-    settings: LlmPredictionConfig,
-    parameters: Mapping[str, Any],
-    *,
-    hosts: "HostPool | None" = None,
-) -> PredictionRun:
-    """Prepare the model's next message with resolved settings, and without callbacks: a round of the tool loop.
+def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig, parameters: Mapping[str, Any]) -> Plan:
+    """Plan the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
     Of the keyword arguments, this reads the preset, the timeouts, `tools_first` and those that check.
     """
-    pending = history if isinstance(history, PendingHistory) else None
-    wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
-    files = wire.files if pending is None else pending.files
+    given = history if isinstance(history, PendingHistory) else to_wire(history)
     tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
-    first = settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings
-    first_stack = stack_of(first)
-
-    def upload(dispatcher: "Dispatcher[Any]", pending: PendingHistory) -> "Flow[None]":
-        nonlocal wire
-        handles = yield from prepare_images(dispatcher, pending.images, allow_private_hosts=pending.allow_private_hosts)
-        wire = pending.to_wire(handles)
-
-    # Annotations of inner functions are evaluated with each call; as strings, they cost nothing.
-    def make(
-        dispatcher: "Dispatcher[Any]", binding: Binding, specifier: Specifier, stack: "Mapping[str, Any]" = first_stack
-    ) -> "Flow[Predict]":
-        current = yield from placed(dispatcher, binding, specifier, wire)
-        if current.files:
-            current = yield from with_valid_files(dispatcher, current)
-        return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
-
-    run = PredictionRun(
-        dispatcher,
-        binding,
-        [Request(_PREDICT, with_token_ids(make, settings))],
-        operation="Chat response",
-        preset=optional_text(parameters.get("preset"), "preset"),
-        timeouts=checked_timeouts(parameters),
-        upload=None if pending is None else partial(upload, pending=pending),
-        route=None if hosts is None else hosts.route(address_of(files)),
+    request = ChatRequest(given, settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings)
+    plan = Plan(
+        [request],
+        "Chat response",
+        optional_text(parameters.get("preset"), "preset"),
+        checked_timeouts(parameters),
+        tuple(given.files),
+        check_context=parameters.get("check_context", False),
+        required_choice=required_choice(settings) if parameters.get("check_response", True) else None,
     )
-    run.required_choice = required_choice(settings) if parameters.get("check_response", True) else None
-    run.check_context = parameters.get("check_context", False)
     if tools_first:
-        without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
-        make_by_format = partial(make, stack=stack_of(without_tools))
-        by_format = [Request(_PREDICT, with_token_ids(make_by_format, settings))]
-        run.second_step = SecondStep(by_format, lambda result: fits(settings, result.content))
-    return run
+        by_format = request.with_settings(settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None)))
+        plan.second_step = SecondStep([by_format], lambda result: fits(settings, result.content))
+    return plan
 
 
-def complete(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    prompt: str,
-    parameters: PredictionParameters,
-    *,
-    hosts: "HostPool | None" = None,
-) -> PredictionRun:
-    """Prepare the continuation of a text; with `hosts`, on one of several hosts.
-
-    Servers without `completeRawText` get a chat request with [a template that only shows the
-    text](docs/protocol.md#respond-and-complete).
-    """
+def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:
+    """Plan the continuation of a text."""
     if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
     if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
-    settings = _settings(dispatcher, parameters)
-    stack = stack_of(settings)
-
-    def make(_: "Dispatcher[Any]", _binding: Binding, specifier: Specifier) -> "Flow[CompleteRawText]":
-        yield from ()
-        return CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=stack)
-
-    def make_legacy(_: "Dispatcher[Any]", _binding: Binding, specifier: Specifier) -> "Flow[Predict]":
-        yield from ()
-        history = WireHistory.of_prompt(prompt).to_dict()
-        layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
-        return Predict(modelSpecifier=specifier, history=history, predictionConfigStack=layers)
-
-    run = PredictionRun(
-        dispatcher,
-        binding,
-        [
-            Request(_COMPLETE, with_token_ids(make, settings)),
-            Request(_PREDICT, with_token_ids(make_legacy, settings)),
-        ],
-        operation="Completion",
-        preset=optional_text(parameters.get("preset"), "preset"),
-        timeouts=checked_timeouts(parameters),
-        route=None if hosts is None else hosts.route(),
+    settings = _settings(parameters, is_async=is_async)
+    plan = Plan(
+        [CompletionRequest(prompt, settings), LegacyCompletionRequest(prompt, settings)],
+        "Completion",
+        optional_text(parameters.get("preset"), "preset"),
+        checked_timeouts(parameters),
+        check_context=parameters.get("check_context", False),
     )
-    run.check_context = parameters.get("check_context", False)
-    _set_callbacks(run, settings, parameters)
-    return run
+    return _with_callbacks(plan, settings, parameters)
 
 
-def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, parameters: PredictionParameters) -> None:
-    run.parse_json = (
+def _with_callbacks(plan: Plan, settings: LlmPredictionConfig, parameters: PredictionParameters) -> Plan:
+    plan.parse_json = (
         settings.structured is not None and parameters.get("check_response", True) and is_requested(settings)
     )
     if not _CALLBACKS.isdisjoint(parameters):
-        run.callbacks = Callbacks(
+        plan.callbacks = Callbacks(
             parameters.get("on_first_token"),
             parameters.get("on_prediction_fragment"),
             parameters.get("on_message"),
             parameters.get("on_prompt_processing_progress"),
         )
+    return plan
 
 
-def _settings(dispatcher: Dispatcher[Any], parameters: PredictionParameters) -> LlmPredictionConfig:
+def _settings(parameters: PredictionParameters, *, is_async: bool) -> LlmPredictionConfig:
     """Return the settings of a prediction, including the format of its response."""
-    known = PredictionParameters.__annotations__
-    check_names(parameters, known, in_config=_SETTINGS, async_callbacks=dispatcher.is_async)
+    check_names(parameters, PredictionParameters.__annotations__, in_config=_SETTINGS, async_callbacks=is_async)
     settings, response_format = LlmPredictionConfig.parse(parameters.get("config")), parameters.get("response_format")
     if response_format is None and settings.structured is None:
         return settings

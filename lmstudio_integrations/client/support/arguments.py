@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from lmstudio_integrations._support.shortening import beginning
-from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import SECONDS, seconds_remedy
@@ -50,7 +50,11 @@ def check_names(
     """
     for name in arguments:
         if name not in known:
-            remedy = f"write config={{{name!r}: …}}" if name in in_config else hint(name, list(known), arguments)
+            remedy = (
+                f"write config={{{name!r}: …}}"
+                if name in in_config
+                else explain_unknown_name(name, list(known), arguments)
+            )
             raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
     if arguments:
         check_callbacks(async_callbacks, **arguments)

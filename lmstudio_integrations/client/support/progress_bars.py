@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from lmstudio_integrations._support.printable import printable_line
+from lmstudio_integrations._support.text import printable_line
 
 _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 

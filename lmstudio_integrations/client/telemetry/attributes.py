@@ -1,4 +1,4 @@
-"""Requests and results as attributes of OpenTelemetry's GenAI conventions; pure. `spans.py` sets them on spans.
+"""Requests and results as attributes of OpenTelemetry's GenAI conventions; pure. `listener.py` sets them on spans.
 
 Messages are content. They have the form of the conventions' JSON schemas, written as a JSON string.
 """
@@ -9,18 +9,9 @@ from typing import Any
 
 from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.results import PredictionResult, finish_reason
 
 Attributes = dict[str, Any]
-
-_FINISH_REASONS = {
-    "eosFound": "stop",
-    "stopStringFound": "stop",
-    "toolCalls": "tool_call",
-    "maxPredictedTokensReached": "length",
-    "contextLengthReached": "length",
-}
-"""The server's stop reasons in the conventions' words; others, such as `userStopped`, stay as they are."""
 
 _SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "temperature": ("gen_ai.request.temperature", float),
@@ -60,19 +51,17 @@ def result_attributes(result: PredictionResult) -> Attributes:
     """Return what the server has reported of a finished prediction."""
     end = result.end
     values = {key: end.stats.get(name) for name, key in _STATS.items()}
-    values["gen_ai.response.finish_reasons"] = [finish_reason(result)]
+    values["gen_ai.response.finish_reasons"] = [_finish_reason(result)]
     values["gen_ai.response.model"] = end.model_info.get("modelKey")
     values["gen_ai.usage.cache_read.input_tokens"] = result.cached_tokens
     values["gen_ai.usage.reasoning.output_tokens"] = result.reasoning_tokens or None
     return {key: value for key, value in values.items() if value is not None}
 
 
-def finish_reason(result: PredictionResult) -> str:
-    """Return why a prediction ended; a turn with tool calls may end like any other."""
-    stop_reason = str(result.end.stats.get("stopReason"))
-    if result.tool_call_requests and stop_reason == "eosFound":
-        return "tool_call"
-    return _FINISH_REASONS.get(stop_reason, stop_reason)
+def _finish_reason(result: PredictionResult) -> str:
+    """Return why a prediction ended. The conventions differ in one word from OpenAI's."""
+    reason = str(finish_reason(result))
+    return "tool_call" if reason == "tool_calls" else reason
 
 
 def input_content(parameter: Mapping[str, Any]) -> Attributes:
@@ -100,7 +89,7 @@ def output_content(result: PredictionResult) -> Attributes:
         for call in result.tool_call_requests
     ]
     return {
-        "gen_ai.output.messages": _json([_message("assistant", parts) | {"finish_reason": finish_reason(result)}]),
+        "gen_ai.output.messages": _json([_message("assistant", parts) | {"finish_reason": _finish_reason(result)}]),
     }
 
 

@@ -1,22 +1,20 @@
 """Run several flows at once, as one flow: for operations on several hosts.
 
-`hosts/pool.py` uses it. The caller of the common flow waits for all of them, and runs their callbacks.
+The caller of the common flow waits for all of them, and runs their callbacks.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.flows import Flow, Step
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import Waiter
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.io_thread import IOThread
-
-MakeWaiter: TypeAlias = Callable[[Any], Waiter]
-"""Makes the waiters of calls. A concurrent flow passes it to `Dispatcher.with_waiters` of each dispatcher it uses."""
+MakeWaiter: TypeAlias = Callable[[IOThread], Waiter]
+"""Makes the waiters of calls. A concurrent flow passes it to `Caller.with_waiters` of each caller that it uses."""
 
 
 class _RelayWaiter(Waiter):
@@ -24,11 +22,11 @@ class _RelayWaiter(Waiter):
 
     __slots__ = ("_common",)
 
-    def __init__(self, io: "IOThread", common: Waiter) -> None:
+    def __init__(self, io: IOThread, common: Waiter) -> None:
         super().__init__(io, common.loop)
         self._common = common
 
-    def poll(self) -> list[Any] | None:
+    def wait(self) -> list[Any] | None:
         """Return what has arrived, an empty list at the end; `None` if the caller will be woken.
 
         Raises:
@@ -45,23 +43,27 @@ class _RelayWaiter(Waiter):
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """What the common flow waits for."""
+class _Any:
+    """The step of the common flow: any of the steps of the others."""
 
     waiter: Waiter
 
 
-def run_concurrently(dispatcher: Dispatcher[Any], works: Sequence[Callable[[MakeWaiter], Flow[None]]]) -> Flow[None]:
+_Waiting: TypeAlias = dict[object, tuple[Flow[None], Step]]
+"""The flows that wait, each with its step, by the waiter of the step."""
+
+
+def run_concurrently(caller: Caller, works: Sequence[Callable[[MakeWaiter], Flow[None]]]) -> Flow[None]:
     """Run flows at once. The first error ends all of them.
 
     Args:
-        dispatcher: Makes the common waiter.
-        works: Make the flows. All their dispatchers must have the waiters that they are given.
+        caller: Makes the common waiter.
+        works: Make the flows. All their callers must have the waiters that they are given.
     """
-    common = dispatcher.make_waiter()
-    waiting: dict[Waiter, tuple[Flow[None], Any]] = {}
+    common = caller.make_waiter()
+    waiting: _Waiting = {}
 
-    def make_waiter(io: "IOThread") -> Waiter:
+    def make_waiter(io: IOThread) -> Waiter:
         return _RelayWaiter(io, common)
 
     try:
@@ -69,7 +71,7 @@ def run_concurrently(dispatcher: Dispatcher[Any], works: Sequence[Callable[[Make
             flow = work(make_waiter)
             _advance(flow, partial(next, flow), waiting)
         while waiting:
-            for waiter in (yield cast("Any", _Step(common))):
+            for waiter in (yield _Any(common)):
                 if waiter in waiting:
                     flow, step = waiting.pop(waiter)
                     _advance(flow, lambda step=step: step, waiting)  # type: ignore[misc]  # a default binds the step
@@ -78,9 +80,7 @@ def run_concurrently(dispatcher: Dispatcher[Any], works: Sequence[Callable[[Make
             flow.close()
 
 
-def _advance(
-    flow: Flow[None], resume: Callable[[], Any], waiting: dict[Waiter, tuple[Generator[Any, Any, None], Any]]
-) -> None:
+def _advance(flow: Flow[None], resume: Callable[[], Step], waiting: _Waiting) -> None:
     """Resume a flow until it has to wait, or ends."""
     while True:
         try:
@@ -88,7 +88,7 @@ def _advance(
         except StopIteration:
             return
         try:
-            batch = step.waiter.poll()
+            batch = step.waiter.wait()
         except BaseException as error:  # noqa: BLE001 - the flow decides
             resume = partial(flow.throw, error)
         else:

@@ -1,7 +1,7 @@
 """Connections to the server: one per target and namespace, opened on first use, shared by all clients of the process.
 
-All of this runs on the I/O thread, called by `dispatcher.py`. A connection owns a `SocketSession`, or none while it is
-idle, and replaces it when the socket is lost.
+All of this runs on the I/O thread, called by `caller.py` and `operation.py`. A connection owns a `SocketSession`, or
+none while it is idle, and replaces it when the socket is lost.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.events import ConnectionReport
 from lmstudio_integrations.client.transport.guests import Guests
-from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_locally_error, dead_socket_error
 from lmstudio_integrations.client.transport.tasks import IOTask
-from lmstudio_integrations.client.transport.telemetry import Connecting
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import Instances
@@ -28,14 +28,14 @@ from lmstudio_integrations.protocol.session import ClientSession
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-Place = tuple[Target, Namespace]
+ConnectionKey = tuple[Target, Namespace]
 """Which connection a call is made on."""
 
 TICK = 0.1
 """Seconds between two checks of the timeouts."""
 
 LINGER = 5.0
-"""Seconds for which a connection stays open without users."""
+"""Seconds for which a connection stays open without clients."""
 
 QUIET = 3.0
 """Seconds of silence after which a socket is checked before the next call uses it."""
@@ -82,14 +82,15 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._timeouts: Timeouts = {}
-        self.users: dict[int, float] = {}
-        """Who may use it again, each with the seconds for which an idle connection is kept open for them."""
+        self.keep_idle_by_client: dict[int, float] = {}
+        """The clients that may use it again, each with the seconds for which an idle connection is kept open for it."""
 
-    def start(self, exchanges: Sequence[Exchange], connecting: Connecting | None = None) -> None:
+    @on_io_thread
+    def start(self, exchanges: Sequence[Exchange], connection: ConnectionReport | None = None) -> None:
         """Send requests, connecting or checking the socket first where needed."""
         if self._current is not None and self._current.is_closing:
             self._detach()
-        current = self._current = self._current or self._open_socket(connecting)
+        current = self._current = self._current or self._open_socket(connection)
         session = current.session
         self._timeouts = exchanges[0].timeouts
         must_check = self._check is not None or current.quiet_for() > QUIET
@@ -102,24 +103,26 @@ class Connection:
         self._idle_since = 0.0
         self._arm()
 
+    @on_io_thread
     def change_session(self, change: Callable[..., None], *arguments: object) -> None:
         """Call a method of the session, such as `cancel`, and send the frames that result from it."""
         if self._current is not None:
             change(self._current.session, *arguments)
             self._current.flush()
 
-    def close_owner(self, owner: int) -> None:
-        """Close everything that a user has open; they do not return."""
-        self.users.pop(owner, None)
+    @on_io_thread
+    def close_client(self, client_id: int) -> None:
+        """Close everything that a client has open; it does not return."""
+        self.keep_idle_by_client.pop(client_id, None)
         if self._current is not None:
-            self.change_session(ClientSession.close_owner, owner)
+            self.change_session(ClientSession.close_client, client_id)
             self._idle_since = 0.0
             self._arm()
 
     @property
     def unused(self) -> bool:
-        """Whether it has neither a socket nor users."""
-        return self._current is None and not self.users
+        """Whether it has neither a socket nor clients."""
+        return self._current is None and not self.keep_idle_by_client
 
     async def shut_down(self) -> None:
         """Close the socket; waiting callers get an error."""
@@ -127,9 +130,9 @@ class Connection:
             self._current.close()
             await asyncio.wait([self._current.task])
 
-    def _open_socket(self, connecting: Connecting | None = None) -> SocketSession:
+    def _open_socket(self, connection: ConnectionReport | None = None) -> SocketSession:
         return SocketSession(
-            self._target, self._namespace, self._instances, self._guests, on_ended=self._on_ended, connecting=connecting
+            self._target, self._namespace, self._instances, self._guests, on_ended=self._on_ended, connection=connection
         )
 
     def _on_ended(self, ended: SocketSession) -> None:
@@ -178,7 +181,7 @@ class Connection:
                 return
             if await self._is_replaced(current, limit):
                 return
-            session.fail_movable()
+            session.fail_over()
             current.flush()
             limit = min(2 * limit, LONGEST_SECOND_SOCKET_TIMEOUT)
         self._check = None
@@ -206,7 +209,7 @@ class Connection:
 
     def _replace(self, current: SocketSession, second: SocketSession) -> None:
         """Replace a dead socket by a second one."""
-        logger.info("a connection to %s is dead; a new one takes its place", self._target.address)
+        logger.info("a connection to %s is dead; a new one takes its key", self._target.address)
         self._current, self._check = second, None
         self._on_socket_lost()
         second.session.adopt(current.session.pop_backlog(), time.monotonic())
@@ -252,7 +255,7 @@ class Connection:
             self._arm()
             return
         self._idle_since = self._idle_since or now
-        remaining = max(self.users.values(), default=LINGER) - (now - self._idle_since)
+        remaining = max(self.keep_idle_by_client.values(), default=LINGER) - (now - self._idle_since)
         if remaining <= 0 or not session.ready:
             self._retire()
             return
@@ -262,67 +265,70 @@ class Connection:
 
 
 @dataclass(eq=False)
-class Pool:
+class Connections:
     """All connections of the process. It lives on the I/O thread and ends with it.
 
     Attributes:
         tasks: Coroutines that clients wait for; the event loop holds the running ones.
-        losses: How many sockets of a place were lost or closed. Any thread may read it.
+        losses: How many sockets of a connection were lost or closed. Any thread may read it.
     """
 
     tasks: weakref.WeakSet[IOTask[Any]] = field(default_factory=weakref.WeakSet[IOTask[Any]])
-    losses: Counter[Place] = field(default_factory=Counter[Place])
-    _connections: dict[Place, Connection] = field(default_factory=dict[Place, Connection])
+    losses: Counter[ConnectionKey] = field(default_factory=Counter[ConnectionKey])
+    _connections: dict[ConnectionKey, Connection] = field(default_factory=dict[ConnectionKey, Connection])
     _guests: Guests = field(default_factory=Guests)
     _instances: dict[tuple[Address | None, Namespace], Instances] = field(default_factory=dict[Any, Instances])
 
     @classmethod
-    def of(cls, io: IOThread) -> "Pool":
-        """Return the pool of an I/O thread, which closes it when the process exits."""
-        pool = _pools.get(io)
-        if pool is None:
-            pool = _pools.setdefault(io, cls())  # in one step: two threads may make the first call
-            io.on_exit = pool.close
-        return pool
+    def of(cls, io: IOThread) -> "Connections":
+        """Return the connections of an I/O thread, which closes them when the process exits."""
+        connections = _connections_of.get(io)
+        if connections is None:
+            connections = _connections_of.setdefault(io, cls())  # in one step: two threads may make the first call
+            io.on_exit = connections.close
+        return connections
 
-    def get(self, place: Place, user: int, keep_idle: float) -> Connection:
-        """Return the connection to a namespace, for a user who keeps it open for some idle seconds."""
-        connection = self._connections.get(place)
+    @on_io_thread
+    def get(self, key: ConnectionKey, client_id: int, keep_idle: float) -> Connection:
+        """Return the connection to a namespace, for a client that keeps it open for some idle seconds."""
+        connection = self._connections.get(key)
         if connection is None:
-            target, namespace = place
+            target, namespace = key
             instances = self._instances.setdefault((target.address, namespace), Instances())
-            connection = Connection(target, namespace, instances, self._guests, partial(self._on_socket_lost, place))
-            self._connections[place] = connection
-        connection.users[user] = keep_idle
+            connection = Connection(target, namespace, instances, self._guests, partial(self._on_socket_lost, key))
+            self._connections[key] = connection
+        connection.keep_idle_by_client[client_id] = keep_idle
         return connection
 
-    def change_session(self, place: Place, change: Callable[..., None], *arguments: object) -> None:
+    @on_io_thread
+    def change_session(self, key: ConnectionKey, change: Callable[..., None], *arguments: object) -> None:
         """Call a method of the session with a namespace, unless its connection was dropped meanwhile."""
-        connection = self._connections.get(place)
+        connection = self._connections.get(key)
         if connection is not None:
             connection.change_session(change, *arguments)
 
-    def close_owner(self, owner: int) -> None:
+    @on_io_thread
+    def close_client(self, client_id: int) -> None:
         """Close everything that a client has open, and drop its references to connections."""
-        for task in [task for task in self.tasks if task.owner == owner]:
+        for task in [task for task in self.tasks if task.client_id == client_id]:
             task.cancel()
-        for place, connection in list(self._connections.items()):
-            connection.close_owner(owner)
-            self._forget(place)
+        for key, connection in list(self._connections.items()):
+            connection.close_client(client_id)
+            self._forget(key)
 
     async def close(self) -> None:
         """Close every socket."""
         await asyncio.gather(*(connection.shut_down() for connection in list(self._connections.values())))
 
-    def _on_socket_lost(self, place: Place) -> None:
-        self.losses[place] += 1
-        self._forget(place)
+    def _on_socket_lost(self, key: ConnectionKey) -> None:
+        self.losses[key] += 1
+        self._forget(key)
 
-    def _forget(self, place: Place) -> None:
-        connection = self._connections.get(place)
+    def _forget(self, key: ConnectionKey) -> None:
+        connection = self._connections.get(key)
         if connection is not None and connection.unused:
-            del self._connections[place]
+            del self._connections[key]
 
 
-_pools: dict[IOThread, Pool] = {}
+_connections_of: dict[IOThread, Connections] = {}
 """One for each I/O thread: after a fork, the child has another one."""

@@ -2,7 +2,7 @@
 
 Everything that touches a session or a socket runs here. Callers submit work with `submit`, which never blocks. No user
 code runs here. A forked child gets a thread of its own; it neither writes to the parent's sockets nor closes them.
-`dispatcher.py` starts the thread; it runs `connections.py` and wakes the callers in `waiters.py`.
+`caller.py` starts the thread; it runs `connections.py` and wakes the callers in `waiters.py`.
 """
 
 import asyncio
@@ -11,15 +11,36 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from lmstudio_integrations._support.uninterrupted import uninterrupted
+
+ParametersT = ParamSpec("ParametersT")
+ResultT = TypeVar("ResultT")
+
+CHECK_VARIABLE = "LMSTUDIO_INTEGRATIONS_CHECK_THREADS"
+"""The environment variable with which the tests check `on_io_thread`."""
 
 EXIT_DEADLINE = 1.0
 """Seconds that the sockets have to close when the process exits; what remains then has as long to be cancelled."""
 
 YIELD = 0.001
 """Seconds for which `yield_to` waits at most."""
+
+
+def on_io_thread(function: Callable[ParametersT, ResultT]) -> Callable[ParametersT, ResultT]:
+    """Mark a function that only the I/O thread may run. The tests assert it; otherwise the mark costs nothing."""
+    if CHECK_VARIABLE not in os.environ:
+        return function
+
+    @wraps(function)
+    def checked(*args: ParametersT.args, **kwargs: ParametersT.kwargs) -> ResultT:
+        io = IOThread.started()
+        assert io is None or threading.current_thread() is io.thread, f"{function.__qualname__} runs on the I/O thread"
+        return function(*args, **kwargs)
+
+    return checked
 
 
 class IOThread:
@@ -39,7 +60,7 @@ class IOThread:
         self.process_exiting = False
         """Whether the process exits, although something may still run here."""
         self.shared: dict[Any, Any] = {}
-        """Objects that all clients of one server share, see `Dispatcher.shared`; empty again in a forked child."""
+        """Objects that all clients of one server share, see `Caller.shared`; empty again in a forked child."""
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
         self._held: list[Callable[[], None]] | None = None
@@ -50,6 +71,11 @@ class IOThread:
     def current(cls) -> "IOThread":
         """Return the thread of this process."""
         return cls._current or uninterrupted(cls._start)
+
+    @classmethod
+    def started(cls) -> "IOThread | None":
+        """Return the thread of this process, if it runs."""
+        return None if cls._current is None or cls._current.stopped else cls._current
 
     @classmethod
     def _start(cls) -> "IOThread":
@@ -87,18 +113,21 @@ class IOThread:
         self.submit(done.release)
         done.acquire(timeout=YIELD)
 
+    @on_io_thread
     def hold_wakes(self) -> None:
-        """Wake no caller before `release_wakes`, so that each wakes once per batch (on the thread)."""
+        """Wake no caller before `release_wakes`, so that each wakes once per batch."""
         self._held = []
 
+    @on_io_thread
     def release_wakes(self) -> None:
-        """Wake the callers that were due since `hold_wakes` (on the thread)."""
+        """Wake the callers that were due since `hold_wakes`."""
         held, self._held = self._held or (), None
         for wake in held:
             wake()
 
+    @on_io_thread
     def wake_or_hold(self, wake: Callable[[], None]) -> None:
-        """Wake a caller, now or at `release_wakes`; `wake` must not raise (on the thread)."""
+        """Wake a caller, now or at `release_wakes`; `wake` must not raise."""
         if self._held is None:
             wake()
         else:

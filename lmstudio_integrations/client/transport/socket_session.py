@@ -9,13 +9,14 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
+from lmstudio_integrations.client.support.advice import advised_error, with_advice
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connect.advice import token_advice
 from lmstudio_integrations.client.transport.connect.opening import open_socket
+from lmstudio_integrations.client.transport.connect.websocket import Socket
+from lmstudio_integrations.client.transport.events import ConnectionReport
 from lmstudio_integrations.client.transport.guests import Guest, Guests
-from lmstudio_integrations.client.transport.telemetry import Connecting
 from lmstudio_integrations.client.transport.waiters import copied
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -24,13 +25,8 @@ from lmstudio_integrations.errors import (
     LMStudioProtocolError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.errors import with_advice
 from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.session import ClientSession
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connect.websocket import Socket
-
 
 _RELEASED = "already released"
 """In the error of a server that has released a client (docs/protocol.md#authentication-rules)."""
@@ -45,7 +41,7 @@ class SocketSession:
         instances: The state of the model instances there.
         guests: The identities of this process, for targets without a token.
         on_ended: Called with this object when the socket is lost or closed.
-        connecting: Records how the connection is made, for the call that waits for it.
+        connection: Hears how the connection is made, for the call that waits for it.
     """
 
     def __init__(
@@ -56,10 +52,10 @@ class SocketSession:
         guests: Guests,
         *,
         on_ended: "Callable[[SocketSession], None]",
-        connecting: Connecting | None = None,
+        connection: ConnectionReport | None = None,
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
-        self.session: ClientSession = ClientSession(peer, instances)
+        self.session: ClientSession = ClientSession(peer, instances, advised_error)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.make_error: Callable[[], BaseException] = closed_locally_error
@@ -67,9 +63,9 @@ class SocketSession:
         self._guests = guests
         self._guest: Guest | None = None
         self._on_ended = on_ended
-        self._connecting = connecting
-        if connecting is not None:
-            connecting.begin()
+        self._connection = connection
+        if connection is not None:
+            connection.begin()
         self._target = target
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
@@ -108,7 +104,7 @@ class SocketSession:
         self.session.connection_lost(self.make_error)  # here, too: `_run` does nothing if it has not begun
         self.task.cancel()
 
-    async def _connect(self) -> "Socket":
+    async def _connect(self) -> Socket:
         """Open a socket and authenticate; again, if the server has released the identity of this guest."""
         session = self.session
         while True:
@@ -159,8 +155,8 @@ class SocketSession:
             socket = await self._connect()
             self.flush()
             self.accepted.set()
-            if self._connecting is not None:
-                self._connecting.end()
+            if self._connection is not None:
+                self._connection.end()
             while True:  # `Socket` delivers most frames directly
                 session.receive(await socket.recv(decode=False), time.monotonic())
         except asyncio.CancelledError:
@@ -175,8 +171,8 @@ class SocketSession:
         finally:
             if self._guest is not None:
                 self._guest.sockets.discard(self)
-            if self._connecting is not None:  # before a caller is woken
-                self._connecting.end(self.make_error)
+            if self._connection is not None:  # before a caller is woken
+                self._connection.end(self.make_error)
             try:
                 self._on_ended(self)  # first, because it moves unsent requests to the next socket
             finally:

@@ -1,59 +1,59 @@
-"""Coroutines on the I/O thread that callers await like calls: pauses, downloads, waits for a turn.
+"""Coroutines on the I/O thread that callers wait for like calls: pauses, downloads, turns.
 
-`dispatcher.py` starts them; a flow waits for one with `wait_for`. Built on the waiters and the I/O thread.
+`Caller.run_task` starts them. Built on the waiters and the I/O thread.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic
 
+from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.protocol.session import client_closed
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from lmstudio_integrations.client.transport.io_thread import IOThread
-
-T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class IOTask(Generic[T]):
-    """A coroutine on the I/O thread. The end of its `with` block cancels it, unless it has ended.
+    """A coroutine on the I/O thread.
 
     Attributes:
         io: The thread.
         waiter: How the caller waits; it receives the result.
         work: Makes the coroutine.
-        owner: The number of the client whose closing cancels it.
+        client_id: The number of the client whose closing cancels it.
     """
 
-    io: "IOThread"
+    io: IOThread
     waiter: Waiter
     work: Callable[[], Coroutine[Any, Any, T]]
-    owner: int = 0
+    client_id: int = 0
     _task: "asyncio.Task[T] | None" = None
 
+    @on_io_thread
     def begin(self) -> None:
-        """Start the coroutine (on the I/O thread)."""
+        """Start the coroutine."""
         self._task = self.io.loop.create_task(self.work())
         self._task.add_done_callback(self._finish)
 
+    @on_io_thread
     def cancel(self) -> None:
-        """Cancel the coroutine; a waiting caller gets an error (on the I/O thread)."""
+        """Cancel the coroutine; a waiting caller gets an error."""
         if self._task is not None:
             self._task.cancel()
+
+    def result(self) -> Flow[T]:
+        """Wait for the result. Ending the wait early cancels the coroutine."""
+        try:
+            (result,) = yield self
+        finally:
+            if self._task is None or not self._task.done():  # not `waiter.done`: closing a stream ends its wait early
+                self.io.submit(self.cancel)
+        return result  # type: ignore[no-any-return]  # what a step receives has any type
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
         error = client_closed() if task.cancelled() else task.exception()
         if error is None:
             self.waiter.put(task.result())
         self.waiter.finish(error)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is None or not self._task.done():  # not `waiter.done`: closing a stream ends its wait early
-            self.io.submit(self.cancel)

@@ -4,22 +4,18 @@ The I/O thread puts items into a waiter and never blocks. It wakes the caller on
 drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver to a waiter as the sink of a call.
 """
 
+import asyncio
 import contextlib
 import queue
-import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
 from copy import copy
 from threading import current_thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
+from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from lmstudio_integrations.client.transport.io_thread import IOThread
 
 SLICE = 0.1
 """Seconds of one blocking wait; Ctrl-C cannot interrupt a longer one on Windows."""
@@ -35,11 +31,10 @@ class _Done:
 DONE = _Done()
 
 
-def running_loop() -> "asyncio.AbstractEventLoop | None":
+def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs in this thread."""
-    asyncio: Any = sys.modules.get("asyncio")  # an import would fail while the interpreter shuts down
     try:
-        return cast("asyncio.AbstractEventLoop", asyncio.get_running_loop()) if asyncio else None
+        return asyncio.get_running_loop()
     except RuntimeError:  # no loop runs here
         return None
 
@@ -47,7 +42,7 @@ def running_loop() -> "asyncio.AbstractEventLoop | None":
 def caller() -> object:
     """Return the current task, or the current thread where no task runs."""
     loop = running_loop()
-    return (loop and sys.modules["asyncio"].current_task(loop)) or current_thread()
+    return (loop and asyncio.current_task(loop)) or current_thread()
 
 
 def copied(error: Exception) -> Exception:
@@ -65,7 +60,7 @@ class Waiter(ABC):
 
     __slots__ = ("_error", "_io", "_items", "_waiting", "done", "loop")
 
-    def __init__(self, io: "IOThread", loop: "asyncio.AbstractEventLoop | None" = None) -> None:
+    def __init__(self, io: IOThread, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._io = io
         self.loop: asyncio.AbstractEventLoop | None = loop
         """The event loop in which the caller waits; `None` for a thread."""
@@ -75,14 +70,16 @@ class Waiter(ABC):
         self.done: bool = False
         """Whether the call has ended: nothing more arrives."""
 
+    @on_io_thread
     def put(self, item: Any) -> None:
-        """Receive an item (on the I/O thread)."""
+        """Receive an item."""
         self._items.append(item)
         if self._waiting:  # checked here, because this runs for every token
             self._wake_once()
 
+    @on_io_thread
     def finish(self, error: BaseException | None) -> None:
-        """Record that nothing more arrives (on the I/O thread)."""
+        """Record that nothing more arrives."""
         self._error = error
         self.done = True
         if self._waiting:
@@ -157,8 +154,12 @@ class Waiter(ABC):
         self._io.wake_or_hold(self._wake)
 
     @abstractmethod
+    def wait(self) -> Any:
+        """Return what has arrived, at least one item; an empty list at the end. For coroutines, an awaitable of it."""
+
+    @abstractmethod
     def _wake(self) -> None:
-        """Wake the caller; must not raise (on the I/O thread)."""
+        """Wake the caller, on the I/O thread; must not raise."""
 
 
 class ThreadWaiter(Waiter):
@@ -166,7 +167,7 @@ class ThreadWaiter(Waiter):
 
     __slots__ = ("_signal",)
 
-    def __init__(self, io: "IOThread") -> None:
+    def __init__(self, io: IOThread) -> None:
         super().__init__(io)
         self._signal: queue.SimpleQueue[None] | None = None
 
@@ -204,10 +205,8 @@ class LoopWaiter(Waiter):
 
     __slots__ = ("_future", "_loop")
 
-    def __init__(self, io: "IOThread") -> None:
-        from asyncio import get_running_loop  # noqa: PLC0415 - lazy: keeps import cheap
-
-        self._loop = get_running_loop()
+    def __init__(self, io: IOThread) -> None:
+        self._loop = asyncio.get_running_loop()
         super().__init__(io, self._loop)
         self._future: asyncio.Future[None] | None = None
 

@@ -14,12 +14,12 @@ from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.errors import WireError, limit_reached
 from lmstudio_integrations.emulator.uploads import Upload
 from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
+from lmstudio_integrations.types.files import IMAGE_FORMATS, image_format
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
 PARSER = {"library": "lmstudio-integrations", "version": "1"}
 """The one parser; it reads plain text and Markdown."""
 
-_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8")
 _TYPES = {
     ".txt": "text/plain",
     ".md": "text/plain",
@@ -27,6 +27,7 @@ _TYPES = {
     ".pdf": "application/pdf",
     ".doc": "application/word",
     ".docx": "application/word",
+    **{suffix: "image" for each in IMAGE_FORMATS for suffix in each.suffixes},
 }
 _PARSABLE = {"text/plain", "text/other"}
 
@@ -39,7 +40,7 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
     """Store a file for this client; the same content gets a new identifier each time."""
     try:
         data = base64.b64decode(parameter["contentBase64"], validate=True)
-    except ValueError as error:  # also for characters beyond ASCII
+    except ValueError as error:  # characters beyond ASCII raise it as well
         raise WireError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
     identifier = context.client.store(Upload(parameter["name"], data, file_type), context.state.limits)
@@ -48,14 +49,13 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
 
 def _type_of(name: str, data: bytes) -> str:
     """Return the type of a file: `image` by content, else by extension, else `unknown`."""
-    if data.startswith(_IMAGE_STARTS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+    if image_format(data):
         return "image"
     found = _TYPES.get(PurePath(name).suffix.lower())
     if found:
         return found
     guessed = mimetypes.guess_type(name)[0] or ""
-    major = guessed.partition("/")[0]
-    return {"image": "image", "text": "text/other"}.get(major, "unknown")
+    return "text/other" if guessed.startswith("text/") else "unknown"
 
 
 async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -> dict[str, Any]:
@@ -64,7 +64,7 @@ async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -
 
 
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
-    """Return the parser for a file."""
+    """Return the parser for an upload, which is the same for all."""
     _text(context, parameter["fileIdentifier"])
     return PARSER
 
@@ -88,7 +88,7 @@ def _text(context: Context, identifier: str) -> str:
 
 
 async def parse_document(context: Context, channel: OpenChannel, parameter: ParseDocument) -> None:
-    """Return the text of an upload."""
+    """Return the text of an upload as that of a document."""
     requested = parameter["parseOpts"].get("parserId")
     if requested is not None and requested["library"] != PARSER["library"]:
         raise WireError(f'This server has no parser "{requested["library"]}"')

@@ -37,7 +37,7 @@ async def predict(context: Context, channel: OpenChannel, parameter: Predict) ->
     fields = prediction_settings.requested(context.registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
     images: list[tuple[FileHandle, Upload]] = []
     if prediction_settings.is_completion(stack):
-        request = _request(instance, fields, prompt=prediction_settings.text_of(parameter["history"]))
+        request = _request(instance, fields, prompt=prediction_settings.completion_prompt(parameter["history"]))
     else:
         parts = [part for message in parameter["history"].messages for part in message.content]
         handles = [part for part in parts if isinstance(part, FileHandle)]

@@ -152,7 +152,7 @@ async def create_download_plan(context: Context, channel: OpenChannel, parameter
 
 
 async def create_artifact_download_plan(context: Context, channel: OpenChannel, parameter: Artifact) -> None:
-    """Do the same for older clients."""
+    """Plan the download of an artifact, as older clients request it."""
     target = ArtifactTarget(type="artifact", **parameter)
     await create_download_plan(context, channel, CreateDownloadPlan(target=target))
 
@@ -167,7 +167,7 @@ async def _offer(context: Context, channel: OpenChannel, entry: ModelEntry, arti
         if packet["type"].startswith("cancel"):
             channel.scope.cancel(USER_STOPPED)
         elif committed.done():
-            pass  # the choice is made
+            pass  # the client has committed, so the plan no longer changes
         elif packet["type"] == "commit":
             committed.set_result(None)
         else:

@@ -32,7 +32,7 @@ async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
 
 
 async def info(_context: Context, _parameter: None) -> dict[str, Any]:
-    """Return the process of the server."""
+    """Return the process ID of the server, and its version."""
     return {"pid": os.getpid(), "isDaemon": True, "version": defaults.version()}
 
 
@@ -65,7 +65,7 @@ async def start_http_server(_context: Context, _parameter: StartHttpServer) -> N
 
 
 async def stop_http_server(_context: Context, _parameter: None) -> None:
-    """Do nothing: the HTTP API is not running."""
+    """Succeed at once, because the HTTP API never runs."""
 
 
 async def request_shutdown(_context: Context, _parameter: None) -> None:

@@ -63,7 +63,7 @@ def call(adapter: Adapter, path: str, model: Any, text: str, **given: Any) -> An
 
 def known(model: Any) -> list[HostStatus]:
     """Return what the hosts of an object are known to do, without asking them."""
-    statuses: list[HostStatus] = model._runtime.model(model._resolve_model(vars(model))).hosts.statuses()
+    statuses: list[HostStatus] = model._runtime.model(model._resolve_model(vars(model))).model.hosts.statuses()
     return statuses
 
 

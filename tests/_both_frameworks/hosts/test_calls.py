@@ -126,7 +126,7 @@ def test_a_call_of_which_nothing_was_seen_moves_when_its_host_is_lost(
         pair[0].stop()
         gate.open()  # for the second host
         assert "Done." in str(pending.result(SECONDS))
-    assert pauses == [0.0], "the other host is free"
+    assert not any(pauses), "the other host is free"
     assert [each.state for each in pair[1].predictions] == ["ended"]
     assert call(adapter, path, model, "Hello")
     assert len(pair[1].predictions) == 2

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.hosts.async_handles import open_async
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.errors import (
@@ -19,6 +18,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioUnreachableError,
 )
+from lmstudio_integrations.ray._handles import open_async
 from tests._both_frameworks.hosts.servers import EMBEDDING, addresses, embedding_model, servers
 from tests.support.adapters import ADAPTERS
 from tests.support.ports import free_port

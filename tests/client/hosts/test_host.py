@@ -27,7 +27,7 @@ def absences(record: HostRecord, now: list[float]) -> Iterator[float]:
         record.record_failure(ERROR)
         yield record.retry_at - now[0]
         now[0] = record.retry_at
-        record.record_survey(DOWNLOADED)
+        record.record_probe(DOWNLOADED)
 
 
 def test_a_host_is_avoided_for_longer_and_longer_even_if_it_responds_to_surveys(now: list[float]) -> None:

@@ -14,10 +14,11 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.files.uploads import ensure_uploaded, prepare_file
 from lmstudio_integrations.client.transport import connections
+from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.connect.addresses import Target
-from lmstudio_integrations.client.transport.connections import Connection, Pool
-from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
+from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
@@ -27,7 +28,7 @@ from tests.support.certificates import LOCALHOST
 
 def connections_to(address: str) -> list[Connection]:
     """Return the connections of this process to a server."""
-    pool = Pool.of(IOThread.current())
+    pool = Connections.of(IOThread.current())
     return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
 
 
@@ -97,7 +98,7 @@ async def test_no_connection_is_opened_for_a_cancelled_call() -> None:
 async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(server: Emulator) -> None:
     async with lms.AsyncClient(server.address, keep_idle=0.0) as client:
         await client.llm.list_loaded()
-        dispatcher, calls = client._dispatcher, []
+        operation, calls = Operation(client._caller), list[Call]()
 
         def expire_and_call() -> None:
             for connection in connections_to(server.address):
@@ -105,11 +106,11 @@ async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(ser
             io = IOThread.current()
             io.submit = lambda function, *args: function(*args)  # type: ignore[method-assign]  # at once
             try:
-                calls.append(dispatcher.start("llm", rpc("llm", "listLoaded")))
+                calls.append(operation.start("llm", rpc("llm", "listLoaded"), None, label="Model list"))
             finally:
                 del io.submit
 
-        dispatcher._make_waiter = ThreadWaiter
+        client._caller.waiter_for = ThreadWaiter
         await on_io_thread(expire_and_call)
         assert await asyncio.to_thread(calls[0].waiter.wait) == [[]]
 
@@ -135,7 +136,7 @@ async def test_cancelling_a_finished_call_opens_no_connection() -> None:
 
     async with fake_server(behave) as address:
         client = lms.AsyncClient(address)
-        call = client._dispatcher.start("llm", rpc("llm", "listLoaded"))
+        call = Operation(client._caller).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
         with pytest.raises(lms.LMStudioConnectionLostError):
             await call.waiter.wait()
         await client.aclose()
@@ -171,11 +172,11 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
 
 async def test_a_pending_call_fails_when_its_client_is_closed(server: Emulator) -> None:
     def close_meanwhile(io: IOThread) -> LoopWaiter:
-        dispatcher.close()
+        caller.close()
         return LoopWaiter(io)
 
-    dispatcher = Dispatcher(Target.of(server.address, None), {}, close_meanwhile)
-    call = dispatcher.start("llm", rpc("llm", "listLoaded"))
+    caller = Caller(Target.of(server.address, None), {}, close_meanwhile)
+    call = Operation(caller).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
     with pytest.raises(lms.LMStudioConnectionLostError, match="the client was closed"):
         await call.waiter.wait()
     assert not server.connections
@@ -264,8 +265,8 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
             await socket.close()
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
-        dispatcher = client._dispatcher
-        upload = prepare_file(dispatcher, b"text", "note.txt")
+        operation = Operation(client._caller)
+        upload = prepare_file(operation, b"text", "note.txt")
         reply = await next(upload).waiter.wait()
         await wait_until(lambda: not any(each._current for each in connections_to(address)))
         other = await client.files.prepare_file(b"else", "other.txt")
@@ -273,5 +274,5 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
             upload.send(reply)
         await on_io_thread(lambda: None)
         assert other.identifier == "file 2"
-        with contextlib.closing(ensure_uploaded(dispatcher, end.value.value)) as renewal:
+        with contextlib.closing(ensure_uploaded(operation, end.value.value)) as renewal:
             assert isinstance(next(renewal), Call)

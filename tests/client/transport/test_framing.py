@@ -16,6 +16,8 @@ from lmstudio_integrations.client.transport.connect.framing import frames
 from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.protocol.session import ClientSession
 
+pytestmark = pytest.mark.usefixtures("as_the_io_thread")
+
 PAYLOADS = st.binary(max_size=200) | st.sampled_from([b"x" * size for size in (125, 126, 127, 65_535, 65_536)])
 MESSAGES = st.builds(Frame, st.sampled_from([Opcode.TEXT, Opcode.BINARY]), PAYLOADS)
 CONTROL = st.builds(Frame, st.sampled_from([Opcode.PING, Opcode.PONG]), st.binary(max_size=125))

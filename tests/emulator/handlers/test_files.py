@@ -45,6 +45,7 @@ def encoded(text: str | bytes) -> str:
         ("a.docx", b"x", "application/word"),
         ("a.csv", b"x", "text/other"),
         ("a.bin", b"x", "unknown"),
+        ("cat.gif", b"GIF89a", "unknown"),
         ("a", b"", "unknown"),
     ],
 )

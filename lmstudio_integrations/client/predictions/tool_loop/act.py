@@ -14,18 +14,13 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from pydantic_core import to_json
 
-from lmstudio_integrations.client.models.binding import Binding
-from lmstudio_integrations.client.predictions.requests import (
-    History,
-    PredictionSettings,
-    TimeoutParameters,
-    respond_with,
-    to_chat,
-)
-from lmstudio_integrations.client.predictions.run import Callbacks, PredictionRun
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.predictions.delivery import Callbacks
+from lmstudio_integrations.client.predictions.prediction import Plan, Prediction
+from lmstudio_integrations.client.predictions.requests import History, PredictionSettings, plan_round, to_chat
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.support.timeouts import TimeoutParameters
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.errors import (
     LMStudioError,
@@ -183,16 +178,14 @@ class Act:
 
     def __init__(
         self,
-        dispatcher: Dispatcher[Any],
-        binding: Binding,
+        model: Model,
         history: History,
         tools: Iterable[ToolInput],
         parameters: ActParameters,
     ) -> None:
         known, settings = ActParameters.__annotations__, LlmPredictionConfig.model_fields
-        check_names(parameters, known, in_config=settings, async_callbacks=dispatcher.is_async)
-        self._dispatcher = dispatcher
-        self._binding = binding
+        check_names(parameters, known, in_config=settings, async_callbacks=model.caller.is_async)
+        self._model = model
         self._parameters = parameters
         self._chat = to_chat(history)
         self._tools = parse_tools(list_of(tools, "tools"))
@@ -247,15 +240,15 @@ class Act:
         first, fragment = parameters.get("on_first_token"), parameters.get("on_prediction_fragment")
         progress = parameters.get("on_prompt_processing_progress")
         reports = ToolCallReports(self._call_back_in_round, lambda call: self._job(0, call).problem, self._calls)
-        prediction = self._prediction()
-        prediction.callbacks = Callbacks(
+        plan = self._plan()
+        plan.callbacks = Callbacks(
             on_first_token=None if first is None else lambda: first(number),
             on_prediction_fragment=None if fragment is None else lambda each: fragment(each, number),
             on_prompt_processing_progress=None if progress is None else lambda done: progress(done, number),
             on_tool_call_event=None if REQUEST_CALLBACKS.isdisjoint(parameters) else reports.report,
         )
         try:
-            result = yield from prediction.to_end()
+            result = yield from Prediction(self._model, plan).to_end()
         except LMStudioError as error:
             yield from reports.fail(f"Generation failed: {error}")
             raise
@@ -263,7 +256,7 @@ class Act:
         yield from reports.fail(f"the call was cut off ({stop_reason})")
         for record in result.tool_calls:
             if record.end is None and record.failure is None:
-                name = self._binding.name
+                name = self._model.state.name
                 logger.warning("%r: a call of the tool %r was cut off (%s)", name, record.name, stop_reason)
             if record.failure is not None:
                 unreadable = error_of(record.failure)
@@ -272,13 +265,13 @@ class Act:
         yield from self._call_back("on_prediction_completed", PredictionRoundResult.of(result, number))
         return result
 
-    def _prediction(self) -> PredictionRun:
+    def _plan(self) -> Plan:
         settings = self._settings
         if self._is_last:
             # Without tools, only "auto" is possible; a choice that was not set stays unset.
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
-        return respond_with(self._dispatcher, self._binding, self._chat, settings, self._parameters)
+        return plan_round(self._chat, settings, self._parameters)
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         """Check a call."""
@@ -311,7 +304,7 @@ class Act:
                     tools.start(job)
                     running += 1
             if running:
-                ended: list[ToolJob] = yield cast("Any", tools)
+                ended: list[ToolJob] = yield tools
                 for job in ended:
                     running -= 1
                     yield from self._reply(job)
@@ -339,10 +332,10 @@ class Act:
         return text
 
     def _call_back_in_round(self, name: str, *arguments: Any) -> Flow[Any]:
-        return self._call_back(name, self._round, *arguments)
+        return (yield from self._call_back(name, self._round, *arguments))
 
     def _call_back(self, name: str, *arguments: Any) -> Flow[Any]:
-        return call_back(name, cast("Any", self._parameters.get(name)), *arguments)
+        return (yield from call_back(name, cast("Any", self._parameters.get(name)), *arguments))
 
 
 def _settings(parameters: ActParameters, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:

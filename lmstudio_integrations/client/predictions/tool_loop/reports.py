@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from lmstudio_integrations._support.shortening import shortened
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.types.results import (

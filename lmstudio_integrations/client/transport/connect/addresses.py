@@ -9,11 +9,12 @@ import contextlib
 import ipaddress
 import os
 import re
+import ssl
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
@@ -21,9 +22,6 @@ from lmstudio_integrations._support.secrets import TOKEN_PREFIX, holds_credentia
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
-
-if TYPE_CHECKING:
-    import ssl
 
 PLACEHOLDER_TOKEN = "lm-studio"  # noqa: S105 - it is none
 """What programs for OpenAI's API send where LM Studio needs no token; it stands for no token."""
@@ -217,7 +215,7 @@ class Target:
     address: Address | None
     token: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    ssl_context: "ssl.SSLContext | None" = field(default=None, repr=False)
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     max_message_bytes: int | None = MAX_MESSAGE_BYTES
 
     @classmethod
@@ -226,7 +224,7 @@ class Target:
         host: str | None,
         token: str | None,
         headers: Mapping[str, str] | None = None,
-        ssl_context: "ssl.SSLContext | None" = None,
+        ssl_context: ssl.SSLContext | None = None,
         max_message_bytes: int | None = MAX_MESSAGE_BYTES,
     ) -> Self:
         """Complete the given settings from the environment.

@@ -1,21 +1,19 @@
-"""Find a server without opening a WebSocket. Called by the clients and the command line; probes with `greeting.py`."""
+"""Find a server without opening a WebSocket. Called by the clients and the command line; probes with `probe.py`."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmstudio_integrations.client.transport.connect.addresses import Address, local_candidates
-from lmstudio_integrations.client.transport.dispatcher import io_thread
-from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
+from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting
+from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.io_thread import IOThread
 
-
-def is_reachable(api_host: str, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[bool]:
+def is_reachable(api_host: str, make_waiter: Callable[[IOThread], Waiter]) -> Flow[bool]:
     """Return whether an LM Studio responds at an address; false if it is not a valid address."""
     try:
         return (yield from locate(api_host, make_waiter)) is not None
@@ -23,30 +21,26 @@ def is_reachable(api_host: str, make_waiter: "Callable[[IOThread], Waiter]") -> 
         return False
 
 
-def locate(api_host: str | None, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[str | None]:
+def locate(api_host: str | None, make_waiter: Callable[[IOThread], Waiter]) -> Flow[str | None]:
     """Return where an LM Studio responds: at the given address, else on this machine."""
     found, _ = yield from search(local_candidates() if api_host is None else (Address.parse(api_host),), make_waiter)
     return found.netloc if found else None
 
 
 def search(
-    addresses: Sequence[Address], make_waiter: "Callable[[IOThread], Waiter]"
+    addresses: Sequence[Address], make_waiter: Callable[[IOThread], Waiter]
 ) -> Flow[tuple[Address | None, tuple[str, ...]]]:
     """Return the first address at which an LM Studio responds, and what happened at the others."""
-    from lmstudio_integrations.client.transport.connect.probe import first_greeting  # noqa: PLC0415 - lazy: keeps import cheap
-
     return (yield from _on_io_thread(partial(first_greeting, addresses), make_waiter))
 
 
-def explain(address: Address, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[str | None]:
+def explain(address: Address, make_waiter: Callable[[IOThread], Waiter]) -> Flow[str | None]:
     """Return why no LM Studio responds at an address, with the remedy; `None` if one does."""
-    from lmstudio_integrations.client.transport.connect.probe import diagnose  # noqa: PLC0415 - lazy: keeps import cheap
-
     return (yield from _on_io_thread(partial(diagnose, address), make_waiter))
 
 
-def _on_io_thread(work: Callable[[], Coroutine[Any, Any, T]], make_waiter: "Callable[[IOThread], Waiter]") -> Flow[T]:
-    io = io_thread()
+def _on_io_thread(work: Callable[[], Coroutine[Any, Any, T]], make_waiter: Callable[[IOThread], Waiter]) -> Flow[T]:
+    io = IOThread.current()
     task = IOTask(io, make_waiter(io), work)
     io.submit(task.begin)
-    return (yield from wait_for(task))
+    return (yield from task.result())

@@ -1,21 +1,17 @@
 """Open a socket to a namespace: find the server, make the WebSocket handshake, explain a failure.
 
-Called by `socket_session.py` on the I/O thread; probes with `greeting.py`. The first socket imports `websockets`.
+Called by `socket_session.py` on the I/O thread; probes with `greeting.py`.
 """
 
 import logging
-from typing import TYPE_CHECKING
 
-from lmstudio_integrations._support.redacting_logger import client_logger
-from lmstudio_integrations._support.secrets import holds_secret, redact
+from lmstudio_integrations._support.secrets import client_logger, holds_secret, redact
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, local_candidates
 from lmstudio_integrations.client.transport.connect.advice import not_found, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting
+from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of
 from lmstudio_integrations.errors import LMStudioUnreachableError
 from lmstudio_integrations.protocol.endpoints import Namespace
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connect.websocket import Socket
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -23,7 +19,7 @@ CLOSE_TIMEOUT = 1.0
 """Seconds within which the server must answer the closing handshake."""
 
 
-async def open_socket(target: Target, namespace: Namespace) -> "Socket":
+async def open_socket(target: Target, namespace: Namespace) -> Socket:
     """Return a socket that has passed the WebSocket handshake.
 
     Raises:
@@ -43,9 +39,7 @@ async def open_socket(target: Target, namespace: Namespace) -> "Socket":
     return await _handshake(address, namespace, target)
 
 
-async def _handshake(address: Address, namespace: Namespace, target: Target) -> "Socket":
-    from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of  # noqa: PLC0415 - lazy: keeps import cheap
-
+async def _handshake(address: Address, namespace: Namespace, target: Target) -> Socket:
     try:
         socket = await Connect(
             address.url(namespace),

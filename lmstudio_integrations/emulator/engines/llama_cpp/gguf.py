@@ -52,7 +52,7 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        """For example `llama`."""
+        """The name of the architecture, for example `llama`."""
         return str(self.metadata.get("general.architecture", "unknown"))
 
     @property
@@ -180,7 +180,7 @@ def _string(file: BinaryIO) -> str:
 
 
 def _number(file: BinaryIO, layout: str, limit: int) -> int:
-    """Return the length of what follows.
+    """Read the number of bytes or elements that follow.
 
     Raises:
         GgufError: If it is more than any model has.

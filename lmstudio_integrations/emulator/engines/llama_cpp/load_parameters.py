@@ -13,7 +13,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError, load_fail
 from lmstudio_integrations.emulator.engines.llama_cpp import minilm
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
-from lmstudio_integrations.emulator.engines.llama_cpp.worker import MAX_SLOTS, WorkerParameters
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, WorkerParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"

@@ -18,12 +18,10 @@ from lmstudio_integrations.types.chat import (
     ToolMessage,
     UserMessage,
 )
-from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.files import FileHandle, image_format
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallRequestPart
 
 Json = dict[str, Any]
-
-_MEDIA_TYPES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"), (b"GIF8", "image/gif"))
 
 
 def to_messages(
@@ -107,7 +105,8 @@ def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
     image = images.get(file.identifier)
     if image is None:
         raise unsupported(file.file_type, f"{file.name!r} is not an uploaded image")
-    media = next((kind for magic, kind in _MEDIA_TYPES if image.data.startswith(magic)), "application/octet-stream")
+    found = image_format(image.data)
+    media = found.media_type if found else "application/octet-stream"
     encoded = base64.b64encode(image.data).decode("ascii")
     return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
 

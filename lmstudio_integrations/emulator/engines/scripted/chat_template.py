@@ -28,7 +28,7 @@ def call_parts(name: str) -> tuple[str, str, str]:
     return '<tool_call>\n{"name": ', f'{json.dumps(name, ensure_ascii=False)}, "arguments": ', "}\n</tool_call>"
 
 
-def text_of(message: Message) -> str:
+def message_text(message: Message) -> str:
     """Return the text of a message, without its files and tool calls."""
     return "\n".join(_part(part) for part in message.content if isinstance(part, TextPart | ToolCallResultPart))
 

@@ -178,7 +178,7 @@ class ScriptedModel:
         return await offload(render, large=is_large(history.messages, len(tools)))
 
     async def close(self) -> None:
-        """Do nothing, as there is nothing to release."""
+        """Return at once: a scripted model holds no resources."""
 
 
 async def _wait(wait: Wait | Stall, sleep: Sleep) -> None:

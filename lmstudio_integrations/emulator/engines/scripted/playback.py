@@ -140,7 +140,7 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
         case InjectFault(packet=None):
             yield _fault(step)
         case InjectFault():
-            pass  # injected after a number of packets, see _interrupted
+            pass  # `_interrupted` injects it after a number of packets
 
 
 def _interrupted(events: Playback, faults: Sequence[InjectFault]) -> Playback:

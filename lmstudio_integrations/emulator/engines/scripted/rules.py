@@ -12,10 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmstudio_integrations._support.suggestions import hint
+from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
-from lmstudio_integrations.emulator.engines.scripted.chat_template import text_of
+from lmstudio_integrations.emulator.engines.scripted.chat_template import message_text
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
 from lmstudio_integrations.errors import LMStudioValueError
@@ -296,7 +296,7 @@ def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    return f"; {hint(name, names)}"
+    return f"; {explain_unknown_name(name, names)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +323,7 @@ class Situation:
         users = [index for index, message in enumerate(messages) if message.role == "user"]
         turn = messages[users[-1] :] if users else messages
         return cls(
-            last=text_of(messages[-1]) if messages else "",
+            last=message_text(messages[-1]) if messages else "",
             role=messages[-1].role if messages else "user",
             tools=tools,
             structured=structured,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.llama_cpp import worker
-from lmstudio_integrations.emulator.engines.llama_cpp.worker import WorkerParameters
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Worker
+from lmstudio_integrations.emulator.engines.llama_cpp import worker_main
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import WorkerParameters
 
 FULL = WorkerParameters(
     model="m.gguf",
@@ -33,5 +33,5 @@ async def fake_worker(
     """Start a process that runs a script instead of the worker's."""
     path = tmp_path / "fake_worker.py"
     path.write_text(script, encoding="utf-8")
-    monkeypatch.setattr(worker, "__file__", str(path))
+    monkeypatch.setattr(worker_main, "__file__", str(path))
     return await Worker.start(parameters, seconds=seconds)

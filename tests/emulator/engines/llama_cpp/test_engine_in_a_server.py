@@ -12,7 +12,7 @@ import pytest
 
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.emulator import Emulator
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, worker_process
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, worker_client
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioModelCrashedError,
@@ -51,13 +51,13 @@ def limited() -> Iterator[Emulator]:
 def workers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the processes that were started."""
     started: list[int] = []
-    connect = worker_process.Worker._connect
+    connect = worker_client.Worker._connect
 
-    def spy(self: worker_process.Worker, *arguments: object) -> None:
+    def spy(self: worker_client.Worker, *arguments: object) -> None:
         started.append(self.pid)
         connect(self, *arguments)  # type: ignore[arg-type]  # whatever the worker passes on
 
-    monkeypatch.setattr(worker_process.Worker, "_connect", spy)
+    monkeypatch.setattr(worker_client.Worker, "_connect", spy)
     return started
 
 
@@ -98,7 +98,7 @@ def test_a_template_without_end_is_a_crash_of_its_own_model(limited: Emulator, m
     with Client(limited.address) as attacker, Client(limited.address) as other, ThreadPoolExecutor() as pool:
         endless = attacker.llm.load_new_instance(CHAT, "endless", config=attacked(LOOPING))
         good = other.llm.load_new_instance(CHAT, "good", config=SMALL)
-        monkeypatch.setattr(worker_process, "CALL_SECONDS", 5.0)
+        monkeypatch.setattr(worker_client, "CALL_SECONDS", 5.0)
         attack = pool.submit(endless.apply_prompt_template, "attack")
         assert good.respond("Hi", config={"maxTokens": 2}).stats.predicted_tokens_count == 2
         with pytest.raises(LMStudioModelCrashedError, match="Exit code: -9"):

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel, worker
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Worker
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel, worker_main
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.emulator.weights import BUNDLES, CACHE_VARIABLE, locate
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -179,7 +179,7 @@ async def test_a_file_that_is_not_a_model_is_rejected_by_the_engine(tmp_path: Pa
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(range(200)))
     with pytest.raises(EngineError) as caught:
-        await Worker.start(worker.WorkerParameters(model=str(broken), context_length=64), seconds=30)
+        await Worker.start(worker_main.WorkerParameters(model=str(broken), context_length=64), seconds=30)
     assert caught.value.title == "Failed to load model"
     assert "RuntimeError" in str(caught.value.cause)
 

@@ -1,4 +1,4 @@
-"""The memory limit of a worker."""
+"""The memory limit of a worker_main."""
 
 import re
 import subprocess
@@ -11,15 +11,15 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.llama_cpp import memory, worker
+from lmstudio_integrations.emulator.engines.llama_cpp import memory, worker_main
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
 
 HUNGRY = """
 import sys
 sys.path.insert(0, {directory!r})
-import worker
-worker.limit_memory(worker.WorkerParameters(**worker.json.loads(sys.stdin.readline())).memory_bytes)
+import worker_main
+worker_main.limit_memory(worker_main.WorkerParameters(**worker_main.json.loads(sys.stdin.readline())).memory_bytes)
 try:
     bytearray(1 << 30)
 except MemoryError:
@@ -34,7 +34,7 @@ print('{{"error": "has a gigabyte", "kind": "load_failed"}}', flush=True)
 async def test_a_worker_gets_no_more_memory_than_its_limit(
     memory: int, end: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    script = HUNGRY.format(directory=str(Path(worker.__file__).parent))
+    script = HUNGRY.format(directory=str(Path(worker_main.__file__).parent))
     with pytest.raises(EngineError) as caught:
         await fake_worker(script, monkeypatch, tmp_path, parameters=replace(FULL, memory_bytes=memory))
     assert re.search(end, str(caught.value.cause))
@@ -44,12 +44,12 @@ async def test_a_worker_gets_no_more_memory_than_its_limit(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
 def test_a_stricter_limit_of_the_system_stays() -> None:
     script = (
-        "import resource, worker; resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9)); "
-        "worker.limit_memory(2 * 10**9); print(resource.getrlimit(resource.RLIMIT_DATA))"
+        "import resource, worker_main; resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9)); "
+        "worker_main.limit_memory(2 * 10**9); print(resource.getrlimit(resource.RLIMIT_DATA))"
     )
     result = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=Path(worker.__file__).parent,
+        cwd=Path(worker_main.__file__).parent,
         capture_output=True,
         text=True,
         check=True,

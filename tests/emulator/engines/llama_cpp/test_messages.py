@@ -84,7 +84,7 @@ def test_adjacent_messages_keep_their_tool_calls() -> None:
 @pytest.mark.parametrize(
     ("data", "media"),
     [
-        (b"\x89PNG\r\n", "image/png"),
+        (b"\x89PNG\r\n\x1a\n", "image/png"),
         (b"\xff\xd8\xff", "image/jpeg"),
         (b"RIFF0000WEBP", "image/webp"),
         (b"?", "application/octet-stream"),

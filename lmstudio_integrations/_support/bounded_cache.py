@@ -1,0 +1,51 @@
+"""A cache that drops its oldest entry when it is full."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
+
+
+class BoundedCache(Generic[KeyT, ValueT]):
+    """Keeps the values of the last keys. Thread-safe without a lock: a signal handler may interrupt its holder.
+
+    Args:
+        size: The most keys.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: dict[KeyT, ValueT] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: KeyT) -> ValueT | None:
+        """Return the value of a key, if it is cached."""
+        return self._values.get(key)
+
+    def put(self, key: KeyT, value: ValueT) -> ValueT:
+        """Cache a value; the oldest one is dropped if there are too many."""
+        self._make_room(key)
+        self._values[key] = value
+        return value
+
+    def get_or_make(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
+        """Return the value of a key; the first call makes it. Of several at once, all return the value of one."""
+        value = self._values.get(key)
+        if value is None:
+            made = make()
+            self._make_room(key)
+            value = self._values.setdefault(key, made)
+        return value
+
+    def pop_all(self) -> list[tuple[KeyT, ValueT]]:
+        """Return all entries and drop them."""
+        values, self._values = self._values, {}
+        return list(values.items())
+
+    def _make_room(self, key: KeyT) -> None:
+        if key not in self._values and len(self._values) >= self._size:
+            oldest, *_ = list(self._values)  # in one step, like the next one
+            self._values.pop(oldest, None)

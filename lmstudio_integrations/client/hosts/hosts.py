@@ -1,0 +1,157 @@
+"""A model on several hosts: what is known of them, and which one gets the next operation.
+
+`choice.py` is the policy, `host.py` knows a host, `route.py` is the way of one operation over them.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+
+from lmstudio_integrations.client.hosts.choice import choose
+from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_probes, first_probe
+from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioConfigWarning
+from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
+
+
+class _Comparison:
+    """In what the loaded instances of a model differ, so that a difference is reported once."""
+
+    def __init__(self) -> None:
+        self.differences: object = None
+
+
+class Hosts:
+    """A model on several hosts. Thread-safe.
+
+    Args:
+        hosts: The hosts, in the order in which they are preferred. Their callers do not retry; the operations do.
+        max_retries: How often an operation is tried again after it has failed on every host.
+        comparison: The last comparison, if the same hosts are called in another way.
+    """
+
+    def __init__(self, hosts: Sequence[Host], max_retries: int = 0, comparison: _Comparison | None = None) -> None:
+        self.hosts: list[Host] = list(hosts)
+        self.max_retries: int = max_retries
+        self._comparison = comparison or _Comparison()
+
+    def changed(self, change: Callable[[Caller], Caller]) -> "Hosts":
+        """Return the same hosts, called in another way."""
+        hosts = [Host(host.name, host.model.changed(change)) for host in self.hosts]
+        return Hosts(hosts, self.max_retries, self._comparison)
+
+    def with_retries(self, max_retries: int) -> "Hosts":
+        """Return the same hosts with other retries."""
+        return Hosts(self.hosts, max_retries, self._comparison)
+
+    @property
+    def caller(self) -> Caller:
+        """Makes the calls that concern no host in particular."""
+        return self.hosts[0].model.caller
+
+    def refreshed(self) -> Flow[list[HostStatus]]:
+        """Ask all hosts what they have; return what is known of each."""
+        yield from self.probed(again=True)
+        return self.statuses()
+
+    def probed(self, *, of_all: bool = False, again: bool = False) -> Flow[None]:
+        """Wait until the hosts were asked what they have: until one has a free slot, or until all have responded.
+
+        Only the first operations wait. Hosts that were asked a while ago are asked again in the background.
+
+        Args:
+            of_all: Whether to wait for the first response of every host.
+            again: Whether to ask all hosts now, and to wait for them.
+        """
+        unknown = [host for host in self.hosts if again or not host.record.is_known]
+        is_enough = _never if of_all or again else self._has_free_slot
+        if unknown and not is_enough():
+            yield from self.caller.run_task(lambda: first_probe(unknown, is_enough))
+        now = time.monotonic()
+        due = [host for host in self.hosts if host.record.is_due(now)]
+        if due:
+            self.caller.submit(begin_probes, due)
+
+    def statuses(self) -> list[HostStatus]:
+        """Return what is known of each host."""
+        return [host.status() for host in self.hosts]
+
+    @property
+    def parallel(self) -> int:
+        """How many calls the hosts run at once, as far as it is known; hosts that cannot run any do not count."""
+        statuses = self.statuses()
+        known = [host.record.is_known for host in self.hosts]
+        usable = [status for status, is_known in zip(statuses, known, strict=True) if status.downloaded or not is_known]
+        return sum(status.parallel for status in usable or statuses)
+
+    @property
+    def context_length(self) -> int | None:
+        """The smallest context length of the loaded instances, in tokens, if any is known."""
+        return min((status.context_length for status in self.statuses() if status.context_length), default=None)
+
+    def reserve(self, hosts: Sequence[Host], excluded: set[int], call: object) -> tuple[int, Hashable] | None:
+        """Choose a host for a call and take a slot there; start a load elsewhere if no slot is free.
+
+        Return the number of the host and the slot, or `None` if no slot is free and some hosts were not asked yet.
+
+        Args:
+            hosts: The hosts to choose from.
+            excluded: The numbers of those that the call has tried.
+            call: Stands for the call.
+        """
+        while True:
+            statuses = [host.status() for host in hosts]
+            self._compare(statuses)
+            may_load = hosts[0].model.state.policy != "require_loaded"
+            number, load = choose(statuses, may_load=may_load, excluded=excluded)
+            host, status = hosts[number], statuses[number]
+            if not (status.loaded and status.has_free_slot) and not all(each.record.is_known for each in hosts):
+                return None
+            slot = host.record.reserve(call, status.parallel if status.has_free_slot else None)
+            if slot is None:
+                continue  # another thread was faster
+            if may_load and not status.loaded:
+                host.record.loads[call] = None
+            if load is not None:
+                hosts[load].record.loads[hosts[load]] = None
+                self.caller.submit(begin_load, hosts[load])
+            return number, slot
+
+    def _has_free_slot(self) -> bool:
+        return any(status.loaded and status.has_free_slot for status in self.statuses())
+
+    def compare(self) -> None:
+        """Compare what the hosts have loaded; see `_compare`."""
+        self._compare(self.statuses())
+
+    def _compare(self, statuses: Sequence[HostStatus]) -> None:
+        """Warn if the hosts have loaded different files of the model, or with different context lengths.
+
+        Raises:
+            LMStudioConfigMismatchError: If a mismatch is to raise, or their vectors have different lengths.
+        """
+        differences = differences_of(statuses)
+        if self._comparison.differences == differences:
+            return
+        self._comparison.differences = differences
+        state = self.hosts[0].model.state
+        reaction = "raise" if "dimensions" in differences else state.on_config_mismatch
+        if not differences or reaction == "ignore":
+            return
+        described = {name: describe_values(by_host) for name, by_host in differences.items()}
+        listed = "; ".join(f"{name} ({values})" for name, values in described.items())
+        remedy = SAME_FILE[state.kind]
+        if "dimensions" not in differences:
+            remedy += ", or set on_config_mismatch='ignore'"
+        text = f"the hosts have {state.name!r} loaded differently: {listed}; {remedy}"
+        if reaction == "raise":
+            self._comparison.differences = None
+            raise LMStudioConfigMismatchError(
+                text, differences={name: (values, values) for name, values in described.items()}
+            )
+        warn_user(text, LMStudioConfigWarning)
+
+
+def _never() -> bool:
+    return False

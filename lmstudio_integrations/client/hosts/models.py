@@ -1,0 +1,150 @@
+"""Models on several hosts: what a handle has in place of a model on one server."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Self, TypeVar, cast
+
+from lmstudio_integrations.client.embeddings.embedder import Embedder, Vectors
+from lmstudio_integrations.client.files.uploads import address_of
+from lmstudio_integrations.client.hosts.host import Host
+from lmstudio_integrations.client.hosts.hosts import Hosts
+from lmstudio_integrations.client.hosts.route import HostAttempts
+from lmstudio_integrations.client.models.attempts import Attempts
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.support.progress_bars import ProgressBar
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.events import Listener
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
+from lmstudio_integrations.errors import LMStudioConfigMismatchError
+from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.hosts import SAME_FILE
+from lmstudio_integrations.types.models import ModelInstanceInfo
+
+ModelT = TypeVar("ModelT", bound=Model)
+
+BATCH = MAX_IN_FLIGHT
+"""Texts of one batch: as many as are sent to a host at once."""
+
+
+class _OnHosts(Model):
+    """A model on several hosts. Each operation gets the best host, and moves to another one if that fails."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        first = hosts.hosts[0].model
+        super().__init__(first.caller, first.state)
+        self.hosts = hosts
+
+    def changed(self, change: Callable[[Caller], Caller]) -> Self:
+        """Return the same model, called in another way on each host."""
+        return type(self)(self.hosts.changed(change))
+
+    def with_retries(self, max_retries: int) -> Self:
+        """Return the same model, whose operations are tried again after they have failed on every host."""
+        return type(self)(self.hosts.with_retries(max_retries))
+
+    def attempts(
+        self,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        listener: Listener | None = None,
+        *,
+        reload: bool = True,
+        files: tuple[FileHandle, ...] = (),
+    ) -> Attempts:
+        """Return the attempts of an operation; one with uploaded files runs on the host that has them."""
+        address, hosts = address_of(files), self.hosts.hosts
+        pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
+        return HostAttempts(self.hosts, pinned or hosts, timeouts, listener, reload=reload)
+
+    def load(self) -> Flow[None]:
+        """Find or load the instance on the best host."""
+        attempts = self.attempts()
+        while True:
+            with attempts:
+                yield from attempts.begin()
+                return
+
+    def unload(self) -> Flow[None]:
+        """Unload the instances of all hosts that have one; the handle does not load them again automatically."""
+        yield from self.hosts.probed(of_all=True)
+        for host in self.hosts.hosts:
+            host.model.state.unloaded_by_user = True
+            if host.status().loaded:
+                yield from host.model.unload()
+                host.record.loaded = False
+
+    def unload_if_loaded_here(self) -> Flow[None]:
+        """Unload the instances that this process loaded."""
+        for host in self.hosts.hosts:
+            yield from host.model.unload_if_loaded_here()
+
+    def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
+        """Return the info of a loaded instance, with the smallest context length of all hosts.
+
+        Args:
+            load: Whether to load the model on a host if it is loaded on none.
+        """
+        yield from self.hosts.probed(of_all=True)
+        info = yield from super().get_info(load=load)
+        smallest = min(info.context_length, self.hosts.context_length or info.context_length)
+        return info if smallest == info.context_length else info.model_copy(update={"context_length": smallest})
+
+
+class LanguageModelOnHosts(_OnHosts, LanguageModel):
+    """A language model on several hosts."""
+
+
+class EmbedderOnHosts(_OnHosts, Embedder):
+    """An embedding model on several hosts, of which each embeds batches of texts."""
+
+    def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
+        """Return the vectors of texts, and the host that made all of them."""
+        attempts = self.attempts(reload=False)  # the model on that host loads itself again
+        while True:
+            with attempts:
+                operation = yield from attempts.next()
+                return (yield from Embedder(operation.as_caller(), attempts.state).vectors_from_one_server(request))
+
+    def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
+        """Embed texts in batches, at once on all hosts; each batch is an operation of its own."""
+        yield from self.hosts.probed(of_all=True)  # a text that is too long for one of the hosts is too long for all
+        request = replace(request, context_length=self.hosts.context_length)
+        vectors: Vectors = [[] for _ in request.texts]
+        starts = iter(range(0, len(vectors), BATCH))  # all flows take from one iterator
+        done = 0
+
+        def embed_batches(make_waiter: MakeWaiter) -> Flow[None]:
+            nonlocal done
+            model = self.changed(lambda caller: caller.with_waiters(make_waiter))
+            for start in starts:
+                found, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
+                vectors[start : start + len(found)] = found
+                done += len(found)
+                bar.update(done / len(vectors))
+
+        with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
+            yield from run_concurrently(self.caller, [embed_batches] * self.hosts.parallel)
+        lengths = sorted(set(map(len, vectors)))
+        if len(lengths) > 1:
+            raise LMStudioConfigMismatchError(
+                f"the hosts made vectors of {' and '.join(map(str, lengths))} numbers, because one of them has loaded "
+                f"another model as {self.state.name!r} meanwhile; {SAME_FILE['embedding']}",
+                differences={"dimensions": (lengths[0], lengths[-1])},
+            )
+        return vectors
+
+
+def on_hosts(models: Sequence[ModelT], max_retries: int = 0) -> ModelT:
+    """Return one model on several hosts, each of which has one of the models."""
+    hosts = Hosts([Host.of(model) for model in models], max_retries)
+    made: Any = LanguageModelOnHosts(hosts) if models[0].state.kind == "llm" else EmbedderOnHosts(hosts)
+    return cast("ModelT", made)
+
+
+def hosts_of_model(model: Model) -> Hosts:
+    """Return the hosts of a model, also if it is on one only."""
+    return model.hosts if isinstance(model, _OnHosts) else Hosts([Host.of(model)])

@@ -1,0 +1,410 @@
+"""Admission: who may go on, and who waits. Three primitives for one server, shared by all clients of the process.
+
+- `Turns`: calls of one model finish before another model, which would evict it, is loaded.
+- `Flight`: one of several callers loads a model, and the others wait for it.
+- `Gates`: so many operations run on one model at once, and the others wait.
+
+Each has `wait`, which runs on the I/O thread until the caller may go on, and `end`, which runs there when an operation
+has ended, even before it was admitted. Whoever would wait for its own event loop, or for its own thread, does not wait.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.io_thread import on_io_thread
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.client.transport.waiters import Waiter, copied
+from lmstudio_integrations.client.transport.waiters import caller as current_caller
+from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.protocol.exchange import Sink
+
+# Turns ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Turn:
+    """One operation's turn on a model. Its caller creates it; the I/O thread grants it.
+
+    Attributes:
+        model_key: The model.
+        holders: How many still hold it: the operation itself, and each call that it started. 0 before it is granted.
+        granted: Set when it is granted; made by an operation that has to wait.
+        ended: Whether the operation has ended.
+        succeeded: Whether the operation succeeded.
+        loaded: Whether the operation had to load the model.
+        loads_before: How many loads the operation had made before it got the turn.
+        waiter: How the caller of the operation waits.
+        caller: The thread or the task of the operation, until the operation returns.
+    """
+
+    model_key: str
+    holders: int = 0
+    granted: asyncio.Future[None] | None = None
+    ended: bool = False
+    succeeded: bool = False
+    loaded: bool = False
+    loads_before: int = 0
+    waiter: Waiter | None = None
+    caller: object | None = field(default_factory=current_caller)
+
+    def forget_caller(self) -> None:
+        """Let nobody believe that the operation is still running, before the I/O thread has heard of its end."""
+        self.waiter = self.caller = None
+
+    def would_block(self, other: "Turn") -> bool:
+        """Whether waiting for this one blocks the operation of another."""
+        waiter, their = self.waiter, other.waiter
+        return self.caller is other.caller or (waiter is not None and their is not None and waiter.would_block(their))
+
+
+@dataclass(eq=False)
+class _RunningModel:
+    """The model that has its turn.
+
+    Attributes:
+        model_key: The model.
+        turns: The turns of its operations that have holders.
+        succeeded: Whether any of its operations succeeded.
+        loaded: Whether any of them had to load it.
+    """
+
+    model_key: str
+    turns: set[Turn] = field(default_factory=set[Turn])
+    succeeded: bool = False
+    loaded: bool = False
+
+
+@dataclass(eq=False)
+class Turns:
+    """The turns on one server, by model.
+
+    The model that has waited longest goes next, with all its waiting operations. No other operation joins them while
+    another model waits.
+
+    Attributes:
+        on_coexist: Called with two models that turned out to be loaded side by side.
+        _progressed_at: When a call of the running model last received a packet, or a model last ended its turn.
+    """
+
+    on_coexist: Callable[[str, str], object]
+    _running: _RunningModel | None = None
+    _previous: _RunningModel | None = None
+    _queue: deque[Turn] = field(default_factory=deque[Turn])
+    _progressed_at: float = 0.0
+
+    async def wait(self, turn: Turn, queue_timeout: float | None, remaining_time: float | None) -> None:
+        """Wait for a turn.
+
+        Args:
+            turn: The turn.
+            queue_timeout: Seconds to wait while no call of the model that has its turn receives a packet.
+            remaining_time: Seconds to wait in all: the rest of `timeout`.
+
+        Raises:
+            LMStudioTimeoutError: If either expired.
+        """
+        # An operation that was cancelled may have ended before this begins; its turn would never end.
+        if turn.ended or self._try_grant(turn):
+            return
+        turn.granted = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)  # `_advance` removes it when it grants the turn, `end` if this is given up
+        begun = time.monotonic()
+        while not turn.granted.done():
+            since = max(begun, self._progressed_at)
+            # Which timeout expires first, and when.
+            expires, name = min(
+                (math.inf if limit is None else start + limit, name)
+                for name, start, limit in (("queue_timeout", since, queue_timeout), ("timeout", begun, remaining_time))
+            )
+            now = time.monotonic()
+            if expires <= now:
+                raise _expired(name, turn, self._running, now - begun)
+            await asyncio.wait([turn.granted], timeout=None if expires == math.inf else expires - now)
+
+    def would_deadlock(self, turn: Turn) -> bool:
+        """Whether the wait for a turn would block an operation that has or awaits one, which never ends then.
+
+        It blocks one of an event loop that its own thread runs, and one of its own caller, such as the call that a
+        signal handler has interrupted. It is called by the thread that would wait, so neither can begin or end
+        meanwhile.
+        """
+        running = self._running
+        turns = [*self._queue, *(running.turns if running else ())]  # copied in one step each
+        return any(not other.ended and turn.would_block(other) for other in turns)
+
+    @on_io_thread
+    def shared_by(self, turn: Turn, sink: Sink) -> Sink:
+        """Return the sink of a call that holds the turn until it ends, which may be after its operation."""
+        turn.holders += 1
+        return _TurnSink(sink, self, turn)
+
+    @on_io_thread
+    def release(self, turn: Turn) -> None:
+        """Let one holder release a turn. The last one ends it; after the last turn, the next model gets its turn."""
+        turn.holders -= 1
+        if turn.holders == 0:
+            assert self._running is not None, "a turn with holders keeps its model running"
+            self._running.turns.discard(turn)
+            self._advance()
+
+    @on_io_thread
+    def end(self, turn: Turn) -> None:
+        """Record that the operation has ended, with its turn or while it waits for one."""
+        if turn.ended:
+            return
+        turn.ended = True
+        if turn in self._queue:
+            self._queue.remove(turn)
+            self._advance()
+        elif turn.holders:
+            assert self._running is not None, "a turn with holders keeps its model running"
+            self._running.succeeded |= turn.succeeded
+            self._running.loaded |= turn.loaded
+            self.release(turn)
+
+    def record_packet(self) -> None:
+        """Restart `queue_timeout` of the waiting operations: the running one is not stuck."""
+        self._progressed_at = time.monotonic()
+
+    def _try_grant(self, turn: Turn) -> bool:
+        """Grant a turn at once, if no other model is running or waiting."""
+        if self._running is None:
+            self._running = _RunningModel(turn.model_key)
+        elif self._queue or self._running.model_key != turn.model_key:
+            return False
+        self._grant(self._running, turn)
+        return True
+
+    def _grant(self, running: _RunningModel, turn: Turn) -> None:
+        turn.holders += 1
+        running.turns.add(turn)
+        if turn.granted is not None and not turn.granted.done():
+            turn.granted.set_result(None)
+
+    def _advance(self) -> None:
+        """Once the running model has no turns, grant one to the first that waits, and to all for the same model."""
+        ended = self._running
+        if ended is None or ended.turns:
+            return
+        self.record_packet()
+        self._detect_coexistence(ended)
+        self._running = _RunningModel(self._queue[0].model_key) if self._queue else None
+        waiting, self._queue = self._queue, deque()
+        for turn in waiting:
+            if self._running is not None and turn.model_key == self._running.model_key:
+                self._grant(self._running, turn)
+            else:
+                self._queue.append(turn)
+
+    def _detect_coexistence(self, ended: _RunningModel) -> None:
+        """Report two models that were used in turn without a load in between: they no longer evict each other."""
+        before = self._previous
+        if not ended.succeeded:
+            return
+        if before is not None and before.model_key != ended.model_key and not ended.loaded:
+            self.on_coexist(before.model_key, ended.model_key)
+        self._previous = ended
+
+
+@dataclass
+class _TurnSink:
+    """The sink of a call that holds a turn until the server has ended the call, even if its reader is slow."""
+
+    _sink: Sink
+    _turns: Turns
+    _turn: Turn
+
+    def put(self, item: Any) -> None:
+        """Forward a packet."""
+        self._turns.record_packet()
+        self._sink.put(item)
+
+    def finish(self, error: BaseException | None) -> None:
+        """Forward the end, and release the turn."""
+        self._sink.finish(error)
+        self._turns.release(self._turn)
+
+    def is_alive(self) -> bool:
+        """Whether the caller can still be woken."""
+        return self._sink.is_alive()
+
+
+def _expired(name: str, turn: Turn, running: _RunningModel | None, elapsed: float) -> LMStudioTimeoutError:
+    other = "another model" if running is None else repr(running.model_key)
+    return LMStudioTimeoutError(
+        f"timed out waiting to load {turn.model_key!r}: it would evict {other}, which still has running calls; "
+        f"{name} expired; raise {name}, or set it to None",
+        timeout_name=name,
+        elapsed=elapsed,
+    )
+
+
+# One load for several callers -----------------------------------------------------------------------------------------
+
+
+class Flight:
+    """Work that one caller does, the leader, and others wait for.
+
+    Args:
+        leader: The waiter of the leader.
+    """
+
+    def __init__(self, leader: Waiter) -> None:
+        self.leader = leader
+        self._thread_or_task = current_caller()
+        self._ended = asyncio.Event()
+        self._error: Exception | None = None
+
+    @classmethod
+    def join(cls, caller: Caller, flights: dict[Hashable, "Flight"], key: Hashable) -> tuple["Flight", bool]:
+        """Return the flight of a key, and whether this caller leads it.
+
+        Args:
+            caller: Makes the waiter.
+            flights: The work that is running.
+            key: Names the work.
+        """
+        own = cls(caller.make_waiter())
+        # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
+        flight = flights.setdefault(key, own)
+        if flight.leader.is_lost:
+            flight = flights[key] = own
+        return flight, flight is own
+
+    @contextmanager
+    def lead(
+        self, caller: Caller, flights: dict[Hashable, "Flight"], key: Hashable, shared: type[Exception]
+    ) -> Generator[None]:
+        """Wake the others when the block ends.
+
+        Args:
+            caller: The leader.
+            flights: The work that is running.
+            key: Names the work.
+            shared: The errors of the leader that the waiting callers raise as well.
+        """
+        try:
+            yield
+        except shared as failure:
+            self._error = failure
+            raise
+        finally:
+            if flights.get(key) is self:  # after a fork, several threads may take over from a lost leader
+                del flights[key]
+            caller.submit(self.end)
+
+    def would_deadlock(self, waiter: Waiter) -> bool:
+        """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
+        return waiter.would_block(self.leader) or self._thread_or_task is current_caller()
+
+    def follow(self, operation: Operation) -> Flow[None]:
+        """Wait until it has ended.
+
+        The caller then checks whether the work is done: the leader may have been cancelled, or may have failed with an
+        error that is not shared.
+        """
+        remaining = operation.remaining_time
+        yield from operation.run_task(lambda: self.wait(remaining))
+
+    async def wait(self, remaining_time: float | None) -> None:
+        """Wait until it has ended; fail if it failed.
+
+        Raises:
+            LMStudioTimeoutError: If that takes longer than the caller has.
+            Exception: The error of the leader, if it is shared.
+        """
+        try:
+            async with asyncio.timeout(remaining_time):
+                await self._ended.wait()
+        except TimeoutError:
+            raise LMStudioTimeoutError(
+                "Model load: timed out waiting for another call that loads the model; raise timeout, or set it to None",
+                timeout_name="timeout",
+            ) from None
+        if self._error is not None:
+            raise copied(self._error)
+
+    @on_io_thread
+    def end(self) -> None:
+        """Wake the waiting callers."""
+        self._ended.set()
+
+
+# Gates ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Permit:
+    """One operation on a model, from its request to enter until its end. It may end before it was admitted.
+
+    Attributes:
+        key: The model, and the event loop of the caller.
+        place: The key, and the thread or task.
+        semaphore: What admitted it, until it ends.
+        ended: Whether it has ended.
+    """
+
+    key: Hashable
+    place: Hashable
+    semaphore: asyncio.Semaphore | None = None
+    ended: bool = False
+
+
+class Gates:
+    """The limits of one server, one for each model and kind of caller.
+
+    Threads share one limit, and the tasks of each event loop have their own: a thread that blocks an event loop must
+    not wait for tasks of that loop. A permit keeps its semaphore alive; a semaphore without permits is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.callers: dict[Hashable, Permit] = {}
+        """The operation of each thread or task on each model; any thread may change it, in one step."""
+        self._semaphores: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+
+    def enter(self, caller: Caller, model: Hashable, max_concurrency: int) -> Flow[Permit | None]:
+        """Wait until fewer than `max_concurrency` operations run on a model; return what `leave` takes.
+
+        A signal handler must not wait for the call that it has interrupted, and gets `None`.
+        """
+        key = model, caller.make_waiter().loop
+        permit = Permit(key, (key, current_caller()))
+        if self.callers.setdefault(permit.place, permit) is not permit:
+            return None
+        try:
+            yield from caller.run_task(lambda: self.wait(permit, max_concurrency))
+        except BaseException:
+            self.leave(caller, permit)
+            raise
+        return permit
+
+    def leave(self, caller: Caller, permit: Permit | None) -> None:
+        """Record that an operation has ended."""
+        if permit is not None:
+            del self.callers[permit.place]
+            caller.submit(self.end, permit)
+
+    async def wait(self, permit: Permit, max_concurrency: int) -> None:
+        """Wait until fewer than `max_concurrency` operations run, and admit this one."""
+        semaphore = self._semaphores.setdefault(permit.key, asyncio.Semaphore(max_concurrency))
+        await semaphore.acquire()
+        permit.semaphore = semaphore
+        if permit.ended:  # it was cancelled meanwhile, and nobody else releases what it got
+            self.end(permit)
+
+    @on_io_thread
+    def end(self, permit: Permit) -> None:
+        """End an operation, and admit the next one."""
+        permit.ended = True
+        semaphore, permit.semaphore = permit.semaphore, None
+        if semaphore is not None:
+            semaphore.release()

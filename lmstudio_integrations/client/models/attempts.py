@@ -1,0 +1,279 @@
+"""The attempts of an operation on a model: each finds or loads the instance in its turn, a failure may start another.
+
+An operation is tried again only while the caller has received nothing of the response: up to `max_retries` times if no
+server responds or the connection is lost, and independently of that up to three times if its model was unloaded.
+"""
+
+import logging
+import random
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from lmstudio_integrations.client.models.admission import Turn
+from lmstudio_integrations.client.models.loading import Loader
+from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.models.state import Instance, ModelState
+from lmstudio_integrations.client.support.advice import with_window
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.events import Listener
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import (
+    LMStudioConnectionLostError,
+    LMStudioContextOverflowError,
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioTimeoutError,
+    LMStudioUnreachableError,
+)
+from lmstudio_integrations.protocol.errors import details_of
+from lmstudio_integrations.protocol.exchange import Timeouts
+
+logger = logging.getLogger(__name__)
+
+RELOAD_DELAYS = (0.0, 0.2, 1.0)
+"""Mean seconds before each reload. They vary, so that programs that evict each other's models get out of step."""
+
+INITIAL_DELAY, MAX_DELAY = 0.5, 8.0
+"""Seconds before the first retry after a failed connection; doubled each time, up to the maximum."""
+
+_UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
+"""Error codes that mean: the requested instance is not loaded."""
+
+
+@dataclass(slots=True)
+class Retries:
+    """Counts the retries of one operation.
+
+    Attributes:
+        max_retries: How often it may be tried again after a failed connection.
+        connection_retries: How many of these were used.
+        reloads: How often its model was loaded again.
+    """
+
+    max_retries: int = 0
+    connection_retries: int = 0
+    reloads: int = 0
+
+    def next_delay(self, error: LMStudioError) -> float | None:
+        """Count a retry, and return the seconds to wait before it; `None` if there must be none."""
+        if isinstance(error, LMStudioModelUnloadedError):
+            if self.reloads == len(RELOAD_DELAYS):
+                return None
+            self.reloads += 1
+            return random.uniform(0.5, 1.5) * RELOAD_DELAYS[self.reloads - 1]  # noqa: S311 - no secret
+        if self.connection_retries >= self.max_retries or not is_retryable(error):
+            return None
+        self.connection_retries += 1
+        return min(INITIAL_DELAY * 2.0 ** (self.connection_retries - 1), MAX_DELAY)
+
+
+class Attempts:
+    """The attempts of one operation on a model.
+
+    They are used in this form. An error of the block that another attempt may mend ends the attempt, not the loop::
+
+        attempts = model.attempts()
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                return (yield from …(attempts.operation, instance.specifier, …))
+
+    Args:
+        caller: Makes the calls to the server.
+        state: The model.
+        timeouts: Timeouts that differ from the client's.
+        listener: Hears what happens; by default that of the model's client.
+        resolve: Whether to find or load the instance even if the handle has one.
+        reload: Whether the operation uses the model, so that it gets a turn, and the model is loaded again if it was
+            unloaded. Otherwise the operation only asks about the instance.
+
+    Attributes:
+        operation: The operation of the current attempt.
+    """
+
+    operation: Operation
+
+    def __init__(
+        self,
+        caller: Caller,
+        state: ModelState,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        listener: Listener | None = None,
+        *,
+        resolve: bool = False,
+        reload: bool = True,
+    ) -> None:
+        self.caller = caller
+        self.state = state
+        self.listener = listener or caller.listener
+        self._timeouts = timeouts
+        self._resolve = resolve
+        self._reload = reload
+        self._retries = Retries(caller.max_retries)
+        self._delay: float | None = None
+        self._turn: Turn | None = None
+        self._instance: Instance | None = None
+
+    @property
+    def known(self) -> ServerModels:
+        """What this process knows of the models of the server."""
+        return self.caller.shared(ServerModels)
+
+    def begin(self) -> Flow[Instance]:
+        """Begin the next attempt: `next`, then `instance`."""
+        yield from self.next()
+        return (yield from self.instance())
+
+    def next(self) -> Flow[Operation]:
+        """Return the operation of the next attempt, after a pause if another attempt has failed.
+
+        A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
+        """
+        delay, self._delay, self._instance = self._delay, None, None
+        if delay is not None and self._resolve:
+            yield from self.operation.pause(delay)
+            return self.operation
+        if delay:
+            yield from self.caller.pause(delay)
+        self.operation = self._new_operation()
+        return self.operation
+
+    def _new_operation(self, started_at: float | None = None) -> Operation:
+        self.listener.moved(self.caller.target, self.state.key)
+        return Operation(self.caller, self._timeouts, started_at=started_at, listener=self.listener)
+
+    def instance(self) -> Flow[Instance]:
+        """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""
+        state, known = self.state, self.known
+        instance = state.instance
+        if instance is None or self._reload:
+            yield from self._take_turn()
+            is_gone = known.is_evicted(state.reference) and state.reloadable
+            if instance is None or self._resolve or is_gone:
+                instance = yield from Loader(self.operation, state).resolve()
+        self._instance = instance
+        return instance
+
+    def _take_turn(self) -> Flow[None]:
+        if self._turn is not None:
+            return
+        operation, turns = self.operation, self.known.turns
+        turn = self.known.turn_for(self.state)
+        if turn is None:
+            return
+        turn.waiter = operation.caller.make_waiter()
+        if turns.would_deadlock(turn):  # better to evict a model than to wait for ever
+            return
+        self._turn = turn
+        turn.loads_before = len(operation.load_times)
+        queue_timeout, remaining = operation.timeouts.get("queue_timeout"), operation.remaining_time
+        yield from operation.run_task(lambda: turns.wait(turn, queue_timeout, remaining))
+        operation.wrap_sink = partial(turns.shared_by, turn)
+
+    def responded(self) -> None:
+        """Record that the server has responded: the operation needs its turn no longer."""
+        self._end_turn(succeeded=True)
+
+    def _end_turn(self, *, succeeded: bool) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            operation = self.operation
+            operation.wrap_sink = None
+            turn.succeeded = succeeded
+            turn.loaded = len(operation.load_times) > turn.loads_before  # each load of the operation adds its time
+            turn.forget_caller()
+            operation.caller.submit(self.known.turns.end, turn)
+
+    def failed(self, error: LMStudioError, *, seen: bool = False) -> bool:
+        """Record that the attempt has failed; return whether another one follows.
+
+        Args:
+            error: The failure.
+            seen: Whether the caller has received a part of the response, so that there must not be another attempt.
+        """
+        is_unloaded = isinstance(error, LMStudioModelUnloadedError)
+        may_retry = not seen and (not is_unloaded or (self._reload and self.state.reloadable))
+        delay = self._retries.next_delay(error) if may_retry else None
+        if delay is None:
+            return False
+        logger.info("an attempt on model %r failed, and another one follows: %s", self.state.name, error)
+        self.listener.attempt_failed(error)
+        self._delay, self._resolve = delay, is_unloaded
+        return True
+
+    def explained(self, error: LMStudioError) -> LMStudioError:
+        """Return an error of the server with what this process knows of the model."""
+        if self._instance is None:  # it is about finding or loading the model
+            return error
+        if isinstance(error, LMStudioContextOverflowError):
+            explained: LMStudioError = with_window(error, *(self._instance.context_window or (None, None)))
+            explained.__suppress_context__ = True  # it says all that the other says
+            return explained
+        return self._as_unloaded(error) if isinstance(error, LMStudioModelNotFoundError) else error
+
+    def _as_unloaded(self, error: LMStudioModelNotFoundError) -> LMStudioError:
+        """Return what a not-found error means for a model that was loaded before.
+
+        A request may name a second model, such as the draft model. If that is the one not found, the error stays.
+        """
+        code = (error.display_data or {}).get("code")
+        # Without a code, the text decides: `Model "x" not found` means the requested instance, `Cannot find model "x"`
+        # a model on the disk, such as the draft model.
+        is_unloaded = code in _UNLOADED if code else "cannot find" not in str(error).lower()
+        if not is_unloaded:
+            return error
+        unloaded = self.unloaded_error(**details_of(error))
+        unloaded.__cause__ = error
+        return unloaded
+
+    def unloaded_error(self, **details: Any) -> LMStudioModelUnloadedError:
+        """Return the error of a model that was loaded and no longer is, with the reason as far as it is known."""
+        text = f"model {self.state.name!r} was unloaded: {self.known.why_unloaded(self.state)}"
+        return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
+
+    def end(self) -> None:
+        """End an attempt that got no response."""
+        self._end_turn(succeeded=False)
+
+    def succeeded(self) -> None:
+        """Record that the operation has succeeded."""
+
+    def release(self) -> None:
+        """Give back what the operation holds on its server. Any thread may call it, and finalizers."""
+
+    def raise_final(self, error: LMStudioError) -> NoReturn:
+        """Raise the error of the last attempt."""
+        raise error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            self.responded()
+            self.succeeded()
+        self.end()
+        if not isinstance(error, LMStudioError):
+            self.release()
+            return False
+        explained = self.explained(error)
+        follows = self.failed(explained)
+        if not follows:
+            self.release()
+            self.raise_final(explained)
+        return follows
+
+
+def is_retryable(error: LMStudioError) -> bool:
+    """Whether an error means that the operation may be tried again on a new connection."""
+    return (
+        isinstance(error, LMStudioUnreachableError)
+        or (isinstance(error, LMStudioConnectionLostError) and error.retryable)
+        or (isinstance(error, LMStudioTimeoutError) and error.timeout_name == "connect_timeout")  # nothing was sent
+    )

@@ -1,0 +1,136 @@
+"""A model as a handle uses it: the server, which model of it, and what users do with a model of either kind."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from lmstudio_integrations.client.models import queries
+from lmstudio_integrations.client.models.attempts import Attempts
+from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.support.arguments import texts_of
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.events import Listener
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
+
+Texts = list[str] | tuple[str, ...]
+
+
+class Model:
+    """A model on one server. `hosts/` has models on several.
+
+    Args:
+        caller: Makes the calls to the server.
+        state: Which model, and what is known of it; may be shared with other models.
+    """
+
+    def __init__(self, caller: Caller, state: ModelState) -> None:
+        self.caller = caller
+        self.state = state
+
+    @property
+    def known(self) -> ServerModels:
+        """What this process knows of the models of the server."""
+        return self.caller.shared(ServerModels)
+
+    def changed(self, change: Callable[[Caller], Caller]) -> Self:
+        """Return the same model, called in another way: `change` is one of the `with_` methods of callers."""
+        return type(self)(change(self.caller), self.state)
+
+    def with_retries(self, max_retries: int) -> Self:
+        """Return the same model, whose operations are tried again after a failed connection."""
+        return self.changed(lambda caller: caller.with_retries(max_retries))
+
+    def attempts(
+        self,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        listener: Listener | None = None,
+        *,
+        reload: bool = True,
+        files: tuple[FileHandle, ...] = (),  # noqa: ARG002 - models on several hosts choose the one that has them
+    ) -> Attempts:
+        """Return the attempts of an operation.
+
+        Args:
+            timeouts: Timeouts that differ from the client's.
+            listener: Hears what happens.
+            reload: Whether the operation uses the model, and does not only ask about it.
+            files: The uploaded files that the operation refers to.
+        """
+        return Attempts(self.caller, self.state, timeouts, listener, reload=reload)
+
+    # Flows ------------------------------------------------------------------------------------------------------------
+
+    def load(self) -> Flow[None]:
+        """Find or load the instance, as the load policy says, even if there is one."""
+        attempts = Attempts(self.caller, self.state, resolve=True)
+        while True:
+            with attempts:
+                yield from attempts.begin()
+                return
+
+    def unload(self) -> Flow[None]:
+        """Unload the instance; the handle does not load it again automatically."""
+        state = self.state
+        state.unloaded_by_user = True
+        if state.instance is None and state.policy == "new_instance":
+            yield from self.unload_if_loaded_here()  # a loaded instance with this key may belong to another program
+            return
+        if state.instance is None and state.key is None:
+            yield from self.load()
+        yield from queries.unload(Operation(self.caller), state.kind, state.name)
+
+    def unload_if_loaded_here(self) -> Flow[None]:
+        """Unload the instance that the handle loaded, if it is still loaded; one that the handle found stays."""
+        state, operation = self.state, Operation(self.caller)
+        for info in (yield from queries.list_loaded(operation, state.kind)) if state.loaded_here else ():
+            if info.instance_reference == state.loaded_here:
+                yield from queries.unload(operation, state.kind, info.identifier)
+
+    def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
+        attempts = self.attempts(reload=load)
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                return (yield from queries.look_up(attempts.operation, self.state.kind, instance.specifier))
+
+    def get_load_fields(self) -> Flow[dict[str, Any]]:
+        """Return the settings that the instance was loaded with, by their wire keys."""
+        attempts = self.attempts(reload=False)
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                return (yield from queries.get_load_config(attempts.operation, self.state.kind, instance.specifier))
+
+    def get_processing_state(self) -> Flow[InstanceProcessingState]:
+        """Return what the instance is doing."""
+        attempts = self.attempts(reload=False)
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                operation, kind = attempts.operation, self.state.kind
+                return (yield from queries.get_processing_state(operation, kind, instance.specifier))
+
+    def tokenize(self, texts: str | Texts) -> Flow[list[int] | list[list[int]]]:
+        """Return the tokens of a text, or of each of several."""
+        listed, attempts = texts_of(texts, "input"), self.attempts()
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                tokens = yield from queries.tokenize(attempts.operation, self.state.kind, instance.specifier, listed)
+                return tokens[0] if isinstance(texts, str) else tokens
+
+    def count_tokens(self, texts: str | Texts) -> Flow[int | list[int]]:
+        """Return the number of tokens of a text, or of each of several."""
+        listed, attempts = texts_of(texts, "input"), self.attempts()
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                counts = yield from queries.count_tokens(
+                    attempts.operation, self.state.kind, instance.specifier, listed
+                )
+                return counts[0] if isinstance(texts, str) else counts

@@ -1,0 +1,159 @@
+"""What a handle knows of its model: which one the user means, how to get it, and the instance once there is one."""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.models.admission import Flight
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.models import by_identifier
+
+WireInfo: TypeAlias = Mapping[str, Any]
+"""The info of a loaded instance, in [wire form](docs/protocol.md#model-info)."""
+Specifier: TypeAlias = Mapping[str, Any]
+"""Which model a request is for, in [wire form](docs/protocol.md#model-specifiers)."""
+OnProgress = Callable[[float], Any]
+
+
+class ContextWindow(NamedTuple):
+    """The context window of an instance in tokens, and the longest that its model can have, if it is known."""
+
+    length: int
+    maximum: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """A loaded instance.
+
+    Attributes:
+        identifier: Its identifier.
+        reference: Its reference; each load has its own.
+        context_window: Its context window, once it is known.
+        dimensions: The length of its vectors, once one was received.
+        takes_late_system_messages: Whether its chat template takes system messages after the first turn, once it was
+            asked.
+    """
+
+    identifier: str
+    reference: str | None = None
+    context_window: ContextWindow | None = None
+    dimensions: int | None = None
+    takes_late_system_messages: bool | None = None
+
+    @classmethod
+    def of(cls, info: WireInfo) -> "Instance":
+        """Return an instance that the server has reported.
+
+        Raises:
+            TypeError: If it has no identifier.
+        """
+        length = info.get("contextLength")
+        window = ContextWindow(length, max_context_length(info)) if is_count(length) else None
+        return cls(identifier_of(info), reference_of(info), window)
+
+    @property
+    def specifier(self) -> Specifier:
+        """Stands for it in requests. All callers get the same dict and must not change it.
+
+        Raises:
+            LMStudioProtocolError: If no request can have this identifier.
+        """
+        return _specifier(self.identifier)
+
+
+@dataclass(slots=True, eq=False)
+class ModelState:
+    """Which model a handle means, and the instance once there is one. Several handles may share it.
+
+    Attributes:
+        kind: Language model or embedding model.
+        key: The model key or identifier that the user gave; `None` is any loaded model.
+        policy: How the instance is found or loaded.
+        ttl: Unload after this many idle seconds, if this handle loads the model; `None` sends none.
+        config: Load settings, if this handle loads the model.
+        on_config_mismatch: What to do if it is loaded with other settings.
+        on_load_progress: Called with the progress of a load, 0.0 to 1.0.
+        show_progress: Whether a bar shows it.
+        requested_identifier: The identifier of a new instance.
+        other_kind_class: What to call with the key of a model of the other kind; `None` is the native client.
+        instance: The instance that was found or loaded last, even if it is not loaded any more.
+        loaded_here: The reference of the instance that was loaded last with this state.
+        unloaded_by_user: Whether the user has unloaded it with this handle.
+        flights: The running load of a new instance, if there is one; other callers wait for it.
+    """
+
+    kind: ModelKind
+    key: str | None = None
+    policy: LoadPolicy = "get_or_load"
+    ttl: float | None = None
+    config: LoadSettings | None = None
+    on_config_mismatch: OnConfigMismatch = "warn"
+    on_load_progress: OnProgress | None = None
+    show_progress: bool = False
+    requested_identifier: str | None = None
+    other_kind_class: str | None = None
+    instance: Instance | None = None
+    loaded_here: str | None = None
+    unloaded_by_user: bool = False
+    flights: dict[Hashable, Flight] = field(default_factory=dict[Hashable, Flight], repr=False)
+
+    @property
+    def reloadable(self) -> bool:
+        """Whether the model may be loaded again after it was unloaded, or another one take its place.
+
+        Any language model takes the place of one without a key. Vectors of two models must not be mixed.
+        """
+        if self.unloaded_by_user:
+            return False
+        return self.kind == "llm" if self.key is None else self.policy in {"get_or_load", "explicit"}
+
+    @property
+    def reference(self) -> str | None:
+        """The reference of the instance, if it is known."""
+        return None if self.instance is None else self.instance.reference
+
+    @property
+    def context_window(self) -> ContextWindow | None:
+        """The context window of the instance, if it is known."""
+        return None if self.instance is None else self.instance.context_window
+
+    @property
+    def name(self) -> str:
+        """The identifier if it is known, else what the user gave."""
+        return (self.instance and self.instance.identifier) or self.key or "any loaded model"
+
+
+def identifier_of(info: WireInfo) -> str:
+    """Return the identifier of an instance.
+
+    Raises:
+        TypeError: If the server sent none.
+    """
+    identifier: object = info["identifier"]
+    if not isinstance(identifier, str) or not identifier:
+        raise TypeError(f"a model without identifier: {info!r}")
+    return identifier
+
+
+def reference_of(info: WireInfo) -> str | None:
+    """Return the reference of an instance; `None` if the server sent no valid one."""
+    reference = info.get("instanceReference")
+    return reference if isinstance(reference, str) else None
+
+
+def max_context_length(info: WireInfo) -> int | None:
+    """Return the longest context length that a model can have, if the server sent it."""
+    maximum = info.get("maxContextLength")
+    return maximum if is_count(maximum) else None
+
+
+@lru_cache(maxsize=256)
+def _specifier(identifier: str) -> Specifier:
+    try:
+        return by_identifier(identifier).to_dict()
+    except LMStudioValueError as error:
+        raise LMStudioProtocolError(f"the server reported an instance with an invalid identifier: {error}") from error

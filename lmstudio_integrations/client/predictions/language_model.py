@@ -1,0 +1,71 @@
+"""A language model as its handle uses it: predictions, the tool loop, and chat templates."""
+
+from collections.abc import Iterable, Sequence
+
+from lmstudio_integrations.client.files.images import prepare_images
+from lmstudio_integrations.client.files.uploads import FileInput
+from lmstudio_integrations.client.models import chat_templates
+from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.predictions.requests import (
+    History,
+    PredictionParameters,
+    plan_completion,
+    plan_response,
+    to_wire,
+)
+from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolInput
+from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
+from lmstudio_integrations.types.pending import PendingHistory
+
+
+class LanguageModel(Model):
+    """A language model on one server."""
+
+    def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
+        """Prepare the model's next message of a conversation."""
+        return Prediction(self, plan_response(history, parameters, is_async=self.caller.is_async))
+
+    def prepare_completion(self, prompt: str, parameters: PredictionParameters) -> Prediction:
+        """Prepare the continuation of a text."""
+        return Prediction(self, plan_completion(prompt, parameters, is_async=self.caller.is_async))
+
+    def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
+        """Prepare a tool loop."""
+        return Act(self, chat, tools, parameters)
+
+    def prepare_images(self, images: Sequence[FileInput], *, allow_private_hosts: bool) -> Flow[list[FileHandle]]:
+        """Upload images for a conversation with this model; download those that are http or https URLs first."""
+        attempts = self.attempts()
+        while True:
+            with attempts:
+                operation = yield from attempts.next()
+                return (yield from prepare_images(operation, images, allow_private_hosts=allow_private_hosts))
+
+    def apply_prompt_template(self, history: History, opts: TemplateOpts, tools: Tools) -> Flow[str]:
+        """Return a conversation, with the tools, as the prompt that the model would get."""
+        wire, flags, attempts = to_wire(history), template_flags(opts, tools), self.attempts()
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                return (yield from chat_templates.apply_prompt_template(attempts.operation, instance, wire, flags))
+
+    def get_context_use(self, history: History) -> Flow[ContextUse]:
+        """Return how many tokens of the context window a conversation takes."""
+        wire, attempts = to_wire(history), self.attempts()
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                return (yield from chat_templates.get_context_use(attempts.operation, instance, wire))
+
+    def get_chat_template_info(self) -> Flow[ChatTemplateInfo]:
+        """Return what the model's chat template does with conversations; load the model if necessary."""
+        attempts = self.attempts()
+        while True:
+            with attempts:
+                instance = yield from attempts.begin()
+                return (yield from chat_templates.get_chat_template_info(attempts.operation, instance))

@@ -1,0 +1,363 @@
+"""Makes OpenTelemetry's spans and metrics of what the client reports, with the names of the GenAI conventions.
+
+`api/base.py` gives each client the listener `SPANS`. This package never imports OpenTelemetry by itself: a program that
+has configured a provider has imported it. So without it nothing is traced, and an operation costs a look into
+`sys.modules`. Listeners are called in the caller's thread or task, so spans begin with its context. A span is never
+current while a flow waits: the listener of the operation has its context.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from inspect import currentframe
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from lmstudio_integrations._support.secrets import redact
+from lmstudio_integrations._support.typeguards import is_list
+from lmstudio_integrations.client.telemetry.attributes import (
+    Attributes,
+    input_content,
+    output_content,
+    request_attributes,
+    result_attributes,
+)
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+from lmstudio_integrations.client.transport.events import ConnectionReport, Listener
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioCancelledError,
+    LMStudioClientClosedError,
+    LMStudioConnectionLostError,
+    LMStudioContextOverflowError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelCrashedError,
+    LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
+    LMStudioPresetNotFoundError,
+    LMStudioTimeoutError,
+    LMStudioUnreachableError,
+    LMStudioWrongModelKindError,
+)
+from lmstudio_integrations.types.results import PredictionResult
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Histogram, MeterProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
+
+SCOPE = "lmstudio_integrations"
+"""The name of the instrumentation scope."""
+
+PROVIDER = {"gen_ai.provider.name": "lm_studio"}
+"""The provider. The conventions have no name for LM Studio; this one has the form of theirs."""
+
+CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_WITH_CONTENT = {"true", "span_only", "span_and_event"}
+
+_OPERATIONS = {"Chat response": "chat", "Completion": "text_completion", "Embedding": "embeddings"}
+"""The conventions' names of operations, by our own."""
+
+_TRACES, _METRICS = "opentelemetry.trace", "opentelemetry.metrics._internal"
+
+_DURATION, _TOKENS = "gen_ai.client.operation.duration", "gen_ai.client.token.usage"
+_HISTOGRAMS: dict[str, dict[str, Any]] = {
+    _DURATION: {
+        "unit": "s",
+        "description": "GenAI operation duration.",
+        "explicit_bucket_boundaries_advisory": [0.01 * 2**power for power in range(14)],
+    },
+    _TOKENS: {
+        "unit": "{token}",
+        "description": "Number of input and output tokens used.",
+        "explicit_bucket_boundaries_advisory": [4**power for power in range(14)],
+    },
+}
+_IN_METRICS = {
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    "server.address",
+    "server.port",
+}
+
+_WITHOUT_CONTENT = (
+    LMStudioAuthenticationError,
+    LMStudioClientClosedError,
+    LMStudioConnectionLostError,
+    LMStudioContextOverflowError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelCrashedError,
+    LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
+    LMStudioPresetNotFoundError,
+    LMStudioTimeoutError,
+    LMStudioUnreachableError,
+    LMStudioWrongModelKindError,
+)
+"""Errors whose messages quote neither a prompt nor a response. Spans have no message of others."""
+
+
+class Spans(Listener):
+    """The listener of a client. What it reports is no part of an operation, or begins one."""
+
+    def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
+        """Begin the span of an operation."""
+        return OperationSpan(name, target, model_key, is_stream=is_stream) if _is_on() else self
+
+    def connecting(self, address: Address | None) -> ConnectionReport | None:
+        """Return what makes the span of a connection."""
+        return _Connection(address, self._context()) if _is_on() else None
+
+    def loaded(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
+        """Make the span of a load."""
+        if not _is_on():
+            return
+        attributes = _place_of(target, model_key)
+        started_at = time.time_ns() - round(seconds * 1e9)
+        _end_span(_start_span(_span_name("load", attributes), self._context(), attributes, started_at), error)
+
+    def _context(self) -> "Context":
+        """Return the context of connections and loads."""
+        from opentelemetry.context import get_current  # noqa: PLC0415 - the program has imported it
+
+        return get_current()
+
+
+SPANS = Spans()
+
+
+class OperationSpan(Spans):
+    """The span of an operation, and its metrics at the end. Any thread may end it; only the first end counts.
+
+    Args:
+        name: The operation, for error messages.
+        target: The server.
+        model_key: The requested model.
+        is_stream: Whether the caller reads a stream.
+    """
+
+    def __init__(self, name: str, target: Target, model_key: str | None, *, is_stream: bool) -> None:
+        from opentelemetry.trace import set_span_in_context  # noqa: PLC0415 - the program has imported it
+
+        self._running: list[Span] = []
+        self._name = _OPERATIONS[name]
+        self._place = target, model_key
+        self._started = time.perf_counter()
+        self._has_first_chunk = False
+        attributes = self._attributes()
+        self._span = _start_span(_span_name(self._name, attributes), None, attributes)
+        if is_stream:
+            self._span.set_attribute("gen_ai.request.stream", True)  # noqa: FBT003 - the attribute's value
+        self._own_context: Context = set_span_in_context(self._span)
+        self._running.append(self._span)
+
+    def _attributes(self) -> Attributes:
+        return {"gen_ai.operation.name": self._name, **_place_of(*self._place)}
+
+    def _context(self) -> "Context":
+        return self._own_context
+
+    @override
+    def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
+        """Return itself: a part of an operation has no span of its own."""
+        return self
+
+    def moved(self, target: Target, model_key: str | None) -> None:
+        """Keep the last server for the end."""
+        self._place = target, model_key
+
+    def requested(self, parameter: Mapping[str, Any]) -> None:
+        """Set the settings of a request, and its content if the program asks for that."""
+        if self._span.is_recording():
+            self._span.set_attributes(request_attributes(parameter))
+            if _captures_content():
+                self._span.set_attributes(input_content(parameter))
+
+    def attempt_failed(self, error: Exception) -> None:
+        """Add an event: the operation is tried again."""
+        self._span.add_event("lmstudio.retry", {"error.type": type(error).__qualname__})
+
+    def first_chunk(self) -> None:
+        """Record how long the caller has waited, unless the response has ended."""
+        if self._running and not self._has_first_chunk:
+            self._has_first_chunk = True
+            self._span.set_attribute("gen_ai.response.time_to_first_chunk", time.perf_counter() - self._started)
+
+    def ended(self, outcome: object, model_key: str | None = None) -> None:
+        """End the span, and record the metrics."""
+        try:
+            span = self._running.pop()  # in one step: a reader and another thread may end it
+        except IndexError:
+            return
+        seconds = time.perf_counter() - self._started
+        _run_outside_sdk(self._finish, span, outcome, model_key, seconds)
+
+    def _finish(self, span: "Span", outcome: object, model_key: str | None, seconds: float) -> None:
+        found = self._attributes()  # only now, because the operation may have moved to another host
+        error = outcome if isinstance(outcome, BaseException) else None
+        if model_key is not None:
+            found["gen_ai.response.model"] = model_key
+        if isinstance(outcome, PredictionResult):
+            found |= result_attributes(outcome)
+            if _captures_content() and span.is_recording():
+                span.set_attributes(output_content(outcome))
+        elif is_list(outcome) and outcome:  # vectors
+            found["gen_ai.embeddings.dimension.count"] = len(outcome[0])
+        span.set_attributes(found)
+        _end_span(span, error)
+        _record_metrics(found, seconds, _error_type(error))
+
+    def __del__(self) -> None:
+        self.ended(None)
+
+
+class _Connection:
+    """Makes the span of a connection. The I/O thread only records times, because exporters may block."""
+
+    __slots__ = ("_address", "_unreported", "ended_at", "error", "started_at")
+
+    def __init__(self, address: Address | None, context: "Context") -> None:
+        self._address = address
+        self._unreported = [context]
+        self.started_at: int | None = None
+        """When the I/O thread began to open a socket; `None` if there was one."""
+        self.ended_at: int | None = None
+        self.error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Record that a socket is being opened."""
+        self.started_at = time.time_ns()
+
+    def end(self, make_error: Callable[[], BaseException] | None = None) -> None:
+        """Record that the server has accepted the client, or what happened instead."""
+        if self.ended_at is None:
+            self.error = make_error and make_error()
+            self.ended_at = time.time_ns()
+
+    def report(self, error: BaseException | None) -> None:
+        """Make the span, once. Without a connection, the error of the call says why: its timeout may come first."""
+        _run_outside_sdk(self._report, error)
+
+    def _report(self, error: BaseException | None) -> None:
+        try:
+            context = self._unreported.pop()  # in one step: any thread may close a call
+        except IndexError:
+            return
+        if self.started_at is None:
+            return
+        attributes = {**PROVIDER, **_server_attributes(self._address)}
+        span = _start_span("connect", context, attributes, self.started_at)
+        failed = self.ended_at is None or self.error is not None
+        _end_span(span, (error or self.error) if failed else None, end_time=self.ended_at)
+
+
+def _is_on() -> bool:
+    """Whether the program has configured a provider of traces or of metrics."""
+    if _TRACES not in sys.modules:
+        return False
+    # Read as attributes: every prediction asks, and the public getters cost ten times as much.
+    try:
+        return sys.modules[_TRACES]._TRACER_PROVIDER is not None or (  # noqa: SLF001
+            _METRICS in sys.modules and sys.modules[_METRICS]._METER_PROVIDER is not None  # noqa: SLF001
+        )
+    except AttributeError:  # another version of OpenTelemetry; its providers are used, configured or not
+        return True
+
+
+def _start_span(name: str, context: "Context | None", attributes: Attributes, start_time: int | None = None) -> "Span":
+    from opentelemetry import trace  # noqa: PLC0415 - the program has imported it
+
+    tracer = _tracer_of(trace.get_tracer_provider())
+    return tracer.start_span(name, context, trace.SpanKind.CLIENT, attributes, start_time=start_time)
+
+
+@lru_cache(maxsize=1)
+def _tracer_of(provider: "TracerProvider") -> "Tracer":
+    return provider.get_tracer(SCOPE)
+
+
+def _end_span(span: "Span", error: BaseException | None = None, *, end_time: int | None = None) -> None:
+    """End a span. No event has the exception: its stack trace and its causes may show content."""
+    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - the program has imported it
+
+    kind = _error_type(error)
+    if kind is not None:
+        span.set_attribute("error.type", kind)
+        span.set_status(Status(StatusCode.ERROR, str(error) if isinstance(error, _WITHOUT_CONTENT) else None))
+    span.end(end_time)
+
+
+def _error_type(error: BaseException | None) -> str | None:
+    """Return the name of an error's class; `None` without one, and if the caller has cancelled the operation."""
+    if not isinstance(error, Exception) or isinstance(error, LMStudioCancelledError):
+        return None
+    return type(error).__qualname__
+
+
+def _place_of(target: Target, model_key: str | None) -> Attributes:
+    """Return the attributes of the requested model and of its server."""
+    # Redacted, because a token that was given as the model must not be exported.
+    model = {} if model_key is None else {"gen_ai.request.model": redact(model_key)}
+    return {**PROVIDER, **model, **_server_attributes(target.address)}
+
+
+def _server_attributes(address: Address | None) -> Attributes:
+    """Return the server's host and port; nothing for the LM Studio that is found on this machine."""
+    return {} if address is None else {"server.address": address.host, "server.port": address.port}
+
+
+def _run_outside_sdk(function: Callable[..., None], *args: Any) -> None:
+    """Run a function now; if this thread runs code of the SDK, submit it to the I/O thread.
+
+    Finalizers run anywhere, also while the SDK holds a lock that ending a span needs as well.
+    """
+    if sys.is_finalizing():
+        return
+    frame = currentframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("opentelemetry.sdk."):
+            IOThread.current().submit(function, *args)
+            return
+        frame = frame.f_back
+    function(*args)
+
+
+def _span_name(operation: str, attributes: Attributes) -> str:
+    model = attributes.get("gen_ai.request.model")
+    return f"{operation} {model}" if model else operation
+
+
+def _record_metrics(found: Attributes, seconds: float, error: str | None) -> None:
+    labels = {key: value for key, value in found.items() if key in _IN_METRICS}
+    for kind in ("input", "output"):
+        count = found.get(f"gen_ai.usage.{kind}_tokens")
+        if count is not None:
+            _histogram(_TOKENS).record(count, {**labels, "gen_ai.token.type": kind})
+    _histogram(_DURATION).record(seconds, labels if error is None else {**labels, "error.type": error})
+
+
+def _captures_content() -> bool:
+    """Whether the program asks for prompts and responses."""
+    return os.environ.get(CONTENT_VARIABLE, "").lower() in _WITH_CONTENT
+
+
+def _histogram(name: str) -> "Histogram":
+    from opentelemetry import metrics  # noqa: PLC0415 - the program has imported it
+
+    return _histogram_of(metrics.get_meter_provider(), name)
+
+
+@lru_cache(maxsize=2 * len(_HISTOGRAMS))
+def _histogram_of(provider: "MeterProvider", name: str) -> "Histogram":
+    # Cached, because the SDK warns of an instrument that is made twice.
+    meter = provider.get_meter(SCOPE)
+    try:
+        return meter.create_histogram(name, **_HISTOGRAMS[name])
+    except TypeError:  # before 1.30, the API has no boundaries
+        return meter.create_histogram(name, unit=_HISTOGRAMS[name]["unit"])

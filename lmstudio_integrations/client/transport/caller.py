@@ -1,0 +1,189 @@
+"""What a client shares with its handles: which server they call, with which timeouts, and how they wait.
+
+An `Operation` (`operation.py`) makes the calls. Nothing here blocks; any thread may call it.
+"""
+
+import itertools
+import math
+import weakref
+from asyncio import sleep
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
+
+from lmstudio_integrations.client.transport.connect.addresses import Target
+from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
+from lmstudio_integrations.client.transport.events import NOBODY, Listener
+from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
+from lmstudio_integrations.errors import LMStudioClientClosedError
+from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.session import client_closed
+
+NO_TIMEOUTS: Timeouts = {}
+
+_client_ids = itertools.count(1)
+
+
+class Caller:
+    """What a client and its handles share.
+
+    Args:
+        target: Which server, and with which credentials.
+        timeouts: The timeouts of every call that has none of its own.
+        waiter_type: How this client's callers wait.
+        keep_idle: Seconds for which an idle connection is kept open for this client.
+        listener: Hears what happens.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        timeouts: Timeouts,
+        waiter_type: Callable[[IOThread], Waiter],
+        keep_idle: float = math.inf,
+        listener: Listener = NOBODY,
+    ) -> None:
+        self.target = target
+        self.timeouts = timeouts
+        self.keep_idle = keep_idle
+        self.listener = listener
+        self.max_retries = 0
+        """How often a failed call is retried; the flows of the client do that."""
+        self.started_at: float | None = None
+        """When the operation began of which all operations of this caller are parts."""
+        self.can_fail_over = False
+        """Whether another host can take its calls, if this one stops responding before it begins to."""
+        self.client_id: int = next(_client_ids)
+        self.waiter_for = waiter_type
+        # Never read. It keeps the original alive as long as a copy, because its finalizer closes the calls of both.
+        self._original: Self | None = None
+        self._used: set[IOThread] = set()
+        self.finalizer: weakref.finalize[..., Any] = weakref.finalize(self, _close_client, self._used, self.client_id)
+        self.finalizer.atexit = False  # `IOThread` closes everything then
+
+    def with_timeouts(self, timeouts: Timeouts) -> Self:
+        """Return a caller with other timeouts."""
+        return self._copy(timeouts=merged(self.timeouts, timeouts))
+
+    def with_retries(self, max_retries: int) -> Self:
+        """Return a caller whose failed calls are retried."""
+        return self._copy(max_retries=max_retries)
+
+    def with_waiters(self, waiter_type: Callable[[IOThread], Waiter]) -> Self:
+        """Return a caller that waits in another way."""
+        return self._copy(waiter_for=waiter_type)
+
+    def with_listener(self, listener: Listener) -> Self:
+        """Return a caller whose operations are parts of another one, which reports them."""
+        return self._copy(listener=listener)
+
+    def within(self, started_at: float, listener: Listener, *, can_fail_over: bool) -> Self:
+        """Return a caller whose operations are parts of another one, see `Operation.as_caller`."""
+        return self._copy(started_at=started_at, listener=listener, can_fail_over=can_fail_over)
+
+    def in_background(self) -> Self:
+        """Return a caller for coroutines on the I/O thread. Nobody listens to it, because exporters may block."""
+        return self._copy(waiter_for=LoopWaiter, listener=NOBODY)
+
+    def _copy(self, **changes: Any) -> Self:
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, _original=self, **changes)
+        return copy
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the callers of this client are coroutines, so that async callbacks can be awaited."""
+        return self.waiter_for is LoopWaiter
+
+    def make_waiter(self) -> Waiter:
+        """Return a waiter that belongs to no call."""
+        return self.waiter_for(IOThread.current())
+
+    def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Flow[T]:
+        """Run a coroutine on the I/O thread and return its result; closing the client cancels it.
+
+        Raises:
+            LMStudioClientClosedError: If the client was closed.
+            LMStudioAuthenticationError: If the token is malformed.
+        """
+        io = self.io()
+        task = IOTask(io, self.waiter_for(io), work, self.client_id)
+        io.submit(_start_task, Connections.of(io), task, self.finalizer)
+        return (yield from task.result())
+
+    def pause(self, seconds: float) -> Flow[None]:
+        """Wait; closing the client ends the wait."""
+        yield from self.run_task(lambda: sleep(seconds))
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run a function on the I/O thread."""
+        IOThread.current().submit(function, *args)
+
+    def shared(self, kind: type[T]) -> T:
+        """Return the object of a type that all clients of this process share for this server."""
+        objects, key = IOThread.current().shared, (self.target.address, kind)
+        found: T = objects.get(key) or objects.setdefault(key, kind())
+        return found
+
+    def socket_scope(self, namespace: Namespace) -> object:
+        """Return what stands for the server, the process and the socket of a namespace.
+
+        What belongs to a socket, such as an uploaded file, is lost in another scope. Read it before the upload: if the
+        socket is lost meanwhile, the file is uploaded once more than necessary.
+        """
+        io = IOThread.current()
+        key: ConnectionKey = self.target, namespace
+        return key, io, Connections.of(io).losses[key]
+
+    def keep_open(self, namespace: Namespace, owner: object) -> None:
+        """Keep the connection to a namespace open as long as an object is alive."""
+        io, client_id = IOThread.current(), next(_client_ids)
+        io.submit(Connections.of(io).get, (self.target, namespace), client_id, math.inf)
+        weakref.finalize(owner, _close_client, {io}, client_id).atexit = False
+
+    def close(self) -> None:
+        """Close everything that this client has open, and drop its references to connections."""
+        self.finalizer()
+
+    def io(self) -> IOThread:
+        """Return the I/O thread, to be used by this client from now on.
+
+        Raises:
+            LMStudioClientClosedError: If the client was closed.
+            LMStudioAuthenticationError: If the token is malformed.
+        """
+        if not self.finalizer.alive:
+            raise LMStudioClientClosedError("the client is closed; make a new one")
+        io = IOThread.current()
+        if io not in self._used:
+            self.target.credentials()  # raises here, in the caller, if the token is malformed
+            self._used.add(io)
+        return io
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> str:
+        raise TypeError("clients and model handles cannot be pickled; make a client in the other process")
+
+
+def merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
+    """Return timeouts with changes."""
+    return {**timeouts, **changes} if changes else timeouts
+
+
+@on_io_thread
+def _start_task(connections: Connections, task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
+    if client.alive:
+        connections.tasks.add(task)
+        task.begin()
+    else:  # the client was closed, or collected, before this ran
+        task.waiter.finish(client_closed())
+
+
+def _close_client(used: set[IOThread], client_id: int) -> None:
+    for io in tuple(used):  # another thread may be making its first call
+        io.submit(Connections.of(io).close_client, client_id)

@@ -1,0 +1,67 @@
+"""What the client reports of its operations. The listener of `telemetry/` makes spans and metrics of it.
+
+`caller.py` has the listener of a client, `operation.py` that of an operation. Without OpenTelemetry nobody listens.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from lmstudio_integrations.client.transport.connect.addresses import Address, Target
+
+
+class ConnectionReport(Protocol):
+    """Hears how the connection of a call is made, if the call has to wait for that."""
+
+    def begin(self) -> None:
+        """Hear that a socket is being opened (on the I/O thread)."""
+
+    def end(self, make_error: Callable[[], BaseException] | None = None) -> None:
+        """Hear that the server has accepted the client, or what happened instead (on the I/O thread)."""
+
+    def report(self, error: BaseException | None) -> None:
+        """Report the connection, with the error of the call. Only the first report counts (in the caller)."""
+
+
+class Listener:
+    """Hears what happens in the operations of a client. This one ignores it. It is called where the caller runs."""
+
+    def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> "Listener":  # noqa: ARG002 - subclasses use them
+        """Hear that an operation on a model begins; return the listener of its parts.
+
+        Args:
+            name: The operation, for error messages.
+            target: The server.
+            model_key: The model that the caller has named.
+            is_stream: Whether the caller reads a stream.
+        """
+        return self
+
+    def moved(self, target: Target, model_key: str | None) -> None:
+        """Hear on which server the next attempt of the operation runs."""
+
+    def connecting(self, address: Address | None) -> ConnectionReport | None:  # noqa: ARG002 - subclasses use it
+        """Hear that a call is started; return what hears of its connection, if anything does."""
+        return None
+
+    def requested(self, parameter: Mapping[str, Any]) -> None:
+        """Hear what a prediction requests."""
+
+    def loaded(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
+        """Hear that a load has ended, and how many seconds it took."""
+
+    def attempt_failed(self, error: Exception) -> None:
+        """Hear that an attempt has failed, and that another one follows."""
+
+    def first_chunk(self) -> None:
+        """Hear that the caller gets a part of the response. Only the first one counts."""
+
+    def ended(self, outcome: object, model_key: str | None = None) -> None:
+        """Hear that the operation has ended. Only the first end counts.
+
+        Args:
+            outcome: The result or the error; `None` if the operation was given up.
+            model_key: The key of the model that has responded, if the result does not have it.
+        """
+
+
+NOBODY = Listener()

@@ -1,0 +1,363 @@
+"""Operations: the calls that one request of a user makes, with a common deadline and a common listener.
+
+The flows of the client start calls with an `Operation`, from any thread; nothing here blocks. It submits the work to
+the connections on the I/O thread. The flows `call`, `call_all` and `read_channel` are the steps of all other flows.
+"""
+
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, cast
+
+from pydantic_core import ValidationError
+
+from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller, merged
+from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
+from lmstudio_integrations.client.transport.events import ConnectionReport, Listener
+from lmstudio_integrations.client.transport.flows import Flow, T
+from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.transport.waiters import Waiter, copied
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
+from lmstudio_integrations.protocol.envelope import dumps
+from lmstudio_integrations.protocol.exchange import Exchange, Sink, Timeouts
+from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
+
+MAX_IN_FLIGHT = 32
+"""Maximum number of calls in flight at once, for each `call_all`."""
+
+_DECODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What decoding raises when a response has an unexpected form."""
+
+
+class CallbackEffect(partial[Any]):
+    """A call of a user's callback. It runs outside of `decode_errors`: its errors are not the server's."""
+
+
+class Call:
+    """A call that was started. If it is garbage-collected before its end, the server stops the work.
+
+    Attributes:
+        waiter: Receives the response.
+        connection: Hears how the connection is made, if anyone listens and nothing has reported it yet.
+        server_is_done: Whether there is nothing to stop: the call is closed, or its caller has received the packet that
+            ends it.
+    """
+
+    __slots__ = ("_exchange", "_io", "_key", "connection", "server_is_done", "waiter")
+
+    def __init__(
+        self, io: IOThread, key: ConnectionKey, exchange: Exchange, waiter: Waiter, connection: ConnectionReport | None
+    ) -> None:
+        self.waiter: Waiter = waiter
+        self._io = io
+        self._key = key
+        self._exchange = exchange
+        self.connection: ConnectionReport | None = connection
+        self.server_is_done: bool = False
+
+    def cancel(self) -> None:
+        """Ask the server to stop; what still arrives is delivered."""
+        self._io.submit(Connections.of(self._io).change_session, self._key, ClientSession.cancel, self._exchange)
+        self._io.yield_to()
+
+    def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
+        """Ask the server to stop and discard what still arrives.
+
+        Args:
+            error: Wakes a waiting caller.
+            at_once: Whether to let the I/O thread send that before this returns, which takes it about 0.1 ms.
+        """
+        if not (self.server_is_done or self.waiter.done):
+            self.server_is_done = True
+            change = Connections.of(self._io).change_session
+            self._io.submit(change, self._key, ClientSession.close, self._exchange, error)
+            if at_once:
+                self._io.yield_to()
+        if self.connection is not None:
+            self.report_connection()
+
+    def report_connection(self) -> None:
+        """Report the connection, if the call had to wait for it."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.report(self.waiter.error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # The last resort: the `finally` of an async generator never runs if its loop is closed first.
+        self.close()
+
+
+class Operation:
+    """One operation of a client: calls that share a deadline.
+
+    Args:
+        caller: Whose operation it is.
+        timeouts: Timeouts that differ from the client's.
+        started_at: When it began, by `time.monotonic()`; now, unless it is one of several attempts with one deadline.
+        listener: Hears what happens in it; by default that of the client.
+
+    Attributes:
+        load_times: Seconds that each model load took.
+        wrap_sink: Wraps what receives the responses; run on the I/O thread.
+        can_fail_over: Whether another host can take its calls, if this one stops responding before it begins to.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        *,
+        started_at: float | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.caller = caller
+        self.timeouts = merged(caller.timeouts, timeouts)
+        self.listener = listener or caller.listener
+        self.load_times: list[float] = []
+        self.wrap_sink: Callable[[Sink], Sink] | None = None
+        self.can_fail_over = caller.can_fail_over
+        started_at = caller.started_at if started_at is None else started_at
+        self._started_at = time.monotonic() if started_at is None else started_at
+
+    def with_timeouts(self, timeouts: Timeouts) -> "Operation":
+        """Return this operation with other timeouts, for some of its calls."""
+        return Operation(
+            self.caller, merged(self.timeouts, timeouts), started_at=self._started_at, listener=self.listener
+        )
+
+    def as_caller(self) -> Caller:
+        """Return a caller whose operations are parts of this one: they share its deadline and its listener."""
+        return self.caller.within(self._started_at, self.listener, can_fail_over=self.can_fail_over)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._started_at
+
+    @property
+    def remaining_time(self) -> float | None:
+        """Seconds until `timeout` expires; `None` without one."""
+        timeout = self.timeouts.get("timeout")
+        return None if timeout is None else timeout - self.elapsed
+
+    # Starting calls ---------------------------------------------------------------------------------------------------
+
+    def start(
+        self, namespace: Namespace, endpoint: Endpoint, parameter: Mapping[str, Any] | None, *, label: str
+    ) -> Call:
+        """Start a call.
+
+        Args:
+            namespace: The namespace.
+            endpoint: The endpoint.
+            parameter: Its parameter.
+            label: What errors call it.
+
+        Raises:
+            LMStudioClientClosedError: If the client was closed.
+            LMStudioAuthenticationError: If the token is malformed.
+            LMStudioValueError: If the parameter cannot be written as JSON.
+        """
+        return self.start_all(namespace, endpoint, (parameter,), label=label)[0]
+
+    def start_all(
+        self, namespace: Namespace, endpoint: Endpoint, parameters: Sequence[Mapping[str, Any] | None], *, label: str
+    ) -> list[Call]:
+        """Start several calls, at least one, of one endpoint on one model; they are sent in one write. See `start`."""
+        caller, io, now = self.caller, self.caller.io(), time.monotonic()
+        key: ConnectionKey = caller.target, namespace
+        first, specifier = parameters[0], None
+        # Calls with this timeout wait in the queue of a model instance; the session restarts it when the queue moves.
+        if first is not None and endpoint.timeout_name == "queue_timeout":
+            specifier = dumps(first.get("modelSpecifier") or first.get("specifier"))
+        connection = self.listener.connecting(caller.target.address)
+        calls: list[Call] = []
+        exchanges: list[Exchange] = []
+        for parameter in parameters:
+            waiter = caller.waiter_for(io)
+            exchange = Exchange(
+                endpoint,
+                _as_json(parameter, label),
+                waiter,
+                self.timeouts,
+                self._started_at,
+                label,
+                caller.client_id,
+                since=now,
+                specifier=specifier,
+                can_fail_over=self.can_fail_over,
+            )
+            exchanges.append(exchange)
+            calls.append(Call(io, key, exchange, waiter, None if calls else connection))
+        io.submit(
+            partial(
+                _start,
+                caller.finalizer,
+                Connections.of(io),
+                key,
+                exchanges,
+                keep_idle=caller.keep_idle,
+                wrap_sink=self.wrap_sink,
+                connection=connection,
+            )
+        )
+        return calls
+
+    # Flows ------------------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        namespace: Namespace,
+        name: str,
+        parameter: Mapping[str, Any] | None = None,
+        read: "Callable[[Any], T] | None" = None,
+        *,
+        label: str,
+    ) -> Flow[T]:
+        """Make a call and return its result, decoded by `read`."""
+        with self.start(namespace, rpc(namespace, name), parameter, label=label) as call:
+            (result,) = yield call
+            if read is None:
+                return cast("T", result)
+            with decode_errors(label):
+                return read(result)
+
+    def call_all(
+        self,
+        namespace: Namespace,
+        name: str,
+        parameters: Sequence[Mapping[str, Any]],
+        read: Callable[[Any], T],
+        *,
+        label: str,
+    ) -> Flow[list[T]]:
+        """Make many calls, at most `MAX_IN_FLIGHT` at once; return the decoded results in their order.
+
+        Whenever at most half of that are still in flight, the next ones are started together, because one write for
+        several calls costs little more than for one.
+        """
+        endpoint = rpc(namespace, name)
+        calls: list[Call] = []
+        results: list[T] = []
+        try:
+            for done in range(len(parameters)):
+                if len(calls) - done <= MAX_IN_FLIGHT // 2 and (due := parameters[len(calls) : done + MAX_IN_FLIGHT]):
+                    calls += self.start_all(namespace, endpoint, due, label=label)
+                (result,) = yield calls[done]
+                try:
+                    results.append(read(result))
+                except _DECODE_ERRORS as error:
+                    raise _unreadable(label, error) from error
+        finally:
+            for call in calls[len(results) :]:
+                call.close()
+            if calls and calls[0].connection is not None:
+                calls[0].report_connection()
+        return results
+
+    def read_channel(
+        self,
+        namespace: Namespace,
+        name: str,
+        parameter: Mapping[str, Any] | None,
+        read: Callable[[dict[str, Any]], CallbackEffect | T | None],
+        *,
+        label: str,
+    ) -> Flow[T]:
+        """Open a channel and read its packets until one of them gives the result; run the callbacks of the others.
+
+        `read` returns `None` to ignore a packet, a `CallbackEffect` to run it, and anything else to end the channel
+        with that result. So `T` must not include `None`.
+        """
+        with self.start(namespace, channel(namespace, name), parameter, label=label) as call:
+            while batch := (yield call):
+                for packet in batch:
+                    with decode_errors(label):
+                        result = read(packet)
+                    if isinstance(result, CallbackEffect):
+                        result()
+                    elif result is not None:
+                        call.server_is_done = True
+                        return result
+            raise closed_early(label)
+
+    def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Flow[T]:
+        """Run a coroutine on the I/O thread and return its result."""
+        return (yield from self.caller.run_task(work))
+
+    def pause(self, seconds: float) -> Flow[None]:
+        """Wait, but no longer than the remaining time."""
+        remaining = self.remaining_time
+        yield from self.caller.pause(seconds if remaining is None else max(0.0, min(seconds, remaining)))
+
+
+@on_io_thread
+def _start(
+    client: "weakref.finalize[..., Any]",
+    connections: Connections,
+    key: ConnectionKey,
+    exchanges: Sequence[Exchange],
+    *,
+    keep_idle: float,
+    wrap_sink: Callable[[Sink], Sink] | None,
+    connection: ConnectionReport | None,
+) -> None:
+    try:
+        if wrap_sink is not None:
+            for exchange in exchanges:
+                exchange.sink = wrap_sink(exchange.sink)
+        if client.alive:
+            connections.get(key, exchanges[0].client_id, keep_idle).start(exchanges, connection)
+            return
+        error: Exception = client_closed()  # the client was closed, or collected, before this ran
+    except Exception as problem:  # noqa: BLE001 - the callers wait for it; the event loop would only log it
+        error = problem
+    for exchange in exchanges:
+        exchange.finish(copied(error))
+
+
+def _as_json(parameter: Mapping[str, Any] | None, label: str) -> str | None:
+    try:
+        return None if parameter is None else dumps(parameter)
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise LMStudioValueError(f"{label}: an argument cannot be written as JSON: {reason}") from error
+
+
+@contextmanager
+def decode_errors(label: str) -> Generator[None]:
+    """Turn every error in decoding a response into one `LMStudioProtocolError`."""
+    try:
+        yield
+    except _DECODE_ERRORS as error:
+        raise _unreadable(label, error) from error
+
+
+def _unreadable(label: str, error: Exception) -> LMStudioProtocolError:
+    return LMStudioProtocolError(
+        f"{label}: the server's response cannot be read: {_what_is_wrong(error)}; update LM Studio and this package"
+    )
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """Return what is wrong with a response. The error itself is the cause of ours, for people who debug it."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {shortened(each['msg'])}" for each in error.errors(include_url=False)
+        )
+    if isinstance(error, KeyError):
+        return f"it has no {shortened(repr(error.args[0]))}"
+    return "a part of it has another form than expected"

@@ -1,0 +1,183 @@
+"""JSON schemas of tools and responses: checks that no server makes, and the form that the wire keeps. Pure.
+
+`functions.py`, `structured.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
+from lmstudio_integrations.errors import LMStudioValueError
+
+DATA = frozenset({"default", "const", "enum", "examples"})
+"""Members of a schema whose values are data."""
+
+_PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs")
+"""The top-level members of a tool's schema that the wire keeps."""
+
+_DEFINITIONS = ("$defs", "definitions")
+
+
+class _RecursiveError(Exception):
+    """A recursive schema, which needs its references."""
+
+
+def check_references(schema: Mapping[str, Any], name: str) -> None:
+    """Reject references to parts that a schema does not have: servers ignore them, or fail in ways that do not help.
+
+    Args:
+        schema: The schema.
+        name: What it is, for the error.
+
+    Raises:
+        LMStudioValueError: If there is one.
+    """
+    for reference in _references(schema):
+        if reference.startswith("#/") and not _exists(reference, schema):
+            raise LMStudioValueError(
+                f"{name} refers to {reference!r}, which it does not contain; add that definition, or pass a pydantic "
+                "class, whose schema is complete"
+            )
+
+
+def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a tool's definition in wire form: its parameters are an object with properties, even if it has none."""
+    check_references(parameters or {}, f"the schema of tool {name!r}")
+    flat = inlined(parameters or {})
+    kept = {key: flat[key] for key in _PARAMETERS if key in flat}
+    function: dict[str, Any] = {
+        "name": name,
+        "parameters": {**kept, "type": "object", "properties": kept.get("properties") or {}},
+    }
+    if description:
+        function["description"] = description
+    return {"type": "function", "function": function}
+
+
+class ArgumentSchema:
+    """Checks the arguments of a tool against a JSON schema.
+
+    Args:
+        schema: The schema; without `$schema` it is one of draft 2020-12.
+        name: The name of the tool, for errors.
+
+    Raises:
+        LMStudioValueError: If it is not a JSON schema.
+    """
+
+    def __init__(self, schema: Mapping[str, Any], name: str) -> None:
+        from jsonschema.exceptions import SchemaError  # noqa: PLC0415 - see `validator_of`
+
+        try:
+            self._validator = validator_of(schema)
+        except SchemaError as error:
+            path = "".join(f"[{part!r}]" for part in error.absolute_path)
+            raise LMStudioValueError(
+                f"the parameters of tool {name!r} are not a JSON schema: parameters{path}: {shortened(error.message)}"
+            ) from error
+
+    def problems(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Return what is wrong with arguments."""
+        from referencing.exceptions import Unresolvable  # noqa: PLC0415 - see `validator_of`
+
+        try:
+            return [
+                f"{'.'.join(map(str, each.absolute_path)) or 'arguments'}: {shortened(each.message)}"
+                for each in self._validator.iter_errors(dict(arguments))
+            ]
+        except Unresolvable as error:
+            return [f"the schema of the tool refers to {error.ref!r}, which it does not contain"]
+        except RecursionError:
+            return ["the arguments are nested too deeply"]
+
+
+def validator_of(schema: object) -> Any:
+    """Return a validator of `jsonschema` for a schema, which is one of draft 2020-12 if it has no `$schema`.
+
+    Raises:
+        jsonschema.SchemaError: If it is not a JSON schema.
+    """
+    # The import takes 51 ms of CPU time, which only those pay who check a schema.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from jsonschema.validators import validator_for  # noqa: PLC0415
+    from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415
+
+    kind: Any = Draft202012Validator
+    if is_mapping(schema):
+        schema = dict(schema)  # jsonschema accepts no other mapping as an object
+        kind = validator_for(schema, default=Draft202012Validator)
+    kind.check_schema(schema)
+    # A registry of its own: jsonschema's default downloads what a schema refers to.
+    return kind(schema, registry=EMPTY_REGISTRY)
+
+
+def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema with its references replaced by their targets; a recursive one keeps all but the topmost.
+
+    Older servers drop the definitions of a tool's schema, which breaks its references.
+    """
+    definitions = {f"#/{group}/{name}": each for group in _DEFINITIONS for name, each in schema.get(group, {}).items()}
+    if not definitions:
+        return dict(schema)
+    bare = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
+    try:
+        flat: dict[str, Any] = _inline(bare, definitions, ())
+    except _RecursiveError:
+        target = definitions.get(schema.get("$ref", ""), {})
+        return _with_defs({**target, **{key: value for key, value in schema.items() if key != "$ref"}})
+    return flat
+
+
+def _with_defs(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with all definitions in `$defs`. Older drafts and pydantic 1 use `definitions`."""
+    older = schema.get("definitions")
+    if not older:
+        return schema
+    moved = {f"#/definitions/{name}": {"$ref": f"#/$defs/{name}"} for name in older}
+    bare = {key: value for key, value in schema.items() if key != "definitions"}
+    renamed: dict[str, Any] = _inline({**bare, "$defs": {**older, **schema.get("$defs", {})}}, moved, ())
+    return renamed
+
+
+def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) -> Any:
+    """Return a part of a schema without references; `within` is the path of references to it."""
+    if is_list(node):
+        return [_inline(item, definitions, within) for item in node]
+    if not is_object(node):
+        return node
+    reference = node.get("$ref")
+    if not isinstance(reference, str) or reference not in definitions:
+        return {key: _inline(value, definitions, within) for key, value in node.items()}
+    if reference in within:
+        raise _RecursiveError
+    target = _inline(definitions[reference], definitions, (*within, reference))
+    siblings = {key: _inline(value, definitions, within) for key, value in node.items() if key != "$ref"}
+    return {**target, **siblings} if is_object(target) else target
+
+
+def _references(node: object) -> Iterator[str]:
+    if is_list(node):
+        for item in node:
+            yield from _references(item)
+    elif is_object(node):
+        for key, value in node.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            elif key not in DATA:
+                yield from _references(value)
+
+
+def _exists(reference: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a reference has a target: a JSON pointer (RFC 6901) in a fragment of a URL."""
+    node: object = schema
+    for part in unquote(reference).split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if is_object(node) and name in node:
+            node = node[name]
+        elif is_list(node) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            return False
+    return True

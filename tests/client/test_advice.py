@@ -1,0 +1,185 @@
+"""The errors of the server, with the advice that the client adds: a command, a setting, the model that was meant."""
+
+import difflib
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations._support.suggestions import closest_names
+from lmstudio_integrations.client.support import advice
+from lmstudio_integrations.client.support.advice import advised_error, with_window
+from lmstudio_integrations.errors import LMStudioContextOverflowError
+from tests.protocol.test_errors import DISPLAY
+
+
+def test_only_codes_of_the_protocol_have_advice() -> None:
+    assert advice._BY_CODE.keys() <= DISPLAY.keys()
+
+
+@pytest.mark.parametrize("code", DISPLAY)
+def test_the_advice_about_an_error_code_helps(code: str) -> None:
+    members, kind, help_ = DISPLAY[code]
+    error = advised_error({"title": "Title", "displayData": {"code": code, **members}}, "Model load")
+    assert type(error) is kind
+    assert help_ in (error.suggestion or "")
+    assert help_ in str(error)
+
+
+@pytest.mark.parametrize("code", DISPLAY)
+@pytest.mark.parametrize("junk", [None, 5, "text", [None], [[]], {"a": []}])
+def test_malformed_details_give_no_advice_and_no_other_error(code: str, junk: Any) -> None:
+    members, kind, _ = DISPLAY[code]
+    for malformed in [dict.fromkeys(members, junk), {}]:
+        assert type(advised_error({"title": "t", "displayData": {"code": code, **malformed}}, "RPC")) is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)",
+            (
+                "Chat response error: the prompt has 9000 tokens, and the model is loaded with a context length of "
+                "4096\n"
+                "  suggestion: shorten the prompt, or load the model with context_length=16384; a loaded model keeps "
+                "its context length, so unload it first with `lmsi unload`"
+            ),
+        ),
+        (
+            "the prompt exceeds the context",
+            (
+                "Chat response error: the prompt exceeds the context\n"
+                "  suggestion: Try less. shorten the prompt, or load the model with context_length; a loaded model "
+                "keeps its context length, so unload it first with `lmsi unload`"
+            ),
+        ),
+    ],
+)
+def test_a_context_overflow_names_the_numbers_and_the_setting(text: str, message: str) -> None:
+    assert str(advised_error({"title": text, "suggestion": "Try less."}, "Chat response")) == message
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"query": {}, "loadedModelsSample": []}, "name a model, which is then loaded on first use; `lmsi ls` lists"),
+        ({"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}, "loaded are c; load it with `lmsi load a/b`"),
+    ],
+)
+def test_a_model_that_is_not_loaded_gets_one_remedy(members: dict[str, Any], text: str) -> None:
+    display = {"code": "generic.noModelMatchingQuery", **members}
+    assert text in str(advised_error({"title": "t", "displayData": display}, "Model get"))
+
+
+def test_a_server_without_presets_lists_none() -> None:
+    display = {"code": "generic.presetNotFound", "availablePresetsSample": []}
+    assert "the server has no presets" in str(advised_error({"title": "t", "displayData": display}, "RPC"))
+
+
+def test_the_suggestion_of_the_server_comes_first() -> None:
+    members, _, help_ = DISPLAY["generic.presetNotFound"]
+    display = {"code": "generic.presetNotFound", **members}
+    error = advised_error({"title": "t", "suggestion": "Check the name.", "displayData": display}, "RPC")
+    assert (error.suggestion or "").startswith("Check the name.")
+    assert help_ in (error.suggestion or "")
+
+
+@pytest.mark.parametrize(
+    ("path", "sample", "text"),
+    [
+        ("zzz", ["qwen", "llama"], "qwen, llama"),
+        ("zzz", [], "no model of this kind is downloaded; download it with `lmsi get zzz`"),
+        (
+            "gemma-3-27b",
+            ["google/gemma-3-4b"],
+            "downloaded are google/gemma-3-4b; download it with `lmsi get gemma-3-27b`",
+        ),
+        (
+            "gema-3-4b",
+            ["google/gemma-3-4b"],
+            "Did you mean 'google/gemma-3-4b'? If not, download it with `lmsi get gema-3-4b`",
+        ),
+        ("Gemma3-4b", ["google/gemma-3-4b"], "did you mean 'google/gemma-3-4b'?"),
+        ("chaty", ["maker/Chatty-GGUF/chatty.q4.gguf"], "Did you mean 'maker/Chatty-GGUF/chatty.q4.gguf'?"),
+        ("a b", [], "`lmsi get 'a b'`"),
+        ("qwen2.5-7b-instrct", ["maker/qwen2.5-7b-instruct"], "'maker/qwen2.5-7b-instruct'"),
+        # Without the publisher, as the emulator lists it, and as LM Studio does:
+        ("orca-mini-3b", ["local/acme/orca-mini-3b", "llama"], "Did you mean 'acme/orca-mini-3b'? If"),
+        ("toolsmith-8b", ["scripted/acme/toolsmith-8b"], "Did you mean 'acme/toolsmith-8b'? If"),
+        ("orca", ["acme/orca", "acme/orca-2", "maker/orca"], "Did you mean 'acme/orca' or 'maker/orca'? If"),
+        ("orca.gguf", ["acme/Orca-GGUF/orca.gguf"], "Did you mean 'acme/Orca-GGUF/orca.gguf'? If"),
+        ("gema-3-4b", ["scripted/gemma-3-4b"], "Did you mean 'gemma-3-4b'? If"),
+        ("orca-min", ["local/orca-mini.gguf"], "Did you mean 'local/orca-mini.gguf'? If"),
+        # Its beginning:
+        ("acme/orca-mini", ["local/acme/orca-mini-3b", "local/acme/llama"], "Did you mean 'acme/orca-mini-3b'? If"),
+        ("orca", ["acme/orca-3b", "acme/orca-7b"], "Did you mean 'acme/orca-3b' or 'acme/orca-7b'? If"),
+        ("orca", [f"local/acme/orca-{n}b" for n in (3, 7, 9)], "are acme/orca-3b, acme/orca-7b, acme/orca-9b; down"),
+        ("acme/orca", ["local/acme/orca"], "downloaded are acme/orca; download it"),  # what failed is not suggested
+    ],
+)
+def test_an_unknown_model_gets_a_suggestion(path: str, sample: list[str], text: str) -> None:
+    display = {"code": "generic.pathNotFound", "path": path, "availablePathsSample": sample, "totalModels": len(sample)}
+    assert text.lower() in str(advised_error({"title": "t", "displayData": display}, "RPC")).lower()
+
+
+def test_a_model_of_another_kind_is_named_with_its_kind() -> None:
+    display = {"code": "generic.domainMismatch", "path": "p", "actualDomain": "tts", "expectedDomain": "llm"}
+    assert "p is of kind 'tts', not 'llm'" in str(advised_error({"title": "t", "displayData": display}, "RPC"))
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "maximum", "text"),
+    [
+        (9000, 4096, None, "or load the model with context_length=16384; a loaded"),
+        (9000, 4096, 131072, "or load the model with context_length=16384; a loaded"),
+        (9000, 4096, 10000, "or load the model with context_length=10000; a loaded"),
+        (9000, 4096, 9000, "suggestion: shorten the prompt: this model takes at most 9000 tokens"),
+        (9000, 4096, 8192, "suggestion: shorten the prompt: this model takes at most 8192 tokens"),
+        (9000, 8192, 8192, "suggestion: shorten the prompt: this model takes at most 8192 tokens"),
+        (None, None, 8192, "or load the model with context_length=8192; a loaded"),
+    ],
+)
+def test_the_advice_about_a_long_prompt_respects_the_models_maximum(
+    used: int | None, limit: int | None, maximum: int | None, text: str
+) -> None:
+    numbers = f"n_keep {used} >= n_ctx {limit}" if used else "exceeds the context"
+    error = advised_error({"title": numbers}, "RPC")
+    assert isinstance(error, LMStudioContextOverflowError)
+    bounded = with_window(error, None, maximum)
+    assert text in str(bounded)
+    assert str(bounded).endswith(f"suggestion: {bounded.suggestion}")
+    assert (bounded.used, bounded.limit) == (used, limit)
+    assert with_window(error, 512, maximum).limit == (limit or 512)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("code", [code for code, (members, _, _) in DISPLAY.items() if members])
+def test_long_names_and_long_lists_are_cut(code: str) -> None:
+    members = DISPLAY[code][0]
+    name = "model " * 10_000
+    long = {
+        member: [{"identifier": name}] * 1_000
+        if member == "availablePresetsSample"
+        else [name] * 1_000
+        if isinstance(value, list)
+        else name
+        for member, value in members.items()
+    }
+    error = advised_error({"title": "Oh no", "displayData": {"code": code, **long}}, "Model load")
+    assert type(error) is DISPLAY[code][1]
+    assert len(str(error)) < 10_000
+
+
+def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
+    display = {"code": "generic.noModelMatchingQuery", "loadedModelsSample": "m1"}
+    assert advised_error({"title": "Oh no", "displayData": display}, "Model load").suggestion is None
+
+
+def test_suggestions_compare_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, known, **_: compared.append((name, known)))
+    closest_names("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])
+    assert closest_names("m" * 1_000, ["model"]) == []
+    ((_, known),) = compared
+    assert len(known) < 200
+    assert max(map(len, known)) < 200
