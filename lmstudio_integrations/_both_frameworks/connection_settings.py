@@ -6,87 +6,44 @@ Each call reads the fields, so an assignment takes effect with the next one. Not
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    ModelWrapValidatorHandler,
-    SecretStr,
-    SerializationInfo,
-    ValidationError,
-    model_validator,
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
+
+from lmstudio_integrations._both_frameworks.field_types import (
+    UNSET,
+    ApiToken,
+    ParameterOnly,
+    Secret,
+    token_from_environment,
 )
-from pydantic_core import core_schema
-
-from lmstudio_integrations._both_frameworks.input_checks import CHECKED, checked, resolve_aliases, tokens_of
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.input_checks import NORMALIZED, normalize_input, resolve_aliases
+from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.signature import describe_fields, show_fields
+from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, hashable, servers_of
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
-from lmstudio_integrations.types.config import (
-    EmbeddingLoadModelConfig,
-    LlmLoadModelConfig,
-    LoadPolicy,
-    LoadSettings,
-    ModelKind,
-    OnConfigMismatch,
-)
+from lmstudio_integrations.types.config import LOAD_CONFIGS, LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.hosts import HostStatus
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks import runtime
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter, ParameterOnly
-    from lmstudio_integrations._both_frameworks.runtime import HandleSpec, Runtime, ServerSpec
-    from lmstudio_integrations.client.transport.connect import addresses
-    from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
-
-    Secret = Parameter[SecretStr | str | Mapping[str, SecretStr] | Mapping[str, str] | None, SecretStr | None]
-else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
-    runtime = LazyModule("lmstudio_integrations._both_frameworks.runtime")
-
-TIMEOUTS = (
-    "connect_timeout",
-    "load_timeout",
-    "queue_timeout",
-    "first_token_timeout",
-    "idle_timeout",
-    "timeout",
-    "keepalive",
-)
-"""The timeouts, and the interval of the pings. A handle has its own."""
 
 SECRETS = ("api_token", "headers")
 """Fields that are never pickled."""
 
 
-def token_from_environment() -> SecretStr | None:
-    """Return the API token of this process, if it has one."""
-    found = next(filter(None, map(os.environ.get, TOKEN_VARIABLES)), None)
-    return None if found is None else SecretStr(found)
-
-
 class ConnectionSettings(BaseModel):
     """Which server and which model."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)  # with the first object: keeps import cheap
-
     _kind: ClassVar[ModelKind]
-    _load_config_type: ClassVar[type[LoadSettings]]
     _framework_descriptions: ClassVar[Mapping[str, str]] = {}
     """Descriptions of the framework's fields."""
     _counterpart: ClassVar[str]
     """The adapter of this framework for models of the other kind."""
-    _doubled_names: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are names of one setting."""
-
     model: str | None = Field(
         default=None,
         description="Key or identifier of the model, as `lmsi ls` and `lmsi ps` list it. Unset: a loaded model; "
@@ -100,17 +57,12 @@ class ConnectionSettings(BaseModel):
         "several with commas between them, else the LM Studio on this machine. An alias is `base_url`.",
     )
 
-    if not TYPE_CHECKING:
-        api_token: SecretStr | None = Field(
-            default_factory=token_from_environment,
-            description="LM Studio API token; for several hosts, one for all, or a dict of tokens by host. Unset: "
-            "`LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made; else the client connects as a "
-            "guest. Never in `repr`, pickles or `dumpd`. An alias is `api_key`.",
-        )
-    else:
+    if TYPE_CHECKING:
         api_token: Secret = UNSET
         api_key: ParameterOnly[SecretStr | str | None] = UNSET
         base_url: ParameterOnly[str | None] = UNSET
+    else:
+        api_token: ApiToken
 
     headers: Mapping[str, str | SecretStr] | None = Field(
         default=None,
@@ -127,7 +79,7 @@ class ConnectionSettings(BaseModel):
     )
 
     max_message_bytes: Count | None = Field(
-        default=256 * 1024 * 1024,
+        default=addresses.MAX_MESSAGE_BYTES,
         description="Size of the largest message that is accepted from the server, in bytes. Default: 268,435,456. "
         "`None`: no limit. A larger one fails the calls on its connection.",
     )
@@ -179,40 +131,40 @@ class ConnectionSettings(BaseModel):
     )
 
     connect_timeout: Seconds | None = Field(
-        default=5.0,
+        default=TIMEOUTS["connect_timeout"],
         description="Seconds until the server accepts the client, or responds to a ping after a silence. Default: 5. "
         "`None`: no limit.",
     )
 
     load_timeout: Seconds | None = Field(
-        default=300.0,
+        default=TIMEOUTS["load_timeout"],
         description="Seconds without progress while the model loads. Default: 300. `None`: no limit.",
     )
 
     queue_timeout: Seconds | None = Field(
-        default=600.0,
+        default=TIMEOUTS["queue_timeout"],
         description="Seconds from the request to its first packet. Starts again whenever the queue of the model "
         "instance moves. Default: 600. `None`: no limit.",
     )
 
     first_token_timeout: Seconds | None = Field(
-        default=300.0,
+        default=TIMEOUTS["first_token_timeout"],
         description="Seconds without progress while the prompt is processed. Default: 300. `None`: no limit.",
     )
 
     idle_timeout: Seconds | None = Field(
-        default=60.0,
+        default=TIMEOUTS["idle_timeout"],
         description="Seconds between two packets of a response, and for the result of any other call. Default: 60. "
         "`None`: no limit.",
     )
 
     timeout: Seconds | None = Field(
-        default=None,
+        default=TIMEOUTS["timeout"],
         description="Seconds for the whole call. Unset: no limit.",
     )
 
     keepalive: Seconds | None = Field(
-        default=20.0,
+        default=TIMEOUTS["keepalive"],
         description="Ping the server after this many seconds of silence. Default: 20. `None`: no pings. A dead "
         "connection is replaced, and its calls fail at once; with a frozen server, only the timeouts end calls.",
     )
@@ -225,9 +177,9 @@ class ConnectionSettings(BaseModel):
     )
 
     @cached_property
-    def _runtime(self) -> "Runtime":
+    def _runtime(self) -> Runtime:
         """The clients of this object, made with its first call; a private attribute takes time in each constructor."""
-        shared: Runtime = vars(self).setdefault("_runtime", runtime.Runtime())  # atomic: all threads get the same one
+        shared: Runtime = vars(self).setdefault("_runtime", Runtime())  # atomic: all threads get the same one
         return shared
 
     if not TYPE_CHECKING:  # type checkers read the fields
@@ -250,7 +202,7 @@ class ConnectionSettings(BaseModel):
 
     @classmethod
     def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **arguments: Any) -> bool | None:
-        """Build the schema, for example with the first object. pydantic replaces our signature by its own then."""
+        """Build the schema again, for example after a type was defined. pydantic replaces our signature by its own."""
         rebuilt = super().model_rebuild(_parent_namespace_depth=_parent_namespace_depth + 1, **arguments)
         show_fields(cls)
         return rebuilt
@@ -260,8 +212,7 @@ class ConnectionSettings(BaseModel):
     def _check_input(cls, values: Any) -> Any:
         if not is_object(values):
             return values
-        given = checked(values)
-        return given if given.keys() <= _plain_names(cls) else cls._resolve_aliases(given)
+        return cls._resolve_aliases(normalize_input(values))
 
     @model_validator(mode="wrap")
     @classmethod
@@ -283,7 +234,7 @@ class ConnectionSettings(BaseModel):
         Raises:
             LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
         """
-        super().__setattr__(name, checked({name: value})[name] if name in CHECKED else value)
+        super().__setattr__(name, normalize_input({name: value})[name] if name in NORMALIZED else value)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; it has its own clients.
@@ -291,67 +242,52 @@ class ConnectionSettings(BaseModel):
         Raises:
             LMStudioValueError: If a setting is unknown, a secret or a host is invalid, or `ca_file` cannot be read.
         """
-        named = resolve_aliases(checked(update or {}), type(self).model_fields, type(self).__name__)
+        named = resolve_aliases(normalize_input(update or {}), type(self).model_fields, type(self).__name__)
         return super().model_copy(update=named, deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _resolve_model(self, call_settings: Mapping[str, Any]) -> "HandleSpec":
+    def _resolve_model(self, values: Mapping[str, Any]) -> HandleSpec:
         """Return the model of a call.
 
         Args:
-            call_settings: The fields, and over them the arguments of the call. Each adapter declares `load_config`.
-        """
-        if type(call_settings["max_retries"]) is not int or call_settings["max_retries"] < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {call_settings['max_retries']!r}")
-        config = self._merged_load_config(call_settings)
-        model = runtime.ModelSpec(
-            self._servers(call_settings),
-            self._kind,
-            call_settings["model"],
-            call_settings["ttl"],
-            None if config is None else config.to_json(),
-            call_settings["load_policy"],
-            call_settings["on_config_mismatch"],
-            _hashable(call_settings["on_load_progress"]),
-            call_settings["show_progress"],
-            self._counterpart,
-        )
-        timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator
-        return runtime.HandleSpec(model, timeouts, call_settings["max_retries"])
-
-    def _servers(self, call_settings: Mapping[str, Any]) -> "tuple[ServerSpec, ...]":
-        """Return the servers of a call.
+            values: The settings of the call: the fields, and over them its arguments. Each adapter has `load_config`.
 
         Raises:
             LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
-            LMStudioValueError: If there are several and no model is named, or a token is for none of them.
+            LMStudioValueError: If a setting is invalid.
         """
         for name in self._runtime.dropped_secrets:
-            if call_settings[name] is None:
+            if values[name] is None:
                 raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
-        hosts = addresses.hosts_of(call_settings["host"])
-        if len(hosts) > 1 and call_settings["model"] is None:
-            raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
-        headers: Mapping[str, SecretStr] = call_settings["headers"] or {}
-        values = tuple([(name, value.get_secret_value()) for name, value in headers.items()])
-        tokens = tokens_of(hosts, call_settings["api_token"])
-        return tuple(
-            [
-                runtime.ServerSpec(host, token, values, call_settings["ca_file"], call_settings["max_message_bytes"])
-                for host, token in zip(hosts, tokens, strict=True)
-            ]
+        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
+        config = self._merged_load_config(values)
+        model = ModelSpec(
+            servers_of(values),
+            self._kind,
+            values["model"],
+            values["ttl"],
+            None if config is None else config.to_json(),
+            values["load_policy"],
+            values["on_config_mismatch"],
+            hashable(values["on_load_progress"]),
+            values["show_progress"],
+            self._counterpart,
         )
+        timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
+        return HandleSpec(model, timeouts, values["max_retries"])
 
-    def _merged_load_config(self, call_settings: Mapping[str, Any]) -> LoadSettings | None:
+    def _merged_load_config(self, values: Mapping[str, Any]) -> LoadSettings | None:
         """Return the load settings of a call; `None` if none is set."""
-        config, context_length = call_settings["load_config"], call_settings["context_length"]
+        config, context_length = values["load_config"], values["context_length"]
         if config is None and context_length is None:
             return None
-        parsed = self._load_config_type.parse(config)
+        load_config = cast("type[LoadSettings]", LOAD_CONFIGS[self._kind])
+        parsed = load_config.parse(config)
         if context_length is None:
             return parsed
-        return parsed.merged(self._load_config_type.parse({"context_length": context_length}))
+        return parsed.merged(load_config.parse({"context_length": context_length}))
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 
@@ -431,74 +367,7 @@ class ConnectionSettings(BaseModel):
         )
 
 
-@cache
-def _plain_names(kind: type[ConnectionSettings]) -> frozenset[str]:
-    """Return the fields that need no `_resolve_aliases`. Cached, because every constructor needs them."""
-    return frozenset(kind.model_fields) - kind._doubled_names  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-
-
 _DROPPED_ERRORS = {
     "api_token": f"the API token was left out when this {{}} was pickled; set {TOKEN_VARIABLES[0]} in this process",
     "headers": "the headers were left out when this {} was pickled; assign them again, or {{}} for none",
 }
-
-
-class _ByIdentity:
-    """Makes a callable hashable that is not, such as an instance of a dataclass."""
-
-    def __init__(self, call: Callable[[float], Any]) -> None:
-        self._call = call
-
-    def __call__(self, progress: float) -> None:
-        self._call(progress)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and other._call is self._call
-
-    def __hash__(self) -> int:
-        return id(self._call)
-
-
-def _hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
-    """Return a callback that can be part of a `ModelSpec`, which is a key of caches."""
-    try:
-        hash(call)
-    except TypeError:
-        assert call is not None, "None is hashable"
-        return _ByIdentity(call)
-    return call
-
-
-def _dumped(config: LoadSettings | None, info: SerializationInfo) -> dict[str, Any] | None:
-    """Return only what is set: a dumped `None` would unset a setting when it is read again."""
-    return None if config is None else config.model_dump(mode=info.mode, exclude_unset=True)
-
-
-class _LoadConfigValidator:
-    """Parses a field with load settings.
-
-    It keeps their schema out of the adapter's own, where it would take a third of the time of the first construction.
-    """
-
-    def __init__(self, settings: type[LoadSettings]) -> None:
-        self.settings = settings
-
-    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            lambda value: None if value is None else self.settings.parse(value),
-            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
-        )
-
-
-if TYPE_CHECKING:
-    _LlmLoadConfig = LlmLoadModelConfig | LlmLoadModelConfigDict | Mapping[str, Any] | None
-    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | Mapping[str, Any] | None
-else:  # importing the dicts takes time, and only editors need their keys
-    _LlmLoadConfig = LlmLoadModelConfig | Mapping[str, Any] | None
-    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | Mapping[str, Any] | None
-
-LlmLoadConfigField = Annotated[_LlmLoadConfig, _LoadConfigValidator(LlmLoadModelConfig)]
-"""Load settings of a language model, as an object or a dict with either spelling."""
-
-EmbeddingLoadConfigField = Annotated[_EmbeddingLoadConfig, _LoadConfigValidator(EmbeddingLoadModelConfig)]
-"""Load settings of an embedding model, as an object or a dict with either spelling."""

@@ -1,18 +1,17 @@
 """How to embed: the fields that the adapters of embedding models share, and the check of their texts."""
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, Self, cast
 
 from pydantic import Field
 
-from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings, EmbeddingLoadConfigField
+from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
+from lmstudio_integrations._both_frameworks.field_types import EmbeddingLoadConfig
+from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
+from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
+from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.embedding_request import LengthPolicy
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
-    from lmstudio_integrations.client.api.sync import EmbeddingModel
 
 LENGTH_POLICY = (
     "What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `average` "
@@ -26,14 +25,8 @@ class EmbeddingSettings(ConnectionSettings):
     """How to embed."""
 
     _kind: ClassVar[ModelKind] = "embedding"
-    _load_config_type: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 
-    load_config: EmbeddingLoadConfigField = Field(
-        default=None,
-        description="How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict "
-        "of its fields; `raw` takes further settings by their full wire keys. Unset: the server's defaults for the "
-        "model.",
-    )
+    load_config: EmbeddingLoadConfig = None
 
     load_policy: LoadPolicy = Field(
         default="explicit",
@@ -46,11 +39,25 @@ class EmbeddingSettings(ConnectionSettings):
         description=f"{LENGTH_POLICY} Default: `error`.",
     )
 
-    def _model(self) -> "EmbeddingModel":
+    def load(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        self._model().get_info(load=True)
+        return self
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded; see `load`."""
+        await self._async_model().get_info(load=True)
+        return self
+
+    def _model(self) -> EmbeddingModel:
         """Return the model, for threads."""
         return cast("EmbeddingModel", self._runtime.model(self._resolve_model(vars(self))))
 
-    def _async_model(self) -> "AsyncEmbeddingModel":
+    def _async_model(self) -> AsyncEmbeddingModel:
         """Return the model, for coroutines."""
         return cast("AsyncEmbeddingModel", self._runtime.async_model(self._resolve_model(vars(self))))
 

@@ -6,21 +6,17 @@
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from pydantic import SecretStr
 
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
 from lmstudio_integrations._support.secrets import holds_credentials, holds_secret
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import SharedPredictionSettings
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connect import addresses
-else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
+from lmstudio_integrations.types.config import LlmPredictionConfig
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other packages give to our fields, accepted here as well."""
@@ -28,27 +24,18 @@ ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 _TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
 _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
-_LANGUAGE_ONLY = frozenset(
-    {
-        *SharedPredictionSettings.model_fields,
-        "top_k",
-        "top_p",
-        "min_p",
-        "stop",
-        "context_overflow_policy",
-        "check_context",
-    }
-)
+_LANGUAGE_ONLY = {*LlmPredictionConfig.model_fields, "top_k", "top_p", "min_p", "stop", "check_context"} - {"raw"}
+"""Settings that embedding models do not have."""
 
 
-def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+def normalize_input(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings in the form that the fields hold, after checks that pydantic does not make.
 
     Raises:
         LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
     """
     return {
-        name: _CHECKS[name](name, value) if name in _CHECKS and value is not None else value
+        name: _NORMALIZERS[name](name, value) if name in _NORMALIZERS and value is not None else value
         for name, value in values.items()
     }
 
@@ -113,7 +100,7 @@ def _host_name(name: str, host: object) -> str:
     return host
 
 
-def _checked_hosts(name: str, hosts: object) -> object:
+def _normalized_hosts(name: str, hosts: object) -> object:
     """Return one host, or several as a list."""
     if isinstance(hosts, list | tuple):
         listed = [_without_credentials(name, host) for host in cast("Sequence[object]", hosts)]
@@ -143,9 +130,7 @@ def _listed(_name: str, value: object) -> object:
     return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
 
 
-def _checked_ca_file(name: str, path: object) -> str:
-    from lmstudio_integrations.client.transport.connect.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
-
+def _normalized_ca_file(name: str, path: object) -> str:
     if not isinstance(path, str | os.PathLike):
         raise LMStudioValueError(f"{name} must be a path; got {path!r}")
     text = os.fsdecode(cast("str | os.PathLike[str]", path))
@@ -153,17 +138,17 @@ def _checked_ca_file(name: str, path: object) -> str:
     return text
 
 
-_CHECKS: dict[str, Callable[[str, object], Any]] = {
+_NORMALIZERS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys(_TOKEN_NAMES, _secret_tokens),
-    **dict.fromkeys(_HOST_NAMES, _checked_hosts),
+    **dict.fromkeys(_HOST_NAMES, _normalized_hosts),
     "headers": _secret_headers,
-    "ca_file": _checked_ca_file,
+    "ca_file": _normalized_ca_file,
     "stop": _listed,
 }
-"""Checks by setting, run before validation. Assignments and copies are not validated, only checked by these."""
+"""What changes and checks a setting, before validation. Assignments and copies are not validated, only normalized."""
 
-CHECKED = _CHECKS.keys()
-"""The settings that have a check."""
+NORMALIZED = _NORMALIZERS.keys()
+"""The settings that are changed or checked so."""
 
 
 def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
@@ -186,7 +171,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str)
                 "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
             )
         if name in _HOST_NAMES:
-            _checked_hosts(name, value)
+            _normalized_hosts(name, value)
         if name not in known and holds_secret(value, name):
             raise _unknown_setting(name, known, given, owner)
 
@@ -220,7 +205,7 @@ def resolve_aliases(values: Mapping[str, Any], known: Collection[str], owner: st
 
 
 def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
-    if name in _LANGUAGE_ONLY:  # every language model has them
+    if name in _LANGUAGE_ONLY and "temperature" not in known:
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )

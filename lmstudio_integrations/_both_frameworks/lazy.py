@@ -1,12 +1,10 @@
-"""Imports on first use: the public names of an adapter, and the modules that only its calls need."""
+"""The doors of the adapters: their public names are imported on first use, and say what to install."""
 
 from collections.abc import Mapping
-from functools import partial
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
-from lmstudio_integrations._support.uninterrupted import uninterrupted
+from lmstudio_integrations._support.installation import install_command
 
 
 def public_name(
@@ -34,25 +32,6 @@ def public_name(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != framework:
             raise
-        from lmstudio_integrations._support.installation import install_command  # noqa: PLC0415 - slow
-
         raise ModuleNotFoundError(
             f"{name} needs {distribution}; run: {install_command(extra)}", name=error.name
         ) from error
-
-
-class LazyModule(ModuleType):
-    """Stands for a module that is imported when one of its names is first used.
-
-    The adapters refer so to what only their calls need: it takes half the time of importing them. Type checkers see
-    a plain import instead. Constants and functions are cached here, so use it only for names that are never rebound.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # pydantic looks for hooks in the values of a class
-            raise AttributeError(name)
-        cached = vars(self)
-        if "_module" not in cached:
-            cached["_module"] = uninterrupted(partial(import_module, self.__name__))
-        value = cached[name] = getattr(cached["_module"], name)  # found without this method from now on
-        return value

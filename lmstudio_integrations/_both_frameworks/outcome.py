@@ -92,7 +92,7 @@ class Outcome:
         stats = self.result.end.stats
         return {_STATS[name]: value for name, value in stats.items() if name in _STATS and value is not None}
 
-    def log_gaps(self, *, missing_call: bool = True) -> None:
+    def log_anomalies(self, *, missing_call: bool = True) -> None:
         """Log that the response is all reasoning, lacks a required tool call, or has calls that cannot be made.
 
         Args:

@@ -3,8 +3,7 @@
 Adapters are configuration, so none of this is copied or pickled: a copy starts with an empty `Runtime`. The process
 shares its sockets, so that costs no connection.
 
-Only this module makes native clients for adapters. It imports them with the first call, because they take half the time
-of importing an adapter.
+Only this module makes native clients for adapters.
 """
 
 import json
@@ -13,22 +12,20 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, ServerSpec
 from lmstudio_integrations._support.bounded_cache import BoundedCache
-from lmstudio_integrations.errors import LMStudioError
+from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.hosts.models import hosts_of_model
+from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.connect.certificates import context_trusting
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError
 from lmstudio_integrations.types.config import ModelKind
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api import asynchronous, sync
-    from lmstudio_integrations.client.api.asynchronous import AsyncClient
-    from lmstudio_integrations.client.api.sync import Client
-    from lmstudio_integrations.client.models.state import ModelState
-    from lmstudio_integrations.types.hosts import HostStatus
-else:
-    asynchronous = LazyModule("lmstudio_integrations.client.api.asynchronous")
-    sync = LazyModule("lmstudio_integrations.client.api.sync")
+from lmstudio_integrations.types.hosts import HostStatus
 
 logger = logging.getLogger(__name__)
 
@@ -41,59 +38,17 @@ _CACHE_SIZE = 64
 """Bounds the memory of a program whose every call has new settings."""
 
 
-class ServerSpec(NamedTuple):
-    """Which server: its address, the credentials for it, and how the client connects to it."""
-
-    host: str | None
-    token: str | None
-    headers: tuple[tuple[str, str], ...]
-    ca_file: str | None
-    max_message_bytes: int | None
-
-    def __repr__(self) -> str:
-        return f"ServerSpec(host={self.host!r})"
-
-
-class ModelSpec(NamedTuple):
-    """Which model, on which servers, and how to load it.
-
-    It is hashable, because models are cached by it: `load_config` is JSON text.
-    `counterpart` is the adapter of models of the other kind, which an error names.
-    """
-
-    servers: tuple[ServerSpec, ...]
-    kind: ModelKind
-    key: str | None
-    ttl: float | None
-    load_config: str | None
-    load_policy: Any
-    on_config_mismatch: Any
-    on_load_progress: Callable[[float], Any] | None
-    show_progress: bool
-    counterpart: str
-
-
-class HandleSpec(NamedTuple):
-    """Which handle of a model: calls that differ in timeouts or retries share a model."""
-
-    model: ModelSpec
-    timeouts: tuple[tuple[str, float | None], ...]
-    max_retries: int
-
-
 @dataclass(slots=True)
 class LoadedModelInfo:
     """What the servers reported about a loaded model.
 
     Attributes:
         instances: The instances that responded last, by host, in wire form (`docs/protocol.md#model-info`).
-        parallel: How many predictions the last one runs at once, if known.
-        warned: Whether the user was warned that it was not trained for tools.
+        load_config: How the last one was loaded, in wire form; empty if it has not responded yet.
     """
 
     instances: Mapping[str | None, Mapping[str, Any]]
-    parallel: int | None = None
-    warned: bool = False
+    load_config: Mapping[str, Any]
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -106,7 +61,7 @@ class LoadedModelInfo:
         return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
 
 
-_States: TypeAlias = "BoundedCache[ModelSpec, list[ModelState]]"
+_States: TypeAlias = BoundedCache[ModelSpec, list[ModelState]]
 """The model of each handle, on each of its servers."""
 
 
@@ -139,7 +94,7 @@ class _ClientPool(Generic[ClientT]):
             return handles[0].with_retries(spec.max_retries)
         return handles[0].on_hosts(handles, spec.max_retries)
 
-    def bound(self, server: ServerSpec, state: "ModelState") -> Any:
+    def bound(self, server: ServerSpec, state: ModelState) -> Any:
         """Return a handle to the model of a state."""
         return _namespace(self._client(server), state.kind).handle_for(state)
 
@@ -158,15 +113,12 @@ class Runtime:
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
         states: _States = BoundedCache(_CACHE_SIZE)
         self._states = states
-        self._sync: _ClientPool[Client] = _ClientPool(_make_client, states)
-        self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, states)
+        self._sync: _ClientPool[Client] = _ClientPool(Client, states)
+        self._async: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, states)
         self._model_info: BoundedCache[ModelSpec, LoadedModelInfo] = BoundedCache(_CACHE_SIZE)
-        self.profiled: tuple[tuple[Any, Any], Mapping[str, Any], ModelSpec] | None = None
-        """A model, by its name and host, with its info: what the adapter's `profile` shows as long as it names them."""
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
-        self.warned_of_effort: set[str | None] = set()
-        """The models, by their names, whose `reasoning_effort` was reported to have no effect."""
+        self._warnings: set[str] = set()
         self.dropped_secrets = dropped_secrets
         """The secrets that were left out when the adapter was pickled."""
 
@@ -175,7 +127,7 @@ class Runtime:
         return self._model_info.get(spec)
 
     def record_info(
-        self, spec: ModelSpec, host: str | None, info: Mapping[str, Any], parallel: Callable[[], int | None]
+        self, spec: ModelSpec, host: str | None, info: Mapping[str, Any], load_config: Mapping[str, Any]
     ) -> LoadedModelInfo:
         """Record what a server reported about a model.
 
@@ -183,16 +135,21 @@ class Runtime:
             spec: The model.
             host: The server.
             info: The instance, in wire form.
-            parallel: Returns how many predictions it runs at once; only called for an instance that is new.
+            load_config: How it was loaded, in wire form; empty if that is not known.
         """
         known = self.model_info(spec)
         if known is not None and known.has(host, info):
             return known
-        known = known or LoadedModelInfo({})
-        loaded = LoadedModelInfo({**known.instances, host: info}, parallel(), known.warned)
+        loaded = LoadedModelInfo({**(known.instances if known else {}), host: info}, load_config)
         self._model_info.put(spec, loaded)
         self.resolved = None  # what is sent for `reasoning_effort` depends on the model's key
         return loaded
+
+    def warn_once(self, text: str) -> None:
+        """Warn about a setting, unless this adapter has said so before."""
+        if text not in self._warnings:
+            self._warnings.add(text)
+            warn_user(text, LMStudioConfigWarning)
 
     def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:
         """Return whether the model's chat template takes system messages after the first turn; `None` if not known."""
@@ -213,18 +170,12 @@ class Runtime:
         """Return how many calls several hosts run at once, as far as it is known; `None` for one host."""
         return self.model(spec).model.hosts.parallel if len(spec.model.servers) > 1 else None
 
-    def hosts(self, spec: HandleSpec) -> "list[HostStatus]":
+    def hosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.models import hosts_of_model  # noqa: PLC0415 - lazy: few programs need it
-        from lmstudio_integrations.client.transport.flows import run  # noqa: PLC0415 - lazy: keeps import cheap
-
         return run(hosts_of_model(self.model(spec).model).refreshed())
 
-    async def ahosts(self, spec: HandleSpec) -> "list[HostStatus]":
+    async def ahosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        from lmstudio_integrations.client.hosts.models import hosts_of_model  # noqa: PLC0415 - lazy: few programs need it
-        from lmstudio_integrations.client.transport.flows import arun  # noqa: PLC0415 - lazy: keeps import cheap
-
         return await arun(hosts_of_model(self.async_model(spec).model).refreshed())
 
     def unload(self) -> None:
@@ -239,7 +190,7 @@ class Runtime:
             with _logging_errors(state):
                 await self._async.bound(server, state).unload_if_loaded_here()
 
-    def _pop_states(self) -> "list[tuple[ServerSpec, ModelState]]":
+    def _pop_states(self) -> list[tuple[ServerSpec, ModelState]]:
         entries = self._states.pop_all()
         return [pair for spec, states in entries for pair in zip(spec.servers, states, strict=True)]
 
@@ -262,7 +213,7 @@ class Runtime:
 
 
 @contextmanager
-def _logging_errors(state: "ModelState") -> Generator[None]:
+def _logging_errors(state: ModelState) -> Generator[None]:
     """Log the error of an unload: the caller of `close` could not handle it."""
     try:
         yield
@@ -270,11 +221,11 @@ def _logging_errors(state: "ModelState") -> Generator[None]:
         logger.warning("model %r could not be unloaded: %s", state.name, error)
 
 
-def _namespace(client: "Client | AsyncClient", kind: ModelKind) -> Any:
+def _namespace(client: Client | AsyncClient, kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _state_of(namespace: Any, model: ModelSpec) -> "ModelState":
+def _state_of(namespace: Any, model: ModelSpec) -> ModelState:
     state: ModelState = namespace.lazy_model(
         model.key,
         ttl=model.ttl,
@@ -297,15 +248,5 @@ def _client_arguments(server: ServerSpec) -> dict[str, Any]:
         "max_message_bytes": server.max_message_bytes,
     }
     if server.ca_file is not None:
-        from lmstudio_integrations.client.transport.connect.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
-
         given["ssl_context"] = context_trusting(server.ca_file)
     return given
-
-
-def _make_client(**arguments: Any) -> "Client":
-    return sync.Client(**arguments)
-
-
-def _make_async_client(**arguments: Any) -> "AsyncClient":
-    return asynchronous.AsyncClient(**arguments)

@@ -2,10 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import reduce
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -13,23 +13,12 @@ from pydantic.fields import FieldInfo
 from lmstudio_integrations._support.typeguards import is_list
 
 _PACKAGE = __name__.partition(".")[0]
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def with_signature(function: FunctionT) -> FunctionT:
-    """Return the function with its signature stored where `inspect` finds it (PEP 362).
-
-    Both frameworks inspect the method of a call each time, which takes as long as building the request.
-    """
-    vars(function)["__signature__"] = inspect.signature(function)
-    return function
 
 
 class ClassSignature:
     """The signature of a pydantic class, as `__signature__` (PEP 362).
 
-    pydantic's own exists only after the schema is built. With `defer_build` that is when the first object is made, and
-    until then a class shows the signature of its base.
+    pydantic's own begins with the framework's fields, and shows the metadata of `Annotated`.
     """
 
     def __get__(self, instance: BaseModel | None, owner: type[BaseModel]) -> inspect.Signature:

@@ -10,16 +10,14 @@ from concurrent.futures import as_completed
 from contextvars import ContextVar
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
+from lmstudio_integrations.client.api.sync import PredictionStream
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioCancelledError
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.sync import PredictionStream
 
 T = TypeVar("T")
 InputT = TypeVar("InputT")
@@ -33,7 +31,7 @@ class _BatchStreams:
         self._closed = False
         self._lock = Lock()
 
-    def add(self, stream: "PredictionStream") -> None:
+    def add(self, stream: PredictionStream) -> None:
         """Add a stream that was not read yet.
 
         Raises:
@@ -60,7 +58,7 @@ class _BatchStreams:
 _current: ContextVar[_BatchStreams | None] = ContextVar("lmstudio_batch", default=None)
 
 
-def in_batch(stream: "PredictionStream") -> "PredictionStream":
+def in_batch(stream: PredictionStream) -> PredictionStream:
     """Add a stream to the batch of this thread, if there is one.
 
     Raises:

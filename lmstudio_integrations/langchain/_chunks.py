@@ -61,7 +61,7 @@ def to_message(result: PredictionResult, tool_use: ToolUse, alternatives: int = 
         alternatives: How many other tokens the log-probabilities list for each token.
     """
     outcome = Outcome(result, tool_use)
-    outcome.log_gaps()
+    outcome.log_anomalies()
     metadata = response_metadata(outcome)
     if result.tokens:
         metadata["logprobs"] = {"content": _logprobs(result.tokens, alternatives)}
@@ -253,7 +253,7 @@ class ChunkStream:
     def _last_chunk(self) -> ChatGenerationChunk:
         result, with_usage = self._result(), self._with_usage
         outcome = Outcome(result, self._tool_use)
-        outcome.log_gaps()
+        outcome.log_anomalies()
         message = AIMessageChunk(
             content="",
             response_metadata=response_metadata(outcome, with_usage=with_usage),

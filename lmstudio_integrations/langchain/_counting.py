@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmstudio_integrations._both_frameworks.conversation import ImageSource, PendingMessage, to_wire
+from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.sync import LLM
 
 PER_MESSAGE = 4
 """Tokens that a template puts around a message, roughly; counted only where the template rejects the conversation."""
@@ -19,7 +17,7 @@ PER_IMAGE = 256
 """Tokens of an image, roughly; the server does not report them."""
 
 
-def count(model: "LLM", pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]]) -> int:
+def count(model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]]) -> int:
     """Return the number of tokens of a conversation.
 
     The template may reject a part of a conversation, and `trim_messages` counts many parts. Such a part is counted text

@@ -68,7 +68,7 @@ _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
 globals().update({kind.__name__: kind for kind in _CLASSES.values()})  # where pickle looks for them
 
 
-def both(error: errors.LMStudioError) -> errors.LMStudioError:
+def as_langchain_error(error: errors.LMStudioError) -> errors.LMStudioError:
     """Return the error as an instance of our class and of langchain-core's, with the same text and attributes."""
     if isinstance(error, core.ModelError):
         return error
@@ -79,7 +79,7 @@ def both(error: errors.LMStudioError) -> errors.LMStudioError:
     return translated
 
 
-class translated:  # noqa: N801 - a context manager is named like a function
+class translating_errors:  # noqa: N801 - a context manager is named like a function
     """Translate the errors that the block raises. The translation has the original's traceback, cause and context."""
 
     __slots__ = ()
@@ -91,7 +91,7 @@ class translated:  # noqa: N801 - a context manager is named like a function
         """Raise the translation of an error."""
         if not isinstance(error, errors.LMStudioError):
             return
-        translation = both(error)
+        translation = as_langchain_error(error)
         if translation is error:
             return
         try:

@@ -9,14 +9,12 @@ langchain-core keeps those of the last.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from langchain_core.callbacks import BaseRunManager
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
-
-if TYPE_CHECKING:
-    from langchain_core.callbacks import BaseRunManager
-    from langchain_protocol.protocol import MessagesData
+from langchain_protocol.protocol import MessagesData
 
 _DELTAS = {
     "text": ("text-delta", "text"),
@@ -54,13 +52,13 @@ class EventStream:
         run_manager: The run, by which core names its message; `None` if there is none.
     """
 
-    def __init__(self, run_manager: "BaseRunManager | None") -> None:
+    def __init__(self, run_manager: BaseRunManager | None) -> None:
         self._message_id = f"lc_run--{run_manager.run_id}" if run_manager else ""
         self._started = False
         self._blocks: dict[str | int | None, _Block] = {}
         self._logprobs: list[dict[str, Any]] = []
 
-    def events(self, chunk: ChatGenerationChunk) -> Iterator["MessagesData"]:
+    def events(self, chunk: ChatGenerationChunk) -> Iterator[MessagesData]:
         """Yield the events of a chunk; those of most are one delta."""
         message = cast("AIMessageChunk", chunk.message)
         metadata = message.response_metadata

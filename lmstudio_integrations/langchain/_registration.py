@@ -11,6 +11,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, cast
 
+from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioRuntimeError
 
@@ -90,8 +91,6 @@ def _import(package: str, module: str) -> ModuleType | None:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name == package:
-            from lmstudio_integrations._support.installation import package_command  # noqa: PLC0415 - slow
-
             command = package_command(package)
             raise ModuleNotFoundError(f"register needs {package}; run: {command}", name=package) from error
         if error.name and f"{module}.".startswith(f"{error.name}."):

@@ -5,53 +5,48 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage, MessageLikeRepresentation, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
+from langchain_core.runnables.utils import AnyConfigurableField
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field
+from langchain_protocol.protocol import MessagesData
+from pydantic import ConfigDict, Field, model_validator
 
-from lmstudio_integrations._both_frameworks.generation_settings import (
-    ChatSettings,
-    RequestFormats,
+from lmstudio_integrations._both_frameworks import field_types
+from lmstudio_integrations._both_frameworks.calls import (
+    CHAT_ARGUMENTS,
+    CallArguments,
     ResolvedCall,
-    alternatives,
+    top_logprobs_of,
 )
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.conversation import to_history
+from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
-from lmstudio_integrations._both_frameworks.signature import with_signature
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
-from lmstudio_integrations.errors import LMStudioContextOverflowError
-from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._settings import LangChainSettings
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
+from lmstudio_integrations.client.api.sync import LLM, PredictionStream
+from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
+from lmstudio_integrations.langchain import (
+    _batching,
+    _chunks,
+    _counting,
+    _events,
+    _messages,
+    _settings,
+    _structured,
+    _tools,
+)
+from lmstudio_integrations.langchain._chunks import ChunkStream
+from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-
-if TYPE_CHECKING:
-    from langchain_protocol.protocol import MessagesData
-
-    from lmstudio_integrations._both_frameworks import conversation
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, Parameter
-    from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
-    from lmstudio_integrations.client.api.sync import LLM, PredictionStream
-    from lmstudio_integrations.langchain import _batching, _chunks, _counting, _events, _messages, _structured, _tools
-    from lmstudio_integrations.langchain._chunks import ChunkStream
-    from lmstudio_integrations.types.results import PredictionResult
-else:
-    conversation = LazyModule("lmstudio_integrations._both_frameworks.conversation")
-    _batching = LazyModule("lmstudio_integrations.langchain._batching")
-    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
-    _counting = LazyModule("lmstudio_integrations.langchain._counting")
-    _events = LazyModule("lmstudio_integrations.langchain._events")
-    _messages = LazyModule("lmstudio_integrations.langchain._messages")
-    _structured = LazyModule("lmstudio_integrations.langchain._structured")
-    _tools = LazyModule("lmstudio_integrations.langchain._tools")
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
+from lmstudio_integrations.types.results import PredictionResult
 
 
-class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
+class ChatLMStudio(GenerationSettings, BaseChatModel):
     """Chat with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -141,24 +136,58 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
-        stop: StopStrings = UNSET
-        profile: Parameter[ModelProfile | None, ModelProfile] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
+        api_token: field_types.Secret = field_types.UNSET  # repeated: see `Parameter`
+        stop: field_types.StopStrings = field_types.UNSET
+        profile: field_types.Parameter[ModelProfile | None, ModelProfile] = field_types.UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
     _counterpart: ClassVar[str] = "LMStudioEmbeddings"
-    _ls_model_type: ClassVar[Literal["chat", "llm"]] = "chat"
-    _request_arguments: ClassVar[frozenset[str]] = ChatSettings._request_arguments | {"n", "stream"}  # noqa: SLF001
-    _framework_arguments: ClassVar[frozenset[str]] = frozenset({"ls_structured_output_format"})
-    _formats: ClassVar[RequestFormats] = _tools
-    _fewest_alternatives: ClassVar[int] = 1  # a server may take 0 for no log-probabilities at all
+    _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
+    _call: ClassVar[CallArguments] = CallArguments(
+        request=CHAT_ARGUMENTS | {"n", "stream"},
+        framework=frozenset({"ls_structured_output_format"}),
+        fields_of_object=_settings.FIELDS_OF_OBJECT,
+        formats=_tools,
+        fewest_top_logprobs=1,  # a server may take 0 for no log-probabilities at all
+    )
+
+    reasoning_effort: field_types.ReasoningEffort = None
+    send_reasoning: field_types.SendReasoning = False
+    logprobs: field_types.WithLogprobs = None
+    top_logprobs: field_types.TopLogprobs = None
+    allow_image_download: field_types.AllowImageDownload = False
+    allow_private_image_hosts: field_types.AllowPrivateImageHosts = False
+    streaming: _settings.Streaming = None
 
     stream_usage: bool = Field(
         default=True,
         description="Whether the last chunk of a stream contains the token counts. Default: `True`.",
     )
+
+    @model_validator(mode="after")
+    def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
+        self._add_version(*_settings.PACKAGE)
+        return self
+
+    # Settings of a call -----------------------------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:  # core's has a result type of its own, which is private
+
+        def bind(self, **kwargs: Any) -> Any:
+            """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
+            with translating_errors():
+                self._reject_secrets(kwargs)
+            return super().bind(**kwargs)
+
+    def configurable_fields(
+        self, **kwargs: AnyConfigurableField
+    ) -> RunnableSerializable[LanguageModelInput, AIMessage]:
+        """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
+        with translating_errors():
+            _settings.check_configurable(kwargs)
+        return super().configurable_fields(**kwargs)
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
@@ -168,7 +197,6 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     # Non-streaming --------------------------------------------------------------------------------------------------
 
-    @with_signature
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -182,7 +210,6 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         ):
             return self._result(call, stream.wait_for_result())
 
-    @with_signature
     async def _agenerate(
         self,
         messages: list[BaseMessage],
@@ -194,8 +221,8 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             async with self._open(call, call.async_model(), messages) as stream:
                 return self._result(call, await stream.wait_for_result())
 
-    def _result(self, call: ResolvedCall, result: "PredictionResult") -> ChatResult:
-        message = _chunks.to_message(self._recorded(call, result), call.tool_use, alternatives(call.values) or 0)
+    def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
+        message = _chunks.to_message(self._recorded(call, result), call.tool_use, top_logprobs_of(call.values) or 0)
         generations = [ChatGeneration(message=message)]
         return ChatResult(generations=generations, llm_output=_chunks.llm_output_of(message.response_metadata))
 
@@ -238,11 +265,11 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
 
-    def _chunk_stream(self, call: ResolvedCall, source: "PredictionStream | AsyncPredictionStream") -> "ChunkStream":
+    def _chunk_stream(self, call: ResolvedCall, source: PredictionStream | AsyncPredictionStream) -> ChunkStream:
         return _chunks.ChunkStream(
             call.tool_use,
             lambda: self._recorded(call, source.result()),
-            alternatives(call.values) or 0,
+            top_logprobs_of(call.values) or 0,
             with_usage=bool(call.values["stream_usage"]),
         )
 
@@ -252,7 +279,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> Iterator["MessagesData"]:
+    ) -> Iterator[MessagesData]:
         """Yield the events of `stream_events(version="v3")`; langchain-core finds this method by its name."""
         stream = _events.EventStream(run_manager)
         for chunk in self._stream(messages, stop, run_manager, **kwargs):
@@ -264,7 +291,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> AsyncIterator["MessagesData"]:
+    ) -> AsyncIterator[MessagesData]:
         stream = _events.EventStream(run_manager)
         async for chunk in self._astream(messages, stop, run_manager, **kwargs):
             for event in stream.events(chunk):
@@ -275,8 +302,8 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     @contextmanager
     def _calling(self, stop: list[str] | None, given: Mapping[str, Any]) -> Generator[ResolvedCall]:
         """Resolve a call and translate its errors. One about the context window also completes `profile`."""
-        with translated():
-            call = self._resolve(stop, given)
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, given))
             try:
                 yield call
             except LMStudioContextOverflowError as error:
@@ -285,37 +312,34 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                 raise
 
     @overload
-    def _open(self, call: ResolvedCall, model: "LLM", messages: Sequence[BaseMessage]) -> "PredictionStream": ...
+    def _open(self, call: ResolvedCall, model: LLM, messages: Sequence[BaseMessage]) -> PredictionStream: ...
     @overload
+    def _open(self, call: ResolvedCall, model: AsyncLLM, messages: Sequence[BaseMessage]) -> AsyncPredictionStream: ...
     def _open(
-        self, call: ResolvedCall, model: "AsyncLLM", messages: Sequence[BaseMessage]
-    ) -> "AsyncPredictionStream": ...
-    def _open(
-        self, call: ResolvedCall, model: "LLM | AsyncLLM", messages: Sequence[BaseMessage]
-    ) -> "PredictionStream | AsyncPredictionStream":
+        self, call: ResolvedCall, model: LLM | AsyncLLM, messages: Sequence[BaseMessage]
+    ) -> PredictionStream | AsyncPredictionStream:
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return model.respond_stream(conversation.to_history(pending, call.values), **call.request_arguments())
+        return model.respond_stream(to_history(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 
-    def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, also for the profile of this object; return it."""
-        self._record_profile(call, self._record_info(call, result.end).info)
+        self._record_profile(call, call.record_info(result.end).info)
         return result
 
     def _record_profile(self, call: ResolvedCall, info: Mapping[str, Any]) -> None:
         """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
         if (call.values["model"], call.values["host"]) == (self.model, self.host):
-            self._runtime.profiled = (self.model, self.host), info, call.handle.model
+            vars(self)["_report"] = (id(self), self.model, self.host), info, call.handle.model
 
     @property
     def _reported(self) -> Mapping[str, Any]:
-        """What the server has reported about the model of this object."""
-        runtime = vars(self).get("_runtime")
-        if runtime is None or runtime.profiled is None or runtime.profiled[0] != (self.model, self.host):
+        """What the server has reported about the model of this object, not about that of the one it is a copy of."""
+        subject, info, spec = vars(self).get("_report", (None, {}, None))
+        if subject != (id(self), self.model, self.host):
             return {}
-        _, info, spec = runtime.profiled
-        late = runtime.takes_late_system_messages(spec)
+        late = self._runtime.takes_late_system_messages(spec)
         return info if late is None else {**info, _LATE_SYSTEM_MESSAGES: late}
 
     def _resolve_profile(self) -> ModelProfile:
@@ -332,20 +356,16 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        with translated():
+        with translating_errors():
             call = self._resolve_call({})
-            model = call.model()
-            model.get_chat_template_info()
-            self._record_profile(call, call.record_loaded(model, model.get_info(load=True)))
+            self._record_profile(call, call.load()[0])
         return self
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded, and complete `profile`; see `load`."""
-        with translated():
+        with translating_errors():
             call = self._resolve_call({})
-            model = call.async_model()
-            await model.get_chat_template_info()
-            self._record_profile(call, call.record_loaded(model, await model.get_info(load=True)))
+            self._record_profile(call, (await call.aload())[0])
         return self
 
     # Tools and structured output ------------------------------------------------------------------------------------
@@ -372,7 +392,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             LMStudioValueError: If a tool cannot be called by name with JSON arguments, two have one name, or the chosen
                 one is missing.
         """
-        with translated():
+        with translating_errors():
             formatted = _tools.openai_tools(tools, strict=strict)
             # Only a call rejects a tool that is given twice: LangChain's standard tests bind a class beside its schema.
             tool_settings([tool for at, tool in enumerate(formatted) if tool not in formatted[:at]], tool_choice)
@@ -404,7 +424,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         Raises:
             LMStudioValueError: If the method is unknown, or the schema is missing or invalid.
         """
-        with translated():
+        with translating_errors():
             requested = _structured.bind_kwargs(schema, method, strict=strict)
             tools = [*requested.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
         given = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
@@ -416,6 +436,20 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         return _structured.with_parser(model, parser, include_raw=include_raw)
 
     # Tokens ---------------------------------------------------------------------------------------------------------
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        with translating_errors():
+            return self._resolve_call({}).model().tokenize(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return len(self.get_token_ids(text))
+        with translating_errors():
+            return self._resolve_call({}).model().count_tokens(text)
 
     def get_num_tokens_from_messages(
         self,
@@ -430,7 +464,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         converted = convert_to_messages(messages)
         if not converted:
             return 0
-        with translated():
+        with translating_errors():
             pending = _messages.to_pending(converted, send_reasoning=self.send_reasoning)
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
             return _counting.count(self._resolve_call({}).model(), pending, sent_tools)
@@ -441,17 +475,74 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     def _llm_type(self) -> str:
         return "chat-lmstudio"
 
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """All settings that change the response; the cache key is built from them."""
+        return _settings.identity(vars(self), type(self))
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
+        with translating_errors():
+            self._reject_secrets(kwargs)
+        return _settings.tracing_parameters("chat", vars(self), stop, kwargs)
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The token, which serialization replaces by the variable that holds it."""
+        return {"api_token": "LM_API_TOKEN"}
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """Attributes that core cannot serialize by itself."""
+        return _settings.serialized_attributes(vars(self))
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """`dumpd` and `load` work."""
+        return True
+
+    # Caches of responses ----------------------------------------------------------------------------------------------
+
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
         # The overridden method reads `cache` of the object that it gets.
-        return BaseChatModel._generate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
+        return BaseChatModel._generate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
     async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return await BaseChatModel._agenerate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
+        return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
+
+    def _call_values(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the resolved settings of a call, without what it requests besides settings, such as tools."""
+        others = self._call.request | self._call.framework
+        return self._merged(_settings.arguments(stop, {name: given[name] for name in given.keys() - others}))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        return self._cache_key(stop, kwargs)
+        """Return the cache key of a call: its resolved settings, whether they are fields or arguments."""
+        # `stream` changes how a response arrives, not the response.
+        others = (self._call.request | self._call.framework) - {"stream"}
+        with translating_errors():
+            values = self._call_values(stop, kwargs)
+        parts = {
+            "class": type(self).__name__,
+            "output_version": values.get("output_version"),
+            "settings": sorted(_settings.identity(values, type(self)).items()),
+            "call": sorted((name, value) for name, value in kwargs.items() if name in others),
+        }
+        return repr(parts)
 
     # Batches --------------------------------------------------------------------------------------------------------
+
+    def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, given: Mapping[str, Any]) -> Any:
+        """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
+        if isinstance(config, Sequence):
+            return [self._bounded(one, given) for one in config]
+        if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from the calling runnable
+            return config
+        try:
+            values = self._call_values(None, given)
+            limit = _settings.concurrency(self._runtime, self._resolve_model(values), values)
+        except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
+            limit = DEFAULT_PARALLEL["llm"]
+        return {**(config or {}), "max_concurrency": limit}
 
     def batch(
         self,

@@ -8,14 +8,11 @@ from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
+from lmstudio_integrations._both_frameworks.field_types import UNSET, ParameterOnly, Secret
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.langchain._errors import translated
+from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
 
 _CHUNK_SIZE = "the text splitter's chunk size"
 
@@ -68,11 +65,11 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _counterpart: ClassVar[str] = "ChatLMStudio"
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
+        api_token: Secret = UNSET  # repeated: see `Parameter`
         model_name: ParameterOnly[str | None] = UNSET
 
     query_prefix: str = Field(
@@ -98,34 +95,32 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        with translated():
-            self._model().get_info(load=True)
-        return self
+        with translating_errors():
+            return super().load()
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        with translated():
-            await self._async_model().get_info(load=True)
-        return self
+        with translating_errors():
+            return await super().aload()
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
-        with translated():
+        with translating_errors():
             return self._embed(one_prefixed(self.query_prefix, text, "embed_documents"))[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
-        with translated():
+        with translating_errors():
             return self._embed(prefixed(self.document_prefix, texts))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
-        with translated():
+        with translating_errors():
             return (await self._aembed(one_prefixed(self.query_prefix, text, "aembed_documents")))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
-        with translated():
+        with translating_errors():
             return await self._aembed(prefixed(self.document_prefix, texts))
 
     def _embed(self, texts: list[str]) -> list[list[float]]:

@@ -2,38 +2,29 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLLM
+from langchain_core.language_models import BaseLLM, LangSmithParams, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from pydantic import ConfigDict
+from langchain_core.runnables import Runnable, RunnableSerializable
+from langchain_core.runnables.utils import AnyConfigurableField
+from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._both_frameworks.generation_settings import ResolvedCall
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall
+from lmstudio_integrations._both_frameworks.field_types import UNSET, Secret, StopStrings
+from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
+from lmstudio_integrations._both_frameworks.outcome import Outcome
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
-from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._settings import LangChainSettings
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks import outcome
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
-    from lmstudio_integrations._both_frameworks.parameters import UNSET
-    from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.api.sync import PredictionStream
-    from lmstudio_integrations.langchain import _batching, _chunks
-    from lmstudio_integrations.types import chat, results
-    from lmstudio_integrations.types.results import PredictionEvent, PredictionResult
-else:
-    outcome = LazyModule("lmstudio_integrations._both_frameworks.outcome")
-    _batching = LazyModule("lmstudio_integrations.langchain._batching")
-    _chunks = LazyModule("lmstudio_integrations.langchain._chunks")
-    chat = LazyModule("lmstudio_integrations.types.chat")
-    results = LazyModule("lmstudio_integrations.types.results")
+from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
+from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.langchain import _batching, _chunks, _settings
+from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.types.chat import WirePrompt
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
 
 
-class LMStudioLLM(LangChainSettings, BaseLLM):
+class LMStudioLLM(GenerationSettings, BaseLLM):
     """Continue texts with a model in LM Studio.
 
     For base models, and for prompts that contain their own template; to chat, call tools or send images, use
@@ -82,16 +73,40 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
+        api_token: Secret = UNSET  # repeated: see `Parameter`
         stop: StopStrings = UNSET
 
     _counterpart: ClassVar[str] = "LMStudioEmbeddings"
-    _ls_model_type: ClassVar[Literal["chat", "llm"]] = "llm"
-    _request_arguments: ClassVar[frozenset[str]] = frozenset({"n", "stream"})
-    _framework_arguments: ClassVar[frozenset[str]] = frozenset({"tags", "metadata", "run_name", "run_id"})
+    _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
+    _call: ClassVar[CallArguments] = CallArguments(
+        request=frozenset({"n", "stream"}),
+        framework=frozenset({"tags", "metadata", "run_name", "run_id"}),
+        fields_of_object=_settings.FIELDS_OF_OBJECT,
+    )
+
+    streaming: _settings.Streaming = None
+
+    @model_validator(mode="after")
+    def _set_lmstudio_version(self) -> Self:  # a name that core's validators do not have: pydantic would replace them
+        self._add_version(*_settings.PACKAGE)
+        return self
+
+    # Settings of a call -----------------------------------------------------------------------------------------------
+
+    def bind(self, **kwargs: Any) -> Runnable[LanguageModelInput, str]:
+        """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
+        with translating_errors():
+            self._reject_secrets(kwargs)
+        return super().bind(**kwargs)
+
+    def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[LanguageModelInput, str]:
+        """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
+        with translating_errors():
+            _settings.check_configurable(kwargs)
+        return super().configurable_fields(**kwargs)
 
     def generate(
         self,
@@ -103,7 +118,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
-        return BaseLLM.generate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
+        return BaseLLM.generate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
 
     async def agenerate(
         self,
@@ -115,7 +130,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
-        return await BaseLLM.agenerate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
+        return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
 
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
@@ -123,13 +138,13 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        with translated():
+        with translating_errors():
             self._resolve_call({}).model().get_info(load=True)
         return self
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        with translated():
+        with translating_errors():
             await self._resolve_call({}).async_model().get_info(load=True)
         return self
 
@@ -138,10 +153,11 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
 
         Core builds the cache key only from the object and the `stop` of the call.
         """
-        with translated():
-            arguments, own = dict(self._arguments(None, given)), vars(self)
+        with translating_errors():
+            self._reject_secrets(given)
+            arguments, own = dict(_settings.arguments(None, given)), vars(self)
             arguments.pop("n", None)
-            others = {name: arguments.pop(name) for name in self._framework_arguments & arguments.keys()}
+            others = {name: arguments.pop(name) for name in self._call.framework & arguments.keys()}
             if "stream" in arguments:  # core's name for it in a call
                 arguments["streaming"] = arguments.pop("stream")
             if not arguments:
@@ -158,12 +174,13 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        with translated():
-            call = self._resolve(stop, kwargs)
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
             calls = [partial(self._complete, call, prompt) for prompt in prompts]
-            return self._result(_batching.results(calls, self._concurrency(call.values)))
+            limit = _settings.concurrency(call.runtime, call.handle, call.values)
+            return self._result(_batching.results(calls, limit))
 
     async def _agenerate(
         self,
@@ -172,14 +189,15 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        with translated():
-            call = self._resolve(stop, kwargs)
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result(
                     [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
             calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
-            return self._result(await _batching.aresults(calls, self._concurrency(call.values)))
+            limit = _settings.concurrency(call.runtime, call.handle, call.values)
+            return self._result(await _batching.aresults(calls, limit))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]
@@ -197,10 +215,10 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        with translated():
-            call = self._resolve(stop, kwargs)
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
             with _batching.in_batch(
-                call.model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments())
+                call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())
             ) as stream:
                 for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
@@ -215,11 +233,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        with translated():
-            call = self._resolve(stop, kwargs)
-            async with call.async_model().complete_stream(
-                chat.WirePrompt(prompt), **call.request_arguments()
-            ) as stream:
+        with translating_errors():
+            call = self._resolve_call(_settings.arguments(stop, kwargs))
+            async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
                 async for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
@@ -228,43 +244,84 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
 
     def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
         """Continue a text."""
-        with _batching.in_batch(
-            call.model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments())
-        ) as stream:
+        with _batching.in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     async def _acomplete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
         """Continue a text."""
-        async with call.async_model().complete_stream(chat.WirePrompt(prompt), **call.request_arguments()) as stream:
+        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
             result = await stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     def _chunks(
         self,
         call: ResolvedCall,
-        events: "Iterable[PredictionEvent]",
-        stream: "PredictionStream | AsyncPredictionStream",
+        events: Iterable[PredictionEvent],
+        stream: PredictionStream | AsyncPredictionStream,
     ) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has the metadata."""
-        fragment, end = results.LlmPredictionFragment, results.PredictionEnd
         for event in events:
-            if type(event) is fragment:
+            if type(event) is LlmPredictionFragment:
                 yield GenerationChunk(text=event.content)
-            elif type(event) is end:
+            elif type(event) is PredictionEnd:
                 yield self._generation(call, "", stream.result())
 
-    def _generation(self, call: ResolvedCall, text: str, result: "PredictionResult") -> GenerationChunk:
+    def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
-        self._record_info(call, result.end)
-        metadata = _chunks.response_metadata(outcome.Outcome(result, ToolUse()))
+        call.record_info(result.end)
+        metadata = _chunks.response_metadata(Outcome(result, ToolUse()))
         return GenerationChunk(
             text=text, generation_info={**metadata, "usage_metadata": _chunks.usage_metadata(result)}
         )
 
+    # Tokens ---------------------------------------------------------------------------------------------------------
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        with translating_errors():
+            return self._resolve_call({}).model().tokenize(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text, from the model's own tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return len(self.get_token_ids(text))
+        with translating_errors():
+            return self._resolve_call({}).model().count_tokens(text)
+
+    # Identity -------------------------------------------------------------------------------------------------------
+
     @property
     def _llm_type(self) -> str:
         return "lmstudio"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """All settings that change the response; the cache key is built from them."""
+        return _settings.identity(vars(self), type(self))
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
+        with translating_errors():
+            self._reject_secrets(kwargs)
+        return _settings.tracing_parameters("llm", vars(self), stop, kwargs)
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The token, which serialization replaces by the variable that holds it."""
+        return {"api_token": "LM_API_TOKEN"}
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """Attributes that core cannot serialize by itself."""
+        return _settings.serialized_attributes(vars(self))
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """`dumpd` and `load` work."""
+        return True
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:

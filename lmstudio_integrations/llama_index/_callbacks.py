@@ -13,7 +13,6 @@ from llama_index.core.llms import callbacks
 from llama_index.core.prompts import BasePromptTemplate
 
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
-from lmstudio_integrations._both_frameworks.signature import with_signature
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -76,7 +75,7 @@ _INPUTS: dict[str, tuple[int, str, Callable[[object], None]]] = {
 """Position and name of the argument that a method sends to the model, and its check."""
 
 
-def checked_before_spans(model: type[ModelT]) -> type[ModelT]:
+def reject_secrets_before_tracing(model: type[ModelT]) -> type[ModelT]:
     """Decorate a class: invalid input, and secrets among the settings of a call, are rejected before core's events."""
     for name in _INPUTS:
         setattr(model, name, _checked(getattr(model, name), name))
@@ -106,16 +105,25 @@ def _checked(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     return acall if inspect.iscoroutinefunction(method) else call
 
 
-def observed_chat(function: FunctionT) -> FunctionT:
+def _with_signature(function: FunctionT) -> FunctionT:
+    """Return the function with its signature where `inspect` finds it (PEP 362).
+
+    Core's decorators ask for it several times in each call, which took a quarter of the caller's CPU time.
+    """
+    vars(function)["__signature__"] = inspect.signature(function)
+    return function
+
+
+def with_chat_events(function: FunctionT) -> FunctionT:
     """Emit the events of each chat, and of each chunk of a streamed one."""
     decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_chat_callback()
-    return with_signature(decorate(function))
+    return _with_signature(decorate(function))
 
 
-def observed_completion(function: FunctionT) -> FunctionT:
+def with_completion_events(function: FunctionT) -> FunctionT:
     """Emit the events of each completion, and of each chunk of a streamed one."""
     decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_completion_callback()
-    return with_signature(decorate(function))
+    return _with_signature(decorate(function))
 
 
 def without_span(method: FunctionT) -> FunctionT:

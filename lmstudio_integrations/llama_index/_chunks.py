@@ -87,7 +87,7 @@ def completion_response(result: PredictionResult, tool_use: ToolUse) -> Completi
 
 def _checked(result: PredictionResult, tool_use: ToolUse) -> Outcome:
     outcome = Outcome(result, tool_use)
-    outcome.log_gaps(missing_call=False)
+    outcome.log_anomalies(missing_call=False)
     _check(outcome)
     return outcome
 
@@ -258,7 +258,7 @@ class ResponseBuilder:
         self._call = None
         self._reasoning_block = _reasoning_block_of(result)
         self._outcome = Outcome(result, self._tool_use)
-        self._outcome.log_gaps(missing_call=False)
+        self._outcome.log_anomalies(missing_call=False)
         return Step(outcome=self._outcome)
 
     def check(self) -> None:

@@ -10,16 +10,10 @@ chat template adds to them are recorded as well.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
 from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioConfigWarning
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connect import addresses
-else:
-    addresses = LazyModule("lmstudio_integrations.client.transport.connect.addresses")
 
 Key = tuple[tuple[str | None, ...], str | None]
 """Addresses of the servers, and model key."""

@@ -8,15 +8,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
+from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder, Step
 from lmstudio_integrations.types.results import PredictionEvent
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.api.sync import PredictionStream
-    from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[ResponseBuilder, Step], ChunkT]
@@ -25,7 +23,7 @@ Watch = AbstractContextManager[None, None]
 
 
 def chunks(
-    stream: "PredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
+    stream: PredictionStream, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
 ) -> Generator[ChunkT]:
     """Yield the chunks of a response. An error about its tool calls is raised after the last one.
 
@@ -48,7 +46,7 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     """The chunks of a response; see `chunks`."""
 
     def __init__(
-        self, stream: "AsyncPredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
+        self, stream: AsyncPredictionStream, builder: ResponseBuilder, make: MakeChunk[ChunkT], watch: Watch
     ) -> None:
         self._source: AsyncBatches | None = stream.batches()
         self._builder = builder
@@ -66,7 +64,7 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
             step = self._builder.add(self._ready.popleft())
         return self._make(self._builder, step)
 
-    async def _next_batch(self, source: "AsyncBatches") -> Batch:
+    async def _next_batch(self, source: AsyncBatches) -> Batch:
         try:
             with self._watch:
                 return await anext(source)

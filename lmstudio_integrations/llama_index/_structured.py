@@ -37,7 +37,7 @@ class Structured(FunctionCallingLLM):
     modes are core's own programs.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict()
 
     def structured_predict(
         self,

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
+from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.embedding_settings import (
     LENGTH_POLICY,
     EmbeddingSettings,
     one_prefixed,
     prefixed,
 )
+from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
 from lmstudio_integrations.types._numbers import Int
-from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.parameters import UNSET
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"
@@ -60,7 +57,7 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": models[0], "model_name": models[0]} if models else {"model": None, "model_name": _UNNAMED}
 
 
-class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
+class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -109,12 +106,16 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     _counterpart: ClassVar[str] = "LMStudio"
-    _doubled_names: ClassVar[frozenset[str]] = frozenset(_NAMES)
+    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
+        api_token: Secret = UNSET  # repeated: see `Parameter`
+        request_timeout: ParameterOnly[float | None] = UNSET
+    else:
+        api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 
     model_name: str = Field(
         default=_UNNAMED,
@@ -128,11 +129,6 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
         le=2048,
         description="How many texts are in a batch, 1 to 2,048. Default: 100. LlamaIndex's progress bar moves with "
         "each batch.",
-    )
-
-    load_policy: LoadPolicy = Field(  # declared again, because the default of the first base would win
-        default="explicit",
-        description=EmbeddingSettings.model_fields["load_policy"].description,
     )
 
     length_policy: LengthPolicy = Field(
@@ -155,7 +151,7 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        return {**super()._resolve_aliases(others), **_under_both_names(values)}
+        return {**super()._resolve_aliases(with_silence_timeouts(others)), **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; `model` and `model_name` are one setting."""
@@ -176,23 +172,21 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
         """Return the name of this class in `to_dict` and traces."""
         return "LMStudioEmbedding"
 
-    def load(self) -> Self:
-        """Load the model if it is not loaded; return this object.
+    # Copies -----------------------------------------------------------------------------------------------------------
+    # Core's own pickling deletes from the original object what cannot be pickled.
 
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        self._model().get_info(load=True)
-        return self
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
+        return super().__deepcopy__(memo)
 
-    async def aload(self) -> Self:
-        """Load the model if it is not loaded; return this object.
+    def __getstate__(self) -> dict[Any, Any]:
+        return {"__dict__": {**picklable(self), **self._secrets_set()}}
 
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
-        await self._async_model().get_info(load=True)
-        return self
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = state["__dict__"]
+        self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
+        self._record_dropped_secrets(fields)
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
     # with the same words. -------------------------------------------------------------------------------------------

@@ -21,47 +21,35 @@ from llama_index.core.llms.llm import ToolSelection, default_completion_to_promp
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._both_frameworks.lazy import LazyModule
+from lmstudio_integrations._both_frameworks import field_types
+from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
+from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
+from lmstudio_integrations._both_frameworks.conversation import to_history
+from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
+from lmstudio_integrations.client.api.sync import LLM, PredictionStream
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
-from lmstudio_integrations.llama_index import _context_windows
+from lmstudio_integrations.llama_index import _chunks, _context_windows, _messages, _streams, _tools
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
     check_history,
-    checked_before_spans,
-    observed_chat,
-    observed_completion,
+    reject_secrets_before_tracing,
+    with_chat_events,
+    with_completion_events,
 )
+from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
+from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
+from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
+from lmstudio_integrations.types.pending import PendingHistory
+from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import partial_json
-
-if TYPE_CHECKING:
-    from lmstudio_integrations._both_frameworks import conversation
-    from lmstudio_integrations._both_frameworks.connection_settings import Secret
-    from lmstudio_integrations._both_frameworks.generation_settings import StopStrings
-    from lmstudio_integrations._both_frameworks.parameters import UNSET, ParameterOnly
-    from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
-    from lmstudio_integrations.client.api.sync import LLM, PredictionStream
-    from lmstudio_integrations.llama_index import _chunks, _messages, _streams, _tools
-    from lmstudio_integrations.llama_index._chunks import ResponseBuilder
-    from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
-    from lmstudio_integrations.types import chat
-    from lmstudio_integrations.types.chat import WireHistory
-    from lmstudio_integrations.types.pending import PendingHistory
-    from lmstudio_integrations.types.results import PredictionResult
-else:
-    conversation = LazyModule("lmstudio_integrations._both_frameworks.conversation")
-    _chunks = LazyModule("lmstudio_integrations.llama_index._chunks")
-    _messages = LazyModule("lmstudio_integrations.llama_index._messages")
-    _streams = LazyModule("lmstudio_integrations.llama_index._streams")
-    _tools = LazyModule("lmstudio_integrations.llama_index._tools")
-    chat = LazyModule("lmstudio_integrations.types.chat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +63,12 @@ class _Request:
     """
 
     call: ResolvedCall
-    history: "WireHistory | PendingHistory | None" = None
+    history: WireHistory | PendingHistory | None = None
     prompt: str = ""
 
 
-@checked_before_spans
-class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
+@reject_secrets_before_tracing
+class LMStudio(GenerationSettings, Structured):
     """A language model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -175,21 +163,35 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     _counterpart: ClassVar[str] = "LMStudioEmbedding"
+    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+    _call: ClassVar[CallArguments] = CallArguments(
+        request=CHAT_ARGUMENTS,
+        framework=CORE_ARGUMENTS,
+        fields_of_object=frozenset(
+            {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
+            | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}
+            | {"context_window", "is_function_calling_model", "unload_on_close"}
+        ),
+        formats=_tools,
+    )
 
     if TYPE_CHECKING:
-        api_token: Secret = UNSET  # again, see `Parameter`
-        stop: StopStrings = UNSET
-        additional_kwargs: ParameterOnly[Mapping[str, Any] | None] = UNSET
+        api_token: field_types.Secret = field_types.UNSET  # repeated: see `Parameter`
+        stop: field_types.StopStrings = field_types.UNSET
+        request_timeout: field_types.ParameterOnly[float | None] = field_types.UNSET
+        additional_kwargs: field_types.ParameterOnly[Mapping[str, Any] | None] = field_types.UNSET
+    else:
+        api_token: field_types.ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 
-    _framework_arguments: ClassVar[frozenset[str]] = CORE_ARGUMENTS
-    _formats: ClassVar[RequestFormats] = _tools
-    _not_in_call: ClassVar[frozenset[str]] = frozenset(
-        {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
-        | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}
-        | {"context_window", "is_function_calling_model", "unload_on_close"}
-    )
+    reasoning_effort: field_types.ReasoningEffort = None
+    send_reasoning: field_types.SendReasoning = False
+    logprobs: field_types.WithLogprobs = None
+    top_logprobs: field_types.TopLogprobs = None
+    allow_image_download: field_types.AllowImageDownload = False
+    allow_private_image_hosts: field_types.AllowPrivateImageHosts = False
 
     context_window: Count | None = Field(
         default=None,
@@ -210,12 +212,28 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         more: Any = given.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        return super()._resolve_aliases({**more, **given})
+        return super()._resolve_aliases(with_silence_timeouts({**more, **given}))
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name of this class in `to_dict` and traces."""
         return "LMStudio"
+
+    # Copies -----------------------------------------------------------------------------------------------------------
+    # Core's own pickling deletes from the original object what cannot be pickled.
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {"__dict__": {**picklable(self), **self._secrets_set()}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = state["__dict__"]
+        self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
+        self._record_dropped_secrets(fields)
 
     # Metadata -------------------------------------------------------------------------------------------------------
 
@@ -261,20 +279,14 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        call = self._resolve_call({})
-        model = call.model()
-        template, info = model.get_chat_template_info(), model.get_info(load=True)
-        call.record_loaded(model, info)
-        _context_windows.record(self._context_key(), info.context_length, template.added_tokens)
+        info, template = self._resolve_call({}).load()
+        _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     async def aload(self) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
-        call = self._resolve_call({})
-        model = call.async_model()
-        template, info = await model.get_chat_template_info(), await model.get_info(load=True)
-        call.record_loaded(model, info)
-        _context_windows.record(self._context_key(), info.context_length, template.added_tokens)
+        info, template = await self._resolve_call({}).aload()
+        _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     def tokenize(self, text: str) -> list[int]:
@@ -286,14 +298,10 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         return self._resolve_call({}).model().tokenize(text)
 
     async def atokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text, from the model's own tokenizer.
-
-        Raises:
-            LMStudioServerError: If the server fails.
-        """
+        """Return the tokens of a text; see `tokenize`."""
         return await self._resolve_call({}).async_model().tokenize(text)
 
-    def _recorded(self, call: ResolvedCall, result: "PredictionResult") -> "PredictionResult":
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, and return it."""
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
@@ -302,7 +310,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
 
     # Chat -----------------------------------------------------------------------------------------------------------
 
-    @observed_chat
+    @with_chat_events
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation.
 
@@ -318,24 +326,24 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         """
         return _chunks.chat_response(*self._generate(self._chat_request(messages, kwargs)))
 
-    @observed_chat
+    @with_chat_events
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
         return _chunks.chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
 
-    @observed_chat
+    @with_chat_events
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
         return self._chunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
 
-    @observed_chat
+    @with_chat_events
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
         return self._achunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
 
     # Completion -----------------------------------------------------------------------------------------------------
 
-    @observed_completion
+    @with_completion_events
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt.
 
@@ -351,19 +359,19 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         """
         return _chunks.completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
 
-    @observed_completion
+    @with_completion_events
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
         return _chunks.completion_response(*await self._agenerate(self._completion_request(prompt, formatted, kwargs)))
 
-    @observed_completion
+    @with_completion_events
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
         return self._chunks(
             self._completion_request(prompt, formatted, kwargs), _chunks.ResponseBuilder.completion_chunk
         )
 
-    @observed_completion
+    @with_completion_events
     async def astream_complete(
         self,
         prompt: str,
@@ -380,7 +388,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return _Request(call, conversation.to_history(pending, call.values))
+        return _Request(call, to_history(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         to_prompt = self.completion_to_prompt
@@ -390,35 +398,35 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
             return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], given)
         return _Request(self._resolve_call(given), prompt=prompt)
 
-    def _generate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
+    def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with _recording_overflow(request.call), self._open(request, request.call.model()) as stream:
             return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
 
-    async def _agenerate(self, request: _Request) -> "tuple[PredictionResult, ToolUse]":
+    async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with _recording_overflow(request.call):
             async with self._open(request, request.call.async_model()) as stream:
                 return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
 
-    def _chunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "Generator[ChunkT]":
+    def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
         stream = self._open(request, request.call.model())
         return _streams.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
 
-    def _achunks(self, request: _Request, make: "MakeChunk[ChunkT]") -> "AsyncChunks[ChunkT]":
+    def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
         stream = self._open(request, request.call.async_model())
         return _streams.AsyncChunks(
             stream, self._builder(request.call, stream), make, _recording_overflow(request.call)
         )
 
-    def _builder(self, call: ResolvedCall, stream: "PredictionStream | AsyncPredictionStream") -> "ResponseBuilder":
+    def _builder(self, call: ResolvedCall, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
         return _chunks.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
 
     @overload
-    def _open(self, request: _Request, model: "LLM") -> "PredictionStream": ...
+    def _open(self, request: _Request, model: LLM) -> PredictionStream: ...
     @overload
-    def _open(self, request: _Request, model: "AsyncLLM") -> "AsyncPredictionStream": ...
-    def _open(self, request: _Request, model: "LLM | AsyncLLM") -> "PredictionStream | AsyncPredictionStream":
+    def _open(self, request: _Request, model: AsyncLLM) -> AsyncPredictionStream: ...
+    def _open(self, request: _Request, model: LLM | AsyncLLM) -> PredictionStream | AsyncPredictionStream:
         if request.history is None:
-            return model.complete_stream(chat.WirePrompt(request.prompt), **request.call.request_arguments())
+            return model.complete_stream(WirePrompt(request.prompt), **request.call.request_arguments())
         return model.respond_stream(request.history, **request.call.request_arguments())
 
     # Tools ----------------------------------------------------------------------------------------------------------

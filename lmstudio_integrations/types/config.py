@@ -2,7 +2,7 @@
 
 Each setting is one field. Its annotation holds the wire key and the encoding, which `_config_base.py` applies without
 knowing a single setting. The client and the emulator read and write these configs; the adapters of the frameworks
-inherit `SharedPredictionSettings`. `config_dicts.py` is generated from the fields.
+have the fields of `_prediction_fields.py`, too. `config_dicts.py` is generated from the fields.
 
 The keys are listed in `docs/protocol.md#load-keys` and `docs/protocol.md#prediction-keys`.
 """
@@ -10,14 +10,14 @@ The keys are listed in `docs/protocol.md#load-keys` and `docs/protocol.md#predic
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, field_validator
 
-from lmstudio_integrations._support.typeguards import is_mapping, is_object
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types import _prediction_fields as shared
 from lmstudio_integrations.types._config_base import Settings, WireKey, reject_unknown_names
-from lmstudio_integrations.types._logit_bias import LogitBias, to_pairs
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed, TopK
+from lmstudio_integrations.types._prediction_fields import NonEmpty, WireDict
 from lmstudio_integrations.types.gpu import GpuSetting
 
 ModelKind = Literal["llm", "embedding"]
@@ -45,19 +45,6 @@ _MANUAL_GPU = ("ratio", "num_cpu_expert_layers_ratio", "main_gpu", "split_strate
 """What `auto_fit` chooses. LM Studio's clients switch it off with any of these."""
 
 
-def _in_camel_case(value: object) -> object:
-    """Return a dict with its keys in camelCase, except below `jsonSchema`: the names there are the user's data."""
-    if not is_mapping(value):
-        return value
-    spelled = {
-        to_camel(name) if isinstance(name, str) and "_" in name else name: member for name, member in value.items()
-    }
-    return {name: member if name == "jsonSchema" else _in_camel_case(member) for name, member in spelled.items()}
-
-
-WireDict = Annotated[dict[str, Any], BeforeValidator(_in_camel_case)]
-"""A wire object that people may write in snake_case."""
-NonEmpty = Annotated[str, Field(min_length=1)]
 CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
 
@@ -338,168 +325,33 @@ LOAD_CONFIGS: Mapping[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadMo
 """The load settings of each kind of model."""
 
 
-class SharedPredictionSettings(BaseModel):
-    """The prediction settings that have one name in the native client and in the frameworks' adapters.
-
-    An unset setting is left to the preset, else to the server's default for the model. To add a setting, add a field:
-    `LlmPredictionConfig` and the adapters inherit it.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
-
-    temperature: Annotated[
-        Float | None,
-        Field(
-            ge=0,
-            description="Randomness of the sampling; 0 always picks the most likely token. LM Studio's default is 0.8.",
-        ),
-        WireKey("llm.prediction.temperature"),
-    ] = None
-    max_tokens: Annotated[
-        OrOff[Count] | None,
-        Field(
-            description="The most tokens of a response. `False`: no limit, not even a preset's. LM Studio sets none by "
-            "default."
-        ),
-        WireKey("llm.prediction.maxPredictedTokens", checkbox=True, off=1),
-    ] = None
-    tool_call_stop_strings: Annotated[
-        list[NonEmpty] | None,
-        Field(description="Strings that end a response which contains a tool call. LM Studio has none by default."),
-        WireKey("llm.prediction.toolCallStopStrings"),
-    ] = None
-    tool_naming: Annotated[
-        Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
-        Field(
-            description="How the server spells the names of tools for the model. LM Studio's default is "
-            "`removeSpecial`."
-        ),
-        WireKey("llm.prediction.toolNaming"),
-    ] = None
-    repeat_penalty: Annotated[
-        OrOff[Annotated[Float, Field(ge=-1)]] | None,
-        Field(
-            description="Above 1, tokens that occurred before become less likely. `False`: off. LM Studio's default is "
-            "1.1."
-        ),
-        WireKey("llm.prediction.repeatPenalty", checkbox=True, off=1.1),
-    ] = None
-    presence_penalty: Annotated[
-        OrOff[Float] | None,
-        Field(
-            description="Above 0, tokens that occurred before become less likely, however often. `False` (LM Studio's "
-            "default): off."
-        ),
-        WireKey("llm.prediction.llama.presencePenalty", checkbox=True, off=0),
-    ] = None
-    frequency_penalty: Annotated[
-        OrOff[Float] | None,
-        Field(
-            description="Above 0, tokens become less likely with each time that they occurred. `False` (LM Studio's "
-            "default): off."
-        ),
-        WireKey("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0),
-    ] = None
-    xtc_probability: Annotated[
-        OrOff[Fraction] | None,
-        Field(
-            description="Probability, 0 to 1, that a step drops the most likely tokens (XTC). `False` (LM Studio's "
-            "default): off."
-        ),
-        WireKey("llm.prediction.llama.xtcProbability", checkbox=True, off=0),
-    ] = None
-    xtc_threshold: Annotated[
-        OrOff[Fraction] | None,
-        Field(
-            description="XTC drops tokens that are at least this probable, 0 to 1, except the least likely of them. "
-            "`False` (LM Studio's default): off."
-        ),
-        WireKey("llm.prediction.llama.xtcThreshold", checkbox=True, off=0),
-    ] = None
-    logit_bias: Annotated[
-        LogitBias | None,
-        Field(
-            description="What is added to the logits of tokens, by token: its id, or a text that is one token of the "
-            "model, often a word with the space before it. `float('-inf')` forbids the token. A text costs a request "
-            "to the model's tokenizer with each call. LM Studio's default is none."
-        ),
-        WireKey("llm.prediction.llama.logitBias", wire_form=to_pairs),
-    ] = None
-    seed: Annotated[
-        OrOff[Seed] | None,
-        Field(
-            description="Seed of the sampling, for repeatable responses. `False`: none, not even a preset's. LM "
-            "Studio sets none by default."
-        ),
-        WireKey("llm.prediction.seed", checkbox=True, off=0),
-    ] = None
-    reasoning_parsing: Annotated[
-        WireDict | None,
-        Field(
-            description="How reasoning is separated from the response: `enabled`, `start_string`, `end_string`. "
-            "LM Studio's default is `<think>` to `</think>`."
-        ),
-        WireKey("llm.prediction.reasoning.parsing"),
-    ] = None
-    enable_thinking: Annotated[
-        bool | None,
-        Field(description="Whether a reasoning model reasons before it responds. LM Studio's default is true."),
-        WireKey("llm.prediction.reasoning.enableThinking"),
-    ] = None
-    reasoning_budget: Annotated[
-        OrOff[Natural] | None,
-        Field(
-            description="The most tokens of reasoning; 0 allows none. `False`: no limit, not even a preset's. LM "
-            "Studio sets none by default."
-        ),
-        WireKey("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
-    ] = None
-    user_max_image_dimension_pixels: Annotated[
-        OrOff[Count] | None,
-        Field(
-            description="Larger images are scaled down to this many pixels in width and height. `False`: no limit. "
-            "LM Studio's default is 1,024."
-        ),
-        WireKey("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024),
-    ] = None
-    ignore_model_preferred_max_image_dimension: Annotated[
-        bool | None,
-        Field(description="Whether the model's own limit of image sizes is ignored. LM Studio's default is false."),
-        WireKey("llm.prediction.vision.ignoreModelPreferredMaxImageDimension"),
-    ] = None
-    draft_model: Annotated[
-        str | None,
-        Field(description="Key of a smaller model for speculative decoding. LM Studio's default is none."),
-        WireKey("llm.prediction.speculativeDecoding.draftModel"),
-    ] = None
-    speculative_decoding_min_draft_length_to_consider: Annotated[
-        Natural | None,
-        Field(description="Proposals of the draft model with fewer tokens are dropped. LM Studio's default is 0."),
-        WireKey("llm.prediction.speculativeDecoding.minDraftLengthToConsider"),
-    ] = None
-    speculative_decoding_min_continue_drafting_probability: Annotated[
-        Fraction | None,
-        Field(description="A proposal ends before a token that is less probable, 0 to 1. LM Studio's default is 0.75."),
-        WireKey("llm.prediction.speculativeDecoding.minContinueDraftingProbability"),
-    ] = None
-    speculative_decoding_num_draft_tokens_exact: Annotated[
-        Count | None,
-        Field(description="How many tokens the draft model proposes at a time. LM Studio's default is 2."),
-        WireKey("llm.prediction.speculativeDecoding.numDraftTokensExact"),
-    ] = None
-    cpu_threads: Annotated[
-        Count | None,
-        Field(description="How many CPU threads compute the prediction. LM Studio's default is 4."),
-        WireKey("llm.prediction.llama.cpuThreads"),
-    ] = None
-
-
-class LlmPredictionConfig(SharedPredictionSettings, Settings):
+class LlmPredictionConfig(Settings):
     """How to generate. An unset setting is left to the preset, else to the server's default for the model.
 
     `False` switches a limit or a penalty off.
     """
 
+    temperature: shared.Temperature = None
+    max_tokens: shared.MaxTokens = None
+    tool_call_stop_strings: shared.ToolCallStopStrings = None
+    tool_naming: shared.ToolNaming = None
+    repeat_penalty: shared.RepeatPenalty = None
+    presence_penalty: shared.PresencePenalty = None
+    frequency_penalty: shared.FrequencyPenalty = None
+    xtc_probability: shared.XtcProbability = None
+    xtc_threshold: shared.XtcThreshold = None
+    logit_bias: shared.LogitBias = None
+    seed: shared.Seed = None
+    reasoning_parsing: shared.ReasoningParsing = None
+    enable_thinking: shared.EnableThinking = None
+    reasoning_budget: shared.ReasoningBudget = None
+    user_max_image_dimension_pixels: shared.MaxImageDimensionPixels = None
+    ignore_model_preferred_max_image_dimension: shared.IgnoreModelImageDimension = None
+    draft_model: shared.DraftModel = None
+    speculative_decoding_min_draft_length_to_consider: shared.MinDraftLengthToConsider = None
+    speculative_decoding_min_continue_drafting_probability: shared.MinContinueDraftingProbability = None
+    speculative_decoding_num_draft_tokens_exact: shared.NumDraftTokensExact = None
+    cpu_threads: shared.CpuThreads = None
     context_overflow_policy: Annotated[
         Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
         Field(

@@ -21,7 +21,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations import errors
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.langchain._errors import _CLASSES, both
+from lmstudio_integrations.langchain._errors import _CLASSES, as_langchain_error
 from tests.cookbook.recipes import environment
 from tests.docs.snippets import ROOT, blocks, in_text
 
@@ -199,7 +199,7 @@ def test_the_app_runs(tmp_path: Path) -> None:
 def test_the_reference_lists_the_langchain_error_and_whether_it_is_retryable() -> None:
     rows = ROW.findall((DOCS / "reference" / "langchain.md").read_text(encoding="utf-8"))
     for name, base, retryable in rows:
-        error = both(getattr(errors, name)("no"))
+        error = as_langchain_error(getattr(errors, name)("no"))
         assert isinstance(error, getattr(core, base)), name
         assert isinstance(error, core.ModelError)
         assert error.is_retryable == (retryable == "yes"), name

@@ -1,11 +1,11 @@
 """What langchain-core makes of our chunks: non_streaming streams, v1 blocks, v3 events, and non_streaming calls."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
+from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkStream
 from lmstudio_integrations.langchain._settings import _parallel_predictions
@@ -429,5 +429,5 @@ def test_only_a_valid_number_of_parallel_predictions_is_read_from_the_load_confi
     value: Any, parallel: int | None
 ) -> None:
     fields = [{"key": "llm.load.seed"}, {"key": "llm.load.numParallelSessions", "value": value}]
-    assert _parallel_predictions(replace(end(), load_model_config={"fields": fields})) == parallel
-    assert _parallel_predictions(replace(end(), load_model_config={})) is None
+    assert _parallel_predictions(LoadedModelInfo({}, {"fields": fields})) == parallel
+    assert _parallel_predictions(LoadedModelInfo({}, {})) is None

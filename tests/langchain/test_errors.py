@@ -10,7 +10,11 @@ from langchain_core.messages import HumanMessage
 
 from lmstudio_integrations import errors
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError, both, translated
+from lmstudio_integrations.langchain._errors import (
+    LangChainStructuredOutputError,
+    as_langchain_error,
+    translating_errors,
+)
 from tests.langchain.conftest import COUNTED, EMBEDDING, Invoke, Server
 from tests.support.pauses import replace_pauses
 
@@ -39,7 +43,7 @@ from tests.support.pauses import replace_pauses
 def test_an_error_has_both_bases_its_attributes_and_knows_whether_a_retry_helps(
     error: errors.LMStudioError, kind: type[core.ModelError], retryable: bool
 ) -> None:
-    translation = both(error)
+    translation = as_langchain_error(error)
     assert isinstance(translation, kind)
     assert isinstance(translation, errors.LMStudioError)
     assert any(base in type(translation).__mro__ for base in type(error).__mro__[:2])
@@ -52,9 +56,9 @@ def test_an_error_has_both_bases_its_attributes_and_knows_whether_a_retry_helps(
 
 
 def test_the_most_exact_class_is_chosen() -> None:
-    assert isinstance(both(errors.LMStudioToolCallError("x")), errors.LMStudioToolCallError)
-    assert isinstance(both(errors.LMStudioModelCrashedError("x")), errors.LMStudioModelCrashedError)
-    assert isinstance(both(errors.LMStudioTimeoutError("x")), TimeoutError)
+    assert isinstance(as_langchain_error(errors.LMStudioToolCallError("x")), errors.LMStudioToolCallError)
+    assert isinstance(as_langchain_error(errors.LMStudioModelCrashedError("x")), errors.LMStudioModelCrashedError)
+    assert isinstance(as_langchain_error(errors.LMStudioTimeoutError("x")), TimeoutError)
 
 
 @pytest.mark.parametrize(
@@ -66,12 +70,12 @@ def test_the_most_exact_class_is_chosen() -> None:
     ],
 )
 def test_no_error_loses_its_class(kind: type[errors.LMStudioError]) -> None:
-    assert isinstance(both(kind("x")), kind)
+    assert isinstance(as_langchain_error(kind("x")), kind)
 
 
 def test_the_block_translates_once_and_the_traceback_shows_the_message_once() -> None:
     original = errors.LMStudioUnreachableError("nobody there")
-    with pytest.raises(core.ModelConnectionError) as caught, translated(), translated():
+    with pytest.raises(core.ModelConnectionError) as caught, translating_errors(), translating_errors():
         raise original
     shown = "".join(traceback.format_exception(caught.value))
     assert (shown.count("nobody there"), shown.count("Traceback")) == (1, 1)
@@ -104,7 +108,7 @@ def _raise_without_context() -> None:
 def test_a_translation_has_the_cause_and_the_context_of_the_original(fail: Callable[[], None]) -> None:
     with pytest.raises(errors.LMStudioUnreachableError) as original:
         fail()
-    with pytest.raises(core.ModelConnectionError) as caught, translated():
+    with pytest.raises(core.ModelConnectionError) as caught, translating_errors():
         fail()
     assert [repr(caught.value.__cause__), repr(caught.value.__context__), caught.value.__suppress_context__] == [
         repr(original.value.__cause__),
@@ -114,7 +118,7 @@ def test_a_translation_has_the_cause_and_the_context_of_the_original(fail: Calla
 
 
 def test_other_exceptions_pass_through() -> None:
-    with pytest.raises(KeyError), translated():
+    with pytest.raises(KeyError), translating_errors():
         raise KeyError("x")
 
 

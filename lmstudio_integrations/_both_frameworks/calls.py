@@ -1,0 +1,167 @@
+"""One call of a language model: what it may be given, and what becomes of that.
+
+`generation_settings.py` resolves calls; the adapters of both frameworks make their requests of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, cast
+
+from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
+from lmstudio_integrations._both_frameworks.specs import HandleSpec
+from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_settings
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM
+from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.models import ChatTemplateInfo, LlmInstanceInfo
+from lmstudio_integrations.types.results import PredictionEnd
+from lmstudio_integrations.types.structured import response_settings
+
+
+class RequestFormats(Protocol):
+    """A framework's forms of tools and of response formats: its module `_tools`."""
+
+    def openai_tools(self, tools: object) -> list[dict[str, Any]]:
+        """Return tools as OpenAI dicts."""
+        ...
+
+    def response_schema(self, response_format: Any) -> dict[str, Any]:
+        """Return the JSON schema of a response format."""
+        ...
+
+
+CHAT_ARGUMENTS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
+"""What makes part of the request of a chat besides its settings."""
+
+
+@dataclass(frozen=True)
+class CallArguments:
+    """What the calls of an adapter accept besides its fields.
+
+    Attributes:
+        request: Arguments that make part of the request, such as tools.
+        framework: Arguments that only the framework reads.
+        fields_of_object: Fields that are no call arguments, because they belong to the object.
+        formats: The framework's forms of tools and response formats; `None` if the adapter does not chat.
+        fewest_top_logprobs: What is sent where log-probabilities of no alternatives are requested.
+    """
+
+    request: frozenset[str] = frozenset()
+    framework: frozenset[str] = frozenset()
+    fields_of_object: frozenset[str] = frozenset()
+    formats: RequestFormats | None = None
+    fewest_top_logprobs: int = 0
+
+    def settings_of(self, values: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[dict[str, Any], ToolUse]:
+        """Return the native settings for what a call requests besides its settings, and how it uses tools.
+
+        Args:
+            values: The settings.
+            request: The arguments that make part of the request.
+
+        Raises:
+            LMStudioValueError: If the tools, the choice of one or the response format is invalid.
+        """
+        if self.formats is None:
+            return {}, ToolUse()
+        number = top_logprobs_of(values)
+        settings: dict[str, Any] = {} if number is None else {"log_probs": max(number, self.fewest_top_logprobs)}
+        without_tools = ToolUse(names=None if values["preset"] or values["extra"] else {})
+        if not request:
+            return settings, without_tools
+        tools = self.formats.openai_tools(request.get("tools") or ())
+        choice = request.get("tool_choice")
+        settings |= tool_settings(tools, choice)
+        settings |= response_settings(request.get("response_format"), self.formats.response_schema)
+        if not tools:
+            return settings, without_tools
+        parallel = request.get("parallel_tool_calls") is not False
+        return settings, ToolUse.of(tools, settings, parallel=parallel, tool_choice=choice)
+
+
+def top_logprobs_of(values: Mapping[str, Any]) -> int | None:
+    """Return for how many alternatives of each token log-probabilities are requested; `None` if for no token."""
+    number: int | None = values["top_logprobs"]
+    if number is None or number is False:
+        return 0 if values["logprobs"] else None
+    return number
+
+
+class ResolvedCall(NamedTuple):
+    """One call, with all its settings resolved.
+
+    Attributes:
+        values: The settings by the names of the adapters' fields.
+        runtime: The clients of the adapter.
+        handle: The model.
+        config: How to generate.
+        tool_use: How it uses tools.
+        problem: Which of the settings has no effect on the model, if one has none.
+    """
+
+    values: Mapping[str, Any]
+    runtime: Runtime
+    handle: HandleSpec
+    config: LlmPredictionConfig
+    tool_use: ToolUse
+    problem: str | None = None
+
+    def model(self) -> LLM:
+        """Return the model, for threads."""
+        return cast("LLM", self.runtime.model(self.handle))
+
+    def async_model(self) -> AsyncLLM:
+        """Return the model, for coroutines."""
+        return cast("AsyncLLM", self.runtime.async_model(self.handle))
+
+    def request_arguments(self) -> PredictionParameters:
+        """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time.
+
+        Warns once if a setting has no effect on the model.
+        """
+        if self.problem is not None:
+            self.runtime.warn_once(self.problem)
+        # The frameworks' parsers check responses, also those that do not fit.
+        arguments: PredictionParameters = {
+            "config": self.config,
+            "check_response": False,
+            "check_context": self.values["check_context"],
+            "tools_first": True,
+        }
+        if self.values["preset"] is not None:
+            arguments["preset"] = self.values["preset"]
+        if self.values["on_prompt_progress"] is not None:
+            arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
+        return arguments
+
+    def record_info(self, end: PredictionEnd) -> LoadedModelInfo:
+        """Record what the end of a prediction reports about the loaded model, see `Runtime.record_info`.
+
+        Warns once if the call offers tools to a model that was not trained for them.
+        """
+        info = end.model_info
+        if self.config.raw_tools and info.get("trainedForToolUse") is False:
+            self.runtime.warn_once(
+                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing; use a model "
+                "whose info has trained_for_tool_use, see Client().llm.list_downloaded()"
+            )
+        return self.runtime.record_info(self.handle.model, end.host, info, end.load_model_config)
+
+    def load(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+        """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template."""
+        model = self.model()
+        template = model.get_chat_template_info()
+        return self._recorded(model, model.get_info(load=True)), template
+
+    async def aload(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+        """Do the same as `load` in a coroutine."""
+        model = self.async_model()
+        template = await model.get_chat_template_info()
+        return self._recorded(model, await model.get_info(load=True)), template
+
+    def _recorded(self, model: LLM | AsyncLLM, info: LlmInstanceInfo) -> Mapping[str, Any]:
+        """Record the info of the model before its first response; return it in wire form."""
+        wire = info.to_dict()
+        self.runtime.record_info(self.handle.model, str(model.model.caller.target), wire, {})
+        return wire

@@ -1,0 +1,98 @@
+"""Which servers, which model, and which handle of it a call uses. Keys of the caches of `runtime.py`, so hashable."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import SecretStr
+
+from lmstudio_integrations._both_frameworks.input_checks import tokens_of
+from lmstudio_integrations.client.transport.connect import addresses
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import ModelKind
+
+
+class ServerSpec(NamedTuple):
+    """Which server: its address, the credentials for it, and how the client connects to it."""
+
+    host: str | None
+    token: str | None
+    headers: tuple[tuple[str, str], ...]
+    ca_file: str | None
+    max_message_bytes: int | None
+
+    def __repr__(self) -> str:
+        return f"ServerSpec(host={self.host!r})"
+
+
+class ModelSpec(NamedTuple):
+    """Which model, on which servers, and how to load it.
+
+    It is hashable, because models are cached by it: `load_config` is JSON text.
+    `counterpart` is the adapter of models of the other kind, which an error names.
+    """
+
+    servers: tuple[ServerSpec, ...]
+    kind: ModelKind
+    key: str | None
+    ttl: float | None
+    load_config: str | None
+    load_policy: Any
+    on_config_mismatch: Any
+    on_load_progress: Callable[[float], Any] | None
+    show_progress: bool
+    counterpart: str
+
+
+class HandleSpec(NamedTuple):
+    """Which handle of a model: calls that differ in timeouts or retries share a model."""
+
+    model: ModelSpec
+    timeouts: tuple[tuple[str, float | None], ...]
+    max_retries: int
+
+
+def servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
+    """Return the servers of a call.
+
+    Args:
+        values: The settings of the call.
+
+    Raises:
+        LMStudioValueError: If there are several and no model is named, or a token is for none of them.
+    """
+    hosts = addresses.hosts_of(values["host"])
+    if len(hosts) > 1 and values["model"] is None:
+        raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
+    secrets: Mapping[str, SecretStr] = values["headers"] or {}
+    headers = tuple([(name, value.get_secret_value()) for name, value in secrets.items()])
+    tokens = tokens_of(hosts, values["api_token"])
+    ca_file, max_bytes = values["ca_file"], values["max_message_bytes"]
+    return tuple(
+        [ServerSpec(host, token, headers, ca_file, max_bytes) for host, token in zip(hosts, tokens, strict=True)]
+    )
+
+
+class _ByIdentity:
+    """Makes a callable hashable that is not, such as an instance of a dataclass."""
+
+    def __init__(self, call: Callable[[float], Any]) -> None:
+        self._call = call
+
+    def __call__(self, progress: float) -> None:
+        self._call(progress)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other._call is self._call
+
+    def __hash__(self) -> int:
+        return id(self._call)
+
+
+def hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
+    """Return a callback that can be part of a `ModelSpec`, which is a key of caches."""
+    try:
+        hash(call)
+    except TypeError:
+        assert call is not None, "None is hashable"
+        return _ByIdentity(call)
+    return call
