@@ -6,7 +6,7 @@ them, too. The spans come from the base class. The streams are core's, except fo
 
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
@@ -15,7 +15,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.llama_index._callbacks import without_span
@@ -36,8 +36,6 @@ class Structured(FunctionCallingLLM):
     With the default `pydantic_program_mode`, the server's grammar allows nothing but the schema of the class. The other
     modes are core's own programs.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict()
 
     def structured_predict(
         self,
