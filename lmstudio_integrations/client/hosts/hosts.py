@@ -15,35 +15,29 @@ from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioCo
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 
 
-class _Comparison:
-    """In what the loaded instances of a model differ, so that a difference is reported once."""
-
-    def __init__(self) -> None:
-        self.differences: object = None
-
-
 class Hosts:
     """A model on several hosts. Thread-safe.
 
     Args:
         hosts: The hosts, in the order in which they are preferred. Their callers do not retry; the operations do.
         max_retries: How often an operation is tried again after it has failed on every host.
-        comparison: The last comparison, if the same hosts are called in another way.
+        compared: In what the loaded instances differed last, so that it is reported once; the same list for the same
+            hosts, called in another way.
     """
 
-    def __init__(self, hosts: Sequence[Host], max_retries: int = 0, comparison: _Comparison | None = None) -> None:
+    def __init__(self, hosts: Sequence[Host], max_retries: int = 0, compared: list[object] | None = None) -> None:
         self.hosts: list[Host] = list(hosts)
         self.max_retries: int = max_retries
-        self._comparison = comparison or _Comparison()
+        self._compared: list[object] = [None] if compared is None else compared
 
     def changed(self, change: Callable[[Caller], Caller]) -> "Hosts":
         """Return the same hosts, called in another way."""
         hosts = [Host(host.name, host.model.changed(change)) for host in self.hosts]
-        return Hosts(hosts, self.max_retries, self._comparison)
+        return Hosts(hosts, self.max_retries, self._compared)
 
     def with_retries(self, max_retries: int) -> "Hosts":
         """Return the same hosts with other retries."""
-        return Hosts(self.hosts, max_retries, self._comparison)
+        return Hosts(self.hosts, max_retries, self._compared)
 
     @property
     def caller(self) -> Caller:
@@ -132,9 +126,9 @@ class Hosts:
             LMStudioConfigMismatchError: If a mismatch is to raise, or their vectors have different lengths.
         """
         differences = differences_of(statuses)
-        if self._comparison.differences == differences:
+        if self._compared[0] == differences:
             return
-        self._comparison.differences = differences
+        self._compared[0] = differences
         state = self.hosts[0].model.state
         reaction = "raise" if "dimensions" in differences else state.on_config_mismatch
         if not differences or reaction == "ignore":
@@ -146,7 +140,7 @@ class Hosts:
             remedy += ", or set on_config_mismatch='ignore'"
         text = f"the hosts have {state.name!r} loaded differently: {listed}; {remedy}"
         if reaction == "raise":
-            self._comparison.differences = None
+            self._compared[0] = None
             raise LMStudioConfigMismatchError(
                 text, differences={name: (values, values) for name, values in described.items()}
             )

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Hashable, Sequence
 from copy import copy
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.hosts.host import Host
+from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.models.attempts import Attempts, Retries, is_retryable
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS
 from lmstudio_integrations.client.transport.events import Listener
@@ -31,24 +32,6 @@ _HERE_ONLY = (
 """Errors of one host that another host need not have."""
 
 
-class AvailableHosts(Protocol):
-    """What a route needs of `hosts.py`."""
-
-    max_retries: int
-
-    def probed(self) -> Flow[None]:
-        """Wait until the hosts were asked what they have."""
-        ...
-
-    def reserve(self, hosts: Sequence[Host], excluded: set[int], call: object) -> tuple[int, Hashable] | None:
-        """Choose a host for a call and take a slot there."""
-        ...
-
-    def compare(self) -> None:
-        """Compare what the hosts have loaded."""
-        ...
-
-
 class HostAttempts(Attempts):
     """The attempts of one operation on several hosts: an attempt that fails on one host moves to another.
 
@@ -64,7 +47,7 @@ class HostAttempts(Attempts):
 
     def __init__(
         self,
-        hosts: AvailableHosts,
+        hosts: Hosts,
         candidates: Sequence[Host],
         timeouts: Timeouts = NO_TIMEOUTS,
         listener: Listener | None = None,
@@ -124,15 +107,15 @@ class Route:
     Its slot is released when it ends, at the latest when it is collected.
     """
 
-    def __init__(self, available: AvailableHosts, hosts: Sequence[Host]) -> None:
-        self._available = available
-        self._hosts = hosts
+    def __init__(self, hosts: Hosts, candidates: Sequence[Host]) -> None:
+        self._all = hosts
+        self._hosts = candidates
         self._number: int | None = None
         self._slot: Hashable | None = None
         self._call = object()
         """Stands for this route in the records, which must not keep it from being collected."""
         self._errors: dict[int, LMStudioError] = {}
-        self._retries = Retries(available.max_retries)
+        self._retries = Retries(hosts.max_retries)
         self.started_at: float | None = None
         """When the first of the attempts that share the total timeout began."""
 
@@ -153,8 +136,8 @@ class Route:
             self.started_at = time.monotonic()
         reserved = None
         while reserved is None:
-            yield from self._available.probed()
-            reserved = self._available.reserve(self._hosts, set(self._errors), self._call)
+            yield from self._all.probed()
+            reserved = self._all.reserve(self._hosts, set(self._errors), self._call)
         self._number, self._slot = reserved
         return self._hosts[self._number]
 

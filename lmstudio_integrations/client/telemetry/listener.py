@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from lmstudio_integrations import errors
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations._support.typeguards import is_list
 from lmstudio_integrations.client.telemetry.attributes import (
@@ -28,21 +29,6 @@ from lmstudio_integrations.client.telemetry.attributes import (
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.events import ConnectionReport, Listener
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.errors import (
-    LMStudioAuthenticationError,
-    LMStudioCancelledError,
-    LMStudioClientClosedError,
-    LMStudioConnectionLostError,
-    LMStudioContextOverflowError,
-    LMStudioInsufficientResourcesError,
-    LMStudioModelCrashedError,
-    LMStudioModelLoadError,
-    LMStudioModelNotFoundError,
-    LMStudioPresetNotFoundError,
-    LMStudioTimeoutError,
-    LMStudioUnreachableError,
-    LMStudioWrongModelKindError,
-)
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
@@ -87,18 +73,18 @@ _IN_METRICS = {
 }
 
 _WITHOUT_CONTENT = (
-    LMStudioAuthenticationError,
-    LMStudioClientClosedError,
-    LMStudioConnectionLostError,
-    LMStudioContextOverflowError,
-    LMStudioInsufficientResourcesError,
-    LMStudioModelCrashedError,
-    LMStudioModelLoadError,
-    LMStudioModelNotFoundError,
-    LMStudioPresetNotFoundError,
-    LMStudioTimeoutError,
-    LMStudioUnreachableError,
-    LMStudioWrongModelKindError,
+    errors.LMStudioAuthenticationError,
+    errors.LMStudioClientClosedError,
+    errors.LMStudioConnectionLostError,
+    errors.LMStudioContextOverflowError,
+    errors.LMStudioInsufficientResourcesError,
+    errors.LMStudioModelCrashedError,
+    errors.LMStudioModelLoadError,
+    errors.LMStudioModelNotFoundError,
+    errors.LMStudioPresetNotFoundError,
+    errors.LMStudioTimeoutError,
+    errors.LMStudioUnreachableError,
+    errors.LMStudioWrongModelKindError,
 )
 """Errors whose messages quote neither a prompt nor a response. Spans have no message of others."""
 
@@ -295,7 +281,7 @@ def _end_span(span: "Span", error: BaseException | None = None, *, end_time: int
 
 def _error_type(error: BaseException | None) -> str | None:
     """Return the name of an error's class; `None` without one, and if the caller has cancelled the operation."""
-    if not isinstance(error, Exception) or isinstance(error, LMStudioCancelledError):
+    if not isinstance(error, Exception) or isinstance(error, errors.LMStudioCancelledError):
         return None
     return type(error).__qualname__
 

@@ -8,13 +8,14 @@ code runs here. A forked child gets a thread of its own; it neither writes to th
 import asyncio
 import atexit
 import os
+import sys
 import threading
 import time
+from _thread import start_new_thread
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
-
-from lmstudio_integrations._support.uninterrupted import uninterrupted
 
 ParametersT = ParamSpec("ParametersT")
 ResultT = TypeVar("ResultT")
@@ -41,6 +42,43 @@ def on_io_thread(function: Callable[ParametersT, ResultT]) -> Callable[Parameter
         return function(*args, **kwargs)
 
     return checked
+
+
+def uninterrupted(function: Callable[[], ResultT]) -> ResultT:
+    """Return the result of a function; it runs in another thread than the main one, where no signal handler runs.
+
+    A handler that makes a call would wait for a lock that the step holds in the middle of which it runs.
+
+    Raises:
+        BaseException: What the function raises.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return function()
+    ended: SimpleQueue[Callable[[], ResultT]] = SimpleQueue()
+    try:
+        start_new_thread(_run, (function, ended))  # not `threading.Thread`: its `start` holds locks in this thread
+    except RuntimeError:  # the process is ending, or may have no more threads
+        return function()
+    return ended.get()()
+
+
+def _run(function: Callable[[], ResultT], ended: SimpleQueue[Callable[[], ResultT]]) -> None:
+    trace = threading.gettrace()
+    if trace is not None:  # as `threading.Thread` does it, for debuggers
+        sys.settrace(trace)
+    try:
+        result = function()
+    except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
+        failure = error
+
+        def end() -> ResultT:
+            raise failure
+    else:
+
+        def end() -> ResultT:
+            return result
+
+    ended.put(end)
 
 
 class IOThread:

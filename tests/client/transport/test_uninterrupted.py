@@ -5,8 +5,8 @@ from typing import NoReturn
 
 import pytest
 
-from lmstudio_integrations._support import uninterrupted as _uninterrupted
-from lmstudio_integrations._support.uninterrupted import uninterrupted
+from lmstudio_integrations.client.transport import io_thread
+from lmstudio_integrations.client.transport.io_thread import uninterrupted
 
 
 def test_a_function_runs_in_another_thread_and_its_result_or_error_comes_back() -> None:
@@ -27,5 +27,5 @@ def test_a_function_runs_although_no_thread_can_be_started(monkeypatch: pytest.M
     def fail(*_: object) -> NoReturn:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(_uninterrupted, "start_new_thread", fail)
+    monkeypatch.setattr(io_thread, "start_new_thread", fail)
     assert uninterrupted(threading.get_ident) == threading.get_ident()
