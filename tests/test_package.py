@@ -3,7 +3,6 @@
 Contracts in `pyproject.toml` say which part may import which.
 """
 
-import ast
 import importlib
 import inspect
 import json
@@ -21,6 +20,7 @@ import lmstudio_integrations
 from lmstudio_integrations import errors, pytest_plugin
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.cli import _app
+from tools.stub import STUB, stub
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
@@ -132,13 +132,7 @@ def test_the_annotations_of_everything_public_resolve_at_run_time(module: str) -
 
 
 def test_type_checkers_see_the_names_that_the_runtime_exports() -> None:
-    """`__init__` names each export once for either; the checkers' imports never run."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    imports = [node for node in ast.walk(block) if isinstance(node, ast.ImportFrom)]
-    checked = {(node.module, alias.name, alias.asname) for node in imports for alias in node.names}
-    exports = lmstudio_integrations._EXPORTS.items()
-    assert checked == {(NAME + module, name, name) for module, names in exports for name in names.split()}
+    assert STUB.read_text(encoding="utf-8") == stub(), "run python -m tools.stub"
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -11,7 +11,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.downloads import AvailableModel, DownloadOption
-    from lmstudio_integrations.types.downloads import DownloadProgressUpdate
+    from lmstudio_integrations.types.models import DownloadProgressUpdate
 
 _FITS = {
     "fullGPUOffload": "fits into the GPU",

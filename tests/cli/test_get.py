@@ -12,7 +12,7 @@ from lmstudio_integrations.client.api.downloads import AvailableModel, DownloadO
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
+from lmstudio_integrations.types.models import DownloadOptionInfo, SearchResultInfo
 from tests.cli.terminal import TIMEOUT, interrupt, needs_pty, on_terminal, started
 
 Run = Callable[..., int | str | None]

@@ -10,7 +10,7 @@ from lmstudio_integrations.client.models.repository import OnDownload
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
+from lmstudio_integrations.types.models import DownloadOptionInfo, SearchResultInfo
 
 
 @dataclass(frozen=True, eq=False, slots=True)

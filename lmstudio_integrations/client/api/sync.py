@@ -41,9 +41,8 @@ from lmstudio_integrations.client.transport.connect.find import is_reachable, lo
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
-from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
-from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,

@@ -31,8 +31,7 @@ from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSErr
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
-from lmstudio_integrations.types.files import FileHandle, Origin, image_format
+from lmstudio_integrations.types.files import FileHandle, Origin, ParsedDocument, RetrievalResult, image_format
 
 FileInput = str | PathLike[str] | bytes | IO[bytes]
 """A path, a data URL, the content, or an open binary file."""

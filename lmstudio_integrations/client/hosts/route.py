@@ -9,7 +9,8 @@ from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.models.attempts import Attempts, Retries, is_retryable
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS
+from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.events import Listener
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -66,7 +67,8 @@ class HostAttempts(Attempts):
             if delay:
                 yield from self.caller.pause(delay)
             host = yield from self._route.next()
-            self.caller, self.state = host.model.caller, host.model.state
+            self.caller: Caller = host.model.caller
+            self.state: ModelState = host.model.state
         return (yield from super().next())
 
     def _new_operation(self, started_at: float | None = None) -> Operation:

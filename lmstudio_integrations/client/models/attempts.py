@@ -32,7 +32,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.exchange import Timeouts
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 RELOAD_DELAYS = (0.0, 0.2, 1.0)
 """Mean seconds before each reload. They vary, so that programs that evict each other's models get out of step."""
@@ -107,9 +107,9 @@ class Attempts:
         resolve: bool = False,
         reload: bool = True,
     ) -> None:
-        self.caller = caller
-        self.state = state
-        self.listener = listener or caller.listener
+        self.caller: Caller = caller
+        self.state: ModelState = state
+        self.listener: Listener = listener or caller.listener
         self._timeouts = timeouts
         self._resolve = resolve
         self._reload = reload

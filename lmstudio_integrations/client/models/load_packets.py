@@ -7,7 +7,7 @@ from typing import Any
 from lmstudio_integrations.client.models.state import ModelState, WireInfo, identifier_of
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class LoadPackets:
@@ -22,10 +22,10 @@ class LoadPackets:
         self._on_progress = state.on_load_progress
         self._unreported: list[float] = []
         self._last = -1.0
-        self.bar = ProgressBar(f"Loading {state.name}", shown=state.show_progress)
+        self.bar: ProgressBar = ProgressBar(f"Loading {state.name}", shown=state.show_progress)
         self.info: WireInfo | None = None
         """The instance, once it is loaded."""
-        self.was_loaded = False
+        self.was_loaded: bool = False
         """Whether the model was already loaded."""
         self.evicted: list[WireInfo] = []
         """The instances that the load evicted."""

@@ -33,7 +33,7 @@ from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 DEFAULT_TTL = 3600.0
 """Unload after this many idle seconds a model that was loaded without a TTL of its own."""

@@ -20,7 +20,7 @@ from lmstudio_integrations.protocol.requests import (
     SearchParameters,
     SearchResultIdentifier,
 )
-from lmstudio_integrations.types.downloads import DownloadOptionInfo, DownloadProgressUpdate, SearchResultInfo
+from lmstudio_integrations.types.models import DownloadOptionInfo, DownloadProgressUpdate, SearchResultInfo
 
 OnDownload = Callable[[DownloadProgressUpdate], Any]
 

@@ -39,7 +39,7 @@ class ServerModels:
         self._warned: dict[Hashable, object] = {}
         self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
         """The turns of models that evict each other."""
-        self.gates = Gates()
+        self.gates: Gates = Gates()
         """How many batches of texts run at once on each model."""
 
     def record(self, kind: ModelKind, name: str | None, info: WireInfo) -> None:

@@ -23,7 +23,7 @@ from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.results import PredictionEnd
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _BYTES_PER_TOKEN = 3
 """Fewer than the tokens of nearly all texts have, so that a prompt which may be too long is noticed."""

@@ -74,7 +74,7 @@ class Delivery:
     """Delivers a response to callbacks, and knows what the caller has seen of it. Only the reader changes it."""
 
     def __init__(self, callbacks: Callbacks) -> None:
-        self.seen = Seen.NOTHING
+        self.seen: Seen = Seen.NOTHING
         self._callbacks = callbacks
         self._last_progress = -1.0
         self._is_first = True

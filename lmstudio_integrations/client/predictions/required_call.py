@@ -8,7 +8,7 @@ import logging
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionResult
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def required_choice(settings: LlmPredictionConfig) -> str | None:

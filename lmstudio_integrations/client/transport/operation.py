@@ -124,11 +124,11 @@ class Operation:
         listener: Listener | None = None,
     ) -> None:
         self.caller = caller
-        self.timeouts = merged(caller.timeouts, timeouts)
-        self.listener = listener or caller.listener
+        self.timeouts: Timeouts = merged(caller.timeouts, timeouts)
+        self.listener: Listener = listener or caller.listener
         self.load_times: list[float] = []
         self.wrap_sink: Callable[[Sink], Sink] | None = None
-        self.can_fail_over = caller.can_fail_over
+        self.can_fail_over: bool = caller.can_fail_over
         started_at = caller.started_at if started_at is None else started_at
         self._started_at = time.monotonic() if started_at is None else started_at
 

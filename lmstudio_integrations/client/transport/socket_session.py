@@ -1,7 +1,7 @@
 """One socket and the protocol session on it, from connecting to the loss. Runs on the I/O thread.
 
-`connections.py` makes and replaces it. This class opens the socket with `opening.py`, and moves text between the socket
-(`websocket.py`) and the session (`protocol/session.py`).
+`connections.py` makes and replaces it. It opens the socket with `connect/opening.py`, and moves text between the socket
+and the session (`protocol/session.py`). A client without a token authenticates as a guest.
 """
 
 import asyncio
@@ -11,12 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 from lmstudio_integrations.client.support.advice import advised_error, with_advice
-from lmstudio_integrations.client.transport.connect.addresses import Target
+from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
 from lmstudio_integrations.client.transport.connect.advice import token_advice
 from lmstudio_integrations.client.transport.connect.opening import open_socket
 from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.events import ConnectionReport
-from lmstudio_integrations.client.transport.guests import Guest, Guests
 from lmstudio_integrations.client.transport.waiters import copied
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -30,6 +29,46 @@ from lmstudio_integrations.protocol.session import ClientSession
 
 _RELEASED = "already released"
 """In the error of a server that has released a client (docs/protocol.md#authentication-rules)."""
+
+
+class Guest:
+    """An identity that all sockets to a server share, because uploaded files belong to it.
+
+    Attributes:
+        credentials: What the server receives.
+        sockets: Which sockets have it.
+        was_accepted: Whether the server has accepted it.
+        was_released: Whether the server has released it.
+    """
+
+    def __init__(self) -> None:
+        self.credentials: Credentials = Credentials.new_guest()
+        self.sockets: set[SocketSession] = set()
+        self.was_accepted: bool = False
+        self.was_released: bool = False
+
+    @property
+    def in_use(self) -> bool:
+        """Whether another socket may have it.
+
+        With the last one, a server may release it, and reject it from then on (docs/protocol.md#authentication-rules).
+        """
+        return not self.was_released and any(not socket.is_closing for socket in self.sockets)
+
+
+class Guests:
+    """The current identity for each server."""
+
+    def __init__(self) -> None:
+        self._current: dict[Address | None, Guest] = {}
+
+    def join(self, address: Address | None, socket: "SocketSession") -> Guest:
+        """Return the identity of a socket that is about to authenticate: that of the open ones, else a new one."""
+        guest = self._current.get(address)
+        if guest is None or not guest.in_use:
+            guest = self._current[address] = Guest()
+        guest.sockets.add(socket)
+        return guest
 
 
 class SocketSession:

@@ -12,8 +12,7 @@ from websockets.http11 import Request, Response
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.client.transport.connect.addresses import Target
-from lmstudio_integrations.client.transport.guests import Guests
-from lmstudio_integrations.client.transport.socket_session import SocketSession
+from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.instance_queue import Instances
 from tests.client.conftest import MODELS

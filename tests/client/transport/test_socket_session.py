@@ -9,8 +9,7 @@ from websockets.client import ClientProtocol
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Target
-from lmstudio_integrations.client.transport.guests import Guests
-from lmstudio_integrations.client.transport.socket_session import SocketSession
+from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.protocol.endpoints import rpc
 from lmstudio_integrations.protocol.exchange import Exchange, SilentSink
 from lmstudio_integrations.protocol.instance_queue import Instances

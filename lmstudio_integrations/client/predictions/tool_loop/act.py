@@ -40,7 +40,7 @@ from lmstudio_integrations.types.results import (
 )
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 HandleInvalid: TypeAlias = Callable[
     [LMStudioPredictionError, ToolCallRequest | None], str | Awaitable[str | None] | None
@@ -191,7 +191,9 @@ class Act:
         self._tools = parse_tools(list_of(tools, "tools"))
         self._settings = _settings(parameters, self._tools.values())
         self._limit = whole_number(parameters.get("max_prediction_rounds"), "max_prediction_rounds")
-        self.parallel = whole_number(parameters.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
+        self.parallel: int | None = whole_number(
+            parameters.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls"
+        )
         self._started = time.monotonic()
         self._round = 0
         self._calls = 0
