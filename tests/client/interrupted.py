@@ -79,22 +79,6 @@ def _in(module: str, name: str) -> Callable[[], None]:
     return arrange
 
 
-class _Importing:
-    """Interrupts the import of whatever imports a module first."""
-
-    def __init__(self, module: str) -> None:
-        self.module = module
-
-    def __call__(self) -> None:
-        finders: list[Any] = sys.meta_path
-        finders.insert(0, self)
-
-    def find_spec(self, name: str, *_: object) -> None:
-        """Find nothing."""
-        if name == self.module:
-            send_until(_handling, signal.SIGUSR1)
-
-
 _CLIENT = "lmstudio_integrations.client"
 _IO_THREAD = f"{_CLIENT}.transport.io_thread"
 _CLIENT_MADE = _in(f"{_CLIENT}.api.sync", "Client.__init__")
@@ -104,7 +88,6 @@ MOMENTS: dict[str, tuple[Callable[[], Callable[[], str]], Callable[[], None]]] =
     "when the I/O thread is made": (_with_client, _in(_IO_THREAD, "IOThread.__init__")),
     "when the connections are made": (_with_client, _in(f"{_CLIENT}.transport.connections", "Connections.of")),
     "when the default client is made": (_with_default_client, _CLIENT_MADE),
-    "while an adapter imports its client": (_with_adapter, _Importing(f"{_CLIENT}.predictions.tool_loop.act")),
     "when an adapter has made its handle": (_with_adapter, _in(f"{_CLIENT}.api.base", "BaseHandle.with_retries")),
     "when an adapter has made its client, in threads": (_with_batch, _CLIENT_MADE),
 }

@@ -14,6 +14,7 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import LMStudioError
 from tests.client.simulation import Frames, SimulatedCaller, SimulatedOperation, World
 from tests.protocol.samples import SUCCESS, fragment, progress
@@ -101,6 +102,7 @@ OPERATIONS: dict[str, Callable[[SimulatedCaller, ModelState], Flow[Any]]] = {
 def simulated_operations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attempts, "Operation", SimulatedOperation)
+        patch.setattr(IOThread, "started", lambda: None)  # what it would do is done here
         yield
 
 

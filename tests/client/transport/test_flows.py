@@ -1,38 +1,32 @@
-"""The form of all flows: they are generators."""
+"""The form of all flows: they are generators, so their arguments are checked at the same moment: when they run."""
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
+import inspect
+from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import Any, get_args, get_origin
 
-import lmstudio_integrations
-
-SOURCES = sorted(Path(lmstudio_integrations.__file__).parent.rglob("*.py"))
-
-
-def flows() -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Yield every function that returns a flow, with its file; those of protocols have no body."""
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.body[-1]) != "...":
-                returns = ast.unparse(node.returns).strip("'")
-                if returns.startswith("Flow["):
-                    yield f"{path.name}: {node.name}", node
+from lmstudio_integrations import client
+from lmstudio_integrations.client.transport.flows import Step
 
 
-def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a function, without those of the functions in it."""
-    for child in ast.iter_child_nodes(function):
-        if not isinstance(child, ast.FunctionDef | ast.Lambda):
-            yield child
-            yield from own_nodes(child)
+def functions() -> Iterator[Callable[..., Any]]:
+    """Yield all functions of the client, and the methods of its classes, but for those of protocols."""
+    for info in walk_packages(client.__path__, f"{client.__name__}."):
+        module = import_module(info.name)
+        for found in vars(module).values():
+            if getattr(found, "__module__", None) != info.name or getattr(found, "_is_protocol", False):
+                continue
+            members = vars(found).values() if inspect.isclass(found) else [found]
+            yield from (inspect.unwrap(each) for each in members if inspect.isfunction(each))
+
+
+def returns_flow(function: Callable[..., Any]) -> bool:
+    returned = function.__annotations__.get("return")
+    return get_origin(returned) is Generator and get_args(returned)[0] is Step
 
 
 def test_every_function_that_returns_a_flow_is_a_generator() -> None:
-    """So the arguments of all flows are checked at the same moment: when they are run."""
-    found = dict(flows())
-    assert len(found) > 50, "the functions were not found"
-    assert [
-        name
-        for name, function in found.items()
-        if not any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function))
-    ] == []
+    flows = [function for function in functions() if returns_flow(function)]
+    assert len(flows) > 100, "the functions were not found"
+    assert [flow.__qualname__ for flow in flows if not inspect.isgeneratorfunction(flow)] == []
