@@ -42,7 +42,7 @@ class ConnectionSettings(BaseModel):
     _kind: ClassVar[ModelKind]
     _framework_descriptions: ClassVar[Mapping[str, str]] = {}
     """Descriptions of the framework's fields."""
-    _counterpart: ClassVar[str]
+    _other_kind_class: ClassVar[str]
     """The adapter of this framework for models of the other kind."""
     model: str | None = Field(
         default=None,
@@ -273,7 +273,7 @@ class ConnectionSettings(BaseModel):
             values["on_config_mismatch"],
             hashable(values["on_load_progress"]),
             values["show_progress"],
-            self._counterpart,
+            self._other_kind_class,
         )
         timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
         return HandleSpec(model, timeouts, values["max_retries"])

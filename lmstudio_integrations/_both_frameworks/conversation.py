@@ -4,7 +4,7 @@ The converters of both frameworks (`langchain/_messages.py`, `llama_index/_messa
 which brings them into the form that chat templates expect: neighbors of one role merged, and images that a tool
 returned, for which the wire has no place, in the next user turn. A system message stays where it is; the client moves
 it to the front if the model's template takes it nowhere else. Pure: images are only listed here.
-The client downloads and uploads those of `to_history`, and `to_wire` puts the file handles in their places.
+The client downloads and uploads those of `for_upload`, and `encode` puts the file handles in their places.
 """
 
 import base64
@@ -190,7 +190,7 @@ def images(messages: Iterable[PendingMessage]) -> list[ImageSource]:
     return list(dict.fromkeys(part for each in messages for part in each.parts if isinstance(part, ImageSource)))
 
 
-def to_history(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
+def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
     """Return a conversation as the client sends it, after it has uploaded the images.
 
     Args:
@@ -202,7 +202,7 @@ def to_history(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
     """
     sources = images(pending)
     if not sources:
-        return to_wire(pending, {})
+        return encode(pending, {})
     for source in sources:
         if source.url and not values["allow_image_download"]:
             raise LMStudioValueError(
@@ -211,13 +211,13 @@ def to_history(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
             )
 
     def with_handles(handles: Sequence[FileHandle]) -> WireHistory:
-        return to_wire(pending, dict(zip(sources, handles, strict=True)))
+        return encode(pending, dict(zip(sources, handles, strict=True)))
 
     contents = [source.data if source.url is None else source.url for source in sources]
     return PendingHistory(contents, with_handles, bool(values["allow_private_image_hosts"]), _files(pending))
 
 
-def to_wire(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
+def encode(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
     """Return the wire form of a conversation, with the uploaded images in their places."""
     has_late = any(message.role == "system" for message in messages[1:])
     system_first = _written(_with_system_first(messages), handles) if has_late else None

@@ -235,7 +235,7 @@ def _state_of(namespace: Any, model: ModelSpec) -> ModelState:
         on_load_progress=model.on_load_progress,
         show_progress=model.show_progress,
     ).model.state
-    state.other_kind_class = model.counterpart
+    state.other_kind_class = model.other_kind_class
     return state
 
 

@@ -28,7 +28,7 @@ class ModelSpec(NamedTuple):
     """Which model, on which servers, and how to load it.
 
     It is hashable, because models are cached by it: `load_config` is JSON text.
-    `counterpart` is the adapter of models of the other kind, which an error names.
+    `other_kind_class` is the adapter of models of the other kind, which an error names.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -40,7 +40,7 @@ class ModelSpec(NamedTuple):
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
     show_progress: bool
-    counterpart: str
+    other_kind_class: str
 
 
 class HandleSpec(NamedTuple):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lmstudio_integrations._both_frameworks.conversation import ImageSource, PendingMessage, to_wire
+from lmstudio_integrations._both_frameworks.conversation import ImageSource, PendingMessage, encode
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
@@ -28,7 +28,7 @@ def count(model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[st
         PendingMessage(message.role, [part for part in message.parts if not _is_image(part)]) for message in pending
     ]
     try:
-        tokens = model.count_tokens(model.apply_prompt_template(to_wire(without, {}), tools=tools))
+        tokens = model.count_tokens(model.apply_prompt_template(encode(without, {}), tools=tools))
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(without), *map(json.dumps, tools)]
         tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(pending)

@@ -43,7 +43,7 @@ class _Target:
     conversation: Conversation = field(default_factory=Conversation)
 
 
-def to_pending(messages: Sequence[BaseMessage], *, send_reasoning: bool = False) -> list[PendingMessage]:
+def convert(messages: Sequence[BaseMessage], *, send_reasoning: bool = False) -> list[PendingMessage]:
     """Convert messages.
 
     Args:

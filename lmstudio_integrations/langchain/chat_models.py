@@ -22,7 +22,7 @@ from lmstudio_integrations._both_frameworks.calls import (
     ResolvedCall,
     top_logprobs_of,
 )
-from lmstudio_integrations._both_frameworks.conversation import to_history
+from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
@@ -143,7 +143,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         stop: field_types.StopStrings = field_types.UNSET
         profile: field_types.Parameter[ModelProfile | None, ModelProfile] = field_types.UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
-    _counterpart: ClassVar[str] = "LMStudioEmbeddings"
+    _other_kind_class: ClassVar[str] = "LMStudioEmbeddings"
     _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=CHAT_ARGUMENTS | {"n", "stream"},
@@ -318,8 +318,8 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     def _open(
         self, call: ResolvedCall, model: LLM | AsyncLLM, messages: Sequence[BaseMessage]
     ) -> PredictionStream | AsyncPredictionStream:
-        pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return model.respond_stream(to_history(pending, call.values), **call.request_arguments())
+        pending = _messages.convert(messages, send_reasoning=call.values["send_reasoning"])
+        return model.respond_stream(for_upload(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 
@@ -465,7 +465,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         if not converted:
             return 0
         with translating_errors():
-            pending = _messages.to_pending(converted, send_reasoning=self.send_reasoning)
+            pending = _messages.convert(converted, send_reasoning=self.send_reasoning)
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
             return _counting.count(self._resolve_call({}).model(), pending, sent_tools)
 

@@ -66,7 +66,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    _counterpart: ClassVar[str] = "ChatLMStudio"
+    _other_kind_class: ClassVar[str] = "ChatLMStudio"
 
     if TYPE_CHECKING:
         api_token: Secret = UNSET  # repeated: see `Parameter`

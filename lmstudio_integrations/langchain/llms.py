@@ -79,7 +79,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         api_token: Secret = UNSET  # repeated: see `Parameter`
         stop: StopStrings = UNSET
 
-    _counterpart: ClassVar[str] = "LMStudioEmbeddings"
+    _other_kind_class: ClassVar[str] = "LMStudioEmbeddings"
     _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=frozenset({"n", "stream"}),

@@ -49,7 +49,7 @@ _DEFAULT_TITLE = "input_document"
 """The title that LlamaIndex gives a document that has none."""
 
 
-def to_pending(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) -> list[PendingMessage]:
+def convert(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) -> list[PendingMessage]:
     """Convert messages.
 
     Args:

@@ -108,7 +108,7 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    _counterpart: ClassVar[str] = "LMStudio"
+    _other_kind_class: ClassVar[str] = "LMStudio"
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
     if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._both_frameworks import field_types
 from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
 from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
-from lmstudio_integrations._both_frameworks.conversation import to_history
+from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
@@ -165,7 +165,7 @@ class LMStudio(GenerationSettings, Structured):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    _counterpart: ClassVar[str] = "LMStudioEmbedding"
+    _other_kind_class: ClassVar[str] = "LMStudioEmbedding"
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=CHAT_ARGUMENTS,
@@ -387,8 +387,8 @@ class LMStudio(GenerationSettings, Structured):
 
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
-        pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return _Request(call, to_history(pending, call.values))
+        pending = _messages.convert(messages, send_reasoning=call.values["send_reasoning"])
+        return _Request(call, for_upload(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         to_prompt = self.completion_to_prompt

@@ -152,12 +152,12 @@ def with_images(chat: Chat, images: Sequence[bytes | str], *, allow_private_host
         allow_private_hosts: Whether images may be downloaded from addresses that are not public.
     """
 
-    def to_wire(handles: Sequence[FileHandle]) -> WireHistory:
+    def encode(handles: Sequence[FileHandle]) -> WireHistory:
         whole = chat.copy()
         whole.add_user_message([], images=handles)
         return WireHistory.of(whole.to_history())
 
-    return PendingHistory(images, to_wire, allow_private_hosts)
+    return PendingHistory(images, encode, allow_private_hosts)
 
 
 def _parsed(value: object, column: str) -> Any:

@@ -13,12 +13,12 @@ class PendingHistory:
 
     Attributes:
         images: The images: the content of a file, or an http or https URL to download it from.
-        to_wire: Builds the conversation from the handles of the uploaded images, in the order of `images`.
+        encode: Builds the conversation from the handles of the uploaded images, in the order of `images`.
         allow_private_hosts: Whether images may be downloaded from addresses that are not public.
         files: The files in it that are uploaded already.
     """
 
     images: Sequence[bytes | str]
-    to_wire: Callable[[Sequence[FileHandle]], WireHistory]
+    encode: Callable[[Sequence[FileHandle]], WireHistory]
     allow_private_hosts: bool = False
     files: Sequence[FileHandle] = ()

@@ -17,9 +17,9 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from lmstudio_integrations._both_frameworks.conversation import ImageSource, images, to_wire
+from lmstudio_integrations._both_frameworks.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.langchain._messages import to_pending
+from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle
 
 IMAGE = b"\x89PNG\r\n\x1a\npicture"
@@ -28,12 +28,12 @@ BASE64 = base64.b64encode(IMAGE).decode()
 
 def wire(messages: Sequence[BaseMessage], *, system_first: bool = False, **parameters: Any) -> list[dict[str, Any]]:
     """Return the wire form, with every image uploaded under its place in the order."""
-    pending = to_pending(messages, **parameters)
+    pending = convert(messages, **parameters)
     handles = {
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
         for n, source in enumerate(images(pending))
     }
-    history = to_wire(pending, handles)
+    history = encode(pending, handles)
     return history.messages if history.system_first is None or not system_first else history.system_first
 
 
@@ -187,16 +187,16 @@ def test_an_empty_user_message_is_sent() -> None:
     ],
 )
 def test_images_are_read_in_every_form(block: dict[str, Any]) -> None:
-    pending = to_pending([HumanMessage([{"type": "text", "text": "what?"}, block])])
+    pending = convert([HumanMessage([{"type": "text", "text": "what?"}, block])])
     assert images(pending) == [ImageSource(IMAGE)]
 
 
 def test_images_are_read_from_a_path(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(IMAGE)
-    assert images(to_pending([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(IMAGE)]
+    assert images(convert([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(IMAGE)]
     with pytest.raises(LMStudioOSError, match=r"b\.png"):
-        to_pending([HumanMessage([{"type": "image", "path": str(tmp_path / "b.png")}])])
+        convert([HumanMessage([{"type": "image", "path": str(tmp_path / "b.png")}])])
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_images_are_read_from_a_path(tmp_path: Path) -> None:
     ],
 )
 def test_an_image_url_is_not_downloaded(block: dict[str, Any]) -> None:
-    assert images(to_pending([HumanMessage([block])])) == [ImageSource(url="https://example.org/a.png")]
+    assert images(convert([HumanMessage([block])])) == [ImageSource(url="https://example.org/a.png")]
 
 
 def test_the_same_image_is_uploaded_once() -> None:
@@ -294,4 +294,4 @@ def test_images_that_a_tool_returned_move_to_the_next_user_turn(later: list[Base
 )
 def test_an_error_names_what_cannot_be_sent(messages: list[BaseMessage], match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
-        to_pending(messages)
+        convert(messages)

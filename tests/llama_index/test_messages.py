@@ -23,9 +23,9 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._both_frameworks.conversation import ImageSource, images, to_wire
+from lmstudio_integrations._both_frameworks.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.llama_index._messages import to_pending
+from lmstudio_integrations.llama_index._messages import convert
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -35,7 +35,7 @@ PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 def wire(*messages: ChatMessage, **parameters: Any) -> list[dict[str, Any]]:
     """Return messages in wire form."""
-    found: list[dict[str, Any]] = to_wire(to_pending(messages, **parameters), {}).to_dict()["messages"]
+    found: list[dict[str, Any]] = encode(convert(messages, **parameters), {}).to_dict()["messages"]
     return found
 
 
@@ -57,7 +57,7 @@ def result(text: str, call_id: str | None = "c1") -> ChatMessage:
 
 
 def images_in(*blocks: Any) -> list[ImageSource]:
-    return images(to_pending([user(*blocks)]))
+    return images(convert([user(*blocks)]))
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_several_texts_of_a_message_are_joined_as_its_content_is() -> None:
 
 def test_a_late_system_message_stays_unless_the_template_requires_one_at_the_front() -> None:
     one, hi, two = ChatMessage("one", role="system"), user(TextBlock(text="hi")), ChatMessage("two", role="system")
-    history = to_wire(to_pending([one, hi, two]), {})
+    history = encode(convert([one, hi, two]), {})
     assert history.messages == [*wire(one, hi), text_message("system", "two")]
     assert history.system_first == [text_message("system", "one\n\ntwo"), text_message("user", "hi")]
-    assert to_wire(to_pending([one, hi]), {}).system_first is None
+    assert encode(convert([one, hi]), {}).system_first is None
 
 
 def test_neighbors_of_one_role_are_one_message() -> None:
@@ -184,19 +184,19 @@ def test_an_image_that_a_tool_returned_moves_to_the_next_user_turn() -> None:
         blocks=[TextBlock(text="a dot"), ImageBlock(image=PNG)],
         additional_kwargs={"tool_call_id": "c1"},
     )
-    pending = to_pending([user(TextBlock(text="show")), shown])
+    pending = convert([user(TextBlock(text="show")), shown])
     assert [found.role for found in pending] == ["user", "tool", "user"]
     assert pending[2].parts == [ImageSource(PNG)]
 
 
 def test_an_empty_image_block_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="needs an image, a path or a URL"):
-        to_pending([user(ImageBlock())])
+        convert([user(ImageBlock())])
 
 
 def test_an_image_with_another_url_scheme_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="must begin with"):
-        to_pending([user(ImageBlock(url="ftp://example.org/cat.png"))])
+        convert([user(ImageBlock(url="ftp://example.org/cat.png"))])
 
 
 def test_a_missing_image_file_is_named(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_missing_image_file_is_named(tmp_path: Path) -> None:
     block = ImageBlock(path=file)
     file.unlink()
     with pytest.raises(LMStudioOSError, match=r"dot\.png"):
-        to_pending([user(block)])
+        convert([user(block)])
 
 
 @pytest.mark.parametrize("data", [b"Rain in Oslo.", BytesIO(b"Rain in Oslo.")])
@@ -221,7 +221,7 @@ def test_a_document_is_sent_under_its_title(tmp_path: Path) -> None:
 
 def test_a_document_that_is_not_text_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="is not text; extract its text first"):
-        to_pending([user(DocumentBlock(data=b"%PDF-1.7 \xff\xfe", document_mimetype="application/pdf"))])
+        convert([user(DocumentBlock(data=b"%PDF-1.7 \xff\xfe", document_mimetype="application/pdf"))])
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_document_that_is_not_text_is_rejected() -> None:
 )
 def test_a_document_on_the_web_or_without_content_is_rejected(block: DocumentBlock, complaint: str) -> None:
     with pytest.raises(LMStudioValueError, match=complaint):
-        to_pending([user(block)])
+        convert([user(block)])
 
 
 def test_a_missing_document_is_named(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_missing_document_is_named(tmp_path: Path) -> None:
     block = DocumentBlock(path=file, document_mimetype="text/markdown")
     file.unlink()
     with pytest.raises(LMStudioOSError, match=r"rain\.md"):
-        to_pending([user(block)])
+        convert([user(block)])
 
 
 def test_citable_and_cited_content_is_sent() -> None:
@@ -265,12 +265,12 @@ def test_cache_points_are_ignored() -> None:
 )
 def test_audio_and_video_are_rejected(block: Any, kind: str) -> None:
     with pytest.raises(LMStudioValueError, match=f"does not accept {kind} in a user message"):
-        to_pending([user(block)])
+        convert([user(block)])
 
 
 def test_a_call_in_a_user_message_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="a user message cannot hold a call"):
-        to_pending([user(ToolCallBlock(tool_name="add"))])
+        convert([user(ToolCallBlock(tool_name="add"))])
 
 
 def test_blocks_of_derived_classes_are_converted() -> None:
@@ -283,12 +283,12 @@ def test_blocks_of_derived_classes_are_converted() -> None:
 def test_a_block_of_unknown_type_is_rejected() -> None:
     message = ChatMessage.model_construct(role=MessageRole.USER, blocks=[object()], additional_kwargs={})
     with pytest.raises(LMStudioValueError, match="does not accept a object in a user message"):
-        to_pending([message])
+        convert([message])
 
 
 def test_an_empty_list_of_messages_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="the list of messages is empty"):
-        to_pending([])
+        convert([])
 
 
 @pytest.mark.parametrize(
@@ -300,9 +300,9 @@ def test_an_empty_list_of_messages_is_rejected() -> None:
 )
 def test_an_identifier_that_is_no_string_is_rejected(message: ChatMessage) -> None:
     with pytest.raises(LMStudioValueError, match="must be a string; got 5"):
-        to_pending([message])
+        convert([message])
 
 
 def test_a_call_without_a_name_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="has no name"):
-        to_pending([assistant(tool_calls=[{"id": "c1"}])])
+        convert([assistant(tool_calls=[{"id": "c1"}])])

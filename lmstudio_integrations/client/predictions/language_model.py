@@ -11,9 +11,9 @@ from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import (
     History,
     PredictionParameters,
+    encode,
     plan_completion,
     plan_response,
-    to_wire,
 )
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
 from lmstudio_integrations.client.transport.flows import Flow
@@ -48,7 +48,7 @@ class LanguageModel(Model):
 
     def apply_prompt_template(self, history: History, opts: TemplateOpts, tools: Tools) -> Flow[str]:
         """Return a conversation, with the tools, as the prompt that the model would get."""
-        wire, flags, attempts = to_wire(history), template_flags(opts, tools), self.attempts()
+        wire, flags, attempts = encode(history), template_flags(opts, tools), self.attempts()
         while True:
             with attempts:
                 instance = yield from attempts.begin()
@@ -56,7 +56,7 @@ class LanguageModel(Model):
 
     def get_context_use(self, history: History) -> Flow[ContextUse]:
         """Return how many tokens of the context window a conversation takes."""
-        wire, attempts = to_wire(history), self.attempts()
+        wire, attempts = encode(history), self.attempts()
         while True:
             with attempts:
                 instance = yield from attempts.begin()

@@ -111,7 +111,7 @@ class ChatRequest:
         if isinstance(pending, PendingHistory) and (self._uploaded is None or self._uploaded[0] is not operation):
             allowed = pending.allow_private_hosts
             handles = yield from prepare_images(operation, pending.images, allow_private_hosts=allowed)
-            self._uploaded = operation, pending.to_wire(handles)
+            self._uploaded = operation, pending.encode(handles)
 
     def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
         """Return the parameter of the request."""
@@ -173,7 +173,7 @@ def to_chat(history: History) -> Chat:
     return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory | WireHistory) else history)
 
 
-def to_wire(history: History) -> WireHistory:
+def encode(history: History) -> WireHistory:
     """Return a conversation in wire form. A `WireHistory` comes from an adapter, and is sent even if it is empty.
 
     Raises:
@@ -206,7 +206,7 @@ def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig,
 
     Of the keyword arguments, this reads the preset, the timeouts, `tools_first` and those that check.
     """
-    given = history if isinstance(history, PendingHistory) else to_wire(history)
+    given = history if isinstance(history, PendingHistory) else encode(history)
     tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
     request = ChatRequest(given, settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings)
     plan = Plan(
