@@ -57,7 +57,6 @@ class HostAttempts(Attempts):
     ) -> None:
         first = candidates[0].model
         super().__init__(first.caller, first.state, timeouts, listener, reload=reload)
-        self._hosts = hosts
         self._route = Route(hosts, candidates)
 
     def next(self) -> Flow[Operation]:
@@ -95,8 +94,6 @@ class HostAttempts(Attempts):
     def succeeded(self) -> None:
         """Record that the host has responded, and release its slot."""
         self._route.succeeded()
-        if self.state.kind == "embedding":  # the length of its vectors may be known only now
-            self._hosts.compare()
 
     def release(self) -> None:
         """Release the slot, if there is one."""
@@ -162,10 +159,13 @@ class Route:
 
     def succeeded(self) -> None:
         """Record that the host has responded, and release its slot."""
-        if self._number is not None:
-            record = self._hosts[self._number].record
-            record.record_success()
+        host = self.host
         self.release()
+        if host is None or host.model.state.instance is None:  # images were uploaded, before any use of the model
+            return
+        host.record.record_success()
+        if host.model.state.kind == "embedding":  # the length of its vectors may be known only now
+            self._all.compare()
 
     def release(self) -> None:
         """Release the slot, if there is one. May be called by finalizers."""

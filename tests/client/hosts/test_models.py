@@ -89,3 +89,9 @@ async def test_a_model_is_unloaded_on_every_host_that_has_it(make: Make, server:
     assert server.loaded()
     await settle(model.unload)
     assert not server.loaded()
+
+
+async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make) -> None:
+    model = make("llm", "chatty")
+    await settle(lambda: model.prepare_images([b"\x89PNG\r\n\x1a\n"]))
+    assert not any(host.loaded for host in hosts_of_model(model.model).statuses())
