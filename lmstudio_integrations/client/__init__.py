@@ -1,1 +1,1 @@
-"""The native client. It knows no framework; `sync.py` and `asynchronous.py` are what users see."""
+"""The native client. It knows no framework; `api/` is what users see."""

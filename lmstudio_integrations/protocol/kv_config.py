@@ -1,6 +1,6 @@
 """The layered key-value form in which settings are sent (docs/protocol.md#config-stacks).
 
-The fields in `types/config.py` name the keys. Used by `requests.py` and both sessions.
+The fields in `types/config.py` name the keys. Used by `requests.py`, the client's flows and the emulator's handlers.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Packets of a prediction to events, events to a result, and back to packets for the emulator.
 
-See docs/protocol.md#predict-packets. Used by both sessions and the client's streams; `types/results.py` has the events.
+See docs/protocol.md#predict-packets. Used by `session.py`, `endpoints.py` and the client's streams. The events are in
+`types/results.py`.
 Packets are read leniently: a malformed member that only describes a prediction is dropped, with a debug line, so that
 no reader has to expect it. The prediction itself, text and tool calls, is read or rejected.
 """

@@ -7,13 +7,19 @@ import pytest
 
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 
 
 def replace_pauses(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], Any]) -> None:
-    """Call a function in place of each pause before a retry, in the thread or task that would wait."""
+    """Call a function in place of each pause before a retry, in the thread or task that would wait.
+
+    The pauses before a reload, which are part of an operation, remain.
+    """
+    wait = Caller.pause
 
     def pause(_caller: object, seconds: float) -> Flow[None]:
         yield from ()
         record(seconds)
 
     monkeypatch.setattr(Caller, "pause", pause)
+    monkeypatch.setattr(Operation, "pause", lambda operation, seconds: wait(operation.caller, seconds))

@@ -68,20 +68,20 @@ class AsyncPredictionStream(BaseStream):
     Ending the iteration early stops the generation on the server. Awaiting it returns the stream itself.
     """
 
-    def __init__(self, run: Prediction) -> None:
-        super().__init__(run)
-        self._fragments = AsyncFragments(run)
+    def __init__(self, prediction: Prediction) -> None:
+        super().__init__(prediction)
+        self._fragments = AsyncFragments(prediction)
 
     def batches(self) -> AsyncBatches:
         """Return an iterator over all events, in the batches in which they arrived."""
-        return AsyncBatches(self._run)
+        return AsyncBatches(self._prediction)
 
     def events(self) -> AsyncEvents:
         """Return an iterator over all events: fragments, tool calls, progress, and the end."""
-        return AsyncEvents(self._run)
+        return AsyncEvents(self._prediction)
 
     def __aiter__(self) -> AsyncFragments:
-        return AsyncFragments(self._run)
+        return AsyncFragments(self._prediction)
 
     async def __anext__(self) -> LlmPredictionFragment:
         return await anext(self._fragments)
@@ -96,20 +96,20 @@ class AsyncPredictionStream(BaseStream):
         Raises:
             LMStudioRuntimeError: If the stream was started or has ended.
         """
-        await arun(self._run.start())
+        await arun(self._prediction.start())
 
     async def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
-        return await arun(self._run.to_end())
+        return await arun(self._prediction.to_end())
 
     def cancel(self) -> Awaitable[None]:
         """Stop the generation on the server. Works with and without `await`. See `PredictionStream.cancel`."""
-        self._run.cancel()
+        self._prediction.cancel()
         return DONE
 
     async def aclose(self) -> None:
         """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
-        self._run.close()
+        self._prediction.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -216,7 +216,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its beginning and end.
             tools: The definitions of the tools.
         """
         return await arun(self.model.apply_prompt_template(history, opts or {}, tools))
@@ -478,7 +478,7 @@ class AsyncClient(BaseClient):
         ```
     """
 
-    make_waiter: ClassVar[type[Waiter]] = LoopWaiter
+    waiter_type: ClassVar[type[Waiter]] = LoopWaiter
 
     @property
     def llm(self) -> AsyncLlmNamespace:
@@ -521,12 +521,12 @@ class AsyncClient(BaseClient):
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:
         """Return whether an LM Studio responds at an address; false if it is not a valid address."""
-        return await arun(is_reachable(api_host, cls.make_waiter))
+        return await arun(is_reachable(api_host, cls.waiter_type))
 
     @classmethod
     async def find_default_local_api_host(cls) -> str | None:
         """Return the address of the LM Studio on this machine, if there is one."""
-        return await arun(locate(None, cls.make_waiter))
+        return await arun(locate(None, cls.waiter_type))
 
     async def aclose(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""

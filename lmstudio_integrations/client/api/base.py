@@ -93,7 +93,7 @@ class ModelParameters(TypedDict, total=False):
         config: Load settings, if this call loads it.
         load_policy: `get_or_load` loads just in time, so other just-in-time loads may evict the model; `explicit` uses
             any loaded instance, or loads one that is never evicted; `require_loaded` never loads; `new_instance`
-            always does.
+            always does. Without a key, it is always `require_loaded`.
         on_config_mismatch: Whether to `warn`, `raise` or `ignore` if it is loaded with other settings.
         on_load_progress: Called with growing values from 0.0 to 1.0.
         on_progress: Another name of `on_load_progress`; not both.
@@ -139,7 +139,7 @@ class BaseClient:
         LMStudioValueError: If an argument is invalid.
     """
 
-    make_waiter: ClassVar[type[Waiter]]
+    waiter_type: ClassVar[type[Waiter]]
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
 
     @with_named_keywords(TimeoutParameters, TIMEOUTS)
@@ -164,7 +164,7 @@ class BaseClient:
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults
-        self._caller: Caller = Caller(target, all_timeouts, self.make_waiter, keep_idle, SPANS)
+        self._caller: Caller = Caller(target, all_timeouts, self.waiter_type, keep_idle, SPANS)
 
     @property
     def api_host(self) -> str | None:
@@ -366,11 +366,11 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
 class BaseStream:
     """What the streams of both clients share."""
 
-    def __init__(self, run: Prediction) -> None:
-        self._run = run
+    def __init__(self, prediction: Prediction) -> None:
+        self._prediction = prediction
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._run.summary}>"
+        return f"<{type(self).__name__} of {self._prediction.summary}>"
 
     def result(self) -> PredictionResult:
         """Return the result of a stream that was read to its end, without waiting.
@@ -380,7 +380,7 @@ class BaseStream:
             LMStudioCancelledError: If it was closed before its end.
             Exception: The error that ended it.
         """
-        return self._run.result()
+        return self._prediction.result()
 
     @property
     def stats(self) -> LlmPredictionStats:

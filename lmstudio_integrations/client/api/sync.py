@@ -69,27 +69,27 @@ class PredictionStream(BaseStream):
 
     def _fill(self) -> bool:
         """Receive the next batch; return whether there was one."""
-        return run(self._run.advance())
+        return run(self._prediction.advance())
 
     def batches(self) -> Generator[list[PredictionEvent]]:
         """Yield all events in the batches in which they arrived; cheaper than one by one."""
-        ready = self._run.ready
+        ready = self._prediction.ready
         try:
             while ready or self._fill():
                 batch = list(ready)
                 ready.clear()
                 yield batch
         finally:
-            self._run.close_unless_reading()
+            self._prediction.close_unless_reading()
 
     def events(self) -> Iterator[PredictionEvent]:
         """Yield all events in order: fragments, tool calls, progress, and the end."""
-        ready = self._run.ready
+        ready = self._prediction.ready
         try:
             while ready or self._fill():
                 yield ready.popleft()
         finally:
-            self._run.close_unless_reading()
+            self._prediction.close_unless_reading()
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
         for event in self.events():
@@ -97,7 +97,7 @@ class PredictionStream(BaseStream):
                 yield event
 
     def __next__(self) -> LlmPredictionFragment:
-        ready = self._run.ready
+        ready = self._prediction.ready
         while ready or self._fill():
             event = ready.popleft()
             if type(event) is LlmPredictionFragment:
@@ -110,22 +110,22 @@ class PredictionStream(BaseStream):
         Raises:
             LMStudioRuntimeError: If the stream was started or has ended.
         """
-        run(self._run.start())
+        run(self._prediction.start())
 
     def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
-        return run(self._run.to_end())
+        return run(self._prediction.to_end())
 
     def cancel(self) -> None:
         """Stop the generation on the server, without waiting. Read on to get what has arrived, then call `result()`.
 
         Before the model is loaded, this stops the load, and there is no result.
         """
-        self._run.cancel()
+        self._prediction.cancel()
 
     def close(self) -> None:
         """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
-        self._run.close()
+        self._prediction.close()
 
     def __enter__(self) -> Self:
         return self
@@ -240,7 +240,7 @@ class LLM(SyncModelHandle[LanguageModel]):
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its beginning and end.
             tools: The definitions of the tools.
         """
         return run(self.model.apply_prompt_template(history, opts or {}, tools))
@@ -508,7 +508,7 @@ class Client(BaseClient):
         ```
     """
 
-    make_waiter: ClassVar[type[Waiter]] = ThreadWaiter
+    waiter_type: ClassVar[type[Waiter]] = ThreadWaiter
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
     """The timeouts of clients that set none; `set_sync_api_timeout` changes them for all sync clients."""
 
@@ -553,12 +553,12 @@ class Client(BaseClient):
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:
         """Return whether an LM Studio responds at an address; false if it is not a valid address."""
-        return run(is_reachable(api_host, cls.make_waiter))
+        return run(is_reachable(api_host, cls.waiter_type))
 
     @classmethod
     def find_default_local_api_host(cls) -> str | None:
         """Return the address of the LM Studio on this machine, if there is one."""
-        return run(locate(None, cls.make_waiter))
+        return run(locate(None, cls.waiter_type))
 
     def close(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""

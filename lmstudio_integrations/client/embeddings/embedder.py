@@ -23,14 +23,18 @@ from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioProtocol
 from lmstudio_integrations.protocol.requests import EmbedString
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
-BATCH = 64
+BAR_STEP = 64
 """Texts between two moves of a progress bar."""
 
 Vectors = list[list[float]]
 
 
 class Embedder(Model):
-    """An embedding model on one server."""
+    """An embedding model on one server.
+
+    `vectors_of` sends the texts as they are. `vectors_of_long` first cuts or splits those that are too long, in
+    `embed_fitted`. Both send them with `request_batches` and `request_vectors`.
+    """
 
     def vectors_of(self, texts: str | Texts, *, show_progress: bool = False) -> Flow[list[float] | Vectors]:
         """Return the vector of a text, or of each of several, with a progress bar for several."""
@@ -118,9 +122,9 @@ class Embedder(Model):
             return (yield from self.request_vectors(texts))
         vectors: Vectors = []
         with ProgressBar(f"Embedding {len(texts)} texts", shown=True) as bar:
-            for start in range(0, len(texts), BATCH):
+            for start in range(0, len(texts), BAR_STEP):
                 bar.update(start / len(texts))
-                vectors += yield from self.request_vectors(texts[start : start + BATCH])
+                vectors += yield from self.request_vectors(texts[start : start + BAR_STEP])
             bar.update(1.0)
         return vectors
 

@@ -1,6 +1,6 @@
 """Upload the images of a conversation; an image that is given by its URL is downloaded first.
 
-The clients and `predictions/requests.py` call it. `fetch.py` downloads, `uploads.py` uploads.
+`predictions/` calls it. `fetch.py` downloads, `uploads.py` uploads.
 """
 
 import re

@@ -1,7 +1,7 @@
 """What this process knows of a model on each host: asked in the background, rarely, and remembered.
 
-`pool.py` reads and completes it. The probes and the loads here run on the I/O thread, and nobody waits for them but
-the first call on a host.
+`hosts.py` and `route.py` read and complete it. The probes and the loads here run on the I/O thread, and nobody waits
+for them but the first call on a host.
 """
 
 import asyncio

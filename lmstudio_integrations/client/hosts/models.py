@@ -15,7 +15,6 @@ from lmstudio_integrations.client.predictions.language_model import LanguageMode
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
-from lmstudio_integrations.client.transport.events import Listener
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import LMStudioConfigMismatchError
@@ -50,7 +49,6 @@ class _OnHosts(Model):
     def attempts(
         self,
         timeouts: Timeouts = NO_TIMEOUTS,
-        listener: Listener | None = None,
         *,
         reload: bool = True,
         files: tuple[FileHandle, ...] = (),
@@ -58,7 +56,7 @@ class _OnHosts(Model):
         """Return the attempts of an operation; one with uploaded files runs on the host that has them."""
         address, hosts = address_of(files), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
-        return HostAttempts(self.hosts, pinned or hosts, timeouts, listener, reload=reload)
+        return HostAttempts(self.hosts, pinned or hosts, timeouts, reload=reload)
 
     def load(self) -> Flow[None]:
         """Find or load the instance on the best host."""
@@ -99,7 +97,7 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
 
 
 class EmbedderOnHosts(_OnHosts, Embedder):
-    """An embedding model on several hosts, of which each embeds batches of texts."""
+    """An embedding model on several hosts. `embed` runs on the best one, `embed_texts` in batches on all at once."""
 
     def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
         """Return the vectors of texts, and the host that made all of them."""
@@ -138,7 +136,7 @@ class EmbedderOnHosts(_OnHosts, Embedder):
         return vectors
 
 
-def on_hosts(models: Sequence[ModelT], max_retries: int = 0) -> ModelT:
+def on_hosts(models: Sequence[ModelT], max_retries: int) -> ModelT:
     """Return one model on several hosts, each of which has one of the models."""
     hosts = Hosts([Host.of(model) for model in models], max_retries)
     made: Any = LanguageModelOnHosts(hosts) if models[0].state.kind == "llm" else EmbedderOnHosts(hosts)

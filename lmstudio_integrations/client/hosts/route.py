@@ -11,7 +11,6 @@ from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.models.attempts import Attempts, Retries, is_retryable
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
-from lmstudio_integrations.client.transport.events import Listener
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -42,7 +41,6 @@ class HostAttempts(Attempts):
         hosts: All hosts.
         candidates: Those that the operation may run on.
         timeouts: Timeouts that differ from the clients'.
-        listener: Hears what happens.
         reload: See `Attempts`.
     """
 
@@ -51,12 +49,11 @@ class HostAttempts(Attempts):
         hosts: Hosts,
         candidates: Sequence[Host],
         timeouts: Timeouts = NO_TIMEOUTS,
-        listener: Listener | None = None,
         *,
         reload: bool = True,
     ) -> None:
         first = candidates[0].model
-        super().__init__(first.caller, first.state, timeouts, listener, reload=reload)
+        super().__init__(first.caller, first.state, timeouts, reload=reload)
         self._route = Route(hosts, candidates)
 
     def next(self) -> Flow[Operation]:
@@ -70,8 +67,10 @@ class HostAttempts(Attempts):
             self.state: ModelState = host.model.state
         return (yield from super().next())
 
-    def _new_operation(self, started_at: float | None = None) -> Operation:
-        operation = super()._new_operation(started_at or self._route.started_at)
+    def _new_operation(self) -> Operation:
+        self.listener.moved(self.caller.target, self.state.key)
+        started_at = self._route.started_at
+        operation = Operation(self.caller, self._timeouts, started_at=started_at, listener=self.listener)
         operation.can_fail_over = self._route.can_fail_over
         return operation
 
@@ -84,7 +83,7 @@ class HostAttempts(Attempts):
             return False
         self.listener.attempt_failed(error)
         self._route.release()
-        self._delay, self._resolve = delay, False
+        self._delay, self._is_unloaded = delay, False
         return True
 
     def raise_final(self, error: LMStudioError) -> NoReturn:

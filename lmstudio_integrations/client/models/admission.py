@@ -22,8 +22,7 @@ from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.client.transport.waiters import Waiter, copied
-from lmstudio_integrations.client.transport.waiters import caller as current_caller
+from lmstudio_integrations.client.transport.waiters import Waiter, copied, current_caller
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
@@ -273,7 +272,7 @@ class Flight:
             flights: The work that is running.
             key: Names the work.
         """
-        own = cls(caller.make_waiter())
+        own = cls(caller.new_waiter())
         # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
         flight = flights.setdefault(key, own)
         if flight.leader.is_lost:
@@ -376,7 +375,7 @@ class Gates:
 
         A signal handler must not wait for the call that it has interrupted, and gets `None`.
         """
-        key = model, caller.make_waiter().loop
+        key = model, caller.new_waiter().loop
         permit = Permit(key, (key, current_caller()))
         if self.callers.setdefault(permit.place, permit) is not permit:
             return None

@@ -82,14 +82,16 @@ class Attempts:
                 instance = yield from attempts.begin()
                 return (yield from …(attempts.operation, instance.specifier, …))
 
+    A block that ends without an error means `responded` (the turn is given back) and `succeeded`; one that fails, `end`
+    and `failed`, and `release` if no attempt follows. A prediction, which is read in many steps, calls them itself.
+
     Args:
         caller: Makes the calls to the server.
         state: The model.
         timeouts: Timeouts that differ from the client's.
-        listener: Hears what happens; by default that of the model's client.
-        resolve: Whether to find or load the instance even if the handle has one.
         reload: Whether the operation uses the model, so that it gets a turn, and the model is loaded again if it was
             unloaded. Otherwise the operation only asks about the instance.
+        resolve: Whether to find or load the instance even if the handle has one.
 
     Attributes:
         operation: The operation of the current attempt.
@@ -102,17 +104,17 @@ class Attempts:
         caller: Caller,
         state: ModelState,
         timeouts: Timeouts = NO_TIMEOUTS,
-        listener: Listener | None = None,
         *,
-        resolve: bool = False,
         reload: bool = True,
+        resolve: bool = False,
     ) -> None:
         self.caller: Caller = caller
         self.state: ModelState = state
-        self.listener: Listener = listener or caller.listener
+        self.listener: Listener = caller.listener
         self._timeouts = timeouts
-        self._resolve = resolve
         self._reload = reload
+        self._resolve = resolve
+        self._is_unloaded = False
         self._retries = Retries(caller.max_retries)
         self._delay: float | None = None
         self._turn: Turn | None = None
@@ -134,7 +136,7 @@ class Attempts:
         A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
         """
         delay, self._delay, self._instance = self._delay, None, None
-        if delay is not None and self._resolve:
+        if delay is not None and self._is_unloaded:
             yield from self.operation.pause(delay)
             return self.operation
         if delay:
@@ -142,9 +144,9 @@ class Attempts:
         self.operation = self._new_operation()
         return self.operation
 
-    def _new_operation(self, started_at: float | None = None) -> Operation:
+    def _new_operation(self) -> Operation:
         self.listener.moved(self.caller.target, self.state.key)
-        return Operation(self.caller, self._timeouts, started_at=started_at, listener=self.listener)
+        return Operation(self.caller, self._timeouts, listener=self.listener)
 
     def instance(self) -> Flow[Instance]:
         """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""
@@ -152,8 +154,8 @@ class Attempts:
         instance = state.instance
         if instance is None or self._reload:
             yield from self._take_turn()
-            is_gone = known.is_evicted(state.reference) and state.reloadable
-            if instance is None or self._resolve or is_gone:
+            is_gone = self._is_unloaded or (known.is_evicted(state.reference) and state.reloadable)
+            if instance is None or is_gone or self._resolve:
                 instance = yield from Loader(self.operation, state).resolve()
         self._instance = instance
         return instance
@@ -165,7 +167,7 @@ class Attempts:
         turn = self.known.turn_for(self.state)
         if turn is None:
             return
-        turn.waiter = operation.caller.make_waiter()
+        turn.waiter = operation.caller.new_waiter()
         if turns.would_deadlock(turn):  # better to evict a model than to wait for ever
             return
         self._turn = turn
@@ -202,7 +204,7 @@ class Attempts:
             return False
         logger.info("an attempt on model %r failed, and another one follows: %s", self.state.name, error)
         self.listener.attempt_failed(error)
-        self._delay, self._resolve = delay, is_unloaded
+        self._delay, self._is_unloaded = delay, is_unloaded
         return True
 
     def explained(self, error: LMStudioError) -> LMStudioError:
@@ -240,10 +242,10 @@ class Attempts:
         self._end_turn(succeeded=False)
 
     def succeeded(self) -> None:
-        """Record that the operation has succeeded."""
+        """Record that the operation has succeeded. On one server there is nothing to do; see `HostAttempts`."""
 
     def release(self) -> None:
-        """Give back what the operation holds on its server. Any thread may call it, and finalizers."""
+        """Give back the slot on a host. On one server there is none; see `HostAttempts`. Any thread may call it."""
 
     def raise_final(self, error: LMStudioError) -> NoReturn:
         """Raise the error of the last attempt."""

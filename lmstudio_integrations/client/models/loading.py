@@ -116,7 +116,7 @@ class Loader:
             if leads:
                 with flight.lead(caller, state.flights, "load", Exception):
                     return (yield from self._load_instance())
-            if flight.would_deadlock(caller.make_waiter()):
+            if flight.would_deadlock(caller.new_waiter()):
                 raise LMStudioRuntimeError(
                     f"this thread, or a task of its event loop, is loading {state.key!r}, so this call would wait "
                     "forever; await the async call, or make this call after the load or in another thread"
@@ -157,7 +157,7 @@ class Loader:
                 with flight.lead(caller, flights, key, LMStudioServerError):
                     return (yield from self._load_explicitly())
             # A second load is safe: it has the same identifier, so the server rejects it and `_load_or_wait` waits.
-            if flight.would_deadlock(caller.make_waiter()):
+            if flight.would_deadlock(caller.new_waiter()):
                 return (yield from self._load_explicitly())
             yield from flight.follow(self._operation)
             info = yield from self.find_loaded()

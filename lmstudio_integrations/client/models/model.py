@@ -9,7 +9,6 @@ from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.support.arguments import texts_of
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
-from lmstudio_integrations.client.transport.events import Listener
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.exchange import Timeouts
@@ -47,7 +46,6 @@ class Model:
     def attempts(
         self,
         timeouts: Timeouts = NO_TIMEOUTS,
-        listener: Listener | None = None,
         *,
         reload: bool = True,
         files: tuple[FileHandle, ...] = (),  # noqa: ARG002 - models on several hosts choose the one that has them
@@ -56,11 +54,10 @@ class Model:
 
         Args:
             timeouts: Timeouts that differ from the client's.
-            listener: Hears what happens.
             reload: Whether the operation uses the model, and does not only ask about it.
             files: The uploaded files that the operation refers to.
         """
-        return Attempts(self.caller, self.state, timeouts, listener, reload=reload)
+        return Attempts(self.caller, self.state, timeouts, reload=reload)
 
     # Flows ------------------------------------------------------------------------------------------------------------
 

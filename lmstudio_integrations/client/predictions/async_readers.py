@@ -23,38 +23,42 @@ class AsyncReader:
     It is a class, because the `finally` of an async generator that is not exhausted runs late, or never.
     """
 
-    def __init__(self, run: Prediction) -> None:
-        self._run = run
-        self._ready = run.ready
+    def __init__(self, prediction: Prediction) -> None:
+        self._prediction = prediction
+        self._ready = prediction.ready
         self._was_read = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._run.summary}>"
+        return f"<{type(self).__name__} of {self._prediction.summary}>"
 
     def __aiter__(self) -> Self:
         return self
 
     async def _fill(self) -> None:
         """Receive the next batch."""
-        if not await arun(self._run.advance()):
+        if not await arun(self._prediction.advance()):
             raise StopAsyncIteration
 
     def _record_read(self) -> None:
         """Record that the current task reads."""
         self._was_read = True
-        run, task = self._run, current_task()
-        if task is not None and run.is_delivered and (run.read_by is None or run.read_by() is not task):
-            run.read_by = ref(task)
+        prediction, task = self._prediction, current_task()
+        if (
+            task is not None
+            and prediction.is_delivered
+            and (prediction.read_by is None or prediction.read_by() is not task)
+        ):
+            prediction.read_by = ref(task)
             # Not at once: a task that reads only once, like those of `wait_for`, has ended by then and is not watched.
-            task.get_loop().call_soon(_watch, run.read_by, ref(run))
+            task.get_loop().call_soon(_watch, prediction.read_by, ref(prediction))
 
     async def aclose(self) -> None:
         """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
-        self._run.close()
+        self._prediction.close()
 
     def __del__(self) -> None:
         if self._was_read:
-            self._run.close_unless_reading()
+            self._prediction.close_unless_reading()
 
 
 class AsyncBatches(AsyncReader):
@@ -94,31 +98,31 @@ class AsyncFragments(AsyncReader):
             await self._fill()
 
 
-_runs: WeakKeyDictionary[Task[Any], WeakSet[Prediction]] = WeakKeyDictionary()
+_predictions: WeakKeyDictionary[Task[Any], WeakSet[Prediction]] = WeakKeyDictionary()
 """What each watched task has read from."""
 
 
-def _watch(task_ref: ref[Task[Any]], run_ref: ref[Prediction]) -> None:
+def _watch(task_ref: ref[Task[Any]], prediction_ref: ref[Prediction]) -> None:
     """Close a prediction after the end of the task that reads it, unless another one reads on."""
-    task, run = task_ref(), run_ref()
-    if task is None or run is None or (task.done() and not task.cancelled()):
+    task, prediction = task_ref(), prediction_ref()
+    if task is None or prediction is None or (task.done() and not task.cancelled()):
         return
-    if task not in _runs:
-        _runs[task] = WeakSet()
+    if task not in _predictions:
+        _predictions[task] = WeakSet()
         task.add_done_callback(_wait_for_others)
-    _runs[task].add(run)
+    _predictions[task].add(prediction)
 
 
 def _wait_for_others(task: Task[Any]) -> None:
     """Give other tasks time to read on from what a task has read that ended."""
-    for run in _runs.pop(task):
-        if run.read_by is not None and run.read_by() is task:
-            task.get_loop().call_later(ABANDONED_AFTER, _close_if_abandoned, ref(run), run.read_by)
+    for prediction in _predictions.pop(task):
+        if prediction.read_by is not None and prediction.read_by() is task:
+            task.get_loop().call_later(ABANDONED_AFTER, _close_if_abandoned, ref(prediction), prediction.read_by)
 
 
-def _close_if_abandoned(run_ref: ref[Prediction], read_by: ref[Task[Any]]) -> None:
-    run = run_ref()
-    if run is not None and run.read_by is read_by:
-        run.close_unless_reading(
+def _close_if_abandoned(prediction_ref: ref[Prediction], read_by: ref[Task[Any]]) -> None:
+    prediction = prediction_ref()
+    if prediction is not None and prediction.read_by is read_by:
+        prediction.close_unless_reading(
             f"closed, because the task that read it has ended and no other one read on within {ABANDONED_AFTER:g} s"
         )

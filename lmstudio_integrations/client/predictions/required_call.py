@@ -1,6 +1,6 @@
 """A required tool call that did not come: one check and one text for the native client and both adapters.
 
-`run.py` logs it for `respond`, `act` and their streams; the adapters' `outcome.py` for their own calls.
+`prediction.py` logs it for `respond`, `act` and their streams; the adapters' `outcome.py` for their own calls.
 """
 
 import logging

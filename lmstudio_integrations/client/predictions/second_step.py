@@ -1,7 +1,7 @@
 """A response that a second prediction may replace: one with tools and a response format, which no server does in one.
 
 The first prediction has the tools alone, because the grammar of a format keeps a model from calling them. If the model
-calls none and its response does not fit the format, the second one has the format alone. `run.py` runs both
+calls none and its response does not fit the format, the second one has the format alone. `prediction.py` runs both
 as one.
 """
 

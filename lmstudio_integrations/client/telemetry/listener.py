@@ -90,7 +90,7 @@ _WITHOUT_CONTENT = (
 
 
 class Spans(Listener):
-    """The listener of a client. What it reports is no part of an operation, or begins one."""
+    """The listener of a client: begins the spans of operations, and makes those of connections and loads outside them."""
 
     def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
         """Begin the span of an operation."""
@@ -132,7 +132,7 @@ class OperationSpan(Spans):
         from opentelemetry.trace import set_span_in_context  # noqa: PLC0415 - the program has imported it
 
         self._running: list[Span] = []
-        self._name = _OPERATIONS[name]
+        self._name = _OPERATIONS.get(name, name)
         self._place = target, model_key
         self._started = time.perf_counter()
         self._has_first_chunk = False

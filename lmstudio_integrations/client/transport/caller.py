@@ -57,7 +57,7 @@ class Caller:
         self.can_fail_over = False
         """Whether another host can take its calls, if this one stops responding before it begins to."""
         self.client_id: int = next(_client_ids)
-        self.waiter_for = waiter_type
+        self.waiter_type = waiter_type
         # Never read. It keeps the original alive as long as a copy, because its finalizer closes the calls of both.
         self._original: Self | None = None
         self._used: set[IOThread] = set()
@@ -74,7 +74,7 @@ class Caller:
 
     def with_waiters(self, waiter_type: Callable[[IOThread], Waiter]) -> Self:
         """Return a caller that waits in another way."""
-        return self._copy(waiter_for=waiter_type)
+        return self._copy(waiter_type=waiter_type)
 
     def with_listener(self, listener: Listener) -> Self:
         """Return a caller whose operations are parts of another one, which reports them."""
@@ -86,7 +86,7 @@ class Caller:
 
     def in_background(self) -> Self:
         """Return a caller for coroutines on the I/O thread. Nobody listens to it, because exporters may block."""
-        return self._copy(waiter_for=LoopWaiter, listener=NOBODY)
+        return self._copy(waiter_type=LoopWaiter, listener=NOBODY)
 
     def _copy(self, **changes: Any) -> Self:
         copy = object.__new__(type(self))
@@ -96,11 +96,11 @@ class Caller:
     @property
     def is_async(self) -> bool:
         """Whether the callers of this client are coroutines, so that async callbacks can be awaited."""
-        return self.waiter_for is LoopWaiter
+        return self.waiter_type is LoopWaiter
 
-    def make_waiter(self) -> Waiter:
+    def new_waiter(self) -> Waiter:
         """Return a waiter that belongs to no call."""
-        return self.waiter_for(IOThread.current())
+        return self.waiter_type(IOThread.current())
 
     def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Flow[T]:
         """Run a coroutine on the I/O thread and return its result; closing the client cancels it.
@@ -110,7 +110,7 @@ class Caller:
             LMStudioAuthenticationError: If the token is malformed.
         """
         io = self.io()
-        task = IOTask(io, self.waiter_for(io), work, self.client_id)
+        task = IOTask(io, self.waiter_type(io), work, self.client_id)
         io.submit(_start_task, Connections.of(io), task, self.finalizer)
         return (yield from task.result())
 

@@ -60,7 +60,7 @@ def run_concurrently(caller: Caller, works: Sequence[Callable[[MakeWaiter], Flow
         caller: Makes the common waiter.
         works: Make the flows. All their callers must have the waiters that they are given.
     """
-    common = caller.make_waiter()
+    common = caller.new_waiter()
     waiting: _Waiting = {}
 
     def make_waiter(io: IOThread) -> Waiter:

@@ -1,7 +1,7 @@
 """Connections to the server: one per target and namespace, opened on first use, shared by all clients of the process.
 
-All of this runs on the I/O thread, called by `caller.py` and `operation.py`. A connection owns a `SocketSession`, or
-none while it is idle, and replaces it when the socket is lost.
+All but `Connections.of` and `losses` runs on the I/O thread, called by `caller.py` and `operation.py`. A connection
+owns a `SocketSession`, or none while it is idle, and replaces it when the socket is lost.
 """
 
 import asyncio
@@ -116,7 +116,7 @@ class Connection:
 
     @on_io_thread
     def close_client(self, client_id: int) -> None:
-        """Close everything that a client has open; it does not return."""
+        """Close everything that a client has open; the client will not use it again."""
         self.keep_idle_by_client.pop(client_id, None)
         if self._current is not None:
             self.change_session(ClientSession.close_client, client_id)
@@ -213,7 +213,7 @@ class Connection:
 
     def _replace(self, current: SocketSession, second: SocketSession) -> None:
         """Replace a dead socket by a second one."""
-        logger.info("a connection to %s is dead; a new one takes its key", self._target.address)
+        logger.info("a connection to %s is dead; a new one replaces it", self._target)
         self._current, self._check = second, None
         self._on_socket_lost()
         second.session.adopt(current.session.pop_backlog(), time.monotonic())

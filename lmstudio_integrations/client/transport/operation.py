@@ -133,7 +133,7 @@ class Operation:
         self._started_at = time.monotonic() if started_at is None else started_at
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
-        """Return this operation with other timeouts, for some of its calls."""
+        """Return an operation with other timeouts, which shares the deadline and the listener, but not the turn."""
         return Operation(
             self.caller, merged(self.timeouts, timeouts), started_at=self._started_at, listener=self.listener
         )
@@ -187,7 +187,7 @@ class Operation:
         calls: list[Call] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
-            waiter = caller.waiter_for(io)
+            waiter = caller.waiter_type(io)
             exchange = Exchange(
                 endpoint,
                 _as_json(parameter, label),

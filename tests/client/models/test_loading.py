@@ -193,7 +193,7 @@ def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator
     flights: Any = {}
 
     with lms.Client(server.address) as client:
-        other = Flight(client._caller.make_waiter())
+        other = Flight(client._caller.new_waiter())
         flight, _ = Flight.join(client._caller, flights, "key")
         with flight.lead(client._caller, flights, "key", Exception):
             flights["key"] = other  # another thread takes over meanwhile

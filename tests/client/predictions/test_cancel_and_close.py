@@ -52,14 +52,14 @@ async def _wait_until_reading(stream: Any) -> None:
     """Wait until the reader of a stream waits for an event."""
     # `_step` is what the reader waits for, `_waiting` says that it has begun to. Both are set before the reader blocks,
     # so whatever happens after this wakes it.
-    prediction = stream._run
+    prediction = stream._prediction
     await wait_until(lambda: prediction._step is not None and prediction._step.waiter._waiting)
 
 
 async def _wait_until_stalled(stream: Any) -> None:
     """Wait until the reader of a stream has read everything and waits for more."""
     # The last fragment before the model stalls is a space. A reader that waits before it arrived would be woken again.
-    prediction = stream._run
+    prediction = stream._prediction
     await wait_until(
         lambda: (
             prediction._response is not None
@@ -92,7 +92,7 @@ async def test_reading_on_after_a_stream_was_closed_elsewhere_is_an_error(model:
     stream = model.respond_stream("stall")
     await anext(stream)
     # In another thread, because the task that closes a stream itself would read its end. `aclose` needs a loop.
-    closing = threading.Thread(target=stream._run.close)
+    closing = threading.Thread(target=stream._prediction.close)
     closing.start()
     await asyncio.to_thread(closing.join)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
@@ -265,7 +265,7 @@ async def test_cancelling_a_stream_ends_the_pause_before_a_retry(
     async with fake_server(_disconnect) as address, make_client(address) as client:
         stream = _loaded(client).with_retries(1).respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
-        run = stream._run
+        run = stream._prediction
         await wait_until(lambda: isinstance(run._step, IOTask) and run._step.waiter._waiting)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
@@ -302,14 +302,14 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
 
     async with fake_server(behave) as address, make_client(address) as client:
         await client.llm.list_loaded()  # opens the connection, so that the request is not held back
-        stream, waiter_for = _loaded(client).respond_stream("Hi"), client._caller.waiter_for
+        stream, waiter_type = _loaded(client).respond_stream("Hi"), client._caller.waiter_type
 
         # The waiter is made after the last check of whether the stream was closed, and before the request is sent.
         def close_meanwhile(io: object) -> Any:
-            stream._run.close()
-            return waiter_for(io)
+            stream._prediction.close()
+            return waiter_type(io)
 
-        client._caller.waiter_for = close_meanwhile
+        client._caller.waiter_type = close_meanwhile
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
         await asyncio.wait_for(stopped.wait(), 5)
@@ -411,7 +411,7 @@ async def test_a_stream_that_is_stopped_once_its_model_is_loaded_sends_no_reques
 ) -> None:
     def stop(progress: float) -> None:
         if progress == 1.0:  # after the load, before the prediction is requested
-            getattr(stream._run, method)()
+            getattr(stream._prediction, method)()
 
     stream = client.llm.lazy_model("chatty", on_load_progress=stop).respond_stream("Hi")
     with pytest.raises(lms.LMStudioCancelledError, match=reason):

@@ -85,7 +85,7 @@ async def test_a_stream_that_arrives_at_once_has_a_first_chunk(traced: Any, tele
     stream = traced.respond_stream("hi")
     await stream.start()
     # All of it is there before it is read.
-    await wait_until(lambda: stream._run._response.call.waiter.done)
+    await wait_until(lambda: stream._prediction._response.call.waiter.done)
     await anext(stream)
     assert (telemetry.span("chat chatty").attributes or {})["gen_ai.response.time_to_first_chunk"]
 
@@ -387,7 +387,7 @@ async def test_a_prediction_that_is_not_sampled_is_in_the_metrics(model: Any, mo
 async def test_without_a_provider_nothing_is_traced(model: Any) -> None:
     stream = model.respond_stream("hi")
     await stream.wait_for_result()
-    assert stream._run._attempts.listener is SPANS
+    assert stream._prediction._attempts.listener is SPANS
 
 
 # Content

@@ -171,7 +171,7 @@ async def test_a_span_is_ended_once_by_a_reader_and_a_closer_at_the_same_time(
 ) -> None:
     stream = traced.respond_stream("for ever")
     await anext(stream)
-    run = stream._run
+    run = stream._prediction
     together = threading.Barrier(8)
 
     def close() -> None:

@@ -110,7 +110,7 @@ async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(ser
             finally:
                 del io.submit
 
-        client._caller.waiter_for = ThreadWaiter
+        client._caller.waiter_type = ThreadWaiter
         await on_io_thread(expire_and_call)
         assert await asyncio.to_thread(calls[0].waiter.wait) == [[]]
 

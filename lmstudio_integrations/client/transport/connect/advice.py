@@ -1,6 +1,6 @@
 """What helps when no server is reachable, or it rejects the client. Pure, but for the environment that it reads.
 
-`opening.py`, `greeting.py` and `socket_session.py` add it to their errors; `lmstudio-integrations doctor` shows it.
+`opening.py`, `probe.py` and `socket_session.py` add it to their errors; `lmstudio-integrations doctor` shows it.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Open a socket to a namespace: find the server, make the WebSocket handshake, explain a failure.
 
-Called by `socket_session.py` on the I/O thread; probes with `greeting.py`.
+Called by `socket_session.py` on the I/O thread; probes with `probe.py`.
 """
 
 import logging
