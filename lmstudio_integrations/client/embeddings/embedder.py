@@ -164,7 +164,8 @@ class _Report:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         caller, state = self.model.caller, self.model.state
-        caller.listener.ended(error or self.vectors, self.model.known.model_key(state.kind, state.key))
+        model_key = None if error else self.model.known.model_key(state.kind, state.key)
+        caller.listener.ended(error or self.vectors, model_key)
 
 
 # Several times as fast as a check of each number in Python.

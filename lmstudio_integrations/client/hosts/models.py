@@ -58,14 +58,6 @@ class _OnHosts(Model):
         pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
         return HostAttempts(self.hosts, pinned or hosts, timeouts, reload=reload)
 
-    def load(self) -> Flow[None]:
-        """Find or load the instance on the best host."""
-        attempts = self.attempts()
-        while True:
-            with attempts:
-                yield from attempts.begin()
-                return
-
     def unload(self) -> Flow[None]:
         """Unload the instances of all hosts that have one; the handle does not load them again automatically."""
         yield from self.hosts.probed(of_all=True)
@@ -73,7 +65,7 @@ class _OnHosts(Model):
             host.model.state.unloaded_by_user = True
             if host.status().loaded:
                 yield from host.model.unload()
-                host.record.loaded = False
+                host.record.loaded, host.record.info = False, None
 
     def unload_if_loaded_here(self) -> Flow[None]:
         """Unload the instances that this process loaded."""
@@ -98,6 +90,13 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
 
 class EmbedderOnHosts(_OnHosts, Embedder):
     """An embedding model on several hosts. `embed` runs on the best one, `embed_texts` in batches on all at once."""
+
+    def vectors_of_long(
+        self, request: EmbeddingRequest, *, max_concurrency: int | None = None, show_progress: bool = False
+    ) -> Flow[Vectors]:
+        """Return the vectors of texts; `max_concurrency` calls run on each host."""
+        limit = max_concurrency and max_concurrency * len(self.hosts.hosts)
+        return (yield from super().vectors_of_long(request, max_concurrency=limit, show_progress=show_progress))
 
     def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
         """Return the vectors of texts, and the host that made all of them."""
@@ -125,7 +124,8 @@ class EmbedderOnHosts(_OnHosts, Embedder):
                 bar.update(done / len(vectors))
 
         with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
-            yield from run_concurrently(self.caller, [embed_batches] * self.hosts.parallel)
+            flows = min(self.hosts.parallel, -(-len(vectors) // BATCH))
+            yield from run_concurrently(self.caller, [embed_batches] * flows)
         lengths = sorted(set(map(len, vectors)))
         if len(lengths) > 1:
             raise LMStudioConfigMismatchError(

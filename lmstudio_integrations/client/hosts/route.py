@@ -3,7 +3,6 @@
 import time
 from collections.abc import Hashable, Sequence
 from copy import copy
-from typing import NoReturn
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.hosts.host import Host
@@ -86,9 +85,9 @@ class HostAttempts(Attempts):
         self._delay, self._is_unloaded = delay, False
         return True
 
-    def raise_final(self, error: LMStudioError) -> NoReturn:
-        """Raise the error of the operation; if all hosts failed, it has the reason of each."""
-        self._route.raise_combined(error)
+    def final(self, error: LMStudioError) -> LMStudioError:
+        """Return the error of the operation; if all hosts failed, it has the reason of each."""
+        return self._route.combined(error)
 
     def succeeded(self) -> None:
         """Record that the host has responded, and release its slot."""
@@ -172,14 +171,15 @@ class Route:
         if slot is not None and self._number is not None:
             self._hosts[self._number].record.release(slot, self._call)
 
-    def raise_combined(self, error: LMStudioError) -> NoReturn:
-        """Raise the error of the operation; if all hosts failed, it has the reason of each."""
+    def combined(self, error: LMStudioError) -> LMStudioError:
+        """Return the error of the operation; if all hosts failed, it has the reason of each."""
         if len(self._errors) < 2 or error not in self._errors.values():
-            raise error
+            return error
         reasons = "; ".join(f"{self._hosts[number].name}: {one_line(each)}" for number, each in self._errors.items())
         combined = copy(min(self._errors.values(), key=_helpfulness))
         combined.args = (f"all {len(self._errors)} hosts failed: {reasons}",)
-        raise combined from error
+        combined.__cause__ = error
+        return combined
 
     def _record_failure(self, error: LMStudioError) -> bool:
         """Record why the host failed; return whether another host may be tried."""

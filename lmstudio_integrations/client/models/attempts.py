@@ -9,9 +9,9 @@ import random
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-from lmstudio_integrations.client.models.admission import Turn
+from lmstudio_integrations.client.models.admission import Turn, Turns
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState
@@ -117,13 +117,18 @@ class Attempts:
         self._is_unloaded = False
         self._retries = Retries(caller.max_retries)
         self._delay: float | None = None
-        self._turn: Turn | None = None
+        self._turn: tuple[Turns, Turn] | None = None
         self._instance: Instance | None = None
 
     @property
     def known(self) -> ServerModels:
         """What this process knows of the models of the server."""
         return self.caller.shared(ServerModels)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an attempt is running. A second request of a prediction is a part of it."""
+        return self._delay is None and "operation" in vars(self)
 
     def begin(self) -> Flow[Instance]:
         """Begin the next attempt: `next`, then `instance`."""
@@ -150,13 +155,15 @@ class Attempts:
 
     def instance(self) -> Flow[Instance]:
         """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""
-        state, known = self.state, self.known
-        instance = state.instance
-        if instance is None or self._reload:
+        state = self.state
+        uses = self._reload or state.instance is None
+        if uses:
             yield from self._take_turn()
-            is_gone = self._is_unloaded or (known.is_evicted(state.reference) and state.reloadable)
-            if instance is None or is_gone or self._resolve:
-                instance = yield from Loader(self.operation, state).resolve()
+        instance = state.instance  # only now: another call may have loaded it again while this one waited
+        is_gone = self._is_unloaded or (self.known.is_evicted(state.reference) and state.reloadable)
+        if instance is None or self._resolve or (uses and is_gone):
+            instance = yield from Loader(self.operation, state).resolve()
+            self._resolve = self._is_unloaded = False
         self._instance = instance
         return instance
 
@@ -170,7 +177,7 @@ class Attempts:
         turn.waiter = operation.caller.new_waiter()
         if turns.would_deadlock(turn):  # better to evict a model than to wait for ever
             return
-        self._turn = turn
+        self._turn = turns, turn
         turn.loads_before = len(operation.load_times)
         queue_timeout, remaining = operation.timeouts.get("queue_timeout"), operation.remaining_time
         yield from operation.run_task(lambda: turns.wait(turn, queue_timeout, remaining))
@@ -181,14 +188,14 @@ class Attempts:
         self._end_turn(succeeded=True)
 
     def _end_turn(self, *, succeeded: bool) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            operation = self.operation
+        held, self._turn = self._turn, None
+        if held is not None:
+            (turns, turn), operation = held, self.operation
             operation.wrap_sink = None
             turn.succeeded = succeeded
             turn.loaded = len(operation.load_times) > turn.loads_before  # each load of the operation adds its time
             turn.forget_caller()
-            operation.caller.submit(self.known.turns.end, turn)
+            operation.caller.submit(turns.end, turn)
 
     def failed(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows.
@@ -247,9 +254,9 @@ class Attempts:
     def release(self) -> None:
         """Give back the slot on a host. On one server there is none; see `HostAttempts`. Any thread may call it."""
 
-    def raise_final(self, error: LMStudioError) -> NoReturn:
-        """Raise the error of the last attempt."""
-        raise error
+    def final(self, error: LMStudioError) -> LMStudioError:
+        """Return the error of the operation, whose last attempt has failed with an error."""
+        return error
 
     def __enter__(self) -> Self:
         return self
@@ -265,11 +272,13 @@ class Attempts:
             self.release()
             return False
         explained = self.explained(error)
-        follows = self.failed(explained)
-        if not follows:
-            self.release()
-            self.raise_final(explained)
-        return follows
+        if self.failed(explained):
+            return True
+        self.release()
+        final = self.final(explained)
+        if final is error:
+            return False
+        raise final
 
 
 def is_retryable(error: LMStudioError) -> bool:

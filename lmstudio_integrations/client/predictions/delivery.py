@@ -45,36 +45,27 @@ class Seen(Enum):
     """What the caller has seen of the response."""
 
     NOTHING = auto()
-    """Nothing but progress, and it reads on."""
-    NOTHING_TO_END = auto()
-    """Nothing, and it reads nothing before the end."""
     READ = auto()
-    """The reader of the events has received some of them."""
+    """The reader of the events has received more than progress."""
     CALLED_BACK = auto()
     """A callback was called."""
+    BOTH = auto()
 
 
-class _Step(Enum):
-    READS_TO_END = auto()
-    READS = auto()
-    CALLS_BACK = auto()
+_WHEN_READ = {Seen.NOTHING: Seen.READ, Seen.CALLED_BACK: Seen.BOTH}
+_WHEN_CALLED_BACK = {Seen.NOTHING: Seen.CALLED_BACK, Seen.READ: Seen.BOTH}
+"""What follows on each state; without an entry, it stays."""
 
-
-_NEXT = {
-    (Seen.NOTHING, _Step.READS_TO_END): Seen.NOTHING_TO_END,
-    (Seen.NOTHING, _Step.READS): Seen.READ,
-    (Seen.NOTHING, _Step.CALLS_BACK): Seen.CALLED_BACK,
-    (Seen.NOTHING_TO_END, _Step.CALLS_BACK): Seen.CALLED_BACK,
-    (Seen.READ, _Step.CALLS_BACK): Seen.CALLED_BACK,
-}
-"""What the caller has seen after a step. Without an entry, it is the same as before."""
+_NOTHING, _READ, _CALLED_BACK = Seen.NOTHING, Seen.READ, Seen.CALLED_BACK
 
 
 class Delivery:
     """Delivers a response to callbacks, and knows what the caller has seen of it. Only the reader changes it."""
 
     def __init__(self, callbacks: Callbacks) -> None:
-        self.seen: Seen = Seen.NOTHING
+        self.seen: Seen = _NOTHING
+        self.reads_to_end: bool = False
+        """Whether the caller receives nothing before the end, except by callbacks."""
         self._callbacks = callbacks
         self._last_progress = -1.0
         self._is_first = True
@@ -82,24 +73,30 @@ class Delivery:
     @property
     def is_begun(self) -> bool:
         """Whether the caller has seen anything of the response."""
-        return self.seen in {Seen.READ, Seen.CALLED_BACK}
+        return self.seen is not _NOTHING
 
-    def read(self) -> None:
+    @property
+    def is_read(self) -> bool:
+        """Whether the reader of the events has received more than progress."""
+        return self.seen is not _NOTHING and self.seen is not _CALLED_BACK
+
+    @property
+    def is_called_back(self) -> bool:
+        """Whether a callback was called."""
+        return self.seen is not _NOTHING and self.seen is not _READ
+
+    def record_read(self) -> None:
         """Record that the reader receives events."""
-        self._advance(_Step.READS)
+        self.seen = _WHEN_READ.get(self.seen, self.seen)
 
-    def read_to_end(self) -> None:
-        """Record that the caller reads nothing before the end."""
-        self._advance(_Step.READS_TO_END)
-
-    def _advance(self, step: _Step) -> None:
-        self.seen = _NEXT.get((self.seen, step), self.seen)
+    def _record_call(self) -> None:
+        if not self.is_called_back:
+            self.seen = _WHEN_CALLED_BACK[self.seen]
 
     def show(self, batch: list[PredictionEvent]) -> Flow[None]:
         """Call the callbacks with events."""
-        if self._callbacks is not NO_CALLBACKS:
-            for event in batch:
-                yield from self._show(event)
+        for event in batch:
+            yield from self._show(event)
 
     def show_message(self, result: PredictionResult) -> Flow[None]:
         """Call the callback with the whole message."""
@@ -117,7 +114,7 @@ class Delivery:
         elif type(event) is PromptProgress:
             yield from self._show_progress(event.progress)
         elif self._callbacks.on_tool_call_event is not None and type(event) is not PredictionEnd:
-            self._advance(_Step.CALLS_BACK)
+            self._record_call()
             yield from self._callbacks.on_tool_call_event(event)
 
     def _show_progress(self, progress: float) -> Flow[None]:
@@ -131,5 +128,5 @@ class Delivery:
     def _call_back(self, name: str, *arguments: Any) -> Flow[None]:
         callback = getattr(self._callbacks, name)
         if callback is not None:
-            self._advance(_Step.CALLS_BACK)
+            self._record_call()
             yield from call_back(name, callback, *arguments)

@@ -17,7 +17,7 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.context_check import check_context
-from lmstudio_integrations.client.predictions.delivery import NO_CALLBACKS, Callbacks, Delivery, Seen
+from lmstudio_integrations.client.predictions.delivery import NO_CALLBACKS, Callbacks, Delivery
 from lmstudio_integrations.client.predictions.required_call import log_missing_call
 from lmstudio_integrations.client.predictions.second_step import SecondStep
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
@@ -103,8 +103,6 @@ class _Response:
     is_open: bool = False
 
 
-_READ, _NOTHING_TO_END = Seen.READ, Seen.NOTHING_TO_END
-
 _CLOSED = "closed before its end; to stop it and keep what has arrived, call cancel() and read on"
 
 
@@ -146,8 +144,8 @@ class Prediction:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the caller has received more than progress."""
-        return self._delivery.is_begun
+        """Whether the reader of the events has received more than progress."""
+        return self._delivery.is_read
 
     @property
     def summary(self) -> str:
@@ -182,8 +180,17 @@ class Prediction:
             raise LMStudioRuntimeError(f"{self._plan.label}: start() works once, before the stream is read or stopped")
         self._begin_reading()
         try:
-            yield from self._interruptible(self._begin_attempt())
-            yield from self._interruptible(self._send())
+            while self._response is None:
+                try:
+                    yield from self._interruptible(self._send())
+                except LMStudioModelNotFoundError as error:  # the request asks the instance something first
+                    self._attempts.end()
+                    explained = self._attempts.explained(error)
+                    is_unloaded = isinstance(explained, LMStudioModelUnloadedError)
+                    if not (is_unloaded and self._attempts.failed(explained, seen=self._is_seen)):
+                        if explained is error:
+                            raise
+                        raise explained  # noqa: B904 - it has its cause
             self._attempts.responded()
         except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
             self._fail(error)
@@ -205,16 +212,16 @@ class Prediction:
             return self._fail(error)
         finally:
             self._is_reading = False
-        seen = self._delivery.seen
-        if seen is not _READ and seen is not _NOTHING_TO_END and not _only_progress(events):
-            self._delivery.read()
+        delivery = self._delivery
+        if not (delivery.is_read or delivery.reads_to_end or _only_progress(events)):
+            delivery.record_read()
             self._attempts.listener.first_chunk()
         self.ready.extend(events)
         return True
 
     def to_end(self) -> Flow[PredictionResult]:
         """Read to the end and return the result."""
-        self._delivery.read_to_end()
+        self._delivery.reads_to_end = not self._delivery.is_read
         more = True
         while more:
             more = yield from self.advance()
@@ -279,7 +286,8 @@ class Prediction:
 
     def _end_check(self, step: Step | None) -> None:
         """End the check of the context, if that is what is waited for: the response is complete."""
-        if self._response is not None and self._response.received.end is not None:
+        response = self._response
+        if response is not None and response.received.end is not None:
             self._end_wait(step, LMStudioCancelledError("the check of the context was cancelled"))
 
     def _end_wait(self, step: Step | None, error: BaseException | None = None) -> None:
@@ -311,14 +319,15 @@ class Prediction:
     def _record_failure(self, error: Exception) -> None:
         """Record the error. If a callback has seen a part of the response, the call must not be retried."""
         if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError):
-            error.retryable = error.retryable and self._delivery.seen is not Seen.CALLED_BACK
+            error.retryable = error.retryable and not self._delivery.is_called_back
         if self._outcome is None:
             self._outcome = error
         self._report_end(self._outcome)
 
     def _report_end(self, outcome: PredictionResult | Exception) -> None:
-        if self._response is not None:
-            self._response.call.report_connection()
+        response = self._response
+        if response is not None:
+            response.call.report_connection()
         self._attempts.listener.ended(outcome)
 
     def _end(self) -> bool:
@@ -339,9 +348,14 @@ class Prediction:
                 response, self._response = self._response, None
                 if response is not None:
                     response.call.report_connection()
+                elif self._is_cancelled and isinstance(error, LMStudioModelUnloadedError):
+                    raise _ClosedError from error
                 if not self._attempts.failed(error, seen=self._is_seen):
                     self._response = response
-                    self._attempts.raise_final(error)
+                    final = self._attempts.final(error)
+                    if final is error:
+                        raise
+                    raise final  # noqa: B904 - it has its cause
                 if self._plan.second_step is not None:
                     self._plan.second_step.forget()
                 self.ready.clear()
@@ -361,10 +375,10 @@ class Prediction:
                 return (yield response.call)
             return (yield from self._first_batch())
         except LMStudioError as error:
-            explained = self._attempts.explained(error)
-            if explained is error:
+            final = self._attempts.explained(error)
+            if final is error:
                 raise
-            raise explained  # noqa: B904 - it has its cause
+            raise final  # noqa: B904 - it has its cause
 
     def _first_batch(self) -> Flow[list[PredictionEvent]]:
         """Request the prediction in the first way that the server knows, and return the first events.
@@ -372,8 +386,6 @@ class Prediction:
         After `start`, the response needs neither a turn nor the model, which may be evicted by now.
         """
         try:
-            if self._response is None:
-                yield from self._interruptible(self._begin_attempt())
             while True:
                 if self._response is None:
                     yield from self._interruptible(self._send())
@@ -399,7 +411,7 @@ class Prediction:
         """Begin the next attempt, and upload what it needs."""
         attempts = self._attempts
         operation = yield from attempts.next()
-        is_stream = self._delivery.seen is not Seen.NOTHING_TO_END
+        is_stream = not self._delivery.reads_to_end
         target, key = attempts.caller.target, attempts.state.key
         attempts.listener = operation.listener.began(self._plan.label, target, key, is_stream=is_stream)
         operation.listener = attempts.listener
@@ -408,6 +420,8 @@ class Prediction:
     def _send(self) -> Flow[None]:
         """Get the model, and send the request in the best remaining way. The operation keeps its turn."""
         attempts, request = self._attempts, self._requests[0]
+        if not attempts.is_running:
+            yield from self._begin_attempt()
         operation, instance = attempts.operation, (yield from attempts.instance())
         parameter = yield from request.parameter(operation, instance)
         if self._plan.preset is not None:
@@ -448,7 +462,7 @@ class Prediction:
             # Progress does not prevent a reload, whether it arrives before the failure or together with it.
             is_early = isinstance(failure, LMStudioModelUnloadedError) and _only_progress(batch[:-1])
             may_reload = not self._is_seen and self._attempts.state.reloadable
-            if self._delivery.seen is Seen.NOTHING_TO_END or len(batch) == 1 or (is_early and may_reload):
+            if self._delivery.reads_to_end or len(batch) == 1 or (is_early and may_reload):
                 raise
             self._record_failure(failure)
             return batch[:-1]
@@ -488,7 +502,7 @@ class Prediction:
         self._outcome = result
         if plan.required_choice is not None:
             log_missing_call(result, plan.required_choice)
-        if self._delivery.seen is Seen.NOTHING:  # the first batch has the end
+        if not (self._delivery.is_read or self._delivery.reads_to_end):  # the first batch has the end
             attempts.listener.first_chunk()
         self._report_end(result)
 

@@ -89,46 +89,45 @@ class PredictionParameters(TimeoutParameters, total=False):
     on_prompt_processing_progress: Callable[[float], Any] | None
 
 
-class ChatRequest:
-    """Requests the next message of a conversation.
+class _Conversation:
+    """A conversation whose images may be still to be uploaded. The requests of one prediction share it."""
 
-    Args:
-        history: The conversation; its images may be still to be uploaded.
-        settings: The settings.
-    """
-
-    endpoint: Channel = channel("llm", "predict")
-
-    def __init__(self, history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> None:
-        self._history = history
-        self._settings = settings
-        self._stack = stack_of(settings)
-        self._uploaded: tuple[Operation, WireHistory] | None = None
+    def __init__(self, history: WireHistory | PendingHistory) -> None:
+        self._pending = history if isinstance(history, PendingHistory) else None
+        self._uploaded_in: Operation | None = None
+        self.wire = WireHistory([]) if isinstance(history, PendingHistory) else history
+        """The conversation, once its images are uploaded."""
 
     def upload(self, operation: Operation) -> Flow[None]:
         """Upload the images, once for each operation: the next may run on another host, or after a lost connection."""
-        pending = self._history
-        if isinstance(pending, PendingHistory) and (self._uploaded is None or self._uploaded[0] is not operation):
+        pending = self._pending
+        if pending is not None and self._uploaded_in is not operation:
             allowed = pending.allow_private_hosts
             handles = yield from prepare_images(operation, pending.images, allow_private_hosts=allowed)
-            self._uploaded = operation, pending.encode(handles)
+            self._uploaded_in, self.wire = operation, pending.encode(handles)
+
+
+class ChatRequest:
+    """Requests the next message of a conversation."""
+
+    endpoint: Channel = channel("llm", "predict")
+
+    def __init__(self, conversation: _Conversation, settings: LlmPredictionConfig) -> None:
+        self._conversation = conversation
+        self._settings = settings
+        self._stack = stack_of(settings)
+
+    def upload(self, operation: Operation) -> Flow[None]:
+        """Upload the images."""
+        yield from self._conversation.upload(operation)
 
     def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
         """Return the parameter of the request."""
-        if isinstance(self._history, PendingHistory):
-            assert self._uploaded is not None, "the images are uploaded first"
-            history = self._uploaded[1]
-        else:
-            history = self._history
-        history = yield from placed(operation, instance, history)
+        history = yield from placed(operation, instance, self._conversation.wire)
         if history.files:
             history = yield from with_valid_files(operation, history)
         stack = yield from with_token_ids(operation, instance, self._settings, self._stack)
         return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=stack)
-
-    def with_settings(self, settings: LlmPredictionConfig) -> "ChatRequest":
-        """Return a request for the same conversation with other settings."""
-        return ChatRequest(self._history, settings)
 
 
 class CompletionRequest:
@@ -208,9 +207,10 @@ def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig,
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
     tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
-    request = ChatRequest(given, settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings)
+    conversation = _Conversation(given)
+    first = settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings
     plan = Plan(
-        [request],
+        [ChatRequest(conversation, first)],
         "Chat response",
         optional_text(parameters.get("preset"), "preset"),
         checked_timeouts(parameters),
@@ -219,7 +219,8 @@ def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig,
         required_choice=required_choice(settings) if parameters.get("check_response", True) else None,
     )
     if tools_first:
-        by_format = request.with_settings(settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None)))
+        without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
+        by_format = ChatRequest(conversation, without_tools)
         plan.second_step = SecondStep([by_format], lambda result: fits(settings, result.content))
     return plan
 

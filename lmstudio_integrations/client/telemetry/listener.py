@@ -90,7 +90,7 @@ _WITHOUT_CONTENT = (
 
 
 class Spans(Listener):
-    """The listener of a client: begins the spans of operations, and makes those of connections and loads outside them."""
+    """The listener of a client: begins the spans of operations, and makes those of other connections and loads."""
 
     def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
         """Begin the span of an operation."""

@@ -82,7 +82,10 @@ class _AwaitedResult:
         return self
 
     def __await__(self) -> Generator[Any, Any, list[Any]]:
-        return [(yield from self._awaitable.__await__())]
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> list[Any]:
+        return [await self._awaitable]
 
     def close(self) -> None:
         """Close a coroutine that nothing awaits; it would warn of that."""

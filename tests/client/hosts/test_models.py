@@ -3,13 +3,16 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.hosts.models import hosts_of_model
+from lmstudio_integrations.client.models.admission import Gates
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.api.test_models import CALLS
 from tests.client.conftest import MODELS
 from tests.client.public_calls import calls, made_calls
@@ -77,6 +80,10 @@ async def test_a_handle_with_other_settings_keeps_its_hosts(make: Make, change: 
     assert len(await settle(lambda: handle.embed(["a"] * 40))) == 40
 
 
+def has_ended(host: Emulator) -> bool:
+    return host.predictions[0].state != "running"
+
+
 def hosts_named(handle: Any) -> list[str]:
     first, second = (host.name for host in hosts_of_model(handle.model).hosts)
     assert first == NOBODY
@@ -95,3 +102,39 @@ async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make)
     model = make("llm", "chatty")
     await settle(lambda: model.prepare_images([b"\x89PNG\r\n\x1a\n"]))
     assert not any(host.loaded for host in hosts_of_model(model.model).statuses())
+
+
+async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+    enter = Gates.enter
+
+    def record(self: Gates, caller: Any, model: Any, max_concurrency: int) -> Any:
+        limits.append(max_concurrency)
+        return enter(self, caller, model, max_concurrency)
+
+    monkeypatch.setattr(Gates, "enter", record)
+    embedder = make("embedding", "vectors")
+    request = EmbeddingRequest(["a"], "pass", "chunk_size")
+    await settle(lambda: embedder.embed_texts(request, max_concurrency=4))
+    assert limits == [8]
+
+
+@pytest.mark.parametrize("path", ["sync", "async"])
+async def test_a_call_that_fails_after_a_callback_gives_its_slot_back(path: str) -> None:
+    rules = [{"then": [{"text": "on and on " * 1000}]}]
+    model = {"key": "m", "kind": "llm", "engine": "scripted", "tokens_per_second": 50, "preload": True, "rules": rules}
+    client_class: Any = lms.Client if path == "sync" else lms.AsyncClient
+    with Emulator([model]) as first, Emulator([model]) as second:
+        handles = [client_class(host.address).llm.lazy_model("m") for host in (first, second)]
+        handle = handles[0].on_hosts(handles, 0)
+
+        def unload(_fragment: object) -> None:
+            for host in (first, second):
+                if host.predictions and host.loaded():
+                    host.unload("m")
+                    host.wait_for(partial(has_ended, host))
+
+        with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
+            await settle(lambda: handle.respond("Hi", on_prediction_fragment=unload))
+        assert not caught.value.retryable
+        assert [status.in_flight for status in hosts_of_model(handle.model).statuses()] == [0, 0]

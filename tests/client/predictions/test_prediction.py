@@ -11,7 +11,10 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import attempts
+from lmstudio_integrations.client.predictions import requests
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.pending import PendingHistory
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
 from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
 
@@ -328,3 +331,57 @@ async def test_a_tool_call_that_cannot_be_read_reaches_the_handler_and_ends_the_
             )
     assert reported == [(caught.value, None)]
     assert caught.value.raw_content == '{"a": '
+
+
+async def test_a_started_stream_that_asks_the_instance_something_first_loads_it_again(
+    client: Any, server: Emulator
+) -> None:
+    model = await client.llm.model("chatty")
+    server.unload("chatty")
+    stream = model.respond_stream("think", config={"logit_bias": {"word": 5}})
+    await stream.start()
+    assert (await stream.wait_for_result()).content == "Done."
+
+
+async def test_a_stream_that_is_cancelled_as_its_model_turns_out_to_be_unloaded_ends(
+    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = await client.llm.model("chatty")
+    server.unload("chatty")
+    stream = model.respond_stream("think")
+    explained = attempts.Attempts.explained
+
+    def cancel_meanwhile(self: attempts.Attempts, error: lms.LMStudioError) -> lms.LMStudioError:
+        stream.cancel()
+        return explained(self, error)
+
+    monkeypatch.setattr(attempts.Attempts, "explained", cancel_meanwhile)
+    assert [fragment async for fragment in stream] == []
+    assert server.loaded() == []
+
+
+async def test_a_second_prediction_is_a_part_of_the_same_operation(
+    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads: list[int] = []
+
+    def upload(operation: Any, images: Any, **_: Any) -> Any:
+        yield from ()
+        uploads.append(len(images))
+        return []
+
+    monkeypatch.setattr(requests, "prepare_images", upload)
+    history = PendingHistory([b"image"], lambda _handles: WireHistory.of_prompt("think"))
+    tool = {"type": "function", "function": {"name": "f", "description": "Does it."}}
+    result = (
+        await client.llm.lazy_model("chatty")
+        .respond_stream(
+            history,
+            config={"raw_tools": {"type": "toolArray", "tools": [tool]}},
+            response_format={"type": "object", "properties": {}},
+            tools_first=True,
+        )
+        .wait_for_result()
+    )
+    assert (len(server.predictions), uploads) == (2, [1])
+    assert result.end.stats["modelLoadTimeSec"] > 0, "the first prediction loaded the model"

@@ -1,13 +1,15 @@
 """The form of all flows: they are generators, so their arguments are checked at the same moment: when they run."""
 
+import asyncio
 import inspect
+import types
 from collections.abc import Callable, Generator, Iterator
 from importlib import import_module
 from pkgutil import walk_packages
 from typing import Any, get_args, get_origin
 
 from lmstudio_integrations import client
-from lmstudio_integrations.client.transport.flows import Step
+from lmstudio_integrations.client.transport.flows import Step, arun, call_back
 
 
 def functions() -> Iterator[Callable[..., Any]]:
@@ -30,3 +32,12 @@ def test_every_function_that_returns_a_flow_is_a_generator() -> None:
     flows = [function for function in functions() if returns_flow(function)]
     assert len(flows) > 100, "the functions were not found"
     assert [flow.__qualname__ for flow in flows if not inspect.isgeneratorfunction(flow)] == []
+
+
+async def test_whatever_can_be_awaited_may_be_the_result_of_a_callback() -> None:
+    @types.coroutine
+    def old_style() -> Generator[Any, Any, str]:
+        yield from asyncio.sleep(0).__await__()
+        return "done"
+
+    assert await arun(call_back("on_message", old_style)) == "done"
