@@ -1,6 +1,6 @@
 """What the adapters of both frameworks report of a finished prediction, besides its text.
 
-Built from the client's `PredictionResult`; `langchain/_chunks.py` and `llama_index/_chunks.py` put it into the
+Built from the client's `PredictionResult`; `langchain/_responses.py` and `llama_index/_responses.py` put it into the
 framework's own objects. Does no I/O but logging.
 """
 

@@ -1,7 +1,7 @@
 """The chunks of a prediction as langchain-core's events, for `stream_events(version="v3")` and for LangGraph. Pure.
 
 langchain-core makes the same events of any model's chunks, but looks for every kind of content block in each, which
-costs as much as making the chunk. Ours hold one kind each (`_chunks.py`), so they are converted as they are. A block
+costs as much as making the chunk. Ours hold one kind each (`_responses.py`), so they are converted as they are. A block
 stays open to the end, because a model may write on after a tool call. The log-probabilities of all tokens are kept;
 langchain-core keeps those of the last.
 """

@@ -18,7 +18,7 @@ from lmstudio_integrations._both_frameworks.specs import HandleSpec
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.langchain._chunks import PROVIDER
+from lmstudio_integrations.langchain._responses import PROVIDER
 from lmstudio_integrations.types._logit_bias import to_pairs
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of

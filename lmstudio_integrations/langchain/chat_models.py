@@ -31,16 +31,16 @@ from lmstudio_integrations.client.api.sync import LLM, PredictionStream
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
 from lmstudio_integrations.langchain import (
     _batching,
-    _chunks,
     _counting,
     _events,
     _messages,
+    _responses,
     _settings,
     _structured,
     _tools,
 )
-from lmstudio_integrations.langchain._chunks import ChunkStream
 from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
 from lmstudio_integrations.types.results import PredictionResult
@@ -222,12 +222,12 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
                 return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
-        message = _chunks.to_message(self._recorded(call, result), call.tool_use, top_logprobs_of(call.values) or 0)
+        message = _responses.to_message(self._recorded(call, result), call.tool_use, top_logprobs_of(call.values) or 0)
         generations = [ChatGeneration(message=message)]
-        return ChatResult(generations=generations, llm_output=_chunks.llm_output_of(message.response_metadata))
+        return ChatResult(generations=generations, llm_output=_responses.llm_output_of(message.response_metadata))
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
-        return _chunks.combined_output(_llm_outputs, self.model)
+        return _responses.combined_output(_llm_outputs, self.model)
 
     # Streaming ------------------------------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
                         yield chunk
 
     def _chunk_stream(self, call: ResolvedCall, source: PredictionStream | AsyncPredictionStream) -> ChunkStream:
-        return _chunks.ChunkStream(
+        return _responses.ChunkStream(
             call.tool_use,
             lambda: self._recorded(call, source.result()),
             top_logprobs_of(call.values) or 0,

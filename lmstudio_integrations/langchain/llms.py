@@ -18,7 +18,7 @@ from lmstudio_integrations._both_frameworks.outcome import Outcome
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import PredictionStream
-from lmstudio_integrations.langchain import _batching, _chunks, _settings
+from lmstudio_integrations.langchain import _batching, _responses, _settings
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PredictionResult
@@ -205,7 +205,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
             [Generation(text=each.text, generation_info=info)] for each, info in zip(completions, infos, strict=True)
         ]
         return LLMResult(
-            generations=cast("list[Any]", generations), llm_output=_chunks.combined_output(infos, self.model)
+            generations=cast("list[Any]", generations), llm_output=_responses.combined_output(infos, self.model)
         )
 
     def _stream(
@@ -270,9 +270,9 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
         call.record_info(result.end)
-        metadata = _chunks.response_metadata(Outcome(result, ToolUse()))
+        metadata = _responses.response_metadata(Outcome(result, ToolUse()))
         return GenerationChunk(
-            text=text, generation_info={**metadata, "usage_metadata": _chunks.usage_metadata(result)}
+            text=text, generation_info={**metadata, "usage_metadata": _responses.usage_metadata(result)}
         )
 
     # Tokens ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import PredictionStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
-from lmstudio_integrations.llama_index._chunks import ResponseBuilder, Step
+from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step
 from lmstudio_integrations.types.results import PredictionEvent
 
 ChunkT = TypeVar("ChunkT")

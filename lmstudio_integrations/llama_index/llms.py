@@ -31,7 +31,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
-from lmstudio_integrations.llama_index import _chunks, _context_windows, _messages, _streams, _tools
+from lmstudio_integrations.llama_index import _context_windows, _messages, _responses, _streams, _tools
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
     check_history,
@@ -39,8 +39,8 @@ from lmstudio_integrations.llama_index._callbacks import (
     with_chat_events,
     with_completion_events,
 )
-from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
+from lmstudio_integrations.llama_index._responses import ResponseBuilder
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
 from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
 from lmstudio_integrations.llama_index._structured import Structured
@@ -324,22 +324,22 @@ class LMStudio(GenerationSettings, Structured):
             LMStudioServerError: If the server fails.
             LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
         """
-        return _chunks.chat_response(*self._generate(self._chat_request(messages, kwargs)))
+        return _responses.chat_response(*self._generate(self._chat_request(messages, kwargs)))
 
     @with_chat_events
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
-        return _chunks.chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
+        return _responses.chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
 
     @with_chat_events
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        return self._chunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
+        return self._chunks(self._chat_request(messages, kwargs), _responses.ResponseBuilder.chat_chunk)
 
     @with_chat_events
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        return self._achunks(self._chat_request(messages, kwargs), _chunks.ResponseBuilder.chat_chunk)
+        return self._achunks(self._chat_request(messages, kwargs), _responses.ResponseBuilder.chat_chunk)
 
     # Completion -----------------------------------------------------------------------------------------------------
 
@@ -357,18 +357,20 @@ class LMStudio(GenerationSettings, Structured):
             LMStudioValueError: If a setting is unknown, or the prompt is not a string.
             LMStudioServerError: If the server fails.
         """
-        return _chunks.completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
+        return _responses.completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
 
     @with_completion_events
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
-        return _chunks.completion_response(*await self._agenerate(self._completion_request(prompt, formatted, kwargs)))
+        return _responses.completion_response(
+            *await self._agenerate(self._completion_request(prompt, formatted, kwargs))
+        )
 
     @with_completion_events
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
         return self._chunks(
-            self._completion_request(prompt, formatted, kwargs), _chunks.ResponseBuilder.completion_chunk
+            self._completion_request(prompt, formatted, kwargs), _responses.ResponseBuilder.completion_chunk
         )
 
     @with_completion_events
@@ -380,7 +382,7 @@ class LMStudio(GenerationSettings, Structured):
     ) -> CompletionResponseAsyncGen:
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
         return self._achunks(
-            self._completion_request(prompt, formatted, kwargs), _chunks.ResponseBuilder.completion_chunk
+            self._completion_request(prompt, formatted, kwargs), _responses.ResponseBuilder.completion_chunk
         )
 
     # Requests. Nothing here is decorated, so that callbacks see each call once --------------------------------------
@@ -418,7 +420,7 @@ class LMStudio(GenerationSettings, Structured):
         )
 
     def _builder(self, call: ResolvedCall, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
-        return _chunks.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
+        return _responses.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
 
     @overload
     def _open(self, request: _Request, model: LLM) -> PredictionStream: ...

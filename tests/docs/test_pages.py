@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.snippets import docstrings
 from tests.test_package import NAME
 
 ROOT = Path(__file__).parents[2]
@@ -113,3 +114,14 @@ def test_every_name_on_the_pages_exists() -> None:
 def test_every_module_that_a_page_runs_exists(page: str) -> None:
     modules = COMMAND.findall((ROOT / page).read_text(encoding="utf-8"))
     assert [module for module in modules if find_spec(module) is None] == []
+
+
+def test_every_file_that_a_docstring_names_exists() -> None:
+    named = {
+        (str(path.relative_to(ROOT)), span)
+        for path in sorted((ROOT / NAME).rglob("*.py"))
+        for text, _ in docstrings(path)
+        for span in re.findall(r"`([\w/]+\.py)`", text)
+    }
+    assert len(named) > 100, "the docstrings were not read"
+    assert sorted((path, span) for path, span in named if not exists(span)) == []

@@ -9,7 +9,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.langchain._chunks import ChunkStream, to_message
+from lmstudio_integrations.langchain._responses import ChunkStream, to_message
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,

@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.llama_index import LMStudio
-from lmstudio_integrations.llama_index._chunks import ResponseBuilder
+from lmstudio_integrations.llama_index._responses import ResponseBuilder
 from lmstudio_integrations.llama_index._streams import AsyncChunks
 from tests.llama_index.scripted_server import Server
 

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
-from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkStream
+from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX, ChunkStream
 from lmstudio_integrations.langchain._settings import _parallel_predictions
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
 from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, reasoning, streamed, text

@@ -8,7 +8,7 @@ from llama_index.core.base.llms.types import ChatResponse, TextBlock, ThinkingBl
 
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_response, completion_response
+from lmstudio_integrations.llama_index._responses import ResponseBuilder, chat_response, completion_response
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
