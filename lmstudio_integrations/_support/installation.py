@@ -11,6 +11,7 @@ from os import sep
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 NAME = "lmstudio-integrations"
 
@@ -70,8 +71,6 @@ def _checkout() -> str:
 
 def _target(origin: dict[str, Any], extra: str) -> str | None:
     """Return what to install again, given the contents of `direct_url.json`; `None` if that cannot be shown or used."""
-    from urllib.request import url2pathname  # noqa: PLC0415 - slow
-
     url: str = origin.get("url", "")
     parts = urlsplit(url)
     if not url or "@" in parts.netloc or parts.query or parts.fragment or "subdirectory" in origin:

@@ -5,17 +5,15 @@
 
 import logging
 import re
+from collections.abc import Collection
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import urlsplit
+
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_mapping
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from pydantic import ValidationError
 
 HIDDEN = "**********"
 """Replaces a secret, as in the `repr` of pydantic's `SecretStr`."""
@@ -117,13 +115,11 @@ def redacted_url(url: str) -> str:
     return printable if len(printable) <= _LONGEST_URL else f"{printable[:_LONGEST_URL]}…"
 
 
-def without_secrets(error: "ValidationError") -> "ValidationError":
+def without_secrets(error: ValidationError) -> ValidationError:
     """Return pydantic's error without secret inputs; the error itself if there are none.
 
     Raise it outside the `except` block, or `from None` inside a validator: an exception keeps its context.
     """
-    from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError  # noqa: PLC0415 - already loaded
-
     problems = error.errors(include_url=False)
     secret = [any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""]) for each in problems]
     if not any(secret):

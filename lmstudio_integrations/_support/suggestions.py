@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from itertools import islice
 
 _MOST_NAMES, _LONGEST_NAME = 128, 128
@@ -100,8 +101,6 @@ def closest_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: flo
         most: The most names to return.
         cutoff: How similar they must be, 0 to 1.
     """
-    from difflib import get_close_matches  # noqa: PLC0415 - only for errors
-
     if len(name) > _LONGEST_NAME:
         return []
     names = [each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME]

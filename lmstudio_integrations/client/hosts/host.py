@@ -176,6 +176,7 @@ class Host:
         known = info or {}
         context_length = known.get("contextLength")
         quantization = known.get("quantization")
+        is_new = bool(known) and instance is not None and reference_of(known) != instance.reference
         return HostStatus(
             host=self.name,
             available=record.error is None,
@@ -190,7 +191,7 @@ class Host:
             path=known.get("path"),
             quantization=quantization.get("name") if is_object(quantization) else None,
             # Of a host that is lost as well, because the program has its vectors; not of an instance that is new there.
-            dimensions=None if instance is None or _is_other(instance, info) else instance.dimensions,
+            dimensions=None if instance is None or is_new else instance.dimensions,
         )
 
 
@@ -292,8 +293,3 @@ async def _load(host: Host) -> None:
         await _probe(host)
     finally:
         record.loads.pop(host, None)
-
-
-def _is_other(instance: Instance, info: WireInfo | None) -> bool:
-    """Whether the host has another instance than the one that a handle has used."""
-    return bool(info) and reference_of(info or {}) != instance.reference

@@ -59,7 +59,11 @@ class Hosts:
             again: Whether to ask all hosts now, and to wait for them.
         """
         unknown = [host for host in self.hosts if again or not host.record.is_known]
-        is_enough = _never if of_all or again else self._has_free_slot
+
+        def is_enough() -> bool:
+            has_free_slot = any(status.loaded and status.has_free_slot for status in self.statuses())
+            return has_free_slot and not (of_all or again)
+
         if unknown and not is_enough():
             yield from self.caller.run_task(lambda: first_probe(unknown, is_enough))
         now = time.monotonic()
@@ -112,9 +116,6 @@ class Hosts:
                 self.caller.submit(begin_load, hosts[load])
             return number, slot
 
-    def _has_free_slot(self) -> bool:
-        return any(status.loaded and status.has_free_slot for status in self.statuses())
-
     def compare(self) -> None:
         """Compare what the hosts have loaded; see `_compare`."""
         self._compare(self.statuses())
@@ -145,7 +146,3 @@ class Hosts:
                 text, differences={name: (values, values) for name, values in described.items()}
             )
         warn_user(text, LMStudioConfigWarning)
-
-
-def _never() -> bool:
-    return False

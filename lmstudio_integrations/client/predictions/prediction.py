@@ -188,8 +188,6 @@ class Prediction:
                     explained = self._attempts.explained(error)
                     is_unloaded = isinstance(explained, LMStudioModelUnloadedError)
                     if not (is_unloaded and self._attempts.failed(explained, seen=self._is_seen)):
-                        if explained is error:
-                            raise
                         raise explained  # noqa: B904 - it has its cause
             self._attempts.responded()
         except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
@@ -352,10 +350,7 @@ class Prediction:
                     raise _ClosedError from error
                 if not self._attempts.failed(error, seen=self._is_seen):
                     self._response = response
-                    final = self._attempts.final(error)
-                    if final is error:
-                        raise
-                    raise final  # noqa: B904 - it has its cause
+                    raise self._attempts.final(error)  # noqa: B904 - it has its cause
                 if self._plan.second_step is not None:
                     self._plan.second_step.forget()
                 self.ready.clear()
@@ -375,10 +370,7 @@ class Prediction:
                 return (yield response.call)
             return (yield from self._first_batch())
         except LMStudioError as error:
-            final = self._attempts.explained(error)
-            if final is error:
-                raise
-            raise final  # noqa: B904 - it has its cause
+            raise self._attempts.explained(error)  # noqa: B904 - it has its cause
 
     def _first_batch(self) -> Flow[list[PredictionEvent]]:
         """Request the prediction in the first way that the server knows, and return the first events.

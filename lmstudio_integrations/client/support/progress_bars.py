@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.text import printable_line
 
 _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
@@ -78,9 +79,7 @@ class ProgressBar:
 
 def _import_tqdm() -> Any:
     try:
-        from tqdm.auto import tqdm  # noqa: PLC0415 - a part of extras, and lazy: keeps import cheap
+        from tqdm.auto import tqdm  # noqa: PLC0415 - a part of extras
     except ImportError as error:
-        from lmstudio_integrations._support.installation import package_command  # noqa: PLC0415 - slow
-
         raise ImportError(f"show_progress=True needs tqdm; run: {package_command('tqdm')}") from error
     return tqdm

@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from types import FrameType
 
 _FRAMEWORKS = "langchain langchain_classic langchain_core langgraph llama_index llama_index_instrumentation workflows"
 _RUNNERS = "asyncio concurrent contextlib contextvars threading"
@@ -16,10 +15,9 @@ def warn_user(text: str, category: type[Warning]) -> None:
     Where another thread or task makes it, the outermost line is shown.
     """
     frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_back is not None and _module(frame) in _SKIPPED:
+    while frame is not None and frame.f_back is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _SKIPPED:
+            break
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)
-
-
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__")).partition(".")[0]

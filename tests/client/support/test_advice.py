@@ -1,10 +1,10 @@
 """The errors of the server, with the advice that the client adds: a command, a setting, the model that was meant."""
 
-import difflib
 from typing import Any
 
 import pytest
 
+from lmstudio_integrations._support import suggestions
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.client.support import advice
 from lmstudio_integrations.client.support.advice import advised_error, with_window
@@ -177,7 +177,7 @@ def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
 
 def test_suggestions_compare_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(difflib, "get_close_matches", lambda name, known, **_: compared.append((name, known)))
+    monkeypatch.setattr(suggestions, "get_close_matches", lambda name, known, **_: compared.append((name, known)))
     closest_names("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])
     assert closest_names("m" * 1_000, ["model"]) == []
     ((_, known),) = compared
