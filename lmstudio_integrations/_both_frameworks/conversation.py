@@ -16,10 +16,10 @@ from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._both_frameworks.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]

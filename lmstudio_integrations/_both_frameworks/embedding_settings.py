@@ -8,10 +8,10 @@ from lmstudio_integrations._both_frameworks.connection_settings import Connectio
 from lmstudio_integrations._both_frameworks.field_types import EmbeddingLoadConfig
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
+from lmstudio_integrations.client.embeddings.long_texts import LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
-from lmstudio_integrations.types.embedding_request import LengthPolicy
 
 LENGTH_POLICY = (
     "What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `average` "

@@ -9,10 +9,10 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ParameterOnly, Secret
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 _CHUNK_SIZE = "the text splitter's chunk size"
 

@@ -16,11 +16,11 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
     prefixed,
 )
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
 from lmstudio_integrations.types._numbers import Int
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"

@@ -30,6 +30,7 @@ from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _responses, _streams, _tools
 from lmstudio_integrations.llama_index._callbacks import (
@@ -47,7 +48,6 @@ from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import partial_json
 

@@ -6,11 +6,11 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.api.base import ModelParameters
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.config import ModelKind
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 _NO_TIMEOUTS: Mapping[str, float | None] = {}
 

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_list, is_mapping
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import Chat, WireHistory
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.tools import Tool
 
 

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel, AsyncLLM
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
 from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.errors import (
@@ -27,7 +28,6 @@ from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
 from lmstudio_integrations.types._json_schemas import validator_of
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import ResponseFormat, read_response, with_format
 from lmstudio_integrations.types.tools import ToolCallRequest

@@ -11,12 +11,12 @@ from weakref import WeakKeyDictionary
 
 from typing_extensions import Unpack
 
+from lmstudio_integrations.client.embeddings.long_texts import LengthPolicy
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.ray._resume import remaining
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, check_column, check_known
 from lmstudio_integrations.ray.actors import Embedder, Generator
-from lmstudio_integrations.types.embedding_request import LengthPolicy
 from lmstudio_integrations.types.structured import ResponseFormat
 
 NUM_CPUS = 0.1

@@ -50,13 +50,13 @@ from lmstudio_integrations.cli._embed.rows import (
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, choose
 from lmstudio_integrations.client.api.sync import Client, EmbeddingModel
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioError,
     LMStudioOSError,
     LMStudioValueError,
 )
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
 TTL = 3600.0
 RETRIES = 3

@@ -26,7 +26,9 @@ from lmstudio_integrations.client.api.base import (
 )
 from lmstudio_integrations.client.api.downloads import RepositoryNamespace
 from lmstudio_integrations.client.embeddings.embedder import Embedder
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
@@ -41,7 +43,6 @@ from lmstudio_integrations.client.transport.connect.find import is_reachable, lo
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
@@ -56,7 +57,6 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
-from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 

@@ -10,6 +10,7 @@ from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.embeddings.long_texts import (
     ALWAYS_FITS,
     SPECIAL_TOKENS,
+    EmbeddingRequest,
     average_parts,
     fit_texts,
     utf8_length,
@@ -21,7 +22,6 @@ from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioProtocolError
 from lmstudio_integrations.protocol.requests import EmbedString
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 BAR_STEP = 64
 """Texts between two moves of a progress bar."""

@@ -4,7 +4,8 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from lmstudio_integrations._support.installation import package_command
@@ -14,12 +15,30 @@ from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioImageDownloadError, LMStudioTimeoutError
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.files import FileHandle
 
 DOWNLOAD_TIMEOUT = 30.0
 """Seconds for the download of one image, if the call has no `timeout`."""
 
 _HTTP = re.compile("https?:", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingHistory:
+    """A conversation whose images are not uploaded yet.
+
+    Attributes:
+        images: The images: the content of a file, or an http or https URL to download it from.
+        encode: Builds the conversation from the handles of the uploaded images, in the order of `images`.
+        allow_private_hosts: Whether images may be downloaded from addresses that are not public.
+        files: The files in it that are uploaded already.
+    """
+
+    images: Sequence[bytes | str]
+    encode: Callable[[Sequence[FileHandle]], WireHistory]
+    allow_private_hosts: bool = False
+    files: Sequence[FileHandle] = ()
 
 
 def prepare_images(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Self, TypeVar, cast
 
 from lmstudio_integrations.client.embeddings.embedder import Embedder, Vectors
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files.uploads import address_of
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.hosts import Hosts
@@ -19,7 +20,6 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import LMStudioConfigMismatchError
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from lmstudio_integrations.client.files.images import prepare_images
+from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models import chat_templates
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
@@ -20,7 +20,6 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
-from lmstudio_integrations.types.pending import PendingHistory
 
 
 class LanguageModel(Model):

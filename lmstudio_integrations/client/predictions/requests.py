@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from lmstudio_integrations.client.files.images import prepare_images
+from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
 from lmstudio_integrations.client.files.uploads import with_valid_files
 from lmstudio_integrations.client.models.chat_templates import placed
 from lmstudio_integrations.client.models.state import Instance
@@ -27,7 +27,6 @@ from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
-from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
 

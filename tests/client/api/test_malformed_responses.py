@@ -14,8 +14,8 @@ from websockets.sync.server import ServerConnection, serve
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.transport.operation import decode_errors
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.public_calls import calls, made_calls
 from tests.protocol.transcripts import LLM_INSTANCE
 

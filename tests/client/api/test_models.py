@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.conftest import MODELS
 from tests.client.public_calls import calls, made_calls
 

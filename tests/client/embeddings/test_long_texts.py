@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client.embeddings.long_texts import (
     SPECIAL_TOKENS,
+    EmbeddingRequest,
+    LengthPolicy,
     Part,
     average_parts,
     fit_texts,
@@ -17,7 +19,6 @@ from lmstudio_integrations.client.embeddings.long_texts import (
 )
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioProtocolError
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
 Fitting = Generator[Sequence[str], list[int], list[Part]]
 

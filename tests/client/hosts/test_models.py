@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.admission import Gates
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.api.test_models import CALLS
 from tests.client.conftest import MODELS
 from tests.client.public_calls import calls, made_calls

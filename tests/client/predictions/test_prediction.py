@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.predictions import requests
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.pending import PendingHistory
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
 from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
 

@@ -13,10 +13,10 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.telemetry import listener
 from lmstudio_integrations.client.telemetry.listener import CONTENT_VARIABLE, SPANS
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.fake import fake_server, wait_until
 from tests.client.models.test_retries import Fickle
 from tests.client.prediction_frames import loaded_handle
