@@ -163,9 +163,7 @@ class _Report:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        caller, state = self.model.caller, self.model.state
-        model_key = None if error else self.model.known.model_key(state.kind, state.key)
-        caller.listener.ended(error or self.vectors, model_key)
+        self.model.caller.listener.ended(error or self.vectors, None if error else self.model.model_key)
 
 
 # Several times as fast as a check of each number in Python.

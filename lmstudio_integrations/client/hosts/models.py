@@ -38,6 +38,11 @@ class _OnHosts(Model):
         super().__init__(first.caller, first.state)
         self.hosts = hosts
 
+    @property
+    def model_key(self) -> str | None:
+        """The key of the model, once a host has reported it."""
+        return next((key for host in self.hosts.hosts if (key := host.model.model_key)), None)
+
     def changed(self, change: Callable[[Caller], Caller]) -> Self:
         """Return the same model, called in another way on each host."""
         return type(self)(self.hosts.changed(change))

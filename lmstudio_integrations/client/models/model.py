@@ -35,6 +35,11 @@ class Model:
         """What this process knows of the models of the server."""
         return self.caller.shared(ServerModels)
 
+    @property
+    def model_key(self) -> str | None:
+        """The key of the model, once it is known."""
+        return self.known.model_key(self.state.kind, self.state.key)
+
     def changed(self, change: Callable[[Caller], Caller]) -> Self:
         """Return the same model, called in another way: `change` is one of the `with_` methods of callers."""
         return type(self)(change(self.caller), self.state)

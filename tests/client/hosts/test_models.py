@@ -16,6 +16,9 @@ from lmstudio_integrations.emulator import Emulator
 from tests.client.api.test_models import CALLS
 from tests.client.conftest import MODELS
 from tests.client.public_calls import calls, made_calls
+from tests.support.telemetry import Telemetry, attributes_of, telemetry
+
+__all__ = ["telemetry"]
 
 NOBODY = "127.0.0.1:1"
 
@@ -117,6 +120,14 @@ async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pyt
     request = EmbeddingRequest(["a"], "pass", "chunk_size")
     await settle(lambda: embedder.embed_texts(request, max_concurrency=4))
     assert limits == [8]
+
+
+@pytest.mark.parametrize("texts", ["a", ["a"] * 40])
+async def test_the_span_of_an_embedding_names_its_model(make: Make, telemetry: Telemetry, texts: Any) -> None:
+    embedder = make("embedding", "vectors")
+    await settle(lambda: embedder.embed(texts))
+    span = telemetry.span("embeddings vectors")
+    assert attributes_of(span)["gen_ai.response.model"] == "vectors"
 
 
 @pytest.mark.parametrize("path", ["sync", "async"])
