@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 
@@ -21,15 +21,15 @@ from lmstudio_integrations._both_frameworks.field_types import (
 from lmstudio_integrations._both_frameworks.input_checks import NORMALIZED, normalize_input, resolve_aliases
 from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.signature import describe_fields, show_fields
-from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, hashable, servers_of
+from lmstudio_integrations._both_frameworks.specs import HandleSpec
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
-from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
-from lmstudio_integrations.types.config import LOAD_CONFIGS, LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.hosts import HostStatus
 
 SECRETS = ("api_token", "headers")
@@ -260,34 +260,7 @@ class ConnectionSettings(BaseModel):
         for name in self._runtime.dropped_secrets:
             if values[name] is None:
                 raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
-        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
-        config = self._merged_load_config(values)
-        model = ModelSpec(
-            servers_of(values),
-            self._kind,
-            values["model"],
-            values["ttl"],
-            None if config is None else config.to_json(),
-            values["load_policy"],
-            values["on_config_mismatch"],
-            hashable(values["on_load_progress"]),
-            values["show_progress"],
-            self._other_kind_class,
-        )
-        timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
-        return HandleSpec(model, timeouts, values["max_retries"])
-
-    def _merged_load_config(self, values: Mapping[str, Any]) -> LoadSettings | None:
-        """Return the load settings of a call; `None` if none is set."""
-        config, context_length = values["load_config"], values["context_length"]
-        if config is None and context_length is None:
-            return None
-        load_config = cast("type[LoadSettings]", LOAD_CONFIGS[self._kind])
-        parsed = load_config.parse(config)
-        if context_length is None:
-            return parsed
-        return parsed.merged(load_config.parse({"context_length": context_length}))
+        return HandleSpec.of(values, self._kind, self._other_kind_class)
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 

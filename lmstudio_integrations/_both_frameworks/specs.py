@@ -1,14 +1,15 @@
 """Which servers, which model, and which handle of it a call uses. Keys of the caches of `runtime.py`, so hashable."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, cast
 
 from pydantic import SecretStr
 
 from lmstudio_integrations._both_frameworks.input_checks import tokens_of
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.config import LOAD_CONFIGS, LoadSettings, ModelKind
 
 
 class ServerSpec(NamedTuple):
@@ -50,8 +51,50 @@ class HandleSpec(NamedTuple):
     timeouts: tuple[tuple[str, float | None], ...]
     max_retries: int
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any], kind: ModelKind, other_kind_class: str) -> Self:
+        """Return the handle that a call uses.
 
-def servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
+        Args:
+            values: The settings of the call.
+            kind: The kind of its model.
+            other_kind_class: See `ModelSpec`.
+
+        Raises:
+            LMStudioValueError: If a setting is invalid.
+        """
+        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
+        config = load_config_of(values, kind)
+        model = ModelSpec(
+            _servers_of(values),
+            kind,
+            values["model"],
+            values["ttl"],
+            None if config is None else config.to_json(),
+            values["load_policy"],
+            values["on_config_mismatch"],
+            _hashable(values["on_load_progress"]),
+            values["show_progress"],
+            other_kind_class,
+        )
+        timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
+        return cls(model, timeouts, values["max_retries"])
+
+
+def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings | None:
+    """Return the load settings of a call, in which `context_length` takes precedence; `None` if none is set."""
+    config, context_length = values["load_config"], values["context_length"]
+    if config is None and context_length is None:
+        return None
+    load_config = cast("type[LoadSettings]", LOAD_CONFIGS[kind])
+    parsed = load_config.parse(config)
+    if context_length is None:
+        return parsed
+    return parsed.merged(load_config.parse({"context_length": context_length}))
+
+
+def _servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
     """Return the servers of a call.
 
     Args:
@@ -88,7 +131,7 @@ class _ByIdentity:
         return id(self._call)
 
 
-def hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
+def _hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
     """Return a callback that can be part of a `ModelSpec`, which is a key of caches."""
     try:
         hash(call)

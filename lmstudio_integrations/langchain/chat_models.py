@@ -25,6 +25,7 @@ from lmstudio_integrations._both_frameworks.calls import (
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
+from lmstudio_integrations._both_frameworks.specs import load_config_of
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
@@ -345,7 +346,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
         fields = vars(self)
-        config, profile = self._merged_load_config(fields), dict[str, Any](_ABILITIES)
+        config, profile = load_config_of(fields, self._kind), dict[str, Any](_ABILITIES)
         if isinstance(config, LlmLoadModelConfig) and config.context_length:
             profile["max_input_tokens"] = config.context_length
         return cast("ModelProfile", {**profile, **_profile(self._reported), **(fields["profile"] or {})})
