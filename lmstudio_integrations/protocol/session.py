@@ -198,7 +198,7 @@ class ClientSession:
         """Fail the calls that another host can take, because this one is silent. Responses that have begun stay."""
         for exchange in self._exchanges():
             if exchange.can_fail_over and exchange.has_caller and not exchange.has_begun:
-                text = f"{exchange.operation}: LM Studio at {self._peer} has stopped responding; wake or restart it"
+                text = f"{exchange.operation}: {self._peer} has stopped responding; wake or restart it"
                 self.close(exchange, LMStudioConnectionLostError(text))
 
     # Time -----------------------------------------------------------------------------------------------------------

@@ -468,7 +468,7 @@ def test_only_calls_whose_response_has_not_begun_move_from_a_silent_server() -> 
     moved = [calls["waiting"], calls["reading the prompt"]]
     for _, sink in moved:
         assert isinstance(sink.error, LMStudioConnectionLostError)
-        assert "has stopped responding" in str(sink.error)
+        assert ": LM Studio has stopped responding" in str(sink.error)
     assert not calls["begun"][1].ends
     assert not calls["bound"][1].ends
     assert {request.channel_id for request in pair.client_packets} == {exchange.id for exchange, _ in moved}

@@ -190,9 +190,13 @@ class Turns:
             turn.granted.set_result(None)
 
     def _advance(self) -> None:
-        """Once the running model has no turns, grant one to the first that waits, and to all for the same model."""
+        """Grant turns to those that wait first, if that is for the running model, or if that has no turns any more."""
         ended = self._running
-        if ended is None or ended.turns:
+        if ended is None:
+            return
+        if ended.turns:  # who waited for another model may have given up
+            while self._queue and self._queue[0].model_key == ended.model_key:
+                self._grant(ended, self._queue.popleft())
             return
         self.record_packet()
         self._detect_coexistence(ended)

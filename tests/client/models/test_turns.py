@@ -111,6 +111,19 @@ async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
 
 
 @pytest.mark.usefixtures("as_the_io_thread")
+async def test_operations_that_waited_only_behind_a_cancelled_one_join_the_running_model() -> None:
+    queue = Queue()
+    for name in ("a1", "b1", "a2", "a3", "c1", "a4"):
+        await queue.enter(name)
+    queue.waits["b1"][1].cancel()
+    await queue.end("b1")
+    assert queue.granted == ["a1", "a2", "a3"]  # `a4` waits behind another model
+    for name in ("a1", "a2", "a3"):
+        await queue.end(name)
+    assert queue.granted[3:] == ["c1"]
+
+
+@pytest.mark.usefixtures("as_the_io_thread")
 async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None:
     queue = Queue()
     turn = Turn("a")
