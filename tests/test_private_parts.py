@@ -78,7 +78,7 @@ def test_the_error_of_a_message_that_is_too_large_has_its_sizes() -> None:
     ids=["traces", "metrics"],
 )
 def test_the_providers_of_opentelemetry_are_where_we_look_for_them(module: ModuleType, name: str) -> None:
-    assert hasattr(module, name), complaint("opentelemetry-api", "client/telemetry/listener.py", name)
+    assert hasattr(module, name), complaint("opentelemetry-api", "client/telemetry/spans.py", name)
 
 
 def test_pydantic_marks_constructors_that_do_nothing_but_validate() -> None:

@@ -144,7 +144,7 @@ class ConnectionSettings(BaseModel):
     queue_timeout: Seconds | None = Field(
         default=TIMEOUTS["queue_timeout"],
         description="Seconds from the request to its first packet. Starts again whenever the queue of the model "
-        "instance moves. Default: 600. `None`: no limit.",
+        "instance moves. Also limits the wait for a model that this one would evict. Default: 600. `None`: no limit.",
     )
 
     first_token_timeout: Seconds | None = Field(

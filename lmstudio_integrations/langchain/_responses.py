@@ -43,7 +43,7 @@ PROVIDER = "lmstudio"
 """Our name in `model_provider` and `ls_provider`; summarisation middleware trusts usage only if they agree."""
 
 FIRST_TOOL_INDEX = 1000
-"""More blocks of text and reasoning than come before a tool call."""
+"""The index of the first tool call: higher than that of any block of text or reasoning before it."""
 
 _TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 """OpenAI's names of the token counts."""

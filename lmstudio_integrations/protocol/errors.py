@@ -84,13 +84,13 @@ def error_object(value: object) -> Mapping[str, Any]:
 
 
 def to_exception(
-    error: Mapping[str, Any], operation: str, default: type[LMStudioServerError] = LMStudioServerError
+    error: Mapping[str, Any], label: str, default: type[LMStudioServerError] = LMStudioServerError
 ) -> LMStudioServerError:
     """Return the exception of an error on the wire.
 
     Args:
         error: The error object; every field of it is optional and may have any type.
-        operation: The operation that failed, for the message: `RPC`, `Model load`, `Chat response`, …
+        label: What failed, for the message: `RPC`, `Model load`, `Chat response`, …
         default: The class if neither the code nor the text is known.
     """
     root_title, cause, suggestion = (_text(error, name) for name in ("rootTitle", "cause", "suggestion"))
@@ -116,7 +116,34 @@ def to_exception(
             header, cause, suggestion = OVERFLOW.format(**details), None, None
     details["suggestion"] = suggestion
     tail = "".join(f"\n  {label}: {text}" for label, text in (("cause", cause), ("suggestion", suggestion)) if text)
-    return kind(f"{operation} error: {header}{tail}", **details)
+    return kind(f"{label} error: {header}{tail}", **details)
+
+
+_UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
+"""Codes that mean: the requested instance is not loaded."""
+
+
+def means_unloaded(error: LMStudioModelNotFoundError) -> bool:
+    """Whether a not-found error is about the requested instance, and not about another model on the disk.
+
+    A request may name a second model, such as the draft model.
+    """
+    code = (error.display_data or {}).get("code")
+    # Without a code, the text decides: `Model "x" not found` means the requested instance, `Cannot find model "x"` a
+    # model on the disk.
+    return code in _UNLOADED if code else "cannot find" not in str(error).lower()
+
+
+def means_taken(error: LMStudioServerError) -> bool:
+    """Whether an explicit load was rejected because an instance has its identifier, or is being loaded under it."""
+    return "already exists" in str(error)
+
+
+def means_no_explicit_load(error: LMStudioServerError) -> bool:
+    """Whether an explicit load was rejected, and a just-in-time load of the same model may succeed."""
+    # Too little memory counts as well: unlike an explicit load, a just-in-time load evicts other models.
+    denied = isinstance(error, LMStudioInsufficientResourcesError | LMStudioAuthenticationError)
+    return denied or "permission" in str(error).lower()
 
 
 def details_of(error: LMStudioServerError) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Exchange:
         sink: Receives the replies.
         timeouts: The timeouts.
         started: When the caller began the operation of which this is a part.
-        operation: The operation, for error messages.
+        label: What errors call it.
         client_id: The client that made the call, as a number.
         timeout_name: The timeout that runs now, besides `timeout`; `None` on channels that are open-ended.
         since: When that timeout began to run, or was last restarted; at first when the call was made.
@@ -93,7 +93,7 @@ class Exchange:
     sink: Sink
     timeouts: Timeouts
     started: float
-    operation: str = "RPC"
+    label: str = "RPC"
     client_id: int = 0
     timeout_name: str | None = None
     since: float = 0.0

@@ -187,18 +187,18 @@ class ClientSession:
             if exchange.client_id == client_id and exchange.has_caller:
                 self.close(exchange, client_closed())
 
-    def connection_lost(self, error: Callable[[], BaseException]) -> None:
+    def connection_lost(self, make_error: Callable[[], BaseException]) -> None:
         """Fail all waiting callers, once, each with its own exception."""
         exchanges = self._exchanges()
         self._sent, self._backlog = {}, []
         for exchange in exchanges:
-            exchange.finish(error())
+            exchange.finish(make_error())
 
     def fail_over(self) -> None:
         """Fail the calls that another host can take, because this one is silent. Responses that have begun stay."""
         for exchange in self._exchanges():
             if exchange.can_fail_over and exchange.has_caller and not exchange.has_begun:
-                text = f"{exchange.operation}: {self._peer} has stopped responding; wake or restart it"
+                text = f"{exchange.label}: {self._peer} has stopped responding; wake or restart it"
                 self.close(exchange, LMStudioConnectionLostError(text))
 
     # Time -----------------------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class ClientSession:
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
             del self._sent[exchange.id]
-            exchange.finish(self._to_error(error.error, exchange.operation, LMStudioPredictionError))
+            exchange.finish(self._to_error(error.error, exchange.label, LMStudioPredictionError))
             return
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
             # Skipping it would pass a response with a gap as complete.
@@ -359,7 +359,7 @@ class ClientSession:
         """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
         if frame["type"] != error_type:
             return None
-        return self._to_error(error_object(frame.get("error")), exchange.operation)
+        return self._to_error(error_object(frame.get("error")), exchange.label)
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it, or fail the call that it is about: the server never replies to that.
@@ -394,16 +394,14 @@ def _text(value: object) -> str:
 
 
 def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:
-    return kind(
-        f"{exchange.operation}: the server does not accept {exchange.endpoint.name!r}: {warning}; update LM Studio"
-    )
+    return kind(f"{exchange.label}: the server does not accept {exchange.endpoint.name!r}: {warning}; update LM Studio")
 
 
 def _unreadable(exchange: Exchange, position: str) -> LMStudioProtocolError:
     """Return the error of a lost packet. It names the position and not the content, which may be private."""
     where = f"packet {exchange.packets}" if isinstance(exchange.endpoint, Channel) else "the reply"
     return LMStudioProtocolError(
-        f"{exchange.operation}: {where} of {exchange.endpoint.name!r} cannot be read ({position}); make the call again"
+        f"{exchange.label}: {where} of {exchange.endpoint.name!r} cannot be read ({position}); make the call again"
     )
 
 
@@ -426,8 +424,8 @@ def client_closed() -> LMStudioConnectionLostError:
     return LMStudioConnectionLostError("the client was closed while this call was open", retryable=False)
 
 
-def closed_early(operation: str) -> LMStudioChannelClosedError:
+def closed_early(label: str) -> LMStudioChannelClosedError:
     """Return the error of a channel that closed without its terminal packet (docs/protocol.md#rule-finish-channels)."""
     return LMStudioChannelClosedError(
-        f"{operation}: the server closed the channel before the result; its log (`lms log stream`) may say why"
+        f"{label}: the server closed the channel before the result; its log (`lms log stream`) may say why"
     )

@@ -75,7 +75,7 @@ def _queue_of(exchange: Exchange) -> str:
 def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: str) -> LMStudioTimeoutError:
     remedy = _REMEDIES.get(name, f"raise {name}, or set it to None")
     return LMStudioTimeoutError(
-        f"{exchange.operation}: {cause}: {name} expired after {limit:.12g} s; {remedy}",
+        f"{exchange.label}: {cause}: {name} expired after {limit:.12g} s; {remedy}",
         timeout_name=name,
         elapsed=elapsed,
         unanswered=not (exchange.packets or (exchange.instance and exchange.instance.last_packet > exchange.started)),

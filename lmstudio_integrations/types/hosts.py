@@ -1,4 +1,4 @@
-"""What this process knows of a model on one of several hosts."""
+"""The status of a model on one of several hosts, and how the hosts differ."""
 
 import math
 from collections.abc import Iterable, Mapping

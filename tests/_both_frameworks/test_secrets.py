@@ -29,7 +29,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import holds_secret, is_secret_name, redact
-from lmstudio_integrations.client.telemetry.listener import CONTENT_VARIABLE
+from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio

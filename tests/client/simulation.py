@@ -14,8 +14,8 @@ from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import TICK
-from lmstudio_integrations.client.transport.events import NOBODY
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace

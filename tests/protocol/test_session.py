@@ -115,7 +115,7 @@ def test_a_void_result_is_none_whether_absent_or_null(frame: dict[str, Any]) -> 
 @pytest.mark.requirement("C-RPC-ERROR")
 def test_a_failed_call_raises_the_error_of_the_server() -> None:
     pair = SessionPair()
-    _, sink = pair.call("tokenize", TOKENIZE, operation="Tokenization")
+    _, sink = pair.call("tokenize", TOKENIZE, label="Tokenization")
     error = {"title": "none", "displayData": {"code": "generic.identifierNotFound"}}
     pair.server.reject(pair.called[0].call_id, error)
     pair.pump_to_client()
@@ -141,7 +141,7 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 @pytest.mark.requirement("C-CHANNEL-ERROR")
 def test_a_channel_error_is_raised_after_the_packets() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO, operation="Chat response")
+    exchange, sink = pair.call("predict", PREDICT_HELLO, label="Chat response")
     pair.send(exchange, fragment("so far"))
     pair.server.fail(exchange.id, {"title": "gave up"})
     pair.pump_to_client()
@@ -324,7 +324,7 @@ def test_unknown_members_are_ignored() -> None:
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
 def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO, operation="Chat response")
+    exchange, sink = pair.call("predict", PREDICT_HELLO, label="Chat response")
     pair.send(exchange, {"type": "error", "error": error})
     assert type(sink.error) is LMStudioPredictionError
     assert str(sink.error) == "Chat response error: old style"

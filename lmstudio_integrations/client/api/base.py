@@ -37,7 +37,7 @@ from lmstudio_integrations.client.support.arguments import (
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS, TimeoutParameters, checked_timeouts
-from lmstudio_integrations.client.telemetry.listener import SPANS
+from lmstudio_integrations.client.telemetry.spans import SPANS
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
 from lmstudio_integrations.client.transport.flows import Flow
@@ -225,7 +225,7 @@ class BaseHandle(Generic[ModelT_co]):
     @property
     def loaded_explicitly(self) -> bool:
         """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
-        return self.model.known.is_explicit(self.model.state.reference)
+        return self.model.server_models.is_explicit(self.model.state.reference)
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
         """Return a handle to the same model with other timeouts.

@@ -60,7 +60,7 @@ class Embedder(Model):
         """
         if max_concurrency is None:
             return (yield from self._embed(request, show_progress=show_progress))
-        gates = self.known.gates
+        gates = self.server_models.gates
         permit = yield from gates.enter(self.caller, (self.state.kind, self.state.key), max_concurrency)
         try:
             return (yield from self._embed(request, show_progress=show_progress))
@@ -90,7 +90,7 @@ class Embedder(Model):
         if len(parts) == len(request.texts):
             return vectors
         limit, name = context_window.length, self.state.name
-        self.known.warn_once(
+        self.server_models.warn_once(
             ("too long", name),
             f"some texts are longer than the {limit} tokens that the model {name!r} takes; each of them gets the "
             f"average of the vectors of its parts. For vectors of whole texts, lower {request.splitter_setting} below "

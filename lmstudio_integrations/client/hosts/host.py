@@ -1,4 +1,4 @@
-"""What this process knows of a model on each host: asked in the background, rarely, and remembered.
+"""Probes what a host has of a model, rarely and in the background, and remembers it; loads the model there.
 
 `hosts.py` and `route.py` read and complete it. The probes and the loads here run on the I/O thread, and nobody waits
 for them but the first call on a host.

@@ -1,11 +1,12 @@
-"""Admission: who may go on, and who waits. Three primitives for one server, shared by all clients of the process.
+"""Admission: who may go on, and who waits. Three primitives, shared by all clients of the process.
 
 - `Turns`: calls of one model finish before another model, which would evict it, is loaded.
 - `Flight`: one of several callers loads a model, and the others wait for it.
 - `Gates`: so many operations run on one model at once, and the others wait.
 
 Each has `wait`, which runs on the I/O thread until the caller may go on, and `end`, which runs there when an operation
-has ended, even before it was admitted. Whoever would wait for its own event loop, or for its own thread, does not wait.
+or the load has ended, even before it was admitted. Whoever would wait for its own event loop or thread must not wait:
+`would_deadlock` says so, and `Gates.enter` returns `None`.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.client.transport.waiters import Waiter, copied, current_caller
+from lmstudio_integrations.client.transport.waiters import Waiter, copied, current_thread_or_task
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
@@ -53,7 +54,7 @@ class Turn:
     loaded: bool = False
     loads_before: int = 0
     waiter: Waiter | None = None
-    caller: object | None = field(default_factory=current_caller)
+    caller: object | None = field(default_factory=current_thread_or_task)
 
     def forget_caller(self) -> None:
         """Let nobody believe that the operation is still running, before the I/O thread has heard of its end."""
@@ -170,7 +171,7 @@ class Turns:
             self._running.loaded |= turn.loaded
             self.release(turn)
 
-    def record_packet(self) -> None:
+    def record_progress(self) -> None:
         """Restart `queue_timeout` of the waiting operations: the running one is not stuck."""
         self._progressed_at = time.monotonic()
 
@@ -198,7 +199,7 @@ class Turns:
             while self._queue and self._queue[0].model_key == ended.model_key:
                 self._grant(ended, self._queue.popleft())
             return
-        self.record_packet()
+        self.record_progress()
         self._detect_coexistence(ended)
         self._running = _RunningModel(self._queue[0].model_key) if self._queue else None
         waiting, self._queue = self._queue, deque()
@@ -228,7 +229,7 @@ class _TurnSink:
 
     def put(self, item: Any) -> None:
         """Forward a packet."""
-        self._turns.record_packet()
+        self._turns.record_progress()
         self._sink.put(item)
 
     def finish(self, error: BaseException | None) -> None:
@@ -263,7 +264,7 @@ class Flight:
 
     def __init__(self, leader: Waiter) -> None:
         self.leader = leader
-        self._thread_or_task = current_caller()
+        self._thread_or_task = current_thread_or_task()
         self._ended = asyncio.Event()
         self._error: Exception | None = None
 
@@ -307,7 +308,7 @@ class Flight:
 
     def would_deadlock(self, waiter: Waiter) -> bool:
         """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
-        return waiter.would_block(self.leader) or self._thread_or_task is current_caller()
+        return waiter.would_block(self.leader) or self._thread_or_task is current_thread_or_task()
 
     def follow(self, operation: Operation) -> Flow[None]:
         """Wait until it has ended.
@@ -370,7 +371,7 @@ class Gates:
     """
 
     def __init__(self) -> None:
-        self.callers: dict[Hashable, Permit] = {}
+        self.permits: dict[Hashable, Permit] = {}
         """The operation of each thread or task on each model; any thread may change it, in one step."""
         self._semaphores: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -380,8 +381,8 @@ class Gates:
         A signal handler must not wait for the call that it has interrupted, and gets `None`.
         """
         key = model, caller.new_waiter().loop
-        permit = Permit(key, (key, current_caller()))
-        if self.callers.setdefault(permit.place, permit) is not permit:
+        permit = Permit(key, (key, current_thread_or_task()))
+        if self.permits.setdefault(permit.place, permit) is not permit:
             return None
         try:
             yield from caller.run_task(lambda: self.wait(permit, max_concurrency))
@@ -393,7 +394,7 @@ class Gates:
     def leave(self, caller: Caller, permit: Permit | None) -> None:
         """Record that an operation has ended."""
         if permit is not None:
-            del self.callers[permit.place]
+            del self.permits[permit.place]
             caller.submit(self.end, permit)
 
     async def wait(self, permit: Permit, max_concurrency: int) -> None:

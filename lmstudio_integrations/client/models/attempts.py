@@ -17,8 +17,8 @@ from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.support.advice import with_window
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
-from lmstudio_integrations.client.transport.events import Listener
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.listener import Listener
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
@@ -29,7 +29,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.protocol.errors import details_of
+from lmstudio_integrations.protocol.errors import details_of, means_unloaded
 from lmstudio_integrations.protocol.exchange import Timeouts
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -39,9 +39,6 @@ RELOAD_DELAYS = (0.0, 0.2, 1.0)
 
 INITIAL_DELAY, MAX_DELAY = 0.5, 8.0
 """Seconds before the first retry after a failed connection; doubled each time, up to the maximum."""
-
-_UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
-"""Error codes that mean: the requested instance is not loaded."""
 
 
 @dataclass(slots=True)
@@ -82,15 +79,16 @@ class Attempts:
                 instance = yield from attempts.begin()
                 return (yield from …(attempts.operation, instance.specifier, …))
 
-    A block that ends without an error means `responded` (the turn is given back) and `succeeded`; one that fails, `end`
-    and `failed`, and `release` if no attempt follows. A prediction, which is read in many steps, calls them itself.
+    The end of the block calls `responded`, which gives the turn back, `succeeded` and `release`. After an error, it
+    calls `end` and `failed`, and `release` if no other attempt follows. A prediction, which is read in many steps,
+    calls them itself.
 
     Args:
         caller: Makes the calls to the server.
         state: The model.
         timeouts: Timeouts that differ from the client's.
-        reload: Whether the operation uses the model, so that it gets a turn, and the model is loaded again if it was
-            unloaded. Otherwise the operation only asks about the instance.
+        reload: Whether the operation takes a turn, and loads the model again if that was unloaded. An operation that
+            only asks about the instance does neither.
         resolve: Whether to find or load the instance even if the handle has one.
 
     Attributes:
@@ -121,7 +119,7 @@ class Attempts:
         self._instance: Instance | None = None
 
     @property
-    def known(self) -> ServerModels:
+    def server_models(self) -> ServerModels:
         """What this process knows of the models of the server."""
         return self.caller.shared(ServerModels)
 
@@ -160,7 +158,7 @@ class Attempts:
         if uses:
             yield from self._take_turn()
         instance = state.instance  # only now: another call may have loaded it again while this one waited
-        is_gone = self._is_unloaded or (self.known.is_evicted(state.reference) and state.reloadable)
+        is_gone = self._is_unloaded or (self.server_models.is_evicted(state.reference) and state.reloadable)
         if instance is None or self._resolve or (uses and is_gone):
             instance = yield from Loader(self.operation, state).resolve()
             self._resolve = self._is_unloaded = False
@@ -170,8 +168,8 @@ class Attempts:
     def _take_turn(self) -> Flow[None]:
         if self._turn is not None:
             return
-        operation, turns = self.operation, self.known.turns
-        turn = self.known.turn_for(self.state)
+        operation, turns = self.operation, self.server_models.turns
+        turn = self.server_models.turn_for(self.state)
         if turn is None:
             return
         turn.waiter = operation.caller.new_waiter()
@@ -225,15 +223,8 @@ class Attempts:
         return self._as_unloaded(error) if isinstance(error, LMStudioModelNotFoundError) else error
 
     def _as_unloaded(self, error: LMStudioModelNotFoundError) -> LMStudioError:
-        """Return what a not-found error means for a model that was loaded before.
-
-        A request may name a second model, such as the draft model. If that is the one not found, the error stays.
-        """
-        code = (error.display_data or {}).get("code")
-        # Without a code, the text decides: `Model "x" not found` means the requested instance, `Cannot find model "x"`
-        # a model on the disk, such as the draft model.
-        is_unloaded = code in _UNLOADED if code else "cannot find" not in str(error).lower()
-        if not is_unloaded:
+        """Return what a not-found error means for a model that was loaded before."""
+        if not means_unloaded(error):
             return error
         unloaded = self.unloaded_error(**details_of(error))
         unloaded.__cause__ = error
@@ -241,7 +232,7 @@ class Attempts:
 
     def unloaded_error(self, **details: Any) -> LMStudioModelUnloadedError:
         """Return the error of a model that was loaded and no longer is, with the reason as far as it is known."""
-        text = f"model {self.state.name!r} was unloaded: {self.known.why_unloaded(self.state)}"
+        text = f"model {self.state.name!r} was unloaded: {self.server_models.why_unloaded(self.state)}"
         return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
 
     def end(self) -> None:

@@ -25,7 +25,7 @@ class LoadPackets:
         self.bar: ProgressBar = ProgressBar(f"Loading {state.name}", shown=state.show_progress)
         self.info: WireInfo | None = None
         """The instance, once it is loaded."""
-        self.was_loaded: bool = False
+        self.already_loaded: bool = False
         """Whether the model was already loaded."""
         self.evicted: list[WireInfo] = []
         """The instances that the load evicted."""
@@ -43,7 +43,7 @@ class LoadPackets:
                     self.evicted.append(packet["info"])
                 case "alreadyLoaded" | "loadSuccess" | "success" as kind:
                     identifier_of(packet["info"])
-                    self.was_loaded = kind == "alreadyLoaded"
+                    self.already_loaded = kind == "alreadyLoaded"
                     self._unreported.append(1.0)
                     self.info = packet["info"]
                     return
@@ -59,7 +59,7 @@ class LoadPackets:
                 self._report(progress)
 
     def _report(self, progress: float) -> None:
-        if not self.was_loaded:
+        if not self.already_loaded:
             self.bar.update(progress)
         if self._on_progress is not None:
             with self.bar.closed_on_failure():

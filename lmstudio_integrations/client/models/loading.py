@@ -17,7 +17,6 @@ from lmstudio_integrations.client.support.advice import with_advice
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
-    LMStudioAuthenticationError,
     LMStudioError,
     LMStudioInsufficientResourcesError,
     LMStudioModelLoadError,
@@ -27,6 +26,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol.endpoints import channel, rpc
+from lmstudio_integrations.protocol.errors import means_no_explicit_load, means_taken
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, UnloadModel
 from lmstudio_integrations.protocol.session import closed_early
@@ -58,7 +58,7 @@ class Loader:
     def __init__(self, operation: Operation, state: ModelState) -> None:
         self._operation = operation
         self._state = state
-        self._known = operation.caller.shared(ServerModels)
+        self._server_models = operation.caller.shared(ServerModels)
 
     def resolve(self) -> Flow[Instance]:
         """Find or load the instance, as the load policy says."""
@@ -101,10 +101,10 @@ class Loader:
             info = yield from self._load("getOrLoad", parameter, packets)
         finally:  # a load may evict others and then fail
             for evicted in packets.evicted:
-                model_key = (packets.info or {}).get("modelKey") or self._known.model_key(state.kind, state.key)
-                self._known.record_eviction(str(model_key or state.key), evicted)
+                model_key = (packets.info or {}).get("modelKey") or self._server_models.model_key(state.kind, state.key)
+                self._server_models.record_eviction(str(model_key or state.key), evicted)
         packets.report()
-        return (yield from self._adopt(info, loaded=not packets.was_loaded))
+        return (yield from self._adopt(info, loaded=not packets.already_loaded))
 
     # A new instance ---------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Loader:
             flight, leads = Flight.join(caller, state.flights, "load")
             if leads:
                 with flight.lead(caller, state.flights, "load", Exception):
-                    return (yield from self._load_instance())
+                    return (yield from self._load_and_adopt())
             if flight.would_deadlock(caller.new_waiter()):
                 raise LMStudioRuntimeError(
                     f"this thread, or a task of its event loop, is loading {state.key!r}, so this call would wait "
@@ -124,17 +124,17 @@ class Loader:
             yield from flight.follow(self._operation)
         return state.instance
 
-    def _load_instance(self) -> Flow[Instance]:
+    def _load_and_adopt(self) -> Flow[Instance]:
         """Load a new instance; unload it again if the call fails later, because no other program uses it yet."""
         state = self._state
         assert state.key is not None, "a new instance is loaded by its key"
         previous = state.loaded_here
         try:
             ttl_ms = _milliseconds(state.ttl)
-            info = yield from self._load_explicitly_as(state.key, state.requested_identifier, ttl_ms)
+            info = yield from self._load_under_identifier(state.key, state.requested_identifier, ttl_ms)
             return (yield from self._adopt(info, loaded=True))
         except BaseException as error:
-            identifier = self._known.explicit.get(state.loaded_here or "")
+            identifier = self._server_models.explicit.get(state.loaded_here or "")
             if identifier is not None and state.loaded_here != previous:
                 with suppress(LMStudioError):  # the first error says more
                     unload, parameter = rpc(state.kind, "unloadModel"), UnloadModel(identifier=identifier)
@@ -151,39 +151,38 @@ class Loader:
         caller, state = self._operation.caller, self._state
         info = yield from self.find_loaded()
         if info is None:
-            flights, key = self._known.flights, (state.kind, state.key)
+            flights, key = self._server_models.flights, (state.kind, state.key)
             flight, leads = Flight.join(caller, flights, key)
             if leads:
                 with flight.lead(caller, flights, key, LMStudioServerError):
-                    return (yield from self._load_explicitly())
-            # A second load is safe: it has the same identifier, so the server rejects it and `_load_or_wait` waits.
+                    return (yield from self._load_explicitly_if_permitted())
+            # A second load is safe: it has the same identifier, so the server rejects it, and this call waits as for
+            # a load of another program.
             if flight.would_deadlock(caller.new_waiter()):
-                return (yield from self._load_explicitly())
+                return (yield from self._load_explicitly_if_permitted())
             yield from flight.follow(self._operation)
             info = yield from self.find_loaded()
             if info is None:  # the other caller was cancelled
-                return (yield from self._load_explicitly())
+                return (yield from self._load_explicitly_if_permitted())
         return (yield from self._use(info))
 
-    def _load_explicitly(self) -> Flow[Instance]:
+    def _load_explicitly_if_permitted(self) -> Flow[Instance]:
         """Load a model with its key as identifier; just in time if the server permits nothing else."""
         kind, key = self._state.kind, self._state.key
         try:
-            return (yield from self._load_or_wait())
+            return (yield from self._load_or_wait_for_other_program())
         except LMStudioServerError as error:
-            # Too little memory counts as well: unlike an explicit load, a just-in-time load evicts other models.
-            denied = isinstance(error, LMStudioInsufficientResourcesError | LMStudioAuthenticationError)
-            if not denied and "permission" not in str(error).lower():
+            if not means_no_explicit_load(error):
                 raise
             instance = yield from self._get_or_load()
-            self._known.warn_once(
+            self._server_models.warn_once(
                 ("denied", kind, key),
-                f"the server denied an explicit load of {key!r}, so it was loaded just in time, and just-in-time "
-                f"loads of other models evict it while Auto-Evict is on ({error.title or error})",
+                f"{key!r} could not be loaded explicitly, so it was loaded just in time, and just-in-time loads of "
+                f"other models evict it while Auto-Evict is on ({error.title or error})",
             )
             return instance
 
-    def _load_or_wait(self) -> Flow[Instance]:
+    def _load_or_wait_for_other_program(self) -> Flow[Instance]:
         """Load a model; if another program is loading it, wait for that instance."""
         key = self._state.key
         assert key is not None, "a model is found or loaded by its key"
@@ -196,9 +195,9 @@ class Loader:
             if info is not None:
                 return (yield from self._use(info))
             try:
-                info = yield from self._load_explicitly_as(name, model_key, self._explicit_ttl_ms)
+                info = yield from self._load_under_identifier(name, model_key, self._explicit_ttl_ms)
             except LMStudioServerError as error:
-                if "already exists" not in str(error):
+                if not means_taken(error):
                     raise
                 yield from self._reject_other_model(model_key, error)
             else:
@@ -216,7 +215,7 @@ class Loader:
     def find_loaded(self, model_key: str | None = None) -> Flow[WireInfo | None]:
         """Return a loaded instance that matches the user's name or the model key; that identifier comes first."""
         kind, key = self._state.kind, self._state.key
-        names = {key, model_key or self._known.model_key(kind, key)}
+        names = {key, model_key or self._server_models.model_key(kind, key)}
         infos = yield from list_wire_infos(self._operation, kind)
         with decode_errors("Model list"):
             found = [info for info in infos if any(name and matches(name, info) for name in names)]
@@ -225,7 +224,7 @@ class Loader:
     def _model_key(self, name: str) -> Flow[str]:
         """Return the model key of a name, so that two spellings do not load two copies."""
         kind = self._state.kind
-        known = self._known.model_key(kind, name)
+        known = self._server_models.model_key(kind, name)
         if known is not None:
             return known
 
@@ -234,10 +233,10 @@ class Loader:
             return next(keys, None)
 
         found = yield from self._operation.call("system", "listDownloadedModels", None, read, label="Model list")
-        return found or (yield from self._resolve_on_server(name))
+        return found or (yield from self._key_from_cancelled_load(name))
 
-    def _resolve_on_server(self, name: str) -> Flow[str]:
-        """Let the server resolve a name that no downloaded model has: start to load it, and cancel.
+    def _key_from_cancelled_load(self, name: str) -> Flow[str]:
+        """Return the model key of a name that no downloaded model has: start to load it, and cancel.
 
         No endpoint only resolves a name, and the names that the server accepts are not all in its list of models. The
         channel is read to its end. If the load was faster than its cancellation, the new instance is used.
@@ -253,7 +252,7 @@ class Loader:
                                 model_key = str(packet["info"]["modelKey"])
                                 call.cancel()
                             elif packet["type"] == "success":
-                                self._known.record_explicit(packet["info"])
+                                self._server_models.record_explicit(packet["info"])
                                 self._state.loaded_here = reference_of(packet["info"])
             except LMStudioServerError:
                 if model_key is None:
@@ -298,14 +297,14 @@ class Loader:
             parameter["ttlMs"] = ttl_ms
         return parameter
 
-    def _load_explicitly_as(self, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[WireInfo]:
+    def _load_under_identifier(self, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[WireInfo]:
         """Load a new instance under an identifier; `None` lets the server choose it."""
         parameter = self._load_parameter(name, ttl_ms)
         if identifier is not None:
             parameter["identifier"] = identifier
         packets = LoadPackets(self._state)
         info = yield from self._load("loadModel", parameter, packets)
-        self._known.record_explicit(info)
+        self._server_models.record_explicit(info)
         packets.report()
         return info
 
@@ -314,18 +313,18 @@ class Loader:
         operation, state = self._operation, self._state
         target, started = operation.caller.target, operation.elapsed
         try:
-            info = yield from self._read_load(endpoint, parameter, packets)
+            info = yield from self._request_load(endpoint, parameter, packets)
         except BaseException as error:
             operation.listener.loaded(target, state.key, operation.elapsed - started, error)
             raise
-        if not packets.was_loaded:
+        if not packets.already_loaded:
             seconds = operation.elapsed - started
             operation.listener.loaded(target, state.key, seconds, None)
             operation.load_times.append(seconds)
             state.loaded_here = reference_of(info)
         return info
 
-    def _read_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
+    def _request_load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         kind = self._state.kind
         label = "Model load" if endpoint == "loadModel" else "Model get/load"
         try:
@@ -354,7 +353,7 @@ class Loader:
         """
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
             instance = Instance.of(info)
-        self._known.record(self._state.kind, self._state.key, info)
+        self._server_models.record(self._state.kind, self._state.key, info)
         yield from check_config(self._operation, self._state, info, loaded=loaded)
         known = self._state.instance
         if known is not None and known.reference is not None and known.reference == instance.reference:
@@ -366,7 +365,7 @@ class Loader:
         self, error: LMStudioInsufficientResourcesError
     ) -> Flow[LMStudioInsufficientResourcesError]:
         """Return the error of a load without enough memory, with advice if this process keeps models loaded."""
-        known = self._known
+        known = self._server_models
         try:
             loaded = (yield from list_all_loaded(self._operation)) if known.explicit else []
         except LMStudioError:  # the error of the load says more

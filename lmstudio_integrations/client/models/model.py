@@ -31,14 +31,14 @@ class Model:
         self.state = state
 
     @property
-    def known(self) -> ServerModels:
+    def server_models(self) -> ServerModels:
         """What this process knows of the models of the server."""
         return self.caller.shared(ServerModels)
 
     @property
     def model_key(self) -> str | None:
         """The key of the model, once it is known."""
-        return self.known.model_key(self.state.kind, self.state.key)
+        return self.server_models.model_key(self.state.kind, self.state.key)
 
     def changed(self, change: Callable[[Caller], Caller]) -> Self:
         """Return the same model, called in another way: `change` is one of the `with_` methods of callers."""
@@ -59,7 +59,7 @@ class Model:
 
         Args:
             timeouts: Timeouts that differ from the client's.
-            reload: Whether the operation uses the model, and does not only ask about it.
+            reload: See `Attempts`.
             files: The uploaded files that the operation refers to.
         """
         return Attempts(self.caller, self.state, timeouts, reload=reload)

@@ -1,4 +1,4 @@
-"""What a handle knows of its model: which one the user means, how to get it, and the instance once there is one."""
+"""The model that a handle means: its key, how to get it, and the loaded instance once there is one."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field

@@ -22,7 +22,7 @@ from lmstudio_integrations.client.predictions.required_call import log_missing_c
 from lmstudio_integrations.client.predictions.second_step import SecondStep
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.operation import Call, Operation
-from lmstudio_integrations.client.transport.waiters import Waiter, current_caller
+from lmstudio_integrations.client.transport.waiters import Waiter, current_thread_or_task
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
@@ -263,7 +263,7 @@ class Prediction:
     def close(self) -> None:
         """Stop and discard the rest: the thread or task that closes it reads a normal end, others get an error."""
         if not isinstance(self._outcome, PredictionResult):
-            self._closed_by = current_caller()
+            self._closed_by = current_thread_or_task()
         self._discard()
 
     def close_unless_reading(self, reason: str = _CLOSED) -> None:
@@ -331,7 +331,7 @@ class Prediction:
     def _end(self) -> bool:
         """Return false; raise the error if the reader would take the end for that of a complete response."""
         was_closed = isinstance(self._outcome, LMStudioCancelledError)
-        if not (was_closed and (self._is_cancelled or self._closed_by == current_caller())):
+        if not (was_closed and (self._is_cancelled or self._closed_by == current_thread_or_task())):
             self.result()
         return False
 

@@ -55,10 +55,10 @@ _BY_CLASS: dict[type[LMStudioServerError], str] = {
 
 
 def advised_error(
-    error: Mapping[str, Any], operation: str, default: type[LMStudioServerError] = LMStudioServerError
+    error: Mapping[str, Any], label: str, default: type[LMStudioServerError] = LMStudioServerError
 ) -> LMStudioServerError:
     """Return the exception of an error on the wire, as `to_exception` does, with advice."""
-    found = to_exception(error, operation, default)
+    found = to_exception(error, label, default)
     if isinstance(found, LMStudioContextOverflowError):
         advice: str | None = _shorten(found.used)
     else:
@@ -92,17 +92,17 @@ def with_window(
     return advised
 
 
-def context_overflow(operation: str, used: int, limit: int, maximum: int | None) -> LMStudioContextOverflowError:
+def context_overflow(label: str, used: int, limit: int, maximum: int | None) -> LMStudioContextOverflowError:
     """Return the error of a prompt that this process has found not to fit into the context window.
 
     Args:
-        operation: The operation, for the message.
+        label: What errors call the operation.
         used: Tokens of the prompt.
         limit: Context length of the loaded model.
         maximum: The longest context length of the model, if it is known.
     """
     title, advice = OVERFLOW.format(used=used, limit=limit), _shorten(used, limit, maximum)
-    text = f"{operation} error: {title}\n  suggestion: {advice}"
+    text = f"{label} error: {title}\n  suggestion: {advice}"
     return LMStudioContextOverflowError(text, used=used, limit=limit, title=title, suggestion=advice)
 
 

@@ -25,7 +25,7 @@ class TimeoutParameters(TypedDict, total=False):
         connect_timeout: Until the server accepts the client, or answers a ping after a silence.
         load_timeout: Between two progress packets while a model loads.
         queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It restarts
-            whenever the queue of the model instance moves.
+            whenever the queue of the model instance moves. Also the wait for a model that this one would evict.
         first_token_timeout: Between two progress packets while the prompt is processed.
         idle_timeout: Between two packets of a response, and for the response to any other call.
         timeout: For the whole call.

@@ -1,4 +1,4 @@
-"""Requests and results as attributes of OpenTelemetry's GenAI conventions; pure. `listener.py` sets them on spans.
+"""Requests and results as attributes of OpenTelemetry's GenAI conventions; pure. `spans.py` sets them on spans.
 
 Messages are content. They have the form of the conventions' JSON schemas, written as a JSON string.
 """

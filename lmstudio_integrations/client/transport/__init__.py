@@ -3,7 +3,7 @@
 Outward, a flow (`flows.py`) starts calls with an `Operation` (`operation.py`) of a client's `Caller` (`caller.py`),
 which submits them to the I/O thread (`io_thread.py`). There a `Connection` (`connections.py`) sends them on its socket
 (`socket_session.py`, `connect/`). Inward, the session of the protocol delivers to the `Waiter` of the call
-(`waiters.py`), which wakes the caller. `events.py` says what is reported on the way.
+(`waiters.py`), which wakes the caller. `listener.py` says what is reported on the way.
 
 Used by the other rooms of the client; it imports none of them but `support/`. Built on `protocol/` and `types/`.
 """

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
-from lmstudio_integrations.client.transport.events import NOBODY, Listener
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.transport.listener import NOBODY, Listener
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioClientClosedError

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.events import ConnectionReport
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.transport.listener import ConnectionReport
 from lmstudio_integrations.client.transport.socket_session import (
     Guests,
     SocketSession,
@@ -90,11 +90,11 @@ class Connection:
         """The clients that may use it again, each with the seconds for which an idle connection is kept open for it."""
 
     @on_io_thread
-    def start(self, exchanges: Sequence[Exchange], connection: ConnectionReport | None = None) -> None:
+    def start(self, exchanges: Sequence[Exchange], report: ConnectionReport | None = None) -> None:
         """Send requests, connecting or checking the socket first where needed."""
         if self._current is not None and self._current.is_closing:
             self._detach()
-        current = self._current = self._current or self._open_socket(connection)
+        current = self._current = self._current or self._open_socket(report)
         session = current.session
         self._timeouts = exchanges[0].timeouts
         must_check = self._check is not None or current.quiet_for() > QUIET
@@ -134,9 +134,9 @@ class Connection:
             self._current.close()
             await asyncio.wait([self._current.task])
 
-    def _open_socket(self, connection: ConnectionReport | None = None) -> SocketSession:
+    def _open_socket(self, report: ConnectionReport | None = None) -> SocketSession:
         return SocketSession(
-            self._target, self._namespace, self._instances, self._guests, on_ended=self._on_ended, connection=connection
+            self._target, self._namespace, self._instances, self._guests, on_ended=self._on_ended, report=report
         )
 
     def _on_ended(self, ended: SocketSession) -> None:

@@ -23,7 +23,7 @@ class StepWaiter(Protocol):
 
 
 class Step(Protocol):
-    """What a flow waits for: a call, or a coroutine on the I/O thread."""
+    """What a flow waits for: a call, a coroutine on the I/O thread, an async callback, or any of several steps."""
 
     @property
     def waiter(self) -> StepWaiter:
@@ -32,8 +32,7 @@ class Step(Protocol):
 
 
 Flow: TypeAlias = Generator[Step, list[Any], T]
-"""The type of a flow. Nested functions quote it in annotations, because evaluating the subscript whenever they are
-defined takes as long as building a request."""
+"""The type of a flow, which returns a `T`."""
 
 
 def run(flow: Flow[T]) -> T:

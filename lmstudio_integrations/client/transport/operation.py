@@ -17,9 +17,9 @@ from pydantic_core import ValidationError
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller, merged
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
-from lmstudio_integrations.client.transport.events import ConnectionReport, Listener
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
+from lmstudio_integrations.client.transport.listener import ConnectionReport, Listener
 from lmstudio_integrations.client.transport.waiters import Waiter, copied
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc

@@ -1,7 +1,8 @@
 """One socket and the protocol session on it, from connecting to the loss. Runs on the I/O thread.
 
-`connections.py` makes and replaces it. It opens the socket with `connect/opening.py`, and moves text between the socket
-and the session (`protocol/session.py`). A client without a token authenticates as a guest.
+`connections.py` makes it, notices when it is silent or dead, and replaces it. It opens the socket with
+`connect/opening.py`, and moves text between the socket and the session (`protocol/session.py`). A client without a
+token authenticates as a guest.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from lmstudio_integrations.client.transport.connect.addresses import Address, Cr
 from lmstudio_integrations.client.transport.connect.advice import token_advice
 from lmstudio_integrations.client.transport.connect.opening import open_socket
 from lmstudio_integrations.client.transport.connect.websocket import Socket
-from lmstudio_integrations.client.transport.events import ConnectionReport
+from lmstudio_integrations.client.transport.listener import ConnectionReport
 from lmstudio_integrations.client.transport.waiters import copied
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -80,7 +81,7 @@ class SocketSession:
         instances: The state of the model instances there.
         guests: The identities of this process, for targets without a token.
         on_ended: Called with this object when the socket is lost or closed.
-        connection: Hears how the connection is made, for the call that waits for it.
+        report: Hears how the connection is made, for the call that waits for it.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class SocketSession:
         guests: Guests,
         *,
         on_ended: "Callable[[SocketSession], None]",
-        connection: ConnectionReport | None = None,
+        report: ConnectionReport | None = None,
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
         self.session: ClientSession = ClientSession(peer, instances, advised_error)
@@ -102,9 +103,9 @@ class SocketSession:
         self._guests = guests
         self._guest: Guest | None = None
         self._on_ended = on_ended
-        self._connection = connection
-        if connection is not None:
-            connection.begin()
+        self._report = report
+        if report is not None:
+            report.begin()
         self._target = target
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
@@ -194,8 +195,8 @@ class SocketSession:
             socket = await self._connect()
             self.flush()
             self.accepted.set()
-            if self._connection is not None:
-                self._connection.end()
+            if self._report is not None:
+                self._report.end()
             while True:  # `Socket` delivers most frames directly
                 session.receive(await socket.recv(decode=False), time.monotonic())
         except asyncio.CancelledError:
@@ -210,8 +211,8 @@ class SocketSession:
         finally:
             if self._guest is not None:
                 self._guest.sockets.discard(self)
-            if self._connection is not None:  # before a caller is woken
-                self._connection.end(self.make_error)
+            if self._report is not None:  # before a caller is woken
+                self._report.end(self.make_error)
             try:
                 self._on_ended(self)  # first, because it moves unsent requests to the next socket
             finally:

@@ -39,7 +39,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def current_caller() -> object:
+def current_thread_or_task() -> object:
     """Return the current task, or the current thread where no task runs."""
     loop = running_loop()
     return (loop and asyncio.current_task(loop)) or current_thread()

@@ -312,7 +312,7 @@ async def test_an_identifier_that_another_model_uses_is_an_error(client: Any, se
 
 
 async def test_a_denied_explicit_load_falls_back_to_one_just_in_time(client: Any, server: Emulator) -> None:
-    with pytest.warns(lms.LMStudioEvictionWarning, match="denied an explicit load of 'failing'"):
+    with pytest.warns(lms.LMStudioEvictionWarning, match="'failing' could not be loaded explicitly"):
         model = await client.llm.model("failing", load_policy="explicit")
     assert [load[2:] for load in loads(server)] == [("explicit", "failed"), ("just_in_time", "loaded")]
     assert await model.respond("Hi")

@@ -16,7 +16,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.predictions.tool_loop.reports import ToolCallReports
 from lmstudio_integrations.client.transport.flows import call_back, run
-from lmstudio_integrations.client.transport.waiters import current_caller
+from lmstudio_integrations.client.transport.waiters import current_thread_or_task
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.results import (
     PredictionEvent,
@@ -70,7 +70,7 @@ class Recorder:
     def record(self, name: str, *, waits: bool) -> Callable[..., Any]:
         def record(*arguments: Any) -> None:
             self.order.append((name, *arguments))
-            self.callers.add(current_caller())
+            self.callers.add(current_thread_or_task())
 
         async def record_slowly(*arguments: Any) -> None:
             await asyncio.sleep(0)

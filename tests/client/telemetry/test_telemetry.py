@@ -14,8 +14,8 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
-from lmstudio_integrations.client.telemetry import listener
-from lmstudio_integrations.client.telemetry.listener import CONTENT_VARIABLE, SPANS
+from lmstudio_integrations.client.telemetry import spans
+from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE, SPANS
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import fake_server, wait_until
 from tests.client.models.test_retries import Fickle
@@ -157,7 +157,7 @@ async def test_texts_that_have_to_be_counted_are_one_span(client: Any, telemetry
 
 def test_a_finalizer_at_the_end_of_the_process_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
-    listener._run_outside_sdk(pytest.fail)
+    spans._run_outside_sdk(pytest.fail)
 
 
 async def test_no_texts_are_a_span_without_dimensions(client: Any, telemetry: Telemetry) -> None:

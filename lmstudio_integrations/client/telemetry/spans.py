@@ -27,8 +27,8 @@ from lmstudio_integrations.client.telemetry.attributes import (
     result_attributes,
 )
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.events import ConnectionReport, Listener
 from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.listener import ConnectionReport, Listener
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the client reports of its operations. The listener of `telemetry/` makes spans and metrics of it.
+"""The listeners of a client: what its operations report on the way. `telemetry/spans.py` makes spans and metrics of it.
 
 `caller.py` has the listener of a client, `operation.py` that of an operation. Without OpenTelemetry nobody listens.
 """
