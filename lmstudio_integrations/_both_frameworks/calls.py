@@ -121,7 +121,7 @@ class ResolvedCall(NamedTuple):
         Warns once if a setting has no effect on the model.
         """
         if self.problem is not None:
-            self.runtime.warn_once(self.problem)
+            self.runtime.warn_once(("reasoning_effort", self.values["model"]), self.problem)
         # The frameworks' parsers check responses, also those that do not fit.
         arguments: PredictionParameters = {
             "config": self.config,
@@ -143,8 +143,9 @@ class ResolvedCall(NamedTuple):
         info = end.model_info
         if self.config.raw_tools and info.get("trainedForToolUse") is False:
             self.runtime.warn_once(
+                ("tools", info.get("modelKey")),
                 f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing; use a model "
-                "whose info has trained_for_tool_use, see Client().llm.list_downloaded()"
+                "whose info has trained_for_tool_use, see Client().llm.list_downloaded()",
             )
         return self.runtime.record_info(self.handle.model, end.host, info, end.load_model_config)
 

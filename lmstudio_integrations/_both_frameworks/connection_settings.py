@@ -9,7 +9,15 @@ from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from lmstudio_integrations._both_frameworks.field_types import (
     UNSET,
@@ -38,6 +46,9 @@ SECRETS = ("api_token", "headers")
 
 class ConnectionSettings(BaseModel):
     """Which server and which model."""
+
+    # Built with the first object: after `__pydantic_init_subclass__`, which describes the framework's fields.
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
     _kind: ClassVar[ModelKind]
     _framework_descriptions: ClassVar[Mapping[str, str]] = {}

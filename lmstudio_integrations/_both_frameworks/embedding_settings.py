@@ -54,11 +54,9 @@ class EmbeddingSettings(ConnectionSettings):
         return self
 
     def _model(self) -> EmbeddingModel:
-        """Return the model, for threads."""
         return cast("EmbeddingModel", self._runtime.model(self._resolve_model(vars(self))))
 
     def _async_model(self) -> AsyncEmbeddingModel:
-        """Return the model, for coroutines."""
         return cast("AsyncEmbeddingModel", self._runtime.async_model(self._resolve_model(vars(self))))
 
 

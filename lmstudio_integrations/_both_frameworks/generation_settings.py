@@ -5,7 +5,7 @@ setting; `stop` replaces the field; `load_config` and `extra` are merged by key.
 inherit this class and resolve each call with `_resolve_call`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from functools import cache
 from operator import itemgetter
@@ -151,8 +151,7 @@ class GenerationSettings(ConnectionSettings):
             LMStudioValueError: If a token is no `SecretStr`, or another argument holds a secret.
         """
         if given:
-            known = self._call_names().keys() | ALIASES.keys() | self._call.request | self._call.framework
-            reject_secrets(given, known, type(self).__name__)
+            reject_secrets(given, _known_arguments(type(self)), type(self).__name__)
 
     @classmethod
     def _call_names(cls) -> Mapping[str, Any]:
@@ -196,6 +195,13 @@ def _policy(values: Mapping[str, Any]) -> str | None:
     if policy != "auto":
         return policy
     return None if values["preset"] or _OVERFLOW_KEY in (values["extra"] or ()) else "stopAtLimit"
+
+
+@cache
+def _known_arguments(kind: type[GenerationSettings]) -> Collection[str]:
+    """Return the names of all arguments that a call may have."""
+    call = kind._call  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+    return {*kind._call_names(), *ALIASES, *call.request, *call.framework}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 @cache

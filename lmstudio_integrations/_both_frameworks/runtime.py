@@ -9,7 +9,7 @@ Only this module makes native clients for adapters.
 import json
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -118,7 +118,9 @@ class Runtime:
         self._model_info: BoundedCache[ModelSpec, LoadedModelInfo] = BoundedCache(_CACHE_SIZE)
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
-        self._warnings: set[str] = set()
+        self.reported: tuple[tuple[object, object], Mapping[str, Any], ModelSpec] | None = None
+        """What was reported last about the adapter's own model: its key and host, the info, and the model."""
+        self._warnings: set[Hashable] = set()
         self.dropped_secrets = dropped_secrets
         """The secrets that were left out when the adapter was pickled."""
 
@@ -145,10 +147,10 @@ class Runtime:
         self.resolved = None  # what is sent for `reasoning_effort` depends on the model's key
         return loaded
 
-    def warn_once(self, text: str) -> None:
-        """Warn about a setting, unless this adapter has said so before."""
-        if text not in self._warnings:
-            self._warnings.add(text)
+    def warn_once(self, subject: Hashable, text: str) -> None:
+        """Warn about a setting, unless this adapter has warned about that subject before."""
+        if subject not in self._warnings:
+            self._warnings.add(subject)
             warn_user(text, LMStudioConfigWarning)
 
     def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:

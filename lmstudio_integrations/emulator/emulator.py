@@ -412,7 +412,6 @@ def _catalog(
 
 
 def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
-    """Return the engines of the catalog's models."""
     engines: tuple[Engine, ...] = (ScriptedEngine(), LlamaCppEngine(offline=offline, worker_memory=worker_memory))
     used = {entry.engine for entry in catalog.models}
     return {engine.name: engine for engine in engines if engine.name in used}

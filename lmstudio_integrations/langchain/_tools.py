@@ -145,7 +145,6 @@ def _response_format(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _class_schema(kind: Any) -> dict[str, Any]:
-    """Return the JSON schema of a pydantic class."""
     schema: dict[str, Any] = kind.model_json_schema() if issubclass(kind, BaseModel) else kind.schema()
     return schema
 

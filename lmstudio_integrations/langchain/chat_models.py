@@ -25,6 +25,7 @@ from lmstudio_integrations._both_frameworks.calls import (
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
+from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.specs import load_config_of
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
@@ -332,15 +333,16 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     def _record_profile(self, call: ResolvedCall, info: Mapping[str, Any]) -> None:
         """Record the info of a call's model if it is that of this object. It is no field, so no setting changes."""
         if (call.values["model"], call.values["host"]) == (self.model, self.host):
-            vars(self)["_report"] = (id(self), self.model, self.host), info, call.handle.model
+            self._runtime.reported = (self.model, self.host), info, call.handle.model
 
     @property
     def _reported(self) -> Mapping[str, Any]:
-        """What the server has reported about the model of this object, not about that of the one it is a copy of."""
-        subject, info, spec = vars(self).get("_report", (None, {}, None))
-        if subject != (id(self), self.model, self.host):
+        """What the server has reported about the model of this object."""
+        runtime: Runtime | None = vars(self).get("_runtime")
+        if runtime is None or runtime.reported is None or runtime.reported[0] != (self.model, self.host):
             return {}
-        late = self._runtime.takes_late_system_messages(spec)
+        _, info, spec = runtime.reported
+        late = runtime.takes_late_system_messages(spec)
         return info if late is None else {**info, _LATE_SYSTEM_MESSAGES: late}
 
     def _resolve_profile(self) -> ModelProfile:
@@ -441,7 +443,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer."""
         if self.custom_get_token_ids is not None:
-            return self.custom_get_token_ids(text)
+            return list(self.custom_get_token_ids(text))
         with translating_errors():
             return self._resolve_call({}).model().tokenize(text)
 

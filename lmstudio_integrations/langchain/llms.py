@@ -243,13 +243,11 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
                         yield chunk
 
     def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
-        """Continue a text."""
         with _batching.in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     async def _acomplete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
-        """Continue a text."""
         async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
             result = await stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
@@ -268,7 +266,6 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
                 yield self._generation(call, "", stream.result())
 
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
-        """Return a generation with the metadata of its prediction."""
         call.record_info(result.end)
         metadata = _responses.response_metadata(Outcome(result, ToolUse()))
         return GenerationChunk(
@@ -280,7 +277,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer."""
         if self.custom_get_token_ids is not None:
-            return self.custom_get_token_ids(text)
+            return list(self.custom_get_token_ids(text))
         with translating_errors():
             return self._resolve_call({}).model().tokenize(text)
 

@@ -151,7 +151,8 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        return {**super()._resolve_aliases(with_silence_timeouts(others)), **_under_both_names(values)}
+        named = super()._resolve_aliases(with_silence_timeouts(others))
+        return named if len(others) == len(values) else {**named, **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; `model` and `model_name` are one setting."""

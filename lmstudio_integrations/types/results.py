@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -23,17 +23,6 @@ from lmstudio_integrations.types.tools import ToolCallRequest
 
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=WireModel)
-
-StopReason = Literal[
-    "userStopped",
-    "modelUnloaded",
-    "failed",
-    "eosFound",
-    "stopStringFound",
-    "toolCalls",
-    "maxPredictedTokensReached",
-    "contextLengthReached",
-]
 
 _FINISH_REASONS = {
     "eosFound": "stop",

@@ -36,6 +36,14 @@ def server() -> Iterator[Emulator]:
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
+def test_the_default_of_a_subclass_counts(name: str) -> None:
+    make: Any = ADAPTERS[name].make
+    subclass = type("Mine", (make,), {"__annotations__": {"model": str}, "model": "mine", "__module__": __name__})
+    assert [subclass().model, subclass(ttl=5).model, subclass(model="other").model] == ["mine", "mine", "other"]
+    assert not subclass(ttl=5).model_fields_set & {"model", "model_name"}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
 async def test_using_an_adapter_changes_nothing_that_is_made_of_it(server: Emulator, name: str) -> None:
     adapter = ADAPTERS[name]
     key = "embedding" if adapter.kind == "embedding" else "text"

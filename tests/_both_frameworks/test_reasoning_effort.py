@@ -111,6 +111,17 @@ def test_an_effort_without_effect_is_one_warning_for_each_object_and_model(
 
 
 @on_all_surfaces
+def test_an_effort_without_effect_is_one_warning_whatever_the_server_calls_the_model(make: Any, way: Way) -> None:
+    with Emulator([ModelEntry(key=PLAIN)]) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        server.load(PLAIN)
+        llm = make(host=server.address)
+        for effort in ("low", "low", "high"):
+            way(llm, {"reasoning_effort": effort})
+    assert len([each for each in caught if issubclass(each.category, LMStudioConfigWarning)]) == 1
+
+
+@on_all_surfaces
 def test_the_key_that_the_server_reports_counts_where_the_model_is_named_otherwise(make: Any, way: Way) -> None:
     with Emulator([ModelEntry(key=GPT_OSS)]) as server:
         llm = make(host=server.address, reasoning_effort="high")

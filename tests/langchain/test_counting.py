@@ -21,7 +21,7 @@ def test_tokens_are_the_models_own(server: Server) -> None:
 
 
 def test_a_users_own_tokenizer_ranks_above(server: Server) -> None:
-    llm = server.chat(custom_get_token_ids=lambda text: [1] * len(text))
+    llm = server.chat(custom_get_token_ids=lambda text: (1 for _ in text))
     assert llm.get_num_tokens("abcd") == 4
     assert llm.get_token_ids("ab") == [1, 1]
     assert not server.loaded()

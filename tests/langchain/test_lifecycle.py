@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -274,6 +275,14 @@ def test_what_is_known_of_whichever_model_is_loaded_stays_with_the_object(server
     server.load(CHAT)
     llm.invoke("count")
     assert (llm.profile or {})["max_input_tokens"] == 4096
+
+
+def test_what_is_known_of_a_model_is_no_secret_and_stays_with_the_object(server: Server) -> None:
+    llm = ChatLMStudio(model=CHAT, host=server.address, headers={"X-Proxy": TOKEN}).load()
+    assert TOKEN not in json.dumps(vars(llm), default=str)
+    for number in range(20):  # a copy may get the address of an object that is gone
+        llm = llm.model_copy(update={"temperature": number / 20})
+        assert "max_input_tokens" not in (llm.profile or {})
 
 
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])

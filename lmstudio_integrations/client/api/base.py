@@ -357,7 +357,6 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         return handle
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
-        """Return a handle to a loaded instance."""
         window = ContextWindow(info.context_length, info.max_context_length)
         instance = Instance(info.identifier, info.instance_reference, window)
         return self.handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))

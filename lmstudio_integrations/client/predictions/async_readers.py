@@ -40,7 +40,6 @@ class AsyncReader:
             raise StopAsyncIteration
 
     def _record_read(self) -> None:
-        """Record that the current task reads."""
         self._was_read = True
         prediction, task = self._prediction, current_task()
         if (

@@ -109,7 +109,6 @@ class Spans(Listener):
         _end_span(_start_span(_span_name("load", attributes), self._context(), attributes, started_at), error)
 
     def _context(self) -> "Context":
-        """Return the context of connections and loads."""
         from opentelemetry.context import get_current  # noqa: PLC0415 - the program has imported it
 
         return get_current()

@@ -258,7 +258,6 @@ def _levels(schema: object) -> Iterator[Sequence[Any]]:
 
 
 def _objects(schema: object) -> Iterator[Json]:
-    """Yield every object of a schema."""
     return (value for level in _levels(schema) for value in level if is_object(value))
 
 
