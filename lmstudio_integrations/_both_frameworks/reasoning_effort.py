@@ -75,7 +75,8 @@ def sent_effort(effort: object, enable_thinking: object, key: str | None) -> Sen
             return SentEffort(enable_thinking=False)
         return SentEffort(problem=_without_levels(effort, key))
     owner, name = found.groups()
-    field = f"ext.virtualModel.customField.{owner}.{re.sub('-(.?)', _capitalized, name)}"
+    in_camel_case = re.sub("-(.?)", lambda hyphenated: hyphenated[1].upper(), name)
+    field = f"ext.virtualModel.customField.{owner}.{in_camel_case}"
     known = _KNOWN.get(f"{owner}/{name}")
     if known is not None and not known.can_be_off and effort == "none":
         least = known.efforts[0]
@@ -99,10 +100,6 @@ def _nearest(effort: str, efforts: tuple[str, ...]) -> str:
     """Return the nearest effort that a model has; of two, the higher one."""
     wanted = _EFFORTS.index(effort)
     return min(reversed(efforts), key=lambda each: abs(_EFFORTS.index(each) - wanted))
-
-
-def _capitalized(hyphenated: re.Match[str]) -> str:
-    return hyphenated[1].upper()
 
 
 def _without_levels(effort: str, key: str | None) -> str:

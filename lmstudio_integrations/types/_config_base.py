@@ -216,11 +216,8 @@ def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> N
     known = set(model.model_fields) | {str(field.alias) for field in model.model_fields.values()}
     for name in fields:
         if name not in known:
-            raise LMStudioValueError(f"unknown setting {name!r}; {_hint(str(name), model)}")
-
-
-def _hint(name: str, model: type[WireModel]) -> str:
-    return explain_unknown_name(to_snake(name), model.model_fields, owner=model.__name__)
+            remedy = explain_unknown_name(to_snake(str(name)), model.model_fields, owner=model.__name__)
+            raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")
 
 
 _REASONS = {"extra_forbidden": "given in both spellings"}
