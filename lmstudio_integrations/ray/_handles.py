@@ -1,6 +1,6 @@
 """Handles to a model on several hosts: how many calls run at once, and which host made a vector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from typing_extensions import Unpack
 
@@ -8,11 +8,11 @@ from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbe
 from lmstudio_integrations.client.api.base import ModelParameters
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
 from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.types.config import ModelKind
-
-_NO_TIMEOUTS: Mapping[str, float | None] = {}
 
 
 def open_async(
@@ -21,7 +21,7 @@ def open_async(
     hosts: Sequence[str] | None,
     *,
     max_retries: int = 0,
-    timeouts: Mapping[str, float | None] = _NO_TIMEOUTS,
+    timeouts: Timeouts = NO_TIMEOUTS,
     **parameters: Unpack[ModelParameters],
 ) -> AsyncLLM | AsyncEmbeddingModel:
     """Return a handle to a model on whichever host is best for each call. Nothing is sent now.

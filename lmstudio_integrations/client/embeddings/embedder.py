@@ -79,6 +79,7 @@ class Embedder(Model):
 
     def embed_fitted(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
         """Embed texts after those that are too long were cut or split."""
+        texts_of(request.texts, "input")
         longest = 0 if request.policy == "pass" else max(map(utf8_length, request.texts), default=0)
         if longest <= ALWAYS_FITS:
             return (yield from self.request_batches(request.texts, show_progress=show_progress))

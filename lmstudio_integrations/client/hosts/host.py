@@ -147,26 +147,27 @@ class HostRecords:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Host:
-    """A model on one host.
+    """A model on one host."""
 
-    Attributes:
-        name: The address of the host, for people.
-        model: The model.
-    """
-
-    name: str
     model: Model
 
-    @classmethod
-    def of(cls, model: Model) -> "Host":
-        """Return the host of a model."""
-        return cls(str(model.caller.target), model)
+    @property
+    def name(self) -> str:
+        """The address of the host, for people."""
+        return str(self.model.caller.target)
 
     @property
     def record(self) -> HostRecord:
         """What is known of it, shared by all objects of this process."""
         caller, state = self.model.caller, self.model.state
         return caller.shared(HostRecords).of(state.kind, state.key, caller.target.token)
+
+    def unload(self) -> Flow[None]:
+        """Unload the instance, if there is one; the handle does not load it again automatically."""
+        self.model.state.unloaded_by_user = True
+        if self.status().loaded:
+            yield from self.model.unload()
+            self.record.loaded, self.record.info = False, None
 
     def status(self) -> HostStatus:
         """Return what is known of it."""

@@ -32,7 +32,7 @@ class Hosts:
 
     def changed(self, change: Callable[[Caller], Caller]) -> "Hosts":
         """Return the same hosts, called in another way."""
-        hosts = [Host(host.name, host.model.changed(change)) for host in self.hosts]
+        hosts = [Host(host.model.changed(change)) for host in self.hosts]
         return Hosts(hosts, self.max_retries, self._compared)
 
     def with_retries(self, max_retries: int) -> "Hosts":

@@ -18,7 +18,7 @@ from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
-from lmstudio_integrations.errors import LMStudioConfigMismatchError
+from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.hosts import SAME_FILE
@@ -64,18 +64,13 @@ class _OnHosts(Model):
         return HostAttempts(self.hosts, pinned or hosts, timeouts, reload=reload)
 
     def unload(self) -> Flow[None]:
-        """Unload the instances of all hosts that have one; the handle does not load them again automatically."""
+        """Unload the instances of all hosts that have one; the handle does not load these again automatically."""
         yield from self.hosts.probed(of_all=True)
-        for host in self.hosts.hosts:
-            host.model.state.unloaded_by_user = True
-            if host.status().loaded:
-                yield from host.model.unload()
-                host.record.loaded, host.record.info = False, None
+        yield from _each([host.unload() for host in self.hosts.hosts])
 
     def unload_if_loaded_here(self) -> Flow[None]:
         """Unload the instances that this process loaded."""
-        for host in self.hosts.hosts:
-            yield from host.model.unload_if_loaded_here()
+        yield from _each([host.model.unload_if_loaded_here() for host in self.hosts.hosts])
 
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
         """Return the info of a loaded instance, with the smallest context length of all hosts.
@@ -129,6 +124,7 @@ class EmbedderOnHosts(_OnHosts, Embedder):
                 bar.update(done / len(vectors))
 
         with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
+            bar.update(0.0)
             flows = min(self.hosts.parallel, -(-len(vectors) // BATCH))
             yield from run_concurrently(self.caller, [embed_batches] * flows)
         lengths = sorted(set(map(len, vectors)))
@@ -141,13 +137,25 @@ class EmbedderOnHosts(_OnHosts, Embedder):
         return vectors
 
 
+def _each(flows: Sequence[Flow[None]]) -> Flow[None]:
+    """Run flows one after the other; raise the first error when all have ended."""
+    errors: list[LMStudioError] = []
+    for flow in flows:
+        try:
+            yield from flow
+        except LMStudioError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 def on_hosts(models: Sequence[ModelT], max_retries: int) -> ModelT:
     """Return one model on several hosts, each of which has one of the models."""
-    hosts = Hosts([Host.of(model) for model in models], max_retries)
+    hosts = Hosts([Host(model) for model in models], max_retries)
     made: Any = LanguageModelOnHosts(hosts) if models[0].state.kind == "llm" else EmbedderOnHosts(hosts)
     return cast("ModelT", made)
 
 
 def hosts_of_model(model: Model) -> Hosts:
     """Return the hosts of a model, also if it is on one only."""
-    return model.hosts if isinstance(model, _OnHosts) else Hosts([Host.of(model)])
+    return model.hosts if isinstance(model, _OnHosts) else Hosts([Host(model)])

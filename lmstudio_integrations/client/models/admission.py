@@ -308,6 +308,8 @@ class Flight:
 
     def would_deadlock(self, waiter: Waiter) -> bool:
         """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
+        if waiter.runs_with(self.leader):
+            return False
         return waiter.would_block(self.leader) or self._thread_or_task is current_thread_or_task()
 
     def follow(self, operation: Operation) -> Flow[None]:

@@ -89,10 +89,10 @@ class Attempts:
         timeouts: Timeouts that differ from the client's.
         reload: Whether the operation takes a turn, and loads the model again if that was unloaded. An operation that
             only asks about the instance does neither.
-        resolve: Whether to find or load the instance even if the handle has one.
 
     Attributes:
         operation: The operation of the current attempt.
+        resolve: Whether to find or load the instance even if the handle has one.
     """
 
     operation: Operation
@@ -104,14 +104,13 @@ class Attempts:
         timeouts: Timeouts = NO_TIMEOUTS,
         *,
         reload: bool = True,
-        resolve: bool = False,
     ) -> None:
         self.caller: Caller = caller
         self.state: ModelState = state
         self.listener: Listener = caller.listener
         self._timeouts = timeouts
         self._reload = reload
-        self._resolve = resolve
+        self.resolve = False
         self._is_unloaded = False
         self._retries = Retries(caller.max_retries)
         self._delay: float | None = None
@@ -159,9 +158,9 @@ class Attempts:
             yield from self._take_turn()
         instance = state.instance  # only now: another call may have loaded it again while this one waited
         is_gone = self._is_unloaded or (self.server_models.is_evicted(state.reference) and state.reloadable)
-        if instance is None or self._resolve or (uses and is_gone):
+        if instance is None or self.resolve or (uses and is_gone):
             instance = yield from Loader(self.operation, state).resolve()
-            self._resolve = self._is_unloaded = False
+            self.resolve = self._is_unloaded = False
         self._instance = instance
         return instance
 

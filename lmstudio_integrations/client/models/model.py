@@ -68,7 +68,8 @@ class Model:
 
     def load(self) -> Flow[None]:
         """Find or load the instance, as the load policy says, even if there is one."""
-        attempts = Attempts(self.caller, self.state, resolve=True)
+        attempts = self.attempts()
+        attempts.resolve = True
         while True:
             with attempts:
                 yield from attempts.begin()

@@ -20,11 +20,11 @@ MakeWaiter: TypeAlias = Callable[[IOThread], Waiter]
 class _RelayWaiter(Waiter):
     """Collects what arrives for one call, and wakes the caller of all concurrent flows."""
 
-    __slots__ = ("_common",)
+    __slots__ = ("common",)
 
     def __init__(self, io: IOThread, common: Waiter) -> None:
         super().__init__(io, common.loop)
-        self._common = common
+        self.common = common
 
     def wait(self) -> list[Any] | None:
         """Return what has arrived, an empty list at the end; `None` if the caller will be woken.
@@ -38,8 +38,12 @@ class _RelayWaiter(Waiter):
             batch = self.pop_all()
         return batch
 
+    def runs_with(self, other: Waiter) -> bool:
+        """Whether both belong to flows of one caller, each of which runs while the other waits."""
+        return isinstance(other, _RelayWaiter) and other.common is self.common
+
     def _wake(self) -> None:
-        self._common.put(self)
+        self.common.put(self)
 
 
 @dataclass(frozen=True, slots=True)

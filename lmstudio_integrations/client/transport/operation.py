@@ -133,10 +133,8 @@ class Operation:
         self._started_at = time.monotonic() if started_at is None else started_at
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
-        """Return an operation with other timeouts, which shares the deadline and the listener, but not the turn."""
-        return Operation(
-            self.caller, merged(self.timeouts, timeouts), started_at=self._started_at, listener=self.listener
-        )
+        """Return an operation with other timeouts, which is a part of this one but has not its turn."""
+        return Operation(self.as_caller(), merged(self.timeouts, timeouts))
 
     def as_caller(self) -> Caller:
         """Return a caller whose operations are parts of this one: they share its deadline and its listener."""

@@ -135,6 +135,10 @@ class Waiter(ABC):
         """Whether the caller belongs to the parent of a fork."""
         return self._io.belongs_to_parent
 
+    def runs_with(self, other: "Waiter") -> bool:  # noqa: ARG002 - concurrent flows use it
+        """Whether the caller waits for both at once."""
+        return False
+
     def would_block(self, other: "Waiter") -> bool:
         """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
         return self.loop is None and other.loop is not None and other.loop is running_loop()

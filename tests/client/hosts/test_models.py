@@ -12,7 +12,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.admission import Gates
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.api.test_models import CALLS
 from tests.client.conftest import MODELS
 from tests.client.public_calls import calls, made_calls
@@ -93,12 +94,42 @@ def hosts_named(handle: Any) -> list[str]:
     return [first, second]
 
 
-async def test_a_model_is_unloaded_on_every_host_that_has_it(make: Make, server: Emulator) -> None:
+@pytest.mark.parametrize("name", ["unload", "unload_if_loaded_here"])
+async def test_a_model_is_unloaded_on_every_host_that_has_it(make: Make, server: Emulator, name: str) -> None:
     model = make("llm", "chatty")
     await settle(lambda: model.respond("Hi"))
     assert server.loaded()
-    await settle(model.unload)
+    first = hosts_of_model(model.model).hosts[0]  # what it had when it went away
+    first.record.loaded, first.model.state.loaded_here = True, "reference"
+    with pytest.raises(lms.LMStudioUnreachableError):
+        await settle(getattr(model, name))
     assert not server.loaded()
+
+
+async def test_a_model_is_loaded_on_a_host_that_is_alive(make: Make, server: Emulator) -> None:
+    handle = make("llm", "chatty")
+    await (
+        arun(handle.model.load()) if isinstance(handle, lms.AsyncLLM) else asyncio.to_thread(run, handle.model.load())
+    )
+    assert server.loaded()
+
+
+@pytest.mark.parametrize("client_class", [lms.Client, lms.AsyncClient])
+async def test_batches_wait_for_one_load_of_a_new_instance(client_class: Any) -> None:
+    model = ModelEntry(key="vectors", kind="embedding", embedding_length=4)
+    with Emulator([model]) as first, Emulator([model]) as second:
+        clients = [client_class(host.address) for host in (first, second)]
+        handles = [client.embedding.lazy_model("vectors", load_policy="new_instance") for client in clients]
+        request = EmbeddingRequest(["a"] * 70, "pass", "chunk_size")
+        assert len(await settle(lambda: handles[0].on_hosts(handles, 0).embed_texts(request))) == 70
+        assert len([*first.loads, *second.loads]) <= 2
+
+
+@pytest.mark.parametrize("texts", [["a", b"b"], [1]])
+async def test_texts_are_checked_before_they_are_sent(make: Make, texts: Any) -> None:
+    embedder = make("embedding", "vectors")
+    with pytest.raises(lms.LMStudioValueError, match="input must be a string or a list of strings"):
+        await settle(lambda: embedder.embed_texts(EmbeddingRequest(texts, "pass", "chunk_size")))
 
 
 async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make) -> None:
