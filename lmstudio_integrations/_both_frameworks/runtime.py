@@ -80,7 +80,6 @@ class _ClientPool(Generic[ClientT]):
         self._handles: BoundedCache[HandleSpec, Any] = BoundedCache(_CACHE_SIZE)
 
     def handle(self, spec: HandleSpec) -> Any:
-        """Return the handle of a model."""
         return self._handles.get_or_make(spec, lambda: self._new_handle(spec))
 
     def _new_handle(self, spec: HandleSpec) -> Any:

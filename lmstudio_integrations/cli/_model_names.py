@@ -33,7 +33,9 @@ def find_model(name: str, downloaded: Sequence[ModelInfo], *, exact: bool = Fals
     for info in downloaded:
         if spelled := next((each for each in _names(info) if each.casefold() == name.casefold()), None):
             return FoundModel(info, spelled)
-    partly = [] if exact else [info for info in downloaded if _contains(info, name)]
+    part = name.casefold()
+    named = [] if exact else [(info, [*_names(info), info.display_name]) for info in downloaded]
+    partly = [info for info, names in named if any(part in each.casefold() for each in names)]
     if len(partly) == 1 or (first and partly):
         return FoundModel(partly[0], partly[0].model_key)
     if partly:
@@ -53,10 +55,6 @@ def _names(info: ModelInfo) -> list[str]:
     """Return the names by which a server finds a model, the key first."""
     names = (info.model_key, info.path, info.indexed_model_identifier, info.selected_variant, *(info.variants or ()))
     return [name for name in names if name]
-
-
-def _contains(info: ModelInfo, name: str) -> bool:
-    return any(name.casefold() in each.casefold() for each in (*_names(info), info.display_name))
 
 
 def _advice(name: str, downloaded: Sequence[ModelInfo]) -> str:

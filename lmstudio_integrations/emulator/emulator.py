@@ -367,7 +367,6 @@ class _Running:
     loop: asyncio.AbstractEventLoop
 
     async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
-        """Load a model of either kind."""
         registry = self.state.registry
         found = registry.catalog.find(key)
         try:
@@ -380,7 +379,6 @@ class _Running:
         return instance.describe()
 
     async def unload(self, identifier: str) -> None:
-        """Unload a model of either kind."""
         registry = self.state.registry
         instance = next((each for each in registry.loaded() if each.identifier == identifier), None)
         if instance is None:

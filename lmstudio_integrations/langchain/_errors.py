@@ -88,7 +88,6 @@ class translating_errors:  # noqa: N801 - a context manager is named like a func
         """Begin the block."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise the translation of an error."""
         if not isinstance(error, errors.LMStudioError):
             return
         translation = as_langchain_error(error)

@@ -163,7 +163,6 @@ class _StreamedValue:
                 self._text.add(call["args"] or "")
 
     def _generation(self) -> Generation:
-        """Return all chunks as one generation."""
         first, rest = self._chunks[0], self._chunks[1:]
         if isinstance(first, str):
             return Generation(text="".join(self._chunks))

@@ -496,7 +496,6 @@ class _recording_overflow:  # noqa: N801 - a context manager is named like a fun
         """Begin the block."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Record the context window."""
         if isinstance(error, LMStudioContextOverflowError) and error.limit is not None:
             values = self._call.values
             _context_windows.record(_context_windows.key_of(values["host"], values["model"]), error.limit)

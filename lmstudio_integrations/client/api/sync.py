@@ -68,7 +68,6 @@ class PredictionStream(BaseStream):
     """
 
     def _fill(self) -> bool:
-        """Receive the next batch; return whether there was one."""
         return run(self._prediction.advance())
 
     def batches(self) -> Generator[list[PredictionEvent]]:

@@ -100,7 +100,7 @@ class Hosts:
         """
         while True:
             statuses = [host.status() for host in hosts]
-            self._compare(statuses)
+            self.compare(statuses)
             may_load = hosts[0].model.state.policy != "require_loaded"
             number, load = choose(statuses, may_load=may_load, excluded=excluded)
             host, status = hosts[number], statuses[number]
@@ -116,11 +116,7 @@ class Hosts:
                 self.caller.submit(begin_load, hosts[load])
             return number, slot
 
-    def compare(self) -> None:
-        """Compare what the hosts have loaded; see `_compare`."""
-        self._compare(self.statuses())
-
-    def _compare(self, statuses: Sequence[HostStatus]) -> None:
+    def compare(self, statuses: Sequence[HostStatus]) -> None:
         """Warn if the hosts have loaded different files of the model, or with different context lengths.
 
         Raises:

@@ -163,7 +163,7 @@ class Route:
             return
         host.record.record_success()
         if host.model.state.kind == "embedding":  # the length of its vectors may be known only now
-            self._all.compare()
+            self._all.compare(self._all.statuses())
 
     def release(self) -> None:
         """Release the slot, if there is one. May be called by finalizers."""

@@ -228,17 +228,14 @@ class _TurnSink:
     _turn: Turn
 
     def put(self, item: Any) -> None:
-        """Forward a packet."""
         self._turns.record_progress()
         self._sink.put(item)
 
     def finish(self, error: BaseException | None) -> None:
-        """Forward the end, and release the turn."""
         self._sink.finish(error)
         self._turns.release(self._turn)
 
     def is_alive(self) -> bool:
-        """Whether the caller can still be woken."""
         return self._sink.is_alive()
 
 
@@ -319,7 +316,7 @@ class Flight:
         error that is not shared.
         """
         remaining = operation.remaining_time
-        yield from operation.run_task(lambda: self.wait(remaining))
+        yield from operation.caller.run_task(lambda: self.wait(remaining))
 
     async def wait(self, remaining_time: float | None) -> None:
         """Wait until it has ended; fail if it failed.

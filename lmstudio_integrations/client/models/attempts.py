@@ -177,7 +177,7 @@ class Attempts:
         self._turn = turns, turn
         turn.loads_before = len(operation.load_times)
         queue_timeout, remaining = operation.timeouts.get("queue_timeout"), operation.remaining_time
-        yield from operation.run_task(lambda: turns.wait(turn, queue_timeout, remaining))
+        yield from operation.caller.run_task(lambda: turns.wait(turn, queue_timeout, remaining))
         operation.wrap_sink = partial(turns.shared_by, turn)
 
     def responded(self) -> None:

@@ -89,7 +89,6 @@ class Loader:
         return (yield from self._adopt(info, loaded=False))
 
     def _get_or_load(self) -> Flow[Instance]:
-        """Get a loaded instance, or load one just in time."""
         state = self._state
         assert state.key is not None, "get_or_load needs a key"
         parameter = GetOrLoad(identifier=state.key, loadConfigStack=stack_of(state.config))
@@ -207,7 +206,6 @@ class Loader:
             seconds = min(2 * seconds, _LONGEST_PAUSE)
 
     def _use(self, info: WireInfo) -> Flow[Instance]:
-        """Use an instance that was found."""
         if self._state.on_load_progress is not None:
             self._state.on_load_progress(1.0)
         return (yield from self._adopt(info, loaded=False))

@@ -35,7 +35,6 @@ class AsyncReader:
         return self
 
     async def _fill(self) -> None:
-        """Receive the next batch."""
         if not await arun(self._prediction.advance()):
             raise StopAsyncIteration
 

@@ -27,11 +27,9 @@ class ProgressBar:
         self._bar: Any = None
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the bar."""
         self.close()
 
     @property

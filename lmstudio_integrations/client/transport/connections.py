@@ -212,7 +212,6 @@ class Connection:
                 second.close()
 
     def _replace(self, current: SocketSession, second: SocketSession) -> None:
-        """Replace a dead socket by a second one."""
         logger.info("a connection to %s is dead; a new one replaces it", self._target)
         self._current, self._check = second, None
         self._on_socket_lost()

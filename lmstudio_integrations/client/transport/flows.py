@@ -73,11 +73,9 @@ class _AwaitedResult:
 
     @property
     def waiter(self) -> Self:
-        """Itself."""
         return self
 
     def wait(self) -> Self:
-        """Return itself, to be awaited."""
         return self
 
     def __await__(self) -> Generator[Any, Any, list[Any]]:

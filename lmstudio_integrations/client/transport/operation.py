@@ -6,7 +6,7 @@ the connections on the I/O thread. The flows `call`, `call_all` and `read_channe
 
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -291,10 +291,6 @@ class Operation:
                         call.server_is_done = True
                         return result
             raise closed_early(label)
-
-    def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Flow[T]:
-        """Run a coroutine on the I/O thread and return its result."""
-        return (yield from self.caller.run_task(work))
 
     def pause(self, seconds: float) -> Flow[None]:
         """Wait, but no longer than the remaining time."""

@@ -276,7 +276,6 @@ class Act:
         return plan_round(self._chat, settings, self._parameters)
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
-        """Check a call."""
         tool = self._tools.get(call.name)
         job = ToolJob(call_id, call, tool)
         if tool is None:
