@@ -6,21 +6,20 @@
 
 Each has `wait`, which runs on the I/O thread until the caller may go on, and `end`, which runs there when an operation
 or the load has ended, even before it was admitted. Whoever would wait for its own event loop or thread must not wait:
-`would_deadlock` says so, and `Gates.enter` returns `None`.
+`Turns.would_deadlock`, the `deadlock` of `Flight.share` and the `None` of `Gates.enter` are about that.
 """
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Hashable
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
 from lmstudio_integrations.client.transport.caller import Caller
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import Waiter, copied, current_thread_or_task
@@ -266,57 +265,56 @@ class Flight:
         self._error: Exception | None = None
 
     @classmethod
-    def join(cls, caller: Caller, flights: dict[Hashable, "Flight"], key: Hashable) -> tuple["Flight", bool]:
-        """Return the flight of a key, and whether this caller leads it.
+    def share(
+        cls,
+        operation: Operation,
+        flights: dict[Hashable, "Flight"],
+        key: Hashable,
+        work: Flow[T],
+        *,
+        errors: type[Exception],
+        deadlock: Exception | None = None,
+    ) -> Flow[T | None]:
+        """Do the work and return its result; if another caller does it, wait for that and return `None`.
+
+        The caller then checks whether the work is done: the leader may have been cancelled, or may have failed with an
+        error that is not shared.
 
         Args:
-            caller: Makes the waiter.
+            operation: Waits.
             flights: The work that is running.
             key: Names the work.
+            work: The work.
+            errors: Those of the leader that the waiting callers raise as well.
+            deadlock: Raised if waiting would never end; `None` returns without waiting.
         """
-        own = cls(caller.new_waiter())
-        # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
-        flight = flights.setdefault(key, own)
-        if flight.leader.is_lost:
-            flight = flights[key] = own
-        return flight, flight is own
-
-    @contextmanager
-    def lead(
-        self, caller: Caller, flights: dict[Hashable, "Flight"], key: Hashable, shared: type[Exception]
-    ) -> Generator[None]:
-        """Wake the others when the block ends.
-
-        Args:
-            caller: The leader.
-            flights: The work that is running.
-            key: Names the work.
-            shared: The errors of the leader that the waiting callers raise as well.
-        """
+        own = cls(operation.caller.new_waiter())
         try:
-            yield
-        except shared as failure:
-            self._error = failure
+            # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
+            flight = flights.setdefault(key, own)
+            if flight.leader.is_lost:
+                flight = flights[key] = own
+            if flight is own:
+                return (yield from work)
+        except errors as failure:
+            own._error = failure
             raise
-        finally:
-            if flights.get(key) is self:  # after a fork, several threads may take over from a lost leader
+        finally:  # also if a signal handler raises between two lines above
+            if flights.get(key) is own:  # after a fork, several threads may take over from a lost leader
                 del flights[key]
-            caller.submit(self.end)
+            operation.caller.submit(own.end)
+        if not flight.would_deadlock(own.leader):
+            remaining = operation.remaining_time
+            yield from operation.caller.run_task(lambda: flight.wait(remaining))
+        elif deadlock is not None:
+            raise deadlock
+        return None
 
     def would_deadlock(self, waiter: Waiter) -> bool:
         """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
         if waiter.runs_with(self.leader):
             return False
         return waiter.would_block(self.leader) or self._thread_or_task is current_thread_or_task()
-
-    def follow(self, operation: Operation) -> Flow[None]:
-        """Wait until it has ended.
-
-        The caller then checks whether the work is done: the leader may have been cancelled, or may have failed with an
-        error that is not shared.
-        """
-        remaining = operation.remaining_time
-        yield from operation.caller.run_task(lambda: self.wait(remaining))
 
     async def wait(self, remaining_time: float | None) -> None:
         """Wait until it has ended; fail if it failed.

@@ -109,18 +109,14 @@ class Loader:
 
     def _load_new_instance(self) -> Flow[Instance]:
         """Load a new instance once, even if several callers use the handle at the same time."""
-        caller, state = self._operation.caller, self._state
+        operation, state = self._operation, self._state
+        deadlock = LMStudioRuntimeError(
+            f"this thread, or a task of its event loop, is loading {state.key!r}, so this call would wait forever; "
+            "await the async call, or make this call after the load or in another thread"
+        )
         while state.instance is None:
-            flight, leads = Flight.join(caller, state.flights, "load")
-            if leads:
-                with flight.lead(caller, state.flights, "load", Exception):
-                    return (yield from self._load_and_adopt())
-            if flight.would_deadlock(caller.new_waiter()):
-                raise LMStudioRuntimeError(
-                    f"this thread, or a task of its event loop, is loading {state.key!r}, so this call would wait "
-                    "forever; await the async call, or make this call after the load or in another thread"
-                )
-            yield from flight.follow(self._operation)
+            work = self._load_and_adopt()
+            yield from Flight.share(operation, state.flights, "load", work, errors=Exception, deadlock=deadlock)
         return state.instance
 
     def _load_and_adopt(self) -> Flow[Instance]:
@@ -147,23 +143,19 @@ class Loader:
 
     def _find_or_load_explicitly(self) -> Flow[Instance]:
         """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
-        caller, state = self._operation.caller, self._state
         info = yield from self.find_loaded()
         if info is None:
-            flights, key = self._server_models.flights, (state.kind, state.key)
-            flight, leads = Flight.join(caller, flights, key)
-            if leads:
-                with flight.lead(caller, flights, key, LMStudioServerError):
-                    return (yield from self._load_explicitly_if_permitted())
-            # A second load is safe: it has the same identifier, so the server rejects it, and this call waits as for
-            # a load of another program.
-            if flight.would_deadlock(caller.new_waiter()):
-                return (yield from self._load_explicitly_if_permitted())
-            yield from flight.follow(self._operation)
+            flights, key = self._server_models.flights, (self._state.kind, self._state.key)
+            work = self._load_explicitly_if_permitted()
+            instance = yield from Flight.share(self._operation, flights, key, work, errors=LMStudioServerError)
+            if instance is not None:
+                return instance
             info = yield from self.find_loaded()
-            if info is None:  # the other caller was cancelled
-                return (yield from self._load_explicitly_if_permitted())
-        return (yield from self._use(info))
+        if info is not None:
+            return (yield from self._use(info))
+        # The other caller was cancelled, or must not be waited for. A second load is safe: it has the same identifier,
+        # so the server rejects it, and this call waits as for a load of another program.
+        return (yield from self._load_explicitly_if_permitted())
 
     def _load_explicitly_if_permitted(self) -> Flow[Instance]:
         """Load a model with its key as identifier; just in time if the server permits nothing else."""

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import inspect
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -11,6 +14,8 @@ from websockets.exceptions import ConnectionClosed
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.admission import Flight
 from lmstudio_integrations.client.models.server_models import ServerModels
+from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together, wait_until
 
@@ -134,13 +139,52 @@ def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server:
     class Lost:
         is_lost = True
 
-    flights: Any = {"key": Flight(Lost())}  # type: ignore[arg-type]
+    lost: Any = Flight(Lost())  # type: ignore[arg-type]
+    flights: Any = {"key": lost}
+
+    def work() -> Flow[str]:
+        assert flights["key"] is not lost
+        return "done"
+        yield
+
     with lms.Client(server.address) as client:
-        flight, leads = Flight.join(client._caller, flights, "key")
-        with flight.lead(client._caller, flights, "key", Exception):
-            assert leads
-            assert flights == {"key": flight}
+        assert run(Flight.share(Operation(client._caller), flights, "key", work(), errors=Exception)) == "done"
     assert flights == {}
+
+
+def test_an_interrupt_before_or_during_work_leaves_nothing_behind_that_nobody_does(server: Emulator) -> None:
+    flights: Any = {}
+
+    def work() -> Flow[None]:
+        return
+        yield
+
+    share: Any = Flight.share
+    lines, first = inspect.getsourcelines(share)
+    body = range(first, first + next(number for number, line in enumerate(lines) if "finally:" in line))
+    reached: list[int] = []
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        if frame.f_code is not share.__func__.__code__:
+            return None
+        if event == "line" and frame.f_lineno in body and frame.f_lineno not in reached:
+            reached.append(frame.f_lineno)
+            raise KeyboardInterrupt
+        return trace
+
+    previous = sys.gettrace()
+    with lms.Client(server.address) as client:
+        for _ in body:
+            operation = Operation(client._caller)
+            sys.settrace(trace)
+            try:
+                run(share(operation, flights, "key", work(), errors=Exception))
+                break
+            except KeyboardInterrupt:
+                assert flights == {}
+            finally:
+                sys.settrace(previous)
+    assert len(reached) > 5
 
 
 async def test_whoever_waits_for_failing_work_fails_with_the_same_error(server: Emulator) -> None:
@@ -194,9 +238,13 @@ def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator
 
     with lms.Client(server.address) as client:
         other = Flight(client._caller.new_waiter())
-        flight, _ = Flight.join(client._caller, flights, "key")
-        with flight.lead(client._caller, flights, "key", Exception):
+
+        def work() -> Flow[None]:
             flights["key"] = other  # another thread takes over meanwhile
+            return
+            yield
+
+        run(Flight.share(Operation(client._caller), flights, "key", work(), errors=Exception))
     assert flights == {"key": other}
 
 
