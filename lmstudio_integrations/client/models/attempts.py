@@ -265,10 +265,10 @@ class Attempts:
         if self.failed(explained):
             return True
         self.release()
-        final = self.final(explained)
-        if final is error:
-            return False
-        raise final
+        try:
+            raise self.final(explained)
+        finally:
+            del error, explained  # the traceback of the error refers to this frame
 
 
 def is_retryable(error: LMStudioError) -> bool:

@@ -221,9 +221,13 @@ class Prediction:
         """Read to the end and return the result."""
         self._delivery.reads_to_end = not self._delivery.is_read
         more = True
-        while more:
-            more = yield from self.advance()
-            self.ready.clear()
+        try:
+            while more:
+                more = yield from self.advance()
+                self.ready.clear()
+        finally:  # another reader may go on, if this one was rejected
+            self._delivery.reads_to_end = False
+            self._delivery.record_read()
         return self.result()
 
     def result(self) -> PredictionResult:
@@ -438,14 +442,15 @@ class Prediction:
         end = received.end
         if end is not None and plan.check_context and not end.is_interrupted:  # also the first of two predictions
             yield from self._interruptible(self._check_context(response, end))
-        if plan.second_step is not None:
-            batch = plan.second_step.release(batch, received)
-            if plan.second_step.replaced is not None and self._requests is not plan.second_step.requests:
-                response.call.server_is_done = True
-                self._requests, self._response = plan.second_step.requests, None
-                return batch
+        second_step = plan.second_step
+        if second_step is not None:
+            batch = second_step.release(batch, received)
         if plan.callbacks is not NO_CALLBACKS:
             yield from self._delivery.show(batch)
+        if second_step is not None and second_step.replaced is not None and self._requests is not second_step.requests:
+            response.call.server_is_done = True
+            self._requests, self._response = second_step.requests, None
+            return batch
         if end is None:
             return batch
         try:

@@ -1,13 +1,16 @@
 """When a call is retried: after which errors, how often, and after which pause."""
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.attempts import RELOAD_DELAYS, Retries
+from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, send
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.support.pauses import replace_pauses
@@ -117,3 +120,22 @@ async def test_a_lost_connection_is_not_retried_once_a_fragment_was_read(
         with pytest.raises(lms.LMStudioConnectionLostError):
             await anext(stream)
     assert pauses == []
+
+
+@pytest.mark.parametrize("call", [lambda handle: handle.tokenize("Hi"), lambda handle: handle.get_info()])
+def test_the_error_of_an_operation_is_freed_with_its_last_reference(
+    server: Emulator, call: Callable[[Any], Any]
+) -> None:
+    with lms.Client(server.address) as client:
+        handle = client.llm.load_new_instance("chatty")
+        handle.unload()
+        gc.collect()
+        gc.disable()  # it would keep the handle and its client alive until the garbage collector runs
+        try:
+            try:
+                call(handle)
+            except lms.LMStudioModelUnloadedError as error:
+                freed = ref(error)
+            assert freed() is None
+        finally:
+            gc.enable()

@@ -22,7 +22,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
-from tests.client.prediction_frames import fragment, packet
+from tests.client.prediction_frames import fragment, loaded_handle, packet
 
 CLOSED = "closed before its end"
 CANCELLED = "cancelled before its result arrived"
@@ -107,6 +107,34 @@ async def test_a_second_reader_is_rejected_and_does_not_disturb_the_first(model:
         with pytest.raises(lms.LMStudioRuntimeError, match="read from one stream"):
             await second(stream)
     await _continues(stream, reader, server)
+
+
+async def test_a_response_is_not_repeated_because_a_second_reader_was_rejected(
+    make_client: Callable[..., Any],
+) -> None:
+    rejected, read = asyncio.Event(), asyncio.Event()
+    requests: list[str] = []
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        requests.append((await receive(socket))["endpoint"])
+        await rejected.wait()
+        await send(socket, fragment("a"))
+        await read.wait()
+        await socket.close()
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = loaded_handle(client).with_retries(1).respond_stream("Hi")
+        first = asyncio.ensure_future(anext(stream))
+        await _wait_until_reading(stream)
+        with pytest.raises(lms.LMStudioRuntimeError, match="read from one stream"):
+            await stream.wait_for_result()
+        rejected.set()
+        assert (await asyncio.wait_for(first, 5)).content == "a"
+        read.set()
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await asyncio.wait_for(_read(stream), 5)
+    assert requests == ["predict"]
 
 
 @pytest.mark.slow

@@ -18,6 +18,13 @@ from lmstudio_integrations.types.chat import WireHistory
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
 from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
 
+IN_TWO_STEPS: dict[str, Any] = {
+    "config": {"raw_tools": {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "f"}}]}},
+    "response_format": {"type": "object", "properties": {}},
+    "tools_first": True,
+}
+"""Parameters of a prediction with a tool, which a second one with the format alone replaces."""
+
 
 @pytest.mark.slow
 async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:
@@ -372,16 +379,27 @@ async def test_a_second_prediction_is_a_part_of_the_same_operation(
 
     monkeypatch.setattr(requests, "prepare_images", upload)
     history = PendingHistory([b"image"], lambda _handles: WireHistory.of_prompt("think"))
-    tool = {"type": "function", "function": {"name": "f", "description": "Does it."}}
-    result = (
-        await client.llm.lazy_model("chatty")
-        .respond_stream(
-            history,
-            config={"raw_tools": {"type": "toolArray", "tools": [tool]}},
-            response_format={"type": "object", "properties": {}},
-            tools_first=True,
-        )
-        .wait_for_result()
-    )
+    result = await client.llm.lazy_model("chatty").respond_stream(history, **IN_TWO_STEPS).wait_for_result()
     assert (len(server.predictions), uploads) == (2, [1])
     assert result.end.stats["modelLoadTimeSec"] > 0, "the first prediction loaded the model"
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_the_progress_of_the_first_of_two_predictions_is_reported(
+    make_client: Callable[..., Any], together: bool
+) -> None:
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        progress = packet({"type": "promptProcessingProgress", "progress": 0.5})
+        first = [progress, fragment("no object"), packet(END)]
+        for frames in [first] if together else [[each] for each in first]:
+            send_together(socket, frames)
+        await receive(socket)
+        await socket.close()
+
+    seen: list[float] = []
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await loaded_handle(client).respond("Hi", **IN_TWO_STEPS, on_prompt_processing_progress=seen.append)
+    assert seen == [0.0, 0.5]
