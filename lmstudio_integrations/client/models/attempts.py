@@ -110,7 +110,7 @@ class Attempts:
         self.listener: Listener = caller.listener
         self._timeouts = timeouts
         self._reload = reload
-        self.resolve = False
+        self.resolve: bool = False
         self._is_unloaded = False
         self._retries = Retries(caller.max_retries)
         self._delay: float | None = None

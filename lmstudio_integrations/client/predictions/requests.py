@@ -94,7 +94,7 @@ class _Conversation:
     def __init__(self, history: WireHistory | PendingHistory) -> None:
         self._pending = history if isinstance(history, PendingHistory) else None
         self._uploaded_in: Operation | None = None
-        self.wire = WireHistory([]) if isinstance(history, PendingHistory) else history
+        self.wire: WireHistory = WireHistory([]) if isinstance(history, PendingHistory) else history
         """The conversation, once its images are uploaded."""
 
     def upload(self, operation: Operation) -> Flow[None]:
