@@ -5,6 +5,7 @@ Each caller makes the server repeat a text that nobody else sends, and compares.
 """
 
 import argparse
+import faulthandler
 import gc
 import random
 import statistics
@@ -192,6 +193,8 @@ def run(minutes: float, seed: int) -> int:
         for caller in callers:
             caller.join(max(until + STUCK_AFTER - time.monotonic(), 0))
         stuck = [caller.name for caller in callers if caller.is_alive()]
+        if stuck:
+            faulthandler.dump_traceback()
         after = once_idle(before)
     total = Tally()
     for caller in callers:

@@ -67,7 +67,7 @@ class ClientSession:
         self._last_replies: dict[str, float] = {}
         """When an RPC of each endpoint was last answered."""
         self.ready: bool = False
-        """Whether the server has accepted this client."""
+        """Whether the server has accepted this client, and the connection is not lost."""
         self.paused: bool = False
         """Whether new requests are held back until the other side has proven to be alive."""
         self.unanswered_since: float | None = None
@@ -190,7 +190,7 @@ class ClientSession:
     def connection_lost(self, make_error: Callable[[], BaseException]) -> None:
         """Fail all waiting callers, once, each with its own exception."""
         exchanges = self._exchanges()
-        self._sent, self._backlog = {}, []
+        self.ready, self._sent, self._backlog = False, {}, []
         for exchange in exchanges:
             exchange.finish(make_error())
 

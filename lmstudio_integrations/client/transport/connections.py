@@ -202,6 +202,8 @@ class Connection:
             if pong.done() and pong.result():
                 return False
             if accepted.done():
+                if second.is_closing:  # it was lost at once, and would end no call that it takes over
+                    return False
                 self._replace(current, second)
                 return True
             return second.task.done() and self._fail_backlog(current, second.make_error)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import connections
-from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.client.transport.test_connections import connections_to
 
@@ -263,3 +264,53 @@ async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one
         quiet_server.sockets[0].transport.abort()
         quiet_server.awake.set()
         assert await asyncio.wait_for(listing, 5) == []
+
+
+@pytest.mark.slow
+async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    tried = 0
+
+    async def behave(socket: Socket) -> None:
+        nonlocal tried
+        tried += 1
+        if tried != 2:
+            await quiet_server.behave(socket)
+            return
+        await receive(socket)
+        socket.protocol.send_text(b'{"success":true}')
+        socket.protocol.send_close(CloseCode.GOING_AWAY)
+        socket.transport.write(b"".join(socket.protocol.data_to_send()))  # the client reads both at once
+
+    async with fake_server(behave) as address, make_client(address, **LONG) as client:
+        await client.llm.list_loaded()
+        quiet_server.deafen(quiet_server.sockets[0])
+        assert await asyncio.wait_for(client.llm.list_loaded(), 5) == []
+        assert tried == 3
+
+
+async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(make_client: Callable[..., Any]) -> None:
+    sockets: list[Socket] = []
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        sockets.append(socket)
+        if len(sockets) == 1:
+            socket.transport.pause_reading()
+        else:
+            await send_result(socket, [])
+
+    def is_large_request_waiting() -> bool:
+        opened = [each._current._socket for each in connections_to(address) if each._current is not None]
+        return any(socket is not None and socket.transport.get_write_buffer_size() > 0 for socket in opened)
+
+    async with fake_server(behave) as address, make_client(address, **LONG) as client:
+        uploading = asyncio.ensure_future(loaded_handle(client).count_tokens("x" * 50_000_000))
+        await wait_until(is_large_request_waiting)
+        sockets[0].protocol.send_close(CloseCode.GOING_AWAY)
+        sockets[0].transport.write(b"".join(sockets[0].protocol.data_to_send()))
+        with pytest.raises(lms.LMStudioConnectionLostError, match="1001"):
+            await asyncio.wait_for(uploading, 5)
+        assert await asyncio.wait_for(client.llm.list_loaded(), 5) == []
+        sockets[0].transport.abort()

@@ -113,7 +113,8 @@ class Socket(ClientConnection):
             io.release_wakes()
         if self.protocol.close_rcvd is not None or self.protocol.parser_exc is not None:
             # The library has sent its own, and would wait for the server to close the TCP connection, perhaps forever.
-            self.transport.close()
+            # `close` would wait until the server has read all that was written.
+            self.transport.abort()
 
     def _receive_head(self, data: bytes) -> None:
         """Receive bytes of the response to the handshake, or any bytes of a socket that the library reads alone."""
