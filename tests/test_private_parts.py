@@ -35,6 +35,7 @@ OVERRIDDEN: dict[tuple[type[Any], str], list[str]] = {
     (Connection, "connection_made"): ["transport"],
     (Connection, "connection_lost"): ["exc"],
     (Connection, "data_received"): ["data"],
+    (Connection, "eof_received"): [],
     (ClientConnection, "process_event"): ["event"],
     (ServerConnection, "process_event"): ["event"],
 }

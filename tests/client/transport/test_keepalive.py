@@ -290,7 +290,10 @@ async def test_a_second_socket_that_is_lost_at_once_does_not_take_over(
         assert tried == 3
 
 
-async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(make_client: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("is_half_closed", [False, True])
+async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(
+    make_client: Callable[..., Any], *, is_half_closed: bool
+) -> None:
     sockets: list[Socket] = []
 
     async def behave(socket: Socket) -> None:
@@ -308,9 +311,12 @@ async def test_a_closed_socket_ends_although_the_server_reads_nothing_more(make_
     async with fake_server(behave) as address, make_client(address, **LONG) as client:
         uploading = asyncio.ensure_future(loaded_handle(client).count_tokens("x" * 50_000_000))
         await wait_until(is_large_request_waiting)
-        sockets[0].protocol.send_close(CloseCode.GOING_AWAY)
-        sockets[0].transport.write(b"".join(sockets[0].protocol.data_to_send()))
-        with pytest.raises(lms.LMStudioConnectionLostError, match="1001"):
+        if is_half_closed:
+            sockets[0].transport.write_eof()
+        else:
+            sockets[0].protocol.send_close(CloseCode.GOING_AWAY)
+            sockets[0].transport.write(b"".join(sockets[0].protocol.data_to_send()))
+        with pytest.raises(lms.LMStudioConnectionLostError, match=r"1001|no close frame"):
             await asyncio.wait_for(uploading, 5)
         assert await asyncio.wait_for(client.llm.list_loaded(), 5) == []
         sockets[0].transport.abort()
