@@ -28,7 +28,7 @@ class Clock(Protocol):
         """Return the Unix time in milliseconds."""
         ...
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` once, after `seconds`."""
         ...
 
@@ -47,7 +47,7 @@ class SystemClock:
         """Return the Unix time in milliseconds."""
         return time.time_ns() // 1_000_000
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` once, after `seconds`."""
         return asyncio.get_running_loop().call_later(seconds, callback)
 
@@ -77,7 +77,7 @@ class ManualClock:
         """Return the Unix time in milliseconds."""
         return self._start + int(self._now * 1000)
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` once, when a test has moved the clock by `seconds`."""
         timer = _ManualTimer(callback, asyncio.get_running_loop())
         with self._lock:
@@ -99,7 +99,7 @@ class ManualClock:
 class _ManualTimer:
     """A call that is due when a test moves the clock."""
 
-    callback: Callable[[], None]
+    callback: Callable[[], object]
     loop: asyncio.AbstractEventLoop
     cancelled: bool = False
 

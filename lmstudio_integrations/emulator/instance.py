@@ -145,7 +145,7 @@ class Instance:
         """Start the idle TTL, if there is one and nobody uses the model."""
         self._stop_ttl()
         if self.ttl_ms is not None and self.unloading is None and not self._users:
-            self._timer = self._clock.call_later(self.ttl_ms / 1000, self._expire)
+            self._timer = self._clock.call_later(self.ttl_ms / 1000, lambda: self.on_end("expired"))
 
     async def unload(self) -> None:
         """Cancel all users, wait until they have finished, and close the model."""
@@ -154,9 +154,6 @@ class Instance:
             scope.cancel(MODEL_UNLOADED)
         await self._idle.wait()
         await self.model.close()
-
-    def _expire(self) -> None:
-        self.on_end("expired")
 
     def _stop_ttl(self) -> None:
         if self._timer is not None:

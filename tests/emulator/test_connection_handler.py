@@ -33,7 +33,7 @@ class WatchedClock(ManualClock):
         super().__init__()
         self.begun = threading.Semaphore(0)
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         timer = super().call_later(seconds, callback)
         if seconds == LATENCY:
             self.begun.release()

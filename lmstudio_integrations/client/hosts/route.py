@@ -67,7 +67,6 @@ class HostAttempts(Attempts):
         return (yield from super().next())
 
     def _new_operation(self) -> Operation:
-        self.listener.moved(self.caller.target, self.state.key)
         started_at = self._route.started_at
         operation = Operation(self.caller, self._timeouts, started_at=started_at, listener=self.listener)
         operation.can_fail_over = self._route.can_fail_over

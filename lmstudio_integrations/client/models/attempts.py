@@ -143,11 +143,11 @@ class Attempts:
             return self.operation
         if delay:
             yield from self.caller.pause(delay)
+        self.listener.moved(self.caller.target, self.state.key)
         self.operation = self._new_operation()
         return self.operation
 
     def _new_operation(self) -> Operation:
-        self.listener.moved(self.caller.target, self.state.key)
         return Operation(self.caller, self._timeouts, listener=self.listener)
 
     def instance(self) -> Flow[Instance]:

@@ -4,7 +4,7 @@ Messages are content. They have the form of the conventions' JSON schemas, writt
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations.protocol.kv_config import collapsed
@@ -70,7 +70,8 @@ def input_content(parameter: Mapping[str, Any]) -> Attributes:
         messages = [_message("user", [_text(parameter["rawPrompt"])])]
     else:
         messages = [
-            _message(message["role"], map(_part, message["content"])) for message in parameter["history"]["messages"]
+            _message(message["role"], [_PARTS[part["type"]](part) for part in message["content"]])
+            for message in parameter["history"]["messages"]
         ]
     values = {"gen_ai.input.messages": _json(messages)}
     settings = LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
@@ -93,8 +94,8 @@ def output_content(result: PredictionResult) -> Attributes:
     }
 
 
-def _message(role: str, parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"role": role, "parts": list(parts)}
+def _message(role: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"role": role, "parts": parts}
 
 
 def _text(content: str) -> dict[str, Any]:
@@ -119,10 +120,6 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     ),
 }
 """The parts of the conventions, by the type of the part on the wire."""
-
-
-def _part(part: Mapping[str, Any]) -> dict[str, Any]:
-    return _PARTS[part["type"]](part)
 
 
 def _present(**members: Any) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class Connection:
             if pong.done() and pong.result():
                 return False
             if accepted.done():
-                if second.is_closing:  # it was lost at once, and would end no call that it takes over
+                if second.is_closing or not second.session.ready:  # it would never end the calls that it takes over
                     return False
                 self._replace(current, second)
                 return True

@@ -117,10 +117,8 @@ class SocketSession:
 
     @property
     def is_closing(self) -> bool:
-        """Whether nothing can be sent any more, although the end may not be reported yet."""
-        was_lost = self.accepted.is_set() and not self.session.ready
-        is_closing = self._socket is not None and self._socket.transport.is_closing()
-        return was_lost or is_closing or self.task.cancelling() > 0
+        """Whether nothing can be sent any more, although the end is not reported yet."""
+        return self.task.cancelling() > 0 or (self._socket is not None and self._socket.transport.is_closing())
 
     async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether a complete frame arrives within a limit of seconds."""

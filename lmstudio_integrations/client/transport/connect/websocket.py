@@ -112,16 +112,13 @@ class Socket(ClientConnection):
         finally:
             io.release_wakes()
         if self.protocol.close_rcvd is not None or self.protocol.parser_exc is not None:
-            # The library has sent its own, and would wait for the server to close the TCP connection.
-            self._end_at_once()
+            # The library has sent its own, and would wait for the server to close the TCP connection, perhaps forever.
+            # `close` would wait until the server has read all that was written.
+            self.transport.abort()
 
     def eof_received(self) -> None:
         """End the socket: the server sends nothing more."""
         super().eof_received()
-        self._end_at_once()
-
-    def _end_at_once(self) -> None:
-        # `close` would wait until the server has read all that was written, perhaps forever.
         self.transport.abort()
 
     def _receive_head(self, data: bytes) -> None:
