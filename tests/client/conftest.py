@@ -56,6 +56,12 @@ async def client(make_client: Callable[..., Any], server: Emulator) -> Any:
 
 
 @pytest.fixture
+async def model(client: Any) -> Any:
+    """The language model of the server."""
+    return await client.llm.model("chatty")
+
+
+@pytest.fixture
 def as_the_io_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the test call what only the I/O thread may call: on objects of its own, which that thread does not know."""
     monkeypatch.setattr(IOThread, "started", lambda: None)

@@ -12,7 +12,6 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
-from tests.client.both import sync_client
 
 MANY = 40
 """More tools than a pool of threads has room for, which is 32 at most by default."""
@@ -66,12 +65,6 @@ def fail(a: int, b: int = 0) -> int:
 def server() -> Iterator[Emulator]:
     with Emulator([{"key": "chatty", "rules": RULES}]) as running:
         yield running
-
-
-@pytest.fixture(params=[sync_client, AsyncClient], ids=["sync", "async"])
-async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
-    async with request.param(server.address) as client:
-        yield await client.llm.model("chatty")
 
 
 @pytest.mark.requirement("C-ACT")

@@ -30,11 +30,6 @@ LOADED = {"type": "success", "info": {"identifier": "chatty", "modelKey": "chatt
 END = {"type": "success", "stats": {"stopReason": "eosFound"}}
 
 
-@pytest.fixture
-async def model(client: Any) -> Any:
-    return await client.llm.model("chatty")
-
-
 async def _wait_until_stopped(server: Emulator) -> None:
     """Wait, without blocking this loop, until the server has stopped the last generation."""
     await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")

@@ -26,11 +26,6 @@ async def _drain(stream: AsyncIterator[Any]) -> None:
         pass
 
 
-@pytest.fixture
-async def model(client: Any) -> Any:
-    return await client.llm.model("chatty")
-
-
 @pytest.mark.requirement("C-RESULT")
 async def test_a_prediction_has_its_text_and_its_stats(model: Any) -> None:
     result = await model.respond("count")

@@ -8,9 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
-from tests.client.both import sync_client
 
 MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_0123abcd__"
 
@@ -50,12 +48,6 @@ class OwnSchema:
 def server() -> Iterator[Emulator]:
     with Emulator([{"key": "chatty", "rules": RULES}]) as running:
         yield running
-
-
-@pytest.fixture(params=[sync_client, AsyncClient], ids=["sync", "async"])
-async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
-    async with request.param(server.address) as client:
-        yield await client.llm.model("chatty")
 
 
 @pytest.mark.requirement("C-STRUCTURED")

@@ -26,7 +26,7 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-from tests.client.both import Awaited, sync_client
+from tests.client.both import Awaited
 from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END as FINISHED
 from tests.client.prediction_frames import INFO, loaded_handle, packet
@@ -50,12 +50,6 @@ OTHERS = ("round_start", "round_end", "prediction_completed", "message", "first_
 def server() -> Iterator[Emulator]:
     with Emulator([{"key": "chatty", "rules": [*MORE_RULES, *RULES]}]) as running:
         yield running
-
-
-@pytest.fixture(params=[sync_client, AsyncClient], ids=["sync", "async"])
-async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
-    async with request.param(server.address) as client:
-        yield await client.llm.model("chatty")
 
 
 class Recorder:
