@@ -128,6 +128,8 @@ class ResolvedCall(NamedTuple):
             "check_response": False,
             "check_context": self.values["check_context"],
             "tools_first": True,
+            "rescue_tool_calls": self.values.get("rescue_tool_calls", False),
+            "required_tool_fallback": self.values.get("required_tool_fallback", False),
         }
         if self.values["preset"] is not None:
             arguments["preset"] = self.values["preset"]

@@ -116,6 +116,23 @@ SendReasoning = Annotated[
     Field(description="Whether earlier reasoning is sent back to the model, in `<think>` tags. Default: `False`."),
 ]
 
+RescueToolCalls = Annotated[
+    bool,
+    Field(
+        description="Whether calls that the server left in the text become tool calls. Default: `True`. Only calls of "
+        "tools that are offered, with arguments that fit; their number is in the metadata as `rescued_tool_calls`. "
+        "Calls that are cut off or do not fit become invalid ones."
+    ),
+]
+
+RequiredToolFallback = Annotated[
+    bool,
+    Field(
+        description="Whether a required tool call that did not come is requested once more, by grammar. Default: "
+        "`True`. The metadata then has `forced_by_grammar`, and the tokens of both predictions."
+    ),
+]
+
 WithLogprobs = Annotated[
     bool | None,
     Field(description="Whether responses contain the log-probabilities of their tokens. Unset: they do not."),

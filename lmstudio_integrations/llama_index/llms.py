@@ -188,6 +188,8 @@ class LMStudio(GenerationSettings, Structured):
 
     reasoning_effort: field_types.ReasoningEffort = None
     send_reasoning: field_types.SendReasoning = False
+    rescue_tool_calls: field_types.RescueToolCalls = True
+    required_tool_fallback: field_types.RequiredToolFallback = True
     logprobs: field_types.WithLogprobs = None
     top_logprobs: field_types.TopLogprobs = None
     allow_image_download: field_types.AllowImageDownload = False

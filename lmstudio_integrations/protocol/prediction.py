@@ -168,6 +168,7 @@ _CHECKS: dict[Any, Check] = {
     int | None: _is_count_or_null,
     float | None: _is_number_or_null,
     int | float | None: _is_number_or_null,
+    bool | None: lambda value: value is None or isinstance(value, bool),
 }
 _STATS = {str(member.alias): _CHECKS[member.annotation] for member in LlmPredictionStats.model_fields.values()}
 _MODEL_INFO: dict[str, Check] = {

@@ -3,7 +3,7 @@
 `functions.py`, `structured.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -54,6 +54,31 @@ def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] 
     if description:
         function["description"] = description
     return {"type": "function", "function": function}
+
+
+def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a call of one of these functions: an object with `name` and `arguments`.
+
+    Args:
+        functions: The functions, each in wire form.
+    """
+    calls, definitions = list[dict[str, Any]](), dict[str, Any]()
+    for number, function in enumerate(functions):
+        arguments = dict(function.get("parameters") or {"type": "object", "properties": {}})
+        own = arguments.pop("$defs", {})
+        moved = {f"#/$defs/{name}": {"$ref": f"#/$defs/{number}-{name}"} for name in own}
+        definitions |= {f"{number}-{name}": _inline(each, moved, ()) for name, each in own.items()}
+        properties = {"name": {"const": function["name"]}, "arguments": _inline(arguments, moved, ())}
+        calls.append(
+            {
+                "type": "object",
+                "properties": properties,
+                "required": list(properties),
+                "additionalProperties": False,
+            }
+        )
+    schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**schema, "$defs": definitions} if definitions else schema
 
 
 class ArgumentSchema:

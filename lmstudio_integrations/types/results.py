@@ -164,8 +164,9 @@ class LlmPredictionStats(WireModel):
     Times are in seconds, counts in tokens; the total is prompt + predicted, and the end-of-sequence token counts as
     predicted. Members that the server did not measure are `None`. This client measures `model_load_time_sec`: how long
     the call waited for the model, if it loaded it. It adds `dropped_tokens` if it found that the server did not read
-    so many tokens of the prompt (`check_context`), and `predictions_count` if the response took several predictions,
-    whose tokens are summed (`tools_first`).
+    so many tokens of the prompt (`check_context`), `predictions_count` if the response took several predictions, whose
+    tokens are summed (`tools_first`, `required_tool_fallback`), `rescued_tool_calls` if so many calls were read in the
+    text (`rescue_tool_calls`), and `forced_by_grammar` if a required call was requested by grammar.
     """
 
     stop_reason: str
@@ -185,6 +186,8 @@ class LlmPredictionStats(WireModel):
     ignored_draft_tokens_count: int | None = None
     dropped_tokens: int | None = None
     predictions_count: int | None = None
+    rescued_tool_calls: int | None = None
+    forced_by_grammar: bool | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,7 +11,7 @@ from llama_index.core.llms import ChatMessage
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.predictions.second_step import SecondStep
+from lmstudio_integrations.client.predictions.second_step import FormatStep
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
@@ -231,7 +231,7 @@ def test_without_a_choice_of_tools_there_is_one_prediction(server: Emulator) -> 
 def test_a_required_call_that_does_not_come_leaves_the_response_in_the_format(
     server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    required = {**REQUEST, "tool_choice": "required"}
+    required = {**REQUEST, "tool_choice": "required", "required_tool_fallback": False}
     assert ChatLMStudio(model="m", host=server.address).invoke("How cold is it?", **required).text == GIVEN
     assert sent(server, 2) == [(True, False), (False, True)]
     assert "a tool call was required" in caplog.text
@@ -278,16 +278,16 @@ def test_a_stream_that_is_stopped_in_the_first_prediction_keeps_what_had_arrived
 def test_a_model_that_is_unloaded_between_the_two_is_loaded_again(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, unloaded = SecondStep.release, list[str]()
+    release, unloaded = FormatStep.release, list[str]()
 
     def release_and_unload(step: Any, batch: Any, received: Any) -> Any:
         released = release(step, batch, received)
-        if step.replaced is not None and not unloaded:
+        if step.is_begun and not unloaded:
             server.unload("m")
             unloaded.append("m")
         return released
 
-    monkeypatch.setattr(SecondStep, "release", release_and_unload)
+    monkeypatch.setattr(FormatStep, "release", release_and_unload)
     assert chain(server.address).invoke("How cold is it?").text == GIVEN
     assert unloaded
     assert sent(server, 2) == [(True, False), (False, True)]

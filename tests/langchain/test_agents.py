@@ -176,7 +176,8 @@ def test_an_agent_without_tools_gets_its_response_by_grammar(agents: Server) -> 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Server, streamed: bool) -> None:
     """`ToolStrategy` requires a call; LangChain calls the model again when it writes text instead."""
-    agent = create_agent(agents.chat(model=MODEL), [], response_format=ToolStrategy(Report))
+    llm = agents.chat(model=MODEL, required_tool_fallback=False)
+    agent = create_agent(llm, [], response_format=ToolStrategy(Report))
     if streamed:
         state: dict[str, Any] = {}
         for mode, part in agent.stream(generate("plainly"), stream_mode=["messages", "values"]):

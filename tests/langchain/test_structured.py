@@ -487,7 +487,8 @@ def test_settings_go_along(server: Server) -> None:
 
 @pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
 async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Server, schema: Any) -> None:
-    model = server.chat().with_structured_output(schema, method="function_calling")
+    llm = server.chat(required_tool_fallback=False)
+    model = llm.with_structured_output(schema, method="function_calling")
     for call in (lambda: model.invoke("silent"), lambda: list(model.stream("silent"))):
         with pytest.raises(OutputParserException, match=r"no complete tool call .*; the model wrote 'I w") as caught:
             call()
@@ -501,7 +502,8 @@ async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Ser
 
 @pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
 async def test_a_missing_call_is_the_parsing_error_of_a_raw_response(server: Server, schema: Any) -> None:
-    model: Any = server.chat().with_structured_output(schema, method="function_calling", include_raw=True)
+    llm = server.chat(required_tool_fallback=False)
+    model: Any = llm.with_structured_output(schema, method="function_calling", include_raw=True)
     merged = reduce(add, model.stream("silent"))
     for response in (model.invoke("silent"), await model.ainvoke("silent"), merged):
         assert response.keys() == {"raw", "parsed", "parsing_error"}

@@ -369,7 +369,7 @@ def test_a_broken_call_is_invalid_on_every_path(server: Server, generate: Invoke
 def test_a_response_without_the_required_call_is_returned_with_a_warning(
     server: Server, generate: Invoke, choice: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    llm = server.chat().bind_tools([weather], tool_choice=choice)
+    llm = server.chat(required_tool_fallback=False).bind_tools([weather], tool_choice=choice)
     assert generate(llm, "weather?").tool_calls
     assert server.last_request.tool_choice == "required"
     assert "required" not in caplog.text

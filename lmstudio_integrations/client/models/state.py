@@ -36,6 +36,7 @@ class Instance:
         dimensions: The length of its vectors, once one was received.
         takes_late_system_messages: Whether its chat template takes system messages after the first turn, once it was
             asked.
+        missed_calls: How many required tool calls in a row it did not make.
     """
 
     identifier: str
@@ -43,6 +44,7 @@ class Instance:
     context_window: ContextWindow | None = None
     dimensions: int | None = None
     takes_late_system_messages: bool | None = None
+    missed_calls: int = 0
 
     @classmethod
     def of(cls, info: WireInfo) -> "Instance":

@@ -18,8 +18,7 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.context_check import check_context
 from lmstudio_integrations.client.predictions.delivery import NO_CALLBACKS, Callbacks, Delivery
-from lmstudio_integrations.client.predictions.required_call import log_missing_call
-from lmstudio_integrations.client.predictions.second_step import SecondStep
+from lmstudio_integrations.client.predictions.review import Review
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.client.transport.waiters import Waiter, current_thread_or_task
@@ -70,8 +69,7 @@ class Plan:
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
         check_context: Whether to count the prompt again if the server may have cut it.
-        required_choice: The tool choice, if a response without a tool call is to be logged.
-        second_step: The prediction that may replace this one.
+        review: What is done with the response before it is delivered.
     """
 
     requests: Sequence[PredictionRequest]
@@ -82,8 +80,7 @@ class Plan:
     callbacks: Callbacks = NO_CALLBACKS
     parse_json: bool = False
     check_context: bool = False
-    required_choice: str | None = None
-    second_step: SecondStep[PredictionRequest] | None = None
+    review: Review[PredictionRequest] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -94,11 +91,13 @@ class _Response:
         call: The request.
         parameter: Its parameter.
         received: What was received.
+        is_second: Whether it is the second prediction of the review.
         is_open: Whether the server has begun to respond.
     """
 
     call: Call
     parameter: Mapping[str, Any]
+    is_second: bool
     received: Accumulator = field(default_factory=Accumulator)
     is_open: bool = False
 
@@ -355,8 +354,8 @@ class Prediction:
                 if not self._attempts.failed(error, seen=self._is_seen):
                     self._response = response
                     raise self._attempts.final(error)  # noqa: B904 - it has its cause
-                if self._plan.second_step is not None:
-                    self._plan.second_step.forget()
+                if self._plan.review is not None:
+                    self._plan.review.forget()
                 self.ready.clear()
             else:
                 if batch:  # otherwise all of it was held back
@@ -415,10 +414,12 @@ class Prediction:
 
     def _send(self) -> Flow[None]:
         """Get the model, and send the request in the best remaining way. The operation keeps its turn."""
-        attempts, request = self._attempts, self._requests[0]
+        attempts, review = self._attempts, self._plan.review
         if not attempts.is_running:
             yield from self._begin_attempt()
         operation, instance = attempts.operation, (yield from attempts.instance())
+        second = None if review is None else review.requests_on(instance)
+        request = (second or self._requests)[0]
         parameter = yield from request.parameter(operation, instance)
         if self._plan.preset is not None:
             parameter = {**parameter, "fuzzyPresetIdentifier": self._plan.preset}
@@ -426,7 +427,7 @@ class Prediction:
             raise _ClosedError
         attempts.listener.requested(parameter)
         call = operation.start(attempts.state.kind, request.endpoint, parameter, label=self._plan.label)
-        self._response = _Response(call, parameter)
+        self._response = _Response(call, parameter, is_second=second is not None)
         self._record_step(call)
         if self._is_cancelled:
             call.cancel()
@@ -442,14 +443,14 @@ class Prediction:
         end = received.end
         if end is not None and plan.check_context and not end.is_interrupted:  # also the first of two predictions
             yield from self._interruptible(self._check_context(response, end))
-        second_step = plan.second_step
-        if second_step is not None:
-            batch = second_step.release(batch, received)
+        review = plan.review
+        if review is not None:
+            batch = review.release(batch, received)
         if plan.callbacks is not NO_CALLBACKS:
             yield from self._delivery.show(batch)
-        if second_step is not None and second_step.replaced is not None and self._requests is not second_step.requests:
+        if review is not None and review.has_more and not response.is_second:
             response.call.server_is_done = True
-            self._requests, self._response = second_step.requests, None
+            self._response = None
             return batch
         if end is None:
             return batch
@@ -492,13 +493,11 @@ class Prediction:
         end.host = str(attempts.caller.target)
         attempts.succeeded()
         result = response.received.result()
-        if plan.second_step is not None:
-            result = plan.second_step.with_usage_of_both(result)
+        if plan.review is not None:
+            result = plan.review.completed(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         self._outcome = result
-        if plan.required_choice is not None:
-            log_missing_call(result, plan.required_choice)
         if not (self._delivery.is_read or self._delivery.reads_to_end):  # the first batch has the end
             attempts.listener.first_chunk()
         self._report_end(result)

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, TypeAlias
 
 from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
@@ -12,10 +13,14 @@ from lmstudio_integrations.client.files.uploads import with_valid_files
 from lmstudio_integrations.client.models.chat_templates import placed
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.delivery import Callbacks
+from lmstudio_integrations.client.predictions.forced_call import ForcedCall, forced_settings, with_instruction
 from lmstudio_integrations.client.predictions.logit_bias import with_token_ids
-from lmstudio_integrations.client.predictions.prediction import Plan
+from lmstudio_integrations.client.predictions.prediction import Plan, PredictionRequest
 from lmstudio_integrations.client.predictions.required_call import may_call, required_choice
-from lmstudio_integrations.client.predictions.second_step import SecondStep
+from lmstudio_integrations.client.predictions.review import Review
+from lmstudio_integrations.client.predictions.second_step import FormatStep, SecondStep
+from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.support.arguments import check_names, optional_text
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.transport.flows import Flow
@@ -68,6 +73,10 @@ class PredictionParameters(TimeoutParameters, total=False):
             tools alone and, if the model called none and its response does not fit the format, one with the format
             alone. Nothing is delivered before that is known. False by default: the grammar of the format then keeps
             the model from calling a tool.
+        rescue_tool_calls: Whether calls that the server left in the text become tool calls. False by default; see
+            `docs/tool-calls.md`. Calls that are cut off, or that do not fit the schema of the tool, become failed ones.
+        required_tool_fallback: Whether a required tool call that did not come is requested again, by grammar. False by
+            default: it is logged.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
         on_message: Called with the complete assistant message, suitable for `Chat.append`.
@@ -80,6 +89,8 @@ class PredictionParameters(TimeoutParameters, total=False):
     check_response: bool
     check_context: bool
     tools_first: bool
+    rescue_tool_calls: bool
+    required_tool_fallback: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
@@ -127,6 +138,27 @@ class ChatRequest:
             history = yield from with_valid_files(operation, history)
         stack = yield from with_token_ids(operation, instance, self._settings, self._stack)
         return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=stack)
+
+
+class ForcedCallRequest(ChatRequest):
+    """Requests a call of one of the tools by grammar.
+
+    Args:
+        conversation: The conversation.
+        settings: The settings, with the tools.
+        text: What the model has responded without a call.
+    """
+
+    def __init__(self, conversation: _Conversation, settings: LlmPredictionConfig, text: str) -> None:
+        self._definitions: list[dict[str, Any]] = (settings.raw_tools or {}).get("tools") or []
+        self._text = text
+        super().__init__(conversation, forced_settings(settings, self._definitions))
+
+    def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
+        """Return the parameter of the request."""
+        parameter = yield from super().parameter(operation, instance)
+        messages = with_instruction(parameter["history"]["messages"], self._text, self._definitions)
+        return {**parameter, "history": {"messages": messages}}
 
 
 class CompletionRequest:
@@ -202,11 +234,12 @@ def plan_response(history: History | PendingHistory, parameters: PredictionParam
 def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig, parameters: Mapping[str, Any]) -> Plan:
     """Plan the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
-    Of the keyword arguments, this reads the preset, the timeouts, `tools_first` and those that check.
+    Of the keyword arguments, this reads the preset, the timeouts, those about tools and those that check.
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
-    tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
     conversation = _Conversation(given)
+    is_structured, offers_tools = is_requested(settings), may_call(settings)
+    tools_first = parameters.get("tools_first", False) and is_structured and offers_tools
     first = settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings
     plan = Plan(
         [ChatRequest(conversation, first)],
@@ -215,12 +248,22 @@ def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig,
         checked_timeouts(parameters),
         tuple(given.files),
         check_context=parameters.get("check_context", False),
-        required_choice=required_choice(settings) if parameters.get("check_response", True) else None,
     )
-    if tools_first:
+    if not offers_tools:
+        return plan
+    choice = required_choice(settings)
+    second_step: SecondStep[PredictionRequest] | None = None
+    if choice is not None and parameters.get("required_tool_fallback", False):
+        request_after = partial(ForcedCallRequest, conversation, settings)
+        second_step = ForcedCall(request_after, OfferedTools.of(settings))
+    elif tools_first:
         without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
-        by_format = ChatRequest(conversation, without_tools)
-        plan.second_step = SecondStep([by_format], lambda result: fits(settings, result.content))
+        second_step = FormatStep(
+            [ChatRequest(conversation, without_tools)], lambda result: fits(settings, result.content)
+        )
+    rescues = parameters.get("rescue_tool_calls", False) and not is_structured
+    logged_choice = choice if parameters.get("check_response", True) else None
+    plan.review = Review(Rescue(OfferedTools.of(settings)) if rescues else None, second_step, logged_choice)
     return plan
 
 

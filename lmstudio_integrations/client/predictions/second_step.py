@@ -1,14 +1,14 @@
-"""A response that a second prediction may replace: one with tools and a response format, which no server does in one.
+"""A second prediction that may follow on the first. `prediction.py` runs both as one, `review.py` decides with this.
 
-The first prediction has the tools alone, because the grammar of a format keeps a model from calling them. If the model
-calls none and its response does not fit the format, the second one has the format alone. `prediction.py` runs both
-as one.
+No server takes the grammar of a format together with tools. So a call with both makes a prediction with the tools
+alone and, if the model calls none and its response does not fit the format, one with the format alone.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import PredictionEvent, PredictionResult, PromptProgress
 
@@ -18,27 +18,62 @@ _SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "tot
 
 
 class SecondStep(Generic[RequestT]):
-    """Holds a response back until it is known to stay.
+    """The second prediction.
 
     Args:
-        requests: How to request the second prediction.
+        requests: How to request it.
+
+    Attributes:
+        is_begun: Whether it is to be requested, or was.
+        first: The first response; `None` if there was none.
+    """
+
+    def __init__(self, requests: Sequence[RequestT]) -> None:
+        self.requests = requests
+        self.is_begun: bool = False
+        self.first: PredictionResult | None = None
+
+    def begin_on(self, instance: Instance) -> None:
+        """Record which instance responds; begin with the second prediction if there is to be no first one."""
+
+    def forget(self) -> None:
+        """Forget what was received of this response: the prediction starts over."""
+
+    def release(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
+        """Return what may be delivered; begin with the second prediction at the end of the first, if necessary."""
+        raise NotImplementedError
+
+    def completed(self, result: PredictionResult) -> PredictionResult:
+        """Return the response with the tokens of both predictions, if there were two."""
+        if self.first is None:
+            return result
+        first, second = self.first.end.stats, result.end.stats
+        sums = {name: (first.get(name) or 0) + (second.get(name) or 0) for name in _SUMMED if name in {*first, *second}}
+        result.end.stats = {**second, **sums, "predictionsCount": 2}
+        cached = [each.cached_tokens for each in (self.first, result) if each.cached_tokens is not None]
+        return replace(result, cached_tokens=sum(cached) if cached else None)
+
+
+class FormatStep(SecondStep[RequestT]):
+    """The prediction with the format. Its response replaces the first one, which is held back until that is known.
+
+    Args:
+        requests: How to request it.
         fits: Whether a response stays.
     """
 
     def __init__(self, requests: Sequence[RequestT], fits: Callable[[PredictionResult], bool]) -> None:
-        self.requests = requests
+        super().__init__(requests)
         self._fits = fits
         self._held: list[PredictionEvent] | None = []
-        self.replaced: PredictionResult | None = None
-        """The first response, once it is replaced."""
 
     def forget(self) -> None:
-        """Forget what was received: the prediction starts over."""
+        """Forget what was held back."""
         if self._held is not None:
             self._held.clear()
 
     def release(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
-        """Return what may be delivered: only progress, until the first response is known to stay or is replaced."""
+        """Return progress only, until the first response is known to stay or is replaced."""
         if self._held is None:
             return batch
         progress: list[PredictionEvent] = [event for event in batch if type(event) is PromptProgress]
@@ -48,18 +83,12 @@ class SecondStep(Generic[RequestT]):
                 return progress
             result = received.result()
             if not (result.end.is_interrupted or self._fits(result)):
-                self.replaced, self._held = result, None
+                self.first, self.is_begun, self._held = result, True, None
                 return progress
         held, self._held = self._held, None
         return [*progress, *held]
 
-    def with_usage_of_both(self, result: PredictionResult) -> PredictionResult:
-        """Return the response with the tokens of both predictions, if there were two."""
-        if self.replaced is None:
-            return result
-        first, second = self.replaced.end.stats, result.end.stats
-        sums = {name: (first.get(name) or 0) + (second.get(name) or 0) for name in _SUMMED if name in {*first, *second}}
-        result.end.stats = {**second, **sums, "predictionsCount": 2}
-        cached = [each.cached_tokens for each in (self.replaced, result) if each.cached_tokens is not None]
-        reasoning = self.replaced.reasoning_tokens + result.reasoning_tokens
-        return replace(result, cached_tokens=sum(cached) if cached else None, reasoning_tokens=reasoning)
+    def completed(self, result: PredictionResult) -> PredictionResult:
+        """Return the response with the tokens of both predictions, and of both reasonings."""
+        first_tokens = 0 if self.first is None else self.first.reasoning_tokens
+        return replace(super().completed(result), reasoning_tokens=first_tokens + result.reasoning_tokens)

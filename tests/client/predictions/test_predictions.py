@@ -396,7 +396,8 @@ async def _stream(model: Any, prompt: str, **parameters: Any) -> Any:
 
 
 async def _act(model: Any, prompt: str, **parameters: Any) -> Any:
-    await model.act(prompt, [weather], config={"tool_choice": REQUIRED["tool_choice"]}, **parameters)
+    config = {"tool_choice": REQUIRED["tool_choice"]}
+    await model.act(prompt, [weather], config=config, required_tool_fallback=False, **parameters)
 
 
 @pytest.mark.parametrize("call", [_respond, _stream, _act])

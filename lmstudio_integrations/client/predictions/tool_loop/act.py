@@ -47,6 +47,10 @@ HandleInvalid: TypeAlias = Callable[
 ]
 
 
+_HELP = {"rescue_tool_calls": True, "required_tool_fallback": True}
+"""What `act` does unless it is switched off: its caller expects tools to run."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActResult:
     """The result of `act`: the number of predictions, and the total time."""
@@ -67,6 +71,9 @@ class ActParameters(TimeoutParameters, total=False):
             error's `__cause__`. A returned string replaces the standard text for the model; an exception ends `act`. If
             it cannot be read, the request is `None`: the returned value is ignored, and `act` raises the error.
         check_context: Whether to count a prompt again if the server may have cut it; see `PredictionParameters`.
+        rescue_tool_calls: Whether calls that the server left in the text are made (the default); see
+            `PredictionParameters`.
+        required_tool_fallback: Whether a required call that did not come is requested again, by grammar (the default).
         config: Settings of the predictions.
         preset: A preset on the server.
         on_message: Called with each assistant message and each message of tool results, suitable for `Chat.append`.
@@ -93,6 +100,8 @@ class ActParameters(TimeoutParameters, total=False):
     max_parallel_tool_calls: int | None
     handle_invalid_tool_request: HandleInvalid | None
     check_context: bool
+    rescue_tool_calls: bool
+    required_tool_fallback: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage | ToolMessage], Any] | None
@@ -273,7 +282,7 @@ class Act:
             # Without tools, only "auto" is possible; a choice that was not set stays unset.
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
-        return plan_round(self._chat, settings, self._parameters)
+        return plan_round(self._chat, settings, {**_HELP, **self._parameters})
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         tool = self._tools.get(call.name)

@@ -1,0 +1,136 @@
+"""A required tool call that did not come is requested again, by grammar: the model can write nothing but a call.
+
+Whether a server takes tools together with a grammar is not known. So the request has no tools, and their definitions
+are in the prompt.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.second_step import RequestT, SecondStep
+from lmstudio_integrations.client.predictions.text_calls.rescue import call_events, failed_call_events
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.types._json_schemas import call_schema
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import PredictionEvent
+from lmstudio_integrations.types.structured import json_object
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_MOST_MISSES = 2
+"""How many required calls in a row may not come from an instance until the grammar comes first."""
+
+
+class ForcedCall(SecondStep[RequestT]):
+    """The prediction by grammar: its response becomes a tool call, after the text of the first one.
+
+    Args:
+        request_after: Makes the request, after the text of a response without a call.
+        tools: The tools that the request offers.
+    """
+
+    def __init__(self, request_after: Callable[[str], RequestT], tools: OfferedTools) -> None:
+        super().__init__(())
+        self._request_after = request_after
+        self._tools = tools
+        self._instance: Instance | None = None
+        self._received: Accumulator | None = None
+        """What was received of the first response."""
+
+    def begin_on(self, instance: Instance) -> None:
+        """Begin with the grammar on an instance that has not made the last required calls."""
+        if self._instance is None and instance.missed_calls >= _MOST_MISSES:
+            logger.warning("%r: the last required calls did not come; requesting one by grammar", instance.identifier)
+            self._begin("")
+        self._instance = instance
+
+    def _begin(self, text: str) -> None:
+        self.is_begun, self.requests = True, [self._request_after(text)]
+
+    def release(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
+        """Return the first response as it is, without its end if a call is missing, and then the call."""
+        if not self.is_begun:
+            return self._release_first(batch, received)
+        if received.end is None:
+            return []
+        events = self._events(received)
+        first = self._received
+        if first is None and not events:  # all that there is
+            return [*received.fragments, received.end]
+        received.fragments = [] if first is None else first.fragments
+        for event in events:
+            received.add(event)
+        return [*events, received.end]
+
+    def _release_first(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
+        end = received.end
+        if end is None or received.tool_calls or end.is_interrupted:
+            return batch
+        assert self._instance is not None, "it responds"
+        self._instance.missed_calls += 1
+        logger.warning("%r: a required call did not come; requesting it by grammar", end.model_info.get("modelKey"))
+        self._received, self.first = received, received.result()
+        self._begin(self.first.content)
+        return batch[:-1]
+
+    def _events(self, received: Accumulator) -> list[PredictionEvent]:
+        """Return the response by grammar as a tool call."""
+        assert received.end is not None, "the response has ended"
+        text = received.result().content
+        call = json_object(text) or {}
+        name, arguments = call.get("name"), call.get("arguments")
+        tool = self._tools.named(name) if isinstance(name, str) else None
+        if received.end.is_interrupted or not text.lstrip().startswith("{"):  # the server has ignored the grammar
+            return []
+        if tool is None or not isinstance(arguments, dict):
+            stop_reason = received.end.stats.get("stopReason")
+            return failed_call_events(None, f"the call by grammar is incomplete ({stop_reason})", text)
+        problem = tool.problem(arguments)
+        if problem is not None:
+            return failed_call_events(tool.name, problem, text)
+        received.end.stats = {**received.end.stats, "forcedByGrammar": True}
+        return call_events(tool.name, arguments, text)
+
+
+def forced_settings(settings: LlmPredictionConfig, definitions: Sequence[Mapping[str, Any]]) -> LlmPredictionConfig:
+    """Return the settings of a prediction that can be nothing but a call of one of the tools."""
+    schema = call_schema([each["function"] for each in definitions])
+    return settings.merged(
+        LlmPredictionConfig(
+            structured={"type": "json", "jsonSchema": schema},
+            enable_thinking=False,
+            raw_tools=None,
+            tool_choice=None,
+            tool_naming=None,
+            tool_call_stop_strings=None,
+            stop_strings=None,
+            log_probs=None,
+        )
+    )
+
+
+def with_instruction(
+    messages: Sequence[dict[str, Any]], text: str, definitions: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return a conversation that asks for a tool call.
+
+    Args:
+        messages: The conversation, in wire form.
+        text: What the model has responded instead.
+        definitions: The definitions of the tools, in wire form.
+    """
+    tools = "\n".join(json.dumps(each["function"], ensure_ascii=False) for each in definitions)
+    instruction = (
+        "Now call one of these tools. Respond with a JSON object that has the tool's name and its arguments, and "
+        f'nothing else: {{"name": …, "arguments": …}}\n\n{tools}'
+    )
+    asked: list[dict[str, Any]] = [*messages]
+    if text.strip():
+        asked.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
+    last = asked.pop() if asked and asked[-1]["role"] == "user" else {"role": "user", "content": []}
+    separator = "\n\n" if last["content"] else ""
+    return [*asked, {**last, "content": [*last["content"], {"type": "text", "text": separator + instruction}]}]

@@ -1,0 +1,432 @@
+"""Reads what stands between the markers: the name of a tool and its arguments, in the forms that models write.
+
+Reading raises `NoCallError` as soon as nothing that follows could make calls of the text, and `CutOffError` where the
+text ends before they do. So a stream is held back no longer than necessary.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.predictions.text_calls.formats import BEFORE_ARGUMENTS, BETWEEN
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool, OfferedTools
+from lmstudio_integrations.client.predictions.text_calls.values import (
+    MAX_DEPTH,
+    CutOffError,
+    NoCallError,
+    Text,
+    read_members,
+    read_object,
+    read_value,
+)
+
+
+class TextCall(NamedTuple):
+    """A call that was read.
+
+    Attributes:
+        tool: The tool.
+        arguments: The arguments.
+    """
+
+    tool: OfferedTool
+    arguments: dict[str, Any]
+
+
+_NAME = re.compile(r"[\w.$/-]+")
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+_NUMBER_OF_CALL = re.compile(r"[:#]\d+")
+_PUNCTUATION = re.compile(r"[\s▁,;:]+|<tool_call id=[^<>]*>")
+_BRACKETS = re.compile(r"[\s▁,;\]})>]+")
+_FENCE = re.compile(r"```[\w-]*")
+_WORD = re.compile(r"(?:json|code|commentary|analysis)\b|\[CALL_ID\]\s*[\w-]*")
+"""Words between the name of a tool and the arguments."""
+
+_LONGEST_WORD = len("commentary") + 1
+
+_WRAPPERS = frozenset({"call", "function", "print", "tool"})
+"""What may stand before the name of a tool, and be taken for one."""
+
+_DSML = r"(?:｜+DSML｜+)?"
+_QUOTED = r"""\s*(?:=|\sname\s*=)\s*["']?(?P<name>[^\s"'<>=]+)["']?"""
+_XML_CALL = re.compile(rf"<{_DSML}(?:function|invoke|tool){_QUOTED}(?:\s*>|=(?={{))")
+_XML_ENDS = re.compile(r"\s*</[\w.｜-]+>")
+_ELEMENT = re.compile(r"<(?P<name>[\w.-]+)\s*/?>")
+_PARAMETER = re.compile(rf"<{_DSML}param(?:eter)?{_QUOTED}(?:\s+\w+=\"\w*\")*(?:\s*>|\n)")
+_PARAMETER_ENDS = re.compile(rf"</{_DSML}param(?:eter)?>(?=\s*(?:<{_DSML}param|</|\Z))")
+_UNENDED_PARAMETER = re.compile(r"<param(?:eter)?[= ]|</(?:function|tool_call|invoke)>\s*(?:</|\Z)")
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_OWN_TAG = re.compile(rf"</?(?:{_DSML}param(?:eter)?|{_DSML}invoke|function|arg_key|arg_value|tool_call)[>= ]")
+_KEY_BEGINS, _KEY_END = "<arg_key>", "</arg_key>"
+_KEY_ENDS, _NOTHING = re.compile(_KEY_END), re.compile(r"(?!)")
+_NEXT_KEY = re.compile(_KEY_BEGINS)
+_VALUE_BEGINS = "<arg_value>"
+_VALUE_ENDS = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|</tool_call>|<\||\Z))")
+_UNENDED_VALUE = re.compile(r"<arg_key>|</tool_call>\s*\Z")
+
+_LONGEST_TAG = 200
+"""Characters; a tag that does not end by then is none."""
+
+_NAMES = frozenset({"name", "tool", "tool_name", "function_name", "function"})
+_ARGUMENTS = frozenset({"arguments", "parameters", "args", "tool_args", "tool_arguments", "tool_input"})
+_ENVELOPES = frozenset({"function", "function_call", "tool_call", "tool_calls", "function_calls"})
+_BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id", "description"})
+_TYPES = ("function", "function_call", "tool_call", "tool_use")
+
+
+class CallReader:
+    """Reads calls up to the end of a text.
+
+    Args:
+        text: The text, at the first marker or the first call.
+        tools: The tools that the request offers.
+        is_marked: Whether a marker says that it is a call. Otherwise a call must have arguments, and one in Python be
+            in a list: such texts may be something else.
+        is_final: Whether the text is complete. If it still grows, nothing is mended that what follows could explain.
+    """
+
+    def __init__(self, text: Text, tools: OfferedTools, *, is_marked: bool, is_final: bool) -> None:
+        self._text = text
+        self._tools = tools
+        self._is_marked = is_marked
+        self._is_final = is_final
+        self._lacks_end = False
+        """Whether no tag ends an argument from here on."""
+
+    def calls(self) -> list[TextCall]:
+        """Return the calls.
+
+        Raises:
+            NoCallError: If the text has anything else, or calls a tool that is not offered.
+            CutOffError: If it ends too early.
+        """
+        found: list[TextCall] = []
+        while not self._skip_markup(brackets=bool(found)):
+            found += self._body()
+        if not found:
+            raise CutOffError
+        return found
+
+    def _skip_markup(self, *, brackets: bool) -> bool:
+        """Skip what stands between calls, superfluous brackets too; return whether the text ends there."""
+        text = self._text
+        while not text.is_at_end:
+            found = _PUNCTUATION.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
+            found = found or _FENCE.match(text.text, text.at)
+            found = found or (_BRACKETS.match(text.text, text.at) if brackets else None)
+            if found is None:
+                return not self._is_final and text.text[text.at :] in {"`", "``"}
+            text.at = found.end()
+        return True
+
+    def _body(self) -> list[TextCall]:
+        text = self._text
+        if text.text.startswith("call:{", text.at):
+            text.at += len("call:")
+        match text.text[text.at]:
+            case "{":
+                return self._object()
+            case "[":
+                return self._list()
+            case "<":
+                return [self._xml()]
+            case _:
+                return [self._named()]
+
+    # JSON -------------------------------------------------------------------------------------------------------------
+
+    def _list(self) -> list[TextCall]:
+        """Read a list of calls in JSON, or in Python."""
+        text, found = self._text, list[TextCall]()
+        text.expect("[")
+        while not (found and self._lacks_bracket("<[")) and not text.is_closed("]"):
+            found += self._object() if text.text[text.at] == "{" else [self._named(in_list=True)]
+        if not found:
+            raise NoCallError
+        return found
+
+    def _object(self, depth: int = 0) -> list[TextCall]:
+        """Read a call in JSON, or an object around calls."""
+        if depth > MAX_DEPTH:
+            raise NoCallError
+        members: dict[str, Any] = {}
+        for key in self._keys(members):
+            name, value = self._member(key, depth)
+            if name in members:
+                raise NoCallError
+            members[name] = value
+        calls, tool = members.get("calls"), members.get("tool")
+        if (calls is None) is (tool is None) or (calls is not None and "arguments" in members):
+            raise NoCallError
+        if calls is not None:
+            return list(calls)
+        if "arguments" not in members and not self._is_marked:
+            raise NoCallError
+        return [TextCall(members["tool"], _arguments(members.get("arguments")))]
+
+    def _keys(self, members: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the keys of an object, until its end or the place where that is missing."""
+        keys = read_members(self._text)
+        while True:
+            is_complete = "calls" in members or {"tool", "arguments"} <= members.keys()
+            if is_complete and self._lacks_bracket("<[]"):
+                return
+            key = next(keys, None)
+            if key is None:
+                return
+            yield key
+
+    def _member(self, key: str, depth: int) -> tuple[str, Any]:
+        """Read a value; return it with what it is."""
+        text = self._text
+        if key in _ENVELOPES and text.text[text.at] in "{[":
+            return "calls", self._list() if text.text[text.at] == "[" else self._object(depth + 1)
+        if key in _NAMES:
+            return "tool", self._tool(read_value(text))
+        if key in _ARGUMENTS:
+            return "arguments", read_value(text)
+        if key not in _BESIDE:
+            raise NoCallError
+        value = read_value(text)
+        if key == "type" and value not in _TYPES:
+            raise NoCallError
+        return key, value
+
+    def _lacks_bracket(self, following: str) -> bool:
+        """Whether the model forgot a bracket around calls, whose arguments are complete.
+
+        Args:
+            following: What may follow instead of it.
+        """
+        text = self._text
+        text.skip_space()
+        if text.is_at_end:
+            return self._is_final
+        return text.text[text.at] in following
+
+    def _tool(self, name: object) -> OfferedTool:
+        tool = self._tools.named(name) if isinstance(name, str) else None
+        if tool is None:
+            raise NoCallError
+        return tool
+
+    # XML --------------------------------------------------------------------------------------------------------------
+
+    def _xml(self) -> TextCall:
+        """Read `<function=NAME>` or `<NAME>`, with parameters or with JSON."""
+        text = self._text
+        head = self._tag(_XML_CALL) or self._tag(_ELEMENT)
+        if head is None:
+            raise NoCallError
+        tool = self._tool(head.group("name"))
+        if head.group().endswith("/>"):
+            return TextCall(tool, {})
+        text.skip_space()
+        texts: dict[str, str] = {}
+        if text.text.startswith("{", text.at):
+            arguments = read_object(text)
+        else:
+            while self._read_parameter(tool, texts):
+                text.skip_space()
+            self._expect_end()
+            arguments = dict(texts)
+        end = _XML_ENDS.match(text.text, text.at)
+        text.at = text.at if end is None else end.end()
+        return TextCall(tool, arguments)
+
+    def _read_parameter(self, tool: OfferedTool, texts: dict[str, str]) -> bool:
+        """Read `<parameter=NAME>VALUE</parameter>` or `<NAME>VALUE</NAME>`, if it is here."""
+        tag, end, beyond = self._tag(_PARAMETER), _PARAMETER_ENDS, _UNENDED_PARAMETER
+        if tag is None:
+            tag = _ELEMENT.match(self._text.text, self._text.at)
+            if tag is None or tag.group("name") not in tool.parameters:
+                return False
+            self._text.at, end, beyond = tag.end(), re.compile(rf"</{re.escape(tag.group('name'))}>"), _NOTHING
+        name = tag.group("name")
+        if name in texts:  # which of the two is meant?
+            raise NoCallError
+        texts[name] = self._until(end, beyond, stop=_parameter_of(tuple(tool.parameters)))
+        return True
+
+    def _tag(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
+        """Read a tag, if it is here."""
+        text = self._text
+        found = pattern.match(text.text, text.at)
+        if found is not None:
+            text.at = found.end()
+            return found
+        rest = text.text[text.at : text.at + _LONGEST_TAG]
+        if rest.startswith("<") and ">" not in rest and len(rest) < _LONGEST_TAG:
+            raise CutOffError
+        return None
+
+    def _until(self, end: "re.Pattern[str]", beyond: "re.Pattern[str]", stop: "re.Pattern[str] | None" = None) -> str:
+        """Return the text up to the tag that ends it, without the line breaks at both ends.
+
+        Args:
+            end: The tag.
+            beyond: What follows where the model forgot the tag, and no other follows.
+            stop: What follows where the model forgot it.
+        """
+        text, begin = self._text, self._text.at
+        found = None if self._lacks_end else end.search(text.text, begin)
+        if found is not None:
+            early = None if stop is None else stop.search(text.text, begin, found.start())
+            text.at, found = (found.end(), found) if early is None else (early.start(), early)
+        else:
+            self._lacks_end = True
+            found = beyond.search(text.text, begin) if self._is_final else None
+            if found is None:
+                raise CutOffError
+            text.at = found.start()
+        value = text.text[begin : found.start()]
+        quoted = _CDATA.fullmatch(value.strip())
+        if quoted is not None:
+            return quoted.group(1)
+        if _OWN_TAG.search(value):  # does it end here, or has the model forgotten a tag?
+            raise NoCallError
+        return value.removeprefix("\r").removeprefix("\n").removesuffix("\n").removesuffix("\r")
+
+    def _expect_end(self) -> None:
+        """Raise an error unless a tag or marker follows: further arguments may have been cut off."""
+        if self._text.is_at_end:
+            raise CutOffError
+        if self._text.text[self._text.at] not in "<[":
+            raise NoCallError
+
+    # Names ------------------------------------------------------------------------------------------------------------
+
+    def _named(self, *, in_list: bool = False, is_wrapped: bool = False) -> TextCall:
+        """Read the name of a tool with its arguments: as JSON, as a call in Python, or in GLM's tags."""
+        text = self._text
+        name = self._word(_NAME)
+        is_called = text.text.startswith("(", text.at)
+        if in_list and text.text.startswith("]", text.at):  # [NAME] {…}
+            in_list, text.at = False, text.at + 1
+        if name in _WRAPPERS and not is_wrapped and self._tools.named(name) is None:
+            return self._wrapped(name)
+        if is_called:
+            if not (self._is_marked or in_list or name.endswith(".call")):
+                raise NoCallError
+            return TextCall(self._tool(name.removesuffix(".call")), self._keyword_arguments())
+        end = text.at
+        if text.skip(_KEY_END):  # without `<arg_key>` before it
+            tool, text.at = self._tool_before_key(name, end)
+            return TextCall(tool, dict(self._tagged_arguments()))
+        tool = self._tool(name if self._tools.named(name) else name.removesuffix("json"))
+        text.skip(f":{name}")  # Gemma may repeat it
+        self._skip_to_arguments()
+        if text.text.startswith("{", text.at):
+            return TextCall(tool, read_object(text))
+        if text.skip(_KEY_BEGINS):
+            return TextCall(tool, dict(self._tagged_arguments()))
+        self._expect_end()
+        if not self._is_marked:
+            raise NoCallError
+        return TextCall(tool, {})
+
+    def _tool_before_key(self, text: str, end: int) -> tuple[OfferedTool, int]:
+        """Return the tool in the name of a tool and that of an argument, and where the argument's name begins."""
+        for at in range(1, len(text)):
+            tool = self._tools.named(text[:at])
+            if tool is not None and text[at:] in tool.parameters:
+                return tool, end - len(text) + at
+        raise NoCallError
+
+    def _wrapped(self, wrapper: str) -> TextCall:
+        """Read a call in `print(…)`, or after a word such as `call:`."""
+        text = self._text
+        if not text.skip("("):
+            self._skip_to_arguments()
+            return self._named(is_wrapped=True)
+        if wrapper != "print":
+            raise NoCallError
+        call = self._named(is_wrapped=True)
+        text.skip_space()
+        text.expect(")")
+        return call
+
+    def _word(self, pattern: "re.Pattern[str]") -> str:
+        text = self._text
+        found = text.match(pattern)
+        text.at = found.end()
+        if text.is_at_end:
+            raise CutOffError
+        return found.group()
+
+    def _skip_to_arguments(self) -> None:
+        """Skip what stands between a name and arguments."""
+        text = self._text
+        number = _NUMBER_OF_CALL.match(text.text, text.at)
+        text.at = text.at if number is None else number.end()
+        while not text.is_at_end:
+            text.skip_space()
+            found = BEFORE_ARGUMENTS.match(text.text, text.at) or _WORD.match(text.text, text.at)
+            found = found or _FENCE.match(text.text, text.at)
+            if found is not None:
+                text.at = found.end()
+            elif not text.skip(":"):
+                break
+        rest = text.text[text.at : text.at + _LONGEST_WORD]
+        if not rest.strip("`") or (rest.isalpha() and len(rest) < _LONGEST_WORD):  # more of the word may follow
+            raise CutOffError
+
+    def _keyword_arguments(self) -> dict[str, Any]:
+        text, found = self._text, dict[str, Any]()
+        text.expect("(")
+        text.skip("**")
+        if text.text.startswith("{", text.at):
+            found = read_object(text)
+            text.skip_space()
+            text.expect(")")
+            return found
+        while not text.is_closed(")"):
+            name = self._word(_IDENTIFIER)
+            text.skip_space()
+            if not text.skip(":"):
+                text.expect("=")
+            if name in found:
+                raise NoCallError
+            found[name] = read_value(text)
+        return found
+
+    def _tagged_arguments(self) -> dict[str, str]:
+        text, found = self._text, dict[str, str]()
+        while True:
+            name = self._until(_KEY_ENDS, _NOTHING).strip()
+            text.skip_space()
+            text.skip(_VALUE_BEGINS)
+            if name in found:
+                raise NoCallError
+            found[name] = self._until(_VALUE_ENDS, _UNENDED_VALUE, stop=_NEXT_KEY)
+            text.skip_space()
+            if not text.skip(_KEY_BEGINS):
+                self._expect_end()
+                return found
+
+
+@lru_cache(maxsize=64)
+def _parameter_of(names: tuple[str, ...]) -> "re.Pattern[str]":
+    """Return the pattern of the tag of a parameter that a tool has."""
+    return re.compile(rf"\n<param(?:eter)?=(?:{'|'.join(map(re.escape, names))})>")
+
+
+def _arguments(value: object) -> dict[str, Any]:
+    """Return arguments that may be given as a string."""
+    if isinstance(value, str) and value.strip():
+        text = Text(value)
+        try:
+            text.skip_space()
+            value = read_object(text)
+            text.skip_space()
+        except CutOffError:
+            raise NoCallError from None
+        if not text.is_at_end:
+            raise NoCallError
+    if not value and value in (None, "", {}):
+        return {}
+    if not is_object(value):
+        raise NoCallError
+    return value

@@ -1,0 +1,137 @@
+"""Finds where calls may begin in a text that grows, so that a stream holds back only what may be markup."""
+
+from lmstudio_integrations.client.predictions.text_calls.formats import END_OF_REASONING, MARKERS
+from lmstudio_integrations.client.predictions.text_calls.reading import Candidate, Reading, is_quoted
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+
+MOST_HELD = 1 << 18
+"""Characters that may be held back; longer calls stay text."""
+
+_LONGEST_STEP = 1 << 12
+"""Characters that are looked at together, so that a text of many tags takes linear time."""
+
+_FEWEST_NEW = 16
+"""How many characters of a candidate must be new before it is read again; a quarter of a long one."""
+
+
+class Scanner:
+    """Watches one text: a response, or reasoning.
+
+    The first marker in it decides: a text that goes on after a marker without a call only mentions them. What precedes
+    the end of reasoning in the text of a response does not count.
+
+    Args:
+        tools: The tools that the request offers.
+        marked_only: Whether calls without a marker do not count.
+    """
+
+    def __init__(self, tools: OfferedTools, *, marked_only: bool) -> None:
+        self._tools = tools
+        self._marked_only = marked_only
+        self._begin(0)
+
+    def _begin(self, at: int) -> None:
+        """Begin anew, with the text that follows on this place."""
+        self._begun_at = at
+        self._parts: list[str] = []
+        self._length = 0
+        self._tail = "\n"
+        """What is to be looked at again with what follows, after the character before it."""
+        self._is_first = not self._marked_only
+        """Whether there was nothing but white space."""
+        self._is_over = False
+        """Whether no marker counts any more."""
+        self._candidate: int | None = None
+        """Where the calls may begin."""
+        self._is_marked = False
+        self._given_up: int | None = None
+        """Where the first marker is, if what follows on it cannot be read."""
+        self._next_look = 0
+
+    def add(self, content: str) -> int:
+        """Add to the text; return how many of its last characters may be part of calls."""
+        held = 0
+        for at in range(0, len(content), _LONGEST_STEP):
+            held = self._add(content[at : at + _LONGEST_STEP])
+        return held
+
+    def _add(self, content: str) -> int:
+        self._parts.append(content)
+        self._length += len(content)
+        if self._candidate is None:
+            return self._search(self._tail + content)
+        return self._look() if self._length >= self._next_look else self._length - self._candidate
+
+    def finish(self) -> tuple[int, Reading] | None:
+        """Return what was read at the end of the text, and where it begins; `None` if there is no call."""
+        while self._candidate is not None:
+            text = "".join(self._parts)
+            candidate = self._candidate_in(text)
+            if self._is_possible(candidate):
+                return self._found(self._candidate, candidate.read())
+            self._give_up(text)
+        if self._given_up is None:
+            return None
+        given_up = Candidate("".join(self._parts)[self._given_up :], self._tools, is_marked=True)
+        return self._found(self._given_up, given_up.unreadable())
+
+    def _found(self, at: int, reading: Reading | None) -> tuple[int, Reading] | None:
+        return None if reading is None else (self._begun_at + at, reading)
+
+    def _search(self, window: str) -> int:
+        """Look for the first marker after the first character of a text."""
+        at = 1
+        if self._is_first:
+            first = window[at:].lstrip()
+            marker = MARKERS.match(window, len(window) - len(first))
+            if not first or (marker is not None and not MARKERS.is_whole(marker)):
+                self._tail = window
+                return len(window) - at
+            self._is_first = False
+            may_begin = first[0] in "{[`" or self._tools.may_begin(first.removeprefix("<"))
+            if may_begin and marker is None:
+                return self._begin_candidate(self._length - len(window) + at, is_marked=False)
+        while (found := MARKERS.find(window, at)) is not None:
+            if not MARKERS.is_whole(found):
+                self._tail = window[found.start() - 1 :]
+                return 0 if self._is_over else len(window) - found.start()
+            if found.group() == END_OF_REASONING:
+                rest = window[found.end() :]
+                self._begin(self._begun_at + self._length - len(rest))
+                return self._add(rest) if rest else 0
+            if not self._is_over:
+                begin = self._length - len(window) + found.start()
+                if not is_quoted("".join(self._parts), begin):
+                    return self._begin_candidate(begin, is_marked=True)
+                self._is_over = True
+            at = found.end()
+        self._tail = window[-1]
+        return 0
+
+    def _begin_candidate(self, at: int, *, is_marked: bool) -> int:
+        self._candidate, self._is_marked = at, is_marked
+        return self._look()
+
+    def _look(self) -> int:
+        """Look whether the candidate may still be calls."""
+        text = "".join(self._parts)
+        self._parts = [text]
+        candidate = self._candidate_in(text)
+        if not self._is_possible(candidate):
+            return self._give_up(text)
+        held = len(candidate.text)
+        self._next_look = self._length + max(_FEWEST_NEW, held // 4)
+        return held
+
+    def _candidate_in(self, text: str) -> Candidate:
+        return Candidate(text[self._candidate :], self._tools, is_marked=self._is_marked)
+
+    def _is_possible(self, candidate: Candidate) -> bool:
+        return len(candidate.text) <= MOST_HELD and candidate.is_possible()
+
+    def _give_up(self, text: str) -> int:
+        """Go on after the beginning of a candidate that is something else."""
+        at, self._candidate = self._candidate, None
+        if self._is_marked:
+            self._is_over, self._given_up = True, at
+        return self._search("\n" + text[at:])

@@ -1,0 +1,110 @@
+"""The tools that a request offers, as far as calls in a text must fit them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Self
+
+from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_value
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._json_schemas import ArgumentSchema
+from lmstudio_integrations.types.config import LlmPredictionConfig
+
+_NAMESPACES = ("functions.", "function.", "tools.", "tool.", "default_api.")
+"""What models put before the name of a tool."""
+
+_UNSAFE = re.compile(r"[^\w-]")
+
+
+class OfferedTool:
+    """One tool.
+
+    Args:
+        definition: Its definition in wire form (`docs/protocol.md#tool-definitions`).
+    """
+
+    def __init__(self, definition: Mapping[str, Any]) -> None:
+        function = definition["function"]
+        self.name: str = function["name"]
+        self._schema_of_all: Mapping[str, Any] = function.get("parameters") or {}
+        self.parameters: Mapping[str, Any] = self._schema_of_all.get("properties") or {}
+
+    def problem(self, arguments: Mapping[str, Any], *, only_known: bool = False) -> str | None:
+        """Return why arguments do not fit; `None` if they do.
+
+        Args:
+            arguments: The arguments.
+            only_known: Whether arguments that the schema allows and does not name are a problem, too.
+        """
+        unknown = arguments.keys() - self.parameters.keys() if only_known else ()
+        if unknown:
+            return f"unknown arguments: {', '.join(sorted(unknown))}"
+        try:
+            return "; ".join(self._schema.problems(arguments)) or None
+        except LMStudioValueError as error:  # nothing fits a schema that is none
+            return str(error)
+
+    def fitting(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments with the values that strings stand for where only those fit, such as numbers."""
+        return {
+            name: self._fitting(name, value) if isinstance(value, str) else value for name, value in arguments.items()
+        }
+
+    def _fitting(self, name: str, text: str) -> Any:
+        for value in (text, text.strip(), *_values(text)):
+            if not any(each.startswith((f"{name}:", f"{name}.")) for each in self._problems_of(name, value)):
+                return value
+        return text
+
+    def _problems_of(self, name: str, value: Any) -> list[str]:
+        try:
+            return self._schema.problems({name: value})
+        except LMStudioValueError:
+            return []
+
+    @cached_property
+    def _schema(self) -> ArgumentSchema:
+        return ArgumentSchema(self._schema_of_all, self.name)
+
+
+class OfferedTools:
+    """The tools of a request by name.
+
+    Args:
+        definitions: Their definitions in wire form.
+    """
+
+    def __init__(self, definitions: Iterable[Mapping[str, Any]]) -> None:
+        self._tools = {tool.name: tool for tool in map(OfferedTool, definitions)}
+
+    @classmethod
+    def of(cls, settings: LlmPredictionConfig) -> Self:
+        """Return the tools in the settings of a prediction."""
+        return cls((settings.raw_tools or {}).get("tools") or ())
+
+    def named(self, name: str) -> OfferedTool | None:
+        """Return the tool that a model means by a name."""
+        for prefix in _NAMESPACES:
+            if name not in self._tools:
+                name = name.removeprefix(prefix)
+        return self._tools.get(name) or self._tools.get(_UNSAFE.sub("_", name))
+
+    def name_in(self, text: str) -> str | None:
+        """Return the first name of a tool that a text contains as a word."""
+        found = re.search(rf"(?<![\w-])(?:{'|'.join(map(re.escape, self._tools))})(?![\w-])", text)
+        return None if found is None else found.group()
+
+    def may_begin(self, text: str) -> bool:
+        """Whether a text may begin with the name of a tool."""
+        return any(text.startswith(name) or name.startswith(text) for name in (*self._tools, *_NAMESPACES))
+
+
+def _values(text: str) -> Iterable[Any]:
+    """Return the value that a text stands for, if it stands for one."""
+    # A bracket must follow on what is no string.
+    given = Text(text.strip() + "]")
+    try:
+        value = read_value(given)
+    except (NoCallError, CutOffError):
+        return ()
+    return (value,) if given.at == len(given.text) - 1 else ()

@@ -1,0 +1,241 @@
+"""Reads the values in the arguments of a tool call: JSON and Python literals, also with the mistakes that models make.
+
+Mended are quotes, missing and superfluous commas, bare keys, and literals. Nothing is completed: a value that the text
+cuts off is no value, because a tool must not run with half of a path. Libraries that repair JSON do complete it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+MAX_DEPTH = 64
+"""Values that are nested more deeply are no arguments; Python's stack would end."""
+
+_SPACE = re.compile(r"[\s▁]*")
+"""Tokenizers write blanks as `▁`."""
+
+_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+_SCALAR = re.compile(r"[-+.\w]+")
+_KEY = re.compile(r"[\w$][\w$.-]*")
+
+_LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
+
+_DELIMITERS = {'"""': '"""', "'''": "'''", "<escape>": "<escape>", '<|"|>': '<|"|>'}
+"""What begins and ends a string without escapes: Python's, and Gemma's."""
+
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’"}
+"""What begins and ends a string with escapes."""
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
+_PLAIN = {quote: re.compile(rf"[^\\{re.escape(quote)}]+") for quote in "\"'”’"}
+_UNICODE = re.compile(r"u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?")
+_PART_OF_ESCAPE = re.compile(r"(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?)?\Z")
+
+
+class NoCallError(Exception):
+    """The text is no tool call, whatever follows."""
+
+
+class CutOffError(Exception):
+    """The text ends before the call does."""
+
+
+class Text:
+    """A text, and how far it was read.
+
+    Args:
+        text: The text.
+        at: Where reading begins.
+    """
+
+    def __init__(self, text: str, at: int = 0) -> None:
+        self.text = text
+        self.at = at
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether everything was read."""
+        return self.at >= len(self.text)
+
+    def skip_space(self) -> None:
+        """Skip white space."""
+        self.at = self.match(_SPACE).end()
+
+    def match(self, pattern: "re.Pattern[str]") -> "re.Match[str]":
+        """Return what the pattern matches here, without reading it.
+
+        Raises:
+            NoCallError, CutOffError: If it matches nothing.
+        """
+        found = pattern.match(self.text, self.at)
+        if found is None:
+            raise self.failure()
+        return found
+
+    def skip(self, token: str) -> bool:
+        """Skip a token, if it is here.
+
+        Raises:
+            CutOffError: If the text ends within it.
+        """
+        if self.text.startswith(token, self.at):
+            self.at += len(token)
+            return True
+        rest = len(self.text) - self.at
+        if rest < len(token) and token.startswith(self.text[self.at :]):
+            raise CutOffError
+        return False
+
+    def expect(self, token: str) -> None:
+        """Skip a token.
+
+        Raises:
+            NoCallError, CutOffError: If it is not here.
+        """
+        if not self.skip(token):
+            raise self.failure()
+
+    def is_closed(self, bracket: str) -> bool:
+        """Skip white space, commas and the closing bracket; return whether that was there.
+
+        Raises:
+            CutOffError: If the text ends before it.
+        """
+        self.skip_space()
+        while self.skip(","):
+            self.skip_space()
+        if self.is_at_end:
+            raise CutOffError
+        return self.skip(bracket)
+
+    def failure(self) -> NoCallError | CutOffError:
+        """Return why reading fails here: at the end of the text, more of it could still mend that."""
+        return CutOffError() if self.is_at_end else NoCallError()
+
+
+def read_value(text: Text, depth: int = 0) -> Any:
+    """Read a value.
+
+    Raises:
+        NoCallError, CutOffError: If there is none.
+    """
+    text.skip_space()
+    if text.is_at_end or depth > MAX_DEPTH:
+        raise text.failure()
+    if text.text[text.at] == "{":
+        return read_object(text, depth)
+    if text.text[text.at] == "[":
+        return _read_list(text, depth)
+    string = _read_string(text)
+    return _read_scalar(text) if string is None else string
+
+
+def read_object(text: Text, depth: int = 0) -> dict[str, Any]:
+    """Read an object or a dict.
+
+    Raises:
+        NoCallError, CutOffError: If there is none.
+    """
+    found: dict[str, Any] = {}
+    for key in read_members(text):
+        if key in found:  # which of the two is meant?
+            raise NoCallError
+        found[key] = read_value(text, depth + 1)
+    return found
+
+
+def read_members(text: Text) -> Iterator[str]:
+    """Read an object: yield each key, after which the caller reads the value.
+
+    Templates that escape braces make models double them.
+    """
+    text.expect("{")
+    end = "}}" if text.skip("{") else "}"
+    while not text.is_closed(end):
+        key = _read_string(text)
+        if key is None:
+            bare = text.match(_KEY)
+            key, text.at = bare.group(), bare.end()
+        text.skip_space()
+        text.expect(":")
+        text.skip_space()
+        if text.is_at_end:
+            raise CutOffError
+        yield key
+
+
+def _read_list(text: Text, depth: int) -> list[Any]:
+    text.expect("[")
+    found: list[Any] = []
+    while not text.is_closed("]"):
+        found.append(read_value(text, depth + 1))
+    return found
+
+
+def _read_string(text: Text) -> str | None:
+    """Read a string, if one begins here."""
+    for quote, end in _DELIMITERS.items():
+        if text.skip(quote):
+            return _read_until(text, end)
+    for quote, end in _QUOTES.items():
+        if text.skip(quote):
+            return _read_escaped(text, end)
+    return None
+
+
+def _read_until(text: Text, end: str) -> str:
+    begin, found = text.at, text.text.find(end, text.at)
+    if found < 0:
+        raise CutOffError
+    text.at = found + len(end)
+    return text.text[begin:found]
+
+
+def _read_escaped(text: Text, end: str) -> str:
+    """Read the rest of a string with escapes of JSON; line breaks in it are those of the string."""
+    whole, plain, at = text.text, _PLAIN[end], text.at
+    parts = list[str]()
+    while True:
+        found = plain.match(whole, at)
+        if found is not None:
+            parts.append(found.group())
+            at = found.end()
+        if at >= len(whole):
+            raise CutOffError
+        if whole[at] == end:
+            break
+        part, at = _escaped(whole, at + 1)
+        parts.append(part)
+    text.at = at + 1
+    return "".join(parts)
+
+
+def _escaped(whole: str, at: int) -> tuple[str, int]:
+    """Return the character of an escape, after its backslash, and where it ends."""
+    if _PART_OF_ESCAPE.match(whole, at):
+        raise CutOffError
+    found = _UNICODE.match(whole, at)
+    if found is None:  # what is no escape in JSON stands for itself, such as those of regular expressions
+        return _ESCAPES.get(whole[at], "\\" + whole[at]), at + 1
+    character: str = json.loads(f'"\\{found.group()}"')
+    if "\ud800" <= character <= "\udfff":  # half of a character
+        raise NoCallError
+    return character, found.end()
+
+
+def _read_scalar(text: Text) -> Any:
+    """Read a number, or a literal of JSON or Python."""
+    found = text.match(_SCALAR)
+    if found.end() == len(text.text):  # a bracket at least must follow
+        raise CutOffError
+    text.at, scalar = found.end(), found.group()
+    if _NUMBER.fullmatch(scalar):
+        number = float(scalar) if scalar.strip("+-").strip("0123456789") else int(scalar)
+        if not math.isfinite(number):
+            raise NoCallError
+        return number
+    if scalar not in _LITERALS:
+        raise NoCallError
+    return _LITERALS[scalar]
