@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
-from llama_index.core.llms import ChatMessage
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
@@ -15,6 +13,7 @@ from lmstudio_integrations.client.predictions.second_step import FormatStep
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
+from tests._both_frameworks.ways import Way, said, ways
 from tests.support.gate import AT_THE_GATE, Gate
 
 
@@ -40,107 +39,18 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-class Seen(dict[str, Any]):
-    """What a way delivers: text, reasoning, calls, usage, predictions, dropped tokens, and the texts of its parts."""
-
-
-def seen_message(message: Any, parts: list[str]) -> Seen:
-    return Seen(
-        text=message.text,
-        reasoning=message.additional_kwargs.get("reasoning_content", ""),
-        calls=[call["name"] for call in message.tool_calls],
-        prompt=message.usage_metadata["input_tokens"],
-        predictions=message.response_metadata.get("predictions_count"),
-        dropped=message.response_metadata.get("dropped_tokens"),
-        parts=parts,
-    )
-
-
-def seen_chunks(chunks: list[Any]) -> Seen:
-    return seen_message(sum(chunks[1:], chunks[0]), [chunk.text for chunk in chunks if chunk.text])
-
-
-def seen_response(response: Any, parts: list[str]) -> Seen:
-    blocks = response.message.blocks
-    return Seen(
-        text=response.message.content or "",
-        reasoning="".join(block.content for block in blocks if block.block_type == "thinking"),
-        calls=[block.tool_name for block in blocks if block.block_type == "tool_call"],
-        prompt=response.raw["usage"]["prompt_tokens"],
-        predictions=response.raw["stats"].get("predictions_count"),
-        dropped=response.raw["stats"].get("dropped_tokens"),
-        parts=parts,
-    )
-
-
-def seen_responses(chunks: list[Any]) -> Seen:
-    return seen_response(chunks[-1], [chunk.delta for chunk in chunks if chunk.delta])
-
-
-def seen_result(result: lms.PredictionResult, parts: list[str]) -> Seen:
-    return Seen(
-        text=result.content,
-        reasoning=result.reasoning_content,
-        calls=[call.name for call in result.tool_call_requests],
-        prompt=result.stats.prompt_tokens_count,
-        predictions=result.stats.predictions_count,
-        parts=parts,
-    )
-
-
-async def collected(stream: AsyncIterator[Any]) -> list[Any]:
-    return [each async for each in stream]
-
-
-async def collected_later(stream: Any) -> list[Any]:
-    return await collected(await stream)
-
-
-def chain(host: Any) -> Any:
-    return ChatLMStudio(model="m", host=host).bind(**REQUEST)
-
-
-def llama(host: Any) -> LMStudio:
-    return LMStudio(model="m", host=host)
-
-
-def said(text: str) -> list[ChatMessage]:
-    return [ChatMessage(text, role="user")]
-
-
 NATIVE: dict[str, Any] = {
     "response_format": Report,
     "config": {"rawTools": {"type": "toolArray", "tools": [TOOL]}},
     "tools_first": True,
 }
+WAYS = ways(REQUEST, NATIVE)
 
 
-def native_stream(host: Any, text: str) -> Seen:
-    with lms.Client(host) as client:
-        stream = client.llm.model("m").respond_stream(text, **NATIVE)
-        parts = [fragment.content for fragment in stream if fragment.reasoning_type == "none"]
-        return seen_result(stream.result(), parts)
+def chain(host: str) -> Any:
+    return ChatLMStudio(model="m", host=host).bind(**REQUEST)
 
 
-async def native_async(host: Any, text: str) -> Seen:
-    async with lms.AsyncClient(host) as client:
-        return seen_result(await (await client.llm.model("m")).respond(text, **NATIVE), [])
-
-
-WAYS: dict[str, Callable[[Any, str], Seen]] = {
-    "invoke": lambda host, text: seen_message(chain(host).invoke([HumanMessage(text)]), []),
-    "ainvoke": lambda host, text: seen_message(asyncio.run(chain(host).ainvoke([HumanMessage(text)])), []),
-    "stream": lambda host, text: seen_chunks(list(chain(host).stream([HumanMessage(text)]))),
-    "astream": lambda host, text: seen_chunks(asyncio.run(collected(chain(host).astream([HumanMessage(text)])))),
-    "chat": lambda host, text: seen_response(llama(host).chat(said(text), **REQUEST), []),
-    "achat": lambda host, text: seen_response(asyncio.run(llama(host).achat(said(text), **REQUEST)), []),
-    "stream_chat": lambda host, text: seen_responses(list(llama(host).stream_chat(said(text), **REQUEST))),
-    "astream_chat": lambda host, text: seen_responses(
-        asyncio.run(collected_later(llama(host).astream_chat(said(text), **REQUEST)))
-    ),
-    "native stream": native_stream,
-    "native async": lambda host, text: asyncio.run(native_async(host, text)),
-}
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
@@ -156,37 +66,35 @@ def sent(server: Emulator, count: int) -> list[tuple[bool, bool]]:
 
 
 @every_way
-def test_a_call_is_delivered_with_the_text_before_it(server: Emulator, way: Callable[[Any, str], Seen]) -> None:
+def test_a_call_is_delivered_with_the_text_before_it(server: Emulator, way: Way) -> None:
     before = len(server.predictions)
     seen = way(server.address, "call it")
-    assert (seen["text"], seen["calls"], seen["predictions"]) == ("I look.", ["look"], None)
+    assert (seen["text"], seen["calls"], seen["predictions_count"]) == ("I look.", [("look", {})], None)
     assert sent(server, len(server.predictions) - before) == [(True, False)]
 
 
 @every_way
-def test_a_text_that_fits_is_the_response(server: Emulator, way: Callable[[Any, str], Seen]) -> None:
+def test_a_text_that_fits_is_the_response(server: Emulator, way: Way) -> None:
     before = len(server.predictions)
     seen = way(server.address, "fits at once")
-    assert (seen["text"], seen["calls"], seen["predictions"]) == (GIVEN, [], None)
+    assert (seen["text"], seen["calls"], seen["predictions_count"]) == (GIVEN, [], None)
     assert sent(server, len(server.predictions) - before) == [(True, False)]
 
 
 @every_way
-def test_another_text_is_replaced_by_a_response_in_the_format(
-    server: Emulator, way: Callable[[Any, str], Seen]
-) -> None:
+def test_another_text_is_replaced_by_a_response_in_the_format(server: Emulator, way: Way) -> None:
     seen = way(server.address, "How cold is it?")
     assert sent(server, 2) == [(True, False), (False, True)]
     assert (seen["text"], seen["reasoning"], seen["calls"]) == (GIVEN, "Now as JSON.", [])
     assert "".join(seen["parts"]) in {GIVEN, ""}  # nothing of the replaced response
-    assert seen["predictions"] == 2
+    assert seen["predictions_count"] == 2
     assert seen["prompt"] == sum(each.stats["promptTokensCount"] for each in server.predictions[-2:])
 
 
 @pytest.mark.parametrize("fault", ["truncate", "empty"])
 @pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
 def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_fits(
-    way: Callable[[Any, str], Seen], fault: str, monkeypatch: pytest.MonkeyPatch
+    way: Way, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = {"type": "function", "function": {**TOOL["function"], "description": "word " * 400}}
     monkeypatch.setitem(REQUEST, "tools", [tool])
@@ -198,23 +106,21 @@ def test_tools_that_do_not_fit_are_not_cut_in_silence_because_the_format_alone_f
         else:
             with pytest.warns(lms.LMStudioTruncationWarning, match="the server dropped"):
                 seen = way(server.address, "How cold is it?")
-            assert (seen["text"], seen["predictions"]) == (GIVEN, 2)
-            assert seen["dropped"] > 100
+            assert (seen["text"], seen["predictions_count"]) == (GIVEN, 2)
+            assert seen["dropped_tokens"] > 100
 
 
 @pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "native" not in name])
-def test_both_predictions_run_on_one_of_several_hosts(server: Emulator, way: Callable[[Any, str], Seen]) -> None:
+def test_both_predictions_run_on_one_of_several_hosts(server: Emulator, way: Way) -> None:
     with Emulator([ModelEntry(key="m", rules=tuple(RULES))]) as other:
         before = len(server.predictions)
         seen = way([server.address, other.address], "How cold is it?")
-        assert (seen["text"], seen["predictions"]) == (GIVEN, 2)
+        assert (seen["text"], seen["predictions_count"]) == (GIVEN, 2)
         assert sorted([len(server.predictions) - before, len(other.predictions)]) == [0, 2]
 
 
 @every_way
-def test_an_error_of_the_second_prediction_is_the_error_of_the_call(
-    server: Emulator, way: Callable[[Any, str], Seen]
-) -> None:
+def test_an_error_of_the_second_prediction_is_the_error_of_the_call(server: Emulator, way: Way) -> None:
     with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
         way(server.address, "fails then")
 

@@ -43,9 +43,11 @@ class ForcedCall(SecondStep[RequestT]):
 
     def begin_on(self, instance: Instance) -> None:
         """Begin with the grammar on an instance that has not made the last required calls."""
-        if self._instance is None and instance.missed_calls >= _MOST_MISSES:
-            logger.warning("%r: the last required calls did not come; requesting one by grammar", instance.identifier)
-            self._begin("")
+        if self.first is None and instance is not self._instance:
+            self.is_begun = instance.missed_calls >= _MOST_MISSES
+            if self.is_begun:
+                logger.warning("%r: the last required calls did not come; one is forced", instance.identifier)
+                self._begin("")
         self._instance = instance
 
     def _begin(self, text: str) -> None:
@@ -72,7 +74,7 @@ class ForcedCall(SecondStep[RequestT]):
             return batch
         assert self._instance is not None, "it responds"
         self._instance.missed_calls += 1
-        logger.warning("%r: a required call did not come; requesting it by grammar", end.model_info.get("modelKey"))
+        logger.warning("%r: a required call did not come; it is forced", end.model_info.get("modelKey"))
         self._received, self.first = received, received.result()
         self._begin(self.first.content)
         return batch[:-1]

@@ -7,7 +7,7 @@ from lmstudio_integrations.client.predictions.text_calls.tools import OfferedToo
 MOST_HELD = 1 << 18
 """Characters that may be held back; longer calls stay text."""
 
-_LONGEST_STEP = 1 << 12
+_LONGEST_STEP = 1 << 9
 """Characters that are looked at together, so that a text of many tags takes linear time."""
 
 _FEWEST_NEW = 16
@@ -28,6 +28,7 @@ class Scanner:
     def __init__(self, tools: OfferedTools, *, marked_only: bool) -> None:
         self._tools = tools
         self._marked_only = marked_only
+        self._held = 0
         self._begin(0)
 
     def _begin(self, at: int) -> None:
@@ -50,10 +51,9 @@ class Scanner:
 
     def add(self, content: str) -> int:
         """Add to the text; return how many of its last characters may be part of calls."""
-        held = 0
         for at in range(0, len(content), _LONGEST_STEP):
-            held = self._add(content[at : at + _LONGEST_STEP])
-        return held
+            self._held = self._add(content[at : at + _LONGEST_STEP])
+        return self._held
 
     def _add(self, content: str) -> int:
         self._parts.append(content)
