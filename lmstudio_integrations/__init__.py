@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     ".client.predictions.tool_loop.act": "ActResult",
+    ".client.predictions.tool_loop.guard": "GuardToolCallController",
     ".client.api.official": """
         AnyAsyncDownloadedModel AnyChatMessage AnyChatMessageDict AnyDownloadedModel AnyLoadConfig
         AnyModelSpecifier AssistantResponse AssistantResponseContent BaseModel ChatHistoryData

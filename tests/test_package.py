@@ -37,17 +37,17 @@ PUBLIC = {
         DownloadFinalizedCallback DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel
         DownloadedLlm EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo
         EmbeddingModelInstanceInfo FileHandle FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict
-        HostStatus InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo LlmInstanceInfo LlmLoadModelConfig
-        LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment LlmPredictionStats
-        LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict ModelSchema ModelSpecifier
-        ModelSpecifierDict ParsedDocument PredictionEnd PredictionEvent PredictionFirstTokenCallback
-        PredictionFragmentCallback PredictionMessageCallback PredictionResult PredictionRoundResult PredictionStream
-        PromptProcessingCallback PromptProgress ResponseSchema RetrievalResult SyncModelHandle SystemMessage
-        SystemPrompt SystemPromptContent TextData TextDataDict ToolCallArguments ToolCallEnd ToolCallFailed
-        ToolCallContext ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData ToolCallStart ToolDefinition
-        ToolFunctionDef ToolFunctionDefDict ToolMessage ToolResultMessage UserMessage UserMessageContent UserMessageDict
-        configure_default_client embedding_model get_default_client get_sync_api_timeout list_downloaded_models
-        list_loaded_models llm prepare_image set_sync_api_timeout
+        GuardToolCallController HostStatus InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo
+        LlmInstanceInfo LlmLoadModelConfig LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict
+        LlmPredictionFragment LlmPredictionStats LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict
+        ModelSchema ModelSpecifier ModelSpecifierDict ParsedDocument PredictionEnd PredictionEvent
+        PredictionFirstTokenCallback PredictionFragmentCallback PredictionMessageCallback PredictionResult
+        PredictionRoundResult PredictionStream PromptProcessingCallback PromptProgress ResponseSchema RetrievalResult
+        SyncModelHandle SystemMessage SystemPrompt SystemPromptContent TextData TextDataDict ToolCallArguments
+        ToolCallEnd ToolCallFailed ToolCallContext ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData
+        ToolCallStart ToolDefinition ToolFunctionDef ToolFunctionDefDict ToolMessage ToolResultMessage UserMessage
+        UserMessageContent UserMessageDict configure_default_client embedding_model get_default_client
+        get_sync_api_timeout list_downloaded_models list_loaded_models llm prepare_image set_sync_api_timeout
     """,
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM register",
     f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError register",

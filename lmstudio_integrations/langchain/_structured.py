@@ -4,27 +4,43 @@ The parsers are strict where langchain-core's are lenient: a response that was c
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, Self
 
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessageChunk, BaseMessage, ToolCall, ToolCallChunk
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    ToolCall,
+    ToolCallChunk,
+    convert_to_messages,
+)
+from langchain_core.messages.ai import add_usage
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, RunnableGenerator
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import get_config_list
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
 from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
+from lmstudio_integrations.langchain._responses import combined_output
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum, response_schema
 from lmstudio_integrations.types.structured import (
     PartialJson,
+    correction,
     partial_json,
     read_response,
     reject_text,
     response_settings,
+    schema_problems,
 )
 
 METHODS = ("json_schema", "function_calling", "json_mode")
@@ -46,7 +62,7 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
         if method == "json_mode":
             return {"response_format": {"type": "json_object"}}
         if method == "function_calling":
-            tool = openai_tool(schema)
+            tool = openai_tool(schema, strict=strict)
             return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
         response_format = {"type": "json_schema", "json_schema": {"schema": json_schema(schema, strict=strict)}}
         response_settings(response_format, response_schema)  # what is wrong with it is reported here, not by each call
@@ -95,12 +111,26 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
     pydantic_object: Any = None
     """The class of the value; `None` for any JSON value."""
 
+    value_schema: dict[str, Any] | None = None
+    """The JSON schema of a value that is no instance of a class; `None` for any JSON value."""
+
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         """Return the value; with `partial`, as much of it as there is, or `None`."""
         text = result[0].text
         if partial:
             return _partial_instance(self.pydantic_object, partial_json(text))
-        return _instance(self.pydantic_object, _json_value(result), text)
+        return self._complete(_json_value(result), text)
+
+    def _complete(self, value: Any, text: str) -> Any:
+        """Return the complete value, as an instance of the class if there is one.
+
+        Raises:
+            LangChainStructuredOutputError: If it does not fit the class or the schema.
+        """
+        problems = "" if self.value_schema is None else schema_problems(self.value_schema, value)
+        if problems:
+            raise _error(f"the response does not fit the schema: {shortened(problems)}", text)
+        return _instance(self.pydantic_object, value, text)
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
         streamed = _StreamedValue(self)
@@ -216,7 +246,7 @@ class StrictCallParser(StrictParser):
             return _partial_instance(self.pydantic_object, arguments)
         if arguments is None:
             raise _no_call(self.tool, calls, result)
-        return _instance(self.pydantic_object, arguments, json.dumps(arguments))
+        return self._complete(arguments, json.dumps(arguments))
 
     def transform(
         self,
@@ -290,18 +320,29 @@ def _validated(kind: Any, value: Any) -> Any:
     return kind.model_validate(value) if issubclass(kind, BaseModel) else kind.parse_obj(value)
 
 
-def text_parser(schema: Any) -> StrictParser:
-    """Return the parser of a response that follows the grammar of a schema."""
-    return StrictPydanticParser(pydantic_object=schema) if is_pydantic(schema) else StrictJsonParser()
+def parser_of(schema: Any, requested: Mapping[str, Any]) -> StrictParser:
+    """Return the parser of the responses to a request.
+
+    Args:
+        schema: The schema as the user gave it.
+        requested: The call arguments from `bind_kwargs`.
+    """
+    kind = schema if is_pydantic(schema) else None
+    if "tools" in requested:
+        function = requested["tools"][0]["function"]
+        value_schema = None if kind else function.get("parameters")
+        return StrictCallParser(tool=function["name"], pydantic_object=kind, value_schema=value_schema)
+    if kind:
+        return StrictPydanticParser(pydantic_object=kind)
+    return StrictJsonParser(value_schema=requested["response_format"].get("json_schema", {}).get("schema"))
 
 
-def call_parser(schema: Any, tool: str) -> StrictParser:
-    """Return the parser of the arguments of a tool call."""
-    return StrictCallParser(tool=tool, pydantic_object=schema if is_pydantic(schema) else None)
-
-
-def with_parser(model: Runnable[Any, Any], parser: StrictParser, *, include_raw: bool) -> Runnable[Any, Any]:
+def with_parser(
+    model: Runnable[Any, Any], parser: StrictParser, *, include_raw: bool, max_attempts: int = 1
+) -> Runnable[Any, Any]:
     """Chain a model and a parser; with `include_raw`, the messages and errors of the parser are part of the result."""
+    if max_attempts > 1:
+        model = _CorrectingModel(bound=model, parser=parser, max_attempts=max_attempts)
     if not include_raw:
         return model | parser
 
@@ -350,3 +391,110 @@ def _last_parts(streamed: _StreamedValue) -> Iterator[_ResultPart]:
         error = raised
         yield _ResultPart(parsed=None)
     yield _ResultPart(parsing_error=error)
+
+
+# Attempts -------------------------------------------------------------------------------------------------------------
+
+
+class _CorrectingModel(RunnableBindingBase[Any, Any]):
+    """A model that is asked to correct a response that the parser rejects; a stream is the model's own.
+
+    Like the model, it returns a message; the parser that follows it in the chain parses that once more.
+    """
+
+    parser: StrictParser
+    max_attempts: int
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """`False`: langchain-core knows no such class."""
+        return False
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
+        """Return the last response."""
+        attempts = _Attempts(self, [input])
+        while pending := attempts.pending:
+            attempts.add([super().invoke(pending[0], config, **kwargs)])
+        return attempts.results()[0]
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
+        """Return the last response."""
+        attempts = _Attempts(self, [input])
+        while pending := attempts.pending:
+            attempts.add([await super().ainvoke(pending[0], config, **kwargs)])
+        return attempts.results()[0]
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Return the last response to each input. All next attempts are a batch of the model."""
+        attempts, configs = _Attempts(self, inputs), get_config_list(config, len(inputs))
+        while pending := attempts.pending:
+            attempts.add(super().batch([*pending.values()], [configs[index] for index in pending], **kwargs))
+        return attempts.results()
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Return the last response to each input; see `batch`."""
+        attempts, configs = _Attempts(self, inputs), get_config_list(config, len(inputs))
+        while pending := attempts.pending:
+            attempts.add(await super().abatch([*pending.values()], [configs[index] for index in pending], **kwargs))
+        return attempts.results()
+
+
+class _Attempts:
+    """The responses of a model to several inputs, and the inputs of the next attempts.
+
+    Args:
+        model: The model.
+        inputs: The inputs.
+    """
+
+    def __init__(self, model: _CorrectingModel, inputs: Sequence[LanguageModelInput]) -> None:
+        self._model = model
+        self._responses: list[list[Any]] = [[] for _ in inputs]
+        self.pending: dict[int, LanguageModelInput] = dict(enumerate(inputs))
+        """The next input of each conversation that is not finished, by its index."""
+
+    def add(self, responses: Sequence[AIMessage | Exception]) -> None:
+        """Add the responses to the pending inputs; errors of the model itself are not corrected."""
+        pending, self.pending = self.pending, {}
+        for (index, given), response in zip(pending.items(), responses, strict=True):
+            self._responses[index].append(response)
+            if isinstance(response, Exception) or len(self._responses[index]) == self._model.max_attempts:
+                continue
+            try:
+                self._model.parser.parse_result([ChatGeneration(message=response)])
+            except LangChainStructuredOutputError as error:
+                messages = convert_to_messages([given] if isinstance(given, str) else given)
+                self.pending[index] = [*messages, AIMessage(error.text or ""), HumanMessage(correction(error))]
+
+    def results(self) -> list[Any]:
+        """Return the last response to each input, or the error of the model."""
+        return [_with_all_usage(responses) for responses in self._responses]
+
+
+def _with_all_usage(responses: Sequence[Any]) -> Any:
+    """Return the last response, with the usage of all and their number."""
+    last = responses[-1]
+    if len(responses) == 1 or isinstance(last, Exception):
+        return last
+    metadata = [each.response_metadata for each in responses]
+    token_usage = combined_output(metadata, None)["token_usage"]
+    update: dict[str, Any] = {
+        "response_metadata": {
+            **last.response_metadata,
+            **({"token_usage": token_usage} if token_usage else {}),
+            "attempts": len(responses),
+        }
+    }
+    if any(each.usage_metadata for each in responses):
+        update["usage_metadata"] = reduce(add_usage, [each.usage_metadata for each in responses])
+    return last.model_copy(update=update)  # a cache may hold the response itself

@@ -46,6 +46,7 @@ from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
 from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.structured import check_max_attempts
 
 
 class ChatLMStudio(GenerationSettings, BaseChatModel):
@@ -413,6 +414,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
+        max_attempts: int = 1,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
         """Return a model whose responses fit a schema.
@@ -424,21 +426,22 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             include_raw: Whether the result is a dict with `raw`, `parsed` and `parsing_error`. The parts of a stream
                 have one of these members each; their sum is the result.
             strict: Whether the schema forbids further members.
+            max_attempts: How many predictions there are at most: the model is asked to correct a response that does not
+                parse or does not fit. The usage of `raw` is that of all. Streams never ask again.
             kwargs: Further settings of the calls; they override those of the method.
 
         Raises:
-            LMStudioValueError: If the method is unknown, or the schema is missing or invalid.
+            LMStudioValueError: If the method is unknown, the schema is missing or invalid, or `max_attempts` is not an
+                integer of at least 1.
         """
         with translating_errors():
+            check_max_attempts(max_attempts)
             requested = _structured.bind_kwargs(schema, method, strict=strict)
+            parser = _structured.parser_of(schema, requested)
             tools = [*requested.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
         given = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
         model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
-        by_call = method == "function_calling"
-        parser = (
-            _structured.call_parser(schema, requested["tool_choice"]) if by_call else _structured.text_parser(schema)
-        )
-        return _structured.with_parser(model, parser, include_raw=include_raw)
+        return _structured.with_parser(model, parser, include_raw=include_raw, max_attempts=max_attempts)
 
     # Tokens ---------------------------------------------------------------------------------------------------------
 

@@ -5,11 +5,12 @@ them, too. The spans come from the base class. The streams are core's, except fo
 """
 
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import llama_index.core.instrumentation as instrument
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
@@ -18,14 +19,17 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._tools import format_of
-from lmstudio_integrations.types.structured import PartialJson, read_response
+from lmstudio_integrations.types.structured import PartialJson, check_max_attempts, correction, read_response
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_PROGRAM_ARGUMENTS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
-"""Arguments for core's programs; they have no effect on a grammar."""
+_MAX_ATTEMPTS = "max_attempts"
+
+_PROGRAM_ARGUMENTS = (_MAX_ATTEMPTS, "tool_required", "tool_choice", "allow_parallel_tool_calls")
+"""Arguments of our program and of core's programs, which a chat does not get. Core's have no effect on a grammar."""
 
 _dispatcher = cast("Any", instrument).get_dispatcher(__name__)
 
@@ -49,18 +53,21 @@ class Structured(FunctionCallingLLM):
         Args:
             output_cls: The class.
             prompt: The prompt.
-            llm_kwargs: Settings of this call.
+            llm_kwargs: Settings of this call. With `max_attempts` of more than 1, the model is asked to correct a
+                response that is no such instance, in up to so many predictions in all. Streams ignore it.
             prompt_args: The values of the prompt's variables.
 
         Raises:
-            LMStudioStructuredOutputError: If the response is no such instance, for example because it was cut off.
+            LMStudioStructuredOutputError: If the last response is no such instance, for example because it was cut off.
+            LMStudioValueError: If `max_attempts` is not an integer of at least 1.
         """
         if not self._by_grammar:
             result: ModelT = without_span(super().structured_predict)(output_cls, prompt, llm_kwargs, **prompt_args)
             return result
-        _dispatch_start(output_cls, prompt, prompt_args)
-        response = self.chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
-        return _dispatch_end(_instance(output_cls, response))
+        attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
+        while attempts.instance is None:
+            attempts.add(self.chat(attempts.messages, **_call_arguments(output_cls, llm_kwargs)))
+        return _dispatch_end(attempts.instance)
 
     async def astructured_predict(
         self,
@@ -76,9 +83,10 @@ class Structured(FunctionCallingLLM):
                 output_cls, full_prompt, llm_kwargs, **variables
             )
             return result
-        _dispatch_start(output_cls, prompt, prompt_args)
-        response = await self.achat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
-        return _dispatch_end(_instance(output_cls, response))
+        attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
+        while attempts.instance is None:
+            attempts.add(await self.achat(attempts.messages, **_call_arguments(output_cls, llm_kwargs)))
+        return _dispatch_end(attempts.instance)
 
     def _structured_stream_call(
         self,
@@ -109,6 +117,19 @@ class Structured(FunctionCallingLLM):
     def _by_grammar(self) -> bool:
         return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
 
+    def _attempts(
+        self,
+        output_cls: type[ModelT],
+        prompt: PromptTemplate,
+        llm_kwargs: Mapping[str, Any] | None,
+        prompt_args: dict[str, Any],
+    ) -> "_Attempts[ModelT]":
+        """Begin a prediction, and dispatch that it has begun."""
+        max_attempts = (llm_kwargs or {}).get(_MAX_ATTEMPTS, 1)
+        check_max_attempts(max_attempts)
+        _dispatch_start(output_cls, prompt, prompt_args)
+        return _Attempts(output_cls, self._messages_of(prompt, prompt_args), max_attempts)
+
     def _messages_of(self, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> list[ChatMessage]:
         """Return the messages of a prompt, the system prompt first."""
         return self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
@@ -120,6 +141,36 @@ class Structured(FunctionCallingLLM):
         if self.pydantic_program_mode is not PydanticProgramMode.FUNCTION or not self.system_prompt:
             return prompt, prompt_args
         return cast("PromptTemplate", ChatPromptTemplate(message_templates=self._messages_of(prompt, prompt_args))), {}
+
+
+@dataclass(slots=True)
+class _Attempts(Generic[ModelT]):
+    """The chats of a prediction, until a response is an instance of the class."""
+
+    output_cls: type[ModelT]
+    messages: list[ChatMessage]
+    """The messages of the next chat."""
+
+    attempts_left: int
+    instance: ModelT | None = None
+
+    def add(self, response: ChatResponse) -> None:
+        """Add the response of a chat.
+
+        Raises:
+            LMStudioStructuredOutputError: If it is no instance, and the last one.
+        """
+        self.attempts_left -= 1
+        try:
+            self.instance = _instance(self.output_cls, response)
+        except LMStudioStructuredOutputError as error:
+            if not self.attempts_left:
+                raise
+            self.messages = [
+                *self.messages,
+                ChatMessage(error.text, role=MessageRole.ASSISTANT),
+                ChatMessage(correction(error)),
+            ]
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -238,6 +238,20 @@ def read_as(model: type[T], text: str, stop_reason: str) -> T:
     return read_response(adapter.validate_json, text, stop_reason)
 
 
+def schema_problems(schema: Mapping[str, Any], value: object) -> str:
+    """Return what is wrong with a value, with the path of each problem; empty if the schema allows it.
+
+    It is also empty for a schema that `jsonschema` cannot apply, such as one with a pattern of another dialect.
+    """
+    try:
+        return "; ".join(
+            f"{'.'.join(map(str, each.absolute_path)) or 'the value'}: {each.message}"
+            for each in _validator(json.dumps(schema)).iter_errors(value)
+        )
+    except Exception:  # noqa: BLE001 - whatever the schema leads to
+        return ""
+
+
 def partial_json(text: str) -> Any:
     """Return as much of a JSON value as there is; `None` if there is none."""
     try:
@@ -268,6 +282,27 @@ class PartialJson:
 
     def __str__(self) -> str:
         return "".join(self._fragments)
+
+
+# Attempts -------------------------------------------------------------------------------------------------------------
+
+
+def check_max_attempts(max_attempts: object) -> None:
+    """Reject a number of attempts that is not an integer of at least 1.
+
+    Raises:
+        LMStudioValueError: If it is something else.
+    """
+    if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
+        raise LMStudioValueError(f"max_attempts must be an integer of at least 1; got {max_attempts!r}")
+
+
+def correction(error: LMStudioStructuredOutputError) -> str:
+    """Return the user message that requests a corrected response; it follows the response that was rejected."""
+    return f"Your response was rejected: {error}\n\nRespond again, with this corrected."
+
+
+# Helpers --------------------------------------------------------------------------------------------------------------
 
 
 def _cleaned(text: str) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, cast
 
 from pydantic_core import to_json
@@ -18,6 +18,7 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.delivery import Callbacks
 from lmstudio_integrations.client.predictions.prediction import Plan, Prediction
 from lmstudio_integrations.client.predictions.requests import History, PredictionSettings, plan_round, to_chat
+from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCallController
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters
@@ -91,7 +92,9 @@ class ActParameters(TimeoutParameters, total=False):
         on_tool_call_request_end: Called with round, call and `ToolCallEnd`: the call is complete and valid.
         on_tool_call_request_failure: Called with round, call and an `LMStudioToolCallError`: the call cannot be read,
             is incomplete, or names no tool, or its arguments do not fit.
-        on_tool_call_request_finalized: Called with round, call and `ToolCallEnd`, right before the tool runs.
+        guard_tool_call: Called with round, call and a `GuardToolCallController`, right before the tool runs: it allows
+            the call, with other arguments if need be, or denies it. An exception ends `act`.
+        on_tool_call_request_finalized: Called with round, call and `ToolCallEnd`, after that.
         on_tool_call_result: Called with round, call and the result for the model when a tool has ended, or the call is
             invalid; in the order in which the tools end.
     """
@@ -116,6 +119,7 @@ class ActParameters(TimeoutParameters, total=False):
     on_tool_call_request_argument_fragment: Callable[[int, int, str], Any] | None
     on_tool_call_request_end: Callable[[int, int, ToolCallEnd], Any] | None
     on_tool_call_request_failure: Callable[[int, int, LMStudioToolCallError], Any] | None
+    guard_tool_call: Callable[[int, int, GuardToolCallController], Any] | None
     on_tool_call_request_finalized: Callable[[int, int, ToolCallEnd], Any] | None
     on_tool_call_result: Callable[[int, int, ToolCallResultPart], Any] | None
 
@@ -223,15 +227,15 @@ class Act:
         """Run the next prediction and its tools; return whether another round follows."""
         yield from self._call_back("on_round_start", self._round)
         result = yield from self._predict()
-        # A message of its own: in the chat it may be merged with an earlier message of the assistant.
-        message = Chat().add_assistant_response(result, result.tool_call_requests)
-        self._chat.append(message)
         calls = enumerate(result.tool_calls, self._calls)
         jobs = [self._job(call_id, record.end) for call_id, record in calls if record.end is not None]
         self._calls += len(result.tool_calls)
         if jobs and self._is_last:
             raise LMStudioPredictionError("Model requested tool use on final prediction round.")
         yield from self._run_tools(jobs, tools)
+        # A message of its own: in the chat it may be merged with an earlier message of the assistant.
+        message = Chat().add_assistant_response(result, [job.call.to_request() for job in jobs])
+        self._chat.append(message)
         replies = [job.reply for job in jobs if job.reply is not None]
         reply = self._chat.add_tool_results(replies) if replies else None
         # Both messages only now, so that the caller's chat never holds tool calls without results.
@@ -309,6 +313,8 @@ class Act:
         while waiting or running:
             while waiting and running < (self.parallel or len(jobs)):
                 job = waiting.popleft()
+                if not (yield from self._is_allowed(job)):
+                    continue
                 yield from self._call_back_in_round("on_tool_call_request_finalized", job.call_id, job.call)
                 if job.runs:
                     tools.start(job)
@@ -318,6 +324,23 @@ class Act:
                 for job in ended:
                     running -= 1
                     yield from self._reply(job)
+
+    def _is_allowed(self, job: ToolJob) -> Flow[bool]:
+        """Let the program decide a call; a denied one has the reason as its result."""
+        if self._parameters.get("guard_tool_call") is None:
+            return True
+        assert job.tool is not None, "only valid calls run"
+        controller = GuardToolCallController(job.call.to_request(), job.tool)
+        yield from self._call_back_in_round("guard_tool_call", job.call_id, controller)
+        parameters, reason = controller.decision()
+        if parameters is not None:
+            changed = self._job(job.call_id, replace(job.call, arguments=dict(parameters)))
+            job.call, job.arguments = changed.call, changed.arguments
+        if reason is None:
+            return True
+        job.outcome = json.dumps({"error": reason}, ensure_ascii=False)
+        yield from self._reply(job)
+        return False
 
     def _reply(self, job: ToolJob) -> Flow[None]:
         """Make the result of a call for the model."""
