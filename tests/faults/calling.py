@@ -3,6 +3,7 @@
 The last rows have a second host.
 """
 
+import json
 from collections.abc import Callable
 
 from websockets.frames import CloseCode
@@ -52,6 +53,7 @@ from tests.faults.model import (
     moves_after,
 )
 from tests.faults.proxy import Action, Tunnel
+from tests.faults.surfaces import CALL
 from tests.faults.units import Unit
 
 # What happens between two calls ------------------------------------------------------------------------------------
@@ -324,6 +326,21 @@ _LAST = (
         None,
         steps=({"fault": "empty"},),
         window=100,
+    ),
+    Fault(
+        "The server leaves a tool call in the text of the response (`rescue_tool_calls`).",
+        Phase.LAST,
+        Outcome(note="with the tool call, and logs a warning", logged="read 1 tool call that the server left"),
+        None,
+        steps=({"text": f"{{last}}<tool_call>{json.dumps(CALL)}</tool_call>"},),
+        tool_choice="auto",
+    ),
+    Fault(
+        "The server ignores that a tool call is required (`required_tool_fallback`).",
+        Phase.LAST,
+        Outcome(note="with a tool call after the text, and logs a warning", logged="a required call did not come"),
+        None,
+        tool_choice="required",
     ),
 )
 

@@ -21,6 +21,7 @@ from tests.faults.surfaces import (
     DIMENSIONS,
     SURFACES,
     TIMEOUT_NAMES,
+    TOOL_RESULT,
     Subject,
     Surface,
     Timeouts,
@@ -157,11 +158,12 @@ class Cell:
         text = f"{verb} {self.surface} {PROMPT}"
         if self.fault.window is not None and verb == "fault":
             text += f" {PROMPT}" * self.fault.window
+        tool_choice = self.fault.tool_choice if verb == "fault" else None
         parts: list[Any] = []
         error: BaseException | None = None
         began = time.monotonic()
         try:
-            self.subject.call(text, _timeouts(outcome, self.fault.keepalive, self.timeout), parts)
+            self.subject.call(text, _timeouts(outcome, self.fault.keepalive, self.timeout), parts, tool_choice)
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
             error = raised
         elapsed = time.monotonic() - began
@@ -171,6 +173,8 @@ class Cell:
             if early or self.fault.has_other_host:  # which had no more time than the first
                 raise EarlyTimeoutError
         right = expected(self.surface.kind, text)
+        if tool_choice is not None:
+            right.append(TOOL_RESULT)
         if outcome.error is not None:
             self._check_error(verb, error, outcome)
             self._check_delivered(verb, parts, right)
@@ -272,7 +276,7 @@ def _entry(fault: Fault, surface: Surface) -> dict[str, Any]:
         return {"key": str(surface), "rules": rules, "kind": "embedding", "embedding_length": DIMENSIONS}
     return {
         "key": str(surface),
-        "rules": [*rules, {"then": [{"text": "{last}"}]}],
+        "rules": [*rules, {"when": {"structured": False}, "then": [{"text": "{last}"}]}],
         "context_length": fault.window,
     }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
 from tests.faults.proxy import Action, Injection
-from tests.faults.surfaces import Kind, Surface
+from tests.faults.surfaces import Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:
     from tests.faults.cells import Cell
@@ -42,6 +42,7 @@ class Outcome:
         changed: Turns the right response into the one that is returned, where nobody can notice the difference.
         note: What a reader must know besides.
         warning: What every call warns of.
+        logged: What every call logs, once, as a warning; it begins with the model.
     """
 
     error: type[errors.LMStudioError] | None = None
@@ -49,6 +50,7 @@ class Outcome:
     changed: Callable[[Words], Words] | None = None
     note: str = ""
     warning: type[Warning] | None = None
+    logged: str = ""
 
 
 WORKS = Outcome()
@@ -104,6 +106,8 @@ class Fault:
         embedding_steps: What it does instead of embedding.
         load_steps: What the scripted model does when it is loaded.
         window: The context length of the model, if the prompt does not fit.
+        tool_choice: The choice with which the observed call offers a tool, if it does. The model is to call it after
+            its text.
         between: What happens between two calls; the second of them is the one that is observed.
         stop: What the caller does in place of the observed call.
         only: Which surfaces this can happen to, of those with an outcome.
@@ -129,6 +133,7 @@ class Fault:
     embedding_steps: tuple[Mapping[str, Any], ...] = ()
     load_steps: tuple[Mapping[str, Any], ...] = ()
     window: int | None = None
+    tool_choice: ToolChoice | None = None
     between: "Callable[[Cell], None] | None" = None
     stop: "Callable[[Cell], None] | None" = None
     only: Callable[[Surface], bool] = lambda surface: True

@@ -7,6 +7,8 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -25,8 +27,12 @@ Family = Literal["native", "LangChain", "LlamaIndex"]
 Kind = Literal["chat", "embedding"]
 Timeouts = Mapping[str, float]
 NO_TIMEOUTS: Timeouts = {}
-Way = Callable[[Any, str], Iterator[Any] | AsyncIterator[Any]]
-"""Calls a model handle or an adapter, and yields what it delivers, as it is delivered."""
+ToolChoice = Literal["auto", "required"]
+Way = Callable[..., Iterator[Any] | AsyncIterator[Any]]
+"""Calls a model handle or an adapter with a text, and yields what it delivers, as it is delivered.
+
+Keyword arguments go to the function. The tools that the response calls are run, and what they return is yielded last.
+"""
 
 DIMENSIONS = 8
 """Numbers of a vector."""
@@ -59,6 +65,16 @@ class Surface:
     def streams(self) -> bool:
         """Whether it delivers a response in parts."""
         return "stream" in self.name
+
+    def offer(self, choice: ToolChoice) -> dict[str, Any]:
+        """Return the arguments that offer the tool, and that switch on what helps a call to come."""
+        if self.family != "native":
+            return {"tools": [TOOL], "tool_choice": choice}
+        tools, wire_choice = {"type": "toolArray", "tools": [TOOL]}, {"type": "generic", "mode": choice}
+        config = {"raw_tools": tools, "tool_choice": wire_choice}
+        if self.way in {_act, _aact}:
+            return {"config": config}
+        return {"config": config, "rescue_tool_calls": True, "required_tool_fallback": True}
 
     @property
     def has_retries(self) -> bool:
@@ -99,18 +115,19 @@ class Subject:
         """Ask several hosts what they have; otherwise the first call goes to the one that responds first."""
         self.model.hosts()
 
-    def call(self, text: str, timeouts: Timeouts, received: list[Any]) -> None:
-        """Ask about a text; append what is delivered."""
-        parts = self.parts(text, timeouts)
+    def call(self, text: str, timeouts: Timeouts, received: list[Any], tool_choice: ToolChoice | None = None) -> None:
+        """Ask about a text, with the tool if there is a choice; append what is delivered."""
+        parts = self.parts(text, timeouts, tool_choice)
         if isinstance(parts, AsyncIterator):
             self.run(_collect(parts, received))
         else:
             for part in parts:
                 received.append(part)  # noqa: PERF402 - what came before an error is kept
 
-    def parts(self, text: str, timeouts: Timeouts = NO_TIMEOUTS) -> Any:
+    def parts(self, text: str, timeouts: Timeouts = NO_TIMEOUTS, tool_choice: ToolChoice | None = None) -> Any:
         """Return an iterator over what a call delivers; an async one for an async surface."""
-        return self._surface.way(self._limited(timeouts), text)
+        offered = {} if tool_choice is None else self._surface.offer(tool_choice)
+        return self._surface.way(self._limited(timeouts), text, **offered)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop of an async surface."""
@@ -160,65 +177,148 @@ def joined(kind: Kind, parts: list[Any]) -> Any:
     return "".join(parts) if kind == "chat" else parts
 
 
+# The tool -----------------------------------------------------------------------------------------------------------
+
+
+def population(city: Literal["Oslo"]) -> int:
+    """Return how many people live in a city."""
+    return 709_037
+
+
+_FUNCTION = lms.ToolFunctionDef.from_callable(population)
+TOOL = _FUNCTION.to_tool().to_dict()
+CALL: dict[str, Any] = {"name": "population", "arguments": {"city": "Oslo"}}
+"""The one call that fits."""
+
+
+def run_tool(name: str, arguments: dict[str, Any]) -> str:
+    """Run the tool of a call, as a program does."""
+    assert name == _FUNCTION.name, "no other tool was offered"
+    return str(population(**_FUNCTION.check(arguments)))
+
+
+TOOL_RESULT = run_tool(**CALL)
+
+
+def _results(response: lms.PredictionResult) -> list[str]:
+    return [run_tool(call.name, call.arguments or {}) for call in response.tool_call_requests]
+
+
+def _results_of_message(message: Any) -> list[str]:
+    return [run_tool(call["name"], call["args"]) for call in message.tool_calls]
+
+
+def _results_of_chunks(chunks: list[Any]) -> list[str]:
+    return _results_of_message(reduce(add, chunks))
+
+
+def _results_of_response(response: Any) -> list[str]:
+    blocks = response.message.blocks
+    return [run_tool(each.tool_name, each.tool_kwargs) for each in blocks if each.block_type == "tool_call"]
+
+
 # The ways -----------------------------------------------------------------------------------------------------------
 
 
-def _respond(model: Any, text: str) -> Iterator[str]:
-    yield model.respond(text, check_context=True).content
+def _respond(model: Any, text: str, **offered: Any) -> Iterator[str]:
+    response = model.respond(text, check_context=True, **offered)
+    yield from (response.content, *_results(response))
 
 
-def _respond_stream(model: Any, text: str) -> Iterator[str]:
-    for fragment in model.respond_stream(text, check_context=True):
+def _respond_stream(model: Any, text: str, **offered: Any) -> Iterator[str]:
+    stream = model.respond_stream(text, check_context=True, **offered)
+    for fragment in stream:
         yield fragment.content
+    yield from _results(stream.result())
 
 
-async def _arespond(model: Any, text: str) -> AsyncIterator[str]:
-    yield (await model.respond(text, check_context=True)).content
+async def _arespond(model: Any, text: str, **offered: Any) -> AsyncIterator[str]:
+    response = await model.respond(text, check_context=True, **offered)
+    for part in (response.content, *_results(response)):
+        yield part
 
 
-async def _arespond_stream(model: Any, text: str) -> AsyncIterator[str]:
-    async for fragment in model.respond_stream(text, check_context=True):
+async def _arespond_stream(model: Any, text: str, **offered: Any) -> AsyncIterator[str]:
+    stream = model.respond_stream(text, check_context=True, **offered)
+    async for fragment in stream:
         yield fragment.content
+    for result in _results(stream.result()):
+        yield result
 
 
-def _invoke(model: ChatLMStudio, text: str) -> Iterator[str]:
-    yield model.invoke(text).text
+# In the second round the model has no tools, and repeats what the tool has returned.
+_ACT: dict[str, Any] = {"tools": [population], "max_prediction_rounds": 2, "check_context": True}
 
 
-def _stream(model: ChatLMStudio, text: str) -> Iterator[str]:
-    for chunk in model.stream(text):
+def _act(model: Any, text: str, **offered: Any) -> Iterator[str]:
+    rounds: list[lms.PredictionResult] = []
+    model.act(text, on_prediction_completed=rounds.append, **_ACT, **offered)
+    yield from (each.content for each in rounds)
+
+
+async def _aact(model: Any, text: str, **offered: Any) -> AsyncIterator[str]:
+    rounds: list[lms.PredictionResult] = []
+    await model.act(text, on_prediction_completed=rounds.append, **_ACT, **offered)
+    for each in rounds:
+        yield each.content
+
+
+def _invoke(model: ChatLMStudio, text: str, **offered: Any) -> Iterator[str]:
+    message = model.invoke(text, **offered)
+    yield from (message.text, *_results_of_message(message))
+
+
+def _stream(model: ChatLMStudio, text: str, **offered: Any) -> Iterator[str]:
+    chunks: list[Any] = []
+    for chunk in model.stream(text, **offered):
+        chunks.append(chunk)
         yield chunk.text
+    yield from _results_of_chunks(chunks)
 
 
-async def _ainvoke(model: ChatLMStudio, text: str) -> AsyncIterator[str]:
-    yield (await model.ainvoke(text)).text
+async def _ainvoke(model: ChatLMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
+    message = await model.ainvoke(text, **offered)
+    for part in (message.text, *_results_of_message(message)):
+        yield part
 
 
-async def _astream(model: ChatLMStudio, text: str) -> AsyncIterator[str]:
-    async for chunk in model.astream(text):
+async def _astream(model: ChatLMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
+    chunks: list[Any] = []
+    async for chunk in model.astream(text, **offered):
+        chunks.append(chunk)
         yield chunk.text
+    for result in _results_of_chunks(chunks):
+        yield result
 
 
 def _messages(text: str) -> list[ChatMessage]:
     return [ChatMessage(role="user", content=text)]
 
 
-def _chat(model: LMStudio, text: str) -> Iterator[str]:
-    yield model.chat(_messages(text)).message.content or ""
+def _chat(model: LMStudio, text: str, **offered: Any) -> Iterator[str]:
+    response = model.chat(_messages(text), **offered)
+    yield from (response.message.content or "", *_results_of_response(response))
 
 
-def _stream_chat(model: LMStudio, text: str) -> Iterator[str]:
-    for chunk in model.stream_chat(_messages(text)):
+def _stream_chat(model: LMStudio, text: str, **offered: Any) -> Iterator[str]:
+    chunk: Any = None
+    for chunk in model.stream_chat(_messages(text), **offered):
         yield chunk.delta or ""
+    yield from _results_of_response(chunk)
 
 
-async def _achat(model: LMStudio, text: str) -> AsyncIterator[str]:
-    yield (await model.achat(_messages(text))).message.content or ""
+async def _achat(model: LMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
+    response = await model.achat(_messages(text), **offered)
+    for part in (response.message.content or "", *_results_of_response(response)):
+        yield part
 
 
-async def _astream_chat(model: LMStudio, text: str) -> AsyncIterator[str]:
-    async for chunk in await model.astream_chat(_messages(text)):
+async def _astream_chat(model: LMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
+    chunk: Any = None
+    async for chunk in await model.astream_chat(_messages(text), **offered):
         yield chunk.delta or ""
+    for result in _results_of_response(chunk):
+        yield result
 
 
 def _embed(model: Any, text: str) -> Iterator[list[float]]:
@@ -253,6 +353,8 @@ SURFACES = (
     Surface("respond_stream", "native", "chat", _respond_stream),
     Surface("async respond", "native", "chat", _arespond),
     Surface("async respond_stream", "native", "chat", _arespond_stream),
+    Surface("act", "native", "chat", _act),
+    Surface("async act", "native", "chat", _aact),
     Surface("invoke", "LangChain", "chat", _invoke),
     Surface("stream", "LangChain", "chat", _stream),
     Surface("ainvoke", "LangChain", "chat", _ainvoke),

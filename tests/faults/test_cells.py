@@ -8,6 +8,7 @@ import pytest
 from tests.faults import calling, cells
 from tests.faults.actions import drop, duplicate, reset
 from tests.faults.cells import Cell, Servers, run_all
+from tests.faults.fault_table import TABLE
 from tests.faults.model import LOST, UNREACHABLE, WORKS, Fault, Phase, at, expires
 from tests.faults.proxy import ProxyThread
 from tests.faults.responding import ROWS
@@ -63,6 +64,13 @@ def test_a_timeout_under_another_name_is_found(proxies: ProxyThread, monkeypatch
     stalls = next(row for row in ROWS if row.name == "The engine stalls.")
     wrong = replace(stalls, chat=expires("idle_timeout"), steps=({"fault": "stall"},))
     assert "first_token_timeout expired, not idle_timeout" in findings(proxies, wrong)
+
+
+@pytest.mark.parametrize("fault", [row for row in TABLE if row.tool_choice], ids=lambda row: row.tool_choice)
+def test_a_tool_call_that_does_not_come_is_found(proxies: ProxyThread, fault: Fault) -> None:
+    helpless = replace(RESPOND, way=lambda model, text, config=None, **_: RESPOND.way(model, text, config=config))
+    assert "the fault call returned" in findings(proxies, fault, helpless)
+    assert findings(proxies, fault) == ""
 
 
 def test_a_raw_exception_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ from tests.support.certificates import LOCALHOST
 @pytest.mark.sampled(20)
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")
-def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_surface_matches_the_table(
+    fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST) if fault.trusted else os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
     surfaces = [surface for surface in SURFACES if fault.happens_to(surface)]
@@ -38,3 +40,7 @@ def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, mon
             found += run_all([(f"{cell.surface} with a retry", cell, cell.run_with_retry) for cell in again])
     assert not found, "\n".join(found)
     assert len(given) == (len(surfaces) if warned else 0)
+    if fault.chat.logged:
+        logged = [record.getMessage().partition(": ") for record in caplog.records]
+        assert sorted(model for model, _, _ in logged) == sorted(repr(str(surface)) for surface in surfaces)
+        assert all(message.startswith(fault.chat.logged) for _, _, message in logged)
