@@ -28,7 +28,8 @@ PAGES = [
 PAGE_WITH_AN_AGENT = "docs/llama-index/llm.md"
 IGNORED = ("-W", "ignore::DeprecationWarning")
 """LlamaIndex's agents use deprecated attributes of pydantic. Python shows no such warning of a library."""
-SEVERAL_HOSTS = "docs/several-hosts.md"
+WITH_OUTPUTS = ["docs/several-hosts.md", "docs/tools-with-small-models.md"]
+"""Pages whose examples start servers of their own."""
 TESTING = "docs/testing.md"
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
 
@@ -63,10 +64,11 @@ def test_the_example_with_the_emulator_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_examples_on_the_page_about_several_hosts_print_what_it_shows(tmp_path: Path) -> None:
-    run = run_python("-W", "error", "-c", "\n".join(blocks(SEVERAL_HOSTS, "python")), cwd=tmp_path)
+@pytest.mark.parametrize("page", WITH_OUTPUTS)
+def test_the_examples_on_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
+    run = run_python("-W", "error", *IGNORED, "-c", "\n".join(blocks(page, "python")), cwd=tmp_path)
     assert run.stderr == ""
-    assert normalized(run.stdout) == "".join(blocks(SEVERAL_HOSTS, "text"))
+    assert normalized(run.stdout) == "".join(blocks(page, "text"))
 
 
 @pytest.mark.slow

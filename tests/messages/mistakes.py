@@ -617,6 +617,22 @@ def _no_native_call(case: Case) -> Any:
         return client.llm.model(LLM).respond("silent", config={"tool_choice": REQUIRED})
 
 
+def _with_text(text: str) -> Any:
+    """Ask a model that leaves a call in its text."""
+    with Emulator([ModelEntry(key=LLM, rules=({"then": [{"text": text}]},))]) as server:
+        return ChatLMStudio(model=LLM, host=server.address).bind_tools([Person]).invoke("Who is Ada?")
+
+
+@mistake("call-in-text", only("LangChain"))
+def _call_in_text(case: Case) -> Any:
+    return _with_text('<tool_call>{"name": "Person", "arguments": {"name": "Ada", "age": 36}}</tool_call>')
+
+
+@mistake("broken-call", only("LangChain"))
+def _broken_call(case: Case) -> Any:
+    return _with_text('<tool_call>{"name": "Person", "arguments": {"name": "A')
+
+
 # Installation and versions --------------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ class PredictionParameters(TimeoutParameters, total=False):
             alone. Nothing is delivered before that is known. False by default: the grammar of the format then keeps
             the model from calling a tool.
         rescue_tool_calls: Whether calls that the server left in the text become tool calls. False by default; see
-            `docs/tool-calls.md`. Calls that are cut off, or that do not fit the schema of the tool, become failed ones.
+            `docs/tools-with-small-models.md`. Calls that are cut off, or that do not fit the schema of the tool, become failed ones.
         required_tool_fallback: Whether a required tool call that did not come is requested again, by grammar. False by
             default: it is logged.
         config: Settings of this prediction.
