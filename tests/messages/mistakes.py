@@ -607,7 +607,7 @@ def _function_as_tool(case: Case) -> Any:
 @mistake("no-call", only("LangChain"))
 def _no_call(case: Case) -> Any:
     with Emulator(models(context_length=4096)) as server:
-        chat = ChatLMStudio(model=LLM, host=server.address)
+        chat = ChatLMStudio(model=LLM, host=server.address, required_tool_fallback=False)
         return chat.bind_tools([Person], tool_choice="any").invoke("silent")
 
 
@@ -615,6 +615,13 @@ def _no_call(case: Case) -> Any:
 def _no_native_call(case: Case) -> Any:
     with Emulator(models(context_length=4096)) as server, lms.Client(server.address) as client:
         return client.llm.model(LLM).respond("silent", config={"tool_choice": REQUIRED})
+
+
+@mistake("forced-call", only("LangChain"))
+def _forced_call(case: Case) -> Any:
+    with Emulator(models(context_length=4096)) as server:
+        chat = ChatLMStudio(model=LLM, host=server.address)
+        return chat.bind_tools([Person], tool_choice="any").invoke("silent")
 
 
 def _with_text(text: str) -> Any:

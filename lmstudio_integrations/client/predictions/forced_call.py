@@ -24,6 +24,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 _MOST_MISSES = 2
 """How many required calls in a row may not come from an instance until the grammar comes first."""
 
+_REQUESTED_AGAIN = "a required tool call did not come; it is requested once more, by grammar"
+_GRAMMAR_FIRST = "the last required tool calls did not come; this one is requested by grammar at once"
+
 
 class ForcedCall(SecondStep[RequestT]):
     """The prediction by grammar: its response becomes a tool call, after the text of the first one.
@@ -46,7 +49,7 @@ class ForcedCall(SecondStep[RequestT]):
         if self.first is None and instance is not self._instance:
             self.is_begun = instance.missed_calls >= _MOST_MISSES
             if self.is_begun:
-                logger.warning("%r: the last required calls did not come; one is forced", instance.identifier)
+                logger.warning("%r: %s", instance.identifier, _GRAMMAR_FIRST)
                 self._begin("")
         self._instance = instance
 
@@ -74,7 +77,7 @@ class ForcedCall(SecondStep[RequestT]):
             return batch
         assert self._instance is not None, "it responds"
         self._instance.missed_calls += 1
-        logger.warning("%r: a required call did not come; it is forced", end.model_info.get("modelKey"))
+        logger.warning("%r: %s", end.model_info.get("modelKey"), _REQUESTED_AGAIN)
         self._received, self.first = received, received.result()
         self._begin(self.first.content)
         return batch[:-1]

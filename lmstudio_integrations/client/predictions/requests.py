@@ -73,8 +73,9 @@ class PredictionParameters(TimeoutParameters, total=False):
             tools alone and, if the model called none and its response does not fit the format, one with the format
             alone. Nothing is delivered before that is known. False by default: the grammar of the format then keeps
             the model from calling a tool.
-        rescue_tool_calls: Whether calls that the server left in the text become tool calls. False by default; see
-            `docs/tools-with-small-models.md`. Calls that are cut off, or that do not fit the schema of the tool, become failed ones.
+        rescue_tool_calls: Whether calls that the server left in the text become tool calls; see
+            `docs/tools-with-small-models.md`. Those that are cut off, or do not fit the schema of the tool, become
+            failed ones. False by default.
         required_tool_fallback: Whether a required tool call that did not come is requested again, by grammar. False by
             default: it is logged.
         config: Settings of this prediction.
@@ -238,8 +239,7 @@ def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig,
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
     conversation = _Conversation(given)
-    is_structured, offers_tools = is_requested(settings), may_call(settings)
-    tools_first = parameters.get("tools_first", False) and is_structured and offers_tools
+    tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
     first = settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings
     plan = Plan(
         [ChatRequest(conversation, first)],
@@ -249,22 +249,28 @@ def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig,
         tuple(given.files),
         check_context=parameters.get("check_context", False),
     )
-    if not offers_tools:
-        return plan
+    plan.review = _review(conversation, settings, parameters, tools_first=tools_first)
+    return plan
+
+
+def _review(
+    conversation: _Conversation, settings: LlmPredictionConfig, parameters: Mapping[str, Any], *, tools_first: bool
+) -> Review[PredictionRequest] | None:
+    """Return what is done with the response; `None` if nothing is."""
     choice = required_choice(settings)
+    logged_choice = choice if parameters.get("check_response", True) else None
+    if not may_call(settings):
+        return None if logged_choice is None else Review(None, None, logged_choice)  # a preset may have tools
+    tools = OfferedTools.of(settings)
     second_step: SecondStep[PredictionRequest] | None = None
     if choice is not None and parameters.get("required_tool_fallback", False):
-        request_after = partial(ForcedCallRequest, conversation, settings)
-        second_step = ForcedCall(request_after, OfferedTools.of(settings))
+        second_step = ForcedCall(partial(ForcedCallRequest, conversation, settings), tools)
     elif tools_first:
         without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
-        second_step = FormatStep(
-            [ChatRequest(conversation, without_tools)], lambda result: fits(settings, result.content)
-        )
-    rescues = parameters.get("rescue_tool_calls", False) and not is_structured
-    logged_choice = choice if parameters.get("check_response", True) else None
-    plan.review = Review(Rescue(OfferedTools.of(settings)) if rescues else None, second_step, logged_choice)
-    return plan
+        by_format = ChatRequest(conversation, without_tools)
+        second_step = FormatStep([by_format], lambda result: fits(settings, result.content))
+    rescues = parameters.get("rescue_tool_calls", False) and not is_requested(settings)
+    return Review(Rescue(tools) if rescues else None, second_step, logged_choice)
 
 
 def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:
