@@ -156,7 +156,6 @@ BETWEEN = Tokens([*(each for known in FORMATS for each in (*known.begins, *known
 
 BEFORE_ARGUMENTS = Tokens(_BEFORE_ARGUMENTS)
 
-
 ENDS = tuple(dict.fromkeys(end for known in FORMATS for end in known.ends))
 """What a call may end with."""
 

@@ -24,7 +24,6 @@ _QUOTING = tuple("`\"'“„‘‚«‹「『（(=\\")
 _ITEM = re.compile(r"\s*(?:>|#|\||//|[-*+]\s|\d+[.)]\s)")
 """What a line begins with that is part of a quotation, a comment, a table or a list."""
 
-
 UNMARKED = "without markers"
 
 

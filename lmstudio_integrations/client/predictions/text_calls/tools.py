@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Self
 
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_value
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
@@ -20,11 +21,10 @@ class OfferedTool:
     """One tool.
 
     Args:
-        definition: Its definition in wire form (`docs/protocol.md#tool-definitions`).
+        function: The `function` of its definition in wire form (`docs/protocol.md#tool-definitions`).
     """
 
-    def __init__(self, definition: Mapping[str, Any]) -> None:
-        function = definition["function"]
+    def __init__(self, function: Mapping[str, Any]) -> None:
         self.name: str = function["name"]
         self._schema_of_all: Mapping[str, Any] = function.get("parameters") or {}
         self.parameters: Mapping[str, Any] = self._schema_of_all.get("properties") or {}
@@ -75,7 +75,9 @@ class OfferedTools:
     """
 
     def __init__(self, definitions: Iterable[Mapping[str, Any]]) -> None:
-        self._tools = {tool.name: tool for tool in map(OfferedTool, definitions)}
+        functions = [each.get("function") for each in definitions]
+        named = [each for each in functions if is_object(each) and isinstance(each.get("name"), str)]
+        self._tools = {tool.name: tool for tool in map(OfferedTool, named)}
 
     @classmethod
     def of(cls, settings: LlmPredictionConfig) -> Self:
@@ -91,8 +93,8 @@ class OfferedTools:
 
     def name_in(self, text: str) -> str | None:
         """Return the first name of a tool that a text contains as a word."""
-        found = re.search(rf"(?<![\w-])(?:{'|'.join(map(re.escape, self._tools))})(?![\w-])", text)
-        return None if found is None else found.group()
+        words = re.findall(r"[\w-]+(?:\.[\w-]+)*", text)
+        return next((word for word in words if word in self._tools), None)
 
     def may_begin(self, text: str) -> bool:
         """Whether a text may begin with the name of a tool."""
