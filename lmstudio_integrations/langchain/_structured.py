@@ -34,6 +34,7 @@ from lmstudio_integrations.langchain._errors import LangChainStructuredOutputErr
 from lmstudio_integrations.langchain._responses import combined_output
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum, response_schema
 from lmstudio_integrations.types.structured import (
+    EXCERPT,
     PartialJson,
     correction,
     partial_json,
@@ -288,7 +289,7 @@ def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> 
 
 
 def _error(problem: str, text: str) -> LangChainStructuredOutputError:
-    return LangChainStructuredOutputError(f"{problem}; the model wrote {beginning(text)}", text=text)
+    return LangChainStructuredOutputError(f"{problem}{EXCERPT}{beginning(text)}", text=text)
 
 
 def _partial_instance(kind: Any, value: Any) -> Any:

@@ -47,6 +47,9 @@ _HINTS = {
 }
 """Remedies for a response that was cut off."""
 
+EXCERPT = "; the model wrote "
+"""What separates the problem from the excerpt of the response in the message of an error."""
+
 _SMALL = 4096
 """Characters up to which a growing text is parsed after every fragment; a long one would take quadratic time."""
 
@@ -215,7 +218,7 @@ def read_response(parse: Callable[[str], T], text: str, stop_reason: str) -> T:
     except (ValueError, RecursionError) as error:
         raise LMStudioStructuredOutputError(
             f"the response is not the structured output that was requested: {shortened(_reason(error))} "
-            f"(stop reason {stop_reason}){_HINTS.get(stop_reason, '')}; the model wrote {beginning(text)}",
+            f"(stop reason {stop_reason}){_HINTS.get(stop_reason, '')}{EXCERPT}{beginning(text)}",
             text=text,
         ) from error
 
@@ -247,6 +250,8 @@ def schema_problems(schema: Mapping[str, Any], value: object) -> str:
         return "; ".join(
             f"{'.'.join(map(str, each.absolute_path)) or 'the value'}: {each.message}"
             for each in _validator(json.dumps(schema)).iter_errors(value)
+            # `jsonschema` computes with doubles, in which 0.3 is no multiple of 0.1.
+            if not (each.validator == "multipleOf" and isinstance(each.validator_value, float))
         )
     except Exception:  # noqa: BLE001 - whatever the schema leads to
         return ""
@@ -299,7 +304,8 @@ def check_max_attempts(max_attempts: object) -> None:
 
 def correction(error: LMStudioStructuredOutputError) -> str:
     """Return the user message that requests a corrected response; it follows the response that was rejected."""
-    return f"Your response was rejected: {error}\n\nRespond again, with this corrected."
+    problem = str(error).partition(EXCERPT)[0]
+    return f"Your response was rejected: {problem}\n\nRespond again with a corrected response."
 
 
 # Helpers --------------------------------------------------------------------------------------------------------------

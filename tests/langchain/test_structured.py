@@ -1,6 +1,7 @@
 """`with_structured_output`: every kind of schema, every method, and responses that do not fit."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from enum import Enum
 from functools import reduce
@@ -8,18 +9,21 @@ from operator import add, itemgetter
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic_core import from_json
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioServerError, LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import invalidator
-from lmstudio_integrations.langchain._structured import call_parser, text_parser, with_parser
+from lmstudio_integrations.langchain._structured import StrictParser, bind_kwargs, parser_of, with_parser
 from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain import replay
 from tests.langchain.conftest import CHAT, MODELS, Server
@@ -54,6 +58,10 @@ OPENAI = {"name": "person", "description": "Somebody.", "parameters": BARE}
 ANN = {"name": "Ann", "age": 7}
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
 """Responses that no JSON parser reads, the first with a `RecursionError`."""
+
+
+def parser_for(schema: Any, method: str = "json_schema") -> StrictParser:
+    return parser_of(schema, bind_kwargs(schema, method, strict=None))
 
 
 @pytest.mark.parametrize("schema", [Person, PersonV1])
@@ -152,9 +160,9 @@ async def test_half_a_response_is_never_repaired(server: Server, schema: Any) ->
 
 
 def test_the_parsers_read_bare_text_too() -> None:
-    assert text_parser(SCHEMA).invoke('{"a": 1}') == {"a": 1}
+    assert parser_for(SCHEMA).invoke('{"a": 1}') == {"a": 1}
     with pytest.raises(LMStudioStructuredOutputError):
-        text_parser(Person).invoke("{")
+        parser_for(Person).invoke("{")
 
 
 @pytest.mark.parametrize(("schema", "question"), [(Person, "half"), (SCHEMA, "half"), (Person, "odd")])
@@ -222,7 +230,7 @@ async def test_raw_responses_stream_in_the_form_of_cores_composition(method: str
     fragments = ('{"name"', ': "An', 'n", "age"', ": 7", "}")
     name = openai_tool(schema)["function"]["name"]
     by_call = method == "function_calling"
-    parser = call_parser(schema, name) if by_call else text_parser(schema)
+    parser = parser_for(schema, method)
     model = Replay(events=[*(replay.call("c1", name, ANN, *fragments) if by_call else text(*fragments)), end()])
     parse = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
     cores = await parts_of(RunnableMap(raw=model) | parse, way)
@@ -246,7 +254,7 @@ async def test_raw_responses_stream_in_the_form_of_cores_composition(method: str
 
 
 def test_partial_values_arrive_with_the_chunks_that_they_come_from() -> None:
-    chain = with_parser(Replay(events=[*text('{"a": "x', "y", '"}'), end()]), text_parser({}), include_raw=True)
+    chain = with_parser(Replay(events=[*text('{"a": "x', "y", '"}'), end()]), parser_for({}), include_raw=True)
     parts = [("raw", part["raw"].text) if "raw" in part else (*part.items(),)[0] for part in chain.stream("q")]
     assert parts == [
         ("raw", '{"a": "x'),
@@ -261,7 +269,7 @@ def test_partial_values_arrive_with_the_chunks_that_they_come_from() -> None:
 
 @pytest.mark.parametrize("include_raw", [True, False])
 async def test_null_is_a_value_of_a_stream_as_well(include_raw: bool) -> None:
-    chain = with_parser(Replay(events=[*text("nu", "ll"), end()]), text_parser({}), include_raw=include_raw)
+    chain = with_parser(Replay(events=[*text("nu", "ll"), end()]), parser_for({}), include_raw=include_raw)
     for way in ("stream", "astream"):
         total = reduce(add, parts) if len(parts := await parts_of(chain, way)) > 1 else parts[0]
         assert (total["parsed"] if include_raw else total) is None
@@ -346,7 +354,7 @@ LAST = AIMessageChunk(content="", chunk_position="last")
 
 def test_a_streamed_call_reports_only_what_is_new() -> None:
     chunks = [AIMessageChunk(content="Well."), *calling('{"name"', ': "An', "", 'n", ', '"age": 7}'), LAST]
-    assert list(call_parser(SCHEMA, "person").transform(iter(chunks))) == [
+    assert list(parser_for(SCHEMA, "function_calling").transform(iter(chunks))) == [
         {},
         {"name": "An"},
         {"name": "Ann"},
@@ -359,15 +367,15 @@ def test_the_first_whole_call_of_the_tool_counts() -> None:
     invented = calling('{"x": 1}', index=0, name="invented")
     invalid = calling(begun := '{"name": "Bob"', invalidator(begun), index=1)
     chunks = [*invented, *invalid, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
-    parts = list(call_parser(SCHEMA, "person").transform(iter(chunks)))
+    parts = list(parser_for(SCHEMA, "function_calling").transform(iter(chunks)))
     assert parts == [{"name": "Bob"}, {"name": "Ann"}]
 
 
 def test_the_parsers_parse_the_beginning_of_a_response() -> None:
     """Core's contract; what streams here does not need it."""
     begun = '{"name": "Ann", "age": 7, "so'
-    assert text_parser(Person).parse_result([Generation(text=begun)], partial=True) == Person(name="Ann", age=7)
-    by_call = call_parser(Person, "Person")
+    assert parser_for(Person).parse_result([Generation(text=begun)], partial=True) == Person(name="Ann", age=7)
+    by_call = parser_for(Person, "function_calling")
     (chunk,) = calling(begun, name="Person")
     assert by_call.parse_result([ChatGeneration(message=chunk)], partial=True) == Person(name="Ann", age=7)
     assert by_call.parse_result([Generation(text=begun)], partial=True) is None
@@ -378,7 +386,7 @@ def test_the_parsers_parse_the_beginning_of_a_response() -> None:
 def test_tags_in_the_text_do_not_delay_partial_values() -> None:
     marker = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_ab12__"
     chunks = [AIMessageChunk(content=text) for text in (marker, '{"name": "Ann"', ', "age": 7}')]
-    assert list(text_parser(SCHEMA).transform(iter([*chunks, LAST]))) == [{"name": "Ann"}, ANN]
+    assert list(parser_for(SCHEMA).transform(iter([*chunks, LAST]))) == [{"name": "Ann"}, ANN]
 
 
 async def test_bare_texts_are_read_once_they_are_whole() -> None:
@@ -386,7 +394,7 @@ async def test_bare_texts_are_read_once_they_are_whole() -> None:
         for half in ('{"name": "Ann"', ', "age": 7}'):
             yield half
 
-    assert [part async for part in text_parser(Person).atransform(halves())] == [Person(name="Ann", age=7)]
+    assert [part async for part in parser_for(Person).atransform(halves())] == [Person(name="Ann", age=7)]
 
 
 @pytest.mark.slow
@@ -395,7 +403,7 @@ def test_long_responses_are_not_read_again_for_every_fragment(method: str, monke
     text = json.dumps({"name": "word " * 20_000})
     fragments = [text[at : at + 10] for at in range(0, len(text), 10)]
     by_text = [AIMessageChunk(content=fragment) for fragment in fragments]
-    parser = text_parser(SCHEMA) if method == "json_schema" else call_parser(SCHEMA, "person")
+    parser = parser_for(SCHEMA, method)
     read: list[str] = []
 
     def counted(text: str, **parameters: Any) -> Any:
@@ -429,7 +437,7 @@ def test_strict_forbids_further_members(server: Server) -> None:
 
 def test_strict_needs_no_title(server: Server) -> None:
     nested = {"type": "object", "properties": {"inner": BARE}}
-    server.chat().with_structured_output(nested, strict=True).invoke("json")
+    server.chat().with_structured_output(nested, strict=True).invoke("Who?")
     structured = server.last_request.config.structured
     assert structured is not None
     assert structured["jsonSchema"] == {
@@ -527,7 +535,7 @@ def test_an_error_shows_what_the_model_wrote(server: Server, question: str, meth
 
 def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"; the model wrote '(x{200})…'") as caught:
-        text_parser(Person).invoke("x" * 5000)
+        parser_for(Person).invoke("x" * 5000)
     assert caught.value.text == "x" * 5000
 
 
@@ -614,3 +622,284 @@ def test_arguments_that_no_parser_reads_are_a_parsing_error(value: str) -> None:
             list(model.stream("hi"))
         model = server.chat().with_structured_output(Person, method="function_calling", include_raw=True)
         assert isinstance(model.invoke("hi")["parsing_error"], OutputParserException)
+
+
+# Validation by the schema ---------------------------------------------------------------------------------------------
+
+GROWN = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 18}}}
+NESTED = {"title": "family", "type": "object", "properties": {"people": {"type": "array", "items": GROWN}}}
+PATTERN = {"title": "word", "type": "object", "properties": {"word": {"type": "string", "pattern": r"^\p{L}+$"}}}
+TENTHS = {"title": "tenths", "type": "object", "properties": {"number": {"type": "number", "multipleOf": 0.1}}}
+OUTSIDE = {"title": "far", "type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:1/schema"}}}
+UNKNOWN = {"title": "unknown", "type": "object", "properties": {"a": {"type": "any"}}}
+OLD: dict[str, Any] = {"name": "Ann", "age": "old"}
+HALF = '{"name": "Ann", "ag'
+REJECTED = {"last": "^Your response was rejected: "}
+
+
+def scripted(*steps: dict[str, Any]) -> Server:
+    """Return a server whose model performs the first step, and the second one if it is asked for a correction."""
+    first, *corrected = ({"then": [step]} for step in steps)
+    return Server([ModelEntry(key=CHAT, rules=(*({**rule, "when": REJECTED} for rule in corrected), first))])
+
+
+def writing(value: Any, tool: str | None = None) -> dict[str, Any]:
+    """Return the step in which a model writes a value: as text, or as a call of a tool."""
+    return {"text": json.dumps(value)} if tool is None else {"tool": tool, "arguments": value}
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize(
+    ("schema", "value", "problem"),
+    [
+        (SCHEMA, OLD, r"age: 'old' is not of type 'integer'"),
+        (PersonDict, {"name": "Ann"}, r"the value: 'age' is a required property"),
+        (OPENAI, {"name": 7}, r"name: 7 is not of type 'string'"),
+        (NESTED, {"people": [{"age": 18}, {"age": 7}]}, r"people\.1\.age: 7 is less than the minimum of 18"),
+        (PATTERN, {"word": "Zoë"}, None),
+        (TENTHS, {"number": 0.3}, None),
+        (OUTSIDE, {"a": 1}, None),
+        (UNKNOWN, {"a": 1}, None),
+    ],
+)
+async def test_a_dict_fits_the_schema_if_jsonschema_can_check_it(
+    schema: Any, value: Any, problem: str | None, method: Any, way: str
+) -> None:
+    tool = openai_tool(schema)["function"]["name"] if method == "function_calling" else None
+    with scripted(writing(value, tool)) as server:
+        chain = server.chat().with_structured_output(schema, method=method)
+        if problem is None:
+            assert await result_of(chain, way) == value
+            return
+        with pytest.raises(LMStudioStructuredOutputError, match=f"does not fit the schema: {problem}") as caught:
+            await result_of(chain, way)
+    assert isinstance(caught.value, OutputParserException)
+    assert json.loads(caught.value.text or "") == value
+
+
+async def result_of(chain: Runnable[Any, Any], way: str, question: Any = "Who?") -> Any:
+    """Return the result of a call path, or the last part of a stream."""
+    if "stream" in way:
+        return (await parts_of(chain, way))[-1]
+    if "batch" in way:
+        return (await chain.abatch([question]) if way == "abatch" else chain.batch([question]))[0]
+    return await chain.ainvoke(question) if way == "ainvoke" else chain.invoke(question)
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_an_instance_fits_if_its_class_accepts_it(method: Any) -> None:
+    tool = "Person" if method == "function_calling" else None
+    with scripted(writing({"name": "Ann", "age": "7"}, tool)) as server:
+        assert server.chat().with_structured_output(Person, method=method).invoke("q") == Person(name="Ann", age=7)
+
+
+def test_strict_calls_have_no_further_members() -> None:
+    with scripted(writing({**ANN, "more": 1}, "person")) as server:
+        chain = server.chat().with_structured_output(SCHEMA, method="function_calling", strict=True)
+        with pytest.raises(LMStudioStructuredOutputError, match="'more' was unexpected"):
+            chain.invoke("q")
+
+
+def test_json_mode_has_no_schema_to_fit() -> None:
+    with scripted(writing(OLD)) as server:
+        assert server.chat().with_structured_output(SCHEMA, method="json_mode").invoke("q") == OLD
+
+
+# Attempts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+@pytest.mark.parametrize(
+    ("schema", "method", "rejected", "problem"),
+    [
+        (Person, "json_schema", {"text": HALF}, "Unterminated string"),
+        (Person, "json_schema", writing(OLD), "does not fit Person: .*age"),
+        (PersonV1, "json_schema", writing(OLD), "does not fit PersonV1: .*age"),
+        (SCHEMA, "json_schema", writing(OLD), "does not fit the schema: age: 'old' is not of type 'integer'$"),
+        (Person, "json_mode", writing(OLD), "does not fit Person: .*age"),
+        (None, "json_mode", {"text": HALF}, "Unterminated string"),
+        (Person, "function_calling", writing(OLD, "Person"), "does not fit Person: .*age"),
+        (SCHEMA, "function_calling", writing(OLD, "person"), "does not fit the schema: age"),
+        (SCHEMA, "function_calling", {"tool": "person", "malformed": HALF}, "has no complete tool call"),
+        (SCHEMA, "function_calling", {"text": "I will not."}, "has no complete tool call"),
+        (SCHEMA, "function_calling", writing(OLD, "invented"), "the model called 'invented' instead of 'person'"),
+    ],
+)
+async def test_a_model_corrects_its_response(
+    schema: Any, method: Any, rejected: dict[str, Any], problem: str, way: str
+) -> None:
+    is_class = schema in (Person, PersonV1)
+    tool = (schema.__name__ if is_class else "person") if method == "function_calling" else None
+    with scripted(rejected, writing(ANN, tool)) as server:
+        llm = server.chat(required_tool_fallback=False)
+        chain = llm.with_structured_output(schema, method=method, max_attempts=2)
+        expected = schema(**ANN) if is_class else ANN
+        assert await result_of(chain, way) == expected
+        raw = llm.with_structured_output(schema, method=method, max_attempts=2, include_raw=True)
+        response = await result_of(raw, way)
+        first, second = server.predictions[2:]
+    assert (response["parsed"], response["parsing_error"]) == (expected, None)
+    assert first.messages == [{"role": "user", "content": "Who?"}]
+    question, written, correction = second.messages
+    assert [question] == first.messages
+    assert written["role"] == "assistant"
+    assert written["content"] == (rejected.get("text") or rejected.get("malformed") or json.dumps(OLD))
+    assert correction["role"] == "user"
+    (shown, request) = correction["content"].rsplit("\n\n", 1)
+    assert re.search(problem, shown, re.DOTALL)
+    assert request == "Respond again with a corrected response."
+    assert first.config == second.config
+    metadata = response["raw"].response_metadata
+    totals = [
+        sum(record.stats[f"{kind}TokensCount"] for record in (first, second))
+        for kind in ("prompt", "predicted", "total")
+    ]
+    assert metadata["attempts"] == 2
+    assert [metadata["token_usage"][f"{kind}_tokens"] for kind in ("prompt", "completion", "total")] == totals
+    assert [response["raw"].usage_metadata[f"{kind}_tokens"] for kind in ("input", "output", "total")] == totals
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+@pytest.mark.parametrize("include_raw", [True, False])
+async def test_the_last_attempt_counts(include_raw: bool, way: str) -> None:
+    with scripted(writing(OLD), {"text": HALF}) as server:
+        chain = server.chat().with_structured_output(Person, max_attempts=2, include_raw=include_raw)
+        if include_raw:
+            response = await result_of(chain, way)
+            error = response["parsing_error"]
+            assert (response["raw"].text, response["parsed"]) == (HALF, None)
+            assert response["raw"].response_metadata["attempts"] == 2
+        else:
+            with pytest.raises(LMStudioStructuredOutputError) as caught:
+                await result_of(chain, way)
+            error = caught.value
+        assert isinstance(error, LMStudioStructuredOutputError)
+        assert error.text == HALF
+        assert len(server.predictions) == 2
+
+
+def test_every_attempt_sees_those_before() -> None:
+    ages = {"^q$": "one", "'one'": "two", "'two'": "three", "'three'": "four"}
+    rules = tuple({"when": {"last": last}, "then": [writing({"age": age})]} for last, age in ages.items())
+    with Server([ModelEntry(key=CHAT, rules=rules)]) as server:
+        with pytest.raises(LMStudioStructuredOutputError, match="age: 'three' is not"):
+            server.chat().with_structured_output(SCHEMA, max_attempts=3).invoke("q")
+        assert [len(record.messages) for record in server.predictions] == [1, 3, 5]
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2])
+def test_a_response_that_fits_is_the_only_attempt(server: Server, max_attempts: int) -> None:
+    chain = server.chat().with_structured_output(Person, max_attempts=max_attempts, include_raw=True)
+    assert "attempts" not in chain.invoke("json")["raw"].response_metadata
+    assert bool(chain.invoke("half")["raw"].response_metadata.get("attempts")) == (max_attempts == 2)
+    assert len(server.predictions) == 2 + (max_attempts == 2)
+
+
+BY_INPUT = (
+    {"when": {"last": "'worse' is not of type"}, "then": [{"error": "the engine gave up"}]},
+    {"when": {"last": "^worse"}, "then": [writing({"age": "worse"})]},
+    {"when": REJECTED, "then": [writing(ANN)]},
+    {"when": {"last": "^fail"}, "then": [{"error": "the engine gave up"}]},
+    {"when": {"last": "^good"}, "then": [writing({**ANN, "age": 8})]},
+    {"then": [writing(OLD)]},
+)
+
+
+@pytest.mark.parametrize("way", ["batch", "abatch"])
+async def test_only_the_rejected_responses_of_a_batch_are_corrected(way: str) -> None:
+    with Server([ModelEntry(key=CHAT, rules=BY_INPUT)]) as server:
+        chain = server.chat().with_structured_output(SCHEMA, max_attempts=2)
+        inputs: list[Any] = ["good", "fail", "bad", "good", "worse"]
+        if way == "abatch":
+            results = await chain.abatch(inputs, return_exceptions=True)
+        else:
+            results = chain.batch(inputs, return_exceptions=True)
+        assert all(isinstance(results.pop(index), LMStudioServerError) for index in (4, 1))
+        assert results == [{**ANN, "age": 8}, ANN, {**ANN, "age": 8}]
+        assert len(server.predictions) == 7
+        with pytest.raises(LMStudioServerError, match="the engine gave up"):
+            _ = await chain.abatch(["fail"]) if way == "abatch" else chain.batch(["fail"])
+        assert (chain.batch([]), await chain.abatch([])) == ([], [])
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+async def test_an_error_of_the_model_is_not_corrected(way: str) -> None:
+    with scripted(writing(OLD), {"error": "the engine gave up"}) as server:
+        chain = server.chat(max_retries=0).with_structured_output(Person, max_attempts=3, include_raw=True)
+        with pytest.raises(LMStudioServerError, match="the engine gave up"):
+            await result_of(chain, way)
+        assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+@pytest.mark.parametrize("include_raw", [True, False])
+async def test_a_stream_is_never_corrected(include_raw: bool, way: str) -> None:
+    with scripted(writing(OLD), writing(ANN)) as server:
+        for max_attempts in (1, 2):
+            chain = server.chat().with_structured_output(Person, max_attempts=max_attempts, include_raw=include_raw)
+            for streamed in (chain, ChatPromptTemplate([("user", "{q}")]) | chain):
+                if include_raw:
+                    total = reduce(add, await parts_of(streamed, way))
+                    assert isinstance(total["parsing_error"], LMStudioStructuredOutputError)
+                    assert "attempts" not in total["raw"].response_metadata
+                else:
+                    with pytest.raises(LMStudioStructuredOutputError):
+                        await parts_of(streamed, way)
+        assert len(server.predictions) == 4
+
+
+class Runs(BaseCallbackHandler):
+    """Keeps the parent of each run of the model."""
+
+    def __init__(self) -> None:
+        self.chains: list[Any] = []
+        self.parents: list[Any] = []
+
+    def on_chain_start(self, *_: Any, run_id: Any, parent_run_id: Any = None, **__: Any) -> None:
+        if parent_run_id is None:
+            self.chains.append(run_id)
+
+    def on_chat_model_start(self, *_: Any, parent_run_id: Any = None, **__: Any) -> None:
+        self.parents.append(parent_run_id)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+async def test_each_attempt_is_a_run_of_the_model(way: str) -> None:
+    runs, usage = Runs(), UsageMetadataCallbackHandler()
+    with scripted(writing(OLD), writing(ANN)) as server:
+        prompt = ChatPromptTemplate([("system", "Be brief."), ("user", "{q}")])
+        chain = prompt | server.chat().with_structured_output(Person, max_attempts=2, include_raw=True)
+        response = await result_of(chain.with_config(callbacks=[runs, usage]), way, {"q": "Who?"})
+        assert [message["role"] for message in server.predictions[1].messages] == [
+            "system",
+            "user",
+            "assistant",
+            "user",
+        ]
+    assert len(runs.chains) == 1
+    assert runs.parents == runs.chains * 2
+    assert list(usage.usage_metadata.values()) == [response["raw"].usage_metadata]
+
+
+def test_cached_attempts_stay_as_they_are() -> None:
+    with scripted(writing(OLD), writing(ANN)) as server:
+        chain = server.chat(cache=InMemoryCache()).with_structured_output(Person, max_attempts=2, include_raw=True)
+        first, again = (chain.invoke("q")["raw"] for _ in range(2))
+        assert len(server.predictions) == 2
+    assert again.response_metadata == first.response_metadata
+    assert again.usage_metadata["total_tokens"] == first.usage_metadata["total_tokens"]
+
+
+def test_usage_that_the_server_does_not_send_is_no_usage() -> None:
+    model = Replay(events=[*text(HALF), end(promptTokensCount=0, predictedTokensCount=0, totalTokensCount=0)])
+    raw = with_parser(model, parser_for(SCHEMA), include_raw=True, max_attempts=2).invoke("q")["raw"]
+    assert raw.response_metadata["attempts"] == 2
+    assert "token_usage" not in raw.response_metadata
+    assert raw.usage_metadata is None
+
+
+@pytest.mark.parametrize("max_attempts", [0, -1, True, 1.5, "2", None])
+def test_the_number_of_attempts_is_a_positive_integer(server: Server, max_attempts: Any) -> None:
+    with pytest.raises(LMStudioValueError, match=f"max_attempts must be .*; got {max_attempts!r}"):
+        server.chat().with_structured_output(Person, max_attempts=max_attempts)

@@ -1,6 +1,8 @@
 """Structured output: by grammar, through core's programs, and as partial objects of a stream."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from inspect import isawaitable
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, Field, model_validator
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioStructuredOutputError
+from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._structured import flexible, instances, partial_instances
 from lmstudio_integrations.types.structured import PartialJson
@@ -202,6 +204,86 @@ async def test_as_structured_llm_streams(llm: LMStudio) -> None:
     messages = [ChatMessage(role=MessageRole.USER, content="person")]
     assert list(structured.stream_chat(messages))[-1].raw == ANN
     assert [each async for each in await structured.astream_chat(messages)][-1].raw == ANN
+
+
+# Attempts -------------------------------------------------------------------------------------------------------------
+
+OLD = '{"name": "Ann Lee", "age": "old"}'
+HALF = '{"name": "Ann'
+TWICE = {"max_attempts": 2}
+
+
+def correcting(rejected: str, corrected: str) -> Server:
+    """Return a server whose model writes another text if it is asked for a correction."""
+    rule = {"when": {"last": "^Your response was rejected: "}, "then": [{"text": corrected}]}
+    return Server([ModelEntry(key=CHAT, rules=(rule, {"then": [{"text": rejected}]}))])
+
+
+async def predicted(llm: LMStudio, way: str, llm_kwargs: dict[str, Any]) -> Any:
+    """Return the result of a call path."""
+    if "chat" in way:
+        result: Any = getattr(llm.as_structured_llm(Person), way)([ChatMessage("x")], **llm_kwargs)
+    else:
+        result = getattr(llm, way)(Person, PROMPT, llm_kwargs, who="x")
+    if isawaitable(result):
+        result = await result
+    if "stream" in way:
+        result = ([each async for each in result] if isinstance(result, AsyncIterator) else list(result))[-1]
+    return result.raw if "chat" in way else result
+
+
+WHOLE = ["structured_predict", "astructured_predict", "chat", "achat"]
+STREAMED = ["stream_structured_predict", "astream_structured_predict", "stream_chat", "astream_chat"]
+
+
+@pytest.mark.parametrize("way", WHOLE)
+@pytest.mark.parametrize(
+    ("rejected", "problem"),
+    [(OLD, "age: Input should be a valid integer"), (HALF, "Invalid JSON"), ("", "Invalid JSON")],
+)
+async def test_a_model_corrects_its_response(rejected: str, problem: str, way: str, listener: Listener) -> None:
+    with correcting(rejected, ANN.model_dump_json()) as server, server.llm(system_prompt="Be terse.") as llm:
+        assert await predicted(llm, way, TWICE) == ANN
+        first, second = server.predictions
+    *asked, written, correction = second.messages
+    assert asked == first.messages
+    assert [message["role"] for message in asked] == ["system", "user"]
+    assert written == {"role": "assistant", "content": rejected}
+    assert correction["role"] == "user"
+    assert problem in correction["content"]
+    assert correction["content"].endswith("\n\nRespond again with a corrected response.")
+    assert first.config == second.config
+    assert listener.names("StructuredPredict") == ["LLMStructuredPredictStartEvent", "LLMStructuredPredictEndEvent"]
+    chats = [event for event in listener.events if type(event).__name__ == "LLMChatEndEvent"]
+    inner = [event.response.raw["usage"]["total_tokens"] for event in chats if isinstance(event.response.raw, dict)]
+    assert inner == [record.stats["totalTokensCount"] for record in (first, second)]
+
+
+@pytest.mark.parametrize("way", WHOLE)
+async def test_the_last_attempt_counts(way: str) -> None:
+    with correcting(OLD, HALF) as server, server.llm() as llm:
+        with pytest.raises(LMStudioStructuredOutputError, match="age: ") as caught:
+            await predicted(llm, way, {})
+        assert caught.value.text == OLD
+        with pytest.raises(LMStudioStructuredOutputError, match="Invalid JSON") as caught:
+            await predicted(llm, way, {"max_attempts": 3})
+        assert caught.value.text == HALF
+        assert [len(record.messages) for record in server.predictions] == [1, 1, 3, 5]
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
+@pytest.mark.parametrize("way", STREAMED)
+async def test_a_stream_is_never_corrected(way: str) -> None:
+    with correcting(OLD, ANN.model_dump_json()) as server, server.llm() as llm:
+        with pytest.raises(LMStudioStructuredOutputError, match="age: "):
+            await predicted(llm, way, TWICE)
+        assert len(server.predictions) == 1
+
+
+@pytest.mark.parametrize("way", WHOLE)
+async def test_the_number_of_attempts_is_checked(llm: LMStudio, way: str) -> None:
+    with pytest.raises(LMStudioValueError, match="max_attempts must be an integer of at least 1; got 0"):
+        await predicted(llm, way, {"max_attempts": 0})
 
 
 # Events ---------------------------------------------------------------------------------------------------------------

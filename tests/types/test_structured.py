@@ -11,7 +11,16 @@ from typing_extensions import TypedDict
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
-from lmstudio_integrations.types.structured import fits, json_object, read_as, read_response, reject_text
+from lmstudio_integrations.types.structured import (
+    check_max_attempts,
+    correction,
+    fits,
+    json_object,
+    read_as,
+    read_response,
+    reject_text,
+    schema_problems,
+)
 
 
 class City(BaseModel):
@@ -108,3 +117,39 @@ def test_only_text_is_no_schema(given: Any) -> None:
 )
 def test_a_text_fits_if_the_schema_is_known_to_allow_it(structured: Any, text: str, expected: bool) -> None:
     assert fits(LlmPredictionConfig(structured=structured), text) is expected
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "problems"),
+    [
+        ({"properties": {"a": {"type": "array", "items": {"type": "integer"}}}}, {"a": [1, "x"]}, "a.1: 'x' is not of"),
+        ({"type": "object"}, [], "the value: [] is not of type 'object'"),
+        ({"required": ["a", "b"]}, {}, "the value: 'a' is a required property; the value: 'b' is a required property"),
+        ({"multipleOf": 2}, 3, "the value: 3 is not a multiple of 2"),
+        ({"multipleOf": 0.01}, 19.99, ""),
+        ({"pattern": r"^\p{L}+$"}, "Zoë", ""),
+        ({"type": "any"}, 1, ""),
+        ({"$ref": "http://127.0.0.1:1/schema"}, 1, ""),
+        ({"default": {1}}, 1, ""),
+    ],
+)
+def test_the_problems_of_a_value_are_those_that_jsonschema_finds(schema: Any, value: Any, problems: str) -> None:
+    assert schema_problems(schema, value).startswith(problems)
+    assert bool(schema_problems(schema, value)) == bool(problems)
+
+
+@pytest.mark.parametrize("given", [0, -1, True, 1.5, "2", None])
+def test_a_number_of_attempts_is_a_positive_integer(given: Any) -> None:
+    check_max_attempts(1)
+    with pytest.raises(LMStudioValueError, match=f"max_attempts must be an integer of at least 1; got {given!r}"):
+        check_max_attempts(given)
+
+
+def test_a_correction_names_the_problem_and_does_not_repeat_the_response() -> None:
+    with pytest.raises(LMStudioStructuredOutputError) as caught:
+        read_as(City, '{"name": 1}', "eosFound")
+    assert "the model wrote" in str(caught.value)
+    assert correction(caught.value) == (
+        "Your response was rejected: the response is not the structured output that was requested: name: Input should "
+        "be a valid string (stop reason eosFound)\n\nRespond again with a corrected response."
+    )
