@@ -64,8 +64,8 @@ def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     calls, definitions = list[dict[str, Any]](), dict[str, Any]()
     for number, function in enumerate(functions):
-        arguments = dict(function.get("parameters") or {"type": "object", "properties": {}})
-        own = arguments.pop("$defs", {})
+        arguments: dict[str, Any] = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+        own: dict[str, Any] = arguments.pop("$defs", {})
         moved = {f"#/$defs/{name}": {"$ref": f"#/$defs/{number}-{name}"} for name in own}
         definitions |= {f"{number}-{name}": _inline(each, moved, ()) for name, each in own.items()}
         properties = {"name": {"const": function["name"]}, "arguments": _inline(arguments, moved, ())}

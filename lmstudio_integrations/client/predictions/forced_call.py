@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.second_step import RequestT, SecondStep
 from lmstudio_integrations.client.predictions.text_calls.rescue import call_events, failed_call_events
@@ -37,24 +38,24 @@ class ForcedCall(SecondStep[RequestT]):
     """
 
     def __init__(self, request_after: Callable[[str], RequestT], tools: OfferedTools) -> None:
-        super().__init__(())
+        super().__init__()
         self._request_after = request_after
         self._tools = tools
         self._instance: Instance | None = None
         self._received: Accumulator | None = None
         """What was received of the first response."""
 
+    @property
+    def requests(self) -> Sequence[RequestT]:
+        """How to request it."""
+        return [self._request_after("" if self.first is None else self.first.content)]
+
     def begin_on(self, instance: Instance) -> None:
         """Begin with the grammar on an instance that has not made the last required calls."""
-        if self.first is None and instance is not self._instance:
-            self.is_begun = instance.missed_calls >= _MOST_MISSES
-            if self.is_begun:
-                logger.warning("%r: %s", instance.identifier, _GRAMMAR_FIRST)
-                self._begin("")
         self._instance = instance
-
-    def _begin(self, text: str) -> None:
-        self.is_begun, self.requests = True, [self._request_after(text)]
+        if not self.is_begun and instance.missed_calls >= _MOST_MISSES:
+            logger.warning("%r: %s", instance.identifier, _GRAMMAR_FIRST)
+            self._begin(None)
 
     def release(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
         """Return the first response as it is, without its end if a call is missing, and then the call."""
@@ -78,8 +79,8 @@ class ForcedCall(SecondStep[RequestT]):
         assert self._instance is not None, "it responds"
         self._instance.missed_calls += 1
         logger.warning("%r: %s", end.model_info.get("modelKey"), _REQUESTED_AGAIN)
-        self._received, self.first = received, received.result()
-        self._begin(self.first.content)
+        self._received = received
+        self._begin(received.result())
         return batch[:-1]
 
     def _events(self, received: Accumulator) -> list[PredictionEvent]:
@@ -91,7 +92,7 @@ class ForcedCall(SecondStep[RequestT]):
         tool = self._tools.named(name) if isinstance(name, str) else None
         if received.end.is_interrupted or not text.lstrip().startswith("{"):  # the server has ignored the grammar
             return []
-        if tool is None or not isinstance(arguments, dict):
+        if tool is None or not is_object(arguments):
             stop_reason = received.end.stats.get("stopReason")
             return failed_call_events(None, f"the call by grammar is incomplete ({stop_reason})", text)
         problem = tool.problem(arguments)
@@ -136,6 +137,8 @@ def with_instruction(
     asked: list[dict[str, Any]] = [*messages]
     if text.strip():
         asked.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
-    last = asked.pop() if asked and asked[-1]["role"] == "user" else {"role": "user", "content": []}
+    last: dict[str, Any] = {"role": "user", "content": []}
+    if asked and asked[-1]["role"] == "user":
+        last = asked.pop()
     separator = "\n\n" if last["content"] else ""
     return [*asked, {**last, "content": [*last["content"], {"type": "text", "text": separator + instruction}]}]

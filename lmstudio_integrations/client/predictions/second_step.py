@@ -20,28 +20,36 @@ _SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "tot
 class SecondStep(Generic[RequestT]):
     """The second prediction.
 
-    Args:
-        requests: How to request it.
-
     Attributes:
         is_begun: Whether it is to be requested, or was.
         first: The first response; `None` if there was none.
     """
 
-    def __init__(self, requests: Sequence[RequestT]) -> None:
-        self.requests = requests
+    def __init__(self) -> None:
         self.is_begun: bool = False
         self.first: PredictionResult | None = None
 
     def begin_on(self, instance: Instance) -> None:
         """Record which instance responds; begin with the second prediction if there is to be no first one."""
 
+    @property
+    def requests(self) -> Sequence[RequestT]:
+        """How to request it."""
+        raise NotImplementedError
+
     def forget(self) -> None:
-        """Forget what was received of this response: the prediction starts over."""
+        """Forget what was received of this response: the prediction starts over, perhaps on another instance."""
+        if self.first is None:
+            self.is_begun = False
 
     def release(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
         """Return what may be delivered; begin with the second prediction at the end of the first, if necessary."""
         raise NotImplementedError
+
+    def _begin(self, first: PredictionResult | None) -> None:
+        """Begin with the second prediction, after a response if there was one."""
+        self.is_begun = True
+        self.first = first
 
     def completed(self, result: PredictionResult) -> PredictionResult:
         """Return the response with the tokens of both predictions, if there were two."""
@@ -63,12 +71,19 @@ class FormatStep(SecondStep[RequestT]):
     """
 
     def __init__(self, requests: Sequence[RequestT], fits: Callable[[PredictionResult], bool]) -> None:
-        super().__init__(requests)
+        super().__init__()
+        self._requests = requests
         self._fits = fits
         self._held: list[PredictionEvent] | None = []
 
+    @property
+    def requests(self) -> Sequence[RequestT]:
+        """How to request it."""
+        return self._requests
+
     def forget(self) -> None:
         """Forget what was held back."""
+        super().forget()
         if self._held is not None:
             self._held.clear()
 
@@ -83,7 +98,8 @@ class FormatStep(SecondStep[RequestT]):
                 return progress
             result = received.result()
             if not (result.end.is_interrupted or self._fits(result)):
-                self.first, self.is_begun, self._held = result, True, None
+                self._begin(result)
+                self._held = None
                 return progress
         held, self._held = self._held, None
         return [*progress, *held]

@@ -51,8 +51,8 @@ class Text:
     """
 
     def __init__(self, text: str, at: int = 0) -> None:
-        self.text = text
-        self.at = at
+        self.text: str = text
+        self.at: int = at
 
     @property
     def is_at_end(self) -> bool:
