@@ -174,13 +174,6 @@ def test_the_native_client_leaves_it_to_the_caller(server: Emulator) -> None:
     assert (result.content, result.tool_call_requests) == (BEFORE + MARKED, ())
 
 
-@every_way
-def test_several_hosts_do_the_same(server: Emulator, fresh: Emulator, way: Way) -> None:
-    if way in [WAYS[name] for name in WAYS if "native" in name]:
-        pytest.skip("a native handle is of one host")
-    assert way([server.address, fresh.address], "qwen xml")["calls"] == [("look", OSLO)]
-
-
 # Required calls -------------------------------------------------------------------------------------------------------
 
 REQUIRED: dict[str, Any] = {"tools": [TOOL, OTHER], "tool_choice": "look"}
@@ -206,6 +199,17 @@ def test_a_required_call_that_does_not_come_is_requested_by_grammar(fresh: Emula
     assert REMARK in str(remark)
     assert "look" in str(instruction)
     assert "other" not in str(instruction)
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS if "native" not in name])
+def test_several_hosts_do_the_same(fresh: Emulator, name: str) -> None:
+    with Emulator([ModelEntry(key="m", rules=RULES)]) as other:
+        hosts, servers = [fresh.address, other.address], (fresh, other)
+        assert WAYS[name](hosts, "qwen xml")["calls"] == [("look", OSLO)]
+        assert sum(len(each.predictions) for each in servers) == 1
+        seen = FORCING[name](hosts, "remark")
+        assert [called for called, _ in seen["calls"]] == ["look"]
+        assert (seen["text"], seen["predictions_count"]) == (REMARK, 2)
 
 
 def test_after_two_misses_the_grammar_comes_first_until_the_model_calls_again(fresh: Emulator) -> None:
