@@ -6,7 +6,7 @@ The parsers are strict where langchain-core's are lenient: a response that was c
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
@@ -26,9 +26,10 @@ from langchain_core.runnables import AddableDict, Runnable, RunnableConfig, Runn
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import get_config_list
 from langchain_core.utils.function_calling import convert_to_json_schema
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from lmstudio_integrations._support.text import beginning, shortened
+from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._responses import combined_output
@@ -331,19 +332,43 @@ def parser_of(schema: Any, requested: Mapping[str, Any]) -> StrictParser:
     kind = schema if is_pydantic(schema) else None
     if "tools" in requested:
         function = requested["tools"][0]["function"]
-        value_schema = None if kind else function.get("parameters")
+        value_schema = _value_schema(schema, function.get("parameters"))
         return StrictCallParser(tool=function["name"], pydantic_object=kind, value_schema=value_schema)
     if kind:
         return StrictPydanticParser(pydantic_object=kind)
-    return StrictJsonParser(value_schema=requested["response_format"].get("json_schema", {}).get("schema"))
+    sent = requested["response_format"].get("json_schema", {}).get("schema")
+    return StrictJsonParser(value_schema=_value_schema(schema, sent))
+
+
+def _value_schema(schema: Any, sent: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the schema that a value must fit.
+
+    For a `TypedDict`, core's schema is narrower than the type: it has no null, and requires each key. Without a schema
+    that pydantic can make of one, its values are not checked.
+    """
+    if is_object(schema) or sent is None:
+        return sent
+    try:
+        required: frozenset[str] = schema.__required_keys__
+        hints = get_type_hints(schema, include_extras=True)
+        fields: dict[str, Any] = {name: (hint, ... if name in required else None) for name, hint in hints.items()}
+        value_schema: dict[str, Any] = create_model("Value", **fields).model_json_schema()
+    except Exception:  # noqa: BLE001 - whatever the schema's annotations lead to
+        return None
+    return value_schema
 
 
 def with_parser(
-    model: Runnable[Any, Any], parser: StrictParser, *, include_raw: bool, max_attempts: int = 1
+    model: Runnable[Any, Any],
+    parser: StrictParser,
+    *,
+    include_raw: bool,
+    max_attempts: int = 1,
+    other_tools: frozenset[str] = frozenset(),
 ) -> Runnable[Any, Any]:
     """Chain a model and a parser; with `include_raw`, the messages and errors of the parser are part of the result."""
     if max_attempts > 1:
-        model = _CorrectingModel(bound=model, parser=parser, max_attempts=max_attempts)
+        model = _CorrectingModel(bound=model, parser=parser, max_attempts=max_attempts, other_tools=other_tools)
     if not include_raw:
         return model | parser
 
@@ -405,6 +430,8 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
 
     parser: StrictParser
     max_attempts: int
+    other_tools: frozenset[str]
+    """The names of the tools that the model may call before it responds."""
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -467,15 +494,19 @@ class _Attempts:
     def add(self, responses: Sequence[AIMessage | Exception]) -> None:
         """Add the responses to the pending inputs; errors of the model itself are not corrected."""
         pending, self.pending = self.pending, {}
+        parser = self._model.parser
         for (index, given), response in zip(pending.items(), responses, strict=True):
             self._responses[index].append(response)
             if isinstance(response, Exception) or len(self._responses[index]) == self._model.max_attempts:
                 continue
+            if any(call["name"] in self._model.other_tools for call in response.tool_calls):
+                continue  # it is not the response yet
             try:
-                self._model.parser.parse_result([ChatGeneration(message=response)])
+                parser.parse_result([ChatGeneration(message=response)])
             except LangChainStructuredOutputError as error:
                 messages = convert_to_messages([given] if isinstance(given, str) else given)
-                self.pending[index] = [*messages, AIMessage(error.text or ""), HumanMessage(correction(error))]
+                rejected = [AIMessage(error.text)] if error.text else []
+                self.pending[index] = [*messages, *rejected, HumanMessage(correction(error))]
 
     def results(self) -> list[Any]:
         """Return the last response to each input, or the error of the model."""

@@ -438,10 +438,17 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             check_max_attempts(max_attempts)
             requested = _structured.bind_kwargs(schema, method, strict=strict)
             parser = _structured.parser_of(schema, requested)
-            tools = [*requested.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
+            others = _tools.openai_tools(kwargs.pop("tools", None) or ())
+            tools = [*requested.pop("tools", ()), *others]
         given = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
         model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
-        return _structured.with_parser(model, parser, include_raw=include_raw, max_attempts=max_attempts)
+        return _structured.with_parser(
+            model,
+            parser,
+            include_raw=include_raw,
+            max_attempts=max_attempts,
+            other_tools=frozenset(tool["function"]["name"] for tool in others),
+        )
 
     # Tokens ---------------------------------------------------------------------------------------------------------
 

@@ -166,11 +166,8 @@ class _Attempts(Generic[ModelT]):
         except LMStudioStructuredOutputError as error:
             if not self.attempts_left:
                 raise
-            self.messages = [
-                *self.messages,
-                ChatMessage(error.text, role=MessageRole.ASSISTANT),
-                ChatMessage(correction(error)),
-            ]
+            rejected = [ChatMessage(error.text, role=MessageRole.ASSISTANT)] if error.text else []
+            self.messages = [*self.messages, *rejected, ChatMessage(correction(error))]
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -19,6 +19,9 @@ _PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs"
 
 _DEFINITIONS = ("$defs", "definitions")
 
+_NAMED = frozenset({"properties", "patternProperties", *_DEFINITIONS})
+"""Members of a schema whose values are schemas by name."""
+
 
 class _RecursiveError(Exception):
     """A recursive schema, which needs its references."""
@@ -65,10 +68,10 @@ def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     calls, definitions = list[dict[str, Any]](), dict[str, Any]()
     for number, function in enumerate(functions):
         arguments: dict[str, Any] = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
-        own: dict[str, Any] = arguments.pop("$defs", {})
-        moved = {f"#/$defs/{name}": {"$ref": f"#/$defs/{number}-{name}"} for name in own}
-        definitions |= {f"{number}-{name}": _inline(each, moved, ()) for name, each in own.items()}
-        properties = {"name": {"const": function["name"]}, "arguments": _inline(arguments, moved, ())}
+        if next(_references(arguments), None) is not None:  # they are moved together with what they refer to
+            definitions[f"tool{number}"] = _moved(arguments, f"#/$defs/tool{number}")
+            arguments = {"$ref": f"#/$defs/tool{number}"}
+        properties = {"name": {"const": function["name"]}, "arguments": arguments}
         calls.append(
             {
                 "type": "object",
@@ -79,6 +82,23 @@ def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
     return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """Return a part of a schema with its references as they are once the schema is moved."""
+    if is_list(schema):
+        return [_moved(item, place) for item in schema]
+    if not is_object(schema):
+        return schema
+    moved: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and is_object(value):
+            moved[key] = {name: _moved(each, place) for name, each in value.items()}
+        elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
+            moved[key] = place + value[1:]
+        else:
+            moved[key] = value if key in DATA else _moved(value, place)
+    return moved
 
 
 class ArgumentSchema:

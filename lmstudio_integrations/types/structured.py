@@ -47,6 +47,9 @@ _HINTS = {
 }
 """Remedies for a response that was cut off."""
 
+_LINK = re.compile(r"\s*For further information visit \S+")
+"""What pydantic adds to each problem; it only costs tokens."""
+
 EXCERPT = "; the model wrote "
 """What separates the problem from the excerpt of the response in the message of an error."""
 
@@ -304,7 +307,7 @@ def check_max_attempts(max_attempts: object) -> None:
 
 def correction(error: LMStudioStructuredOutputError) -> str:
     """Return the user message that requests a corrected response; it follows the response that was rejected."""
-    problem = str(error).partition(EXCERPT)[0]
+    problem = _LINK.sub("", str(error).partition(EXCERPT)[0])
     return f"Your response was rejected: {problem}\n\nRespond again with a corrected response."
 
 

@@ -1,6 +1,7 @@
 """Tool calls that the server left in the text, and required calls that it did not make, on every way to generate."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from langchain.agents.structured_output import ToolStrategy
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.predictions.forced_call import with_instruction
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
@@ -80,7 +82,6 @@ RULES = (
     rule("two", {"text": MARKED + MARKED.replace("Oslo", "Bergen")}),
     rule("beside", {"text": MARKED}, LOOK),
     rule("call", LOOK),
-    rule("cut by grammar", {"text": REMARK}),
     rule("remark", {"text": REMARK}),
 )
 
@@ -241,7 +242,7 @@ def test_a_call_by_grammar_that_is_cut_off_is_no_call(fresh: Emulator) -> None:
     required = ChatLMStudio(model="m", host=fresh.address, max_tokens=4).bind_tools([TOOL], tool_choice="any")
     message = required.invoke("remark")
     assert message.tool_calls == []
-    assert "incomplete (maxPredictedTokensReached)" in message.response_metadata["tool_call_errors"][0]
+    assert "no complete call (maxPredictedTokensReached)" in message.response_metadata["tool_call_errors"][0]
 
 
 def test_a_server_that_ignores_the_grammar_loses_nothing() -> None:
@@ -251,6 +252,57 @@ def test_a_server_that_ignores_the_grammar_loses_nothing() -> None:
             message = required.invoke("anything")
             assert (message.text, message.tool_calls, message.invalid_tool_calls) == (REMARK, [], [])
         assert [len(each.tools) for each in server.predictions] == [1, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("way", FORCING.values(), ids=FORCING)
+def test_a_second_prediction_that_fails_loses_nothing(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+    failing = {"when": {"structured": True}, "then": [{"error": "no such grammar"}]}
+    with Emulator([ModelEntry(key="m", rules=(failing, *RULES))]) as server:
+        for _ in range(3):  # the grammar never comes first
+            try:
+                seen = way(server.address, "remark")
+            except LlamaIndexToolCallError as error:
+                seen = Seen(text=error.text, calls=[], parts=[])
+            assert (seen["text"], seen["calls"]) == (REMARK, [])
+            assert "".join(seen["parts"]) in {REMARK, ""}
+        assert len(server.predictions) == 6
+    assert "the second prediction failed" in caplog.text
+
+
+@pytest.mark.parametrize("way", FORCING.values(), ids=FORCING)
+@pytest.mark.parametrize("prompt", BROKEN)
+def test_a_broken_call_is_none_where_one_is_required(fresh: Emulator, way: Way, prompt: str) -> None:
+    seen = way(fresh.address, prompt)
+    assert [name for name, _ in seen["calls"]] == ["look"]
+    assert (seen["text"], seen["forced_by_grammar"]) == (BEFORE + BROKEN[prompt], True)
+
+
+def test_a_stream_that_is_cancelled_between_the_predictions_keeps_the_first(fresh: Emulator) -> None:
+    with lms.Client(fresh.address) as client:
+        stream, shown = client.llm.model("m").respond_stream("remark", **NATIVELY_REQUIRED), ""
+        for fragment in stream:
+            shown += fragment.content
+            if shown == REMARK:
+                stream.cancel()
+        assert stream.result().content == shown == REMARK
+    assert len(fresh.predictions) == 1
+
+
+def test_the_request_by_grammar_follows_on_any_conversation() -> None:
+    asked: dict[str, Any] = {"role": "user", "content": [{"type": "text", "text": "Go on"}]}
+    began: dict[str, Any] = {"role": "assistant", "content": [{"type": "text", "text": "I "}]}
+    result: dict[str, Any] = {"role": "tool", "content": []}
+    histories: list[tuple[list[dict[str, Any]], str, list[str]]] = [
+        ([asked], "", ["user"]),
+        ([asked], "No", ["user", "assistant", "user"]),
+        ([asked, began], "go", ["user", "assistant", "user"]),
+        ([asked, began, result], "", ["user", "assistant", "tool", "user"]),
+    ]
+    for history, text, roles in histories:
+        messages = with_instruction(history, text, [TOOL])
+        assert [message["role"] for message in messages] == roles
+        assert "look" in messages[-1]["content"][-1]["text"]
+        assert asked["content"] == [{"type": "text", "text": "Go on"}]
 
 
 class Report(BaseModel):
@@ -295,3 +347,40 @@ def test_act_makes_these_calls(fresh: Emulator, prompt: str, is_async: bool) -> 
     with lms.Client(fresh.address) as client:
         client.llm.model("m").act(prompt, [look], **given, rescue_tool_calls=False, required_tool_fallback=False)
     assert looked == []
+
+
+def test_act_tells_the_model_what_is_wrong_with_a_call() -> None:
+    rules = (
+        {"when": {"last": "rain"}, "then": [{"text": "It rains."}]},
+        {"when": {"round": 1}, "then": [{"text": BROKEN["misfit"]}]},
+        {"then": [{"text": MARKED}]},
+    )
+    results: list[str] = []
+
+    def look(city: str) -> str:
+        """Look out of the window."""
+        return f"rain in {city}"
+
+    with Emulator([ModelEntry(key="m", rules=rules)]) as server, lms.Client(server.address) as client:
+        done = client.llm.model("m").act(
+            "Look", [look], on_tool_call_result=lambda _round, _call, result: results.append(result.content)
+        )
+    assert done.rounds == 3
+    assert "town" in results[0]
+    assert results[1] == '"rain in Oslo"'
+
+
+def test_act_with_a_required_choice_ends() -> None:
+    forced = {"when": {"structured": True}, "then": [{"text": json.dumps({"name": "look", "arguments": OSLO})}]}
+    with Emulator([ModelEntry(key="m", rules=(forced, {"then": [{"text": REMARK}]}))]) as server:
+        _act_once(server)
+        assert [bool(each.tools) for each in server.predictions] == [True, False, True]
+
+
+def _act_once(server: Emulator) -> None:
+    def look(city: str) -> str:
+        """Look out of the window."""
+        return f"rain in {city}"
+
+    with lms.Client(server.address) as client:
+        client.llm.model("m").act("Look", [look], config={"toolChoice": {"type": "generic", "mode": "required"}})

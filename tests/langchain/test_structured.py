@@ -20,8 +20,9 @@ from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic_core import from_json
 
-from lmstudio_integrations.emulator import ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._json_prefix import invalidator
 from lmstudio_integrations.langchain._structured import StrictParser, bind_kwargs, parser_of, with_parser
 from lmstudio_integrations.langchain._tools import openai_tool
@@ -903,3 +904,31 @@ def test_usage_that_the_server_does_not_send_is_no_usage() -> None:
 def test_the_number_of_attempts_is_a_positive_integer(server: Server, max_attempts: Any) -> None:
     with pytest.raises(LMStudioValueError, match=f"max_attempts must be .*; got {max_attempts!r}"):
         server.chat().with_structured_output(Person, max_attempts=max_attempts)
+
+
+class Note(TypedDict):
+    """A note."""
+
+    text: str
+    author: str | None
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_the_value_of_an_optional_key_may_be_null(method: Any) -> None:
+    value = {"text": "x", "author": None}
+    rules = (
+        {"when": {"structured": True}, "then": [{"text": json.dumps(value)}]},
+        {"then": [{"tool": "Note", "arguments": value}]},
+    )
+    with Emulator([ModelEntry(key="m", rules=rules)]) as running:
+        model = ChatLMStudio(model="m", host=running.address).with_structured_output(Note, method=method)
+        assert model.invoke("x") == value
+
+
+def test_a_call_of_another_tool_is_no_response_to_correct() -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    with Emulator([ModelEntry(key="m", rules=({"then": [{"tool": "look"}]},))]) as running:
+        llm = ChatLMStudio(model="m", host=running.address)
+        model = llm.with_structured_output(Person, include_raw=True, tools=[tool], max_attempts=2)
+        assert [call["name"] for call in model.invoke("x")["raw"].tool_calls] == ["look"]
+        assert len(running.predictions) == 1

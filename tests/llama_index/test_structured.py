@@ -14,7 +14,7 @@ from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, Field, model_validator
 
-from lmstudio_integrations.emulator import ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._structured import flexible, instances, partial_instances
@@ -239,7 +239,7 @@ STREAMED = ["stream_structured_predict", "astream_structured_predict", "stream_c
 @pytest.mark.parametrize("way", WHOLE)
 @pytest.mark.parametrize(
     ("rejected", "problem"),
-    [(OLD, "age: Input should be a valid integer"), (HALF, "Invalid JSON"), ("", "Invalid JSON")],
+    [(OLD, "age: Input should be a valid integer"), (HALF, "Invalid JSON")],
 )
 async def test_a_model_corrects_its_response(rejected: str, problem: str, way: str, listener: Listener) -> None:
     with correcting(rejected, ANN.model_dump_json()) as server, server.llm(system_prompt="Be terse.") as llm:
@@ -257,6 +257,14 @@ async def test_a_model_corrects_its_response(rejected: str, problem: str, way: s
     chats = [event for event in listener.events if type(event).__name__ == "LLMChatEndEvent"]
     inner = [event.response.raw["usage"]["total_tokens"] for event in chats if isinstance(event.response.raw, dict)]
     assert inner == [record.stats["totalTokensCount"] for record in (first, second)]
+
+
+def test_an_empty_response_is_no_message_of_the_next_attempt() -> None:
+    rules = ({"when": {"last": "rejected"}, "then": [{"text": ANN.model_dump_json()}]}, {"then": [{"text": ""}]})
+    with Emulator([ModelEntry(key="m", rules=rules)]) as server:
+        llm = LMStudio(model="m", host=server.address)
+        assert llm.structured_predict(Person, PROMPT, TWICE, who="x") == ANN
+        assert [message["role"] for message in server.predictions[1].messages] == ["user"]
 
 
 @pytest.mark.parametrize("way", WHOLE)

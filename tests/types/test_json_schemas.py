@@ -1,9 +1,11 @@
 """References of a JSON schema must have a target in it, wherever that is."""
 
+from typing import Any
+
 import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._json_schemas import check_references
+from lmstudio_integrations.types._json_schemas import call_schema, check_references, validator_of
 
 DEFINITIONS = {"$defs": {"A/B": {"type": "string"}, "~": {"anyOf": [{"type": "null"}]}, "Ä": {}}}
 
@@ -40,3 +42,36 @@ def test_data_has_no_references(member: str) -> None:
 
 def test_a_property_may_be_called_ref() -> None:
     check_references({"properties": {"$ref": {"type": "string"}}}, "the schema")
+
+
+NODE = {"type": "object", "properties": {"value": {"type": "integer"}, "next": {"$ref": "#/$defs/Node"}}}
+FUNCTIONS: list[dict[str, Any]] = [
+    {"name": "walk", "parameters": {"type": "object", "properties": {"at": NODE}, "$defs": {"Node": NODE}}},
+    {"name": "again", "parameters": {"type": "object", "properties": {"a": NODE, "b": {"$ref": "#/properties/a"}}}},
+    {"name": "itself", "parameters": {"type": "object", "properties": {"$ref": {"$ref": "#"}, "enum": {"$ref": "#"}}}},
+    {"name": "data", "parameters": {"type": "object", "properties": {"k": {"enum": [{"$ref": "#/x"}]}}}},
+    {"name": "nothing"},
+]
+FUNCTIONS[1]["parameters"]["$defs"] = {"Node": {"type": "object", "properties": {"value": {"type": "string"}}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "fits"),
+    [
+        ("walk", {"at": {"next": {"value": 1}}}, True),
+        ("walk", {"at": {"next": {"value": "1"}}}, False),
+        ("again", {"b": {"value": 1, "next": {"value": "of its own definition"}}}, True),
+        ("again", {"b": {"next": {"value": 1}}}, False),
+        ("itself", {"$ref": {"enum": {}}}, True),
+        ("itself", {"enum": 5}, False),
+        ("data", {"k": {"$ref": "#/x"}}, True),
+        ("nothing", {}, True),
+        ("unknown", {}, False),
+    ],
+)
+def test_a_call_keeps_the_references_of_each_tool(name: str, arguments: dict[str, Any], fits: bool) -> None:
+    schema = call_schema(FUNCTIONS)
+    check_references(schema, "the schema of a call")
+    validator = validator_of(schema)
+    assert validator.is_valid({"name": name, "arguments": arguments}) is fits
+    assert not validator.is_valid({"name": name, "arguments": arguments, "more": 1})

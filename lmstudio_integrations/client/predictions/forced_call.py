@@ -17,13 +17,16 @@ from lmstudio_integrations.client.predictions.text_calls.tools import OfferedToo
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types._json_schemas import call_schema
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import PredictionEvent
+from lmstudio_integrations.types.results import PredictionEvent, PredictionResult, PromptProgress
 from lmstudio_integrations.types.structured import json_object
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_MISSES = 2
 """How many required calls in a row may not come from an instance until the grammar comes first."""
+
+_FULL = "contextLengthReached"
+"""The stop reason of a response after which the context window has no place for another one."""
 
 _REQUESTED_AGAIN = "a required tool call did not come; it is requested once more, by grammar"
 _GRAMMAR_FIRST = "the last required tool calls did not come; this one is requested by grammar at once"
@@ -46,6 +49,11 @@ class ForcedCall(SecondStep[RequestT]):
         """What was received of the first response."""
 
     @property
+    def kept(self) -> PredictionResult | None:
+        """The first response."""
+        return self.first
+
+    @property
     def requests(self) -> Sequence[RequestT]:
         """How to request it."""
         return [self._request_after("" if self.first is None else self.first.content)]
@@ -62,7 +70,7 @@ class ForcedCall(SecondStep[RequestT]):
         if not self.is_begun:
             return self._release_first(batch, received)
         if received.end is None:
-            return []
+            return [event for event in batch if type(event) is PromptProgress]
         events = self._events(received)
         first = self._received
         if first is None and not events:  # all that there is
@@ -74,7 +82,7 @@ class ForcedCall(SecondStep[RequestT]):
 
     def _release_first(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
         end = received.end
-        if end is None or received.tool_calls or end.is_interrupted:
+        if end is None or received.tool_calls or end.is_interrupted or end.stats.get("stopReason") == _FULL:
             return batch
         assert self._instance is not None, "it responds"
         self._instance.missed_calls += 1
@@ -94,7 +102,7 @@ class ForcedCall(SecondStep[RequestT]):
             return []
         if tool is None or not is_object(arguments):
             stop_reason = received.end.stats.get("stopReason")
-            return failed_call_events(None, f"the call by grammar is incomplete ({stop_reason})", text)
+            return failed_call_events(None, f"the response by grammar is no complete call ({stop_reason})", text)
         problem = tool.problem(arguments)
         if problem is not None:
             return failed_call_events(tool.name, problem, text)
@@ -115,6 +123,7 @@ def forced_settings(settings: LlmPredictionConfig, definitions: Sequence[Mapping
             tool_call_stop_strings=None,
             stop_strings=None,
             log_probs=None,
+            repeat_penalty=False,  # arguments repeat words of the question
         )
     )
 
@@ -136,7 +145,8 @@ def with_instruction(
     )
     asked: list[dict[str, Any]] = [*messages]
     if text.strip():
-        asked.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
+        before = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
+        asked.append({"role": "assistant", "content": [*before, {"type": "text", "text": text}]})
     last: dict[str, Any] = {"role": "user", "content": []}
     if asked and asked[-1]["role"] == "user":
         last = asked.pop()

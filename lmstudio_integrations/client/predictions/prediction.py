@@ -276,7 +276,11 @@ class Prediction:
 
     def _discard(self, reason: str = _CLOSED) -> None:
         """Ask the server to stop and receive nothing more; a pending reader is woken."""
-        if self._outcome is None:
+        kept = self._plan.review.kept if self._plan.review is not None and self._is_cancelled else None
+        if self._outcome is None and kept is not None:
+            self._outcome = kept
+            self._report_end(kept)
+        elif self._outcome is None:
             reason = "cancelled before its result arrived" if self._is_cancelled else reason
             error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
             error.__suppress_context__ = True  # `_ClosedError` is an internal detail
@@ -352,6 +356,9 @@ class Prediction:
                 elif self._is_cancelled and isinstance(error, LMStudioModelUnloadedError):
                     raise _ClosedError from error
                 if not self._attempts.failed(error, seen=self._is_seen):
+                    kept = self._kept_after(error)
+                    if kept is not None:
+                        return (yield from self._finish_with(kept))
                     self._response = response
                     raise self._attempts.final(error)  # noqa: B904 - it has its cause
                 if self._plan.review is not None:
@@ -360,6 +367,20 @@ class Prediction:
             else:
                 if batch:  # otherwise all of it was held back
                     return batch
+
+    def _kept_after(self, error: LMStudioError) -> PredictionResult | None:
+        """Return the first response, if that is complete and only the second prediction has failed on the server."""
+        is_of_server = isinstance(error, LMStudioServerError | LMStudioPredictionError)
+        if self._plan.review is None or not is_of_server or isinstance(error, LMStudioModelUnloadedError):
+            return None
+        return self._plan.review.kept_after(error)
+
+    def _finish_with(self, kept: PredictionResult) -> Flow[list[PredictionEvent]]:
+        """End with the first response; return its last event."""
+        self._outcome = kept
+        self._report_end(kept)
+        yield from self._delivery.show_message(kept)
+        return [kept.end]
 
     @property
     def _is_seen(self) -> bool:
@@ -449,6 +470,8 @@ class Prediction:
         if plan.callbacks is not NO_CALLBACKS:
             yield from self._delivery.show(batch)
         if review is not None and review.has_more and not response.is_second:
+            assert end is not None, "a response is complete before another one follows"
+            end.host = str(self._attempts.caller.target)
             response.call.server_is_done = True
             self._response = None
             return batch

@@ -232,10 +232,20 @@ def plan_response(history: History | PendingHistory, parameters: PredictionParam
     return _with_callbacks(plan, settings, parameters)
 
 
-def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig, parameters: Mapping[str, Any]) -> Plan:
+def plan_round(
+    history: History | PendingHistory,
+    settings: LlmPredictionConfig,
+    parameters: Mapping[str, Any],
+    *,
+    checks_calls: bool = False,
+) -> Plan:
     """Plan the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
-    Of the keyword arguments, this reads the preset, the timeouts, those about tools and those that check.
+    Args:
+        history: The conversation.
+        settings: The settings.
+        parameters: Of the keyword arguments, the preset, the timeouts, those about tools and those that check are read.
+        checks_calls: Whether the caller checks the arguments of tool calls, and sends the model what is wrong.
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
     conversation = _Conversation(given)
@@ -249,12 +259,17 @@ def plan_round(history: History | PendingHistory, settings: LlmPredictionConfig,
         tuple(given.files),
         check_context=parameters.get("check_context", False),
     )
-    plan.review = _review(conversation, settings, parameters, tools_first=tools_first)
+    plan.review = _review(conversation, settings, parameters, tools_first=tools_first, checks_calls=checks_calls)
     return plan
 
 
 def _review(
-    conversation: _Conversation, settings: LlmPredictionConfig, parameters: Mapping[str, Any], *, tools_first: bool
+    conversation: _Conversation,
+    settings: LlmPredictionConfig,
+    parameters: Mapping[str, Any],
+    *,
+    tools_first: bool,
+    checks_calls: bool,
 ) -> Review[PredictionRequest] | None:
     """Return what is done with the response; `None` if nothing is."""
     choice = required_choice(settings)
@@ -270,7 +285,10 @@ def _review(
         by_format = ChatRequest(conversation, without_tools)
         second_step = FormatStep([by_format], lambda result: fits(settings, result.content))
     rescues = parameters.get("rescue_tool_calls", False) and not is_requested(settings)
-    return Review(Rescue(tools) if rescues else None, second_step, logged_choice)
+    # Where a call is forced, a broken one is none.
+    reports_broken = not isinstance(second_step, ForcedCall)
+    rescue = Rescue(tools, reports_broken=reports_broken, keeps_misfits=checks_calls) if rescues else None
+    return Review(rescue, second_step, logged_choice)
 
 
 def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:

@@ -5,6 +5,7 @@
 
 import logging
 
+from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionResult
 
@@ -20,6 +21,11 @@ def required_choice(settings: LlmPredictionConfig) -> str | None:
 def may_call(settings: LlmPredictionConfig) -> bool:
     """Whether a prediction may call a tool."""
     return bool((settings.raw_tools or {}).get("tools")) and (settings.tool_choice or {}).get("mode") != "none"
+
+
+def has_call(received: Accumulator) -> bool:
+    """Whether a complete tool call was received."""
+    return any(call.end is not None for call in received.tool_calls)
 
 
 def lacks_call(result: PredictionResult) -> bool:

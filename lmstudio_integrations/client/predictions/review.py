@@ -4,15 +4,19 @@
 the review releases, and makes the second prediction that it asks for.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Generic
 
 from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.predictions.required_call import log_missing_call
+from lmstudio_integrations.client.predictions.required_call import has_call, log_missing_call
 from lmstudio_integrations.client.predictions.second_step import RequestT, SecondStep
 from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
+from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import PredictionEvent, PredictionResult
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Review(Generic[RequestT]):
@@ -53,7 +57,7 @@ class Review(Generic[RequestT]):
             return step.release(batch, received)
         if self._rescue is not None:
             batch = self._rescue.release(batch, received)
-        if received.end is not None and received.tool_calls and self._instance is not None:
+        if received.end is not None and has_call(received) and self._instance is not None:
             self._instance.missed_calls = 0
         return batch if step is None else step.release(batch, received)
 
@@ -62,10 +66,27 @@ class Review(Generic[RequestT]):
         """Whether a second prediction is to be made, or was."""
         return self._second_step is not None and self._second_step.is_begun
 
+    @property
+    def kept(self) -> PredictionResult | None:
+        """The first response, if it is complete and is the result where there is no second one."""
+        return None if self._second_step is None else self._second_step.kept
+
+    def kept_after(self, error: LMStudioError) -> PredictionResult | None:
+        """Return what is kept if the second prediction has failed, and log that; `None` if nothing is."""
+        if self.kept is not None:
+            logger.warning("the second prediction failed: %s", error)
+        if self._instance is not None and self.has_more:
+            self._instance.missed_calls = 0  # by grammar, it is no better
+        return None if self.kept is None else self._logged(self.kept)
+
     def completed(self, result: PredictionResult) -> PredictionResult:
         """Return the response with what both predictions have used; log that a required call is missing."""
         if self._second_step is not None:
             result = self._second_step.completed(result)
+        return self._logged(result)
+
+    def _logged(self, result: PredictionResult) -> PredictionResult:
+        """Log that a required call is missing, if it is; return the result."""
         if self._required_choice is not None:
             log_missing_call(result, self._required_choice)
         return result

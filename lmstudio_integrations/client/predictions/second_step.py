@@ -46,6 +46,11 @@ class SecondStep(Generic[RequestT]):
         """Return what may be delivered; begin with the second prediction at the end of the first, if necessary."""
         raise NotImplementedError
 
+    @property
+    def kept(self) -> PredictionResult | None:
+        """The first response, if it is the result where there is no second one."""
+        return None
+
     def _begin(self, first: PredictionResult | None) -> None:
         """Begin with the second prediction, after a response if there was one."""
         self.is_begun = True

@@ -32,10 +32,10 @@ class Reading(NamedTuple):
 
     Attributes:
         text: The text of the calls.
-        calls: The calls; none if something is wrong with them.
+        calls: The calls; none if they cannot be read.
         family: The models that write them like that.
-        problem: What is wrong with them.
-        name: The tool that something is wrong with.
+        problem: Why they must not be made; `None` if they may.
+        name: The tool of the first call about which that is.
     """
 
     text: str
@@ -92,13 +92,12 @@ class Candidate:
             return self._failed(family, "the call was cut off") if is_begun else None
         except NoCallError:
             return None
-        fitting: list[TextCall] = []
-        for tool, arguments in calls:
-            fitting.append(TextCall(tool, tool.fitting(arguments)))
-            problem = tool.problem(fitting[-1].arguments, only_known=not self._is_marked)
+        fitting = tuple([TextCall(tool, tool.fitting(arguments)) for tool, arguments in calls])
+        for tool, arguments in fitting:
+            problem = tool.problem(arguments, only_known=not self._is_marked)
             if problem is not None:
-                return Reading(self.text, (), family, problem, tool.name) if self._is_marked else None
-        return Reading(self.text, tuple(fitting), family)
+                return Reading(self.text, fitting, family, problem, tool.name) if self._is_marked else None
+        return Reading(self.text, fitting, family)
 
     def unreadable(self) -> Reading | None:
         """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""

@@ -38,10 +38,14 @@ class Rescue:
 
     Args:
         tools: The tools that the request offers.
+        reports_broken: Whether calls that are cut off or do not fit become failed calls; otherwise they are only text.
+        keeps_misfits: Whether calls that do not fit are calls, because the caller checks the arguments itself.
     """
 
-    def __init__(self, tools: OfferedTools) -> None:
+    def __init__(self, tools: OfferedTools, *, reports_broken: bool = True, keeps_misfits: bool = False) -> None:
         self._tools = tools
+        self._reports_broken = reports_broken
+        self._keeps_misfits = keeps_misfits
         self.forget()
 
     def forget(self) -> None:
@@ -106,16 +110,15 @@ class Rescue:
         is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
         found = self._scanner.finish() if self._scanner is not None and is_possible else None
         events: list[PredictionEvent] = []
-        if found is not None and found[1].calls:
-            at, reading = found
+        at, reading = (0, None) if found is None else found
+        if reading is not None and (reading.problem is None or (self._keeps_misfits and reading.calls)):
             self._drop_markup(at, received, released)
             for call in reading.calls:
                 events += call_events(call.tool.name, call.arguments, reading.text)
             end.stats = {**end.stats, "rescuedToolCalls": len(reading.calls)}
             number, model = counted(len(reading.calls), "tool call"), end.model_info.get("modelKey")
             logger.warning("%r: read %s that the server left in the text (%s)", model, number, reading.family)
-        elif found is not None:
-            reading = found[1]
+        elif reading is not None and self._reports_broken:
             events = failed_call_events(reading.name, reading.problem or "", reading.text)
         self._release_held(released)
         for event in events:

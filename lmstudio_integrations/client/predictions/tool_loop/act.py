@@ -48,10 +48,6 @@ HandleInvalid: TypeAlias = Callable[
 ]
 
 
-_HELP = {"rescue_tool_calls": True, "required_tool_fallback": True}
-"""What `act` does unless it is switched off: its caller expects tools to run."""
-
-
 @dataclass(frozen=True, slots=True)
 class ActResult:
     """The result of `act`: the number of predictions, and the total time."""
@@ -74,7 +70,8 @@ class ActParameters(TimeoutParameters, total=False):
         check_context: Whether to count a prompt again if the server may have cut it; see `PredictionParameters`.
         rescue_tool_calls: Whether calls that the server left in the text are made (the default); see
             `PredictionParameters`.
-        required_tool_fallback: Whether a required call that did not come is requested again, by grammar (the default).
+        required_tool_fallback: Whether a required call that did not come is requested again, by grammar. By default
+            only until the model has called a tool.
         config: Settings of the predictions.
         preset: A preset on the server.
         on_message: Called with each assistant message and each message of tool results, suitable for `Chat.append`.
@@ -286,7 +283,9 @@ class Act:
             # Without tools, only "auto" is possible; a choice that was not set stays unset.
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
-        return plan_round(self._chat, settings, {**_HELP, **self._parameters})
+        # A choice that requires a call holds for every round. Forcing each of them would be a loop without an end.
+        helps = {"rescue_tool_calls": True, "required_tool_fallback": not self._calls}
+        return plan_round(self._chat, settings, {**helps, **self._parameters}, checks_calls=True)
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         tool = self._tools.get(call.name)

@@ -14,6 +14,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import patterns
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.offload import require_length
+from lmstudio_integrations.types._json_schemas import call_schema
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.tools import Tool
 
@@ -156,37 +157,22 @@ def forced_call(tools: Sequence[Tool]) -> Json:
     the usual penalty of 1.1, the bundled SmolLM2-135M got between three and ten of fifteen calls right, else all.
     """
     penalties = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-    return {"json_schema": call_schema(tools), **penalties}
+    return {"json_schema": _schema_of_call(tools), **penalties}
 
 
-def call_schema(tools: Sequence[Tool]) -> Json:
-    """Return the schema of a call to one of the tools: `{"name": …, "arguments": …}`.
-
-    The parameters of each tool are moved to `$defs`, together with their own references.
-    """
-    parameters = supported_schema([tool.function.parameters or {"type": "object", "properties": {}} for tool in tools])
-    definitions = {f"tool{number}": bounded(part, f"#/$defs/tool{number}") for number, part in enumerate(parameters)}
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.function.name}, "arguments": {"$ref": f"#/$defs/tool{number}"}},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for number, tool in enumerate(tools)
-    ]
-    return {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else {**calls[0], "$defs": definitions}
+def _schema_of_call(tools: Sequence[Tool]) -> Json:
+    """Return the schema of a call of one of the tools, as far as llama.cpp supports it."""
+    functions = [{"name": tool.function.name, "parameters": tool.function.parameters} for tool in tools]
+    schema: Json = bounded(supported_schema(call_schema(functions)))
+    return schema
 
 
-def bounded(schema: Any, root: str) -> Any:
-    """Return a schema with bounded texts and lists, closed objects, and references that start at `root`."""
-    return _rewritten(schema, lambda part: _bounded_part(part, root))
+def bounded(schema: Any) -> Any:
+    """Return a schema with bounded texts and lists, and closed objects."""
+    return _rewritten(schema, _bounded_part)
 
 
-def _bounded_part(part: Json, root: str) -> Json:
-    reference = part.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        part["$ref"] = root + reference[1:]
+def _bounded_part(part: Json) -> Json:
     for key, value in _BOUNDS.get(str(part.get("type")), {}).items():
         if not _BOUNDED_BY.intersection(part):
             part.setdefault(key, value)

@@ -130,7 +130,7 @@ def test_supported_keywords_are_not_logged(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_text_whose_pattern_is_ignored_ends_all_the_same() -> None:
     parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
-    found = constraints.call_schema([tool("f", parameters)])["$defs"]["tool0"]["properties"]["a"]
+    found = call_schema(tool("f", parameters))["properties"]["arguments"]["properties"]["a"]
     assert found == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
 
 
@@ -144,11 +144,15 @@ def tool(name: str, parameters: dict[str, Any] | None = None) -> Tool:
     return Tool.from_dict({"function": {"name": name, "parameters": parameters}})
 
 
+def call_schema(*tools: Tool) -> Any:
+    return constraints.forced_call(tools)["json_schema"]
+
+
 def test_a_call_to_one_tool_needs_no_choice() -> None:
-    schema = constraints.call_schema([tool("now")])
-    assert "anyOf" not in schema
+    schema = call_schema(tool("now"))
+    assert schema.keys() & {"anyOf", "$defs"} == set()
     assert schema["properties"]["name"] == {"const": "now"}
-    assert schema["$defs"]["tool0"] == {"type": "object", "properties": {}, "additionalProperties": False}
+    assert schema["properties"]["arguments"] == {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def test_each_tool_keeps_its_own_definitions() -> None:
@@ -157,7 +161,7 @@ def test_each_tool_keeps_its_own_definitions() -> None:
         "properties": {"p": {"$ref": "#/$defs/P"}, "self": {"$ref": "#"}},
         "$defs": {"P": {"type": "string"}},
     }
-    schema = constraints.call_schema([tool("a", parameters), tool("b", parameters)])
+    schema = call_schema(tool("a", parameters), tool("b", parameters))
     assert [choice["properties"]["name"]["const"] for choice in schema["anyOf"]] == ["a", "b"]
     for number, definition in enumerate(schema["$defs"].values()):
         properties = definition["properties"]
@@ -179,7 +183,6 @@ def test_arguments_without_bounds_get_some() -> None:
             },
             "additionalProperties": {"type": "string"},
         },
-        "#",
     )
     properties = schema["properties"]
     assert properties["free"]["maxLength"] == constraints.MAX_TEXT_LENGTH
