@@ -620,8 +620,8 @@ def _no_native_call(case: Case) -> Any:
 @mistake("forced-call", only("LangChain"))
 def _forced_call(case: Case) -> Any:
     with Emulator(models(context_length=4096)) as server:
-        chat = ChatLMStudio(model=LLM, host=server.address)
-        return chat.bind_tools([Person], tool_choice="any").invoke("silent")
+        chat = ChatLMStudio(model=LLM, host=server.address).bind_tools([Person], tool_choice="any")
+        return [chat.invoke("silent") for _ in range(3)]
 
 
 def _with_text(text: str) -> Any:
