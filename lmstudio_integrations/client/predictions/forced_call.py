@@ -145,7 +145,7 @@ def with_instruction(
     )
     asked: list[dict[str, Any]] = [*messages]
     if text.strip():
-        before = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
+        before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
         asked.append({"role": "assistant", "content": [*before, {"type": "text", "text": text}]})
     last: dict[str, Any] = {"role": "user", "content": []}
     if asked and asked[-1]["role"] == "user":

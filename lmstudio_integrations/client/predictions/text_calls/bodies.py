@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.text_calls.formats import BEFORE_ARGUMENTS, BETWEEN
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool, OfferedTools
+from lmstudio_integrations.client.predictions.text_calls.formats import BEFORE_ARGUMENTS, BETWEEN, OF_DEFINITIONS
+from lmstudio_integrations.client.predictions.text_calls.tools import WRAPPERS, OfferedTool, OfferedTools
 from lmstudio_integrations.client.predictions.text_calls.values import (
     MAX_DEPTH,
     CutOffError,
@@ -46,13 +46,9 @@ _WORD = re.compile(r"(?:json|code|commentary|analysis)\b|\[CALL_ID\]\s*[\w-]*")
 
 _LONGEST_WORD = len("commentary") + 1
 
-_WRAPPERS = frozenset({"call", "function", "print", "tool"})
-"""What may stand before the name of a tool, and be taken for one."""
-
 _DSML = r"(?:｜+DSML｜+)?"
 _QUOTED = r"""\s*(?:=|\sname\s*=)\s*["']?(?P<name>[^\s"'<>=]+)["']?"""
 _XML_CALL = re.compile(rf"<{_DSML}(?:function|invoke|tool){_QUOTED}(?:\s*>|=(?={{))")
-_XML_ENDS = re.compile(r"\s*</[\w.｜-]+>")
 _ELEMENT = re.compile(r"<(?P<name>[\w.-]+)\s*/?>")
 _PARAMETER = re.compile(rf"<{_DSML}param(?:eter)?{_QUOTED}(?:\s+\w+=\"\w*\")*(?:\s*>|\n)")
 _PARAMETER_ENDS = re.compile(rf"</{_DSML}param(?:eter)?>(?=\s*(?:<{_DSML}param|</|\Z))")
@@ -65,6 +61,9 @@ _NEXT_KEY = re.compile(_KEY_BEGINS)
 _VALUE_BEGINS = "<arg_value>"
 _VALUE_ENDS = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|</tool_call>|<\||\Z))")
 _UNENDED_VALUE = re.compile(r"<arg_key>|</tool_call>\s*\Z")
+
+_MOST_CALLS = 64
+"""No response calls more tools."""
 
 _LONGEST_TAG = 200
 """Characters; a tag that does not end by then is none."""
@@ -85,15 +84,17 @@ class CallReader:
         is_marked: Whether a marker says that it is a call. Otherwise a call must have arguments, and one in Python be
             in a list: such texts may be something else.
         is_final: Whether the text is complete. If it still grows, nothing is mended that what follows could explain.
+        is_in_block: Whether the text is one of code blocks, the first of which has begun.
     """
 
-    def __init__(self, text: Text, tools: OfferedTools, *, is_marked: bool, is_final: bool) -> None:
+    def __init__(self, text: Text, tools: OfferedTools, *, is_marked: bool, is_final: bool, is_in_block: bool) -> None:
         self._text = text
         self._tools = tools
         self._is_marked = is_marked
         self._is_final = is_final
-        self._lacks_end = False
-        """Whether no tag ends an argument from here on."""
+        self._has_blocks = self._is_in_block = is_in_block
+        self._missing: set[re.Pattern[str]] = set()
+        """The tags that do not follow any more."""
 
     def calls(self) -> list[TextCall]:
         """Return the calls.
@@ -105,6 +106,8 @@ class CallReader:
         found: list[TextCall] = []
         while not self._skip_markup(brackets=bool(found)):
             found += self._body()
+            if len(found) > _MOST_CALLS:
+                raise NoCallError
         if not found:
             raise CutOffError
         return found
@@ -114,12 +117,21 @@ class CallReader:
         text = self._text
         while not text.is_at_end:
             found = _PUNCTUATION.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
-            found = found or _FENCE.match(text.text, text.at)
+            found = found or self._fence(may_begin=self._has_blocks or not brackets)
             found = found or (_BRACKETS.match(text.text, text.at) if brackets else None)
             if found is None:
                 return not self._is_final and text.text[text.at :] in {"`", "``"}
             text.at = found.end()
         return True
+
+    def _fence(self, *, may_begin: bool) -> "re.Match[str] | None":
+        """Return the fence of a code block that begins or ends here; one that began before the calls is none."""
+        found = _FENCE.match(self._text.text, self._text.at)
+        if found is not None:
+            if not (may_begin or self._is_in_block):
+                raise NoCallError
+            self._is_in_block = not self._is_in_block
+        return found
 
     def _body(self) -> list[TextCall]:
         text = self._text
@@ -137,12 +149,12 @@ class CallReader:
 
     # JSON -------------------------------------------------------------------------------------------------------------
 
-    def _list(self) -> list[TextCall]:
+    def _list(self, depth: int = 0) -> list[TextCall]:
         """Read a list of calls in JSON, or in Python."""
         text, found = self._text, list[TextCall]()
         text.expect("[")
         while not (found and self._lacks_bracket("<[")) and not text.is_closed("]"):
-            found += self._object() if text.text[text.at] == "{" else [self._named(in_list=True)]
+            found += self._object(depth) if text.text[text.at] == "{" else [self._named(in_list=True)]
         if not found:
             raise NoCallError
         return found
@@ -162,9 +174,12 @@ class CallReader:
             raise NoCallError
         if calls is not None:
             return list(calls)
+        arguments = _arguments(members.get("arguments"))
         if "arguments" not in members and not self._is_marked:
             raise NoCallError
-        return [TextCall(members["tool"], _arguments(members.get("arguments")))]
+        if _is_definition(members["tool"], arguments, described="description" in members):
+            raise NoCallError
+        return [TextCall(members["tool"], arguments)]
 
     def _keys(self, members: Mapping[str, Any]) -> Iterator[str]:
         """Yield the keys of an object, until its end or the place where that is missing."""
@@ -182,7 +197,7 @@ class CallReader:
         """Read a value; return it with what it is."""
         text = self._text
         if key in _ENVELOPES and text.text[text.at] in "{[":
-            return "calls", self._list() if text.text[text.at] == "[" else self._object(depth + 1)
+            return "calls", self._list(depth + 1) if text.text[text.at] == "[" else self._object(depth + 1)
         if key in _NAMES:
             return "tool", self._tool(read_value(text))
         if key in _ARGUMENTS:
@@ -232,29 +247,36 @@ class CallReader:
                 text.skip_space()
             self._expect_end()
             arguments = dict(texts)
-        end = _XML_ENDS.match(text.text, text.at)
+        end = re.compile(rf"\s*</{_DSML}(?:function|invoke|tool|{re.escape(head.group('name'))})>").match(
+            text.text, text.at
+        )
         text.at = text.at if end is None else end.end()
         return TextCall(tool, arguments)
 
     def _read_parameter(self, tool: OfferedTool, texts: dict[str, str]) -> bool:
         """Read `<parameter=NAME>VALUE</parameter>` or `<NAME>VALUE</NAME>`, if it is here."""
-        tag, end, beyond = self._tag(_PARAMETER), _PARAMETER_ENDS, _UNENDED_PARAMETER
-        if tag is None:
+        tag = self._tag(_PARAMETER)
+        if tag is not None:
+            stop = _parameter_of(tuple(tool.parameters))
+            value = self._until(_PARAMETER_ENDS, _UNENDED_PARAMETER, stop, begun=tag.group().endswith("\n"))
+        else:
             tag = _ELEMENT.match(self._text.text, self._text.at)
             if tag is None or tag.group("name") not in tool.parameters:
                 return False
-            self._text.at, end, beyond = tag.end(), re.compile(rf"</{re.escape(tag.group('name'))}>"), _NOTHING
-        name = tag.group("name")
-        if name in texts:  # which of the two is meant?
+            self._text.at = tag.end()
+            value = self._until(re.compile(f"</{re.escape(tag.group('name'))}>"), _NOTHING)
+            if f"<{tag.group('name')}" in value:
+                raise NoCallError
+        if tag.group("name") in texts:  # which of the two is meant?
             raise NoCallError
-        texts[name] = self._until(end, beyond, stop=_parameter_of(tuple(tool.parameters)))
+        texts[tag.group("name")] = value
         return True
 
     def _tag(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
         """Read a tag, if it is here."""
         text = self._text
         found = pattern.match(text.text, text.at)
-        if found is not None:
+        if found is not None and found.end() - text.at <= _LONGEST_TAG:
             text.at = found.end()
             return found
         rest = text.text[text.at : text.at + _LONGEST_TAG]
@@ -262,21 +284,31 @@ class CallReader:
             raise CutOffError
         return None
 
-    def _until(self, end: "re.Pattern[str]", beyond: "re.Pattern[str]", stop: "re.Pattern[str] | None" = None) -> str:
-        """Return the text up to the tag that ends it, without the line breaks at both ends.
+    def _until(
+        self,
+        end: "re.Pattern[str]",
+        beyond: "re.Pattern[str]",
+        stop: "re.Pattern[str] | None" = None,
+        *,
+        begun: bool = False,
+    ) -> str:
+        """Return the text up to the tag that ends it; without the line breaks if it has lines of its own.
 
         Args:
             end: The tag.
             beyond: What follows where the model forgot the tag, and no other follows.
             stop: What follows where the model forgot it.
+            begun: Whether the line break before it was read.
         """
         text, begin = self._text, self._text.at
-        found = None if self._lacks_end else end.search(text.text, begin)
+        found = None if end in self._missing else end.search(text.text, begin)
         if found is not None:
+            if not (self._is_final or text.text[found.end() :].strip()):  # it may be part of the text
+                raise CutOffError
             early = None if stop is None else stop.search(text.text, begin, found.start())
             text.at, found = (found.end(), found) if early is None else (early.start(), early)
         else:
-            self._lacks_end = True
+            self._missing.add(end)
             found = beyond.search(text.text, begin) if self._is_final else None
             if found is None:
                 raise CutOffError
@@ -287,7 +319,8 @@ class CallReader:
             return quoted.group(1)
         if _OWN_TAG.search(value):  # does it end here, or has the model forgotten a tag?
             raise NoCallError
-        return value.removeprefix("\r").removeprefix("\n").removesuffix("\n").removesuffix("\r")
+        own_lines = value.removeprefix("\r").removeprefix("\n")
+        return own_lines.removesuffix("\n").removesuffix("\r") if begun or own_lines != value else value
 
     def _expect_end(self) -> None:
         """Raise an error unless a tag or marker follows: further arguments may have been cut off."""
@@ -300,12 +333,15 @@ class CallReader:
 
     def _named(self, *, in_list: bool = False, is_wrapped: bool = False) -> TextCall:
         """Read the name of a tool with its arguments: as JSON, as a call in Python, or in GLM's tags."""
-        text = self._text
-        name = self._word(_NAME)
+        text, begin = self._text, self._text.at
+        name = text.match(_NAME).group()
+        if not (self._tools.begins(name) or self._tools.may_begin(name)):
+            raise NoCallError
+        self._word(_NAME)
         is_called = text.text.startswith("(", text.at)
         if in_list and text.text.startswith("]", text.at):  # [NAME] {…}
             in_list, text.at = False, text.at + 1
-        if name in _WRAPPERS and not is_wrapped and self._tools.named(name) is None:
+        if name in WRAPPERS and not is_wrapped and self._tools.named(name) is None:
             return self._wrapped(name)
         if is_called:
             if not (self._is_marked or in_list or name.endswith(".call")):
@@ -323,7 +359,7 @@ class CallReader:
         if text.skip(_KEY_BEGINS):
             return TextCall(tool, dict(self._tagged_arguments()))
         self._expect_end()
-        if not self._is_marked:
+        if not self._is_marked or text.text[:begin].rstrip().endswith(OF_DEFINITIONS):
             raise NoCallError
         return TextCall(tool, {})
 
@@ -364,13 +400,14 @@ class CallReader:
         while not text.is_at_end:
             text.skip_space()
             found = BEFORE_ARGUMENTS.match(text.text, text.at) or _WORD.match(text.text, text.at)
-            found = found or _FENCE.match(text.text, text.at)
+            found = found or self._fence(may_begin=True)
             if found is not None:
                 text.at = found.end()
             elif not text.skip(":"):
                 break
         rest = text.text[text.at : text.at + _LONGEST_WORD]
-        if not rest.strip("`") or (rest.isalpha() and len(rest) < _LONGEST_WORD):  # more of the word may follow
+        is_part_of_word = rest.isalpha() and len(rest) < _LONGEST_WORD
+        if not rest.strip("`") or rest == "#" or is_part_of_word or "[CALL_ID]".startswith(rest):  # more may follow
             raise CutOffError
 
     def _keyword_arguments(self) -> dict[str, Any]:
@@ -411,6 +448,13 @@ class CallReader:
 def _parameter_of(names: tuple[str, ...]) -> "re.Pattern[str]":
     """Return the pattern of the tag of a parameter that a tool has."""
     return re.compile(rf"\n<param(?:eter)?=(?:{'|'.join(map(re.escape, names))})>")
+
+
+def _is_definition(tool: OfferedTool, arguments: Mapping[str, Any], *, described: bool) -> bool:
+    """Whether this is the definition of a tool, rather than a call of it."""
+    if arguments.get("type") == "object" and "properties" in arguments and "properties" not in tool.parameters:
+        return True
+    return described and not arguments
 
 
 def _arguments(value: object) -> dict[str, Any]:

@@ -106,7 +106,16 @@ _BEFORE_ARGUMENTS = (
 )
 """Markers between the name of a tool and the arguments."""
 
-END_OF_REASONING = "</think>"
+NEXT_TURNS = frozenset(
+    {"<|im_end|>", "<|im_start|>user", "<|eot_id|>", "<|start_header_id|>user", "<end_of_turn>", "<|end_of_text|>"}
+    | {"<|endoftext|>", "</s>", "<｜end▁of▁sentence｜>"}
+)
+"""After these, the model writes somebody else's turn."""
+
+OF_DEFINITIONS = ("<tool>", "<tools>")
+"""Tags with which models also list the tools that they have."""
+
+BEGINNING_OF_REASONING, END_OF_REASONING = "<think>", "</think>"
 
 
 class Tokens:
@@ -114,9 +123,9 @@ class Tokens:
 
     def __init__(self, tokens: Iterable[str]) -> None:
         known = sorted(set(tokens), key=len, reverse=True)
-        words, others = [each for each in known if each[0].isalpha()], [each for each in known if not each[0].isalpha()]
-        self._whole = frozenset(known)
-        self._pattern = re.compile("|".join([_any_of(others), *([rf"(?<!\w){_any_of(words)}"] if words else [])]))
+        groups = {before: [each for each in known if _before(each) == before] for before in ("", *_BEFORE)}
+        patterns = [before + _any_of(tokens) for before, tokens in groups.items() if tokens]
+        self._pattern = re.compile("|".join(patterns))
 
     def find(self, text: str, at: int = 0) -> "re.Match[str] | None":
         """Return the first token, or the beginning of one that ends the text."""
@@ -128,14 +137,24 @@ class Tokens:
 
     def is_whole(self, found: "re.Match[str]") -> bool:
         """Whether what was found is a whole token."""
-        return found.group() in self._whole
+        return found.lastindex is not None
+
+
+_BEFORE = (r"(?<!\w)", r"(?<![^\n])")
+"""What stands before a word that is a marker: the beginning of a word, or of a line if it may be part of a sentence."""
+
+
+def _before(token: str) -> str:
+    if not token[0].isalpha():
+        return ""
+    return _BEFORE[not token.endswith(("functions.", "["))]
 
 
 def _any_of(tokens: Sequence[str]) -> str:
     """Return a pattern of tokens, and of the beginning of one that ends the text."""
     first = "".join(sorted({re.escape(each[0]) for each in tokens}))
-    patterns = [*map(re.escape, tokens), *(rf"{_beginnings(each)}\Z" for each in tokens)]
-    return rf"(?=[{first}])(?:{'|'.join(patterns)})"
+    whole, partial = "|".join(map(re.escape, tokens)), "|".join(map(_beginnings, tokens))
+    return rf"(?=[{first}])(?:({whole})|(?:{partial})\Z)"
 
 
 def _beginnings(token: str) -> str:
@@ -148,7 +167,7 @@ def _beginnings(token: str) -> str:
 
 _BEGINS = {each for known in FORMATS for each in (*known.begins, *known.bodies)} - {"functools"}
 
-MARKERS = Tokens([*_BEGINS, END_OF_REASONING])
+MARKERS = Tokens([*_BEGINS, END_OF_REASONING, *NEXT_TURNS])
 """What the first call in a text may begin with."""
 
 BETWEEN = Tokens([*(each for known in FORMATS for each in (*known.begins, *known.ends)), *_ENDS_OF_TURN])

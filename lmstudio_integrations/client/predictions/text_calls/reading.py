@@ -8,11 +8,12 @@ import re
 from typing import NamedTuple
 
 from lmstudio_integrations.client.predictions.text_calls.bodies import CallReader, TextCall
-from lmstudio_integrations.client.predictions.text_calls.formats import ENDS, MARKERS, format_at
+from lmstudio_integrations.client.predictions.text_calls.formats import ENDS, MARKERS, OF_DEFINITIONS, format_at
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text
 
-_FENCE_LINE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
+_FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*")
+_CLOSING_FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*")
 _LANGUAGE = re.compile(r"[\w-]*[ \t]*")
 _CALL_LANGUAGES = frozenset(
     {"", "json", "xml", "tool_code", "tool_call", "tool_calls", "tool_use", "function_call", "function_calls"}
@@ -21,7 +22,8 @@ _CALL_LANGUAGES = frozenset(
 """The languages of code blocks that may be calls, rather than code."""
 
 _QUOTING = tuple("`\"'“„‘‚«‹「『（(=\\")
-_ITEM = re.compile(r"\s*(?:>|#|\||//|[-*+]\s|\d+[.)]\s)")
+_BRACKETS = (("(", ")"), ("[", "]"), ("（", "）"), ("「", "」"), ("«", "»"), ("„", "“"), ("“", "”"))
+_ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.)]\s)")
 """What a line begins with that is part of a quotation, a comment, a table or a list."""
 
 UNMARKED = "without markers"
@@ -49,12 +51,27 @@ def is_quoted(text: str, at: int) -> bool:
     """Whether a marker is part of a code block, a quotation, a comment, a table or a list."""
     line = text[text.rfind("\n", 0, at) + 1 : at]
     return (
-        len(_FENCE_LINE.findall(text, 0, at)) % 2 == 1
+        _is_in_code_block(text[: at - len(line)])
         or line.count("`") % 2 == 1
+        or any(line.count(begin) > line.count(end) for begin, end in _BRACKETS)
         or _ITEM.match(line) is not None
         or line.endswith(_QUOTING)
         or (line.startswith(("    ", "\t")) and not line.strip() and bool(text[:at].strip()))
     )
+
+
+def _is_in_code_block(text: str) -> bool:
+    """Whether a text ends in a code block. A fence closes only one that is not longer, and of the same character."""
+    fence = ""
+    for line in text.splitlines():
+        closing = _CLOSING_FENCE.fullmatch(line)
+        if fence:
+            if closing is not None and closing.group(1).startswith(fence):
+                fence = ""
+        else:
+            fences = _FENCE.findall(line)
+            fence = fences[-1] if len(fences) % 2 else ""
+    return bool(fence)
 
 
 class Candidate:
@@ -88,10 +105,17 @@ class Candidate:
         try:
             calls = self._calls(is_final=True)
         except CutOffError:
-            is_begun = self._is_marked or text.lstrip().startswith(("{", "[", "```"))
+            is_begun = "{" in text or "(" in text or (self._is_marked and text[0] in "<[")
             return self._failed(family, "the call was cut off") if is_begun else None
         except NoCallError:
+            return self.unreadable() if self._is_marked else None
+        try:
+            return self._checked(calls, family)
+        except NoCallError:
             return None
+
+    def _checked(self, calls: list[TextCall], family: str) -> Reading | None:
+        """Return calls that fit; of marked ones that do not, what is wrong."""
         fitting = tuple([TextCall(tool, tool.fitting(arguments)) for tool, arguments in calls])
         for tool, arguments in fitting:
             problem = tool.problem(arguments, only_known=not self._is_marked)
@@ -101,7 +125,7 @@ class Candidate:
 
     def unreadable(self) -> Reading | None:
         """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""
-        if not self.text.rstrip().endswith(ENDS):
+        if self.text.startswith(OF_DEFINITIONS) or not self.text.rstrip().endswith(ENDS):
             return None
         return self._failed(format_at(self.text), "the call cannot be read")
 
@@ -114,7 +138,8 @@ class Candidate:
         if not is_marked:
             text.skip_space()
             is_marked = self._opens_code_block(text)
-        return CallReader(text, self._tools, is_marked=is_marked, is_final=is_final).calls()
+        is_in_block = not self._is_marked and self.text.lstrip().startswith("```")
+        return CallReader(text, self._tools, is_marked=is_marked, is_final=is_final, is_in_block=is_in_block).calls()
 
     def _opens_code_block(self, text: Text) -> bool:
         """Skip the beginning of a code block; return whether that, or what is in it, marks calls."""

@@ -84,20 +84,27 @@ class Rescue:
         if self._scanner is None or not (is_text or fragment.reasoning_type == "reasoning"):
             self._release_held(released)
             released.append(fragment)
+            if fragment.reasoning_type == "reasoningEndTag":  # calls in it are over
+                self._begin(is_reasoning=False)
             return
         if is_text and fragment.is_structural:
             self._held.append(fragment)
             self._release_held(released, keeping=self._held_length)
             return
-        if is_text is self._is_reasoning:
+        if is_text is self._is_reasoning and fragment.content:
             self._release_held(released)
-            self._is_reasoning, self._length = not is_text, 0
-            self._scanner = Scanner(self._tools, marked_only=self._is_reasoning or self._has_text)
+            self._begin(is_reasoning=not is_text)
         self._has_text = self._has_text or (is_text and bool(fragment.content.strip()))
         self._held.append(fragment)
         self._held_length += len(fragment.content)
         self._length += len(fragment.content)
         self._release_held(released, keeping=self._scanner.add(fragment.content))
+
+    def _begin(self, *, is_reasoning: bool) -> None:
+        """Watch a new text."""
+        if self._scanner is not None:
+            self._is_reasoning, self._length = is_reasoning, 0
+            self._scanner = Scanner(self._tools, marked_only=is_reasoning or self._has_text)
 
     def _release_held(self, released: list[PredictionEvent], keeping: int = 0) -> None:
         """Release the fragments that have none of the last characters."""

@@ -1,6 +1,11 @@
 """Finds where calls may begin in a text that grows, so that a stream holds back only what may be markup."""
 
-from lmstudio_integrations.client.predictions.text_calls.formats import END_OF_REASONING, MARKERS
+from lmstudio_integrations.client.predictions.text_calls.formats import (
+    BEGINNING_OF_REASONING,
+    END_OF_REASONING,
+    MARKERS,
+    NEXT_TURNS,
+)
 from lmstudio_integrations.client.predictions.text_calls.reading import Candidate, Reading, is_quoted
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 
@@ -27,18 +32,19 @@ class Scanner:
 
     def __init__(self, tools: OfferedTools, *, marked_only: bool) -> None:
         self._tools = tools
-        self._marked_only = marked_only
         self._held = 0
-        self._begin(0)
+        self._has_reasoned = False
+        """Whether reasoning in the text has ended."""
+        self._begin(0, "", marked_only=marked_only)
 
-    def _begin(self, at: int) -> None:
+    def _begin(self, at: int, text: str, *, marked_only: bool) -> None:
         """Begin anew, with the text that follows on this place."""
         self._begun_at = at
-        self._parts: list[str] = []
-        self._length = 0
+        self._parts: list[str] = [text]
+        self._length = len(text)
         self._tail = "\n"
         """What is to be looked at again with what follows, after the character before it."""
-        self._is_first = not self._marked_only
+        self._is_first = not marked_only
         """Whether there was nothing but white space."""
         self._is_over = False
         """Whether no marker counts any more."""
@@ -79,32 +85,43 @@ class Scanner:
         return None if reading is None else (self._begun_at + at, reading)
 
     def _search(self, window: str) -> int:
-        """Look for the first marker after the first character of a text."""
+        """Look for the first marker after the first character of a text; return how many characters are held."""
+        while (held := self._search_in(window)) is None:
+            window = "\n" + self._parts[0]
+        return held
+
+    def _search_in(self, window: str) -> int | None:
+        """Do the same up to the end of reasoning, if that is in the text; then return `None`."""
         at = 1
         if self._is_first:
-            first = window[at:].lstrip()
+            first = window.lstrip()
             marker = MARKERS.match(window, len(window) - len(first))
-            if not first or (marker is not None and not MARKERS.is_whole(marker)):
-                self._tail = window
-                return len(window) - at
+            name = first.removeprefix("<")
+            is_part = (marker is not None and not MARKERS.is_whole(marker)) or self._tools.may_begin(name)
+            if not self._tools.begins(name) and (not first or is_part):
+                self._tail = window[-len(first) - 1 :]
+                return self._length
             self._is_first = False
-            may_begin = first[0] in "{[`" or self._tools.may_begin(first.removeprefix("<"))
-            if may_begin and marker is None:
-                return self._begin_candidate(self._length - len(window) + at, is_marked=False)
+            if marker is None and (first[0] in "{[`" or self._tools.begins(name)):
+                return self._begin_candidate(0, is_marked=False)
         while (found := MARKERS.find(window, at)) is not None:
             if not MARKERS.is_whole(found):
                 self._tail = window[found.start() - 1 :]
                 return 0 if self._is_over else len(window) - found.start()
+            begin, at = self._length - len(window) + found.start(), found.end()
             if found.group() == END_OF_REASONING:
-                rest = window[found.end() :]
-                self._begin(self._begun_at + self._length - len(rest))
-                return self._add(rest) if rest else 0
-            if not self._is_over:
-                begin = self._length - len(window) + found.start()
-                if not is_quoted("".join(self._parts), begin):
+                text = "".join(self._parts)
+                if not (self._has_reasoned or is_quoted(text, begin)):
+                    self._has_reasoned = True
+                    line = text[text.rfind("\n", 0, begin) + 1 : begin]
+                    is_tagged = not line.strip() or text.lstrip().startswith(BEGINNING_OF_REASONING)
+                    rest = window[at:]
+                    self._begin(self._begun_at + self._length - len(rest), rest, marked_only=not is_tagged)
+                    return None
+            elif not self._is_over:
+                if found.group() not in NEXT_TURNS and not is_quoted("".join(self._parts), begin):
                     return self._begin_candidate(begin, is_marked=True)
                 self._is_over = True
-            at = found.end()
         self._tail = window[-1]
         return 0
 

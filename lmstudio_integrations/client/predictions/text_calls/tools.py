@@ -7,12 +7,14 @@ from typing import Any, Self
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_value
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 _NAMESPACES = ("functions.", "function.", "tools.", "tool.", "default_api.")
 """What models put before the name of a tool."""
+
+WRAPPERS = frozenset({"call", "function", "print", "tool"})
+"""What may stand before the name of a tool, and be taken for one."""
 
 _UNSAFE = re.compile(r"[^\w-]")
 
@@ -26,8 +28,10 @@ class OfferedTool:
 
     def __init__(self, function: Mapping[str, Any]) -> None:
         self.name: str = function["name"]
-        self._schema_of_all: Mapping[str, Any] = function.get("parameters") or {}
-        self.parameters: Mapping[str, Any] = self._schema_of_all.get("properties") or {}
+        parameters = function.get("parameters")
+        self._schema_of_all: Mapping[str, Any] = parameters if is_object(parameters) else {}
+        properties = self._schema_of_all.get("properties")
+        self.parameters: Mapping[str, Any] = properties if is_object(properties) else {}
 
     def problem(self, arguments: Mapping[str, Any], *, only_known: bool = False) -> str | None:
         """Return why arguments do not fit; `None` if they do.
@@ -35,14 +39,14 @@ class OfferedTool:
         Args:
             arguments: The arguments.
             only_known: Whether arguments that the schema allows and does not name are a problem, too.
+
+        Raises:
+            NoCallError: If it cannot be known, because the schema cannot be used.
         """
         unknown = arguments.keys() - self.parameters.keys() if only_known else ()
         if unknown:
             return f"unknown arguments: {', '.join(sorted(unknown))}"
-        try:
-            return "; ".join(self._schema.problems(arguments)) or None
-        except LMStudioValueError as error:  # nothing fits a schema that is none
-            return str(error)
+        return "; ".join(self._problems(arguments)) or None
 
     def fitting(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments with the values that strings stand for where only those fit, such as numbers."""
@@ -52,15 +56,15 @@ class OfferedTool:
 
     def _fitting(self, name: str, text: str) -> Any:
         for value in (text, text.strip(), *_values(text)):
-            if not any(each.startswith((f"{name}:", f"{name}.")) for each in self._problems_of(name, value)):
+            if not any(each.startswith((f"{name}:", f"{name}.")) for each in self._problems({name: value})):
                 return value
         return text
 
-    def _problems_of(self, name: str, value: Any) -> list[str]:
+    def _problems(self, arguments: Mapping[str, Any]) -> list[str]:
         try:
-            return self._schema.problems({name: value})
-        except LMStudioValueError:
-            return []
+            return self._schema.problems(arguments)
+        except Exception as error:  # servers accept schemas that `jsonschema` fails over in many ways
+            raise NoCallError from error
 
     @cached_property
     def _schema(self) -> ArgumentSchema:
@@ -75,7 +79,7 @@ class OfferedTools:
     """
 
     def __init__(self, definitions: Iterable[Mapping[str, Any]]) -> None:
-        functions = [each.get("function") for each in definitions]
+        functions = [each.get("function") for each in definitions if is_object(each)]
         named = [each for each in functions if is_object(each) and isinstance(each.get("name"), str)]
         self._tools = {tool.name: tool for tool in map(OfferedTool, named)}
 
@@ -96,9 +100,13 @@ class OfferedTools:
         words = re.findall(r"[\w-]+(?:\.[\w-]+)*", text)
         return next((word for word in words if word in self._tools), None)
 
+    def begins(self, text: str) -> bool:
+        """Whether a text begins with the name of a tool."""
+        return text.startswith((*self._tools, *_NAMESPACES))
+
     def may_begin(self, text: str) -> bool:
-        """Whether a text may begin with the name of a tool."""
-        return any(text.startswith(name) or name.startswith(text) for name in (*self._tools, *_NAMESPACES))
+        """Whether a text is the beginning of a name, or of what stands before one."""
+        return any(word.startswith((text, _UNSAFE.sub("_", text))) for word in (*self._tools, *_NAMESPACES, *WRAPPERS))
 
 
 def _values(text: str) -> Iterable[Any]:

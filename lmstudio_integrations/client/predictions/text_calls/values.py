@@ -16,12 +16,14 @@ MAX_DEPTH = 64
 _SPACE = re.compile(r"[\s▁]*")
 """Tokenizers write blanks as `▁`."""
 
-_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _SCALAR = re.compile(r"[-+.\w]+")
+_BLANKS = ("", " ")
 _KEY = re.compile(r"[\w$][\w$.-]*")
 
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 
+_PYTHON = ('"""', "'''")
 _DELIMITERS = {'"""': '"""', "'''": "'''", "<escape>": "<escape>", '<|"|>': '<|"|>'}
 """What begins and ends a string without escapes: Python's, and Gemma's."""
 
@@ -30,7 +32,7 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’"}
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
 _PLAIN = {quote: re.compile(rf"[^\\{re.escape(quote)}]+") for quote in "\"'”’"}
-_UNICODE = re.compile(r"u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?")
+_UNICODE = re.compile(r"u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9a-fA-F]{4})")
 _PART_OF_ESCAPE = re.compile(r"(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?)?\Z")
 
 
@@ -169,8 +171,12 @@ def read_members(text: Text) -> Iterator[str]:
 def _read_list(text: Text, depth: int) -> list[Any]:
     text.expect("[")
     found: list[Any] = []
+    end = text.at
     while not text.is_closed("]"):
+        if found and isinstance(found[-1], str) and text.text[end : text.at] in _BLANKS:  # one string, or two?
+            raise NoCallError
         found.append(read_value(text, depth + 1))
+        end = text.at
     return found
 
 
@@ -178,7 +184,10 @@ def _read_string(text: Text) -> str | None:
     """Read a string, if one begins here."""
     for quote, end in _DELIMITERS.items():
         if text.skip(quote):
-            return _read_until(text, end)
+            value = _read_until(text, end)
+            if "\\" in value and quote in _PYTHON:  # it has escapes
+                raise NoCallError
+            return value
     for quote, end in _QUOTES.items():
         if text.skip(quote):
             return _read_escaped(text, end)
@@ -196,7 +205,7 @@ def _read_until(text: Text, end: str) -> str:
 def _read_escaped(text: Text, end: str) -> str:
     """Read the rest of a string with escapes of JSON; line breaks in it are those of the string."""
     whole, plain, at = text.text, _PLAIN[end], text.at
-    parts = list[str]()
+    parts, escapes = list[str](), set[str]()
     while True:
         found = plain.match(whole, at)
         if found is not None:
@@ -208,7 +217,11 @@ def _read_escaped(text: Text, end: str) -> str:
             break
         part, at = _escaped(whole, at + 1)
         parts.append(part)
+        escapes.add(part)
     text.at = at + 1
+    # An unknown escape shows that the model escapes nothing: is "\t" a tab then, or the beginning of a folder?
+    if not escapes.isdisjoint("\b\f\n\r\t") and any(len(each) > 1 and each[-1].isalpha() for each in escapes):
+        raise NoCallError
     return "".join(parts)
 
 
@@ -232,10 +245,9 @@ def _read_scalar(text: Text) -> Any:
         raise CutOffError
     text.at, scalar = found.end(), found.group()
     if _NUMBER.fullmatch(scalar):
-        number = float(scalar) if scalar.strip("+-").strip("0123456789") else int(scalar)
-        if not math.isfinite(number):
+        if not math.isfinite(float(scalar)):
             raise NoCallError
-        return number
+        return float(scalar) if scalar.strip("+-").strip("0123456789") else int(scalar)
     if scalar not in _LITERALS:
         raise NoCallError
     return _LITERALS[scalar]

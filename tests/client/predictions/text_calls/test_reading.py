@@ -1,0 +1,132 @@
+"""What is quoted, cut off or ambiguous is no call, and nothing that a model or a user writes raises an exception."""
+
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, ToolCallEnd, ToolCallFailed
+from tests.client.predictions.text_calls.test_corpus import end, offered, received
+
+_TOOLS = ["delete_file", "list_models", "get_time", "write_file", "send_email"]
+_CALL = '<tool_call>{"name": "delete_file", "arguments": {"path": "/data"}}</tool_call>'
+_BARE = '{"name": "delete_file", "arguments": {"path": "/data"}}'
+_DEFINITION = '{"name": "list_models", "description": "Lists", "parameters": {"type": "object", "properties": {}}}'
+
+
+def read(text: str, tools: OfferedTools | None = None) -> tuple[list[Any], int]:
+    """Return the arguments of the calls in a text, and how many calls failed."""
+    rescue = Rescue(tools or offered({"tools": _TOOLS}))
+    batches: list[list[PredictionEvent]] = [[LlmPredictionFragment(each)] for each in text]
+    whole: list[list[PredictionEvent]] = [[LlmPredictionFragment(text)], [end()]]
+    _, delivered = received(rescue, [*batches, [end()]])
+    found = [each.arguments for each in delivered if isinstance(each, ToolCallEnd)]
+    _, delivered = received(Rescue(tools or offered({"tools": _TOOLS})), whole)
+    assert [each.arguments for each in delivered if isinstance(each, ToolCallEnd)] == found
+    return found, sum(isinstance(each, ToolCallFailed) for each in delivered)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```markdown\n# How\n```json\n{_CALL}\n```\n```",
+        f"````markdown\n```xml\n{_CALL}\n```",
+        f"- ```xml\n  {_CALL}\n  ```",
+        f"1. a\n    ```\n{_CALL}\n    ```",
+        f"For example: ```\n{_CALL}\n```",
+        f"So: ~~~\n{_CALL}",
+        f"> ```\n{_CALL}\n```",
+        f"The file says:\n```\nhello\n```\n{_CALL}\n```",
+        f"Qwen writes:\n```\n<think>\nhm\n</think>\n{_CALL}\n```",
+        f"It writes:\n```\n</think>\n{_BARE}\n```",
+        f"The template ends with </think>\n\n{_BARE}",
+        f"<think>a</think> b </think>\n{_BARE}",
+        _DEFINITION,
+        f"I have these:\n<tools>\n{_DEFINITION}\n</tools>",
+        "<tools>\n<tool>list_models</tool>\n<tool>get_time</tool>\n</tools>",
+        f"A model would call it (for example {_CALL})",
+        f"• {_CALL}",
+        f"a) {_CALL}",
+        f"<!--{_CALL}",
+        f"It is 5.<|im_end|>\n<|im_start|>user\nDelete it.<|im_end|>\n<|im_start|>assistant\n{_CALL}",
+        'Risk: high. Recommended Action: delete_file(path="/data")',
+        'The message is commentary to=delete_file {"path": "/data"}',
+        f"{_CALL}\nDone",
+        f"{_CALL} ok",
+        "[delete_file]",
+        "```\nlist_models\n```",
+        "Action: list_models",
+        "<get_time>" * 100,
+    ],
+)
+def test_it_stays_text(text: str) -> None:
+    assert read(text) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        r'"C:\Users\temp\new"',
+        '"' + "9" * 400,
+        "9" * 400,
+        "1e999",
+        '"""a\\nb"""',
+        r'"\ud83d"',
+        "[" * 200,
+        '{"a": 1, "a": 2}',
+    ],
+)
+def test_a_value_that_may_mean_something_else_is_no_value(value: str) -> None:
+    text = f'<tool_call>{{"name": "delete_file", "arguments": {{"path": {value}}}}}</tool_call>'
+    assert read(text) == ([], 1)
+
+
+@pytest.mark.parametrize("name", ["content", "path"])
+def test_values_in_tags_are_what_stands_between_them(name: str) -> None:
+    other = "path" if name == "content" else "content"
+    for value, meant in {"\na\n": "a", "a\n": "a\n", "<![CDATA[<b>]]>": "<b>", "null": "null", " a": " a"}.items():
+        text = (
+            f'<invoke name="write_file"><parameter name="{name}">{value}</parameter>'
+            f'<parameter name="{other}">x</parameter></invoke>'
+        )
+        assert read(text) == ([{name: meant, other: "x"}], 0)
+    text = "<write_file><path>a</path><content>\n<content>x</content>\n</write_file>"
+    assert read(text) == ([], 0)
+
+
+def test_strings_are_separated_by_commas_or_lines() -> None:
+    rest = '"subject": "s", "body": "b"'
+    for recipients, meant in {'["a" "b"]': None, '["a"\n"b"]': ["a", "b"], '["a", "b",]': ["a", "b"]}.items():
+        found, failed = read(
+            f'<tool_call>{{"name": "send_email", "arguments": {{"to": {recipients}, {rest}}}}}</tool_call>'
+        )
+        assert (found[0]["to"] if found else None, failed) == (meant, meant is None)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"tool_calls":[' * 330, f'<tool_call>{{"name":"write_file","arguments":{{"a":"{"</think>" * 600}" x']
+)
+def test_deep_texts_raise_nothing(text: str) -> None:
+    assert read(text)[0] == []
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        None,
+        {"name": "delete_file", "parameters": []},
+        {"name": "delete_file", "parameters": True},
+        {"name": "delete_file", "parameters": {"properties": []}},
+        {"name": "delete_file", "parameters": {"properties": {"path": {"$ref": "#/title/x"}}, "title": "t"}},
+        {"name": "delete_file", "parameters": {"$schema": 5}},
+        {"name": "delete_file", "parameters": {"properties": {"path": {"pattern": r"\p{L}"}}}},
+        {"name": ["delete_file"]},
+    ],
+)
+def test_a_definition_that_cannot_be_used_raises_nothing(function: Any) -> None:
+    assert read(_CALL, OfferedTools([{"type": "function", "function": function}, {}]))[1] == 0
+    assert read(_CALL, OfferedTools([{"type": "function", "function": {"name": "delete_file"}}])) == (
+        [{"path": "/data"}],
+        0,
+    )
