@@ -349,7 +349,7 @@ def _value_schema(schema: Any, sent: dict[str, Any] | None) -> dict[str, Any] | 
     if is_object(schema) or sent is None:
         return sent
     try:
-        required: frozenset[str] = schema.__required_keys__
+        required = schema.__required_keys__ & set(sent.get("required", ()))  # an annotation may have a default
         hints = get_type_hints(schema, include_extras=True)
         fields: dict[str, Any] = {name: (hint, ... if name in required else None) for name, hint in hints.items()}
         value_schema: dict[str, Any] = create_model("Value", **fields).model_json_schema()
