@@ -245,6 +245,15 @@ def test_a_call_by_grammar_that_is_cut_off_is_no_call(fresh: Emulator) -> None:
     assert "no complete call (maxPredictedTokensReached)" in message.response_metadata["tool_call_errors"][0]
 
 
+def test_a_schema_that_only_the_server_can_use_is_no_obstacle() -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string", "pattern": r"^\p{L}+$"}}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": parameters}}
+    forced = {"when": {"structured": True}, "then": [{"text": json.dumps({"name": "look", "arguments": OSLO})}]}
+    with Emulator([ModelEntry(key="m", rules=(forced, {"then": [{"text": REMARK}]}))]) as server:
+        model = ChatLMStudio(model="m", host=server.address).bind_tools([tool], tool_choice="any")
+        assert [call["args"] for call in model.invoke("x").tool_calls] == [OSLO]
+
+
 def test_a_server_that_ignores_the_grammar_loses_nothing() -> None:
     with Emulator([ModelEntry(key="m", rules=({"then": [{"text": REMARK}]},))]) as server:
         required = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL], tool_choice="any")

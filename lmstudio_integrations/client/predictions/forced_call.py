@@ -7,6 +7,7 @@ are in the prompt.
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
@@ -14,6 +15,7 @@ from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.second_step import RequestT, SecondStep
 from lmstudio_integrations.client.predictions.text_calls.rescue import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types._json_schemas import call_schema
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -103,9 +105,10 @@ class ForcedCall(SecondStep[RequestT]):
         if tool is None or not is_object(arguments):
             stop_reason = received.end.stats.get("stopReason")
             return failed_call_events(None, f"the response by grammar is no complete call ({stop_reason})", text)
-        problem = tool.problem(arguments)
-        if problem is not None:
-            return failed_call_events(tool.name, problem, text)
+        with suppress(NoCallError):  # a schema that only the server can use
+            problem = tool.problem(arguments)
+            if problem is not None:
+                return failed_call_events(tool.name, problem, text)
         received.end.stats = {**received.end.stats, "forcedByGrammar": True}
         return call_events(tool.name, arguments, text)
 
