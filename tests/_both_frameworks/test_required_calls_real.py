@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was not trained for tool use"),
 ]
 
-SETTINGS: dict[str, Any] = {"model": "smollm2-135m-instruct", "temperature": 0.8, "max_tokens": 100}
+SETTINGS: dict[str, Any] = {"model": "smollm2-135m-instruct", "temperature": 0, "seed": 1, "max_tokens": 160}
 SHORT = {"type": "string", "maxLength": 24}
 CITY, NUMBER = {"city": SHORT}, {"type": "number", "minimum": 0, "maximum": 100}
 TOOLS = {
