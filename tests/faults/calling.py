@@ -338,7 +338,7 @@ _LAST = (
     Fault(
         "The server ignores that a tool call is required (`required_tool_fallback`).",
         Phase.LAST,
-        Outcome(note="with a tool call after the text, and logs a warning", logged="a required call did not come"),
+        Outcome(note="with a tool call after the text, and logs a warning", logged="a required tool call did not come"),
         None,
         tool_choice="required",
     ),
