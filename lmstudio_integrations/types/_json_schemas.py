@@ -3,7 +3,7 @@
 `functions.py`, `structured.py` and the adapters call it. See `docs/protocol.md#tool-definitions`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -86,19 +86,29 @@ def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _moved(schema: Any, place: str) -> Any:
     """Return a part of a schema with its references as they are once the schema is moved."""
+
+    def moved(part: dict[str, Any]) -> dict[str, Any]:
+        reference = part.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            part["$ref"] = place + reference[1:]
+        return part
+
+    return rewritten(schema, moved)
+
+
+def rewritten(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Return a copy of a schema with every schema in it changed, inner ones first; plain values stay as they are."""
     if is_list(schema):
-        return [_moved(item, place) for item in schema]
+        return [rewritten(item, change) for item in schema]
     if not is_object(schema):
         return schema
-    moved: dict[str, Any] = {}
+    copied: dict[str, Any] = {}
     for key, value in schema.items():
         if key in _NAMED and is_object(value):
-            moved[key] = {name: _moved(each, place) for name, each in value.items()}
-        elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
-            moved[key] = place + value[1:]
+            copied[key] = {name: rewritten(named, change) for name, named in value.items()}
         else:
-            moved[key] = value if key in DATA else _moved(value, place)
-    return moved
+            copied[key] = value if key in DATA else rewritten(value, change)
+    return change(copied)
 
 
 class ArgumentSchema:

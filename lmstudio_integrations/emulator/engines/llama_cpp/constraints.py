@@ -6,7 +6,7 @@ llama.cpp drops constraints that it cannot follow without an error, so unsupport
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
@@ -14,7 +14,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import patterns
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.offload import require_length
-from lmstudio_integrations.types._json_schemas import call_schema
+from lmstudio_integrations.types._json_schemas import call_schema, rewritten
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.tools import Tool
 
@@ -169,7 +169,7 @@ def _schema_of_call(tools: Sequence[Tool]) -> Json:
 
 def bounded(schema: Any) -> Any:
     """Return a schema with bounded texts and lists, and closed objects."""
-    return _rewritten(schema, _bounded_part)
+    return rewritten(schema, _bounded_part)
 
 
 def _bounded_part(part: Json) -> Json:
@@ -182,7 +182,7 @@ def _bounded_part(part: Json) -> Json:
 def supported_schema(schema: Any) -> Any:
     """Return a schema, or a list of them, with patterns that llama.cpp supports; what it ignores is logged."""
     ignored: list[str] = []
-    result = _rewritten(schema, lambda part: _supported_part(part, ignored))
+    result = rewritten(schema, lambda part: _supported_part(part, ignored))
     if ignored:
         logger.warning("llama.cpp ignores these parts of a schema: %s", ", ".join(ignored))
     return result
@@ -204,23 +204,6 @@ def _supported_part(part: Json, ignored: list[str]) -> Json:
     return part
 
 
-def _rewritten(schema: Any, change: Callable[[Json], Json]) -> Any:
-    """Return a copy of a schema with every schema in it changed, inner ones first; plain values stay as they are."""
-    if is_list(schema):
-        return [_rewritten(item, change) for item in schema]
-    if not is_object(schema):
-        return schema
-    copied: Json = {}
-    for key, value in schema.items():
-        if key in _NAMED and is_object(value):
-            copied[key] = {name: _rewritten(named, change) for name, named in value.items()}
-        else:
-            copied[key] = value if key in _LITERALS else _rewritten(value, change)
-    return change(copied)
-
-
-_NAMED = {"properties", "patternProperties", "$defs", "definitions"}
-_LITERALS = {"const", "enum", "default", "examples"}
 _BOUNDED_BY = {"const", "enum", "pattern", "format"}
 _IGNORED = {
     *("multipleOf", "not", "if", "contains", "uniqueItems", "minProperties", "maxProperties"),
