@@ -93,9 +93,11 @@ FORMATS = (
     Format("smolagents", ("Calling tools:", "Action:")),
 )
 
-_ENDS_OF_TURN = (
-    *("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>", "<｜end▁of▁sentence｜>"),
-    *("<|user|>", "<|observation|>", "<|tool_response|>", "<start_function_response>"),
+_ENDS_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<end_of_turn>", "<｜end▁of▁sentence｜>")
+
+_AFTER_RESPONSE = (
+    *_ENDS_OF_TURN,
+    *("<eos>", "<|user|>", "<|observation|>", "<|tool_response|>", "<start_function_response>"),
     "<|start_header_id|>assistant<|end_header_id|>",
 )
 """Special tokens that servers may leave after a response."""
@@ -106,10 +108,7 @@ _BEFORE_ARGUMENTS = (
 )
 """Markers between the name of a tool and the arguments."""
 
-NEXT_TURNS = frozenset(
-    {"<|im_end|>", "<|im_start|>user", "<|eot_id|>", "<|start_header_id|>user", "<end_of_turn>", "<|end_of_text|>"}
-    | {"<|endoftext|>", "</s>", "<｜end▁of▁sentence｜>"}
-)
+NEXT_TURNS = frozenset({*_ENDS_OF_TURN, "<|eot_id|>", "<|im_start|>user", "<|start_header_id|>user"})
 """After these, the model writes somebody else's turn."""
 
 OF_DEFINITIONS = ("<tool>", "<tools>")
@@ -170,7 +169,7 @@ _BEGINS = {each for known in FORMATS for each in (*known.begins, *known.bodies)}
 MARKERS = Tokens([*_BEGINS, END_OF_REASONING, *NEXT_TURNS])
 """What the first call in a text may begin with."""
 
-BETWEEN = Tokens([*(each for known in FORMATS for each in (*known.begins, *known.ends)), *_ENDS_OF_TURN])
+BETWEEN = Tokens([*(each for known in FORMATS for each in (*known.begins, *known.ends)), *_AFTER_RESPONSE])
 """What may stand before calls, between them and after them."""
 
 BEFORE_ARGUMENTS = Tokens(_BEFORE_ARGUMENTS)
