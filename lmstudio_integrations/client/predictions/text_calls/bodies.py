@@ -239,21 +239,20 @@ class CallReader:
         if head.group().endswith("/>"):
             return TextCall(tool, {})
         text.skip_space()
-        texts: dict[str, str] = {}
+        arguments: dict[str, Any] = {}
         if text.text.startswith("{", text.at):
             arguments = read_object(text)
         else:
-            while self._read_parameter(tool, texts):
+            while self._read_parameter(tool, arguments):
                 text.skip_space()
             self._expect_end()
-            arguments = dict(texts)
         end = re.compile(rf"\s*</{_DSML}(?:function|invoke|tool|{re.escape(head.group('name'))})>").match(
             text.text, text.at
         )
         text.at = text.at if end is None else end.end()
         return TextCall(tool, arguments)
 
-    def _read_parameter(self, tool: OfferedTool, texts: dict[str, str]) -> bool:
+    def _read_parameter(self, tool: OfferedTool, arguments: dict[str, Any]) -> bool:
         """Read `<parameter=NAME>VALUE</parameter>` or `<NAME>VALUE</NAME>`, if it is here."""
         tag = self._tag(_PARAMETER)
         if tag is not None:
@@ -267,9 +266,9 @@ class CallReader:
             value = self._until(re.compile(f"</{re.escape(tag.group('name'))}>"), _NOTHING)
             if f"<{tag.group('name')}" in value:
                 raise NoCallError
-        if tag.group("name") in texts:  # which of the two is meant?
+        if tag.group("name") in arguments:  # which of the two is meant?
             raise NoCallError
-        texts[tag.group("name")] = value
+        arguments[tag.group("name")] = value
         return True
 
     def _tag(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
@@ -350,14 +349,14 @@ class CallReader:
         end = text.at
         if text.skip(_KEY_END):  # without `<arg_key>` before it
             tool, text.at = self._tool_before_key(name, end)
-            return TextCall(tool, dict(self._tagged_arguments()))
+            return TextCall(tool, self._tagged_arguments())
         tool = self._tool(name if self._tools.named(name) else name.removesuffix("json"))
         text.skip(f":{name}")  # Gemma may repeat it
         self._skip_to_arguments()
         if text.text.startswith("{", text.at):
             return TextCall(tool, read_object(text))
         if text.skip(_KEY_BEGINS):
-            return TextCall(tool, dict(self._tagged_arguments()))
+            return TextCall(tool, self._tagged_arguments())
         self._expect_end()
         if not self._is_marked or text.text[:begin].rstrip().endswith(OF_DEFINITIONS):
             raise NoCallError
@@ -429,8 +428,8 @@ class CallReader:
             found[name] = read_value(text)
         return found
 
-    def _tagged_arguments(self) -> dict[str, str]:
-        text, found = self._text, dict[str, str]()
+    def _tagged_arguments(self) -> dict[str, Any]:
+        text, found = self._text, dict[str, Any]()
         while True:
             name = self._until(_KEY_ENDS, _NOTHING).strip()
             text.skip_space()
