@@ -16,7 +16,7 @@ from lmstudio_integrations.client.predictions.delivery import Callbacks
 from lmstudio_integrations.client.predictions.forced_call import ForcedCall, forced_settings, with_instruction
 from lmstudio_integrations.client.predictions.logit_bias import with_token_ids
 from lmstudio_integrations.client.predictions.prediction import Plan, PredictionRequest
-from lmstudio_integrations.client.predictions.required_call import may_call, required_choice
+from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, required_choice
 from lmstudio_integrations.client.predictions.review import Review
 from lmstudio_integrations.client.predictions.second_step import FormatStep, SecondStep
 from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
@@ -151,7 +151,7 @@ class ForcedCallRequest(ChatRequest):
     """
 
     def __init__(self, conversation: _Conversation, settings: LlmPredictionConfig, text: str) -> None:
-        self._definitions: list[dict[str, Any]] = (settings.raw_tools or {}).get("tools") or []
+        self._definitions = offered_tools(settings)
         self._text = text
         super().__init__(conversation, forced_settings(settings, self._definitions))
 
@@ -276,7 +276,7 @@ def _review(
     logged_choice = choice if parameters.get("check_response", True) else None
     if not may_call(settings):
         return None if logged_choice is None else Review(None, None, logged_choice)  # a preset may have tools
-    tools = OfferedTools.of(settings)
+    tools = OfferedTools(offered_tools(settings))
     second_step: SecondStep[PredictionRequest] | None = None
     if choice is not None and parameters.get("required_tool_fallback", False):
         second_step = ForcedCall(partial(ForcedCallRequest, conversation, settings), tools)

@@ -4,6 +4,7 @@
 """
 
 import logging
+from typing import Any
 
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -18,9 +19,14 @@ def required_choice(settings: LlmPredictionConfig) -> str | None:
     return mode if mode == "required" else None
 
 
+def offered_tools(settings: LlmPredictionConfig) -> list[dict[str, Any]]:
+    """Return the definitions of the tools that a prediction offers, in wire form."""
+    return (settings.raw_tools or {}).get("tools") or []
+
+
 def may_call(settings: LlmPredictionConfig) -> bool:
     """Whether a prediction may call a tool."""
-    return bool((settings.raw_tools or {}).get("tools")) and (settings.tool_choice or {}).get("mode") != "none"
+    return bool(offered_tools(settings)) and (settings.tool_choice or {}).get("mode") != "none"
 
 
 def has_call(received: Accumulator) -> bool:

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_value
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
-from lmstudio_integrations.types.config import LlmPredictionConfig
 
 _NAMESPACES = ("functions.", "function.", "tools.", "tool.", "default_api.")
 """What models put before the name of a tool."""
@@ -82,11 +81,6 @@ class OfferedTools:
         functions = [each.get("function") for each in definitions if is_object(each)]
         named = [each for each in functions if is_object(each) and isinstance(each.get("name"), str)]
         self._tools = {tool.name: tool for tool in map(OfferedTool, named)}
-
-    @classmethod
-    def of(cls, settings: LlmPredictionConfig) -> Self:
-        """Return the tools in the settings of a prediction."""
-        return cls((settings.raw_tools or {}).get("tools") or ())
 
     def named(self, name: str) -> OfferedTool | None:
         """Return the tool that a model means by a name."""
