@@ -4,6 +4,7 @@ No server takes the grammar of a format together with tools. So a call with both
 alone and, if the model calls none and its response does not fit the format, one with the format alone.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -17,7 +18,7 @@ RequestT = TypeVar("RequestT")
 _SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "totalTimeSec", "droppedTokens")
 
 
-class SecondStep(Generic[RequestT]):
+class SecondStep(ABC, Generic[RequestT]):
     """The second prediction.
 
     Attributes:
@@ -33,18 +34,18 @@ class SecondStep(Generic[RequestT]):
         """Record which instance responds; begin with the second prediction if there is to be no first one."""
 
     @property
+    @abstractmethod
     def requests(self) -> Sequence[RequestT]:
         """How to request it."""
-        raise NotImplementedError
 
     def forget(self) -> None:
         """Forget what was received of this response: the prediction starts over, perhaps on another instance."""
         if self.first is None:
             self.is_begun = False
 
+    @abstractmethod
     def release(self, batch: list[PredictionEvent], received: Accumulator) -> list[PredictionEvent]:
         """Return what may be delivered; begin with the second prediction at the end of the first, if necessary."""
-        raise NotImplementedError
 
     @property
     def kept(self) -> PredictionResult | None:
