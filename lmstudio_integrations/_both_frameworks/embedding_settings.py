@@ -10,6 +10,7 @@ from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 
@@ -39,6 +40,7 @@ class EmbeddingSettings(ConnectionSettings):
         description=f"{LENGTH_POLICY} Default: `error`.",
     )
 
+    @with_short_traceback
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
 
@@ -48,6 +50,7 @@ class EmbeddingSettings(ConnectionSettings):
         self._model().get_info(load=True)
         return self
 
+    @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
         await self._async_model().get_info(load=True)

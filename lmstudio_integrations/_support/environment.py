@@ -5,3 +5,6 @@ HOST_VARIABLE = "LMSTUDIO_HOST"
 
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
 """The API token, if none is given; the first variable takes precedence."""
+
+DEBUG_VARIABLE = "LMSTUDIO_DEBUG"
+"""Whether tracebacks have the frames of this package and the causes of errors, for reports of bugs: any value."""

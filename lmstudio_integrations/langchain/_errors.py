@@ -8,6 +8,7 @@ whether a retry can help (`is_retryable`).
 from langchain_core import exceptions as core
 
 from lmstudio_integrations import errors
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 
 _BASES: dict[type[errors.LMStudioError], type[core.ModelError]] = {
     errors.LMStudioError: core.ModelError,
@@ -69,32 +70,18 @@ globals().update({kind.__name__: kind for kind in _CLASSES.values()})  # where p
 
 
 def as_langchain_error(error: errors.LMStudioError) -> errors.LMStudioError:
-    """Return the error as an instance of our class and of langchain-core's, with the same text and attributes."""
-    if isinstance(error, core.ModelError):
-        return error
-    kind = next(_CLASSES[base] for base in type(error).__mro__ if base in _CLASSES)
-    translated = kind.__new__(kind, *error.args)
-    translated.args = error.args
-    translated.__dict__.update(error.__dict__)
-    return translated
+    """Make the error an instance of our class and of langchain-core's, in place, so that its traceback has it once."""
+    if not isinstance(error, core.ModelError):
+        error.__class__ = next(_CLASSES[base] for base in type(error).__mro__ if base in _CLASSES)
+    return error
 
 
-class translating_errors:  # noqa: N801 - a context manager is named like a function
-    """Translate the errors that the block raises. The translation has the original's traceback, cause and context."""
+class translating_errors(short_traceback):  # noqa: N801 - a context manager is named like a function
+    """Translate the errors that the block raises, and shorten their tracebacks."""
 
     __slots__ = ()
 
-    def __enter__(self) -> None:
-        """Begin the block."""
-
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, errors.LMStudioError):
-            return
-        translation = as_langchain_error(error)
-        if translation is error:
-            return
-        try:
-            raise translation.with_traceback(error.__traceback__)
-        finally:  # `raise` has made the original the context, so that a traceback would show each message twice
-            translation.__cause__, translation.__context__ = error.__cause__, error.__context__
-            translation.__suppress_context__ = error.__suppress_context__
+        if isinstance(error, errors.LMStudioError):
+            as_langchain_error(error)
+        super().__exit__(kind, error, trace)

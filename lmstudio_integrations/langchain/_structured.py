@@ -30,6 +30,7 @@ from pydantic import BaseModel, create_model
 
 from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._responses import combined_output
@@ -452,6 +453,7 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
             attempts.add([await super().ainvoke(pending[0], config, **kwargs)])
         return attempts.results()[0]
 
+    @with_short_traceback
     def batch(
         self,
         inputs: list[Any],
@@ -464,6 +466,7 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
             attempts.add(super().batch([*pending.values()], [configs[index] for index in pending], **kwargs))
         return attempts.results()
 
+    @with_short_traceback
     async def abatch(
         self,
         inputs: list[Any],

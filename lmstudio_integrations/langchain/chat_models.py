@@ -30,6 +30,7 @@ from lmstudio_integrations._both_frameworks.specs import load_config_of
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
+from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
 from lmstudio_integrations.langchain import (
     _batching,
@@ -210,6 +211,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with (
+            translating_errors(),
             self._calling(stop, kwargs) as call,
             _batching.in_batch(self._open(call, call.model(), messages)) as stream,
         ):
@@ -222,7 +224,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
-        with self._calling(stop, kwargs) as call:
+        with translating_errors(), self._calling(stop, kwargs) as call:
             async with self._open(call, call.async_model(), messages) as stream:
                 return self._result(call, await stream.wait_for_result())
 
@@ -244,6 +246,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with (
+            translating_errors(),
             self._calling(stop, kwargs) as call,
             _batching.in_batch(self._open(call, call.model(), messages)) as source,
         ):
@@ -261,7 +264,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with self._calling(stop, kwargs) as call:
+        with translating_errors(), self._calling(stop, kwargs) as call:
             async with self._open(call, call.async_model(), messages) as source:
                 stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
@@ -306,15 +309,14 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     @contextmanager
     def _calling(self, stop: list[str] | None, given: Mapping[str, Any]) -> Generator[ResolvedCall]:
-        """Resolve a call and translate its errors. One about the context window also completes `profile`."""
-        with translating_errors():
-            call = self._resolve_call(_settings.arguments(stop, given))
-            try:
-                yield call
-            except LMStudioContextOverflowError as error:
-                if error.limit is not None:
-                    self._record_profile(call, {**self._reported, "contextLength": error.limit})
-                raise
+        """Resolve a call. An error about the context window also completes `profile`."""
+        call = self._resolve_call(_settings.arguments(stop, given))
+        try:
+            yield call
+        except LMStudioContextOverflowError as error:
+            if error.limit is not None:
+                self._record_profile(call, {**self._reported, "contextLength": error.limit})
+            raise
 
     @overload
     def _open(self, call: ResolvedCall, model: LLM, messages: Sequence[BaseMessage]) -> PredictionStream: ...
@@ -520,10 +522,12 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
         # The overridden method reads `cache` of the object that it gets.
-        return BaseChatModel._generate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
+        with short_traceback():
+            return BaseChatModel._generate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
     async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
+        with short_traceback():
+            return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
     def _call_values(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the resolved settings of a call, without what it requests besides settings, such as tools."""
@@ -559,6 +563,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             limit = DEFAULT_PARALLEL["llm"]
         return {**(config or {}), "max_concurrency": limit}
 
+    @with_short_traceback
     def batch(
         self,
         inputs: Sequence[LanguageModelInput],
@@ -576,6 +581,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             keep_errors=return_exceptions,
         )
 
+    @with_short_traceback
     async def abatch(
         self,
         inputs: Sequence[LanguageModelInput],

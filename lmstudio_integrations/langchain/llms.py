@@ -18,6 +18,7 @@ from lmstudio_integrations._both_frameworks.outcome import Outcome
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.langchain import _batching, _responses, _settings
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types.chat import WirePrompt
@@ -116,9 +117,10 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
-        called, others = self._as_called(kwargs)
-        stop = called.stop if stop is None else stop
-        return BaseLLM.generate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
+        with short_traceback():
+            called, others = self._as_called(kwargs)
+            stop = called.stop if stop is None else stop
+            return BaseLLM.generate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
 
     async def agenerate(
         self,
@@ -128,9 +130,10 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
-        called, others = self._as_called(kwargs)
-        stop = called.stop if stop is None else stop
-        return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
+        with short_traceback():
+            called, others = self._as_called(kwargs)
+            stop = called.stop if stop is None else stop
+            return await BaseLLM.agenerate(_settings.with_cache(called, {}), prompts, stop, callbacks, **others)
 
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.

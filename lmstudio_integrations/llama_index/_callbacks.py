@@ -14,6 +14,7 @@ from llama_index.core.prompts import BasePromptTemplate
 
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioValueError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -93,14 +94,16 @@ def _checked(method: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     @wraps(method)
     def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
-        self._reject_secrets(settings(args, kwargs))  # pyright: ignore[reportPrivateUsage]
-        check(args[position] if len(args) > position else kwargs.get(argument))
-        # Bound, because the signature of a bound method is read from `__signature__`; else, core's span computes one.
-        return method.__get__(self)(*args, **kwargs)
+        with short_traceback():
+            self._reject_secrets(settings(args, kwargs))  # pyright: ignore[reportPrivateUsage]
+            check(args[position] if len(args) > position else kwargs.get(argument))
+            # Bound: the signature of a bound method is read from `__signature__`; else, core's span computes one.
+            return method.__get__(self)(*args, **kwargs)
 
     @wraps(method)
     async def acall(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
-        return await call(self, *args, **kwargs)
+        with short_traceback():
+            return await call(self, *args, **kwargs)
 
     return acall if inspect.iscoroutinefunction(method) else call
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import PredictionStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step
 from lmstudio_integrations.types.results import PredictionEvent
 
@@ -33,13 +34,13 @@ def chunks(
         make: Makes a chunk of what is new.
         watch: Gets the errors of the prediction.
     """
-    with watch, stream:
+    with short_traceback(), watch, stream:
         for batch in stream.batches():
             for event in batch:
                 step = builder.add(event)
                 if step is not None:
                     yield make(builder, step)
-    builder.check()
+        builder.check()
 
 
 class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
@@ -58,10 +59,11 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
         if self._source is None:
             raise StopAsyncIteration
         step = None
-        while step is None:
-            if not self._ready:
-                self._ready.extend(await self._next_batch(self._source))
-            step = self._builder.add(self._ready.popleft())
+        with short_traceback():
+            while step is None:
+                if not self._ready:
+                    self._ready.extend(await self._next_batch(self._source))
+                step = self._builder.add(self._ready.popleft())
         return self._make(self._builder, step)
 
     async def _next_batch(self, source: AsyncBatches) -> Batch:

@@ -17,6 +17,7 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
 )
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
@@ -192,19 +193,23 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
     # with the same words. -------------------------------------------------------------------------------------------
 
+    @with_short_traceback
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
         return without_span(super().get_query_embedding)(*one_prefixed(self.query_instruction, query, _MANY))
 
+    @with_short_traceback
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
         return await without_span(super().aget_query_embedding)(*one_prefixed(self.query_instruction, query, _AMANY))
 
+    @with_short_traceback
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
         """Return the mean of the vectors of several queries, or their aggregate by `agg_fn`."""
         with _in_batches(prefixed(self.query_instruction, queries)):
             return super().get_agg_embedding_from_queries(queries, agg_fn)
 
+    @with_short_traceback
     async def aget_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., Any] | None = None
     ) -> Any:
@@ -212,14 +217,17 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
         with _in_batches(prefixed(self.query_instruction, queries)):
             return await super().aget_agg_embedding_from_queries(queries, agg_fn)
 
+    @with_short_traceback
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
         return without_span(super().get_text_embedding)(*one_prefixed(self.text_instruction, text, _MANY))
 
+    @with_short_traceback
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
         return await without_span(super().aget_text_embedding)(*one_prefixed(self.text_instruction, text, _AMANY))
 
+    @with_short_traceback
     def get_text_embedding_batch(
         self,
         texts: list[str],
@@ -231,6 +239,7 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
         with _in_batches(given):
             return without_span(super().get_text_embedding_batch)(given, show_progress or self.show_progress, **kwargs)
 
+    @with_short_traceback
     async def aget_text_embedding_batch(
         self,
         texts: list[str],

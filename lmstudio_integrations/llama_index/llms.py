@@ -31,6 +31,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
 from lmstudio_integrations.client.files.images import PendingHistory
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _responses, _streams, _tools
 from lmstudio_integrations.llama_index._callbacks import (
@@ -273,6 +274,7 @@ class LMStudio(GenerationSettings, Structured):
     def _context_key(self) -> _context_windows.Key:
         return _context_windows.key_of(self.host, self.model)
 
+    @with_short_traceback
     def load(self) -> Self:
         """Record the context window and the chat template's tokens of the model; return this object.
 
@@ -285,12 +287,14 @@ class LMStudio(GenerationSettings, Structured):
         _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
+    @with_short_traceback
     async def aload(self) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
         info, template = await self._resolve_call({}).aload()
         _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
+    @with_short_traceback
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer.
 
@@ -299,6 +303,7 @@ class LMStudio(GenerationSettings, Structured):
         """
         return self._resolve_call({}).model().tokenize(text)
 
+    @with_short_traceback
     async def atokenize(self, text: str) -> list[int]:
         """Return the tokens of a text; see `tokenize`."""
         return await self._resolve_call({}).async_model().tokenize(text)

@@ -37,6 +37,7 @@ from lmstudio_integrations.client.support.arguments import (
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS, TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry.spans import SPANS
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
@@ -118,7 +119,7 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
     return None if kind is None else _choice(kind, ModelKind, "namespace")
 
 
-class BaseClient:
+class BaseClient(ShortTracebacks):
     """The settings of a client, including those of its connections.
 
     Nothing is sent before the first call. All clients of the process with the same server, credentials, headers,
@@ -192,7 +193,7 @@ class BaseClient:
         return f"{type(self).__name__}(api_host={self.api_host!r})"
 
 
-class BaseHandle(Generic[ModelT_co]):
+class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
     """A handle to a model.
 
     Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
@@ -282,7 +283,7 @@ class BaseHandle(Generic[ModelT_co]):
         return f"{type(self).__name__}(identifier={self.model.state.name!r})"
 
 
-class BaseNamespace:
+class BaseNamespace(ShortTracebacks):
     """A part of a client: `client.llm`, `client.files` and others."""
 
     def __init__(self, caller: Caller) -> None:
@@ -362,7 +363,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         return self.handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
 
 
-class BaseStream:
+class BaseStream(ShortTracebacks):
     """What the streams of both clients share."""
 
     def __init__(self, prediction: Prediction) -> None:
@@ -403,7 +404,7 @@ class BaseStream:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloaded(Generic[HandleT, InfoT]):
+class BaseDownloaded(ShortTracebacks, Generic[HandleT, InfoT]):
     """A model on the server's disk."""
 
     info: InfoT

@@ -13,6 +13,7 @@ from lmstudio_integrations.client.api.base import ModelParameters
 from lmstudio_integrations.client.api.sync import LLM, AnyDownloadedModel, Client, EmbeddingModel
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.support.arguments import seconds_of
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioClientError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
@@ -104,21 +105,25 @@ def reset_default_client() -> None:
         client.close()
 
 
+@with_short_traceback
 def llm(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> LLM:
     """Get a language model with the default client: `client.llm.model`."""
     return get_default_client().llm.model(model_key, **parameters)
 
 
+@with_short_traceback
 def embedding_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> EmbeddingModel:
     """Get an embedding model with the default client: `client.embedding.model`."""
     return get_default_client().embedding.model(model_key, **parameters)
 
 
+@with_short_traceback
 def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
     """Return handles to all loaded instances, of one kind or of both."""
     return get_default_client().list_loaded_models(namespace)
 
 
+@with_short_traceback
 def list_downloaded_models(
     namespace: ModelKind | None = None,
 ) -> list[AnyDownloadedModel]:
@@ -126,6 +131,7 @@ def list_downloaded_models(
     return get_default_client().list_downloaded_models(namespace)
 
 
+@with_short_traceback
 def prepare_image(src: FileInput, name: str | None = None) -> FileHandle:
     """Upload an image for use in a chat: a path, bytes, an open file or a data URL."""
     return get_default_client().files.prepare_image(src, name)

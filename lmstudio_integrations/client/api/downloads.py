@@ -7,6 +7,7 @@ from typing import Any
 from lmstudio_integrations.client.api.base import BaseNamespace
 from lmstudio_integrations.client.models import repository
 from lmstudio_integrations.client.models.repository import OnDownload
+from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.operation import Operation
@@ -14,7 +15,7 @@ from lmstudio_integrations.types.models import DownloadOptionInfo, SearchResultI
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseAvailableModel:
+class BaseAvailableModel(ShortTracebacks):
     """A model that a search found."""
 
     search_result: SearchResultInfo
@@ -31,7 +32,7 @@ class BaseAvailableModel:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloadOption:
+class BaseDownloadOption(ShortTracebacks):
     """One way to download a model, such as a quantization."""
 
     info: DownloadOptionInfo

@@ -39,6 +39,7 @@ from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
@@ -74,10 +75,11 @@ class PredictionStream(BaseStream):
         """Yield all events in the batches in which they arrived; cheaper than one by one."""
         ready = self._prediction.ready
         try:
-            while ready or self._fill():
-                batch = list(ready)
-                ready.clear()
-                yield batch
+            with short_traceback():
+                while ready or self._fill():
+                    batch = list(ready)
+                    ready.clear()
+                    yield batch
         finally:
             self._prediction.close_unless_reading()
 
@@ -85,22 +87,25 @@ class PredictionStream(BaseStream):
         """Yield all events in order: fragments, tool calls, progress, and the end."""
         ready = self._prediction.ready
         try:
-            while ready or self._fill():
-                yield ready.popleft()
+            with short_traceback():
+                while ready or self._fill():
+                    yield ready.popleft()
         finally:
             self._prediction.close_unless_reading()
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
-        for event in self.events():
-            if type(event) is LlmPredictionFragment:
-                yield event
+        with short_traceback():
+            for event in self.events():
+                if type(event) is LlmPredictionFragment:
+                    yield event
 
     def __next__(self) -> LlmPredictionFragment:
         ready = self._prediction.ready
-        while ready or self._fill():
-            event = ready.popleft()
-            if type(event) is LlmPredictionFragment:
-                return event
+        with short_traceback():
+            while ready or self._fill():
+                event = ready.popleft()
+                if type(event) is LlmPredictionFragment:
+                    return event
         raise StopIteration
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
 
@@ -65,7 +66,8 @@ class AsyncBatches(AsyncReader):
     async def __anext__(self) -> list[PredictionEvent]:
         ready = self._ready
         if not ready:
-            await self._fill()
+            with short_traceback():
+                await self._fill()
         self._record_read()
         batch = list(ready)
         ready.clear()
@@ -77,7 +79,8 @@ class AsyncEvents(AsyncReader):
 
     async def __anext__(self) -> PredictionEvent:
         if not self._ready:
-            await self._fill()
+            with short_traceback():
+                await self._fill()
         self._record_read()
         return self._ready.popleft()
 
@@ -93,7 +96,8 @@ class AsyncFragments(AsyncReader):
                 if type(event) is LlmPredictionFragment:
                     self._record_read()
                     return event
-            await self._fill()
+            with short_traceback():
+                await self._fill()
 
 
 _predictions: WeakKeyDictionary[Task[Any], WeakSet[Prediction]] = WeakKeyDictionary()

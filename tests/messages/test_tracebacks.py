@@ -1,0 +1,155 @@
+"""A mistake that a user can mend has a short traceback: in scripts, in notebooks, and within the frameworks."""
+
+import runpy
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from IPython.core.ultratb import AutoFormattedTB
+
+from lmstudio_integrations._support.environment import DEBUG_VARIABLE, HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client import support
+from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.support.tracebacks import short_traceback
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioError
+from tests.messages.mistakes import LLM, OTHER_TOKEN, TOKEN, closed_port, models
+
+PACKAGE = str(Path(support.__file__).parents[2])
+MOST_LINES = 15
+"""Of a traceback in a program that uses no framework."""
+
+NATIVE = {
+    "respond": "lms.llm(KEY).respond(TEXT, config=CUT)",
+    "complete": "lms.llm(KEY).complete(TEXT, config=CUT)",
+    "act": "lms.llm(KEY).act(TEXT, [], config=CUT)",
+    "stream": "for _ in lms.llm(KEY).respond_stream(TEXT, config=CUT): pass",
+    "events": "for _ in lms.llm(KEY).respond_stream(TEXT, config=CUT).events(): pass",
+    "next": "next(lms.llm(KEY).respond_stream(TEXT, config=CUT))",
+}
+ASYNC = {
+    "async respond": "await (await client.llm.model(KEY)).respond(TEXT, config=CUT)",
+    "async stream": "async for _ in (await client.llm.model(KEY)).respond_stream(TEXT, config=CUT): pass",
+    "async events": "async for _ in (await client.llm.model(KEY)).respond_stream(TEXT, config=CUT).events(): pass",
+    "ChatLMStudio.ainvoke": "await ChatLMStudio(model=KEY).ainvoke(TEXT)",
+    "ChatLMStudio.astream": "async for _ in ChatLMStudio(model=KEY).astream(TEXT): pass",
+    "LMStudioLLM.ainvoke": "await LMStudioLLM(model=KEY).ainvoke(TEXT)",
+    "LMStudio.acomplete": "await LMStudio(model=KEY).acomplete(TEXT)",
+    "LMStudio.astream_complete": "async for _ in await LMStudio(model=KEY).astream_complete(TEXT): pass",
+}
+IN_FRAMEWORKS = {
+    "ChatLMStudio.invoke": "ChatLMStudio(model=KEY).invoke(TEXT)",
+    "ChatLMStudio.stream": "for _ in ChatLMStudio(model=KEY).stream(TEXT): pass",
+    "ChatLMStudio.batch": "ChatLMStudio(model=KEY).batch([TEXT])",
+    "LMStudioLLM.invoke": "LMStudioLLM(model=KEY).invoke(TEXT)",
+    "LMStudioLLM.stream": "for _ in LMStudioLLM(model=KEY).stream(TEXT): pass",
+    "LMStudio.chat": "LMStudio(model=KEY).chat([ChatMessage(TEXT)])",
+    "LMStudio.stream_complete": "for _ in LMStudio(model=KEY).stream_complete(TEXT): pass",
+    "LMStudioEmbeddings": "LMStudioEmbeddings(model=KEY).embed_query(TEXT)",
+    "LMStudioEmbedding": "LMStudioEmbedding(model=KEY).get_text_embedding(TEXT)",
+}
+WAYS = NATIVE | ASYNC | IN_FRAMEWORKS
+BEGINNING = """import asyncio; import lmstudio_integrations as lms
+from lmstudio_integrations.langchain import *; from lmstudio_integrations.llama_index import *
+from llama_index.core.llms import ChatMessage; CUT = {"contextOverflowPolicy": "stopAtLimit"}
+"""
+
+Mistake: TypeAlias = Callable[[pytest.MonkeyPatch], AbstractContextManager[tuple[str | None, str]]]
+"""Sets the environment of a program; yields the model that it asks for, and its prompt."""
+
+
+@contextmanager
+def wrong_key(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
+    with Emulator(models()) as server:
+        patch.setenv(HOST_VARIABLE, server.address)
+        yield "gema-3-4b", "hello"
+
+
+@contextmanager
+def no_server(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
+    with closed_port() as address:
+        patch.setenv(HOST_VARIABLE, address)
+        yield LLM, "hello"
+
+
+@contextmanager
+def nothing_loaded(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
+    with wrong_key(patch):
+        yield None, "hello"
+
+
+@contextmanager
+def overflow(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
+    with wrong_key(patch):
+        yield LLM, "word " * 100
+
+
+@contextmanager
+def wrong_token(patch: pytest.MonkeyPatch) -> Iterator[tuple[str | None, str]]:
+    with Emulator(models(), tokens=[TOKEN]) as server:
+        patch.setenv(HOST_VARIABLE, server.address)
+        patch.setenv(TOKEN_VARIABLES[0], OTHER_TOKEN)
+        yield LLM, "hello"
+
+
+MISTAKES: tuple[Mistake, ...] = (wrong_key, no_server, nothing_loaded, overflow, wrong_token)
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
+
+
+def error_of(way: str, key: str | None, text: str, folder: Path) -> LMStudioError:
+    """Run a program and return its error; the traceback begins in the program."""
+    code = WAYS[way]
+    if way in ASYNC:
+        code = f"async def main():\n    client = lms.AsyncClient()\n    {code}\nasyncio.run(main())"
+    path = folder / "program.py"
+    path.write_text(f"{BEGINNING}KEY, TEXT = {key!r}, {text!r}\n\n{code}\n")
+    reset_default_client()
+    with pytest.raises(LMStudioError) as caught:
+        runpy.run_path(str(path))
+    reset_default_client()
+    error, trace = caught.value, caught.value.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_traceback_is_short(way: str, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with mistake(monkeypatch) as (key, text):
+        if mistake is overflow and "Embedding" in way:
+            pytest.skip("a text that is too long is embedded in parts, or cut")
+        error = error_of(way, key, text, tmp_path)
+    shown = "".join(traceback.format_exception(error))
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(PACKAGE)]
+    assert len(own) <= 1, shown
+    assert shown.count("Traceback") == 1, shown
+    if way in NATIVE:
+        assert shown.count("\n") <= MOST_LINES, shown
+        notebook = AutoFormattedTB(mode="Context", theme_name="nocolor").text(type(error), error, error.__traceback__)
+        assert notebook.count("\n") <= MOST_LINES, notebook
+
+
+def test_the_debug_variable_keeps_all_frames_and_causes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, "1")
+    with no_server(monkeypatch) as (key, text):
+        error = error_of("respond", key, text, tmp_path)
+    assert "flows.py" in "".join(traceback.format_exception(error))
+    assert isinstance(error.__cause__, OSError)
+
+
+def test_an_error_from_the_code_of_the_user_keeps_its_frames() -> None:
+    def callback() -> None:
+        raise LMStudioError("no") from ValueError("why")
+
+    with pytest.raises(LMStudioError) as caught, short_traceback():
+        callback()
+    assert caught.traceback[-1].name == "callback"
+    assert isinstance(caught.value.__cause__, ValueError)
