@@ -1,4 +1,4 @@
-"""Writes the generated parts of `docs/speed.md`, and draws its chart: `python -m benchmarks.page`.
+"""Writes the generated parts of `docs/guides/speed.md`, and draws its chart: `python -m benchmarks.page`.
 
 They are made of `benchmarks/results.json`, which `python -m benchmarks.speed` writes. What stands between the markers
 is overwritten; the rest of the page is written by hand. The chart needs matplotlib.
@@ -15,7 +15,7 @@ from benchmarks.environment import ROOT
 from benchmarks.programs import FLOOR, OURS
 from benchmarks.speed import GROUPS, RESULTS, ROWS, Row, table
 
-PAGE = ROOT / "docs/speed.md"
+PAGE = ROOT / "docs/guides/speed.md"
 CHART = ROOT / "docs/images/speed.svg"
 
 _PART = re.compile(r"(<!-- begin (\w+)[^>]*-->\n).*?(<!-- end \2 -->\n)", re.DOTALL)

@@ -1,7 +1,7 @@
 """Every interface of the package, for minutes, through proxies that misbehave: `python -m benchmarks.soak`.
 
 Each caller makes the server repeat a text that nobody else sends, and compares. The server and its proxies are those of
-`soak_proxies.py`, in a process of their own. The result is a block of Markdown for `docs/reliability.md`.
+`soak_proxies.py`, in a process of their own. The result is a block of Markdown for `docs/internals/reliability.md`.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.speed [--only native|langchain|llama_index] [--rounds N]` prints a table. A run of all groups is
 also kept, in `benchmarks/results.json`, of which `python -m benchmarks.page` makes the page and its chart. It never
-fails for being slow. How measurements are made is described in `docs/speed.md`.
+fails for being slow. How measurements are made is described in `docs/guides/speed.md`.
 """
 
 import argparse

@@ -95,7 +95,7 @@ def test_the_fixtures_and_commands_are_pinned() -> None:
 
 
 def test_the_page_names_every_public_module() -> None:
-    page = (PACKAGE.parent / "docs/public.md").read_text(encoding="utf-8")
+    page = (PACKAGE.parent / "docs/internals/public.md").read_text(encoding="utf-8")
     modules = set(re.findall(rf"^\| `({NAME}[.\w]*)`", page, re.MULTILINE))
     assert modules == {*PUBLIC, f"{NAME}.ray", f"{NAME}.errors"}
 

@@ -1,4 +1,4 @@
-"""Writes `docs/reliability.md` from the fault table: `python -m tools.reliability`."""
+"""Writes `docs/internals/reliability.md` from the fault table: `python -m tools.reliability`."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from tests.faults.model import WORKS, Fault, Outcome, Phase
 from tests.faults.surfaces import SURFACES, Kind
 from tools import ROOT
 
-PAGE = ROOT / "docs/reliability.md"
+PAGE = ROOT / "docs/internals/reliability.md"
 
 KEPT = "## Under load\n"
 """The page is written by hand from this heading on."""
@@ -19,7 +19,7 @@ Servers restart, laptops sleep, proxies drop connections. This page lists {count
 call. It is generated from the fault table in `tests/faults/`. The tests run every row on every interface of the
 package: a proxy between client and server injects the fault, and both the call and the next one must end as the table
 says. The rows of the last table have a second host, which works, and run on the adapters; see [Use several
-hosts](several-hosts.md).
+hosts](../guides/several-hosts.md).
 
 | | predictions | embeddings |
 | --- | --- | --- |
@@ -28,7 +28,7 @@ hosts](several-hosts.md).
 Four rules cover most rows.
 
 - **Every call ends.** It returns the response or raises an error of this package, at the latest when a timeout expires.
-  `LMStudioTimeoutError` names the timeout; see [Timeouts](native-client.md#timeouts).
+  `LMStudioTimeoutError` names the timeout; see [Timeouts](../guides/native-client.md#timeouts).
 - **Streams deliver what arrived before the error.** A stream yields it, then raises. A non-streaming call returns a
   complete response or none.
 - **The next call works** as soon as the fault is over. You never need a new client or adapter: the next call reconnects
@@ -38,10 +38,10 @@ Four rules cover most rows.
 
 A prompt that does not fit raises `LMStudioContextOverflowError`. Where a server hides it, the adapters find out by
 counting the prompt again. So does the native client with `check_context=True`, as in these tests. See [Long
-conversations](how-to/long-conversations.md).
+conversations](../guides/long-conversations.md).
 
 The tables use the native client's error names. The LangChain adapters raise subclasses that are LangChain errors as
-well; see [LangChain](reference/langchain.md#errors).
+well; see [LangChain](../reference/langchain.md#errors).
 
 `max_retries` is a setting of the adapters. It retries a call only if the server is unreachable, or if the connection is
 lost before your program has received any of the response. A non-streaming response counts as received when the call

@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 NAME = "lmstudio-integrations"
 
 IS_PUBLISHED = False
-"""Whether the package index has this package. Becomes true with the first release, see `docs/releasing.md`."""
+"""Whether the package index has this package: from the first release on, see `docs/internals/releasing.md`."""
 
 _PLACEHOLDER = f"PATH/TO/{NAME}"
 """Stands for a path that is not known, or must not be shown."""

@@ -1,4 +1,4 @@
-"""The frameworks that have a conformance suite, and what `docs/comparison.md` says about each check.
+"""The frameworks that have a conformance suite, and what `docs/guides/comparison.md` says about each check.
 
 A suite and its integrations are imported on first use.
 """
@@ -57,7 +57,7 @@ FRAMEWORKS = {
 OURS = "lmstudio-integrations"
 """The name of this package, among the integrations of every framework."""
 
-PAGE = Path(__file__).parents[2] / "docs/comparison.md"
+PAGE = Path(__file__).parents[2] / "docs/guides/comparison.md"
 
 
 def documented() -> dict[str, dict[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""This package passes the checks of the conformance suites that `docs/comparison.md` says it passes."""
+"""This package passes the checks of the conformance suites that `docs/guides/comparison.md` says it passes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each check of the LangChain suite can fail: on an integration, as `docs/comparison.md` shows, or on a defect."""
+"""Each check of the LangChain suite can fail: on an integration, see `docs/guides/comparison.md`, or on a defect."""
 
 import os
 from pathlib import Path

@@ -22,15 +22,15 @@ PAGES = [
     "docs/langchain/completion.md",
     "docs/langchain/embeddings.md",
     "docs/llama-index/embedding.md",
-    "docs/native-client.md",
-    "docs/models-that-stay-loaded.md",
+    "docs/guides/native-client.md",
+    "docs/guides/models-that-stay-loaded.md",
 ]
 PAGE_WITH_AN_AGENT = "docs/llama-index/llm.md"
 IGNORED = ("-W", "ignore::DeprecationWarning")
 """LlamaIndex's agents use deprecated attributes of pydantic. Python shows no such warning of a library."""
-WITH_OUTPUTS = ["docs/several-hosts.md", "docs/tools-with-small-models.md"]
+WITH_OUTPUTS = ["docs/guides/several-hosts.md", "docs/guides/tools-with-small-models.md"]
 """Pages whose examples start servers of their own."""
-TESTING = "docs/testing.md"
+TESTING = "docs/tools/testing.md"
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
 
 
@@ -88,7 +88,7 @@ def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
 
 
 def test_the_reference_covers_every_command_and_its_parameters() -> None:
-    page = read("docs/reference/cli.md")
+    page = read("docs/tools/cli.md")
     common = page.partition("\n## ")[0]
     for name, command in typer.main.get_group(app).commands.items():
         _, heading, rest = page.partition(f"\n## `{name}`\n")

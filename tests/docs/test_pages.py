@@ -20,11 +20,12 @@ PAGES = sorted(
         "*.md",
         "cookbook/*.md",
         "docs/*.md",
-        "docs/decisions/*.md",
-        "docs/how-to/*.md",
+        "docs/guides/*.md",
+        "docs/internals/**/*.md",
         "docs/langchain/*.md",
         "docs/llama-index/*.md",
         "docs/recipes/*.md",
+        "docs/tools/*.md",
     )
     for path in ROOT.glob(pattern)
     if path.name not in GENERATED and path.name != "CHANGELOG.md"
@@ -78,8 +79,8 @@ def known_words() -> set[str]:
 
 
 def words_in_programs(page: str) -> set[str]:
-    """Return the words in the programs on a how-to page or in a recipe, which `tests/cookbook` runs."""
-    if not page.startswith(("docs/how-to/", "docs/recipes/")):
+    """Return the words in the programs on a page of the site, which `tests/cookbook` runs."""
+    if not page.startswith("docs/"):
         return set()
     return set(re.findall(r"\w+", " ".join(PROGRAM.findall((ROOT / page).read_text(encoding="utf-8")))))
 

@@ -288,11 +288,11 @@ def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
 
 # The page of the documentation
 
-PAGE = read("docs/catalog.md")
+PAGE = read("docs/tools/catalog.md")
 
 
 def test_the_catalog_of_the_documentation_works() -> None:
-    (example,) = blocks("docs/catalog.md", "toml")
+    (example,) = blocks("docs/tools/catalog.md", "toml")
     catalog = from_tables(tomllib.loads(example))
     scripted = [each.key for each in catalog.models if each.engine == "scripted"]
     with Emulator(catalog=catalog) as server:
@@ -301,8 +301,8 @@ def test_the_catalog_of_the_documentation_works() -> None:
 
 
 def test_the_program_of_the_documentation_works() -> None:
-    (example,) = blocks("docs/catalog.md")
-    exec(compile(example, "docs/catalog.md", "exec"), {})
+    (example,) = blocks("docs/tools/catalog.md")
+    exec(compile(example, "docs/tools/catalog.md", "exec"), {})
 
 
 def test_the_documentation_names_every_field_condition_and_step() -> None:

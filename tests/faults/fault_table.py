@@ -1,4 +1,4 @@
-"""The fault table: one row for each thing that can go wrong. `docs/reliability.md` is written from it."""
+"""The fault table: one row for each thing that can go wrong. `docs/internals/reliability.md` is written from it."""
 
 from tests.faults import calling, connecting, responding, stopping
 from tests.faults.model import Fault

@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import LMStudioRuntimeError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, _registration, register
 from tests.langchain.conftest import CHAT, COUNTED, OTHER, Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "langchain_init_chat_model.md"
+PAGE = Path(__file__).parents[2] / "docs" / "langchain" / "init-chat-model.md"
 GROUPS = ["deepagents.provider_profiles", "deepagents.harness_profiles"]
 TABLES: list[dict[str, Any]] = [chat_models._BUILTIN_PROVIDERS, embeddings._BUILTIN_PROVIDERS]
 

@@ -10,7 +10,8 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.docs.snippets import ROOT, blocks
 
-PAGES = sorted((ROOT / "docs" / "how-to").glob("llama_index_*.md"))
+NAMES = ("agents", "ingestion", "migrating", "query-engine", "structured-output")
+PAGES = [ROOT / f"docs/llama-index/{name}.md" for name in NAMES]
 EXAMPLES = [(page.stem, code) for page in PAGES for code in blocks(page.relative_to(ROOT).as_posix())]
 
 
@@ -26,7 +27,6 @@ def bundled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 def test_there_are_examples() -> None:
-    assert len(PAGES) == 5
     assert len(EXAMPLES) >= 5
 
 

@@ -15,7 +15,7 @@ from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.messages import hosts  # noqa: F401 - adds the mistakes with several hosts
 from tests.messages.mistakes import MISTAKES, Case, Trigger
 
-PAGE = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
 ENTRY = re.compile(r"^### [^\n]+ \{ #(?P<entry>[\w-]+) \}\n(?P<body>.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 QUOTE = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""Run the conformance suites on this package and on those of others, and write `docs/comparison.md`.
+"""Run the conformance suites on this package and on those of others, and write `docs/guides/comparison.md`.
 
 `python -m tools.comparison` uses the environment of the benchmarks, which includes the packages of others. If the
 environment does not exist, the command creates it, which downloads packages.
@@ -39,7 +39,7 @@ for token counts, and `check_embedding_ctx_length=False`, because LM Studio acce
 them: `max_tokens` to `num_predict`, `timeout` and `api_key` to `client_kwargs`. The official `lmstudio` SDK has no
 class for LangChain.
 
-[`init_chat_model`](how-to/langchain_init_chat_model.md) has a fixed list of providers; one line, `register()`, enters
+[`init_chat_model`](../langchain/init-chat-model.md) has a fixed list of providers; one line, `register()`, enters
 this package in it.
 """,
     "llama_index": """\

@@ -449,7 +449,7 @@ class Client(BaseClient):
 
     Setup:
         Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmstudio-integrations serve`. The page
-        `docs/native-client.md` shows what such examples print.
+        `docs/guides/native-client.md` shows what such examples print.
 
     Instantiate:
         ```python

@@ -74,8 +74,8 @@ class PredictionParameters(TimeoutParameters, total=False):
             alone. Nothing is delivered before that is known. False by default: the grammar of the format then keeps
             the model from calling a tool.
         rescue_tool_calls: Whether calls that the server left in the text become tool calls; see
-            `docs/tools-with-small-models.md`. Those that are cut off, or do not fit the schema of the tool, become
-            failed ones. False by default.
+            `docs/guides/tools-with-small-models.md`. Those that are cut off, or do not fit the schema of the tool,
+            become failed ones. False by default.
         required_tool_fallback: Whether a required tool call that did not come is requested again, by grammar. False by
             default: it is logged.
         config: Settings of this prediction.
