@@ -271,7 +271,7 @@ class ConnectionSettings(BaseModel):
         for name in self._runtime.dropped_secrets:
             if values[name] is None:
                 raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
-        return HandleSpec.of(values, self._kind, self._other_kind_class)
+        return HandleSpec.of(values, self._kind, type(self).__name__, self._other_kind_class)
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 

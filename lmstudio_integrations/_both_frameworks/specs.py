@@ -29,7 +29,7 @@ class ModelSpec(NamedTuple):
     """Which model, on which servers, and how to load it.
 
     It is hashable, because models are cached by it: `load_config` is JSON text.
-    `other_kind_class` is the adapter of models of the other kind, which an error names.
+    `own_class` is the adapter, `other_kind_class` that of models of the other kind; errors name them.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -41,6 +41,7 @@ class ModelSpec(NamedTuple):
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
     show_progress: bool
+    own_class: str
     other_kind_class: str
 
 
@@ -52,12 +53,13 @@ class HandleSpec(NamedTuple):
     max_retries: int
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], kind: ModelKind, other_kind_class: str) -> Self:
+    def of(cls, values: Mapping[str, Any], kind: ModelKind, own_class: str, other_kind_class: str) -> Self:
         """Return the handle that a call uses.
 
         Args:
             values: The settings of the call.
             kind: The kind of its model.
+            own_class: See `ModelSpec`.
             other_kind_class: See `ModelSpec`.
 
         Raises:
@@ -76,6 +78,7 @@ class HandleSpec(NamedTuple):
             values["on_config_mismatch"],
             _hashable(values["on_load_progress"]),
             values["show_progress"],
+            own_class,
             other_kind_class,
         )
         timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator

@@ -131,6 +131,9 @@ def test_a_traceback_is_short(way: str, mistake: Mistake, monkeypatch: pytest.Mo
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(PACKAGE)]
     assert len(own) <= 1, shown
     assert shown.count("Traceback") == 1, shown
+    if mistake is nothing_loaded:
+        adapter = way.partition(".")[0]
+        assert f'{adapter}(model="' in shown or 'client.llm.model("' in shown, shown
     if way in NATIVE:
         assert shown.count("\n") <= MOST_LINES, shown
         notebook = AutoFormattedTB(mode="Context", theme_name="nocolor").text(type(error), error, error.__traceback__)

@@ -10,16 +10,17 @@ from typing import Any
 from lmstudio_integrations.client.models.admission import Flight
 from lmstudio_integrations.client.models.config_check import check_config
 from lmstudio_integrations.client.models.load_packets import LoadPackets
-from lmstudio_integrations.client.models.queries import list_all_loaded, list_wire_infos
+from lmstudio_integrations.client.models.queries import list_all_loaded, list_downloaded, list_wire_infos
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, identifier_of, reference_of
-from lmstudio_integrations.client.support.advice import with_advice
+from lmstudio_integrations.client.support.advice import NAME_A_MODEL, with_advice
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioInsufficientResourcesError,
     LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
     LMStudioRuntimeError,
     LMStudioServerError,
     LMStudioTimeoutError,
@@ -76,8 +77,7 @@ class Loader:
         except LMStudioWrongModelKindError as error:
             if (error.display_data or {}).get("actualDomain", _OTHER_KIND[state.kind]) != _OTHER_KIND[state.kind]:
                 raise
-            what = state.other_kind_class and f"{state.other_kind_class}(model={state.key!r})"
-            advice = f"use {what or f'client.{_OTHER_KIND[state.kind]}.model({state.key!r})'}"
+            advice = f"use {_call(state.other_kind_class, _OTHER_KIND[state.kind], state.key)}"
             raise with_advice(error, advice) from None  # it repeats the whole error
 
     def _find_instance(self) -> Flow[Instance]:
@@ -85,8 +85,26 @@ class Loader:
         kind, key = self._state.kind, self._state.key
         specifier = QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)
         lookup = Lookup(specifier=specifier.to_dict(), throwIfNotFound=True)
-        info = yield from self._operation.call(kind, "getModelInfo", lookup, dict[str, Any], label="Model get")
+        try:
+            info = yield from self._operation.call(kind, "getModelInfo", lookup, dict[str, Any], label="Model get")
+        except LMStudioModelNotFoundError as error:
+            if key is not None:
+                raise
+            raise with_advice(
+                error, (yield from self._advice_to_name_a_model())
+            ) from None  # it repeats the whole error
         return (yield from self._adopt(info, loaded=False))
+
+    def _advice_to_name_a_model(self) -> Flow[str]:
+        """Return advice for a call without a key while nothing is loaded: the line that names a model of the server."""
+        try:
+            downloaded = yield from list_downloaded(self._operation, self._state.kind)
+        except LMStudioError:
+            return NAME_A_MODEL
+        if not downloaded:
+            return "no model of this kind is downloaded; `lmsi get` downloads one"
+        line = _call(self._state.own_class, self._state.kind, downloaded[0].model_key)
+        return f"write {line}, and the model is loaded on first use; `lmsi ls` lists all that are downloaded"
 
     def _get_or_load(self) -> Flow[Instance]:
         state = self._state
@@ -378,3 +396,8 @@ def matches(name: str, info: WireInfo) -> bool:
 def _milliseconds(ttl: float | None) -> int | None:
     """Return a TTL in milliseconds, as it is sent; `None` if none is sent."""
     return None if ttl is None or math.isinf(ttl) else max(1, round(ttl * 1000))
+
+
+def _call(adapter: str | None, kind: ModelKind, key: str | None) -> str:
+    """Return the code that uses a model: with the adapter of its kind, or with the native client."""
+    return f'{adapter}(model="{key}")' if adapter else f'client.{kind}.model("{key}")'

@@ -146,11 +146,11 @@ def _name(value: object) -> str:
     return str(value)[:_LONGEST_NAME]
 
 
-def _not_loaded(display: Mapping[str, Any]) -> str:
+def _not_loaded(display: Mapping[str, Any]) -> str | None:
     loaded, query = _sample(display["loadedModelsSample"]), display.get("query")
     name = (query.get("identifier") or query.get("path")) if is_object(query) else display.get("identifier")
     if not name:
-        return NAME_A_MODEL
+        return None  # whoever looked for any model names one that the server has
     known = f"loaded are {', '.join(loaded)}" if loaded else "no model of this kind is loaded"
     return (
         f"{known}; load it with `{_command('load', str(name))}`, or set load_policy='get_or_load', which loads it on "
