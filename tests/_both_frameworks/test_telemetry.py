@@ -13,7 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.client.telemetry import spans
 from lmstudio_integrations.emulator import Emulator
-from tests.docs.snippets import on_page
+from tests.docs.snippets import blocks
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.leaks import TOKEN
 from tests.support.telemetry import Telemetry, is_child, telemetry
@@ -90,7 +90,7 @@ def test_a_stream_of_an_adapter_that_is_closed_early_is_one_span(
 @pytest.mark.slow
 def test_the_program_on_the_page_exports_its_spans_and_metrics(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text("\n".join(snippet.code for snippet in on_page("docs/guides/opentelemetry.md")), encoding="utf-8")
+    program.write_text("\n".join(blocks("docs/guides/logs-and-traces.md")), encoding="utf-8")
     with Emulator(["m"], load=["m"]) as running:
         environment = {**os.environ, HOST_VARIABLE: running.address}
         run = subprocess.run(

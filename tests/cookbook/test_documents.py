@@ -17,15 +17,15 @@ from tools.outputs import CHAT, IMAGES, normalized
 
 PAGES = [
     "README.md",
-    "docs/get-started.md",
     "docs/langchain/chat.md",
     "docs/langchain/completion.md",
     "docs/langchain/embeddings.md",
     "docs/llama-index/embedding.md",
+    "docs/llama-index/llm.md",
     "docs/guides/native-client.md",
     "docs/guides/models-that-stay-loaded.md",
 ]
-PAGE_WITH_AN_AGENT = "docs/llama-index/llm.md"
+PAGES_WITH_AGENTS = ["docs/get-started.md", "docs/llama-index/agents.md"]
 IGNORED = ("-W", "ignore::DeprecationWarning")
 """LlamaIndex's agents use deprecated attributes of pydantic. Python shows no such warning of a library."""
 WITH_OUTPUTS = ["docs/guides/several-hosts.md", "docs/guides/tools-with-small-models.md"]
@@ -43,11 +43,11 @@ def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.sampled(3)
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [*PAGES, PAGE_WITH_AN_AGENT])
+@pytest.mark.parametrize("page", [*PAGES, *PAGES_WITH_AGENTS])
 def test_the_examples_on_a_page_run_in_order(page: str, scripted: Emulator, tmp_path: Path) -> None:
     scripted.load(CHAT)
     shutil.copytree(IMAGES, tmp_path, dirs_exist_ok=True)
-    ignored = IGNORED if page == PAGE_WITH_AN_AGENT else ()
+    ignored = IGNORED if page in PAGES_WITH_AGENTS else ()
     run = run_python("-W", "error", *ignored, "-c", "\n".join(blocks(page, "python")), cwd=tmp_path)
     assert run.stderr == ""
     assert run.returncode == 0

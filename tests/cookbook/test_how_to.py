@@ -25,15 +25,16 @@ from lmstudio_integrations.langchain._errors import _CLASSES, as_langchain_error
 from tests.cookbook import test_documents as documents
 from tests.cookbook.recipes import environment
 from tests.docs.snippets import ROOT, blocks, in_text, read
+from tools.outputs import IMAGES
 
 DOCS = ROOT / "docs"
 FOLDERS = ("guides", "langchain", "llama-index", "tools")
 RUN_ELSEWHERE = {
     *documents.PAGES,
     *documents.WITH_OUTPUTS,
-    documents.PAGE_WITH_AN_AGENT,
+    *documents.PAGES_WITH_AGENTS,
     documents.TESTING,
-    "docs/guides/opentelemetry.md",
+    "docs/guides/logs-and-traces.md",
     "docs/guides/ray-data.md",
     "docs/guides/troubleshooting.md",
     "docs/tools/catalog.md",
@@ -59,7 +60,8 @@ def programs(page: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what the programs set for the whole process."""
+    """Undo what the programs set for the whole process; they run beside the images of the pages."""
+    monkeypatch.chdir(IMAGES)
     monkeypatch.setattr(llama_index.core, "global_tokenizer", llama_index.core.global_tokenizer)
     for name, value in vars(Settings).items():
         monkeypatch.setattr(Settings, name, value)
