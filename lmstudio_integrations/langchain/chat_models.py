@@ -169,7 +169,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     stream_usage: bool = Field(
         default=True,
-        description="Whether the last chunk of a stream contains the token counts. Default: `True`.",
+        description="Whether the last chunk of a stream contains the token counts. The default is `True`.",
     )
 
     @model_validator(mode="after")

@@ -74,19 +74,18 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
 
     query_prefix: str = Field(
         default="",
-        description="Prepended to the text of `embed_query`. Default: nothing. The model card says what the model "
-        "expects.",
+        description="Text to put before each query, as the model card says. Empty by default.",
     )
 
     document_prefix: str = Field(
         default="",
-        description="Prepended to each text of `embed_documents`. Default: nothing.",
+        description="Text to put before each document. Empty by default.",
     )
 
     dimensions: Count | None = Field(
         default=None,
-        description="Shorten vectors to this many numbers and normalize them again. Unset: the vectors of the model "
-        "as they are. Only for models that were trained for it.",
+        description="Shorten vectors to this many numbers and normalize them again. Only for models that were "
+        "trained for it. If unset, vectors keep their length.",
     )
 
     def load(self) -> Self:

@@ -198,14 +198,14 @@ class LMStudio(GenerationSettings, Structured):
 
     context_window: Count | None = Field(
         default=None,
-        description="Context window that LlamaIndex assumes, in tokens. Unset: that of the loaded model once it is "
-        "known, else `context_length`, else LlamaIndex's default of 3,900.",
+        description="Context window that LlamaIndex assumes, in tokens. If unset, it is the loaded model's once that "
+        "is known, else `context_length`, else LlamaIndex's default of 3,900.",
     )
 
     is_function_calling_model: bool = Field(
         default=True,
-        description="Whether LlamaIndex may pass tools. Default: `True`. `False` makes it choose ReAct agents and "
-        "programs in plain text.",
+        description="Whether LlamaIndex may pass tools to the model. The default is `True`; `False` makes it use "
+        "ReAct agents and plain-text programs.",
     )
 
     @classmethod
