@@ -35,7 +35,7 @@ _CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
 
 
 class GenerationSettings(ConnectionSettings):
-    """How to generate. An unset setting is left to the preset, else to the server's default for the model."""
+    """How to generate. If a setting is unset, the preset's applies, else the server's default for the model."""
 
     _kind: ClassVar[ModelKind] = "llm"
     _call: ClassVar[CallArguments]

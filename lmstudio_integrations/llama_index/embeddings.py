@@ -61,16 +61,16 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
 class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
-    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. `num_workers` is not needed: the requests in flight are limited for each model. The page
-    `docs/llama-index/embedding.md` shows what such examples print.
+    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. You do not need `num_workers`: requests run in parallel, as many as the model
+    allows. The page `docs/llama-index/embedding.md` shows what such examples print.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
         `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
-        The model card names the prefixes that a model expects.
+        The model card says which prefixes a model expects.
 
         ```python
         from lmstudio_integrations.llama_index import LMStudioEmbedding

@@ -1,8 +1,8 @@
 """The prediction settings that have one name in the native client and in the adapters of the frameworks.
 
 Each is the type of a field: bounds, description, wire key and encoding. `LlmPredictionConfig` and the adapters'
-`GenerationSettings` have a field of each. An unset setting is left to the preset, else to the server's default for the
-model.
+`GenerationSettings` have a field of each. If a setting is unset, the preset's applies, else the server's default for
+the model.
 """
 
 from typing import Annotated, Any, Literal

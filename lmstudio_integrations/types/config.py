@@ -117,9 +117,9 @@ class LoadSettings(Settings):
 
 
 class EmbeddingLoadModelConfig(LoadSettings):
-    """How to load an embedding model. Takes effect only if the call loads it.
+    """How to load an embedding model. Takes effect only if the call loads the model.
 
-    An unset setting is left to the server's default for the model.
+    If a setting is unset, the server's default for the model applies.
     """
 
     prefix: ClassVar[str] = "embedding.load"
@@ -133,9 +133,9 @@ class EmbeddingLoadModelConfig(LoadSettings):
 
 
 class LlmLoadModelConfig(LoadSettings):
-    """How to load a language model. Takes effect only if the call loads it.
+    """How to load a language model. Takes effect only if the call loads the model.
 
-    An unset setting is left to the server's default for the model.
+    If a setting is unset, the server's default for the model applies.
     """
 
     prefix: ClassVar[str] = "llm.load"
@@ -346,9 +346,9 @@ LOAD_CONFIGS: Mapping[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadMo
 
 
 class LlmPredictionConfig(Settings):
-    """How to generate. An unset setting is left to the preset, else to the server's default for the model.
+    """How to generate. If a setting is unset, the preset's applies, else the server's default for the model.
 
-    `False` switches a limit or a penalty off.
+    `False` turns a limit or a penalty off.
     """
 
     temperature: shared.Temperature = None

@@ -1,4 +1,4 @@
-"""How a model is spread over graphics cards: one of the load settings in `config.py`, and its wire keys."""
+"""How a model is spread across GPUs: one of the load settings in `config.py`, and its wire keys."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -25,7 +25,7 @@ OffloadRatio = Fraction | Literal["max", "off"]
 
 
 class GpuSetting(StrictInput):
-    """How a model is spread over graphics cards. An unset setting is left to the server."""
+    """How a model is spread across GPUs. If a setting is unset, the server decides."""
 
     ratio: Annotated[
         OffloadRatio | None,
