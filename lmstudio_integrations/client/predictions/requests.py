@@ -73,8 +73,8 @@ class PredictionParameters(TimeoutParameters, total=False):
             and, if the model called none and its response does not fit, one with the format alone. Nothing is
             delivered before that is known. The default is `False`, where the format's grammar keeps the model from
             calling a tool.
-        rescue_tool_calls: Whether calls that the server left in the text become tool calls. Those that are cut off or do
-            not fit the tool's schema become failed ones. The default is `False`; see
+        rescue_tool_calls: Whether calls that the server left in the text become tool calls. Those that are cut off, or
+            do not fit the tool's schema, become failed ones. The default is `False`; see
             `docs/guides/tools-with-small-models.md`.
         required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
             The default is `False`, which only logs it.
