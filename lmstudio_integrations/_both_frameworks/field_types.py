@@ -59,8 +59,8 @@ ApiToken = Annotated[
     Field(
         default_factory=token_from_environment,
         description="API token of LM Studio; for several hosts, one for all or a dict of tokens by host. If unset, "
-        "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created, and without them the client is a "
-        "guest. Never in `repr`, pickles or dumps. `api_key` is an alias.",
+        "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created; without them, the client is a "
+        "guest. It never appears in `repr`, pickles or dumps. `api_key` is an alias.",
     ),
 ]
 
@@ -160,6 +160,6 @@ AllowPrivateImageHosts = Annotated[
     bool,
     Field(
         description="Whether images may also come from addresses that are not public, such as the local network. The "
-        "default is `False`. Only for messages that you trust."
+        "default is `False`; allow it only for messages that you trust."
     ),
 ]

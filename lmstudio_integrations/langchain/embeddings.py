@@ -84,8 +84,8 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
 
     dimensions: Count | None = Field(
         default=None,
-        description="Shorten vectors to this many numbers and normalize them again. Only for models that were "
-        "trained for it. If unset, vectors keep their length.",
+        description="Shorten vectors to this many numbers and normalize them again. Use it only with models that "
+        "were trained for it. If unset, vectors keep their length.",
     )
 
     def load(self) -> Self:

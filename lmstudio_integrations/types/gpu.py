@@ -34,8 +34,8 @@ class GpuSetting(StrictInput):
     num_cpu_expert_layers_ratio: Annotated[
         OffloadRatio | None,
         Field(
-            description='Share of the expert layers that stay on the CPU, from 0 to 1, or `"max"` or `"off"`. '
-            "Language models only."
+            description='Share of the expert layers that stay on the CPU, from 0 to 1, or `"max"` or `"off"`. For '
+            "language models only."
         ),
     ] = None
     main_gpu: Annotated[Int | None, Field(description="Index of the preferred GPU.")] = None
