@@ -57,15 +57,15 @@ class ConnectionSettings(BaseModel):
     """The adapter of this framework for models of the other kind."""
     model: str | None = Field(
         default=None,
-        description="Key or identifier of the model, as `lmsi ls` and `lmsi ps` list it. Unset: a loaded model; "
-        "of several, the server chooses. An alias is `model_name`.",
+        description="Key or identifier of the model, as `lmsi ls` and `lmsi ps` list it. If unset, the server "
+        "chooses a loaded model. `model_name` is an alias.",
     )
 
     host: str | Sequence[str] | None = Field(
         default=None,
-        description="Address of the server, `host:port` or a URL; a trailing `/v1` is dropped. A list: several servers "
-        "that have the model; each call runs on the one with a free slot. Unset: `LMSTUDIO_HOST`, which may have "
-        "several with commas between them, else the LM Studio on this machine. An alias is `base_url`.",
+        description="Address of the server: `host:port` or a URL, with or without `/v1`. With a list, each call runs "
+        "on a server with a free slot. If unset, `LMSTUDIO_HOST` applies (commas separate several), else LM Studio on "
+        "this machine. `base_url` is an alias.",
     )
 
     if TYPE_CHECKING:
@@ -78,113 +78,113 @@ class ConnectionSettings(BaseModel):
     headers: Mapping[str, str | SecretStr] | None = Field(
         default=None,
         exclude=True,
-        description="Additional HTTP headers of the WebSocket handshake, for proxies. Unset: none. Their values are "
-        "secrets, like the token: never in `repr`, pickles or dumps; copies keep them. In a call, the values must be "
-        "`pydantic.SecretStr`.",
+        description="Extra HTTP headers for the connection, for example for a proxy. None by default. Their values "
+        "are secrets: `repr`, pickles and dumps omit them, and in a call they must be `pydantic.SecretStr`.",
     )
 
     ca_file: str | os.PathLike[str] | None = Field(
         default=None,
-        description="Path of a PEM file with the certificate authorities to trust, for `wss://` and `https://` hosts. "
-        "Unset: the system's. It is read when the object is made, and with the first connection.",
+        description="Path of a PEM file with certificate authorities to trust, for `wss://` and `https://` hosts. If "
+        "unset, the system's are trusted.",
     )
 
     max_message_bytes: Count | None = Field(
         default=addresses.MAX_MESSAGE_BYTES,
-        description="Size of the largest message that is accepted from the server, in bytes. Default: 268,435,456. "
-        "`None`: no limit. A larger one fails the calls on its connection.",
+        description="The largest message to accept from the server, in bytes. A larger one fails the calls on its "
+        "connection. The default is 268,435,456; `None` accepts any size.",
     )
 
     load_policy: LoadPolicy = Field(
         default="get_or_load",
-        description="How the model is found or loaded. `get_or_load` (default of language models) uses a loaded "
-        "instance, else loads one just in time, which other just-in-time loads evict while Auto-Evict is on. "
-        "`explicit` (default of embedding models) uses a loaded instance, else loads one that is never evicted. "
-        "`require_loaded` never loads. `new_instance` loads an instance for this object alone. Each copy loads its "
-        "own, so use `bind` rather than APIs that copy the object for each call, such as `configurable_fields`.",
+        description="How the model is found or loaded. `get_or_load`, the default of language models, uses a loaded "
+        "instance or loads one just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit`, "
+        "the default of embedding models, does the same, but what it loads is never evicted. `require_loaded` never "
+        "loads. `new_instance` loads an instance for this object alone; each copy loads its own, so prefer `bind` to "
+        "APIs that copy the object, such as `configurable_fields`.",
     )
 
     ttl: Seconds | None = Field(
         default=None,
-        description="Unload the model after this many seconds without use. Takes effect only if a call of this object "
-        "loads it. Unset: the server's default under `get_or_load`, 3,600 under `explicit`, and no limit under "
-        "`new_instance`. `math.inf` means no limit under `explicit`, too.",
+        description="Unload the model after this many idle seconds, if this object loads it. If unset, the server's "
+        "default applies under `get_or_load`, 3,600 under `explicit`, and no limit under `new_instance`. For no limit "
+        "under `explicit`, set `math.inf`.",
     )
 
     unload_on_close: bool = Field(
         default=False,
-        description="Whether `close` also unloads the models that this object loaded. Default: `False`. Models that "
-        "were loaded before stay.",
+        description="Whether `close` also unloads the models that this object loaded. The default is `False`.",
     )
 
     context_length: Count | None = Field(
         default=None,
-        description="Context length in tokens to load the model with; a shortcut for the one in `load_config`, over "
-        "which it takes precedence. Unset: the server's default for the model.",
+        description="Context length to load the model with, in tokens. Overrides the one in `load_config`. If both "
+        "are unset, the server's default applies.",
     )
 
     on_config_mismatch: OnConfigMismatch = Field(
         default="warn",
-        description="What to do when the loaded model has other settings than `load_config`: `warn` (default), "
+        description="What to do if the loaded model's settings differ from `load_config`: `warn` (the default), "
         "`raise` or `ignore`.",
     )
 
     on_load_progress: Callable[[float], Any] | None = Field(
         default=None,
         exclude=True,
-        description="Called with growing values from 0.0 to 1.0 while the model loads, in the thread or task that "
-        "waits. Unset: progress is not reported.",
+        description="Called with the progress of a load, from 0.0 to 1.0, in the thread or task that waits. None by "
+        "default.",
     )
 
     show_progress: bool = Field(
         default=False,
-        description="Whether to draw progress bars, with tqdm, on a terminal or in a notebook. Default: `False`.",
+        description="Whether to show progress bars with tqdm, on a terminal or in a notebook. The default is `False`.",
     )
 
     connect_timeout: Seconds | None = Field(
         default=TIMEOUTS["connect_timeout"],
-        description="Seconds until the server accepts the client, or responds to a ping after a silence. Default: 5. "
-        "`None`: no limit.",
+        description="Seconds to wait for the server to accept a connection or to respond to a ping. The default is "
+        "5; `None` waits forever.",
     )
 
     load_timeout: Seconds | None = Field(
         default=TIMEOUTS["load_timeout"],
-        description="Seconds without progress while the model loads. Default: 300. `None`: no limit.",
+        description="Seconds to wait for progress while the model loads. The default is 300; `None` waits forever.",
     )
 
     queue_timeout: Seconds | None = Field(
         default=TIMEOUTS["queue_timeout"],
-        description="Seconds from the request to its first packet. Starts again whenever the queue of the model "
-        "instance moves. Also limits the wait for a model that this one would evict. Default: 600. `None`: no limit.",
+        description="Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue "
+        "moves, and also limits the wait for a model that this one would evict. The default is 600; `None` waits "
+        "forever.",
     )
 
     first_token_timeout: Seconds | None = Field(
         default=TIMEOUTS["first_token_timeout"],
-        description="Seconds without progress while the prompt is processed. Default: 300. `None`: no limit.",
+        description="Seconds to wait for progress while the prompt is processed. The default is 300; `None` waits "
+        "forever.",
     )
 
     idle_timeout: Seconds | None = Field(
         default=TIMEOUTS["idle_timeout"],
-        description="Seconds between two packets of a response, and for the result of any other call. Default: 60. "
-        "`None`: no limit.",
+        description="Seconds to wait for the next packet of a response, or the result of another call. The default "
+        "is 60; `None` waits forever.",
     )
 
     timeout: Seconds | None = Field(
         default=TIMEOUTS["timeout"],
-        description="Seconds for the whole call. Unset: no limit.",
+        description="Seconds that the whole call may take. No limit by default.",
     )
 
     keepalive: Seconds | None = Field(
         default=TIMEOUTS["keepalive"],
-        description="Ping the server after this many seconds of silence. Default: 20. `None`: no pings. A dead "
-        "connection is replaced, and its calls fail at once; with a frozen server, only the timeouts end calls.",
+        description="Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. "
+        "The calls of a dead connection fail at once; those of a frozen server end by their timeouts.",
     )
 
     max_retries: Natural = Field(
         default=0,
-        description="How often a call is retried if no server responds, or if the connection is lost before the "
-        "caller has received any of the response. Default: 0. Independently of this, a call whose model was unloaded "
-        "is retried up to three times.",
+        description="How often to retry a call if no server responds, or if the connection is lost before the caller "
+        "has received any of the response. The default is 0. If the model was unloaded, the call is retried up to "
+        "three times anyway.",
     )
 
     @cached_property

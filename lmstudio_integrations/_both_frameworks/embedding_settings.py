@@ -15,9 +15,9 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 
 LENGTH_POLICY = (
-    "What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `average` "
-    "embeds its parts and averages their vectors, with one warning for each model, and `pass` leaves it to the server, "
-    "which may cut it silently."
+    "What to do with a text that is too long for the model. `error` raises, `truncate` embeds its beginning, "
+    "`average` embeds its parts and averages their vectors, and `pass` leaves it to the server, which may cut it "
+    "silently."
 )
 """The description of `length_policy`, but for its default."""
 
@@ -31,13 +31,13 @@ class EmbeddingSettings(ConnectionSettings):
 
     load_policy: LoadPolicy = Field(
         default="explicit",
-        description="How the model is found or loaded, as for language models. Default: `explicit`, because an "
-        "embedding model is small, and the just-in-time load of a language model beside it would evict it.",
+        description="How the model is found or loaded; see `load_policy` of the language models. The default is "
+        "`explicit`, so that no language model evicts the embedding model.",
     )
 
     length_policy: LengthPolicy = Field(
         default="error",
-        description=f"{LENGTH_POLICY} Default: `error`.",
+        description=f"{LENGTH_POLICY} The default is `error`.",
     )
 
     @with_short_traceback

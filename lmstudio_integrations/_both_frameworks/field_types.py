@@ -58,9 +58,9 @@ ApiToken = Annotated[
     SecretStr | None,
     Field(
         default_factory=token_from_environment,
-        description="LM Studio API token; for several hosts, one for all, or a dict of tokens by host. Unset: "
-        "`LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made; else the client connects as a guest. "
-        "Never in `repr`, pickles, `dumpd` or `to_dict`. An alias is `api_key`.",
+        description="API token of LM Studio; for several hosts, one for all or a dict of tokens by host. If unset, "
+        "`LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read when the object is created; without them, the client is a "
+        "guest. It never appears in `repr`, pickles or dumps. `api_key` is an alias.",
     ),
 ]
 
@@ -84,8 +84,8 @@ class _LoadConfigValidator:
 
 
 _LOAD_CONFIG = (
-    "How to load the model, if a call of this object loads it: `{}` or a dict of its fields; `raw` takes further "
-    "settings by their full wire keys. Unset: the server's defaults for the model."
+    "How to load the model, if this object loads it: `{}` or a dict of its fields. If unset, the server's defaults "
+    "for the model apply."
 )
 
 LlmLoadConfig = Annotated[
@@ -105,60 +105,61 @@ EmbeddingLoadConfig = Annotated[
 ReasoningEffort = Annotated[
     reasoning_effort.ReasoningEffort | None,
     Field(
-        description="How much the model reasons before it responds: `none`, `minimal`, `low`, `medium`, `high` or "
-        "`xhigh`. It is sent as what the model has: a level of its own, the nearest to this one, or whether it reasons "
-        "at all. Unset: the model's default."
+        description="How much the model reasons before it responds, from `none` to `xhigh`. The server gets the "
+        "nearest level that the model has. Only models of LM Studio's catalog have levels; for others, only `none` "
+        "has an effect. If unset, the model's default applies."
     ),
 ]
 
 SendReasoning = Annotated[
     bool,
-    Field(description="Whether earlier reasoning is sent back to the model, in `<think>` tags. Default: `False`."),
+    Field(
+        description="Whether to send earlier reasoning back to the model, in `<think>` tags. The default is `False`."
+    ),
 ]
 
 RescueToolCalls = Annotated[
     bool,
     Field(
-        description="Whether calls that the server left in the text become tool calls. Default: `True`. Only calls of "
-        "tools that are offered, with arguments that fit; their number is in the metadata as `rescued_tool_calls`. "
-        "Calls that are cut off or do not fit become invalid ones."
+        description="Whether calls that the server left in the text become tool calls. Only calls of offered tools "
+        "count, and those that do not fit become invalid ones. The metadata has their number as `rescued_tool_calls`. "
+        "The default is `True`."
     ),
 ]
 
 RequiredToolFallback = Annotated[
     bool,
     Field(
-        description="Whether a required tool call that did not come is requested once more, by grammar. Default: "
-        "`True`. The metadata then has `forced_by_grammar`, and the tokens of both predictions."
+        description="Whether a required tool call that the model did not make is requested again, by grammar. The "
+        "metadata then has `forced_by_grammar` and the tokens of both predictions. The default is `True`."
     ),
 ]
 
 WithLogprobs = Annotated[
     bool | None,
-    Field(description="Whether responses contain the log-probabilities of their tokens. Unset: they do not."),
+    Field(description="Whether responses contain the log-probabilities of their tokens. Off by default."),
 ]
 
 TopLogprobs = Annotated[
     OrOff[LogProbs] | None,
     Field(
-        description="For how many alternatives of each token a response contains log-probabilities, 0 to 100. Implies "
-        "`logprobs`, unless it is `False`. Unset: none."
+        description="How many alternatives to report for each token, with log-probabilities, from 0 to 100. Turns "
+        "`logprobs` on. None by default."
     ),
 ]
 
 AllowImageDownload = Annotated[
     bool,
     Field(
-        description="Whether this process may download images with an http or https URL, and upload them. Default: "
-        "`False`. At most 20 MB and five redirects each, from public addresses only; within `timeout` if that is set, "
-        "else 30 seconds each."
+        description="Whether this process may download images from http and https URLs. The default is `False`. Each "
+        "image may take 20 MB, five redirects and 30 seconds (or `timeout`), and must come from a public address."
     ),
 ]
 
 AllowPrivateImageHosts = Annotated[
     bool,
     Field(
-        description="Whether those downloads may come from addresses that are not public: this machine, the local "
-        "network. Default: `False`. Only for messages that you trust."
+        description="Whether images may also come from addresses that are not public, such as the local network. The "
+        "default is `False`; allow it only for messages that you trust."
     ),
 ]

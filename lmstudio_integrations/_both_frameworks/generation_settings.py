@@ -35,7 +35,7 @@ _CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
 
 
 class GenerationSettings(ConnectionSettings):
-    """How to generate. An unset setting is left to the preset, else to the server's default for the model."""
+    """How to generate. If a setting is unset, the preset's applies, else the server's default for the model."""
 
     _kind: ClassVar[ModelKind] = "llm"
     _call: ClassVar[CallArguments]
@@ -44,39 +44,38 @@ class GenerationSettings(ConnectionSettings):
 
     context_overflow_policy: Literal["auto", "stopAtLimit", "truncateMiddle", "rollingWindow"] | None = Field(
         default="auto",
-        description="What happens when the context window is full. `stopAtLimit` drops nothing: a prompt that does not "
-        "fit is an error, and a response that reaches the end has the finish reason `length`. `truncateMiddle` drops "
-        "the middle of the conversation, `rollingWindow` its beginning. `None` leaves it to the server and to what is "
-        "set in LM Studio. Default: `auto`, which is `None` beside a `preset`, and else `stopAtLimit`.",
+        description="What happens when the context window is full. `stopAtLimit` drops nothing: a prompt that does "
+        "not fit is an error, and a long response ends with the finish reason `length`. `truncateMiddle` drops the "
+        "middle of the conversation, `rollingWindow` its beginning. `None` leaves it to the settings in LM Studio. "
+        "The default is `auto`: `None` with a `preset`, else `stopAtLimit`.",
     )
 
     check_context: bool = Field(
         default=True,
-        description="Whether to count a prompt again if the server may have cut it, which some versions do in spite of "
-        "the policy. Default: `True`. At most two requests more for a prompt that may fill more than half of the "
-        "context window. If tokens were dropped, their number is in the response's metadata as `dropped_tokens`, with "
-        "an `LMStudioTruncationWarning` unless the policy is one that drops.",
+        description="Whether to detect that the server has dropped part of the prompt. The metadata then has "
+        "`dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is "
+        "`True`. A prompt that may fill half of the context window costs up to two extra requests.",
     )
 
     preset: str | None = Field(
         default=None,
-        description="Preset on the server, by its (fuzzy) identifier. Every setting here overrides it. Unset: none, "
-        "and the server applies its defaults for the model.",
+        description="Preset on the server, by its identifier, which may be approximate. Settings here override it. "
+        "If unset, the server's defaults apply.",
     )
 
     top_k: TopK | None = Field(
         default=None,
-        description="Sample from the `top_k` most likely tokens, -1 to 500. LM Studio's default is 40.",
+        description="Sample from this many of the most likely tokens, from -1 to 500. LM Studio's default is 40.",
     )
     top_p: OrOff[Fraction] | None = Field(
         default=None,
-        description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off. "
-        "LM Studio's default is 0.95.",
+        description="Sample from the most likely tokens that together have this probability, from 0 to 1. LM "
+        "Studio's default is 0.95; `False` turns it off.",
     )
     min_p: OrOff[Fraction] | None = Field(
         default=None,
-        description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off. "
-        "LM Studio's default is 0.05.",
+        description="Drop tokens that are less probable than this share of the most likely one, from 0 to 1. LM "
+        "Studio's default is 0.05; `False` turns it off.",
     )
 
     if TYPE_CHECKING:
@@ -85,21 +84,21 @@ class GenerationSettings(ConnectionSettings):
     else:
         stop: list[str] | None = Field(
             default=None,
-            description="String or strings that end a response. A call's `stop` replaces them. LM Studio has none by "
+            description="One or more strings that end the response. The `stop` of a call replaces them. None by "
             "default.",
         )
 
     extra: dict[str, Any] | None = Field(
         default=None,
-        description="Further prediction settings by their full wire keys. The named settings take precedence. "
-        "Unset: none.",
+        description="Prediction settings that have no name here, by their full wire keys. Named settings take "
+        "precedence. None by default.",
     )
 
     on_prompt_progress: Callable[[float], Any] | None = Field(
         default=None,
         exclude=True,
-        description="Called with growing values from 0.0 to 1.0 while the prompt is processed, in the thread or task "
-        "that waits. Unset: progress is not reported.",
+        description="Called with the progress of the prompt processing, from 0.0 to 1.0, in the thread or task that "
+        "waits. None by default.",
     )
 
     temperature: shared.Temperature = None

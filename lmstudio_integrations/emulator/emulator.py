@@ -62,23 +62,22 @@ class Emulator:
     A sync and async context manager: inside the block the server listens, on its own thread.
 
     Args:
-        models: Keys or entries; a key is a scripted model, `KEY=WEIGHTS` one with real weights. Without `models`
-            and `catalog`, the server has the two bundled models.
-        catalog: A catalog, its tables, or the path of a TOML file or of a folder of GGUF files; `models` are
-            added to it.
+        models: The models, as keys or entries. A key is a scripted model; `KEY=WEIGHTS` has real weights. Without
+            `models` and `catalog`, the server has the two bundled models.
+        catalog: More models: a catalog, its tables, or the path of a TOML file or of a folder of GGUF files.
         host: The address to listen on.
-        port: The port; 0 for any free one, of several the first free one.
-        tokens: API tokens; with any, only clients that send one of them may connect.
-        load: Keys of models to load at the start, besides those with `preload` in the catalog.
+        port: The port to listen on; 0 takes any free one. Of several, the first free one is taken.
+        tokens: API tokens. If there are any, clients must send one of them.
+        load: Keys of models to load at the start, in addition to those with `preload` in the catalog.
         engines: Engines by name, instead of the default ones.
-        clock: The time, for TTLs and stats.
+        clock: The clock for TTLs and stats.
         auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
         latency: Seconds of network latency to simulate for each request.
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
         limits: What the server accepts from its clients, and how many records of them it keeps.
-        worker_memory: The memory limit of the process of one model, in bytes; weights that it maps from their file
-            do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
+        worker_memory: The memory limit of one model's process, in bytes, without the weights that it maps from their
+            file. The default is three quarters of the machine's memory on Linux; other systems have no limit.
 
     Raises:
         LMStudioValueError: If the catalog, a token, the latency or the memory is not valid.

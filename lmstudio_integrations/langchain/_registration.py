@@ -49,7 +49,7 @@ def register(*, small_window: bool = False) -> None:
     Args:
         small_window: Whether deep agents on models of LM Studio fit context windows of 4,096 to 16,384 tokens. Their
             tools have short descriptions. `delete`, `glob` and `grep` are hidden, also tools of your own with these
-            names, and there is no subagent for general tasks. Default: `False`, which changes no agent.
+            names, and there is no subagent for general tasks. The default, `False`, changes no agent.
 
     Raises:
         ModuleNotFoundError: If `langchain`, or for `small_window` `deepagents`, is not installed.

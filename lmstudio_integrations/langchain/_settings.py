@@ -51,30 +51,29 @@ _NOT_IN_KEY = frozenset(
 """Fields that do not change the response of a model."""
 
 CORE_DESCRIPTIONS = {
-    "name": "Name of this object in traces. Unset: the name of its class.",
-    "cache": "Whether responses are cached: `True` for the global cache, `False`, or a cache of its own. Unset: the "
-    "global cache, if one is set. Streams are never cached, nor anything without `model`.",
-    "verbose": "Whether langchain-core prints the responses. Default: its global `verbose`.",
-    "callbacks": "Callback handlers of every call. Unset: none besides those of the call.",
-    "tags": "Tags of every call in traces. Unset: none besides those of the call.",
-    "metadata": "Metadata of every call in traces. Unset: only the versions of the packages.",
-    "custom_get_token_ids": "Called with a text to get its tokens. Unset: the model's own tokenizer is called.",
-    "rate_limiter": "Limits how often calls start, for example an `InMemoryRateLimiter`. Unset: no limit.",
-    "disable_streaming": "Whether streams generate the whole response first: `True`, `False` (default), or "
+    "name": "Name of this object in traces. The default is the name of its class.",
+    "cache": "Whether to cache responses, or the cache to use. By default, the global cache is used if there is one. "
+    "Streams and calls without `model` are never cached.",
+    "verbose": "Whether langchain-core prints the responses. Its global `verbose` is the default.",
+    "callbacks": "Callback handlers for every call. None by default.",
+    "tags": "Tags for every call in traces. None by default.",
+    "metadata": "Metadata for every call in traces. By default, it has only the packages' versions.",
+    "custom_get_token_ids": "Called with a text to get its tokens. By default, the model's own tokenizer is called.",
+    "rate_limiter": "Limits how often calls start, for example an `InMemoryRateLimiter`. No limit by default.",
+    "disable_streaming": "Whether streams wait for the whole response: `True`, `False` (the default), or "
     "`tool_calling` for calls with tools.",
-    "output_version": "Format of the content of messages: `v0`, or `v1` for standard content blocks. Unset: "
-    "`LC_OUTPUT_VERSION`, else `v0`.",
-    "profile": "What the model can do, for example its context length. Unset: what is true of every model, and "
-    "what `load` or the first response reports.",
+    "output_version": "Content format of messages: `v0`, or `v1` for standard content blocks. If unset, "
+    "`LC_OUTPUT_VERSION` applies, else `v0`.",
+    "profile": "What the model can do, for example its context length. If unset, `load` or the first response "
+    "completes it.",
 }
 """Descriptions of langchain-core's fields, which have none."""
 
 Streaming = Annotated[
     bool | None,
     Field(
-        description="Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids "
-        "streams. Unset: a chat model does so if something reads the tokens, such as `astream_events`; other models "
-        "do not.",
+        description="Whether `invoke` streams internally, so that callbacks see the tokens; `False` forbids streams. "
+        "If unset, a chat model does so when something reads the tokens, such as `astream_events`.",
     ),
 ]
 

@@ -53,9 +53,9 @@ from lmstudio_integrations.types.structured import check_max_attempts
 class ChatLMStudio(GenerationSettings, BaseChatModel):
     """Chat with a model in LM Studio.
 
-    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. Every setting is also a call argument, and can be bound with `bind`. To embed
-    texts, use `LMStudioEmbeddings`. The page `docs/langchain/chat.md` shows what such examples print.
+    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. Every setting can also be passed to a call, or bound with `bind`. To embed texts,
+    use `LMStudioEmbeddings`. The page `docs/langchain/chat.md` shows what such examples print.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
@@ -92,10 +92,10 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         print(request.tool_calls)
         ```
 
-        `langchain.agents.create_agent(model, [pier])` makes the calls, too.
+        `langchain.agents.create_agent(model, [pier])` also runs the tools.
 
     Structured output:
-        The server's grammar allows nothing but the schema.
+        The server generates nothing that does not fit the schema.
 
         ```python
         from pydantic import BaseModel
@@ -116,7 +116,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         ```
 
     Reasoning:
-        Reasoning is separate from `text`. `enable_thinking=False` responds without it.
+        Reasoning is separate from `text`. `enable_thinking=False` turns it off.
 
         ```python
         blocks = model.invoke("What is 17 * 23?").content_blocks
@@ -169,7 +169,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     stream_usage: bool = Field(
         default=True,
-        description="Whether the last chunk of a stream contains the token counts. Default: `True`.",
+        description="Whether the last chunk of a stream contains the token counts. The default is `True`.",
     )
 
     @model_validator(mode="after")

@@ -20,16 +20,16 @@ _CHUNK_SIZE = "the text splitter's chunk size"
 class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """Embed texts with a model in LM Studio.
 
-    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. Texts are sent without waiting for the vectors of the ones before. The page
-    `docs/langchain/embeddings.md` shows what such examples print.
+    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. Several texts are sent at a time. The page `docs/langchain/embeddings.md` shows
+    what such examples print.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
         `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
-        The model card names the prefixes that a model expects.
+        The model card says which prefixes a model expects.
 
         ```python
         from lmstudio_integrations.langchain import LMStudioEmbeddings
@@ -74,19 +74,18 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
 
     query_prefix: str = Field(
         default="",
-        description="Prepended to the text of `embed_query`. Default: nothing. The model card says what the model "
-        "expects.",
+        description="Text to put before each query, as the model card says. Empty by default.",
     )
 
     document_prefix: str = Field(
         default="",
-        description="Prepended to each text of `embed_documents`. Default: nothing.",
+        description="Text to put before each document. Empty by default.",
     )
 
     dimensions: Count | None = Field(
         default=None,
-        description="Shorten vectors to this many numbers and normalize them again. Unset: the vectors of the model "
-        "as they are. Only for models that were trained for it.",
+        description="Shorten vectors to this many numbers and normalize them again. Use it only with models that "
+        "were trained for it. If unset, vectors keep their length.",
     )
 
     def load(self) -> Self:

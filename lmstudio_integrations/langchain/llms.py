@@ -26,11 +26,12 @@ from lmstudio_integrations.types.results import LlmPredictionFragment, Predictio
 
 
 class LMStudioLLM(GenerationSettings, BaseLLM):
-    """Continue texts with a model in LM Studio.
+    """Complete texts with a model in LM Studio, without a chat template.
 
-    For base models, and for prompts that contain their own template; to chat, call tools or send images, use
-    `ChatLMStudio`. The object is configuration only: making one opens no connection, and it can be copied, pickled, and
-    shared by threads and event loops. The page `docs/langchain/completion.md` shows what such examples print.
+    This is for base models, and for prompts that contain their own template. To chat, call tools or send images, use
+    `ChatLMStudio`. The object holds settings and opens no connection before its first call. You can copy it, pickle it,
+    and share it between threads and event loops. The page `docs/langchain/completion.md` shows what such examples
+    print.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or

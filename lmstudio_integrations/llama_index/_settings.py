@@ -15,18 +15,18 @@ _SILENCE_TIMEOUTS = ("queue_timeout", "first_token_timeout", "idle_timeout")
 """The meaning of `request_timeout` elsewhere: the longest silence of the server, not the duration of a call."""
 
 CORE_DESCRIPTIONS = {
-    "callback_manager": "Receives the events of every call. Default: one without handlers.",
-    "pydantic_program_mode": "How responses are made to fit a pydantic class. Default: by the server's grammar; the "
-    "other modes are LlamaIndex's own programs.",
-    "rate_limiter": "Limits how often calls start. Unset: no limit.",
-    "system_prompt": "System prompt that `predict` and LlamaIndex's programs put before the messages. Unset: none.",
-    "messages_to_prompt": "Called with messages where LlamaIndex needs them as one text. Default: its generic format.",
-    "completion_to_prompt": "Called with the prompt of `complete` to format it; the model continues the result. "
-    "Unset: the prompt is a user's message in the model's chat template.",
-    "output_parser": "Parses the responses of `predict`. Unset: they are returned as they are.",
-    "query_wrapper_prompt": "Template around the prompts of `predict`. Unset: none.",
-    "num_workers": "How many batches an async call embeds at once. Unset: as many as the model allows.",
-    "embeddings_cache": "Key-value store of vectors by their texts. Unset: vectors are not cached.",
+    "callback_manager": "Receives the events of every call. It has no handlers by default.",
+    "pydantic_program_mode": "How LlamaIndex makes responses fit a pydantic class. The default uses the server's "
+    "grammar, the other modes LlamaIndex's own programs.",
+    "rate_limiter": "Limits how often calls start. No limit by default.",
+    "system_prompt": "System prompt that `predict` and LlamaIndex's programs put before the messages. None by default.",
+    "messages_to_prompt": "Called with messages where LlamaIndex needs one text. The default is its generic format.",
+    "completion_to_prompt": "Called with the prompt of `complete` to format it; the model continues the result. If "
+    "unset, the prompt is a user message in the model's chat template.",
+    "output_parser": "Parses the responses of `predict`. By default, they stay as they are.",
+    "query_wrapper_prompt": "Template around the prompts of `predict`. None by default.",
+    "num_workers": "How many batches an async call embeds at once. By default, as many as the model allows.",
+    "embeddings_cache": "Key-value store that caches vectors by their texts. By default, nothing is cached.",
 }
 """Our descriptions of core's fields. Its own lack the defaults, and some fields have none."""
 

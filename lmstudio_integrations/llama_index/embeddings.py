@@ -61,16 +61,16 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
 class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
-    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. `num_workers` is not needed: the requests in flight are limited for each model. The page
-    `docs/llama-index/embedding.md` shows what such examples print.
+    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. You do not need `num_workers`: requests run in parallel, as many as the model
+    allows. The page `docs/llama-index/embedding.md` shows what such examples print.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
         `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
-        The model card names the prefixes that a model expects.
+        The model card says which prefixes a model expects.
 
         ```python
         from lmstudio_integrations.llama_index import LMStudioEmbedding
@@ -120,32 +120,31 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
 
     model_name: str = Field(
         default=_UNNAMED,
-        description="LlamaIndex's name of `model`; the two are one setting. Default: `unknown`, which is any loaded "
-        "model.",
+        description="LlamaIndex's name for `model`; the two are one setting. The default, `unknown`, means any "
+        "loaded model.",
     )
 
     embed_batch_size: Int = Field(
         default=100,
         ge=1,
         le=2048,
-        description="How many texts are in a batch, 1 to 2,048. Default: 100. LlamaIndex's progress bar moves with "
-        "each batch.",
+        description="How many texts are in a batch, from 1 to 2,048. The default is 100.",
     )
 
     length_policy: LengthPolicy = Field(
         default="average",
-        description=f"{LENGTH_POLICY} Default: `average`, because LlamaIndex's default chunks are too long for many "
-        "models.",
+        description=f"{LENGTH_POLICY} The default is `average`, because LlamaIndex's default chunks are too long "
+        "for many models.",
     )
 
     query_instruction: str = Field(
         default="",
-        description="Prepended to every query. Default: nothing. The model card says what the model expects.",
+        description="Text to put before each query, as the model card says. Empty by default.",
     )
 
     text_instruction: str = Field(
         default="",
-        description="Prepended to every text that is stored. Default: nothing.",
+        description="Text to put before each stored text. Empty by default.",
     )
 
     @classmethod

@@ -70,19 +70,19 @@ class _Request:
 
 @reject_secrets_before_tracing
 class LMStudio(GenerationSettings, Structured):
-    """A language model in LM Studio.
+    """Chat with a model in LM Studio, or complete texts with it.
 
-    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. Every setting is also a call argument. To embed texts, use `LMStudioEmbedding`. The page
-    `docs/llama-index/llm.md` shows what such examples print.
+    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. Every setting can also be passed to a call. To embed texts, use
+    `LMStudioEmbedding`. The page `docs/llama-index/llm.md` shows what such examples print.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
         `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
-        LlamaIndex copies the context window when an engine, an agent or a memory is built. Call `load()` before that,
-        or set `context_length` or `context_window`.
+        LlamaIndex reads the context window once, when you build an engine, an agent or a memory. Call `load()` before
+        that, or set `context_length` or `context_window`.
 
         ```python
         from lmstudio_integrations.llama_index import LMStudio
@@ -120,7 +120,7 @@ class LMStudio(GenerationSettings, Structured):
         print(llm.get_tool_calls_from_response(request))
         ```
 
-        `FunctionAgent(tools=[pier], llm=llm)` makes the calls, too.
+        `FunctionAgent(tools=[pier], llm=llm)` also runs the tools.
 
     Structured output:
         ```python
@@ -142,7 +142,7 @@ class LMStudio(GenerationSettings, Structured):
         ```
 
     Reasoning:
-        Reasoning is in a `ThinkingBlock`, never in `content`. `enable_thinking=False` responds without it.
+        Reasoning is in a `ThinkingBlock`, never in `content`. `enable_thinking=False` turns it off.
 
         ```python
         print(llm.chat([ChatMessage("What is 17 * 23?")]).message.blocks)
@@ -198,14 +198,14 @@ class LMStudio(GenerationSettings, Structured):
 
     context_window: Count | None = Field(
         default=None,
-        description="Context window that LlamaIndex assumes, in tokens. Unset: that of the loaded model once it is "
-        "known, else `context_length`, else LlamaIndex's default of 3,900.",
+        description="Context window that LlamaIndex assumes, in tokens. If unset, it is the loaded model's once that "
+        "is known, else `context_length`, else LlamaIndex's default of 3,900.",
     )
 
     is_function_calling_model: bool = Field(
         default=True,
-        description="Whether LlamaIndex may pass tools. Default: `True`. `False` makes it choose ReAct agents and "
-        "programs in plain text.",
+        description="Whether LlamaIndex may pass tools to the model. The default is `True`; `False` makes it use "
+        "ReAct agents and plain-text programs.",
     )
 
     @classmethod

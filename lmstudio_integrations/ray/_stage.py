@@ -44,21 +44,22 @@ JOB_ERRORS = (
 
 
 class ModelArguments(TimeoutParameters, total=False):
-    """The keyword arguments that both stages have in common. The timeouts of `TimeoutParameters` are among them.
+    """The keyword arguments that both stages share, including the timeouts of `TimeoutParameters`.
 
     Attributes:
-        hosts: The hosts that share the rows, each as `host:port` or URL. `None` (the default): the LM Studio of the
-            node on which the actor runs, or `LMSTUDIO_HOST` there. The API token comes from the environment of the
-            actor, `LM_API_TOKEN`; it is no argument, because Ray stores arguments and shows them.
-        load_policy: `get_or_load`, `explicit` or `require_loaded`; see `ModelParameters`. `embed` loads explicitly by
-            default, `generate` just in time.
-        load_config: Load settings, if the job loads the model.
-        ttl: Unload the model after this many seconds without use, if the job loads it.
-        on_config_mismatch: Whether to `warn`, `raise` or `ignore` if the model is loaded with other settings.
-        max_retries: How often a call is retried after a failed connection; 2 by default.
-        on_error: What happens if a row fails. `raise` (the default) ends the job. `column` adds the column `…_error`,
-            and the job goes on; the other new columns of the row are null. Errors that every row would have, such as
-            an unknown model, always end the job.
+        hosts: The hosts that share the rows, each as `host:port` or a URL. If unset, each actor uses `LMSTUDIO_HOST` of
+            its node, else LM Studio on that node. The API token is read from `LM_API_TOKEN` in the environment of the
+            actor. It is not an argument, because Ray stores and shows arguments.
+        load_policy: How the model is found or loaded: `get_or_load`, the default of `generate`, `explicit`, the default
+            of `embed`, or `require_loaded`. See `ModelParameters`.
+        load_config: How to load the model, if the job loads it.
+        ttl: Unload the model after this many idle seconds, if the job loads it.
+        on_config_mismatch: What to do if the loaded model's settings differ from `load_config`: `warn` (the default),
+            `raise` or `ignore`.
+        max_retries: How often to retry a call after a failed connection. The default is 2.
+        on_error: What happens if a row fails. `raise`, the default, ends the job. `column` puts the error into the
+            column `…_error`, leaves the other new columns of the row null, and goes on. Errors that every row would
+            have, such as an unknown model, always end the job.
     """
 
     hosts: Sequence[str] | None

@@ -47,11 +47,12 @@ class Embedder(Stage):
     Args:
         model: The key or identifier of the model.
         text: The column with the texts.
-        output_column: The name of the new column; the other ones begin with it.
-        dimensions: The length of the vectors, if it is known: the column then is a fixed-size list, which vector
-            databases such as LanceDB index. Else it is a list.
-        length_policy: Whether a text that is too long for the model is an `error`, is embedded by its beginning
-            (`truncate`), gets the average of the vectors of its parts (`average`), or is sent as it is (`pass`).
+        output_column: The name of the new column. The names of the others begin with it.
+        dimensions: The length of the vectors. If set, the column is a fixed-size list, which vector databases such as
+            LanceDB can index; otherwise it is a list.
+        length_policy: What to do with a text that is too long for the model. `error`, the default, raises, `truncate`
+            embeds its beginning, `average` embeds its parts and averages their vectors, and `pass` leaves it to the
+            server.
         arguments: See `ModelArguments`.
 
     Raises:
@@ -136,20 +137,20 @@ class Generator(Stage):
 
     Args:
         model: The key or identifier of the model.
-        prompt: A template with names of columns: `Summarize: {body}`.
-        messages: In place of `prompt`, the column with a conversation: a list of messages with `role` and `content`, or
-            JSON text of one.
-        images: A column with one or several images: the content of JPEG, PNG or WebP files, or their URLs. They are
-            added to the last user message. A URL of http or https needs `allow_image_download`.
-        allow_image_download: Whether the actor may download images with an http or https URL, by the same rules as
-            the chat adapters; `False` by default, because the rows choose the URLs.
-        allow_private_image_hosts: Whether those downloads may come from addresses that are not public: the machine of
-            the actor, its local network; `False` by default. Only for rows that you trust.
-        tools: A column with the tools that the model may call: a list of OpenAI functions, or JSON text of one. The
-            calls are not run; they are a column.
-        schema: A pydantic class or a JSON schema of an object. Its fields become columns in place of the text.
+        prompt: A template with names of columns, such as `Summarize: {body}`.
+        messages: The column with conversations, instead of `prompt`. Each is a list of messages with `role` and
+            `content`, or such a list as JSON text.
+        images: A column with images: one or several JPEG, PNG or WebP files or their URLs, which are added to the last
+            user message. http and https URLs need `allow_image_download`.
+        allow_image_download: Whether the actor may download images from http and https URLs, with the limits of the
+            chat adapters. The default is `False`, because the rows choose the URLs.
+        allow_private_image_hosts: Whether images may also come from addresses that are not public, such as the local
+            network. The default is `False`. Only for rows that you trust.
+        tools: A column with the tools that the model may call: a list of OpenAI functions, or such a list as JSON text.
+            The calls are not run but added as a column.
+        schema: A pydantic class or a JSON schema of an object. Its fields become columns instead of the text.
         config: Prediction settings, such as `{"temperature": 0, "max_tokens": 100}`.
-        output_column: The name of the column of the text; the other ones begin with it.
+        output_column: The name of the column with the text. The names of the other new columns begin with it.
         arguments: See `ModelArguments`.
 
     Raises:

@@ -44,20 +44,20 @@ DatasetT = TypeVar("DatasetT", bound=Dataset)
 
 
 class RayArguments(TypedDict, total=False):
-    """The keyword arguments that go to `map_batches` by their own names.
+    """The keyword arguments that are passed to `map_batches` under the same names.
 
     Attributes:
-        concurrency: The number of actors, or `(min, max)` for a pool that grows; 1 by default. One actor keeps many
-            hosts busy. With `hosts=None`, one for each node that has an LM Studio.
-        compute: In place of `concurrency`, an `ActorPoolStrategy`. Its `max_concurrent_calls_per_actor`, 4 by default,
+        concurrency: The number of actors, or `(min, max)` for a pool that grows. The default is 1: one actor keeps many
+            hosts busy. Without `hosts`, start one for each node that has LM Studio.
+        compute: An `ActorPoolStrategy`, instead of `concurrency`. Its `max_concurrent_calls_per_actor`, 4 by default,
             is how many tasks run at once in one actor; all of them share the slots of the hosts.
-        batch_size: Rows in a batch; 32 by default.
-        num_cpus: The share of a core that an actor reserves; 0.1 by default.
-        num_gpus: GPUs that an actor reserves; it needs none.
-        memory: Bytes that an actor reserves.
+        batch_size: How many rows are in a batch. The default is 32.
+        num_cpus: The share of a core that an actor reserves. The default is 0.1.
+        num_gpus: How many GPUs an actor reserves. It needs none.
+        memory: How many bytes of memory an actor reserves.
         resources: Custom resources that an actor reserves, such as `{"lmstudio": 1}` on nodes that have them.
         label_selector: Labels that the node of an actor must have.
-        fallback_strategy: What to do if no node has these labels.
+        fallback_strategy: What to do if no node has the labels.
         accelerator_type: The accelerator that the node of an actor must have.
         runtime_env: The environment of the actors.
         ray_remote_args_fn: Returns more such arguments for each actor.
@@ -78,12 +78,12 @@ class RayArguments(TypedDict, total=False):
 
 
 class StageArguments(ModelArguments, RayArguments, total=False):
-    """The keyword arguments of `embed` and `generate` that they share: those of `ModelArguments` and `RayArguments`.
+    """The keyword arguments that `embed` and `generate` share, with those of `ModelArguments` and `RayArguments`.
 
     Attributes:
-        key: The column that identifies a row. Needed for `resume_from`.
-        resume_from: The Parquet folder of an earlier run, local or by URI. Rows whose key is there without an error
-            are left out; a folder that does not exist yet leaves out none.
+        key: The column that identifies a row. `resume_from` needs it.
+        resume_from: The Parquet folder of an earlier run, as a path or URI. Rows whose key is there without an error
+            are skipped. The folder need not exist yet.
     """
 
     key: str | None
@@ -107,8 +107,8 @@ def embed(
         model: The key or identifier of the model.
         text: The column with the texts.
         output_column: The name of the new column; see `Embedder` for the others.
-        dimensions: The length of the vectors, if it is known; see `Embedder`.
-        length_policy: What happens to texts that are too long for the model; see `Embedder`.
+        dimensions: The length of the vectors; see `Embedder`.
+        length_policy: What to do with texts that are too long for the model; see `Embedder`.
         arguments: See `StageArguments`.
 
     Raises:
@@ -138,13 +138,14 @@ def generate(
     Args:
         ds: A `ray.data.Dataset`.
         model: The key or identifier of the model.
-        prompt: A template with names of columns: `Summarize: {body}`.
-        messages: In place of `prompt`, the column with a conversation; see `Generator`.
+        prompt: A template with names of columns, such as `Summarize: {body}`.
+        messages: The column with conversations, instead of `prompt`; see `Generator`.
         images: A column with images; see `Generator`.
-        allow_image_download: Whether images with an http or https URL are downloaded; off by default.
-        allow_private_image_hosts: Whether also from addresses that are not public; off by default.
+        allow_image_download: Whether images may be downloaded from http and https URLs. The default is `False`.
+        allow_private_image_hosts: Whether they may also come from addresses that are not public. The default is
+            `False`.
         tools: A column with tools; see `Generator`.
-        schema: A pydantic class or a JSON schema of an object. Its fields become columns in place of the text.
+        schema: A pydantic class or a JSON schema of an object. Its fields become columns instead of the text.
         config: Prediction settings, such as `{"temperature": 0, "max_tokens": 100}`.
         output_column: The name of the new column; see `Generator` for the others.
         arguments: See `StageArguments`.

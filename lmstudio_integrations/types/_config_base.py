@@ -98,7 +98,7 @@ class Settings(StrictInput):
 
     raw: Annotated[
         dict[str, Any] | None,
-        Field(description="Further settings by their full wire keys. The named fields take precedence."),
+        Field(description="Settings that have no name here, by their full wire keys. Named settings take precedence."),
     ] = None
 
     @classmethod

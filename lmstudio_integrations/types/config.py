@@ -51,15 +51,15 @@ CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_
 class LoadSettings(Settings):
     """Settings that take effect when a model is loaded, those that both kinds of model have."""
 
-    gpu: Annotated[GpuSetting | None, Field(description="How the model is spread over graphics cards.")] = None
+    gpu: Annotated[GpuSetting | None, Field(description="How the model is spread across the GPUs.")] = None
     context_length: Annotated[
         Count | None,
-        Field(description="Context length in tokens. Unset: the server's default for the model."),
+        Field(description="Context length in tokens. If unset, the server's default for the model applies."),
         WireKey(".contextLength"),
     ] = None
     seed: Annotated[
         OrOff[Seed] | None,
-        Field(description="Seed of random numbers, such as those of the sampling. `False`: a random one."),
+        Field(description="Seed for random numbers, such as those of sampling. `False` picks a random seed."),
         WireKey(".seed", checkbox=True, off=0),
     ] = None
     eval_batch_size: Annotated[
@@ -69,22 +69,25 @@ class LoadSettings(Settings):
     ] = None
     rope_frequency_base: Annotated[
         OrOff[Annotated[Float, Field(ge=0)]] | None,
-        Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
+        Field(description="Base frequency of the rotary position embeddings (RoPE). `False` uses the model's own."),
         WireKey(".llama.ropeFrequencyBase", checkbox=True, off=0),
     ] = None
     rope_frequency_scale: Annotated[
         OrOff[Annotated[Float, Field(ge=0)]] | None,
-        Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
+        Field(
+            description="Scaling factor for the RoPE frequencies, which allows longer contexts. `False` uses the "
+            "model's own."
+        ),
         WireKey(".llama.ropeFrequencyScale", checkbox=True, off=0),
     ] = None
     keep_model_in_memory: Annotated[
         bool | None,
-        Field(description="Whether to keep the model from being swapped to disk. LM Studio's default is true."),
+        Field(description="Whether to keep the system from swapping the model to disk. LM Studio's default is `True`."),
         WireKey(".llama.keepModelInMemory"),
     ] = None
     try_mmap: Annotated[
         bool | None,
-        Field(description="Whether to map the file into memory if possible. LM Studio's default is true."),
+        Field(description="Whether to map the model's file into memory, if possible. LM Studio's default is `True`."),
         WireKey(".llama.tryMmap"),
     ] = None
 
@@ -114,9 +117,9 @@ class LoadSettings(Settings):
 
 
 class EmbeddingLoadModelConfig(LoadSettings):
-    """How to load an embedding model. Takes effect only if the call loads it.
+    """How to load an embedding model. Takes effect only if the call loads the model.
 
-    An unset setting is left to the server's default for the model.
+    If a setting is unset, the server's default for the model applies.
     """
 
     prefix: ClassVar[str] = "embedding.load"
@@ -130,28 +133,30 @@ class EmbeddingLoadModelConfig(LoadSettings):
 
 
 class LlmLoadModelConfig(LoadSettings):
-    """How to load a language model. Takes effect only if the call loads it.
+    """How to load a language model. Takes effect only if the call loads the model.
 
-    An unset setting is left to the server's default for the model.
+    If a setting is unset, the server's default for the model applies.
     """
 
     prefix: ClassVar[str] = "llm.load"
 
     gpu_strict_vram_cap: Annotated[
         bool | None,
-        Field(description="Whether to use dedicated graphics memory only. LM Studio's default is false."),
+        Field(description="Whether to use dedicated GPU memory only. LM Studio's default is `False`."),
         WireKey("load.gpuStrictVramCap"),
     ] = None
     num_experts: Annotated[
         Natural | None,
-        Field(description="How many experts of a mixture-of-experts model to use for each token. 0: the model's own."),
+        Field(
+            description="How many experts of a mixture-of-experts model run for each token. 0 leaves it to the model."
+        ),
         WireKey("llm.load.numExperts"),
     ] = None
     offload_kv_cache_to_gpu: Annotated[
         bool | None,
         Field(
             alias="offloadKVCacheToGpu",
-            description="Whether the key-value cache is in graphics memory. LM Studio's default is true.",
+            description="Whether to keep the key-value cache in GPU memory. LM Studio's default is `True`.",
         ),
         WireKey("llm.load.offloadKVCacheToGpu"),
     ] = None
@@ -159,41 +164,44 @@ class LlmLoadModelConfig(LoadSettings):
         Count | None,
         Field(
             le=1023,
-            description="How many predictions run at once, 1 to 1,023; further ones queue on the server. "
-            "LM Studio's default is 4.",
+            description="How many predictions run at once, from 1 to 1,023; further ones queue. LM Studio's default "
+            "is 4.",
         ),
         WireKey("llm.load.numParallelSessions"),
     ] = None
     use_unified_kv_cache: Annotated[
         bool | None,
-        Field(description="Whether parallel predictions share one key-value cache. LM Studio's default is true."),
+        Field(description="Whether parallel predictions share one key-value cache. LM Studio's default is `True`."),
         WireKey("llm.load.useUnifiedKvCache"),
     ] = None
     prompt_template: Annotated[
         WireDict | None,
-        Field(description="Prompt template of the model, as an object of the wire. Unset: the model's own."),
+        Field(description="Prompt template, as LM Studio's API defines it. If unset, the model's own is used."),
         WireKey("llm.load.promptTemplate"),
     ] = None
     auto_fit: Annotated[
         bool | None,
         Field(
-            description="Whether the server chooses the context length and the placement on graphics cards, so that "
-            "the model fits. `True` excludes `context_length`, `gpu_strict_vram_cap` and the settings of `gpu` except "
-            "`disabled_gpus`; setting one of these switches it off. LM Studio's default is true."
+            description="Whether the server chooses the context length and the use of GPUs so that the model fits. "
+            "LM Studio's default is `True`. Setting `context_length`, `gpu_strict_vram_cap` or part of `gpu` (except "
+            "`disabled_gpus`) turns it off."
         ),
         WireKey(_AUTO_FIT[0], copies=_AUTO_FIT[1:]),
     ] = None
     auto_fit_min_context_length: Annotated[
         Natural | None,
         Field(
-            description="The shortest context length, in tokens, that the server's automatic fitting may choose; see "
-            "`auto_fit`. LM Studio's default is 0: it may choose any."
+            description="The shortest context length that `auto_fit` may choose, in tokens. LM Studio's default is "
+            "0, which allows any."
         ),
         WireKey("llm.load.autoFitMinContextLength"),
     ] = None
     physical_batch_size: Annotated[
         Count | None,
-        Field(description="How many of those tokens are computed at once. LM Studio's default is 512."),
+        Field(
+            description="How many tokens of each step are computed at once; see `eval_batch_size`. LM Studio's "
+            "default is 512."
+        ),
         WireKey("llm.load.llama.physicalBatchSize"),
     ] = None
     flash_attention: Annotated[
@@ -203,86 +211,98 @@ class LlmLoadModelConfig(LoadSettings):
     ] = None
     context_checkpoints: Annotated[
         Natural | None,
-        Field(description="How many checkpoints of a context to keep for reuse. LM Studio's default is 32."),
+        Field(description="How many checkpoints of a context are kept for reuse. LM Studio's default is 32."),
         WireKey("llm.load.llama.contextCheckpoints"),
     ] = None
     reasoning_budget_message: Annotated[
         str | None,
-        Field(description="Text that ends the reasoning when `reasoning_budget` is used up. Unset: none."),
+        Field(description="Text that ends the reasoning when `reasoning_budget` is used up. None by default."),
         WireKey("llm.load.llama.reasoningBudgetMessage"),
     ] = None
     use_fp16_for_kv_cache: Annotated[
         bool | None,
         Field(
             alias="useFp16ForKVCache",
-            description="Whether the key-value cache holds 16-bit numbers. LM Studio's default is true.",
+            description="Whether to store the key-value cache as 16-bit numbers. LM Studio's default is `True`.",
         ),
         WireKey("llm.load.llama.useFp16ForKVCache"),
     ] = None
     try_direct_io: Annotated[
         bool | None,
-        Field(alias="tryDirectIO", description="Whether to read the file past the system's cache if possible."),
+        Field(
+            alias="tryDirectIO",
+            description="Whether to read the model's file without the system's cache (direct I/O), if possible.",
+        ),
         WireKey("llm.load.llama.tryDirectIO"),
     ] = None
     llama_cpp_arguments_override: Annotated[
         WireDict | None,
         Field(
-            description="Changes to the arguments of llama.cpp's server: `enabled`; `disabled_parameters`, names of LM "
-            "Studio's arguments to omit; `exclude_all_config`, to omit all of them; `override_parameters`, dicts with "
+            description="Changes the arguments of llama.cpp's server, if `enabled`. `disabled_parameters` lists "
+            "those of LM Studio to omit (`exclude_all_config` omits all), and `override_parameters` lists dicts with "
             "`key` and `value` to append."
         ),
         WireKey("llm.load.llama.argumentsOverride"),
     ] = None
     llama_k_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
-        Field(alias="llamaKCacheQuantizationType", description="Type of the cached keys. `False`: not quantized."),
+        Field(
+            alias="llamaKCacheQuantizationType",
+            description="Number type of the keys in the cache. `False` leaves them unquantized.",
+        ),
         WireKey("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
     llama_v_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
-        Field(alias="llamaVCacheQuantizationType", description="Type of the cached values. `False`: not quantized."),
+        Field(
+            alias="llamaVCacheQuantizationType",
+            description="Number type of the values in the cache. `False` leaves them unquantized.",
+        ),
         WireKey("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
     speculative_draft_mtp: Annotated[
         bool | None,
-        Field(description="Whether the model predicts several tokens at once (MTP), if it was trained for it."),
+        Field(description="Whether a model that was trained for it predicts several tokens at once (MTP)."),
         WireKey("llm.load.llama.speculativeDecoding.draftMtp"),
     ] = None
     speculative_draft_simple: Annotated[
         bool | None,
-        Field(description="Whether `speculative_draft_model` proposes tokens. Each needs the other."),
+        Field(description="Whether `speculative_draft_model` drafts tokens. Set both settings or neither."),
         WireKey("llm.load.llama.speculativeDecoding.draftSimple"),
     ] = None
     speculative_draft_model: Annotated[
         str | None,
-        Field(description="Key of the smaller model that proposes tokens."),
+        Field(description="Key of the smaller model that drafts tokens."),
         WireKey("llm.load.llama.speculativeDecoding.draftModel"),
     ] = None
     speculative_draft_max_tokens: Annotated[
         Natural | None,
-        Field(description="The most tokens of a proposal. LM Studio's default is 3."),
+        Field(description="The maximum length of a draft, in tokens. LM Studio's default is 3."),
         WireKey("llm.load.llama.speculativeDecoding.draftMaxTokens"),
     ] = None
     speculative_draft_min_tokens: Annotated[
         Natural | None,
-        Field(description="The fewest tokens of a proposal. LM Studio's default is 0."),
+        Field(description="The minimum length of a draft, in tokens. LM Studio's default is 0."),
         WireKey("llm.load.llama.speculativeDecoding.draftMinTokens"),
     ] = None
     speculative_draft_min_continue_probability: Annotated[
         Fraction | None,
-        Field(description="A proposal ends before a token that is less probable, 0 to 1. LM Studio's default is 0."),
+        Field(
+            description="Drafting stops at a token that is less probable than this, from 0 to 1. LM Studio's default "
+            "is 0."
+        ),
         WireKey("llm.load.llama.speculativeDecoding.draftMinContinueProbability"),
     ] = None
     mlx_disk_cache: Annotated[
         bool | None,
-        Field(description="Whether the MLX engine caches prompts on disk. LM Studio's default is true."),
+        Field(description="Whether the MLX engine caches prompts on disk. LM Studio's default is `True`."),
         WireKey("llm.load.mlx.diskCache"),
     ] = None
     mlx_kv_cache_quantization: Annotated[
         OrOff[WireDict] | None,
         Field(
-            description="Quantization of the MLX engine's cache: `enabled`, `bits`, `group_size`, `quantized_start`. "
-            "`False`: none."
+            description="How the MLX engine quantizes its cache: a dict with `enabled`, `bits`, `group_size` and "
+            "`quantized_start`. `False` turns it off."
         ),
         WireKey("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF),
     ] = None
@@ -326,9 +346,9 @@ LOAD_CONFIGS: Mapping[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadMo
 
 
 class LlmPredictionConfig(Settings):
-    """How to generate. An unset setting is left to the preset, else to the server's default for the model.
+    """How to generate. If a setting is unset, the preset's applies, else the server's default for the model.
 
-    `False` switches a limit or a penalty off.
+    `False` turns a limit or a penalty off.
     """
 
     temperature: shared.Temperature = None
@@ -355,60 +375,70 @@ class LlmPredictionConfig(Settings):
     context_overflow_policy: Annotated[
         Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
         Field(
-            description="What happens when the context window is full: `stopAtLimit` ends the response, "
-            "`truncateMiddle` (LM Studio's default) drops the middle of the conversation, `rollingWindow` its "
-            "beginning."
+            description="What happens when the context window is full. `stopAtLimit` ends the response, "
+            "`rollingWindow` drops the beginning of the conversation, and `truncateMiddle`, LM Studio's default, "
+            "drops its middle."
         ),
         WireKey("llm.prediction.contextOverflowPolicy"),
     ] = None
     stop_strings: Annotated[
         list[NonEmpty] | None,
-        Field(description="Strings that end a response. LM Studio has none by default."),
+        Field(description="Strings that end the response. None by default."),
         WireKey("llm.prediction.stopStrings"),
     ] = None
     structured: Annotated[
         WireDict | None,
-        Field(description="Format of the response, as an object of the wire; `response_format` builds it."),
+        Field(
+            description="Format of the response, as LM Studio's API defines it. Prefer `response_format`, which "
+            "builds it."
+        ),
         WireKey("llm.prediction.structured"),
     ] = None
     raw_tools: Annotated[
         dict[str, Any] | None,
-        Field(description="Tools that the model may call, as an object of the wire; `act` and the adapters build it."),
+        Field(
+            description="Tools that the model may call, as LM Studio's API defines them. `act` and the adapters "
+            "build them."
+        ),
         WireKey("llm.prediction.tools"),
     ] = None
     tool_choice: Annotated[
         WireDict | None,
-        Field(description="Whether the model calls a tool: an object with `mode` `auto`, `none` or `required`."),
+        Field(description="Whether the model calls a tool: a dict whose `mode` is `auto`, `none` or `required`."),
         WireKey("llm.prediction.toolChoice"),
     ] = None
     top_k_sampling: Annotated[
         TopK | None,
-        Field(description="Sample from the `top_k` most likely tokens, -1 to 500. LM Studio's default is 40."),
+        Field(
+            description="Sample from this many of the most likely tokens, from -1 to 500. LM Studio's default is 40."
+        ),
         WireKey("llm.prediction.topKSampling"),
     ] = None
     top_p_sampling: Annotated[
         OrOff[Fraction] | None,
         Field(
-            description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off. LM "
-            "Studio's default is 0.95."
+            description="Sample from the most likely tokens that together have this probability, from 0 to 1. LM "
+            "Studio's default is 0.95; `False` turns it off."
         ),
         WireKey("llm.prediction.topPSampling", checkbox=True, off=0.95),
     ] = None
     min_p_sampling: Annotated[
         OrOff[Fraction] | None,
         Field(
-            description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off. LM "
-            "Studio's default is 0.05."
+            description="Drop tokens that are less probable than this share of the most likely one, from 0 to 1. LM "
+            "Studio's default is 0.05; `False` turns it off."
         ),
         WireKey("llm.prediction.minPSampling", checkbox=True, off=0.05),
     ] = None
     log_probs: Annotated[
         OrOff[LogProbs] | None,
-        Field(description="How many alternatives of each token have their log-probability reported, 0 to 100."),
+        Field(
+            description="How many alternatives to report for each token, with their log-probabilities, from 0 to 100."
+        ),
         WireKey("llm.prediction.logProbs", checkbox=True, off=0),
     ] = None
     prompt_template: Annotated[
         WireDict | None,
-        Field(description="Prompt template, as an object of the wire. Unset: that of the loaded model."),
+        Field(description="Prompt template, as LM Studio's API defines it. If unset, the loaded model's own is used."),
         WireKey("llm.prediction.promptTemplate"),
     ] = None

@@ -1,4 +1,4 @@
-"""How a model is spread over graphics cards: one of the load settings in `config.py`, and its wire keys."""
+"""How a model is spread across GPUs: one of the load settings in `config.py`, and its wire keys."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -25,24 +25,33 @@ OffloadRatio = Fraction | Literal["max", "off"]
 
 
 class GpuSetting(StrictInput):
-    """How a model is spread over graphics cards. An unset setting is left to the server."""
+    """How a model is spread across GPUs. If a setting is unset, the server decides."""
 
     ratio: Annotated[
         OffloadRatio | None,
-        Field(description='Share of the layers on graphics cards, 0 to 1, `"max"` or `"off"`.'),
+        Field(description='Share of the layers on the GPUs, from 0 to 1, or `"max"` or `"off"`.'),
     ] = None
     num_cpu_expert_layers_ratio: Annotated[
         OffloadRatio | None,
-        Field(description="Share of the expert layers that stay on the CPU, 0 to 1. Only for language models."),
+        Field(
+            description='Share of the expert layers that stay on the CPU, from 0 to 1, or `"max"` or `"off"`. For '
+            "language models only."
+        ),
     ] = None
-    main_gpu: Annotated[Int | None, Field(description="Index of the preferred card.")] = None
+    main_gpu: Annotated[Int | None, Field(description="Index of the preferred GPU.")] = None
     split_strategy: Annotated[
         Literal["evenly", "favorMainGpu"] | None,
-        Field(description="How to split layers over the cards. Unset: evenly, if another setting of the split is set."),
+        Field(
+            description="How to split the layers across the GPUs. If unset, they are split evenly when `main_gpu` or "
+            "`disabled_gpus` is set."
+        ),
     ] = None
     disabled_gpus: Annotated[
         list[Int] | None,
-        Field(description="Indexes of unused cards; an empty list enables all, whatever the server's own list is."),
+        Field(
+            description="Indexes of GPUs not to use. An empty list enables all, including those that the server has "
+            "disabled."
+        ),
     ] = None
 
     def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -161,12 +161,12 @@ PredictionEvent = (
 class LlmPredictionStats(WireModel):
     """Statistics of one prediction.
 
-    Times are in seconds, counts in tokens; the total is prompt + predicted, and the end-of-sequence token counts as
-    predicted. Members that the server did not measure are `None`. This client measures `model_load_time_sec`: how long
-    the call waited for the model, if it loaded it. It adds `dropped_tokens` if it found that the server did not read
-    so many tokens of the prompt (`check_context`), `predictions_count` if the response took several predictions, whose
-    tokens are summed (`tools_first`, `required_tool_fallback`), `rescued_tool_calls` if so many calls were read in the
-    text (`rescue_tool_calls`), and `forced_by_grammar` if a required call was requested by grammar.
+    Times are in seconds, counts in tokens. The total is prompt plus predicted tokens; the end-of-sequence token counts
+    as predicted. What the server did not measure is `None`. The client adds `model_load_time_sec`, the time that the
+    call waited for the model if it loaded it; `dropped_tokens`, the tokens of the prompt that the server did not read
+    (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
+    `tools_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the text; and
+    `forced_by_grammar`, if a required call was requested by grammar.
     """
 
     stop_reason: str
@@ -197,8 +197,8 @@ class PredictionResult:
     Attributes:
         content: The response, without reasoning.
         reasoning_content: The reasoning, without its tags.
-        parsed: A dict, if structured output was requested and the response is a JSON object; else `content`. It is not
-            validated: `parsed_as` does that.
+        parsed: The response as a dict, if structured output was requested and it is a JSON object; otherwise `content`.
+            It is not validated; `parsed_as` does that.
         structured: Whether `parsed` is a dict.
         tool_call_requests: The complete tool calls.
         end: The last event, in wire form.

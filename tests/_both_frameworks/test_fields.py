@@ -28,7 +28,7 @@ from tests.support.adapters import ADAPTERS, classes
 
 FEWEST_WORDS = 5
 SECONDS = {*TIMEOUTS, "ttl"}
-STATES = ("default", "Default", "Unset", "`None`")
+STATES = ("default", "unset", "`None`")
 """A description says with one of these what holds if the field is not set."""
 
 

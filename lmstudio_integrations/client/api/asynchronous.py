@@ -216,7 +216,7 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its beginning and end.
+            opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
         """
         return await arun(self.model.apply_prompt_template(history, opts or {}, tools))
@@ -261,12 +261,12 @@ class AsyncEmbeddingModel(AsyncModelHandle[Embedder]):
         max_concurrency: int | None = None,
         show_progress: bool = False,
     ) -> list[list[float]]:
-        """Return the vectors of texts, of which some may be too long for the model.
+        """Return the vectors of texts. Some of them may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
-            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
-            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+            max_concurrency: How many such calls run at once on this model. There is no limit by default.
+            show_progress: Whether to show a progress bar. Needs tqdm.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.

@@ -87,18 +87,19 @@ class ModelParameters(TypedDict, total=False):
     """The keyword arguments that say how to get or load a model.
 
     Attributes:
-        ttl: Unload the model after this many seconds without use. Takes effect only if this call loads it. `model` and
-            `load_new_instance` send 3,600 by default. `None`: the server's default (`get_or_load`), 3,600
-            (`explicit`), never unloaded (`new_instance`). `math.inf`: never unloaded; only for `explicit` and
-            `new_instance`.
-        config: Load settings, if this call loads it.
-        load_policy: `get_or_load` loads just in time, so other just-in-time loads may evict the model; `explicit` uses
-            any loaded instance, or loads one that is never evicted; `require_loaded` never loads; `new_instance`
-            always does. Without a key, it is always `require_loaded`.
-        on_config_mismatch: Whether to `warn`, `raise` or `ignore` if it is loaded with other settings.
-        on_load_progress: Called with growing values from 0.0 to 1.0.
-        on_progress: Another name of `on_load_progress`; not both.
-        show_progress: Whether to draw a bar while the model loads, on a terminal or in a notebook. Needs tqdm.
+        ttl: Unload the model after this many idle seconds, if this call loads it. The default is 3,600. `None` leaves
+            it to the server under `get_or_load`, and never unloads it under `new_instance`. `math.inf` never unloads
+            it either, under `explicit` as well.
+        config: How to load the model, if this call loads it.
+        load_policy: How the model is found or loaded. `get_or_load`, the default, uses a loaded instance or loads one
+            just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit` does the same, but
+            what it loads is never evicted. `require_loaded` never loads, and is the policy of every call without a
+            key. `new_instance` always loads.
+        on_config_mismatch: What to do if the loaded model's settings differ from `config`: `warn` (the default),
+            `raise` or `ignore`.
+        on_load_progress: Called with the progress of a load, from 0.0 to 1.0.
+        on_progress: An alias of `on_load_progress`.
+        show_progress: Whether to show a progress bar while the model loads. Needs tqdm.
     """
 
     ttl: float | None
@@ -126,15 +127,16 @@ class BaseClient(ShortTracebacks):
     certificates and largest message share their connections.
 
     Args:
-        api_host: `host:port` or a URL of http, https, ws or wss. Without one: `LMSTUDIO_HOST`, else the LM Studio that
-            is found on this machine.
-        api_token: An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, else a guest.
-        headers: Additional HTTP headers of the WebSocket handshake, for proxies.
+        api_host: Address of the server: `host:port` or a URL of http, https, ws or wss. If unset, `LMSTUDIO_HOST`
+            applies, else LM Studio on this machine.
+        api_token: API token of LM Studio. If unset, `LM_API_TOKEN` or `LMSTUDIO_API_TOKEN` is read, and without them
+            the client is a guest.
+        headers: Extra HTTP headers for the connection, for example for a proxy.
         ssl_context: Checks the server's certificate, for wss and https hosts that the system does not trust.
-        keep_idle: Seconds for which idle connections are kept open for this client.
-        max_message_bytes: Size of the largest message that is accepted from the server, in bytes; 256 MiB by default.
-            A larger one fails the calls on its connection. `None`: no limit.
-        timeouts: `connect_timeout`, `load_timeout` and the others of `TimeoutParameters`.
+        keep_idle: How many seconds to keep idle connections open. They stay open by default.
+        max_message_bytes: The largest message to accept from the server, in bytes. A larger one fails the calls on its
+            connection. The default is 256 MiB; `None` accepts any size.
+        timeouts: The timeouts of all calls; see `TimeoutParameters`.
 
     Raises:
         LMStudioValueError: If an argument is invalid.
@@ -248,7 +250,7 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
         `start` of a stream is not retried, but reading it is.
 
         Args:
-            max_retries: How often a call is retried, when no server responds or the connection is lost.
+            max_retries: How often to retry a call if no server responds or the connection is lost.
 
         Raises:
             LMStudioValueError: If it is not 0 or more.

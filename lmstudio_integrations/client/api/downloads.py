@@ -60,7 +60,7 @@ class DownloadOption(BaseDownloadOption):
         Args:
             on_progress: Called with the progress.
             on_finalize: Called when all bytes have arrived.
-            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+            show_progress: Whether to show a progress bar. Needs tqdm.
         """
         return run(
             repository.download(
@@ -104,7 +104,7 @@ class AsyncDownloadOption(BaseDownloadOption):
         Args:
             on_progress: Called with the progress.
             on_finalize: Called when all bytes have arrived.
-            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+            show_progress: Whether to show a progress bar. Needs tqdm.
         """
         return await arun(
             repository.download(

@@ -205,7 +205,8 @@ class LLM(SyncModelHandle[LanguageModel]):
 
         Args:
             images: What `files.prepare_image` takes, or http and https URLs, from which images are downloaded.
-            allow_private_image_hosts: Whether a URL may lead to an address that is not public, such as this machine.
+            allow_private_image_hosts: Whether images may also come from addresses that are not public, such as this
+                machine.
 
         Raises:
             LMStudioImageDownloadError: If an image cannot or must not be downloaded.
@@ -244,7 +245,7 @@ class LLM(SyncModelHandle[LanguageModel]):
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its beginning and end.
+            opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
         """
         return run(self.model.apply_prompt_template(history, opts or {}, tools))
@@ -289,12 +290,12 @@ class EmbeddingModel(SyncModelHandle[Embedder]):
         max_concurrency: int | None = None,
         show_progress: bool = False,
     ) -> list[list[float]]:
-        """Return the vectors of texts, of which some may be too long for the model.
+        """Return the vectors of texts. Some of them may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
-            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
-            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
+            max_concurrency: How many such calls run at once on this model. There is no limit by default.
+            show_progress: Whether to show a progress bar. Needs tqdm.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.

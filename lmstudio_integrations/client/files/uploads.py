@@ -45,11 +45,12 @@ class RetrievalParameters(TypedDict, total=False):
     """The keyword arguments of `retrieve`.
 
     Attributes:
-        limit: The most passages to return.
-        embedding_model: The key of the embedding model.
-        chunking_method: How documents are split: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
-        on_progress: Called with the number of the file, the step (`loading`, `chunking`, `embedding`) and 0.0 to 1.0.
-        show_progress: Whether to draw a bar for each step.
+        limit: The maximum number of passages to return.
+        embedding_model: Key of the embedding model.
+        chunking_method: How to split documents: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
+        on_progress: Called with the number of the file, the step (`loading`, `chunking` or `embedding`) and its
+            progress, from 0.0 to 1.0.
+        show_progress: Whether to show a progress bar for each step.
     """
 
     limit: int | None

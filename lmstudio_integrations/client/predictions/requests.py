@@ -61,29 +61,29 @@ class PredictionParameters(TimeoutParameters, total=False):
     """The keyword arguments of `respond`, `complete` and their streams. The async client also accepts async callbacks.
 
     Attributes:
-        response_format: A pydantic class, a JSON schema, or a grammar. `parsed` of the result is then a dict, if
-            the response is a JSON object.
+        response_format: The format of the response: a pydantic class, a JSON schema, or a grammar. If the response is a
+            JSON object, `parsed` of the result is a dict.
         check_response: Whether to check the schema or grammar before it is sent, to parse a structured response, and to
-            log that a required tool call is missing (the default). A response that is not a JSON object is no error:
-            `parsed` is then its text.
-        check_context: Whether to count the prompt again if the server may have cut it, although it must not or did not
-            say so: at most two requests more, and none for a prompt that surely fits. If tokens were dropped, `stats`
-            has their number and there is an `LMStudioTruncationWarning`. False by default.
-        tools_first: Whether a call with tools and a response format makes two predictions, if necessary: one with the
-            tools alone and, if the model called none and its response does not fit the format, one with the format
-            alone. Nothing is delivered before that is known. False by default: the grammar of the format then keeps
-            the model from calling a tool.
-        rescue_tool_calls: Whether calls that the server left in the text become tool calls; see
-            `docs/guides/tools-with-small-models.md`. Those that are cut off, or do not fit the schema of the tool,
-            become failed ones. False by default.
-        required_tool_fallback: Whether a required tool call that did not come is requested again, by grammar. False by
-            default: it is logged.
+            log that a required tool call is missing. The default is `True`. A response that is not a JSON object is
+            no error; `parsed` is then its text.
+        check_context: Whether to detect that the server has dropped part of the prompt. `stats` then has
+            `dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is
+            `False`. A prompt that may fill half of the context window costs up to two extra requests.
+        tools_first: Whether a call with tools and a response format may make two predictions: one with the tools alone
+            and, if the model called none and its response does not fit, one with the format alone. Nothing is
+            delivered before that is known. The default is `False`, where the format's grammar keeps the model from
+            calling a tool.
+        rescue_tool_calls: Whether calls that the server left in the text become tool calls. Those that are cut off, or
+            do not fit the tool's schema, become failed ones. The default is `False`; see
+            `docs/guides/tools-with-small-models.md`.
+        required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
+            The default is `False`, which only logs it.
         config: Settings of this prediction.
-        preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
-        on_message: Called with the complete assistant message, suitable for `Chat.append`.
+        preset: Preset on the server, by its identifier, which may be approximate. `config` overrides it.
+        on_message: Called with the complete assistant message, which `Chat.append` takes.
         on_first_token: Called once, before the first fragment.
         on_prediction_fragment: Called with each fragment.
-        on_prompt_processing_progress: Called with growing values from 0.0 to 1.0 while the prompt is processed.
+        on_prompt_processing_progress: Called with the progress of the prompt processing, from 0.0 to 1.0.
     """
 
     response_format: ResponseFormat | None

@@ -19,18 +19,18 @@ TIMEOUTS: Timeouts = {
 
 
 class TimeoutParameters(TypedDict, total=False):
-    """The timeouts in seconds; `None` switches one off.
+    """How many seconds to wait; `None` waits forever.
 
     Attributes:
-        connect_timeout: Until the server accepts the client, or answers a ping after a silence.
-        load_timeout: Between two progress packets while a model loads.
-        queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It restarts
-            whenever the queue of the model instance moves. Also the wait for a model that this one would evict.
-        first_token_timeout: Between two progress packets while the prompt is processed.
-        idle_timeout: Between two packets of a response, and for the response to any other call.
-        timeout: For the whole call.
-        keepalive: Ping the server after this many seconds of silence. If the connection is dead and a new one can be
-            made, it is replaced, and its calls fail immediately. If the server is frozen, calls end by their timeouts.
+        connect_timeout: For the server to accept a connection or to respond to a ping. The default is 5.
+        load_timeout: For progress while a model loads. The default is 300.
+        queue_timeout: In the model's queue, until the first packet. Starts again whenever the queue moves, and also
+            limits the wait for a model that this one would evict. The default is 600.
+        first_token_timeout: For progress while the prompt is processed. The default is 300.
+        idle_timeout: For the next packet of a response, or the result of another call. The default is 60.
+        timeout: For the whole call. There is no limit by default.
+        keepalive: Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. The
+            calls of a dead connection fail at once; those of a frozen server end by their timeouts.
     """
 
     connect_timeout: float | None

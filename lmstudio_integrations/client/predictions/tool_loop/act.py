@@ -62,22 +62,23 @@ class ActParameters(TimeoutParameters, total=False):
     The callbacks about tool calls get the round, and the number of the call, which is unique within an `act`.
 
     Attributes:
-        max_prediction_rounds: Maximum number of rounds; unlimited by default. The last round has no tools.
-        max_parallel_tool_calls: How many tools run at once: 1 by default, `None` for all calls of a round.
-        handle_invalid_tool_request: Called with the error and the request. If the tool raised an exception, that is the
-            error's `__cause__`. A returned string replaces the standard text for the model; an exception ends `act`. If
-            it cannot be read, the request is `None`: the returned value is ignored, and `act` raises the error.
-        check_context: Whether to count a prompt again if the server may have cut it; see `PredictionParameters`.
-        rescue_tool_calls: Whether calls that the server left in the text are made (the default); see
+        max_prediction_rounds: The maximum number of rounds. There is no limit by default. The last round has no tools.
+        max_parallel_tool_calls: How many tools run at once. The default is 1; `None` runs all calls of a round at once.
+        handle_invalid_tool_request: Called with the error and the request when a tool call fails. A returned string
+            replaces the standard text for the model; an exception ends `act`. If the tool raised an exception, that is
+            the error's `__cause__`. If the request cannot be read, it is `None`: the returned value is ignored, and
+            `act` raises the error.
+        check_context: Whether to detect dropped parts of a prompt; see `PredictionParameters`.
+        rescue_tool_calls: Whether calls that the server left in the text are made. The default is `True`; see
             `PredictionParameters`.
-        required_tool_fallback: Whether a required call that did not come is requested again, by grammar. By default
-            only until the model has called a tool.
+        required_tool_fallback: Whether a required call that the model did not make is requested again, by grammar. By
+            default, only until the model has called a tool.
         config: Settings of the predictions.
         preset: A preset on the server.
-        on_message: Called with each assistant message and each message of tool results, suitable for `Chat.append`.
+        on_message: Called with each assistant message and each message of tool results; `Chat.append` takes them.
         on_first_token: Called with the round, at its first fragment.
         on_prediction_fragment: Called with each fragment, and the round.
-        on_prompt_processing_progress: Called with growing values from 0.0 to 1.0, and the round.
+        on_prompt_processing_progress: Called with the progress of the prompt, from 0.0 to 1.0, and the round.
         on_round_start: Called with the round, before its prediction.
         on_round_end: Called with the round, after its tools.
         on_prediction_completed: Called with the result of each prediction; its `round_index` is the round.
@@ -87,13 +88,13 @@ class ActParameters(TimeoutParameters, total=False):
         on_tool_call_request_argument_fragment: Called with round, call and a fragment of the arguments, as the model
             writes them; together, they need not be JSON.
         on_tool_call_request_end: Called with round, call and `ToolCallEnd`: the call is complete and valid.
-        on_tool_call_request_failure: Called with round, call and an `LMStudioToolCallError`: the call cannot be read,
-            is incomplete, or names no tool, or its arguments do not fit.
-        guard_tool_call: Called with round, call and a `GuardToolCallController`, right before the tool runs: it allows
-            the call, with other arguments if need be, or denies it. An exception ends `act`.
-        on_tool_call_request_finalized: Called with round, call and `ToolCallEnd`, after that.
-        on_tool_call_result: Called with round, call and the result for the model when a tool has ended, or the call is
-            invalid; in the order in which the tools end.
+        on_tool_call_request_failure: Called with round, call and an `LMStudioToolCallError` if the call cannot be read,
+            is incomplete, names no tool, or has arguments that do not fit.
+        guard_tool_call: Called with round, call and a `GuardToolCallController`, right before the tool runs. It allows
+            the call, changes its arguments, or denies it. An exception ends `act`.
+        on_tool_call_request_finalized: Called with round, call and `ToolCallEnd`, after `guard_tool_call`.
+        on_tool_call_result: Called with round, call and the result for the model when a tool has ended or a call is
+            invalid, in the order in which the tools end.
     """
 
     max_prediction_rounds: int | None
