@@ -1,4 +1,4 @@
-"""An extension of griffe: shows the fields of models and dataclasses as users write them, and refers to the protocol.
+"""An extension of griffe: shows the fields of models and dataclasses as users write them, and links pages.
 
 `mkdocs.yml` names this file. The source says `Seconds | None` or `OrOff[Count]`, whose bounds only pydantic reads; the
 reference says `float | None` and `int | Literal[False]`, each with its default.
@@ -18,9 +18,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lmstudio_integrations._both_frameworks.signature import plain_type
+from tools import ROOT
 
-PROTOCOL = re.compile(r"`?docs/protocol\.md(#[\w-]+)`?")
-"""A reference to the protocol in a docstring."""
+PAGE = re.compile(r"`?docs/([\w/-]+\.md)(#[\w-]+)?`?")
+"""A page of the site in a docstring."""
 
 _MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])")
 
@@ -80,13 +81,20 @@ def objects_in(found: griffe.Object) -> Iterator[griffe.Object]:
             yield from objects_in(member)
 
 
+def link_of(match: re.Match[str]) -> str:
+    """Return the link to a page that a docstring names, from the root of the site; the page must exist."""
+    name, anchor = match.groups(default="")
+    title = (ROOT / "docs" / name).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return f"[{title}](/{name}{anchor})"
+
+
 class FieldTypes(griffe.Extension):
     """Changes what griffe has read, once all of the package is there."""
 
     def on_package(self, *, pkg: griffe.Module, **_kwargs: Any) -> None:
-        """Show the fields of each model, and refer to the page of the protocol."""
+        """Show the fields of each model, and link the pages that docstrings name."""
         for each in objects_in(pkg):
             if isinstance(each, griffe.Class) and (kind := runtime_class(each)):
                 show_fields(each, kind)
             if each.docstring:
-                each.docstring.value = PROTOCOL.sub(r"[protocol](../protocol.md\1)", each.docstring.value)
+                each.docstring.value = PAGE.sub(link_of, each.docstring.value)

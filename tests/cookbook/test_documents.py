@@ -17,6 +17,7 @@ from tools.outputs import CHAT, IMAGES, normalized
 
 PAGES = [
     "README.md",
+    "docs/index.md",
     "docs/langchain/chat.md",
     "docs/langchain/completion.md",
     "docs/langchain/embeddings.md",

@@ -57,6 +57,15 @@ def test_a_twin_has_what_the_page_shows(site: Path, page: str, part: str) -> Non
     assert part in (site / page).read_text(encoding="utf-8")
 
 
+@pytest.mark.exhaustive
+@pytest.mark.timeout(SITE_TIMEOUT)
+def test_a_recipe_page_links_the_file_that_it_shows(site: Path) -> None:
+    page = (site / "recipes/langchain_tools/index.html").read_text(encoding="utf-8")
+    assert '<a href="../../cookbook/langchain_tools.py" download>' in page
+    source = (ROOT / "cookbook/langchain_tools.py").read_bytes()
+    assert (site / "cookbook/langchain_tools.py").read_bytes() == source
+
+
 def test_html_of_the_reference_becomes_markdown() -> None:
     html = """<h2 id="a">get_it<a class="headerlink" href="#a" title="Permanent link">&para;</a></h2>
 <div class="highlight"><pre><span></span><code><span class="n">get_it</span>(

@@ -102,7 +102,14 @@ def test_a_field_of_a_dataclass_has_its_default(package: griffe.Object) -> None:
     assert result.members["content"].value is None
 
 
-def test_docstrings_refer_to_the_page_of_the_protocol(package: griffe.Object) -> None:
-    docstring = package["errors.LMStudioServerError"].docstring
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("errors.LMStudioServerError", "([Wire protocol](/protocol.md#errors))"),
+        ("langchain.chat_models.ChatLMStudio", "[ChatLMStudio](/langchain/chat.md)"),
+    ],
+)
+def test_a_page_that_a_docstring_names_is_linked_by_its_title(package: griffe.Object, name: str, link: str) -> None:
+    docstring = package[name].docstring
     assert docstring
-    assert "([protocol](../protocol.md#errors))" in docstring.value
+    assert link in docstring.value

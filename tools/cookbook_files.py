@@ -1,0 +1,33 @@
+"""A hook of mkdocs that puts the files of `cookbook/` on the site, and links them where a page names one.
+
+A page that says `cookbook/langchain_chain.py` has the file to download: the recipe can be run without a clone.
+"""
+
+import re
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
+
+from tests.cookbook.recipes import COOKBOOK, OUTPUTS
+
+NAMED = re.compile(r"<code>(cookbook/[\w./-]+)</code>(?!</a>)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the files; the cookbook's own pages are not part of the site."""
+    for path in sorted(COOKBOOK.rglob("*")):
+        name = path.relative_to(COOKBOOK)
+        if path.is_file() and path.suffix != ".md" and not {*name.parts} & {*OUTPUTS}:
+            files.append(File.generated(config, f"cookbook/{name.as_posix()}", abs_src_path=str(path)))
+
+
+def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
+    """Link each file that a page names."""
+
+    def link(match: re.Match[str]) -> str:
+        file = files.get_file_from_path(match[1])
+        return f'<a href="{get_relative_url(file.url, page.url)}" download>{match[0]}</a>' if file else match[0]
+
+    return NAMED.sub(link, html)
