@@ -1,0 +1,114 @@
+"""A stranger's first hour: an empty folder, one page, and a server with other models on another port.
+
+Every command comes from the page, in its order. The stranger replaces only what the page says to replace: the folder of
+the clone, the address of the server, and the keys of the models.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.docs.snippets import read
+from tests.release.project import TIMEOUT, UV, plain_variables
+from tools import ROOT
+
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.timeout(3 * TIMEOUT),
+    pytest.mark.skipif(sys.platform == "win32", reason="the commands are those of a POSIX shell"),
+]
+
+KEYS = {
+    "smollm2-135m-instruct": "acme/chat-mini",
+    "text-embedding-all-minilm-l6-v2": "acme/vectors-mini",
+    "qwen/qwen3-4b": "acme/agent-mini",
+}
+"""The models of the pages, and those of the stranger's server."""
+
+FIRST_SUCCESS = 5
+"""The command with which the first program responds, at the latest."""
+
+COMMAND = re.compile(r"^```(sh|python)\n(.*?)^```$|`((?:export|lmsi) [^`]+)`", re.MULTILINE | re.DOTALL)
+
+PIER = (
+    {"when": {"role": "user", "tools": ["pier"]}, "then": [{"tool": "pier", "arguments": {"destination": "island"}}]},
+    {"when": {"role": "tool"}, "then": [{"text": "From pier 7."}]},
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    chat, vectors, agent = KEYS
+    with Emulator(
+        [
+            ModelEntry(key=KEYS[chat], engine="llama_cpp", weights=chat),
+            ModelEntry(key=KEYS[vectors], kind="embedding", engine="llama_cpp", weights=vectors),
+            ModelEntry(key=KEYS[agent], tools=True, rules=PIER),
+        ]
+    ) as server:
+        yield server
+
+
+class Stranger:
+    """Runs commands in a shell, whose variables last from one command to the next."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._variables = plain_variables()
+
+    def run(self, command: str) -> None:
+        """Run a command, which must succeed and, unless it only prepares, print something."""
+        assert UV, "These tests need uv: pip install uv"  # it installs what pip would, and faster
+        script = f'set -e; pip() {{ "{UV}" pip "$@"; }}\n{command}\nunset -f pip; env -0 >variables'
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=self._folder,
+            env=self._variables,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert done.stdout or not command.startswith(("lmsi", "python ")), f"{command} printed nothing"
+        pairs = (self._folder / "variables").read_text(encoding="utf-8").rstrip("\0").split("\0")
+        self._variables = dict(pair.split("=", 1) for pair in pairs)
+
+    def run_program(self, code: str) -> None:
+        (self._folder / "program.py").write_text(code, encoding="utf-8")
+        self.run("python program.py")
+
+
+def commands_of(page: str) -> list[tuple[str, str]]:
+    """Return the commands and programs of a page in their order, each with its language."""
+    text, found = read(page).partition("\n## How it compares")[0], list[tuple[str, str]]()
+    for language, code, inline in COMMAND.findall(text):
+        lines = [code] if language == "python" else (code or inline).splitlines()
+        found += [(language or "sh", line) for line in lines if not line.startswith("lmsi serve")]
+    return found
+
+
+def replaced(text: str, address: str) -> str:
+    """Return a command with what the stranger has in place of what the page has."""
+    known = {"PATH/TO/lmstudio-integrations": str(ROOT), **KEYS}
+    for old, new in known.items():
+        text = text.replace(old, new)
+    return re.sub(r"(?<=^export LMSTUDIO_HOST=).*", address, text)
+
+
+@pytest.mark.parametrize(("page", "most"), [("README.md", 6), ("docs/get-started.md", 12)])
+def test_a_stranger_succeeds_with_the_commands_of_one_page(
+    page: str, most: int, server: Emulator, tmp_path: Path
+) -> None:
+    commands, stranger = commands_of(page), Stranger(tmp_path)
+    languages = [language for language, _ in commands]
+    assert languages.index("python") < FIRST_SUCCESS, commands
+    assert len(commands) <= most, commands
+    for language, command in commands:
+        run = stranger.run_program if language == "python" else stranger.run
+        run(replaced(command, server.address))
