@@ -77,7 +77,7 @@ def test_ttl_and_load_config_act_when_the_call_loads(server: Server, documents: 
 
 
 def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> None:
-    with pytest.raises(LMStudioWrongModelKindError, match=r"use ChatLMStudio\(model='chatty'\)"):
+    with pytest.raises(LMStudioWrongModelKindError, match=r'use ChatLMStudio\(model="chatty"\)'):
         documents(server.embeddings(model=CHAT), ["one"])
 
 

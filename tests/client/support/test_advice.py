@@ -59,15 +59,10 @@ def test_a_context_overflow_names_the_numbers_and_the_setting(text: str, message
     assert str(advised_error({"title": text, "suggestion": "Try less."}, "Chat response")) == message
 
 
-@pytest.mark.parametrize(
-    ("members", "text"),
-    [
-        ({"query": {}, "loadedModelsSample": []}, "name a model, which is then loaded on first use; `lmsi ls` lists"),
-        ({"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}, "loaded are c; load it with `lmsi load a/b`"),
-    ],
-)
-def test_a_model_that_is_not_loaded_gets_one_remedy(members: dict[str, Any], text: str) -> None:
+def test_a_model_that_is_not_loaded_gets_one_remedy() -> None:
+    members = {"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}
     display = {"code": "generic.noModelMatchingQuery", **members}
+    text = "loaded are c; load it with `lmsi load a/b`"
     assert text in str(advised_error({"title": "t", "displayData": display}, "Model get"))
 
 
