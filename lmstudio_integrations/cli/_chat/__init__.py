@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lmstudio_integrations.cli._common import Host, Token, warnings_as_notes
+from lmstudio_integrations.cli._completion import llm_names
 from lmstudio_integrations.errors import LMStudioValueError
 
 
@@ -16,6 +17,7 @@ def chat(
             metavar="MODEL",
             help="Key or identifier. By default the loaded model that was used last.",
             show_default=False,
+            autocompletion=llm_names,
         ),
     ] = None,
     *,
