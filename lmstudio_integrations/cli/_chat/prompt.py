@@ -5,12 +5,11 @@ import sys
 from collections.abc import Callable
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.output import create_output
 
 from lmstudio_integrations.cli._chat.loop import PROMPT
-
-_HINT = FormattedText([("fg:ansibrightblack", "Send a message (/? for help)")])
 
 
 def line_reader() -> Callable[[str], str]:
@@ -27,10 +26,15 @@ def line_reader() -> Callable[[str], str]:
 
     def read(prompt: str) -> str:
         try:
-            return session.prompt(prompt, placeholder=_HINT if prompt == PROMPT else None)
+            return session.prompt(prompt, placeholder=_hint if prompt == PROMPT else None)
         except KeyboardInterrupt:
             if prompt == PROMPT and session.default_buffer.text:
                 return ""
             raise
 
     return read
+
+
+def _hint() -> FormattedText:
+    """Return what an empty line shows. What stays on the screen after Ctrl-D shows nothing."""
+    return FormattedText([] if get_app().is_done else [("fg:ansibrightblack", "Send a message (/? for help)")])
