@@ -16,6 +16,7 @@ from lmstudio_integrations.cli._common import (
     results,
     warnings_as_notes,
 )
+from lmstudio_integrations.cli._completion import downloaded_keys
 from lmstudio_integrations.cli._formatting import duration, file_size
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ _GPU_WORDS = {"off": 0.0, "max": 1.0}
 
 def load(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Key or path, or a part of it.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Key or path, or a part of it.",
+            show_default=False,
+            autocompletion=downloaded_keys,
+        ),
     ] = None,
     *,
     ttl: Annotated[

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._model_choice import choose
-from lmstudio_integrations.cli._model_names import FoundModel, find_model, listed
+from lmstudio_integrations.cli._model_names import FoundModel, find_models, listed
 from lmstudio_integrations.cli._questions import has_terminal, pick
 from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
@@ -37,16 +37,16 @@ def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[Mod
 
 
 def find_downloaded(client: Client, name: str | None, *, exact: bool = False, first: bool = False) -> FoundModel:
-    """Return the downloaded model that the user means; without a name, the one that the user picks.
+    """Return the downloaded model that the user means; if several match, or there is no name, the one that is picked.
 
     Raises:
-        LMStudioValueError: If the name does not mean one model. See `find_model`.
+        LMStudioValueError: If no model matches, or several do and there is no terminal.
     """
     downloaded = downloaded_models(client)
-    if name is not None:
-        return find_model(name, downloaded, exact=exact, first=first)
-    picked = pick_model(downloaded, "model")
-    return FoundModel(picked, picked.model_key)
+    if name is None:
+        return FoundModel(picked := pick_model(downloaded, "model"), picked.model_key)
+    found = find_models(name, downloaded, exact=exact)
+    return found[0] if first else _the_one(name, found)
 
 
 def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
@@ -75,10 +75,21 @@ def _llm_key(name: str | None, downloaded: Sequence[ModelInfo]) -> str:
     """Return the name to load a language model with."""
     if name is None:
         return pick_model([info for info in downloaded if info.type == "llm"], "language model").model_key
-    found = find_model(name, downloaded)
-    if found.info.type != "llm":
-        raise LMStudioValueError(f"{found.name!r} is an embedding model; `lmsi ls --llm` lists those that can chat")
-    return found.name
+    found = find_models(name, downloaded)
+    llms = [each for each in found if each.info.type == "llm"]
+    if not llms:
+        raise LMStudioValueError(f"{found[0].name!r} is an embedding model; `lmsi ls --llm` lists those that can chat")
+    return _the_one(name, llms).name
+
+
+def _the_one(name: str, found: Sequence[FoundModel]) -> FoundModel:
+    """Return the only model that matches a name, or the one that the user picks."""
+    if len(found) == 1:
+        return found[0]
+    if not has_terminal():
+        keys = listed(each.name for each in found)
+        raise LMStudioValueError(f"{name!r} matches {len(found)} models; name one of them: {keys}")
+    return found[_pick([each.info for each in found])]
 
 
 def pick_model(models: Sequence[ModelInfo], what: str) -> ModelInfo:
@@ -91,5 +102,8 @@ def pick_model(models: Sequence[ModelInfo], what: str) -> ModelInfo:
         raise LMStudioValueError(f"no {what} is downloaded; `lmsi get MODEL` downloads one")
     if not has_terminal():
         raise LMStudioValueError(f"name a {what}: {listed(info.model_key for info in models)}")
-    choices = [f"{info.model_key} ({file_size(info.size_bytes)})" for info in models]
-    return models[pick("Model", choices)]
+    return models[_pick(models)]
+
+
+def _pick(models: Sequence[ModelInfo]) -> int:
+    return pick("Model", [f"{info.model_key} ({file_size(info.size_bytes)})" for info in models])

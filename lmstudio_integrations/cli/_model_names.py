@@ -1,4 +1,4 @@
-"""Finds the downloaded model that a user means. Pure functions."""
+"""Finds the downloaded models that a user may mean. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -18,30 +18,26 @@ class FoundModel(NamedTuple):
     name: str
 
 
-def find_model(name: str, downloaded: Sequence[ModelInfo], *, exact: bool = False, first: bool = False) -> FoundModel:
-    """Return the downloaded model with this name; without one, the only model whose name contains it.
+def find_models(name: str, downloaded: Sequence[ModelInfo], *, exact: bool = False) -> list[FoundModel]:
+    """Return the downloaded model with this name; without one, all models whose names contain it.
 
     Args:
         name: A key, a path, or a variant; upper and lower case are the same.
         downloaded: The downloaded models.
         exact: Whether only a full name counts.
-        first: Whether the first model is returned if several contain the name.
 
     Raises:
-        LMStudioValueError: If there is no such model, or there are several.
+        LMStudioValueError: If there is no such model.
     """
     for info in downloaded:
         if spelled := next((each for each in _names(info) if each.casefold() == name.casefold()), None):
-            return FoundModel(info, spelled)
+            return [FoundModel(info, spelled)]
     part = name.casefold()
     named = [] if exact else [(info, [*_names(info), info.display_name]) for info in downloaded]
     partly = [info for info, names in named if any(part in each.casefold() for each in names)]
-    if len(partly) == 1 or (first and partly):
-        return FoundModel(partly[0], partly[0].model_key)
-    if partly:
-        keys = listed(info.model_key for info in partly)
-        raise LMStudioValueError(f"{name!r} matches {len(partly)} models; name one of them: {keys}")
-    raise LMStudioValueError(f"no downloaded model matches {name!r}; {_advice(name, downloaded)}")
+    if not partly:
+        raise LMStudioValueError(f"no downloaded model matches {name!r}; {_advice(name, downloaded)}")
+    return [FoundModel(info, info.model_key) for info in partly]
 
 
 def listed(names: Iterable[str]) -> str:

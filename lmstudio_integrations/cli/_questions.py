@@ -1,9 +1,7 @@
 """Questions to a person at a terminal. They are printed on stderr; without a terminal there are none."""
 
-import contextlib
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from lmstudio_integrations.cli._common import note
 
@@ -14,15 +12,11 @@ def has_terminal() -> bool:
 
 
 def read_line(prompt: str) -> str:
-    """Read a line that a person types, with editing and a history where there is readline.
+    """Read a line that a person types.
 
     Raises:
         EOFError: After Ctrl-D.
     """
-    if sys.stdout.isatty():
-        with contextlib.suppress(ImportError):
-            import_module("readline")  # from then on, input() uses it
-        return input(prompt)
     print(prompt, end="", file=sys.stderr, flush=True)  # stdout contains only results
     line = sys.stdin.readline()
     if not line:

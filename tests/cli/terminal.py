@@ -117,25 +117,6 @@ class Terminal:
             pass
         return self.process.wait(timeout=max(0.1, deadline - time.monotonic()))
 
-    def press_ctrl_c_until_the_end(self) -> int:
-        """Press Ctrl-C, again if nothing happens, and return the exit status.
-
-        Python misses one between printing a prompt and waiting for input. A person would press it again.
-        """
-        for _ in range(round(TIMEOUT)):
-            with contextlib.suppress(OSError):  # it has just ended
-                self.type("\x03")
-            if not self._read_all(time.monotonic() + 1):
-                return self.process.wait(timeout=TIMEOUT)
-        raise AssertionError(f"it did not end, but printed {self.text!r}")
-
-    def _read_all(self, deadline: float) -> bool:
-        """Read what it prints until a deadline; whether it goes on."""
-        while time.monotonic() < deadline:
-            if not self._read(deadline):
-                return time.monotonic() >= deadline
-        return True
-
     def _read(self, deadline: float) -> bool:
         """Read what it prints next; whether there was anything before the deadline and its end."""
         ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))

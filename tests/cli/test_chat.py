@@ -1,6 +1,7 @@
 """`chat`: a conversation on a terminal, one response in a pipe, and what stops them."""
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from lmstudio_integrations.cli._chat import loop
 from lmstudio_integrations.cli._chat.commands import COMMANDS
 from lmstudio_integrations.cli._chat.loop import converse
 from lmstudio_integrations.cli._chat.response import cancelled_by_interrupt
@@ -46,9 +46,9 @@ def server() -> Iterator[Emulator]:
 
 
 @contextlib.contextmanager
-def chatting(server: Emulator, *arguments: str, model: str = KEY) -> Iterator[Terminal]:
+def chatting(server: Emulator, *arguments: str) -> Iterator[Terminal]:
     """Start a chat on a terminal, up to its first prompt."""
-    with on_terminal("chat", model, "--host", server.address, *arguments) as terminal:
+    with on_terminal("chat", KEY, "--host", server.address, *arguments) as terminal:
         terminal.wait_for("ends the chat.")
         terminal.wait_for("> ")
         yield terminal
@@ -190,9 +190,24 @@ def test_a_conversation_goes_on_until_ctrl_d(server: Emulator) -> None:
 
 @pytest.mark.slow
 @needs_pty
+def test_a_pasted_text_is_one_message(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        terminal.type("\x1b[200~One\r  two\rthree\x1b[201~")
+        terminal.wait_for("three")
+        terminal.type(" four\n")
+        terminal.wait_for("You said")
+        terminal.wait_for("> ")
+        terminal.type("not this\x03")
+        exchange(terminal, "but this", "You said but this.")
+    assert roles(server.predictions[-1].messages)[::2] == [("user", "One\n  two\nthree four"), ("user", "but this")]
+
+
+@pytest.mark.slow
+@needs_pty
 def test_ctrl_c_at_the_prompt_ends_the_chat(server: Emulator) -> None:
     with chatting(server) as terminal:
-        assert terminal.press_ctrl_c_until_the_end() == 0
+        terminal.type("\x03")
+        assert terminal.wait() == 0
     assert "Traceback" not in terminal.text
 
 
@@ -341,7 +356,7 @@ def test_loading_shows_a_bar_on_a_terminal(server: Emulator) -> None:
 
 @pytest.mark.slow
 @needs_pty
-def test_without_a_name_the_user_picks_a_model(server: Emulator) -> None:
+def test_without_a_name_or_with_an_ambiguous_one_the_user_picks_a_model(server: Emulator) -> None:
     with on_terminal("chat", "--host", server.address) as terminal:
         terminal.wait_for(OTHER)
         terminal.wait_for("Model [1]: ")
@@ -350,27 +365,33 @@ def test_without_a_name_the_user_picks_a_model(server: Emulator) -> None:
         terminal.type("2\n")
         terminal.wait_for("> ")
         exchange(terminal, "Hi", "Other than Hi.")
+        terminal.type("/model vendor\n")
+        terminal.wait_for("Model [1]: ")
+        terminal.type("1\n")
+        exchange(terminal, "Hi", "You said Hi.")
 
 
 # The commands in a chat ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def talk(server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Talk:
-    """Run a chat in which the user types some lines, and return what it prints on stderr."""
+def talk(server: Emulator, capsys: pytest.CaptureFixture[str]) -> Talk:
+    """Run a chat in which the user types some lines, and return what it prints on stderr.
 
-    def run(*lines: str) -> str:
+    A `KeyboardInterrupt` is Ctrl-C.
+    """
+
+    def run(*lines: str | type[BaseException]) -> str:
         typed = iter(lines)
 
         def read_line(_prompt: str) -> str:
-            try:
-                return next(typed)
-            except StopIteration:
-                raise EOFError from None
+            line = next(typed, EOFError)
+            if isinstance(line, str):
+                return line
+            raise line
 
-        monkeypatch.setattr(loop, "read_line", read_line)
         with Client(server.address) as client:
-            converse(ChatSession(client, client.llm.model(KEY), Transcript()), shows_stats=False)
+            converse(ChatSession(client, client.llm.model(KEY), Transcript()), read_line, shows_stats=False)
         return capsys.readouterr().err
 
     return run
@@ -411,13 +432,25 @@ def test_a_conversation_that_no_longer_fits_is_cut_but_not_in_silence(talk: Talk
     assert "dropped" not in talk("One", "Two")
 
 
-def test_stats_are_shown_in_full(talk: Talk) -> None:
-    before, _, after = talk("/stats", "One", "/stats").partition("There are no stats yet.")
-    assert "stopReason" not in before
-    assert "stopReason: eosFound" in after
+def test_stats_are_a_table_with_units_in_words(talk: Talk) -> None:
+    before, _, after = talk("/stats", "One", "/stats").partition("There are no stats yet.\n")
+    assert "Prompt" not in before
+    rows = [re.split(" {2,}", line.strip()) for line in after.splitlines()]
+    assert [name for name, _ in rows] == ["Prompt", "Response", "Speed", "First token after", "Total time", "End"]
+    shown = [re.sub(r"[\d.,]+", "1", value) for _, value in rows]
+    assert shown == [
+        "1 tokens",
+        "1 tokens",
+        "1 tokens per second",
+        "1 seconds",
+        "1 seconds",
+        "the response is complete",
+    ]
 
 
-@pytest.mark.parametrize(("typed", "before"), [("/help", ""), ("/etc/hosts", "There is no command /etc/hosts.")])
+@pytest.mark.parametrize(
+    ("typed", "before"), [("/help", ""), ("/?", ""), ("/etc/hosts", "There is no command /etc/hosts.")]
+)
 def test_help_and_unknown_commands_list_all(server: Emulator, talk: Talk, typed: str, before: str) -> None:
     printed = talk(typed)
     assert before in printed
@@ -425,9 +458,29 @@ def test_help_and_unknown_commands_list_all(server: Emulator, talk: Talk, typed:
     assert not server.predictions
 
 
-def test_nothing_after_the_command_exit_is_read(server: Emulator, talk: Talk) -> None:
-    talk("One", "/exit", "Two")
+@pytest.mark.parametrize("typed", ["/exit", "/bye", "exit", " Quit "])
+def test_nothing_after_an_exit_is_read(server: Emulator, talk: Talk, typed: str) -> None:
+    talk("How do I quit?", typed, "Two")
     assert len(server.predictions) == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (['"""', "One", "  two", '"""'], "One\n  two"),
+        (['"""One', "", 'two""" '], "One\n\ntwo"),
+        (['"""/etc/hosts"""'], "/etc/hosts"),
+        (['"""', "One\ntwo", 'exit"""'], "One\ntwo\nexit"),
+        (["/etc/hosts\n/etc/passwd\n"], "/etc/hosts\n/etc/passwd"),
+        (['"""A module."""\nimport this'], '"""A module."""\nimport this'),
+        (['"""', "never sent", KeyboardInterrupt, "One"], "One"),
+    ],
+)
+def test_a_message_has_several_lines(
+    server: Emulator, talk: Talk, typed: list[str | type[BaseException]], message: str
+) -> None:
+    talk(*typed)
+    assert [roles(each.messages) for each in server.predictions] == [[("user", message)]]
 
 
 def test_an_empty_line_is_no_message(server: Emulator, talk: Talk) -> None:

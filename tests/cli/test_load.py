@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lmstudio_integrations.cli import _loaded_models, _questions
 from lmstudio_integrations.cli._load import gpu_ratio
 from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Command
@@ -84,6 +85,16 @@ def test_the_memory_is_estimated_without_a_load(managed: Emulator, command: Comm
 )
 def test_a_name_that_means_no_single_model_is_an_error(command: Command, arguments: list[str], expected: str) -> None:
     assert command("load", *arguments) == (f"Error: {expected}", "", "")
+
+
+def test_on_a_terminal_the_user_picks_one_of_several_models(
+    managed: Emulator, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_loaded_models, "has_terminal", lambda: True)
+    monkeypatch.setattr(_questions, "read_line", lambda _prompt: "2")
+    status, out, err = command("load", "vendor")
+    assert (status, out) == (0, f"{LARGE}\n")
+    assert [line.split()[1] for line in err.splitlines()[:3]] == [SMALL, LARGE, EMBEDDER]
 
 
 def test_the_first_of_several_models_is_loaded_on_request(command: Command) -> None:

@@ -36,7 +36,7 @@ RULES: list[dict[str, Any]] = [
 SHOWN_NAME = printable_line(NAME)
 IN_AN_ERROR = printable_line(one_line(NAME))
 
-OWN_CODES = re.compile(r"\x1b\[(\?25[hl]|\?2004[hl]|[12]?[AK]|(?!8m)[0-9;]*m)|\r")
+OWN_CODES = re.compile(r"\x1b\[(\?(1|7|12|25|2004)[hl]|[0-9]*[A-DJK]|(?!8m)[0-9;]*m)|[\r\b]")
 """What the command line itself writes: colors, movements of the cursor, and the setup of an input line."""
 
 HIDDEN = re.compile(r"[^\n\x20-\x7e\u00a0-\u1fff\u2030-\u2060\u2070-\U0001ffff]")
@@ -63,7 +63,6 @@ RUNS = {
     "ls": Run(["ls"]),
     "ps": Run(["ps"]),
     "load": Run(["load", "--identifier", "new"], typed=[("Model [1]: ", "1\n")]),
-    "load, not found": Run(["load", "scripted"], IN_AN_ERROR),
     "unload": Run(["unload", "vectors"], "Unloaded vectors."),
     "get": Run(["get", "--always-show-all-results", "-a"], typed=[("Model [1]: ", "1\n")]),
     "get, not found": Run(["get", "absent@q9", "--yes"], IN_AN_ERROR),

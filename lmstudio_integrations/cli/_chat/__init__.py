@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lmstudio_integrations.cli._common import Host, Token, warnings_as_notes
+from lmstudio_integrations.cli._completion import llm_names
 from lmstudio_integrations.errors import LMStudioValueError
 
 
@@ -16,6 +17,7 @@ def chat(
             metavar="MODEL",
             help="Key or identifier. By default the loaded model that was used last.",
             show_default=False,
+            autocompletion=llm_names,
         ),
     ] = None,
     *,
@@ -49,7 +51,7 @@ def chat(
 ) -> None:
     """Chat with a model.
 
-    At a terminal this is a conversation: /help lists its commands, Ctrl-C stops a response, Ctrl-D ends the chat.
+    At a terminal this is a conversation: /? lists its commands, Ctrl-C stops a response, Ctrl-D ends the chat.
     A text in a pipe is one message, and the response is printed.
     """
     from lmstudio_integrations.cli._chat.loop import converse, respond  # noqa: PLC0415 - slow
@@ -61,7 +63,9 @@ def chat(
     with Client(host, token) as client, warnings_as_notes():
         session = ChatSession(client, open_llm(client, model, ttl), Transcript(system_prompt), ttl)
         if text is None:
-            converse(session, shows_stats=stats is not False)
+            from lmstudio_integrations.cli._chat.prompt import line_reader  # noqa: PLC0415 - slow
+
+            converse(session, line_reader(), shows_stats=stats is not False)
         elif respond(session, text, shows_stats=bool(stats)).stopped:
             raise KeyboardInterrupt
 

@@ -1,10 +1,11 @@
-"""The commands that begin with `/` in a chat."""
+"""What a user types in a chat that is no message."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from lmstudio_integrations.cli._chat.response import stats_table
 from lmstudio_integrations.cli._chat.session import ChatSession
-from lmstudio_integrations.cli._common import note
+from lmstudio_integrations.cli._chat.wrapping import note
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models, open_llm
 
 
@@ -16,6 +17,11 @@ class ChatCommand(NamedTuple):
     run: Callable[[ChatSession, str], Any]
 
 
+def is_command(text: str) -> bool:
+    """Return whether a text is a command. A pasted text of several lines never is."""
+    return text.strip().lower() in ALIASES or (text.startswith("/") and "\n" not in text)
+
+
 def run_command(session: ChatSession, line: str) -> None:
     """Run a command; an unknown one is answered with the list of all.
 
@@ -23,7 +29,7 @@ def run_command(session: ChatSession, line: str) -> None:
         EOFError: If it ends the chat.
     """
     name, _, argument = line.strip().partition(" ")
-    command = COMMANDS.get(name.lower())
+    command = COMMANDS.get(ALIASES.get(name.lower(), name.lower()))
     if command is None:
         note(f"There is no command {name}.")
         command = COMMANDS["/help"]
@@ -31,8 +37,8 @@ def run_command(session: ChatSession, line: str) -> None:
 
 
 def _print_help(_session: ChatSession, _argument: str) -> None:
-    for command in COMMANDS.values():
-        note(f"  {command.usage:<16} {command.help}")
+    for usage, description in [(each.usage, each.help) for each in COMMANDS.values()] + OTHER_KEYS:
+        note(f"  {usage:<15} {description}")
 
 
 def _change_model(session: ChatSession, name: str) -> None:
@@ -64,8 +70,8 @@ def _print_stats(session: ChatSession, _argument: str) -> None:
     if session.last_stats is None:
         note("There are no stats yet.")
         return
-    for name, value in session.last_stats.to_dict().items():
-        note(f"  {name}: {value}")
+    for name, value in stats_table(session.last_stats):
+        note(f"  {name:<20} {value}")
 
 
 def _end(_session: ChatSession, _argument: str) -> None:
@@ -73,11 +79,23 @@ def _end(_session: ChatSession, _argument: str) -> None:
 
 
 COMMANDS = {
-    "/help": ChatCommand("/help", "List the commands.", _print_help),
-    "/model": ChatCommand("/model [KEY]", "Change the model, or list all; the conversation stays.", _change_model),
-    "/system": ChatCommand("/system [TEXT]", "Change the system prompt, or show it.", _change_system_prompt),
+    "/help": ChatCommand("/?, /help", "List the commands.", _print_help),
+    "/model": ChatCommand("/model [KEY]", "Change the model, or list all.", _change_model),
+    "/system": ChatCommand("/system [TEXT]", "Set or show the system prompt.", _change_system_prompt),
     "/clear": ChatCommand("/clear", "Begin a new conversation.", _clear),
-    "/stats": ChatCommand("/stats", "Show all stats of the last response.", _print_stats),
-    "/exit": ChatCommand("/exit", "End the chat.", _end),
+    "/stats": ChatCommand("/stats", "Stats of the last response.", _print_stats),
+    "/exit": ChatCommand("/bye, /exit", "End the chat.", _end),
 }
 """The commands, by name."""
+
+ALIASES = {"/?": "/help", "/bye": "/exit", "exit": "/exit", "quit": "/exit"}
+"""Other names of commands."""
+
+QUOTES = '"""'
+
+OTHER_KEYS = [
+    (QUOTES, "Begin or end a long message."),
+    ("Ctrl-C", "Stop a response."),
+    ("Ctrl-D", "End the chat."),
+]
+"""What else `/help` lists, with what it does."""

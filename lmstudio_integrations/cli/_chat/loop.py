@@ -1,42 +1,42 @@
 """The loop of a chat at a terminal, and one turn of it."""
 
 import warnings
+from collections.abc import Callable
 
 from lmstudio_integrations._support.text import one_line
-from lmstudio_integrations.cli._chat.commands import run_command
+from lmstudio_integrations.cli._chat.commands import QUOTES, is_command, run_command
 from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession
-from lmstudio_integrations.cli._common import note
-from lmstudio_integrations.cli._questions import read_line
+from lmstudio_integrations.cli._chat.wrapping import note
 from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning, LMStudioTruncationWarning
 
-PROMPT = "> "
+PROMPT, PROMPT_INSIDE_QUOTES = "> ", ". "
+
+ReadLine = Callable[[str], str]
+"""Reads a line after a prompt; see `line_reader`."""
 
 
-def converse(session: ChatSession, *, shows_stats: bool) -> None:
-    """Respond to each line until Ctrl-D, or Ctrl-C at the prompt."""
-    note(
-        f"This is {session.model.identifier}. /help lists the commands; Ctrl-C stops a response, Ctrl-D ends the chat."
-    )
+def converse(session: ChatSession, read_line: ReadLine, *, shows_stats: bool) -> None:
+    """Respond to each message until Ctrl-D, or Ctrl-C at the prompt."""
+    note(f"This is {session.model.identifier}. Ctrl-C stops a response, Ctrl-D ends the chat.")
     with warnings.catch_warnings():
         # A model that the user changes to may replace the one before.
         warnings.simplefilter("ignore", LMStudioEvictionWarning)
-        while _run_line(session, shows_stats=shows_stats):
+        while _run_line(session, read_line, shows_stats=shows_stats):
             pass
 
 
-def _run_line(session: ChatSession, *, shows_stats: bool) -> bool:
-    """Read a line and respond to it; return whether the chat goes on."""
+def _run_line(session: ChatSession, read_line: ReadLine, *, shows_stats: bool) -> bool:
+    """Read a message or a command and respond to it; return whether the chat goes on."""
     try:
         line = read_line(PROMPT)
     except (EOFError, KeyboardInterrupt):
-        note("")
         return False
     try:
-        if line.startswith("/"):
+        if is_command(line):
             run_command(session, line)
-        elif line and not line.isspace():
-            respond(session, line, shows_stats=shows_stats)
+        elif message := whole_message(line, read_line):
+            respond(session, message, shows_stats=shows_stats)
     except EOFError:
         return False
     except LMStudioError as error:
@@ -44,6 +44,19 @@ def _run_line(session: ChatSession, *, shows_stats: bool) -> bool:
     except KeyboardInterrupt:
         note("Stopped.")
     return True
+
+
+def whole_message(line: str, read_line: ReadLine) -> str:
+    """Return the message that a line begins: the line, or what stands in three quotes, on any number of lines."""
+    line = line.rstrip()
+    # A pasted program may begin with three quotes.
+    if not line.startswith(QUOTES) or "\n" in line:
+        return line
+    lines, line = list[str](), line.removeprefix(QUOTES)
+    while not line.endswith(QUOTES):
+        lines.append(line)
+        line = read_line(PROMPT_INSIDE_QUOTES).rstrip()
+    return "\n".join([*lines, line.removesuffix(QUOTES)]).strip()
 
 
 def respond(session: ChatSession, text: str, *, shows_stats: bool) -> ChatResponse:

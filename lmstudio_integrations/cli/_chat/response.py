@@ -2,11 +2,11 @@
 
 import contextlib
 import signal
-import sys
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from lmstudio_integrations.cli._common import notes, on_interrupt
+from lmstudio_integrations.cli._chat.wrapping import WordWrapper
+from lmstudio_integrations.cli._common import notes, on_interrupt, results
 from lmstudio_integrations.client.api.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEvent
@@ -18,6 +18,20 @@ _STOP_REASONS = {
     "modelUnloaded": "the model was unloaded",
 }
 """What is worth knowing about an end."""
+
+_STATS = (
+    ("prompt_tokens_count", "Prompt", "{:,} tokens"),
+    ("predicted_tokens_count", "Response", "{:,} tokens"),
+    ("dropped_tokens", "Dropped", "{:,} tokens of the conversation"),
+    ("tokens_per_second", "Speed", "{:,.1f} tokens per second"),
+    ("time_to_first_token_sec", "First token after", "{:,.2f} seconds"),
+    ("total_time_sec", "Total time", "{:,.2f} seconds"),
+    ("model_load_time_sec", "Model load time", "{:,.2f} seconds"),
+    ("used_draft_model_key", "Draft model", "{}"),
+    ("accepted_draft_tokens_count", "Accepted drafts", "{:,} tokens"),
+    ("rejected_draft_tokens_count", "Rejected drafts", "{:,} tokens"),
+)
+"""The stats that a table shows: member, name, and value with its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +47,10 @@ class ResponsePrinter:
     """Prints the fragments of a response: its text on stdout, its reasoning on stderr if that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = notes()
+        self._results = WordWrapper(results())
+        self._notes = notes()
+        self._reasoning: WordWrapper | None = None
         self._parts: list[str] = []
-        self._in_reasoning = False
-        self._at_line_start = True
 
     @property
     def text(self) -> str:
@@ -49,36 +63,32 @@ class ResponsePrinter:
                 continue
             if event.reasoning_type == "reasoning":
                 self._show_reasoning(event.content)
-            elif event.reasoning_type == "none" and not event.is_structural:
+            elif event.reasoning_type == "none" and not event.is_structural and event.content:
                 self._show_text(event.content)
-        sys.stdout.flush()
 
     def end(self) -> None:
         """End the reasoning and the line, if either is still open."""
         self._end_reasoning()
-        if not self._at_line_start:
-            sys.stdout.write("\n")
-        sys.stdout.flush()
+        if self._parts and not self._parts[-1].endswith("\n"):
+            self._results.write("\n")
 
     def _show_text(self, text: str) -> None:
         self._end_reasoning()
         self._parts.append(text)
-        sys.stdout.write(text)
-        if text:
-            self._at_line_start = text.endswith("\n")
+        self._results.write(text)
 
     def _show_reasoning(self, text: str) -> None:
-        if not self._console.is_terminal:
+        if not self._notes.is_terminal:
             return
-        style = "" if self._console.no_color else "dim"
-        label = "" if self._in_reasoning else "Reasoning: "
-        self._in_reasoning = True
-        self._console.write(label + text, style)
+        if self._reasoning is None:
+            self._reasoning = WordWrapper(self._notes, "" if self._notes.no_color else "dim")
+            text = f"Reasoning: {text}"
+        self._reasoning.write(text)
 
     def _end_reasoning(self) -> None:
-        if self._in_reasoning:
-            self._console.line(2)
-            self._in_reasoning = False
+        if self._reasoning is not None:
+            self._notes.line(2)
+            self._reasoning = None
 
 
 def print_response(stream: PredictionStream) -> ChatResponse:
@@ -121,6 +131,13 @@ def stats_line(stats: LlmPredictionStats) -> str:
         _STOP_REASONS.get(stats.stop_reason),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def stats_table(stats: LlmPredictionStats) -> list[tuple[str, str]]:
+    """Return the stats of a response as rows of names and values; what the server did not measure is absent."""
+    values = [(name, form, getattr(stats, member)) for member, name, form in _STATS]
+    end = _STOP_REASONS.get(stats.stop_reason, "the response is complete")
+    return [(name, form.format(value)) for name, form, value in values if value is not None] + [("End", end)]
 
 
 def _with_unit(value: float | None, form: str, unit: str) -> str | None:

@@ -25,6 +25,7 @@ from lmstudio_integrations.cli._common import (
     results,
     warnings_as_notes,
 )
+from lmstudio_integrations.cli._completion import embedding_keys
 from lmstudio_integrations.cli._embed.output import (
     FILES,
     Folder,
@@ -108,6 +109,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
             metavar="KEY",
             help="The embedding model; without it a loaded one, else the smallest one that is downloaded.",
             show_default=False,
+            autocompletion=embedding_keys,
         ),
     ] = None,
     field: Annotated[str, typer.Option(metavar="NAME", help="The field or column that has the text.")] = "text",
