@@ -1,5 +1,6 @@
 """The pages of the site: their programs, the workflows on them, and what they state about LangChain."""
 
+import asyncio
 import logging
 import re
 import shutil
@@ -67,7 +68,11 @@ def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(Settings, name, value)
     logger = logging.getLogger("lmstudio_integrations")
     level = logger.level
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)  # LlamaIndex uses the loop of the thread, or makes one that nobody closes
     yield
+    asyncio.set_event_loop(None)
+    loop.close()
     logger.setLevel(level)
 
 
