@@ -34,6 +34,7 @@ RUN_ELSEWHERE = {
     *documents.PAGES,
     *documents.WITH_OUTPUTS,
     *documents.PAGES_WITH_AGENTS,
+    documents.EMULATOR,
     documents.TESTING,
     "docs/guides/logs-and-traces.md",
     "docs/guides/ray-data.md",
