@@ -26,7 +26,7 @@ from lmstudio_integrations.langchain._errors import _CLASSES, as_langchain_error
 from tests.cookbook import test_documents as documents
 from tests.cookbook.recipes import environment
 from tests.docs.snippets import ROOT, blocks, in_text, read
-from tools.outputs import IMAGES
+from tools.outputs import CHAT, IMAGES
 
 DOCS = ROOT / "docs"
 FOLDERS = ("guides", "langchain", "llama-index", "tools")
@@ -90,6 +90,7 @@ def test_no_program_is_too_wide(page: str) -> None:
 )
 @pytest.mark.parametrize("page", [page for page in PAGES if programs(page)])
 def test_the_programs_on_a_page_run_in_order(page: str, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    scripted.load(CHAT)  # as for the outputs on the page
     namespace: dict[str, Any] = {"__name__": "page"}
     for number, code in enumerate(programs(page), start=1):
         exec(compile(code, f"{page}-{number}", "exec"), namespace)
