@@ -31,7 +31,7 @@ IGNORED = ("-W", "ignore::DeprecationWarning")
 """LlamaIndex's agents use deprecated attributes of pydantic. Python shows no such warning of a library."""
 WITH_OUTPUTS = ["docs/guides/several-hosts.md", "docs/guides/tools-with-small-models.md"]
 """Pages whose examples start servers of their own."""
-TESTING = "docs/tools/testing.md"
+EMULATOR, TESTING = "docs/tools/emulator.md", "docs/tools/testing.md"
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
 
 
@@ -58,7 +58,7 @@ def test_the_examples_on_a_page_run_in_order(page: str, scripted: Emulator, tmp_
 
 @pytest.mark.slow
 def test_the_example_with_the_emulator_runs(tmp_path: Path) -> None:
-    *_, example = blocks(TESTING, "python")
+    (example,) = blocks(EMULATOR)
     run = run_python("-W", "error", "-c", example, cwd=tmp_path)
     assert run.stderr == ""
     assert run.stdout.strip()
@@ -74,7 +74,7 @@ def test_the_examples_on_a_page_print_what_it_shows(page: str, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_example_tests_pass(tmp_path: Path) -> None:
-    *tests, _ = blocks(TESTING, "python")
+    tests = blocks(TESTING)
     for number, code in enumerate(tests):
         (tmp_path / f"test_{number}.py").write_text(code, encoding="utf-8")
     run = run_python("-m", "pytest", "-q", "-W", "error", "-p", "no:asyncio", cwd=tmp_path)

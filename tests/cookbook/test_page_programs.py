@@ -1,5 +1,6 @@
 """The pages of the site: their programs, the workflows on them, and what they state about LangChain."""
 
+import asyncio
 import logging
 import re
 import shutil
@@ -25,7 +26,7 @@ from lmstudio_integrations.langchain._errors import _CLASSES, as_langchain_error
 from tests.cookbook import test_documents as documents
 from tests.cookbook.recipes import environment
 from tests.docs.snippets import ROOT, blocks, in_text, read
-from tools.outputs import IMAGES
+from tools.outputs import CHAT, IMAGES
 
 DOCS = ROOT / "docs"
 FOLDERS = ("guides", "langchain", "llama-index", "tools")
@@ -33,6 +34,7 @@ RUN_ELSEWHERE = {
     *documents.PAGES,
     *documents.WITH_OUTPUTS,
     *documents.PAGES_WITH_AGENTS,
+    documents.EMULATOR,
     documents.TESTING,
     "docs/guides/logs-and-traces.md",
     "docs/guides/ray-data.md",
@@ -67,7 +69,11 @@ def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(Settings, name, value)
     logger = logging.getLogger("lmstudio_integrations")
     level = logger.level
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)  # LlamaIndex uses the loop of the thread, or makes one that nobody closes
     yield
+    asyncio.set_event_loop(None)
+    loop.close()
     logger.setLevel(level)
 
 
@@ -84,6 +90,7 @@ def test_no_program_is_too_wide(page: str) -> None:
 )
 @pytest.mark.parametrize("page", [page for page in PAGES if programs(page)])
 def test_the_programs_on_a_page_run_in_order(page: str, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    scripted.load(CHAT)  # as for the outputs on the page
     namespace: dict[str, Any] = {"__name__": "page"}
     for number, code in enumerate(programs(page), start=1):
         exec(compile(code, f"{page}-{number}", "exec"), namespace)
