@@ -90,7 +90,7 @@ def test_every_public_class_and_function_has_an_entry() -> None:
         for name in lms.__all__
         if inspect.isroutine(value := getattr(lms, name)) or (isinstance(value, type) and not is_typeddict(value))
     }
-    missing = {name for name, value in client.items() if not {name, value.__name__} & entries}
+    missing = {name for name, value in client.items() if not {name, value.__name__} & entries} - {"BaseModel"}
     others = {*langchain.__all__, *llama_index.__all__, *emulator.__all__, *ray.__all__}
     assert (missing | others) - entries - vars(errors).keys() == set()
 
