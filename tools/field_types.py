@@ -124,7 +124,8 @@ def describe_attributes(found: griffe.Class) -> None:
                  for each in section.value}  # fmt: skip
     if described and found.attributes.keys() >= described.keys():
         for name, text in described.items():
-            found.members[name].docstring = griffe.Docstring(text, parent=found.members[name])
+            attribute = found.attributes[name]
+            attribute.docstring = griffe.Docstring(text, parent=attribute)
         found.docstring.value = ATTRIBUTES.sub("", found.docstring.value).rstrip()
 
 
