@@ -169,7 +169,7 @@ def _draw_panel(panel: Any, title: str, groups: Mapping[str, Mapping[str, float]
                 continue
             panel.barh(position, value, color=OURS_COLOR if role == OURS else PEER_COLOR, height=0.75)
             panel.annotate(number(value), (value, position), **BESIDE)
-            labels.append(f"{GROUPS[group]}: {role}")
+            labels.append(f"{GROUPS[group]}: {'this package' if role == OURS else role}")
             positions.append(position)
             position += 1
         position += 0.6 if values else 0  # a gap between two groups
