@@ -1,7 +1,8 @@
-"""Writes the generated parts of `docs/guides/speed.md`, and draws its chart: `python -m benchmarks.page`.
+"""Writes the generated parts of the pages about speed, and draws their chart: `python -m benchmarks.page`.
 
-They are made of `benchmarks/results.json`, which `python -m benchmarks.speed` writes. What stands between the markers
-is overwritten; the rest of the page is written by hand. The chart needs matplotlib.
+`docs/guides/speed.md` is for users, `docs/internals/benchmarks.md` for contributors. Both are made of
+`benchmarks/results.json`, which `python -m benchmarks.speed` writes. What stands between the markers is overwritten;
+the rest of a page is written by hand. The chart needs matplotlib.
 """
 
 import hashlib
@@ -13,9 +14,9 @@ from typing import Any
 
 from benchmarks.environment import ROOT
 from benchmarks.programs import FLOOR, OURS
-from benchmarks.speed import GROUPS, RESULTS, ROWS, Row, table
+from benchmarks.speed import GROUPS, RESULTS, ROWS, Row, number, table
 
-PAGE = ROOT / "docs/guides/speed.md"
+PAGES = (ROOT / "docs/guides/speed.md", ROOT / "docs/internals/benchmarks.md")
 CHART = ROOT / "docs/images/speed.svg"
 
 _PART = re.compile(r"(<!-- begin (\w+)[^>]*-->\n).*?(<!-- end \2 -->\n)", re.DOTALL)
@@ -29,15 +30,18 @@ _SENTENCES = {
 }
 """What a reader in a hurry should know about the streams of each group."""
 
-PANELS = {
+CASES = {
     "A stream of 1,000 tokens": "stream",
     "A response of one token": "one",
-    "1,000 embeddings of 768 floats": "embed",
+    "1,000 embeddings of 768 numbers": "embed",
     "200 streams at once": "many",
 }
-"""The cases of the chart."""
+"""What the chart and the table for users show."""
 
-OURS_COLOR, PEER_COLOR, FLOOR_COLOR = "#2563eb", "#b8bec9", "#6b7280"
+COLUMNS = ("langchain", "llama_index", "native")
+"""The groups as users read them."""
+
+OURS_COLOR, PEER_COLOR = "#2563eb", "#b8bec9"
 
 # Some versions of matplotlib name every key in its type, others do not.
 STYLE: dict[Any, Any] = {
@@ -47,6 +51,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
+    "axes.spines.bottom": False,
     "ytick.major.size": 0,
 }
 
@@ -67,9 +72,10 @@ def written(page: str, results: Mapping[str, Any]) -> str:
         f"{results['machine']['platform']}, {results['machine']['cpus']} cores."
     )
     parts = {
-        "summary": "\n".join(
-            _sentence(text, _multiples(group, "stream", results)) for group, text in _SENTENCES.items()
-        ),
+        "run": run,
+        "costs": _costs(results),
+        "behind": _behind(results),
+        "summary": "\n".join(_sentence(text, _multiples(group, results)) for group, text in _SENTENCES.items()),
         "results": f"{run}\n\n{table(ROWS, results['measurements'])}\n\nMeasured with {', '.join(packages)}.",
     }
     return _PART.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", page)
@@ -80,10 +86,50 @@ def digest_line(results: str) -> str:
     return f"<!-- {RESULTS.name}: {hashlib.sha256(results.encode()).hexdigest()} -->\n"
 
 
-def _multiples(group: str, case: str, results: Mapping[str, Any]) -> dict[str, float]:
-    """Return what ours and the peers need, as multiples of the floor; empty if it was not measured."""
+def _values(group: str, case: str, results: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the floor, ours and the peers need; empty if it was not measured."""
     rows: list[Row] = [row for row in ROWS if (row.group, row.case) == (group, case)]
-    values = rows[0].values(results["measurements"]) if rows else {}
+    return rows[0].values(results["measurements"]) if rows else {}
+
+
+def _unit(case: str) -> str:
+    return next(row.unit for row in ROWS if row.case == case)
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    """Return ours and the peers in words."""
+    return ", ".join(
+        f"**{number(value)}**" if role == OURS else f"{role} {number(value)}"
+        for role, value in values.items()
+        if role != FLOOR
+    )
+
+
+def _costs(results: Mapping[str, Any]) -> str:
+    """Return the table for users."""
+    lines = [f"| | {' | '.join(GROUPS[group] for group in COLUMNS)} |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for title, case in CASES.items():
+        cells = [_listed(_values(group, case, results)) or "-" for group in COLUMNS]
+        lines.append(f"| {title}, {_unit(case)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _behind(results: Mapping[str, Any]) -> str:
+    """Return the rows in which a peer needs less."""
+    found = [
+        (row, row.values(results["measurements"])) for row in ROWS if row.case in results["measurements"][row.group]
+    ]
+    lines = [
+        f"- {GROUPS[row.group]}, {row.title}: {_listed(values)} {row.unit}"
+        for row, values in found
+        if values[OURS] > min(values[role] for role in values if role not in {FLOOR, OURS})
+    ]
+    return "\n".join(lines) or "- none of what was measured"
+
+
+def _multiples(group: str, results: Mapping[str, Any]) -> dict[str, float]:
+    """Return what streams of ours and of the peers need, as multiples of the floor."""
+    values = _values(group, "stream", results)
     return {role: value / values[FLOOR] for role, value in values.items() if role != FLOOR}
 
 
@@ -104,10 +150,10 @@ def draw(results: Mapping[str, Any], path: Path, last_line: str) -> None:
     from matplotlib import pyplot as plt
 
     with mpl.rc_context(STYLE):
-        canvas, axes = plt.subplots(2, 2, figsize=(10, 5.6), height_ratios=(9, 10))
-        for panel, (title, case) in zip(axes.flat, PANELS.items(), strict=True):
-            _draw_panel(panel, title, {group: _multiples(group, case, results) for group in GROUPS})
-        canvas.supxlabel("client CPU, as a multiple of the floor; less is better; logarithmic")
+        canvas, axes = plt.subplots(2, 2, figsize=(10, 5.6))
+        for panel, (title, case) in zip(axes.flat, CASES.items(), strict=True):
+            _draw_panel(panel, f"{title}, {_unit(case)}", {group: _values(group, case, results) for group in COLUMNS})
+        canvas.supxlabel("client CPU; less is better")
         canvas.tight_layout()
         canvas.savefig(path, metadata={"Date": None})
         plt.close(canvas)
@@ -117,28 +163,29 @@ def draw(results: Mapping[str, Any], path: Path, last_line: str) -> None:
 
 def _draw_panel(panel: Any, title: str, groups: Mapping[str, Mapping[str, float]]) -> None:
     labels, positions, position = list[str](), list[float](), 0.0
-    for group, multiples in groups.items():
-        for role, multiple in multiples.items():
-            panel.barh(position, multiple, color=OURS_COLOR if role == OURS else PEER_COLOR, height=0.75)
-            panel.annotate(_times(multiple), (multiple, position), **BESIDE)
-            labels.append(f"{GROUPS[group]}: {role}")
+    for group, values in groups.items():
+        for role, value in values.items():
+            if role == FLOOR:
+                continue
+            panel.barh(position, value, color=OURS_COLOR if role == OURS else PEER_COLOR, height=0.75)
+            panel.annotate(number(value), (value, position), **BESIDE)
+            labels.append(f"{GROUPS[group]}: {'this package' if role == OURS else role}")
             positions.append(position)
             position += 1
-        position += 0.6 if multiples else 0  # a gap between two groups
-    panel.axvline(1, color=FLOOR_COLOR, linewidth=0.8, linestyle="--")
-    panel.set(xscale="log", xlim=(0.1, 1000))
-    panel.set_xticks([0.1, 1, 10, 100, 1000], ["0.1", "the floor", "10", "100", "1,000"])
-    panel.minorticks_off()
+        position += 0.6 if values else 0  # a gap between two groups
+    panel.margins(x=0.12)
+    panel.set_xticks([])
     panel.set_yticks(positions, labels)
+    panel.set_ylim(10.8, -0.6)  # bars of one height in all panels, the first on top
     panel.set_title(title, loc="left", fontweight="bold")
-    panel.invert_yaxis()
 
 
 def main() -> None:
-    """Write the page and draw the chart."""
+    """Write the pages and draw the chart."""
     text = RESULTS.read_text(encoding="utf-8")
     results = json.loads(text)
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(written(page.read_text(encoding="utf-8"), results), encoding="utf-8")
     draw(results, CHART, digest_line(text))
 
 

@@ -1,8 +1,8 @@
 """Measure the client CPU of this package beside that of its peers, in one run.
 
 `python -m benchmarks.speed [--only native|langchain|llama_index] [--rounds N]` prints a table. A run of all groups is
-also kept, in `benchmarks/results.json`, of which `python -m benchmarks.page` makes the page and its chart. It never
-fails for being slow. How measurements are made is described in `docs/guides/speed.md`.
+also kept, in `benchmarks/results.json`, of which `python -m benchmarks.page` makes the pages and their chart. It never
+fails for being slow. How measurements are made is described in `docs/internals/benchmarks.md`.
 """
 
 import argparse
@@ -107,14 +107,15 @@ def table(rows: Sequence[Row], measurements: Measurements) -> str:
     for row in (row for row in rows if row.case in measurements[row.group]):
         values = row.values(measurements)
         floor, ours = values[FLOOR], values[OURS]
-        others = "; ".join(f"{who} {_number(value)}" for who, value in values.items() if who not in {FLOOR, OURS})
+        others = "; ".join(f"{who} {number(value)}" for who, value in values.items() if who not in {FLOOR, OURS})
         target = row.target if row.is_reached(values) else f"{row.target}: **missed**"
-        cells = (_number(floor), _number(ours), _number(ours / floor), others, target)
+        cells = (number(floor), number(ours), number(ours / floor), others, target)
         lines.append(f"| {GROUPS[row.group]}: {row.title} | {row.unit} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a value with three digits or more."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import lmstudio_integrations as lms
-from benchmarks.page import CHART, PAGE, digest_line, written
+from benchmarks.page import CHART, PAGES, digest_line, written
 from benchmarks.server import Connection, tokens_of, vector
 from benchmarks.speed import RESULTS
 from tests.docs.snippets import ROOT
@@ -51,10 +51,12 @@ async def test_the_scripted_server_embeds(client: lms.AsyncClient) -> None:
     assert await model.embed(["one", "two"]) == [list(vector()), list(vector())]
 
 
-def test_the_page_and_its_chart_are_made_of_the_kept_results() -> None:
-    text, page = RESULTS.read_text(encoding="utf-8"), PAGE.read_text(encoding="utf-8")
-    assert "<!-- end results -->" in page
-    assert written(page, json.loads(text)) == page, "run python -m benchmarks.page"
+def test_the_pages_and_their_chart_are_made_of_the_kept_results() -> None:
+    text = RESULTS.read_text(encoding="utf-8")
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        assert "<!-- begin " in page
+        assert written(page, json.loads(text)) == page, "run python -m benchmarks.page"
     assert CHART.read_text(encoding="utf-8").endswith(digest_line(text)), "run python -m benchmarks.page"
 
 

@@ -1,13 +1,14 @@
 """An extension of griffe: shows the fields of models and dataclasses as users write them, and links pages.
 
 `mkdocs.yml` names this file. The source says `Seconds | None` or `OrOff[Count]`, whose bounds only pydantic reads; the
-reference says `float | None` and `int | Literal[False]`, each with its default.
+reference says `float | None` and `int | Literal[False]`, each with its default. The settings of the adapters and of a
+prediction stand in groups, which `tools/templates` shows.
 """
 
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import import_module
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -17,11 +18,52 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
 from lmstudio_integrations._both_frameworks.signature import plain_type
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from tools import ROOT
 
+GROUPED = (ConnectionSettings, LlmPredictionConfig)
+"""The bases of the classes whose settings stand in groups."""
+
+GROUPS = {
+    "Model": (
+        "model model_name preset context_length load_config load_policy ttl unload_on_close on_config_mismatch "
+        "on_load_progress show_progress"
+    ),
+    "Server": "host api_token headers ca_file max_message_bytes",
+    "Timeouts and retries": (
+        "timeout connect_timeout load_timeout queue_timeout first_token_timeout idle_timeout keepalive max_retries"
+    ),
+    "Embedding": (
+        "length_policy query_prefix document_prefix query_instruction text_instruction dimensions embed_batch_size"
+    ),
+    "Generation": (
+        "temperature max_tokens stop stop_strings seed top_k top_k_sampling top_p top_p_sampling min_p min_p_sampling "
+        "repeat_penalty presence_penalty frequency_penalty xtc_probability xtc_threshold logit_bias logprobs "
+        "top_logprobs log_probs structured prompt_template cpu_threads extra raw"
+    ),
+    "Streaming": "streaming stream_usage on_prompt_progress",
+    "Long prompts": "context_overflow_policy check_context",
+    "Reasoning": "enable_thinking reasoning_effort reasoning_budget reasoning_parsing send_reasoning",
+    "Tools": "rescue_tool_calls required_tool_fallback raw_tools tool_choice tool_naming tool_call_stop_strings",
+    "Images": (
+        "allow_image_download allow_private_image_hosts user_max_image_dimension_pixels "
+        "ignore_model_preferred_max_image_dimension"
+    ),
+    "Draft model": (
+        "draft_model speculative_decoding_num_draft_tokens_exact speculative_decoding_min_draft_length_to_consider "
+        "speculative_decoding_min_continue_drafting_probability"
+    ),
+    "What the framework reads": "profile context_window is_function_calling_model",
+}
+"""The settings by purpose. A class shows those that it has."""
+
+ATTRIBUTES = re.compile(r"^Attributes:\n(?:[ \t].*\n?|\n)+", re.MULTILINE)
+"""The section of a docstring that describes the attributes of a class."""
+
 PAGE = re.compile(r"`?docs/([\w/-]+\.md)(#[\w-]+)?`?")
-"""A page of the site in a docstring."""
+"""A reference to a page of the site in a docstring."""
 
 _MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])")
 
@@ -73,6 +115,32 @@ def show_fields(found: griffe.Class, kind: type) -> None:
                 shown.docstring = griffe.Docstring(field.description, parent=shown)
 
 
+def describe_attributes(found: griffe.Class) -> None:
+    """Move what a class says of its attributes to the attributes, which show their types and defaults as well."""
+    if not found.docstring:
+        return
+    sections = found.docstring.parse("google")
+    described = {each.name: each.description for section in sections if section.kind == "attributes"
+                 for each in section.value}  # fmt: skip
+    if described and found.attributes.keys() >= described.keys():
+        for name, text in described.items():
+            attribute = found.attributes[name]
+            attribute.docstring = griffe.Docstring(text, parent=attribute)
+        found.docstring.value = ATTRIBUTES.sub("", found.docstring.value).rstrip()
+
+
+def groups_of(kind: type, names: Collection[str]) -> dict[str, list[str]]:
+    """Return the settings of a class by purpose.
+
+    Raises:
+        ValueError: If a setting has no group.
+    """
+    groups = {title: [name for name in known.split() if name in names] for title, known in GROUPS.items()}
+    if missing := {*names}.difference(*groups.values()):
+        raise ValueError(f"GROUPS in tools/field_types.py lacks settings of {kind.__name__}: {sorted(missing)}")
+    return {title: settings for title, settings in groups.items() if settings}
+
+
 def objects_in(found: griffe.Object) -> Iterator[griffe.Object]:
     """Yield an object and all that it contains."""
     yield found
@@ -93,8 +161,15 @@ class FieldTypes(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_kwargs: Any) -> None:
         """Show the fields of each model, and link the pages that docstrings name."""
+        grouped = list[tuple[griffe.Class, type[BaseModel]]]()
         for each in objects_in(pkg):
             if isinstance(each, griffe.Class) and (kind := runtime_class(each)):
+                describe_attributes(each)
                 show_fields(each, kind)
+                if issubclass(kind, GROUPED):
+                    grouped.append((each, kind))
             if each.docstring:
                 each.docstring.value = PAGE.sub(link_of, each.docstring.value)
+        for found, kind in grouped:  # a class has the fields of its bases only when all of them have been changed
+            names = [name for name in kind.model_fields if name in found.all_members]
+            found.extra["settings"] = {"groups": groups_of(kind, names)}

@@ -23,7 +23,7 @@ SECTIONS: dict[type, list[str]] = {
     LMStudioEmbeddings: EMBED,
     LMStudio: [*CHAT, "Async", "Statistics"],
     LMStudioEmbedding: EMBED,
-    lms.Client: [*CHAT[:-1], "Reasoning, statistics", "Embeddings"],
+    lms.Client: [*CHAT[:-1], "Reasoning and statistics", "Embeddings"],
     lms.AsyncClient: ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Embeddings"],
 }
 CLASSES = [pytest.param(kind, id=kind.__name__) for kind in SECTIONS]

@@ -38,7 +38,6 @@ RUN_ELSEWHERE = {
     documents.TESTING,
     "docs/guides/logs-and-traces.md",
     "docs/guides/ray-data.md",
-    "docs/guides/troubleshooting.md",
     "docs/tools/catalog.md",
 }
 """Pages whose programs other tests run."""

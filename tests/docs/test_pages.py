@@ -26,6 +26,7 @@ PAGES = sorted(
         "docs/llama-index/*.md",
         "docs/recipes/*.md",
         "docs/tools/*.md",
+        "docs/troubleshooting/*.md",
     )
     for path in ROOT.glob(pattern)
     if path.name not in GENERATED and path.name != "CHANGELOG.md"

@@ -1,20 +1,24 @@
 """The reference shows every field, wherever it is inherited from: type, default and description."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from importlib import import_module
+from itertools import chain
+from typing import Annotated, Any, Literal, is_typeddict
 
 import pytest
 
 pytest.importorskip("griffe", reason="needs the docs group: uv sync --inexact --group docs")
 
 import griffe
-from pydantic import Tag
+from pydantic import BaseModel, Tag
 
 from lmstudio_integrations.types._numbers import Count, Seconds
 from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
-from tools.field_types import FieldTypes, type_text
+from tests.test_package import PUBLIC, RAY
+from tools.field_types import FieldTypes, groups_of, type_text
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +73,28 @@ def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.O
         assert shown.annotation == type_text(parameter.annotation)
         assert shown.value == repr(parameter.default)
         assert shown.docstring.value == make.model_fields[field].description
+    shown_class = package[make.__module__.partition(".")[2]][name]
+    assert sorted(chain(*shown_class.extra["settings"]["groups"].values())) == sorted(ours)
+
+
+def test_a_setting_without_a_group_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"lacks settings of int: \['other'\]"):
+        groups_of(int, ["seed", "other"])
+
+
+def is_documented_alone(value: object) -> bool:
+    """Whether the reference has an entry for a public name: types of arguments are described where they are used."""
+    return inspect.isroutine(value) or (isinstance(value, type) and not is_typeddict(value) and value is not BaseModel)
+
+
+@pytest.mark.parametrize("module", [*PUBLIC, *RAY])
+def test_every_public_class_and_function_has_an_entry(module: str) -> None:
+    pages = [path.read_text(encoding="utf-8") for path in ROOT.glob("docs/reference/**/*.md")]
+    entries = {path.rpartition(".")[2] for page in pages for path in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
+    public = {name: getattr(import_module(module), name) for name in {**PUBLIC, **RAY}[module].split()}
+    alone = {name: value for name, value in public.items() if is_documented_alone(value)}
+    assert alone
+    assert [name for name, value in alone.items() if not {name, value.__name__} & entries] == []
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -80,15 +106,16 @@ def test_the_methods_that_list_the_hosts_are_shown(package: griffe.Object, name:
         assert "each host" in docstring.value
 
 
-def test_the_status_of_a_host_is_shown_with_each_attribute(package: griffe.Object) -> None:
+def test_what_a_class_says_of_its_attributes_is_shown_with_them(package: griffe.Object) -> None:
     status = package["types.hosts.HostStatus"]
-    assert status.docstring
-    described = next(each for each in status.docstring.parse("google") if each.kind == "attributes")
-    fields = [
-        name for name, member in status.members.items() if member.is_attribute and "property" not in member.labels
-    ]
-    assert [each.name for each in described.value] == fields
-    assert "::: lmstudio_integrations.HostStatus\n" in (ROOT / "docs/reference/types.md").read_text(encoding="utf-8")
+    fields = {
+        name: member
+        for name, member in status.members.items()
+        if member.is_attribute and "property" not in member.labels
+    }
+    assert fields
+    assert [name for name, member in fields.items() if not member.docstring] == []
+    assert "Attributes:" not in status.docstring.value
 
 
 @pytest.mark.parametrize("alias", ["base_url", "api_key", "model_name", "request_timeout", "additional_kwargs"])

@@ -1,4 +1,4 @@
-"""Each mistake has the message that the page Troubleshooting quotes, on every interface; its programs run."""
+"""Each mistake has the message that a page of Troubleshooting quotes, on every interface; their programs run."""
 
 import logging
 import re
@@ -15,13 +15,18 @@ from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.messages import hosts  # noqa: F401 - adds the mistakes with several hosts
 from tests.messages.mistakes import MISTAKES, Case, Trigger
 
-PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
-ENTRY = re.compile(r"^### [^\n]+ \{ #(?P<entry>[\w-]+) \}\n(?P<body>.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+FOLDER = Path(__file__).parents[2] / "docs" / "troubleshooting"
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md"))}
+INDEX = PAGES.pop("index.md")
+ENTRY = re.compile(
+    r"^## (?P<title>[^\n]+) \{ #(?P<entry>[\w-]+) \}\n(?P<body>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL
+)
 QUOTE = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-QUOTES = {found["entry"]: QUOTE.findall(found["body"]) for found in ENTRY.finditer(PAGE)}
-PROGRAMS = PROGRAM.findall(PAGE)
+ENTRIES = [(name, found) for name, page in PAGES.items() for found in ENTRY.finditer(page)]
+QUOTES = {found["entry"]: QUOTE.findall(found["body"]) for _, found in ENTRIES}
+PROGRAMS = [program for page in PAGES.values() for program in PROGRAM.findall(page)]
 
 
 @pytest.fixture(autouse=True)
@@ -68,9 +73,14 @@ def pattern_of(quote: str) -> re.Pattern[str]:
     return re.compile(".+?".join(parts))
 
 
-def test_each_entry_of_the_page_has_a_mistake_and_each_mistake_an_entry() -> None:
+def test_each_entry_has_a_mistake_and_each_mistake_an_entry() -> None:
     assert QUOTES.keys() == MISTAKES.keys()
     assert all(QUOTES.values())
+
+
+def test_the_first_page_lists_each_entry() -> None:
+    listed = re.findall(r"^- \[(.+)\]\(([\w-]+\.md)#([\w-]+)\)$", INDEX, re.MULTILINE)
+    assert sorted(listed) == sorted((found["title"], name, found["entry"]) for name, found in ENTRIES)
 
 
 @pytest.mark.sampled(12)

@@ -499,7 +499,7 @@ class Client(BaseClient):
         print(vision.respond(question))
         ```
 
-    Reasoning, statistics:
+    Reasoning and statistics:
         ```python
         print(result.reasoning_content, result.stats.tokens_per_second)
         print(model.count_tokens("How many tokens?"))
