@@ -49,7 +49,7 @@ def test_every_page_has_a_twin_and_is_listed_in_the_order_of_the_navigation(site
         ("langchain/streaming.md", "\nThe| capital| of| France|"),
         ("recipes/langchain_tools.md", "def pier("),
         ("reference/langchain.md", "### ttl\n\n```python\nttl: float | None = None\n```\n\nUnload the model after"),
-        ("changelog.md", "# Changelog\n"),
+        ("internals/changelog.md", "# Changelog\n"),
         ("tools/github-workflow.md", "runs-on: "),
     ],
 )
