@@ -1,6 +1,7 @@
 """A hook of mkdocs that puts the files of `cookbook/` on the site, and links them where a page names one.
 
-A page that says `cookbook/langchain_chain.py` has the file to download: the recipe can be run without a clone.
+A page that says `cookbook/langchain_chain.py` has the file to download: the recipe can be run without a clone. Pages of
+recipes may leave out the folder.
 """
 
 import re
@@ -12,7 +13,8 @@ from mkdocs.utils import get_relative_url
 
 from tests.cookbook.recipes import COOKBOOK, OUTPUTS
 
-NAMED = re.compile(r"<code>(cookbook/[\w./-]+)</code>(?!</a>)")
+FOLDER = "cookbook/"
+NAMED = re.compile(r"<code>([\w./-]+)</code>(?!</a>)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -20,14 +22,18 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     for path in sorted(COOKBOOK.rglob("*")):
         name = path.relative_to(COOKBOOK)
         if path.is_file() and path.suffix != ".md" and not {*name.parts} & {*OUTPUTS}:
-            files.append(File.generated(config, f"cookbook/{name.as_posix()}", abs_src_path=str(path)))
+            files.append(File.generated(config, FOLDER + name.as_posix(), abs_src_path=str(path)))
 
 
 def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
     """Link each file that a page names."""
+    folder = FOLDER if page.file.src_uri.startswith("recipes") else ""
 
     def link(match: re.Match[str]) -> str:
-        file = files.get_file_from_path(match[1])
-        return f'<a href="{get_relative_url(file.url, page.url)}" download>{match[0]}</a>' if file else match[0]
+        name = match[1] if match[1].startswith(FOLDER) else folder + match[1]
+        file = files.get_file_from_path(name)
+        if file is None or not name.startswith(FOLDER):
+            return match[0]
+        return f'<a href="{get_relative_url(file.url, page.url)}" download>{match[0]}</a>'
 
     return NAMED.sub(link, html)
