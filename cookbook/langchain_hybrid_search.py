@@ -161,7 +161,8 @@ for each in answer.statements:
     verdict = "ok" if is_proven(each) else "NOT IN THE SOURCE"
     print(f"Quote of [{each.source}]: {each.quote!r}, {verdict}")
 proven = [each for each in answer.statements if is_proven(each)]
-assert proven
+if not proven:
+    raise SystemExit("The model has quoted no source; take a larger model.")
 
 # %%
 print("Answer:", *(f"{each.sentence} [{each.source}]" for each in proven))
