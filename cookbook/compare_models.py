@@ -23,13 +23,12 @@ from lmstudio_integrations.langchain import ChatLMStudio
 # the recipe once for each.
 
 # %%
-with lms.Client() as client:
-    names = [model.identifier for model in client.llm.list_loaded()]
-if not names:
-    raise SystemExit(
-        "This recipe needs a language model; "
-        "load one or more in LM Studio, for example qwen/qwen3-4b."
-    )
+try:
+    lms.llm()  # fails if no language model is loaded
+    names = [model.identifier for model in lms.list_loaded_models("llm")]
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Models:", ", ".join(names))
 models = [
     ChatLMStudio(model=name, load_policy="require_loaded", temperature=0)
     for name in names

@@ -11,15 +11,25 @@ from typing import Any
 from deepagents import SubAgent, create_deep_agent
 from langchain_core.messages import AIMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# The loaded model must be trained for tool use.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
 model = ChatLMStudio(temperature=0)
-profile = model.load().profile
-if not profile.get("tool_calling"):
-    raise SystemExit(
-        "This recipe needs a model with tool use; "
-        "load one in LM Studio, for example qwen/qwen3-4b."
-    )
 
 # %% [markdown]
 # ## The context window
@@ -28,12 +38,11 @@ if not profile.get("tool_calling"):
 # tokens. A context window of 4,096 tokens is full after a few steps.
 
 # %%
-context_length = profile.get("max_input_tokens", 0)
-print(context_length, "tokens")
-if context_length < 8192:
+print(f"Context window: {info.context_length:,} tokens")
+if info.context_length < 8192:
     raise SystemExit(
-        "This recipe needs a context window of 8,192 tokens; "
-        "load the model with a larger context length."
+        "This recipe needs a context window of 8,192 tokens; unload the model, "
+        f"then run `lmsi load {info.model_key} -c 8192`."
     )
 
 # %% [markdown]
@@ -52,7 +61,7 @@ TEXTS = {
 
 def search(keyword: str) -> str:
     """Return what is known of a keyword: ferry or pool."""
-    print(f"search: {keyword}")
+    print(f"Sub-agent, search: {keyword}")
     return TEXTS.get(keyword.lower(), "Nothing found.")
 
 
@@ -93,12 +102,12 @@ for state in agent.stream(question, config, stream_mode="values"):
     for message in state["messages"][seen:]:
         if isinstance(message, AIMessage):
             for call in message.tool_calls:
-                print(f"{call['name']}: {sorted(call['args'])}")
+                print(f"Tool call: {call['name']}({', '.join(call['args'])})")
             if message.text:
-                print(message.text)
+                print("Response:", message.text)
     seen = len(state["messages"])
 
 # %%
 report = state["files"]["/report.md"]["content"]
-print(report)
+print(f"/report.md:\n{report}")
 assert "nine" in report.lower() or "9" in report

@@ -28,7 +28,7 @@ from fastapi.responses import FileResponse
 from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel
 
-from lmstudio_integrations import LMStudioError
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -70,7 +70,7 @@ async def chat(conversation: list[Message]) -> AsyncIterable[Fragment]:
                     )
                 elif block["type"] == "text":
                     yield Fragment(type="text", text=block["text"])
-    except LMStudioError as error:
+    except lms.LMStudioError as error:
         # The status code is sent already, so an error is a line like the others.
         yield Fragment(type="error", text=str(error))
 
@@ -85,9 +85,13 @@ async def main() -> None:
     for kind in ("reasoning", "text", "error"):
         text = "".join(each["text"] for each in fragments if each["type"] == kind)
         if text:
-            print(f"{kind}: {text}")
+            print(f"{kind.capitalize()}: {text}")
     assert any(each["type"] == "text" for each in fragments)
 
 
 if __name__ == "__main__":
+    try:
+        print("Model:", lms.llm().get_info().model_key)
+    except lms.LMStudioError as error:
+        raise SystemExit(error) from None
     asyncio.run(main())

@@ -9,14 +9,25 @@ from typing import Any
 
 from langchain.agents import create_agent
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# The loaded model must be trained for tool use.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
 model = ChatLMStudio(temperature=0)
-if not model.load().profile.get("tool_calling"):
-    raise SystemExit(
-        "This recipe needs a model with tool use; "
-        "load one in LM Studio, for example qwen/qwen3-4b."
-    )
 
 # %% [markdown]
 # The tools are plain functions. The model sees their names, docstrings and types.
@@ -52,11 +63,11 @@ called: set[str] = set()
 response = ""
 for token, _ in steps:
     if token.type == "tool":
-        print(f"[{token.name}: {token.text}]")
+        print(f"Tool {token.name}: {token.text}")
         called.add(token.name)
         response = ""
     else:
         response += token.text
-print(response)
+print("Response:", response)
 assert called == {"departure", "weather"}
 assert ":30" in response

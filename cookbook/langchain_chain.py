@@ -8,8 +8,19 @@
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# Any loaded model will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 prompt = ChatPromptTemplate.from_messages(
     [
         ("system", "Answer in one short sentence."),
@@ -24,13 +35,14 @@ chain = prompt | ChatLMStudio(temperature=0) | StrOutputParser()
 
 # %%
 response = chain.invoke({"country": "France"})
-print(response)
+print("Response:", response)
 assert response.strip()
 
 # %% [markdown]
 # `stream` yields the text as it is generated.
 
 # %%
+print("Response:", end=" ")
 chunks: list[str] = []
 for chunk in chain.stream({"country": "Japan"}):
     print(chunk, end="", flush=True)

@@ -9,9 +9,20 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# Any loaded model will do.
 
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+
+# %%
 class Review(BaseModel):
     """A visitor's review of a place."""
 
@@ -33,7 +44,7 @@ PROMPT = (
 
 model = ChatLMStudio(temperature=0)
 review = model.with_structured_output(Review).invoke(PROMPT)
-print(review)
+print("Review:", review)
 assert isinstance(review, Review)
 
 # %% [markdown]
@@ -42,6 +53,6 @@ assert isinstance(review, Review)
 
 # %%
 result = model.with_structured_output(Review, include_raw=True).invoke(PROMPT)
-print(result["raw"].usage_metadata["output_tokens"], "tokens")
-print(result["parsing_error"])
+print("Tokens of the response:", result["raw"].usage_metadata["output_tokens"])
+print("Error:", result["parsing_error"])
 assert result["parsed"] == Review.model_validate_json(result["raw"].text)

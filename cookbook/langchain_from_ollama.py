@@ -8,10 +8,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import (
     ChatLMStudio,
 )  # was: from langchain_ollama import ChatOllama
 
+# %% [markdown]
+# Any loaded model will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 model = ChatLMStudio(  # was: ChatOllama(
     # was: model="qwen3:4b"; keys differ, and without one any loaded model responds
     temperature=0,
@@ -20,7 +31,7 @@ model = ChatLMStudio(  # was: ChatOllama(
     max_tokens=1000,  # was: num_predict=1000
 )
 response = model.invoke("Describe the moon in one sentence.")
-print(response.text)
+print("Response:", response.text)
 assert response.text.strip()
 
 # %% [markdown]

@@ -4,10 +4,21 @@
 # Change the class of `ChatOpenAI(base_url=…)`, and keep the settings.
 
 # %%
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import (
     ChatLMStudio,
 )  # was: from langchain_openai import ChatOpenAI
 
+# %% [markdown]
+# Any loaded model will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 model = ChatLMStudio(  # was: ChatOpenAI(
     # was: model="…"; still works, and without it any loaded model responds
     # was: base_url="http://localhost:1234/v1"; this machine is the default
@@ -22,7 +33,7 @@ model = ChatLMStudio(  # was: ChatOpenAI(
 
 # %%
 response = model.invoke("Describe the moon in one sentence.")
-print(response.text)
+print("Response:", response.text)
 assert response.text.strip()
 
 # %% [markdown]
@@ -30,8 +41,8 @@ assert response.text.strip()
 
 # %%
 *_, last = model.stream("Describe the moon in one sentence.")
-print(last.usage_metadata)
-print(f"tokens per second: {last.response_metadata['tokens_per_second']:.0f}")
+print("Tokens:", last.usage_metadata)
+print(f"Tokens per second: {last.response_metadata['tokens_per_second']:.0f}")
 assert last.usage_metadata
 
 # %% [markdown]
@@ -40,5 +51,5 @@ assert last.usage_metadata
 # %%
 tokens = model.get_num_tokens("Why is the sky blue?")
 limit = model.load().profile.get("max_input_tokens", 0)
-print(f"{tokens} of {limit} tokens")
+print(f"The prompt has {tokens} of {limit:,} tokens.")
 assert 0 < tokens < limit

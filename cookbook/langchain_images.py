@@ -10,14 +10,25 @@ from pathlib import Path
 
 from langchain_core.messages import HumanMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# The loaded model must accept images.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.vision:
+    able = [m for m in lms.list_downloaded_models("llm") if m.vision]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs vision; your models with it: {names}.")
+
+# %%
 model = ChatLMStudio(temperature=0)
-if not model.load().profile.get("image_inputs"):
-    raise SystemExit(
-        "This recipe needs a model with vision; "
-        "load one in LM Studio, for example google/gemma-3-4b."
-    )
 
 # %% [markdown]
 # The file is a red square.
@@ -31,5 +42,5 @@ question = HumanMessage(
     ]
 )
 response = model.invoke([question])
-print(response.text)
+print("Response:", response.text)
 assert "red" in response.text.lower()

@@ -12,14 +12,25 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# The loaded model must be trained for tool use.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
 model = ChatLMStudio(temperature=0).load()
-if not model.profile.get("tool_calling"):
-    raise SystemExit(
-        "This recipe needs a model with tool use; "
-        "load one in LM Studio, for example qwen/qwen3-4b."
-    )
 
 # %% [markdown]
 # ## The log
@@ -106,9 +117,9 @@ while total not in answer and len(prompts) < 500:
             summaries += 1
 
 # %%
-print(f"{calls} tool calls, {summaries} summaries")
-print(f"the longest of {len(prompts)} prompts has {max(prompts):,} tokens")
-print(answer)
+print(f"The agent made {calls} tool calls and {summaries} summaries.")
+print(f"The longest of {len(prompts)} prompts has {max(prompts):,} tokens.")
+print("Response:", answer)
 assert total in answer
 assert calls > len(passengers)
 assert max(prompts) < window

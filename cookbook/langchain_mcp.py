@@ -20,7 +20,18 @@ from langchain_mcp_adapters.client import MultiServerMCPClient
 from langchain_mcp_adapters.sessions import StdioConnection
 from langchain_mcp_adapters.tools import load_mcp_tools
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
+
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 SERVER = StdioConnection(
     transport="stdio", command=sys.executable, args=["servers/mcp_server.py"]
@@ -29,28 +40,22 @@ SERVER = StdioConnection(
 
 async def run(agent: Any, question: str) -> list[ToolMessage]:
     """Print the steps of the agent; return the results of its tool calls."""
-    print(f"> {question}")
+    print(f"Question: {question}")
     state = await agent.ainvoke({"messages": [("user", question)]})
     for message in state["messages"]:
         if isinstance(message, AIMessage):
             for call in message.tool_calls:
-                print(f"{call['name']}({call['args']})")
+                print(f"Tool call: {call['name']}({call['args']})")
             if message.text:
-                print(message.text)
+                print(f"Response: {message.text}")
         elif isinstance(message, ToolMessage):
-            print(f"{message.status}: {message.text}")
+            print(f"Tool result, {message.status}: {message.text}")
     return [each for each in state["messages"] if isinstance(each, ToolMessage)]
 
 
 async def main() -> None:
     """Ask for a ferry, and then for one that does not exist."""
     model = ChatLMStudio(temperature=0)
-    if not (await model.aload()).profile.get("tool_calling"):
-        raise SystemExit(
-            "This recipe needs a model with tool use; "
-            "load one in LM Studio, for example qwen/qwen3-4b."
-        )
-
     # Without a session of its own, each tool call would start the server again.
     async with MultiServerMCPClient({"town": SERVER}).session("town") as session:
         tools = await load_mcp_tools(session)

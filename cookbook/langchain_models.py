@@ -9,11 +9,14 @@ from lmstudio_integrations.langchain import ChatLMStudio
 
 # %% [markdown]
 # Settings of a load need a model by its key. This is the key of a model that is
-# loaded; `lms ls` lists all keys.
+# loaded; `lmsi ls` lists all keys.
 
 # %%
-client = lms.Client()
-key = client.llm.model().get_info().model_key
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
 
 # %% [markdown]
 # The object holds only configuration. `load_policy="new_instance"` loads a separate
@@ -22,7 +25,7 @@ key = client.llm.model().get_info().model_key
 # %%
 progress: list[float] = []
 model = ChatLMStudio(
-    model=key,
+    model=info.model_key,
     load_policy="new_instance",
     load_config={"context_length": 2048, "eval_batch_size": 256},
     ttl=60,
@@ -30,8 +33,8 @@ model = ChatLMStudio(
     temperature=0,
 )
 profile = model.load().profile
-print(f"loaded {progress[-1]:.0%}")
-print(profile.get("max_input_tokens"), "tokens of context")
+print(f"Loaded: {progress[-1]:.0%}")
+print("Context window:", profile.get("max_input_tokens"), "tokens")
 assert profile.get("max_input_tokens") == 2048
 
 # %% [markdown]
@@ -40,8 +43,8 @@ assert profile.get("max_input_tokens") == 2048
 # %%
 response = model.invoke("Name a color, in one word.")
 instance = response.response_metadata["instance_identifier"]
-loaded = [each.identifier for each in client.list_loaded_models("llm")]
-print("loaded:", instance in loaded)
+loaded = [each.identifier for each in lms.list_loaded_models("llm")]
+print("The new instance is loaded:", instance in loaded)
 assert response.response_metadata["context_length"] == 2048
 assert instance in loaded
 
@@ -49,8 +52,7 @@ assert instance in loaded
 # The native client unloads it.
 
 # %%
-client.llm.unload(instance)
-loaded = [each.identifier for each in client.list_loaded_models("llm")]
-print("loaded:", instance in loaded)
-client.close()
+lms.llm(instance).unload()
+loaded = [each.identifier for each in lms.list_loaded_models("llm")]
+print("The new instance is loaded:", instance in loaded)
 assert instance not in loaded

@@ -17,18 +17,23 @@ from langchain_core.documents import Document
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 from pypdf import PdfReader
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 
 # %% [markdown]
-# Without names, both objects use a model that is loaded in LM Studio, so load a
-# language model and an embedding model first. Neither unloads the other. If you
-# name them, they stay loaded too: `LMStudioEmbeddings` loads its model explicitly,
-# and LM Studio evicts only models that were loaded just in time.
+# Load a language model and an embedding model; any will do. Neither unloads the
+# other. If you name them, they stay loaded too: `LMStudioEmbeddings` loads its
+# model explicitly, and LM Studio evicts only models that were loaded just in time.
 
 # %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+    print("Embedding model:", lms.embedding_model().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
 model = ChatLMStudio(temperature=0)
 embeddings = LMStudioEmbeddings()
-print(f"Responses come from {model.load().profile.get('name')}.")
 
 # %% [markdown]
 # ## Read and split
@@ -135,7 +140,8 @@ def respond(question: str, k: int = 1) -> list[str]:
     """Print a response and its sources; return the sources."""
     found = store.similarity_search(question, k=k)
     text = "\n\n".join(chunk.page_content for chunk in found)
-    print(model.invoke(PROMPT.format(text=text, question=question)).text)
+    response = model.invoke(PROMPT.format(text=text, question=question))
+    print("Response:", response.text)
     pages = [(chunk.metadata["file"], chunk.metadata["page"]) for chunk in found]
     sources = [f"{file}, page {page}" for file, page in sorted(set(pages))]
     print(f"Source: {'; '.join(sources)}\n")

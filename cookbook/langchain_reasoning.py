@@ -6,8 +6,20 @@
 # %%
 from langchain_core.messages import AIMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# The loaded model must be one that reasons before it responds. The server does not
+# know which models do, so the recipe finds out from the first response.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 QUESTION = "What is 17 * 23?"
 
 
@@ -28,10 +40,8 @@ def reasoning_of(message: AIMessage) -> str:
 model = ChatLMStudio(temperature=0)
 response = model.invoke(QUESTION)
 if not reasoning_of(response):
-    raise SystemExit(
-        "This recipe needs a model with reasoning; "
-        "load one in LM Studio, for example qwen/qwen3-4b."
-    )
+    names = ", ".join(m.model_key for m in lms.list_downloaded_models("llm"))
+    raise SystemExit(f"This recipe needs reasoning; your models: {names}.")
 print("Reasoning:", reasoning_of(response))
 print("Text:", response.text)
 assert "391" in response.text
@@ -45,7 +55,7 @@ for chunk in model.stream(QUESTION):
     kind = "reasoning" if reasoning_of(chunk) else "text" if chunk.text else ""
     if kind and kind not in kinds:
         kinds.append(kind)
-print(kinds)
+print("Order of the stream:", ", ".join(kinds))
 assert kinds == ["reasoning", "text"]
 
 # %% [markdown]

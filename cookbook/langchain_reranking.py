@@ -11,8 +11,20 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel, Field
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 
+# %% [markdown]
+# Load a language model and an embedding model; any will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+    print("Embedding model:", lms.embedding_model().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 TEXTS = [
     "The ferry is nine euros for adults and half of that for children.",
     "Pets on a leash are carried for free on all boats of the town.",
@@ -33,7 +45,7 @@ QUESTION = "How much is the ferry for a dog?"
 store = InMemoryVectorStore.from_texts(TEXTS, LMStudioEmbeddings())
 found = store.similarity_search(QUESTION, k=6)
 for document in found:
-    print(document.page_content)
+    print("Retrieved:", document.page_content)
 
 # %% [markdown]
 # ## Score
@@ -73,7 +85,7 @@ def rerank(question: str, documents: list[Document], k: int) -> list[Document]:
     scores = [Relevance.model_validate(each).score for each in scorer.batch(inputs)]
     ranked = sorted(zip(scores, documents, strict=True), key=lambda each: -each[0])
     for score, document in ranked:
-        print(f"{score:2}  {document.page_content}")
+        print(f"Score {score:2}: {document.page_content}")
     return [document for _, document in ranked[:k]]
 
 
@@ -88,7 +100,8 @@ assert "Pets" in best[0].page_content
 
 # %%
 context = "\n".join(document.page_content for document in best)
-print(model.invoke(f"{context}\n\nAnswer in one sentence: {QUESTION}").text)
+response = model.invoke(f"{context}\n\nAnswer in one sentence: {QUESTION}")
+print("Response:", response.text)
 
 # %% [markdown]
 # In LlamaIndex, `StructuredLLMRerank(llm=LMStudio(), top_n=2)` is such a reranker,

@@ -2,8 +2,7 @@
 # # Answer from your texts in LangChain
 #
 # Retrieval-augmented generation (RAG) with nothing but memory: embed some texts,
-# retrieve the one that matches a question, and let a model answer from it. This
-# needs a language model and an embedding model, both loaded.
+# retrieve the one that matches a question, and let a model answer from it.
 
 # %%
 from langchain_core.documents import Document
@@ -12,8 +11,20 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 
+# %% [markdown]
+# Load a language model and an embedding model; any will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+    print("Embedding model:", lms.embedding_model().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 TEXTS = [
     "The town library is open from nine to six, and on Saturdays until one.",
     "The swimming pool costs four euros for adults. Small children swim for free.",
@@ -30,7 +41,7 @@ retriever = store.as_retriever(search_kwargs={"k": 1})
 
 question = "How much does the swimming pool cost for adults?"
 (best,) = retriever.invoke(question)
-print(best.page_content)
+print("Retrieved:", best.page_content)
 assert best.page_content == TEXTS[1]
 
 # %% [markdown]
@@ -55,5 +66,5 @@ chain = (
     | StrOutputParser()
 )
 response = chain.invoke(question)
-print(response)
+print("Response:", response)
 assert response.strip()

@@ -7,14 +7,17 @@
 # %%
 import socket
 
-from lmstudio_integrations import (
-    LMStudioConnectionLostError,
-    LMStudioInsufficientResourcesError,
-    LMStudioModelNotFoundError,
-    LMStudioTimeoutError,
-    LMStudioUnreachableError,
-)
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
+
+# %% [markdown]
+# Load a model in the LM Studio that you use; any will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
 
 # %% [markdown]
 # ## The hosts
@@ -44,8 +47,8 @@ awake = ChatLMStudio(temperature=0)
 for host in (off, asleep):
     try:
         host.invoke("Hello!")
-    except (LMStudioUnreachableError, LMStudioTimeoutError) as error:
-        print(type(error).__name__, getattr(error, "timeout_name", ""))
+    except (lms.LMStudioUnreachableError, lms.LMStudioTimeoutError) as error:
+        print(f"{host.host}: {type(error).__name__}")
 
 # %% [markdown]
 # ## Retries
@@ -73,9 +76,9 @@ connections()
 for retries in (0, 1):
     try:
         asleep.invoke("Hello!", max_retries=retries)
-    except LMStudioTimeoutError as error:
-        print(f"max_retries={retries}: {error.timeout_name}", end=", ")
-        print(f"connections: {connections()}")
+    except lms.LMStudioTimeoutError as error:
+        print(f"max_retries={retries}: {connections()} connections, then", end=" ")
+        print(f"{error.timeout_name} expired")
 
 # %% [markdown]
 # ## Fallbacks
@@ -88,16 +91,16 @@ for retries in (0, 1):
 
 # %%
 ELSEWHERE = (
-    LMStudioUnreachableError,
-    LMStudioConnectionLostError,
-    LMStudioTimeoutError,
-    LMStudioModelNotFoundError,
-    LMStudioInsufficientResourcesError,
+    lms.LMStudioUnreachableError,
+    lms.LMStudioConnectionLostError,
+    lms.LMStudioTimeoutError,
+    lms.LMStudioModelNotFoundError,
+    lms.LMStudioInsufficientResourcesError,
 )
 model = off.with_fallbacks([asleep, awake], exceptions_to_handle=ELSEWHERE)
 
 response = model.invoke("Hello!")
-print(response.response_metadata["model_name"], "responded")
+print("Response of", response.response_metadata["model_name"])
 assert response.text
 
 # %% [markdown]
@@ -108,7 +111,7 @@ assert response.text
 text = ""
 for chunk in model.stream("What is a harbor? Answer in one sentence."):
     text += chunk.text
-print(text)
+print("Response:", text)
 assert text
 
 # %% [markdown]
@@ -126,7 +129,7 @@ assert text
 
 # %%
 timeouts = ["queue_timeout", "first_token_timeout", "idle_timeout", "timeout"]
-print({name: getattr(awake, name) for name in timeouts})
+print("Seconds:", {name: getattr(awake, name) for name in timeouts})
 
 # %% [markdown]
 # ## What does not fall back
@@ -138,6 +141,6 @@ print({name: getattr(awake, name) for name in timeouts})
 try:
     model.invoke("Hello!", max_tokens=-1)
 except ValueError as error:
-    print(type(error).__name__)
+    print("Raised:", type(error).__name__)
 assert connections() == 2
 sleeping.close()

@@ -7,14 +7,26 @@
 # %%
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# Any loaded model will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 model = ChatLMStudio(temperature=0)
 
 
 def stream_response(messages: list[BaseMessage]) -> AIMessageChunk:
     """Print a response as it is generated; return the complete message."""
     response = AIMessageChunk(content="")
+    print("Response:", end=" ")
     for chunk in model.stream(messages):
         print(chunk.text, end="", flush=True)
         response += chunk
@@ -37,7 +49,8 @@ second = stream_response(messages)
 
 # %%
 for message in (first, second):
-    print(message.usage_metadata, message.response_metadata["finish_reason"])
+    print("Tokens:", message.usage_metadata)
+    print("Finish reason:", message.response_metadata["finish_reason"])
 assert first.usage_metadata
 assert second.usage_metadata
 assert second.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
@@ -52,5 +65,5 @@ for chunk in model.stream("Write a long story about a ferry."):
     texts.append(chunk.text)
     if len(texts) == 8:
         break
-print("".join(texts))
+print("Start of the cancelled response:", "".join(texts))
 assert len(texts) == 8

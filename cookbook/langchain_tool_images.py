@@ -13,15 +13,28 @@ from langchain.agents import create_agent
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
-model = ChatLMStudio(temperature=0)
-profile = model.load().profile
-if not (profile.get("tool_calling") and profile.get("image_inputs")):
+# %% [markdown]
+# The loaded model must be trained for tool use, and accept images.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not (info.trained_for_tool_use and info.vision):
+    models = lms.list_downloaded_models("llm")
+    able = [m for m in models if m.trained_for_tool_use and m.vision]
+    names = ", ".join(m.model_key for m in able) or "none"
     raise SystemExit(
-        "This recipe needs a model with tool use and vision; "
-        "load one in LM Studio, for example qwen/qwen3-vl-4b."
+        f"This recipe needs tool use and vision; your models with both: {names}."
     )
+
+# %%
+model = ChatLMStudio(temperature=0)
 
 # %% [markdown]
 # ## The tool
@@ -57,8 +70,9 @@ messages = agent.invoke(question)["messages"]
 
 results = [message for message in messages if isinstance(message, ToolMessage)]
 for message in results:
-    print(message.name, [block["type"] for block in message.content_blocks])
-print(messages[-1].text)
+    kinds = [block["type"] for block in message.content_blocks]
+    print(f"Result of {message.name}: {' and '.join(kinds)}")
+print("Response:", messages[-1].text)
 
 assert {"text", "image"} <= {block["type"] for block in results[0].content_blocks}
 assert "red" in messages[-1].text.lower()

@@ -9,14 +9,25 @@
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.tools import tool
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# The loaded model must be trained for tool use.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
 model = ChatLMStudio(temperature=0)
-if not model.load().profile.get("tool_calling"):
-    raise SystemExit(
-        "This recipe needs a model with tool use; "
-        "load one in LM Studio, for example qwen/qwen3-4b."
-    )
 
 # %% [markdown]
 # LangChain makes a tool of a function. Its name, docstring and types tell the model
@@ -35,7 +46,7 @@ messages: list[BaseMessage] = [
 ]
 request = model.bind_tools([pier]).invoke(messages)
 for call in request.tool_calls:
-    print(call["name"], call["args"])
+    print(f"Tool call: {call['name']}({call['args']})")
 assert request.tool_calls
 
 # %% [markdown]
@@ -44,5 +55,5 @@ assert request.tool_calls
 # %%
 results = [pier.invoke(call) for call in request.tool_calls]
 response = model.bind_tools([pier]).invoke([*messages, request, *results])
-print(response.text)
+print("Response:", response.text)
 assert "7" in response.text

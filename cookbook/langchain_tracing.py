@@ -16,7 +16,17 @@ from openinference.instrumentation.langchain import LangChainInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
+
+# %% [markdown]
+# Any loaded model will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
 
 # %% [markdown]
 # ## Instrument
@@ -59,7 +69,8 @@ model = ChatLMStudio(temperature=0, headers={"X-Proxy-Key": PROXY_KEY})
 prompt = ChatPromptTemplate.from_template("Answer in one sentence: {question}")
 chain = prompt | model
 
-print(chain.invoke({"question": "Why is the sky blue?"}).text)
+print("Response:", chain.invoke({"question": "Why is the sky blue?"}).text)
+print("Response:", end=" ")
 for chunk in chain.stream({"question": "Why is grass green?"}):
     print(chunk.text, end="")
 print()
@@ -91,10 +102,12 @@ def children(parent: str | None) -> list[dict[str, Any]]:
 def print_tree(parent: str | None = None, depth: int = 0) -> None:
     """Print the names of spans, and how each ended."""
     for span in children(parent):
-        print("  " * depth + span["name"], span["status"]["status_code"])
+        status = span["status"]["status_code"]
+        print("  " * depth + f"{span['name']}: {status}")
         print_tree(span["context"]["span_id"], depth + 1)
 
 
+print("Spans:")
 print_tree()
 
 # %% [markdown]

@@ -16,14 +16,25 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, Interrupt, interrupt
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.langchain import ChatLMStudio
 
+# %% [markdown]
+# The loaded model must be trained for tool use.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %%
 model = ChatLMStudio(temperature=0)
-if not model.load().profile.get("tool_calling"):
-    raise SystemExit(
-        "This recipe needs a model with tool use; "
-        "load one in LM Studio, for example qwen/qwen3-4b."
-    )
 
 # %% [markdown]
 # ## The tool
@@ -88,17 +99,19 @@ def config(thread: str) -> RunnableConfig:
 
 def run(graph_input: Any, thread: str) -> tuple[Interrupt, ...]:
     """Run the graph and print what the model writes; return what it waits for."""
+    print("Response:", end=" ")
     stream: Any = graph.stream(graph_input, config(thread), stream_mode="messages")
     for chunk, _ in stream:
         if chunk.type == "AIMessageChunk":
             print(chunk.text, end="", flush=True)
-    print()
-    return graph.get_state(config(thread)).interrupts
+    waiting = graph.get_state(config(thread)).interrupts
+    print("(waits for a decision)" if waiting else "")
+    return waiting
 
 
 def send(text: str, thread: str) -> tuple[Interrupt, ...]:
     """Send a message of the user."""
-    print(f"> {thread}: {text}")
+    print(f"User {thread}: {text}")
     return run({"messages": [HumanMessage(text)]}, thread)
 
 
@@ -116,7 +129,9 @@ send("Do you know my name?", "ben")
 for thread in ("anna", "ben"):
     messages = graph.get_state(config(thread)).values["messages"]
     tokens = messages[-1].usage_metadata["input_tokens"]
-    print(f"{thread}: {len(messages)} messages, {tokens} tokens in the last prompt")
+    print(
+        f"Thread {thread}: {len(messages)} messages, {tokens} tokens in the prompt"
+    )
 
 # %% [markdown]
 # ## Approve
@@ -128,13 +143,13 @@ for thread in ("anna", "ben"):
 
 # %%
 waiting = send("Book the ferry to the island for all of us.", "anna")
-print([each.value for each in waiting])
+print("Asked:", [each.value for each in waiting])
 assert waiting
 assert not booked
 
 # %%
 run(Command(resume=True), "anna")
-print(booked)
+print("Booked:", booked)
 assert booked
 
 # %% [markdown]
@@ -144,7 +159,7 @@ assert booked
 
 # %%
 waiting = send("Book the ferry to the lighthouse for two.", "ben")
-print([each.value for each in waiting])
+print("Asked:", [each.value for each in waiting])
 assert waiting
 run(Command(resume=False), "ben")
 assert len(booked) == 1

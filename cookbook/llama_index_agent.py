@@ -1,14 +1,25 @@
 """Run an agent with tools in LlamaIndex.
 
 `FunctionAgent` calls a tool and answers from its result. The first turn forces the
-tool call, so this also works with models that were not trained for tool use.
+tool call, so that a small model does not answer without it.
 """
 
 import asyncio
 
 from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.llama_index import LMStudio
+
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
 
 DEPARTURES = {
     "island": "every hour, from the north pier",
@@ -43,8 +54,9 @@ async def main() -> None:
     response = await handler
 
     for result in results:
-        print(result.tool_name, result.tool_kwargs, "=", result.tool_output.content)
-    print(response)
+        print(f"Tool call: {result.tool_name}({result.tool_kwargs})")
+        print("Tool result:", result.tool_output.content)
+    print("Response:", response)
     assert [result.tool_name for result in results][:1] == ["departures"]
     assert all(
         isinstance(result.tool_kwargs["destination"], str) for result in results

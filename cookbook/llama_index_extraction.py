@@ -8,9 +8,20 @@
 from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel, Field
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.llama_index import LMStudio
 
+# %% [markdown]
+# Any loaded model will do.
 
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+
+# %%
 class Offer(BaseModel):
     """A price for a place."""
 
@@ -28,7 +39,7 @@ PROMPT = PromptTemplate("Extract the place and the price from this text.\n\n{tex
 
 llm = LMStudio(temperature=0)
 offer = llm.structured_predict(Offer, PROMPT, text=TEXT)
-print(offer)
+print("Offer:", offer)
 assert isinstance(offer, Offer)
 
 # %% [markdown]
@@ -36,6 +47,6 @@ assert isinstance(offer, Offer)
 
 # %%
 partial = list(llm.stream_structured_predict(Offer, PROMPT, text=TEXT))
-print(partial[0])
-print(partial[-1])
+print("First object of the stream:", partial[0])
+print("Last object of the stream:", partial[-1])
 assert isinstance(partial[-1], Offer)

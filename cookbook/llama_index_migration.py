@@ -7,10 +7,21 @@
 # %%
 from llama_index.core.llms import ChatMessage
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.llama_index import (
     LMStudio,
 )  # was: from llama_index.llms.lmstudio import LMStudio
 
+# %% [markdown]
+# Any loaded model will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 llm = LMStudio(
     # model_name="…" still works, and without it any loaded model responds
     # base_url="http://localhost:1234/v1" still works; this machine is the default
@@ -24,7 +35,7 @@ llm = LMStudio(
 
 # %%
 llm.load()
-print(llm.metadata.context_window, "tokens of context")
+print(f"Context window: {llm.metadata.context_window:,} tokens")
 
 # %% [markdown]
 # Prompts and streams work as before.
@@ -32,10 +43,10 @@ print(llm.metadata.context_window, "tokens of context")
 # %%
 messages = [ChatMessage(role="user", content="Describe the moon in one sentence.")]
 response = llm.chat(messages)
-print(response.message.content)
+print("Response:", response.message.content)
 assert response.raw is not None
-print(response.raw["usage"]["completion_tokens"], "tokens")
+print("Tokens of the response:", response.raw["usage"]["completion_tokens"])
 
 deltas = [chunk.delta or "" for chunk in llm.stream_chat(messages)]
-print("".join(deltas))
+print("Streamed response:", "".join(deltas))
 assert "".join(deltas).strip()

@@ -21,13 +21,19 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from llama_index_instrumentation import get_dispatcher
 from qdrant_client import QdrantClient
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.llama_index import LMStudioEmbedding
 
 # %% [markdown]
-# Without a name, this is the embedding model that is loaded in LM Studio. In your
-# program, name it: the cache then keeps the vectors of different models apart.
+# Any loaded embedding model will do. In your program, name it: the cache then keeps
+# the vectors of different models apart.
 
 # %%
+try:
+    print("Embedding model:", lms.embedding_model().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
 embed_model = LMStudioEmbedding()
 
 # %% [markdown]
@@ -157,7 +163,7 @@ index = VectorStoreIndex.from_vector_store(store, embed_model)
 (best,) = index.as_retriever(similarity_top_k=1).retrieve(
     "When does the last ferry to the island leave?"
 )
-print(best.text)
+print("Best match:", best.text)
 assert best.text == texts["ferry"]
 
 # %% [markdown]

@@ -2,15 +2,27 @@
 # # Answer from documents in LlamaIndex
 #
 # Split documents, embed the nodes, and answer a question from those that match it
-# best. This needs a language model and an embedding model, both loaded.
+# best.
 
 # %%
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.node_parser import TokenTextSplitter
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
+# %% [markdown]
+# Load a language model and an embedding model; any will do.
+
+# %%
+try:
+    print("Model:", lms.llm().get_info().model_key)
+    print("Embedding model:", lms.embedding_model().get_info().model_key)
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+
+# %%
 TEXTS = [
     "The town library is open from nine to six, and on Saturdays until one.",
     "The swimming pool costs four euros for adults. Small children swim for free.",
@@ -24,7 +36,7 @@ TEXTS = [
 # %%
 embed_model = LMStudioEmbedding()
 llm = LMStudio(temperature=0).load()
-print(llm.metadata.context_window, "tokens of context")
+print(f"Context window: {llm.metadata.context_window:,} tokens")
 
 # %% [markdown]
 # An ingestion pipeline turns documents into nodes with vectors.
@@ -34,7 +46,7 @@ pipeline = IngestionPipeline(
     transformations=[TokenTextSplitter(chunk_size=64, chunk_overlap=0), embed_model]
 )
 nodes = pipeline.run(documents=[Document(text=text) for text in TEXTS])
-print(len(nodes), "nodes,", len(nodes[0].get_embedding()), "numbers each")
+print(f"{len(nodes)} nodes, {len(nodes[0].get_embedding())} numbers in each vector")
 assert len(nodes) == len(TEXTS)
 
 # %% [markdown]
@@ -45,7 +57,7 @@ assert len(nodes) == len(TEXTS)
 index = VectorStoreIndex(nodes, embed_model=embed_model)
 engine = index.as_query_engine(llm=llm, similarity_top_k=1)
 response = engine.query("How much does the swimming pool cost for adults?")
-print(response)
+print("Response:", response)
 
 for source in response.source_nodes:
     print("Source:", source.text)

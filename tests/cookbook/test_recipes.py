@@ -6,7 +6,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cookbook.recipe_runs import Servers, check_run, parameters, patient
-from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, VISION, Recipe, copy_cookbook, run
+from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, Recipe, copy_cookbook, recipe_of, run
 from tests.cookbook.warm_runs import run_warm
 
 
@@ -26,14 +26,18 @@ def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @patient
-def test_a_recipe_names_what_it_needs_if_the_loaded_model_lacks_it(tmp_path: Path) -> None:
-    (recipe,) = (each for each in RECIPES if VISION in each.models)
-    with Emulator([ModelEntry(key="acme/blind", vision=False)], load=["acme/blind"]) as server:
-        done = run(recipe, copy_cookbook(tmp_path), server.address)
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("langchain_images", "This recipe needs vision; your models with it: none.\n"),
+        ("langchain_reasoning", "This recipe needs reasoning; your models: acme/plain.\n"),
+    ],
+)
+def test_a_recipe_says_in_one_sentence_what_the_loaded_model_lacks(name: str, sentence: str, tmp_path: Path) -> None:
+    with Emulator([ModelEntry(key="acme/plain", vision=False)], load=["acme/plain"]) as server:
+        done = run_warm(recipe_of(name), copy_cookbook(tmp_path), server.address)
     assert done.returncode == 1
-    assert done.stderr == (
-        "This recipe needs a model with vision; load one in LM Studio, for example google/gemma-3-4b.\n"
-    )
+    assert done.stderr == sentence
 
 
 @pytest.mark.live
