@@ -1,14 +1,15 @@
-"""The recipe of a chat in the browser, as a process of its own, and the emulator behind it."""
+"""A recipe of a chat in the browser, as a process of its own, and the emulator behind it."""
 
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from lmstudio_integrations.emulator import Emulator
 from tests.cookbook.recipes import COOKBOOK, environment
+from tools.outputs import WARNINGS
 
 URL = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 STOP_TIMEOUT = 20
@@ -28,10 +29,10 @@ ENDLESS: Mapping[str, Any] = {
 
 
 @contextmanager
-def chat_server(models: Sequence[Mapping[str, Any]] = (ENDLESS,)) -> Iterator[tuple[str, Emulator]]:
-    """Start an emulator with the first model loaded, and the recipe on it; the values are the recipe's URL and it."""
-    command = [sys.executable, "-W", "error", "-m", "uvicorn", "fastapi_chat:app", "--port", "0", "--no-use-colors"]
-    with Emulator(models, load=[models[0]["key"]]) as emulator:
+def chat_server(*app: str) -> Iterator[tuple[str, Emulator]]:
+    """Start an emulator, and a recipe on it as uvicorn starts it; the values are the recipe's URL and the emulator."""
+    command = [sys.executable, *WARNINGS, "-m", "uvicorn", *app, "--port", "0", "--no-use-colors"]
+    with Emulator([ENDLESS], load=[ENDLESS["key"]]) as emulator:
         process = subprocess.Popen(
             command,
             cwd=COOKBOOK,
@@ -46,6 +47,12 @@ def chat_server(models: Sequence[Mapping[str, Any]] = (ENDLESS,)) -> Iterator[tu
             process.terminate()
             _, errors = process.communicate(timeout=STOP_TIMEOUT)
         assert "Traceback" not in errors, errors
+
+
+def stop_reason(emulator: Emulator) -> str | None:
+    """Wait until the last prediction has ended; return why it did."""
+    emulator.wait_for(lambda: emulator.predictions[-1].state == "ended")
+    return emulator.predictions[-1].stop_reason
 
 
 def _url(process: "subprocess.Popen[str]") -> str:

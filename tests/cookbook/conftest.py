@@ -1,17 +1,23 @@
-"""Servers with the cookbook's models, for the recipes and for the examples in the documentation."""
+"""Servers with the cookbook's models, for the recipes and for the examples in the documentation; a browser."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from tests.cookbook.browser import open_page, start_browser
 from tests.cookbook.recipe_runs import Servers
 from tests.cookbook.recipes import CATALOG
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +50,23 @@ def servers(font_cache: None) -> Iterator[Servers]:
     """Servers that the recipes of a module share."""
     with ExitStack() as stack:
         yield Servers(stack)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> "AsyncIterator[Browser]":
+    """A browser for the page of a recipe."""
+    async with start_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def emulator(running: tuple[str, Emulator]) -> Emulator:
+    """The emulator behind a chat, which the test's module starts as `running`."""
+    return running[1]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(browser: "Browser", running: tuple[str, Emulator]) -> "AsyncIterator[Page]":
+    """The page of that chat."""
+    async with open_page(browser, running[0]) as page:
+        yield page

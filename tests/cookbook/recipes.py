@@ -27,6 +27,7 @@ VISION = "google/gemma-3-4b"
 VISION_TOOLS = "qwen/qwen3-vl-4b"
 LARGE = "qwen/qwen3-14b"
 FAST = "qwen/qwen3-1.7b"
+SQL = "openai/gpt-oss-20b"
 DEEP = "qwen/qwen3-30b-a3b"
 
 TIMEOUT = 120
@@ -79,7 +80,9 @@ RECIPES = (
     ),
     Recipe("langchain_streaming"),
     Recipe("langchain_tools", models=(TOOLS,)),
+    Recipe("langchain_pydantic_tools", models=(SQL,)),
     Recipe("langchain_agent", models=(TOOLS,)),
+    Recipe("langchain_sql", models=(SQL,)),
     Recipe("langchain_long_agent", models=(TOOLS,)),
     Recipe(
         "langchain_mcp",
@@ -96,6 +99,7 @@ RECIPES = (
         modules=("fastapi", "uvicorn"),
         files=("fastapi_chat.html",),
     ),
+    Recipe("gradio_chat", models=(AGENT,), program=True, modules=("gradio",)),
     Recipe("langchain_extraction"),
     Recipe("langchain_reasoning", models=(TOOLS,)),
     Recipe("langchain_images", models=(VISION,)),

@@ -23,13 +23,8 @@ SECONDS = 20
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[str, Emulator]]:
-    with chat_server() as running:
+    with chat_server("fastapi_chat:app") as running:
         yield running
-
-
-@pytest.fixture
-def emulator(running: tuple[str, Emulator]) -> Emulator:
-    return running[1]
 
 
 @pytest.fixture

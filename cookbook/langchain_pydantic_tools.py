@@ -1,0 +1,140 @@
+# %% [markdown]
+# # Describe the arguments of a tool with pydantic in LangChain
+#
+# A pydantic class says what a tool accepts: descriptions, choices, limits, nested
+# objects, and rules of your own. The model reads its schema. If its arguments are
+# not valid, the tool does not run, and the agent sends the model the error.
+
+# %%
+import json
+from enum import Enum
+from typing import Any, Literal
+
+from langchain.agents import create_agent
+from langchain_core.tools import tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel, Field, field_validator
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.langchain import ChatLMStudio
+
+# %% [markdown]
+# The loaded model must be trained for tool use.
+
+# %%
+try:
+    info = lms.llm().get_info()
+except lms.LMStudioError as error:
+    raise SystemExit(error) from None
+print("Model:", info.model_key)
+if not info.trained_for_tool_use:
+    able = [m for m in lms.list_downloaded_models("llm") if m.trained_for_tool_use]
+    names = ", ".join(m.model_key for m in able) or "none"
+    raise SystemExit(f"This recipe needs tool use; your models with it: {names}.")
+
+# %% [markdown]
+# ## The arguments
+#
+# `Field` describes and limits an argument. An `Enum` or a `Literal` is a choice. A
+# validator is a rule that is not in the schema, so the model learns of it from the
+# error. Say in its message how to do it right.
+
+
+# %%
+class Destination(Enum):
+    """Where the ferry goes."""
+
+    ISLAND = "island"
+    LIGHTHOUSE = "lighthouse"
+
+
+class Passengers(BaseModel):
+    """Who travels."""
+
+    adults: int = Field(ge=1, le=9)
+    children: int = Field(default=0, ge=0, le=9, description="Younger than 16")
+
+
+class Booking(BaseModel):
+    """The arguments of `book`."""
+
+    destination: Destination
+    ticket: Literal["single", "return"]
+    passengers: Passengers
+    phone: str = Field(description="Number to call if the ferry is late")
+
+    @field_validator("phone")
+    @classmethod
+    def is_international(cls, phone: str) -> str:
+        """Require a country code."""
+        if not phone.startswith("+"):
+            raise ValueError("Begin with the country code, such as +47 for Norway.")
+        return phone.replace(" ", "")
+
+
+# %% [markdown]
+# ## The tool
+#
+# The function gets what the class made of the arguments: a member of the `Enum`,
+# an object of `Passengers`, and a number without spaces.
+
+# %%
+booked: list[dict[str, Any]] = []
+
+
+@tool(args_schema=Booking)
+def book(**booking: Any) -> str:
+    """Book tickets for the ferry."""
+    booked.append(booking)
+    return f"Booked to the {booking['destination'].value}, from pier 7."
+
+
+# %% [markdown]
+# This is what the model sees.
+
+# %%
+print("Tool:", json.dumps(convert_to_openai_tool(book)["function"], indent=2))
+
+# %% [markdown]
+# ## The agent
+#
+# A model that forgets the country code reads the error, and calls the tool again.
+
+# %%
+agent = create_agent(
+    ChatLMStudio(temperature=0),
+    tools=[book],
+    system_prompt="You book ferries. Answer in one sentence.",
+)
+text = (
+    "Book return tickets to the island for two adults and a child. "
+    "My number in Norway is 22 33 44 55."
+)
+question: Any = {"messages": [("user", text)]}
+messages = agent.invoke(question)["messages"]
+
+print("Question:", text)
+for message in messages:
+    for call in getattr(message, "tool_calls", []):
+        print("Tool call:", call["args"])
+    if message.type == "tool":
+        print(f"Tool result ({message.status}):", message.text)
+print("Response:", messages[-1].text)
+
+# %%
+print("Booked:", booked)
+assert booked == [
+    {
+        "destination": Destination.ISLAND,
+        "ticket": "return",
+        "passengers": Passengers(adults=2, children=1),
+        "phone": "+4722334455",
+    }
+]
+
+# %% [markdown]
+# ## In LlamaIndex
+#
+# `FunctionTool.from_defaults(function, fn_schema=Booking)` shows the model the
+# schema, but validates nothing. Begin the function with
+# `Booking.model_validate(arguments)`, and the agent sends the model the error.
