@@ -1,4 +1,4 @@
-"""The command line `lmstudio-integrations`, or short `lmsi`.
+"""The command line `lmsi`, whose long name is `lmstudio-integrations`.
 
 This module imports nothing of the `cli` extra, so that it can report that the extra is missing.
 """
@@ -39,6 +39,6 @@ def _run() -> None:
             raise
         sys.exit(f"The command line needs its extra; run: {install_command('cli')}")
     try:
-        app()
+        app(prog_name="lmsi")
     except (LMStudioError, ImportError) as error:
         sys.exit(f"Error: {one_line(error)}")

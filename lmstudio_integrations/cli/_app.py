@@ -42,7 +42,7 @@ class _Group(TyperGroup):
         self.commands: Any = _Commands()
 
 
-app = _plain(name="lmstudio-integrations", cls=_Group, no_args_is_help=True)
+app = _plain(name="lmsi", cls=_Group, no_args_is_help=True)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it

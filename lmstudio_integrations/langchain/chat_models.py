@@ -59,7 +59,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
-        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
         ```python

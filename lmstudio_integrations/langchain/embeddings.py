@@ -26,7 +26,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
-        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
         The model card says which prefixes a model expects.

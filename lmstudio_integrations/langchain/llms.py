@@ -35,7 +35,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
-        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
         ```python

@@ -67,7 +67,7 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
-        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
         The model card says which prefixes a model expects.

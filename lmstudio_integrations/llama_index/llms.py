@@ -78,7 +78,7 @@ class LMStudio(GenerationSettings, Structured):
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
-        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
     Instantiate:
         LlamaIndex reads the context window once, when you build an engine, an agent or a memory. Call `load()` before

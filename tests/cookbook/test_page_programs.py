@@ -143,7 +143,7 @@ def test_a_workflow_names_extras_and_flags_that_exist(request: pytest.FixtureReq
     assert extras
     assert extras <= project["optional-dependencies"].keys()
     parameters = typer.main.get_group(app).commands["serve"].params
-    (serve,) = (line for line in COMMANDS if line.startswith("lmstudio-integrations serve"))
+    (serve,) = (line for line in COMMANDS if line.startswith("lmsi serve"))
     assert set(re.findall(r"--[\w-]+", serve)) <= {name for each in parameters for name in each.opts}
     for flag in re.findall(r"pytest .*(--[\w-]+)", "\n".join(COMMANDS)):
         assert request.config.getoption(flag) is None, "a flag that does not exist raises ValueError"

@@ -74,7 +74,7 @@ def svg_image(console: Console) -> str:
     """Return what a recording console printed as an SVG image that loads nothing from elsewhere."""
     page = Console(record=True, width=SVG_WIDTH, file=StringIO())
     page.print(Text.from_ansi(console.export_text(styles=True)))  # an image cuts off lines that are not wrapped
-    image = page.export_svg(title="lmstudio-integrations demo", unique_id="demo")
+    image = page.export_svg(title="lmsi demo", unique_id="demo")
     return re.sub(r"@font-face \{.*?\}", "", image, flags=re.DOTALL)
 
 

@@ -449,7 +449,7 @@ class Client(BaseClient):
     """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once.
 
     Setup:
-        Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmstudio-integrations serve`. The page
+        Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmsi serve`. The page
         `docs/guides/native-client.md` shows what such examples print.
 
     Instantiate:

@@ -1,6 +1,6 @@
 """What helps when no server is reachable, or it rejects the client. Pure, but for the environment that it reads.
 
-`opening.py`, `probe.py` and `socket_session.py` add it to their errors; `lmstudio-integrations doctor` shows it.
+`opening.py`, `probe.py` and `socket_session.py` add it to their errors; `lmsi doctor` shows it.
 """
 
 import os
@@ -17,7 +17,7 @@ _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 
 _DOCKER_HOST = "host.docker.internal"
 
-_START = "start LM Studio's server with `lms server start`, or the emulator with `lmstudio-integrations serve`"
+_START = "start LM Studio's server with `lms server start`, or the emulator with `lmsi serve`"
 
 NOT_FOUND = "no LM Studio found on this machine"
 WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT}"
