@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lmstudio_integrations._support.typeguards import is_mapping, is_object
+from lmstudio_integrations._support.suggestions import closest_names
+from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
@@ -287,7 +288,41 @@ def load(path: Path) -> Catalog:
     Raises:
         LMStudioValueError: If it cannot be read, or something in it is invalid; the message names it.
     """
-    return Catalog(models=scan(path)) if path.is_dir() else from_tables(read_toml(path, "catalog"))
+    if path.is_dir():
+        return Catalog(models=scan(path))
+    tables = read_toml(path, "catalog")
+    try:
+        return from_tables(tables)
+    except LMStudioValueError as error:
+        line = _line_of(str(error), path.read_text(encoding="utf-8"), tables)
+        raise LMStudioValueError(f"the catalog {str(path)!r}{f', line {line}' if line else ''}: {error}") from error
+
+
+def _line_of(message: str, text: str, tables: Mapping[str, Any]) -> int | None:
+    """Return the line of a TOML file that an error is about: that of the field, else that of its table."""
+    named = [(number, found[1]) for number, line in enumerate(text.splitlines(), 1) if (found := _NAME.match(line))]
+    for name, parse in (("model", parse_entry), ("preset", parse_preset)):
+        starts = [index for index, (_, each) in enumerate(named) if each == name]
+        found = tables.get(name, [])
+        for start, end, table in zip(starts, [*starts[1:], None], found if is_list(found) else [], strict=False):
+            try:
+                parse(table)
+            except LMStudioValueError:
+                return _line_in(message, named[start:end]) or named[start][0]
+    return _line_in(message, named)
+
+
+def _line_in(message: str, named: Sequence[tuple[int, str]]) -> int | None:
+    """Return the first of some lines with a name that an error contains; of several rules, that of the right one."""
+    rule = re.search(r"\brule (\d+):", message)
+    if rule:
+        return [number for number, name in named if name == "model.rule"][int(rule[1]) - 1]
+    names = set(re.findall(r"(\w+)(?=[:='])", message.partition(" (got ")[0]))
+    return next((number for number, name in named if name in names), None)
+
+
+_NAME = re.compile(r"\s*\[*\s*([\w.]+)\s*[]=]")
+"""The name of a field or a table, at the beginning of a line."""
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -299,7 +334,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from error
 
 
 def _listed(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
@@ -380,7 +416,14 @@ def parse_preset(table: object) -> Preset:
 
 def _explain(error: ValidationError) -> str:
     problems: Iterable[Any] = error.errors(include_url=False)
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {problem['input']!r})"
-        for problem in problems
-    )
+    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {_explain_one(problem)}" for problem in problems)
+
+
+def _explain_one(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "value_error":  # our own text, which has the value
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in ModelEntry.model_fields.items()]
+        similar = closest_names(str(problem["loc"][-1]), known)
+        return f"unknown field; did you mean {similar[0]!r}?" if similar else "unknown field"
+    return f"{problem['msg']} (got {problem['input']!r})"

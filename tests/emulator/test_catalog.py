@@ -239,6 +239,33 @@ def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
         scan(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[[model]]\nkey = a", r"Invalid value \(at line 2, column 7\)"),
+        (
+            '[[model]]\nkey = "a"\n\n[[model]]\nkey = "b"\ncontxt_length = 5',
+            "line 6: model 'b': contxt_length: unknown field; did you mean 'context_length'",
+        ),
+        ('[[model]]\nkey = "a"\n[[model]]\nkind = "llm"', "line 3: model '.': key: Field required"),
+        ('[[model]]\nkey = "a"\nvision = 3', "line 3: model 'a': vision: .*got 3"),
+        (
+            '[[model]]\nkey = "a"\n[[model.rule]]\nthen = []\n[[model.rule]]\nwhen = {lst = "x"}\nthen = []',
+            "line 5: model 'a': rule: rule 2: when: unknown key 'lst'",
+        ),
+        ('[[preset]]\nidentifier = "p"\ntemprature = 1', "line 3: preset 'p': unknown setting 'temprature'"),
+        ("[[modle]]", "line 1: the catalog has the unknown table 'modle'"),
+        ('[model]\nkey = "a"', "line 1: 'model' must be a list of tables"),
+        ('[[model]]\nkey = "a"\n[[model]]\nkey = "a"', "the catalog has the model key 'a' twice"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LMStudioValueError, match=rf"models\.toml'.*{complaint}"):
+        load(path)
+
+
 def test_entries_are_tables_keys_or_entries() -> None:
     assert parse_entry({"key": "a"}) == parse_entry("a") == parse_entry(ModelEntry(key="a"))
     assert parse_entry(f"a={CHAT}").weights == CHAT
