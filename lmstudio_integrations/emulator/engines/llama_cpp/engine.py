@@ -47,6 +47,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 LOAD_SECONDS = 600.0
 """The timeout of a load."""
 
+FETCH_SHARE = 0.9
+"""The part of the progress of a load at which the weights have been fetched."""
+
 Json = dict[str, Any]
 
 
@@ -89,14 +92,19 @@ class LlamaCppEngine:
     async def load(self, request: LoadRequest, on_progress: Progress) -> "LlamaCppModel":
         """Load a model; cancelling ends the worker.
 
-        llama.cpp reports no progress while it loads, so the progress is 0 and then 1.
+        llama.cpp reports no progress while it loads, so the progress is 0 and then 1, unless weights are fetched first.
 
         Raises:
             EngineError: If that fails, with a readable reason.
         """
         on_progress(0.0)
         try:
-            path = await load_parameters.file_of(request.weights, offline=self._offline, announce=self._announce)
+            path = await load_parameters.file_of(
+                request.weights,
+                offline=self._offline,
+                announce=self._announce,
+                on_bytes=lambda done, total: on_progress(FETCH_SHARE * done / total),
+            )
             header = await asyncio.to_thread(load_parameters.header_of, path)
         except EngineError as error:
             # The log, which the operator of the server reads, has the path; clients only get the key.

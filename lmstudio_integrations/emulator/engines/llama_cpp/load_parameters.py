@@ -1,6 +1,5 @@
 """From a load request to the worker's parameters: which file, its metadata, its settings."""
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -72,8 +71,16 @@ def projector_of(path: Path) -> Path | None:
     return next((found for found in sorted(path.parent.glob("mmproj*.gguf")) if found.is_file()), None)
 
 
-async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Path:
+async def file_of(
+    name: str | None, *, offline: bool, announce: Announce, on_bytes: weights.OnBytes = weights.ignore_bytes
+) -> Path:
     """Return the GGUF file of bundled weights, or of a path; fetch and convert it if it is missing.
+
+    Args:
+        name: A bundled name or a path.
+        offline: Never fetch.
+        announce: Called with a line about what is fetched.
+        on_bytes: Called with the progress while it is fetched.
 
     Raises:
         EngineError: If that fails.
@@ -82,9 +89,11 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
     if bundle is None:
         return path_of(name)
     try:
-        return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
+        return await weights.in_thread(
+            lambda report: _ready(bundle, offline=offline, announce=announce, on_bytes=report), on_bytes
+        )
     except weights.WeightsError as error:
-        raise load_failed(str(error)) from error
+        raise load_failed(error.problem, error.remedy) from error
     except OSError as error:
         raise load_failed(
             f"the weights cannot be read or stored: {error}",
@@ -96,8 +105,8 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
         ) from error
 
 
-def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path:
-    first, *others = weights.locate(bundle, offline=offline, announce=announce)
+def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce, on_bytes: weights.OnBytes) -> Path:
+    first, *others = weights.locate(bundle, offline=offline, announce=announce, on_bytes=on_bytes)
     if first.suffix == ".gguf":
         return first
     target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED
