@@ -1,4 +1,6 @@
-"""How the commands write values for people: sizes and times. Pure functions."""
+"""How the commands write values for people: sizes, times and long lines. Pure functions."""
+
+import textwrap
 
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _TIMES = (("h", 3600), ("m", 60), ("s", 1))
@@ -12,6 +14,11 @@ def file_size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def model_size(count: int) -> str:
+    """Return the size of a model on disk; `-` for a model without weights."""
+    return file_size(count) if count else "-"
+
+
 def duration(seconds: float) -> str:
     """Return a time in its two largest units, for example `1h 5m`."""
     whole, parts = max(0, round(seconds)), list[str]()
@@ -20,3 +27,10 @@ def duration(seconds: float) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return " ".join(parts[:2]) or "0s"
+
+
+def wrapped(line: str, width: int | None, indent: int = 4) -> str:
+    """Return a line in lines of at most this width, the further ones indented; without a width, as it is."""
+    if width is None:
+        return line
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

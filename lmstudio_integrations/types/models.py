@@ -183,11 +183,20 @@ class ModelUsageEstimate(WireModel):
     passes_guardrails: bool
 
 
+EMULATOR_SUFFIX = "+emulator"
+"""The end of the version that the emulator reports."""
+
+
 class ServerVersion(WireModel):
-    """The version of LM Studio."""
+    """The version of LM Studio, or of the emulator."""
 
     version: str
     build: int
+
+    @property
+    def is_emulator(self) -> bool:
+        """Whether the server is the emulator of this package."""
+        return self.version.endswith(EMULATOR_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import pytest
 
 from lmstudio_integrations.cli._doctor.checks import (
+    LOAD_ONE,
     NO_SERVER,
     UNTRAINED,
     Attempt,
@@ -22,7 +23,6 @@ from lmstudio_integrations.cli._doctor.checks import (
     trial_check,
     version_check,
 )
-from lmstudio_integrations.client.support.advice import NAME_A_MODEL
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -102,7 +102,7 @@ def test_a_given_address_without_a_server_is_a_problem_with_its_remedy(reason: s
     check = server_check([Attempt("ws://a:1", "LMSTUDIO_HOST", f"{reason}; set host to the right port")], None, "")
     assert check.verdict == "problem"
     assert check.found == f"ws://a:1 (LMSTUDIO_HOST): {reason}"
-    assert check.fix == "set host to the right port"
+    assert check.fix == "set --host to the right port"
 
 
 def test_an_address_that_takes_no_precedence_is_named() -> None:
@@ -240,7 +240,7 @@ def test_models_that_are_not_known_are_skipped_and_an_error_is_a_problem(check: 
 
 def test_nothing_loaded_is_a_warning() -> None:
     check = loaded_check([])
-    assert (check.verdict, check.fix) == ("warning", NAME_A_MODEL)
+    assert (check.verdict, check.fix) == ("warning", LOAD_ONE)
 
 
 def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None:

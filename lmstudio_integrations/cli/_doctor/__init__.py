@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from lmstudio_integrations._support.installation import NAME
+from lmstudio_integrations._support.text import printable_line
 from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_json, results
 from lmstudio_integrations.cli._doctor import checks, comparison, survey
 from lmstudio_integrations.cli._doctor.checks import Check
+from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.transport.connect.advice import no_server
@@ -116,7 +118,7 @@ class _Server:
             examine_more: Yields the checks that are shown after those of the way to the server.
         """
         version, failure = self._connect()
-        yield checks.server_check(self._attempts, failure, no_server())
+        yield checks.server_check(self._attempts, failure, no_server(), version)
         yield checks.version_check(version, failure)
         yield from examine_more()
         yield checks.token_check(self._token, version, failure)
@@ -150,10 +152,19 @@ class _Server:
 
 
 def show(console: TextConsole, check: Check) -> None:
-    console.write(f"{check.verdict:<{_WIDTH}}", _STYLES[check.verdict])
-    console.write_line(f"  {check.title}: {check.found}")
-    indent = " " * (_WIDTH + 2)
+    verdict, indent = f"{check.verdict:<{_WIDTH}}", " " * (_WIDTH + 2)
+    console.write(verdict, _STYLES[check.verdict])
+    _write(console, f"{verdict}  {check.title}: {check.found}", len(verdict))
     for detail in check.details:
-        console.write_line(f"{indent}- {detail}", "dim")
+        _write(console, f"{indent}- {detail}", style="dim")
     if check.fix:
-        console.write_line(f"{indent}to fix: {check.fix}")
+        _write(console, f"{indent}to fix: {check.fix}")
+
+
+def _write(console: TextConsole, line: str, written: int = 0, style: str = "") -> None:
+    """Print a line, of which the first characters are written already; on a terminal, no word is broken in two."""
+    if not console.is_terminal:
+        console.write_line(line[written:], style)
+        return
+    for part in wrapped(printable_line(line), console.width, indent=_WIDTH + 4)[written:].split("\n"):
+        console.write_line(part, style)

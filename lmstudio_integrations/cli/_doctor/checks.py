@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.text import counted, one_line
+from lmstudio_integrations.cli._errors import for_commands
 from lmstudio_integrations.cli._formatting import duration, file_size
-from lmstudio_integrations.client.support.advice import NAME_A_MODEL
 from lmstudio_integrations.client.transport.connect.advice import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -19,7 +19,13 @@ from lmstudio_integrations.errors import (
     LMStudioToolCallError,
     LMStudioUnreachableError,
 )
-from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo, ServerVersion
+from lmstudio_integrations.types.models import (
+    EMULATOR_SUFFIX,
+    LlmInfo,
+    ModelInfo,
+    ModelInstanceInfo,
+    ServerVersion,
+)
 
 Verdict: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
 
@@ -27,6 +33,7 @@ TRIALS = ("embedding", "tool_call", "structured_output")
 NO_SERVER = "needs a server that accepts this client"
 UNTRAINED = "use a model that was trained for tool use"
 LOAD = "load one, or let this command load one for a moment with --load"
+LOAD_ONE = "load one with `lmsi load MODEL`; `lmsi ls` lists those that are downloaded"
 
 _NO_DATA: Mapping[str, Any] = {}
 
@@ -141,47 +148,53 @@ def explain(error: LMStudioError) -> tuple[str, str | None]:
     """Return what an error says has happened, and its remedy."""
     text = str(error)
     if isinstance(error, LMStudioServerError) and error.suggestion:
-        return one_line(text.partition("\n  suggestion: ")[0]), one_line(error.suggestion)
+        return one_line(text.partition("\n  suggestion: ")[0]), one_line(for_commands(error.suggestion))
     return split_remedy(text)
 
 
 def split_remedy(text: str) -> tuple[str, str | None]:
     """Return both parts of a message: what has happened, and what to do."""
-    found, _, fix = text.partition("; ")
+    found, _, fix = for_commands(text).partition("; ")
     return one_line(found), one_line(fix) or None
 
 
-def server_check(attempts: Sequence[Attempt], failure: LMStudioError | None, remedy: str) -> Check:
+def server_check(
+    attempts: Sequence[Attempt], failure: LMStudioError | None, remedy: str, version: ServerVersion | None = None
+) -> Check:
     """Check whether an LM Studio was found.
 
     Args:
         attempts: All addresses.
         failure: Why the client could not use the server.
         remedy: What helps if it was found nowhere on this machine.
+        version: Its version, if it responded to the client.
     """
-    details = tuple(_describe_attempt(each) for each in attempts) if len(attempts) > 1 else ()
+    name = "the emulator" if version and version.is_emulator else "an LM Studio"
+    details = tuple(_describe_attempt(each, name) for each in attempts) if len(attempts) > 1 else ()
     data = {"addresses": [{"address": each.address, "source": each.source, "error": each.problem} for each in attempts]}
     tried = [each for each in attempts if each.tried]
     used = next((each for each in tried if each.problem is None), None)
     if used is None and len(tried) > 1:
-        return Check("server", "problem", NOT_FOUND, remedy, details, data)
+        return Check("server", "problem", NOT_FOUND, for_commands(remedy), details, data)
     if used is None:
         found, fix = split_remedy(tried[0].problem or "")
         return Check("server", "problem", f"{tried[0].address} ({tried[0].source}): {found}", fix, details, data)
     if isinstance(failure, LMStudioUnreachableError):
         return Check("server", "problem", *explain(failure), details, data)
-    return Check("server", "ok", f"an LM Studio responds at {used.address} ({used.source})", None, details, data)
+    return Check("server", "ok", f"{name} responds at {used.address} ({used.source})", None, details, data)
 
 
-def _describe_attempt(attempt: Attempt) -> str:
-    return f"{attempt.address} ({attempt.source}): {split_remedy(attempt.problem or 'an LM Studio responds')[0]}"
+def _describe_attempt(attempt: Attempt, name: str) -> str:
+    return f"{attempt.address} ({attempt.source}): {split_remedy(attempt.problem or f'{name} responds')[0]}"
 
 
 def version_check(version: ServerVersion | None, failure: LMStudioError | None) -> Check:
     """Check which version the server has; another error than those of address and token is a problem of its own."""
     if version is not None:
         data = {"version": version.version, "build": version.build}
-        return Check("version", "ok", f"LM Studio {version.version}, build {version.build}", data=data)
+        number = version.version.removesuffix(EMULATOR_SUFFIX)
+        found = f"emulator {number}" if version.is_emulator else f"LM Studio {number}, build {version.build}"
+        return Check("version", "ok", found, data=data)
     if failure is None or isinstance(failure, LMStudioUnreachableError | LMStudioAuthenticationError):
         return Check("version", "skipped", NO_SERVER)
     return Check("version", "problem", *explain(failure))
@@ -265,7 +278,7 @@ def loaded_check(instances: Sequence[ModelInstanceInfo] | None, failure: LMStudi
     if instances is None:
         return _unknown("loaded", failure)
     if not instances:
-        return Check("loaded", "warning", "no model is loaded", NAME_A_MODEL, data={"instances": []})
+        return Check("loaded", "warning", "no model is loaded", LOAD_ONE, data={"instances": []})
     details = tuple(_describe_instance(instance) for instance in instances)
     data = {"instances": [_instance_data(instance) for instance in instances]}
     return Check("loaded", "ok", f"{counted(len(instances), 'model')} loaded", None, details, data)
@@ -279,8 +292,8 @@ def _abilities(model: ModelInfo) -> str:
 
 
 def _describe_model(model: ModelInfo) -> str:
-    size = file_size(model.size_bytes)
-    return f"{model.model_key}: {_abilities(model)}; {size}, context window up to {model.max_context_length:,} tokens"
+    size = f"{file_size(model.size_bytes)}, " if model.size_bytes else ""
+    return f"{model.model_key}: {_abilities(model)}; {size}context window up to {model.max_context_length:,} tokens"
 
 
 def _describe_instance(instance: ModelInstanceInfo) -> str:

@@ -8,6 +8,7 @@ from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
+from lmstudio_integrations.types.models import EMULATOR_SUFFIX
 
 MAX_FLAGS = 100
 MAX_FLAG_LENGTH = 256
@@ -28,12 +29,16 @@ async def list_downloaded_model_variants(context: Context, parameter: ModelKey) 
 
 async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
     """Return the version of the server."""
-    return {"version": defaults.version(), "build": 1}
+    return {"version": _version(), "build": 1}
 
 
 async def info(_context: Context, _parameter: None) -> dict[str, Any]:
     """Return the process ID of the server, and its version."""
-    return {"pid": os.getpid(), "isDaemon": True, "version": defaults.version()}
+    return {"pid": os.getpid(), "isDaemon": True, "version": _version()}
+
+
+def _version() -> str:
+    return f"{defaults.version()}{EMULATOR_SUFFIX}"
 
 
 async def notify(context: Context, parameter: Notify) -> None:

@@ -1,0 +1,108 @@
+"""How the command line prints an error: each part on a line of its own, with advice in terms of commands and options.
+
+The client's advice is written for programs, where a setting is an argument of a class.
+"""
+
+import re
+import shutil
+import sys
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lmstudio_integrations._support.text import one_line
+from lmstudio_integrations.cli._formatting import wrapped
+from lmstudio_integrations.errors import LMStudioClientError, LMStudioError, LMStudioServerError, LMStudioTimeoutError
+
+_ON_THE_WAY = (LMStudioClientError, LMStudioTimeoutError)
+"""Errors on the way to the server, whose remedy follows a semicolon."""
+
+_PARTS = re.compile(r"\n  (?=(?:cause|suggestion): )")
+_COMMANDS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\bpass api_token=", "pass --token"),
+        (r"\bas api_token\b", "as --token"),
+        (r"\bset host to\b", "set --host to"),
+        (r"\bpass its address\b", "pass it as --host"),
+        (r", or pass an ssl_context that accepts it", ""),
+        (r"\bcontext_length=(\d+)", r"--context-length \1"),
+        (r"(?<!-)\bcontext_length\b", "--context-length"),
+        (r", or set load_policy='get_or_load', which loads it on first use", ""),
+        (r"\bload_policy='explicit'", "--explicit"),
+        (
+            r"\bwrite client\.(?:llm|embedding)\.model\(\"([^\"]*)\"\), and the model is loaded on first use",
+            r"load one with `lmsi load \1`",
+        ),
+        (r"\buse client\.llm\.model\([^)]*\)", "`lmsi ls --embedding` lists embedding models"),
+        (r"\buse client\.embedding\.model\([^)]*\)", "`lmsi ls --llm` lists language models"),
+        (r"\bclient\.(?:llm|embedding)\.unload\('([^']*)'\)", r"`lmsi unload \1`"),
+        (r"(?:; |, |, or )?raise \w+_timeout, or set it to None", ""),
+        (r",? or raise connect_timeout", ""),
+    )
+]
+"""What programs do about an error, and what takes its place on the command line."""
+
+_QUOTED_OPTION = re.compile(r"'(--?[\w-]+)'")
+
+_MEANINGS = {
+    "int_parsing": "is not a whole number",
+    "float_parsing": "is not a number",
+    "greater_than_equal": "is less than {ge}",
+    "greater_than": "is not more than {gt}",
+    "less_than_equal": "is more than {le}",
+}
+"""What is wrong with a value, by the type of pydantic's error, which typer passes on."""
+
+
+def for_commands(advice: str) -> str:
+    """Return advice in terms of the command line."""
+    for pattern, replacement in _COMMANDS:
+        advice = pattern.sub(replacement, advice)
+    return advice
+
+
+def parts_of(error: LMStudioError) -> list[str]:
+    """Return what an error says: what has failed, then `cause: …`, `tried: …` and `suggestion: …`, if any.
+
+    The errors of this side's own work, such as a wrong argument, have one part, with the remedy in it.
+    """
+    text = for_commands(str(error))
+    if isinstance(error, LMStudioServerError):
+        head, *more = _PARTS.split(text)
+        return [one_line(head if error.title is None else head.partition(" error: ")[2] or head), *map(one_line, more)]
+    head, _, suggestion = text.partition("; ") if isinstance(error, _ON_THE_WAY) else (text, "", "")
+    suggestion, _, tried = suggestion.partition(". Tried ")
+    parts = {"": head, "tried: ": tried, "suggestion: ": suggestion}
+    return [f"{name}{one_line(part)}" for name, part in parts.items() if part]
+
+
+def report(error: LMStudioError) -> str:
+    """Return the message of an error, with a line for each of its parts."""
+    head, *more = parts_of(error)
+    return "\n".join(wrapped(line, _width()) for line in (f"Error: {head}", *(f"  {part}" for part in more)))
+
+
+def report_usage(error: Any) -> str:
+    """Return what is wrong with the arguments of a command, in one line that names the command's help.
+
+    Args:
+        error: typer's `UsageError`.
+    """
+    if isinstance(error.__cause__, ValidationError):
+        error.message = _wrong_value(error.__cause__.errors()[0]) or error.message
+    problem = _QUOTED_OPTION.sub(r"\1", error.format_message().rstrip("."))
+    path = error.ctx.command_path if error.ctx else "lmsi"
+    return wrapped(f"Error: {problem[:1].lower()}{problem[1:]}; see `{path} --help`", _width())
+
+
+def _wrong_value(details: ErrorDetails) -> str:
+    if details["type"] == "value_error":  # one of typer's own texts
+        return details["msg"].removeprefix("Value error, ")
+    meaning = _MEANINGS.get(details["type"], "")
+    return meaning and f"{details['input']!r} {meaning.format(**details.get('ctx', {}))}"
+
+
+def _width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stderr.isatty() else None
