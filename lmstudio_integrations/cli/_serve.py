@@ -1,14 +1,18 @@
 """`serve`: the emulator in the foreground."""
 
-from collections.abc import Collection, Iterable
+import contextlib
+import logging
+import time
+from collections.abc import Collection, Generator, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli._common import note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
-from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address
+from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_toml
 from lmstudio_integrations.emulator.catalog import load as load_catalog
@@ -71,6 +75,9 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         Path | None,
         typer.Option(metavar="FILE", help="A file with API tokens to accept, one per line; # begins a comment."),
     ] = None,
+    quiet: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--quiet", "-q", help="Print no line for each load, unload and request.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never fetch weights.")] = False,  # noqa: FBT002 - a flag
     worker_memory: Annotated[
         int | None,
@@ -91,9 +98,10 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         int, typer.Option(metavar="MIB", min=1, help="Size of all files of one client together, in MiB.")
     ] = DEFAULT_LIMITS.upload_bytes // MIB,
 ) -> None:
-    """Run a server that speaks LM Studio's protocol, without LM Studio. Ctrl-C stops it.
+    """Run a server that speaks LM Studio's protocol, without LM Studio.
 
-    The first line of the output is the address.
+    The first line of the output is the address, and Ctrl-C stops the server. Each load, unload and request is a line on
+    stderr.
     """
     tokens = accepted_tokens(token or (), token_file)
     emulator = Emulator(
@@ -110,7 +118,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     if tokens and not token and token_file is None:
         note(f"Clients need the API token in {token_variable()}.")
-    emulator.serve_forever(lambda: announce(emulator))
+    with contextlib.nullcontext() if quiet else log_as_notes():
+        emulator.serve_forever(lambda: announce(emulator))
 
 
 def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
@@ -130,12 +139,46 @@ def is_exposed(host: str, tokens: Collection[str]) -> bool:
     return not tokens and not Address(host, 0).is_loopback
 
 
+class _Notes(logging.Handler):
+    """Prints the log on stderr, with the time of day."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"{time.strftime('%H:%M:%S', time.localtime(record.created))}  {record.getMessage()}")
+
+
+@contextlib.contextmanager
+def log_as_notes() -> Generator[None]:
+    """Print a line for each load, unload and request of the block."""
+    logger, handler = logging.getLogger("lmstudio_integrations.emulator"), _Notes()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def announce(emulator: Emulator) -> None:
-    """Print the address of the server, then its models."""
+    """Print the address of the server, then its models; on stderr, how clients reach it and what stops it."""
     console = results()
     console.write_line(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalog.models:
-        console.write_line(f"  {entry.key} ({entry.kind}, {entry.weights if entry.needs_weights else entry.engine})")
+        details = {entry.kind: None, (entry.weights or "") if entry.needs_weights else entry.engine: None}
+        console.write_line(f"  {entry.key} ({', '.join(name for name in details if name not in {'', entry.key})})")
+    note(reach(emulator.host, emulator.port))
+    note("Ctrl-C stops the server.")
+
+
+def reach(host: str, port: int) -> str:
+    """Return how clients reach the server."""
+    address = Address(host, port)
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared
+        return f"To use it from another machine: export {HOST_VARIABLE}=NAME-OF-THIS-MACHINE:{port}"
+    if address in local_candidates():
+        return "Programs on this machine find it."
+    return f"To use it: export {HOST_VARIABLE}={address.netloc}"
 
 
 def build_catalog(

@@ -316,12 +316,14 @@ class ModelRegistry:
         instance: Instance | None = None,
         error: BaseException | None = None,
     ) -> None:
+        text = f"{entry.key}: {state}" if error is None else f"{entry.key}: {state}: {error}"
+        logger.log(logging.DEBUG if state == "loading" else logging.INFO, "%s", text)
         loaded = instance and {"modelIdentifier": instance.identifier, "instanceReference": instance.reference}
         self.on_log(
             {
                 "type": "runtime.log",
                 "level": "error" if state in {"failed", "crashed"} else "info",
-                "message": f"{entry.key}: {state}" if error is None else f"{entry.key}: {state}: {error}",
+                "message": text,
                 # The engines are part of the emulator.
                 "engineName": entry.engine,
                 "engineVersion": defaults.version(),

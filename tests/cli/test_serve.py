@@ -1,5 +1,6 @@
 """`serve`: which emulator the flags ask for, what it prints, and how it ends."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import pytest
 
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations.cli import _serve
-from lmstudio_integrations.cli._serve import SCRIPTED_PACE, announce, build_catalog, is_exposed, limits_of, load_rules
+from lmstudio_integrations.cli._serve import (
+    SCRIPTED_PACE,
+    announce,
+    build_catalog,
+    is_exposed,
+    limits_of,
+    load_rules,
+    reach,
+)
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, Limits
@@ -156,6 +165,45 @@ def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path], 
     serve(check, *flags, "--model", "talker", "--model", "embedder")
 
 
+def test_each_load_unload_and_request_is_a_line_unless_it_is_quiet(
+    serve: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check(server: Emulator) -> None:
+        with Client(server.address) as client:
+            assert client.llm.model("talker").respond("ping").content
+            client.llm.unload("talker")
+            assert client.embedding.model("embedder", load_policy="explicit").embed("ping")
+
+    flags = ["--port", "0", "--scripted", "--model=talker", "--model=embedder"]
+    serve(check, *flags)
+    announced, stops, *lines = capsys.readouterr().err.splitlines()
+    assert announced.startswith("To use it: export LMSTUDIO_HOST=127.0.0.1:")
+    assert stops == "Ctrl-C stops the server."
+    assert [re.sub(r"^\d\d:\d\d:\d\d  |\d+ tokens read.* s ", "", line) for line in lines] == [
+        "talker: loaded",
+        "talker: (eosFound)",
+        "talker: unloaded",
+        "embedder: loaded",
+        "embedder: embedded 4 characters",
+        "embedder: unloaded",
+    ]
+    serve(check, *flags, "--quiet")
+    assert capsys.readouterr().err.splitlines()[2:] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        ("127.0.0.1", 41343, "Programs on this machine find it."),
+        ("127.0.0.1", 8080, "To use it: export LMSTUDIO_HOST=127.0.0.1:8080"),
+        ("::1", 41343, "To use it: export LMSTUDIO_HOST=[::1]:41343"),
+        ("0.0.0.0", 1234, "To use it from another machine: export LMSTUDIO_HOST=NAME-OF-THIS-MACHINE:1234"),
+    ],
+)
+def test_it_says_how_clients_reach_it(host: str, port: int, expected: str) -> None:
+    assert reach(host, port) == expected
+
+
 def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     with Emulator([{"key": "a", "engine": "scripted", "weights": "smollm2-135m-instruct"}]) as server:
         announce(server)
@@ -258,7 +306,7 @@ def test_a_server_with_a_token_prints_none(
     out, err = capsys.readouterr()
     assert TOKEN[6:14] not in out + err
     assert TOKEN[15:] not in out + err
-    assert err == ("Clients need the API token in LM_API_TOKEN.\n" if way == "environment" else "")
+    assert ("Clients need the API token in LM_API_TOKEN.\n" in err) is (way == "environment")
 
 
 def test_a_token_in_the_place_of_the_token_file_is_not_shown(run: Run) -> None:
@@ -322,7 +370,7 @@ def test_a_bad_flag_value_is_one_message(run: Run) -> None:
 def test_a_served_process_responds_and_exits_cleanly_when_interrupted(
     serving: Callable[..., "subprocess.Popen[str]"],
 ) -> None:
-    process = serving("--port", "0", "--scripted")
+    process = serving("--port", "0", "--scripted", "--quiet")
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     with Client(address) as client:
@@ -332,7 +380,7 @@ def test_a_served_process_responds_and_exits_cleanly_when_interrupted(
     else:
         process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert errors == ""
+    assert [line.partition(" ")[0] for line in errors.splitlines()] == ["To", "Ctrl-C"]
     assert sys.platform == "win32" or process.returncode == 0
 
 

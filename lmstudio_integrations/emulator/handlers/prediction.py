@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from lmstudio_integrations.types.results import (
     PredictionEnd,
     PredictionEvent,
 )
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 async def predict(context: Context, channel: OpenChannel, parameter: Predict) -> None:
@@ -122,6 +125,16 @@ class _Prediction:
         finally:
             outcome |= outcome_of(self.collector.received)
             self.context.state.records.predictions.complete(self.entry, state="ended", **outcome)
+            logger.info("%s", self._line())
+
+    def _line(self) -> str:
+        """Return a line about the prediction for the operator of the server."""
+        record = self.entry.record
+        if not record.stats:
+            return f"{record.model}: {record.error or record.stop_reason}"
+        read, written = record.stats["promptTokensCount"], record.stats["predictedTokensCount"]
+        seconds = record.stats["totalTimeSec"]
+        return f"{record.model}: {read} tokens read, {written} written in {seconds:.1f} s ({record.stop_reason})"
 
     async def _generate(self) -> Finished:
         """Return how the generation ended: by itself, or because it was cancelled."""
