@@ -3,11 +3,13 @@
 This module imports nothing of the `cli` extra, so that it can report that the extra is missing.
 """
 
+import os
 import sys
 from importlib import import_module
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations._support.text import one_line
+from lmstudio_integrations.cli._errors import report
 from lmstudio_integrations.cli._terminal import protect_terminals
 from lmstudio_integrations.errors import LMStudioError
 
@@ -33,12 +35,31 @@ def main() -> None:
 def _run() -> None:
     try:
         import_module("rich")  # commands need it later
-        from lmstudio_integrations.cli._app import app  # noqa: PLC0415 - see the module's docstring
+        from lmstudio_integrations.cli._app import run_app  # noqa: PLC0415 - see the module's docstring
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit(f"The command line needs its extra; run: {install_command('cli')}")
     try:
-        app(prog_name="lmsi")
-    except (LMStudioError, ImportError) as error:
+        status = run_app()
+        sys.stdout.flush()
+    except LMStudioError as error:
+        sys.exit(report(error))
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        _discard_output()
+        file = f": {error.filename}" if error.filename else ""
+        sys.exit(f"Error: {error.strerror or error}{file}")
+    except ImportError as error:
         sys.exit(f"Error: {one_line(error)}")
+    sys.exit(status)
+
+
+def _discard_output() -> None:
+    """Discard results that cannot be written: the end of the process would try it again, and report that."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

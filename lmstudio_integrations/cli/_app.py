@@ -3,6 +3,8 @@
 A command is a function in the module of its name, which is imported only when the command is used or described.
 """
 
+import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
@@ -11,6 +13,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
+
+from lmstudio_integrations.cli._errors import report_usage
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 COMMANDS = ("doctor", "chat", "ls", "ps", "load", "unload", "get", "embed", "serve", "demo")
 
@@ -25,8 +31,10 @@ class _Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
+        function = getattr(import_module(f"lmstudio_integrations.cli._{name}"), name)
+        summary = (inspect.getdoc(function) or "").partition("\n\n")[0]
         single = _plain(add_completion=False)
-        single.command(name)(getattr(import_module(f"lmstudio_integrations.cli._{name}"), name))
+        single.command(name, short_help=summary, context_settings=_SETTINGS)(function)
         return get_command(single)
 
     def __iter__(self) -> Iterator[str]:
@@ -42,7 +50,7 @@ class _Group(TyperGroup):
         self.commands: Any = _Commands()
 
 
-app = _plain(name="lmsi", cls=_Group, no_args_is_help=True)
+app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -53,8 +61,25 @@ def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
 
 @app.callback()
 def _common(
-    show_version: Annotated[  # noqa: FBT002 - a flag
+    context: typer.Context,
+    _version: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """LM Studio from the command line, and an emulator of it."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def run_app() -> int:
+    """Run the command in `sys.argv`, and return its exit status."""
+    try:
+        return app(prog_name="lmsi", standalone_mode=False) or 0
+    except _UsageError as error:
+        sys.stderr.write(f"{report_usage(error)}\n")
+        return int(error.exit_code)
+    except typer.Abort:  # Ctrl-D at a question
+        return 1

@@ -51,11 +51,14 @@ def get(
     host: Host = None,
     token: Token = None,
 ) -> None:
-    """Search for a model, download it, and print the key to load it with. Ctrl-C cancels the download."""
+    """Search for a model, download it, and print the key to load it with.
+
+    Ctrl-C cancels the download.
+    """
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
 
     if yes and (pick_model or pick_form):
-        raise typer.BadParameter("It asks nothing, so nothing can be picked.", param_hint="--yes")
+        raise typer.BadParameter("it asks nothing, so nothing can be picked", param_hint="--yes")
     term, _, quantization = (model or "").partition("@")
     formats = [name for name, requested in (("gguf", gguf), ("safetensors", mlx)) if requested]
     with Client(host, token) as client:

@@ -34,7 +34,7 @@ def unload(
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     if every and identifier is not None:
-        raise typer.BadParameter("An identifier and --all exclude each other.", param_hint="--all")
+        raise typer.BadParameter("an identifier and --all exclude each other", param_hint="--all")
     with Client(host, token) as client:
         loaded = loaded_models(client)
         chosen = loaded if every else [choose_loaded(identifier, loaded)]

@@ -35,6 +35,27 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
     assert "needs its extra" not in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("load x -c abc", "invalid value for --context-length / -c: 'abc' is not a whole number"),
+        ("load x -c 0", "invalid value for --context-length / -c: '0' is less than 1"),
+        ("load x --gpu 3", "invalid value for --gpu: '3' is not off, max, or a number from 0 to 1"),
+        ("get -n 26", "invalid value for --limit / -n: '26' is more than 25"),
+        ("embed - --ttl x", "invalid value for --ttl: 'x' is not a number"),
+        ("embed - --input-format x", "invalid value for --input-format: 'x' is not one of 'text', 'jsonl', 'parquet'"),
+        ("load --bogus", "no such option: --bogus (Possible options: --gpu, --host)"),
+        ("embed", "missing argument 'INPUT'"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
+    run: Run, capsys: pytest.CaptureFixture[str], arguments: str, problem: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    err = capsys.readouterr().err
+    assert err == f"Error: {problem}; see `lmsi {arguments.split(maxsplit=1)[0]} --help`\n"
+
+
 def test_an_error_is_one_message_and_no_traceback(run: Run) -> None:
     code = run("demo", "--host", "ftp://nowhere")
     assert isinstance(code, str)

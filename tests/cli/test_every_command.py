@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
@@ -66,6 +68,31 @@ def test_a_dead_host_is_one_error(command: tuple[str, ...], nobody: str) -> None
     assert nobody in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_no_description_is_cut_in_the_help_of_a_narrow_terminal(
+    run: Callable[..., int | str | None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert run(name, "-h") == 0
+    out = capsys.readouterr().out
+    shown = one_line(out)
+    params: list[Any] = COMMANDS[name].params
+    assert all(one_line(param.help) in shown for param in params if param.help)
+    assert max(map(len, out.splitlines())) <= 50
+    assert run("-h") == 0
+    assert one_line(COMMANDS[name].short_help) in one_line(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@needs_pty
+@pytest.mark.parametrize("command", [("ls",), ("doctor",)])
+def test_no_line_is_broken_by_a_narrow_terminal(scripted: Emulator, command: tuple[str, ...]) -> None:
+    with on_terminal(*command, "--host", scripted.address, columns=50) as terminal:
+        terminal.wait()
+    lines = terminal.text.replace("\r", "").splitlines()
+    assert max(len(line) for line in lines if len(line.split()) > 1) <= 50
 
 
 @pytest.mark.parametrize(("variables", "flags", "source"), SEVERAL_HOSTS)

@@ -1,12 +1,15 @@
 """What a pipe gets from a command, and what happens when nobody reads it, or Ctrl-C is pressed early."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import LARGE, SMALL
 from tests.cli.terminal import TIMEOUT, in_pipe, interrupt, started
+
+FULL = Path("/dev/full")
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +35,14 @@ def test_a_closed_pipe_ends_a_command_silently(managed: Emulator, arguments: tup
         process.wait(timeout=TIMEOUT)
     assert "rror" not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [("ls",), ("doctor",), ("chat", LARGE, "-p", "Hi")])
+def test_a_full_disk_is_one_line(managed: Emulator, arguments: tuple[str, ...]) -> None:
+    with FULL.open("wb") as full, started(*arguments, "--host", managed.address, stdout=full) as process:
+        assert process.communicate(timeout=TIMEOUT)[1] == "Error: No space left on device\n"
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize(

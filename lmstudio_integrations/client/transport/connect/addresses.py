@@ -75,7 +75,8 @@ class Address:
             parts = urlsplit(text if "://" in text else f"//{text}")
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise LMStudioValueError(f"host {text!r} is not an address: {error}; write host:port") from error
+            reason = "its port is no number from 1 to 65535" if "Port" in str(error) else error
+            raise LMStudioValueError(f"host {text!r} is not an address: {reason}; write host:port") from error
         if parts.scheme not in _SCHEMES or not host or port == 0:
             raise LMStudioValueError(f"host {text!r} is not an address; write host:port, or a ws:// or wss:// URL")
         tls = _SCHEMES[parts.scheme]
