@@ -9,11 +9,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations.cli import INTERRUPTED, _demo
 from lmstudio_integrations.cli._demo.example import DOCUMENTS, QUESTION
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioTimeoutError
 from tests.cli.terminal import in_pipe, needs_pty, on_terminal
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -52,7 +54,7 @@ def test_the_demo_finds_the_document_streams_a_response_and_prints_stats(
 ) -> None:
     assert run("demo", "--host", scripted.address) == 0
     out = capsys.readouterr().out
-    assert f"Using LM Studio at {scripted.address}." in out
+    assert f"Using the emulator at {scripted.address}." in out
     assert QUESTION in out
     assert DOCUMENTS["ferry"] in out
     assert "Answer:   " in out
@@ -74,7 +76,7 @@ def test_the_environment_names_the_server(
 ) -> None:
     monkeypatch.setenv("LMSTUDIO_HOST", scripted.address)
     assert run("demo") == 0
-    assert f"Using LM Studio at {scripted.address}." in capsys.readouterr().out
+    assert f"Using the emulator at {scripted.address}." in capsys.readouterr().out
 
 
 def test_models_that_are_loaded_are_used_however_large(run: Run, large_only: Emulator, capsys: Capture) -> None:
@@ -113,18 +115,31 @@ def test_a_server_without_models_of_both_kinds_is_not_used(models: list[ModelEnt
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_without_a_server_the_emulator_is_started_and_named(run: Run, nobody: str, capsys: Capture) -> None:
-    assert run("demo", "--host", nobody) == 0
+def test_without_a_server_the_emulator_is_started_and_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: ())
+    assert run("demo") == 0
     out = capsys.readouterr().out
-    assert f"There is no LM Studio at {nobody}. Starting the built-in emulator" in out
+    assert "There is no LM Studio on this machine. Starting the built-in emulator" in out
     assert "Stop reason" in out
 
 
-def test_a_server_that_never_responds_is_not_used() -> None:
+@pytest.mark.parametrize("source", ["--host", HOST_VARIABLE])
+def test_a_server_that_is_named_and_not_there_is_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch, nobody: str, capsys: Capture, source: str
+) -> None:
+    monkeypatch.setenv(HOST_VARIABLE, nobody)
+    error = run("demo", *(["--host", nobody] if source == "--host" else []))
+    assert str(error).startswith(f"Error: LM Studio is not reachable at ws://{nobody}")
+    assert not capsys.readouterr().out
+
+
+def test_a_server_that_never_responds_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
-        with Client(host, connect_timeout=0.05) as client:
-            assert _demo.survey(client, "It") == "It did not respond (connect_timeout)."
+        with Client(host, connect_timeout=0.05) as client, pytest.raises(LMStudioTimeoutError):
+            _demo.survey(client, "It")
 
 
 def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> None:
@@ -162,8 +177,9 @@ def test_an_image_in_a_folder_that_does_not_exist_fails_at_once(run: Run, script
 
 
 @pytest.mark.slow
-def test_without_a_server_a_real_model_responds(run: Run, nobody: str, capsys: Capture) -> None:
-    assert run("demo", "--host", nobody) == 0
+def test_without_a_server_a_real_model_responds(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connect.opening.local_candidates", lambda: ())
+    assert run("demo") == 0
     out = capsys.readouterr().out
     assert DOCUMENTS["ferry"] in out
     assert f"{CHAT} (llama, 135M, Q4_1" in out

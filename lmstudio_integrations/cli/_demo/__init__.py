@@ -57,11 +57,12 @@ def demo(
 ) -> None:
     """Answer a question over three short documents, by retrieval.
 
-    Uses the LM Studio of this machine, with the models that are loaded, else with small ones that are downloaded.
-    Without any, starts the emulator with a small real model.
+    Uses the LM Studio of this machine or the one that --host names, with the models that are loaded, else with small
+    ones that are downloaded. Without such models, and if no LM Studio runs on this machine, starts the emulator with a
+    small real model.
     """
     if svg and not svg.parent.is_dir():
-        raise typer.BadParameter(f"There is no folder {svg.parent}.", param_hint="--svg")
+        raise typer.BadParameter(f"there is no folder {svg.parent}", param_hint="--svg")
     # On a terminal, a recording console would also record each frame of a progress bar.
     console = TextConsole(record=True, width=SVG_WIDTH, force_terminal=False) if svg else results()
     with find_server(console, host, token) as server:
@@ -82,10 +83,11 @@ def svg_image(console: Console) -> str:
 def find_server(console: TextConsole, host: str | None, token: str | None) -> Generator[DemoServer, None, None]:
     """Provide a server with two models, LM Studio or else an emulator, and print which."""
     with Client(host, token) as client:
-        name = f"LM Studio at {client.api_host}" if client.api_host else "LM Studio on this machine"
-        found = survey(client, name)
+        place = f"at {client.api_host}" if client.api_host else "on this machine"
+        found = survey(client, f"LM Studio {place}")
+        is_emulator = not isinstance(found, str) and client.system.get_version().is_emulator
     if not isinstance(found, str):
-        console.print(f"Using {name}.")
+        console.print(f"Using {'the emulator' if is_emulator else 'LM Studio'} {place}.")
         yield DemoServer(host, token, *found)
         return
     console.print(f"{found} Starting the built-in emulator with small real models.")
@@ -98,10 +100,10 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     try:
         chat = choose(loaded_models(client, "llm"), downloaded_models(client, "llm"))
         embedding = choose(loaded_models(client, "embedding"), downloaded_models(client, "embedding"))
-    except LMStudioUnreachableError:
+    except (LMStudioUnreachableError, LMStudioTimeoutError):
+        if client.api_host:  # whoever names a server wants that one
+            raise
         return f"There is no {name}."
-    except LMStudioTimeoutError as error:
-        return f"{name} did not respond ({error.timeout_name})."
     if chat and embedding:
         return chat, embedding
     missing = "chat" if embedding else "embedding" if chat else "chat and no embedding"
