@@ -13,12 +13,16 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TimeElapsedColumn
 from rich.segment import Segment, Segments
 from rich.text import Text
 
 from lmstudio_integrations._support.text import one_line, printable, printable_json, printable_line
+
+SPACE_FOR_A_BAR = 24
+"""Columns beside the text of a progress bar, with its numbers. A narrower terminal shows the numbers only."""
 
 WIDTH_IN_A_PIPE = 10_000
 """Columns. Nothing is wrapped or cut for programs."""
@@ -126,8 +130,10 @@ def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Ca
     Yields:
         A function that takes the progress, from 0.0 to 1.0.
     """
-    columns = "{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with progress_display(*columns, console=console) as progress:
+    numbers = TaskProgressColumn(), TimeElapsedColumn()
+    has_space = (console or notes()).width > cell_len(label) + SPACE_FOR_A_BAR
+    columns = (BarColumn(), *numbers) if has_space else numbers
+    with progress_display("{task.description}", *columns, console=console) as progress:
         task = progress.add_task(label, total=1.0)
 
         def show(part: float) -> None:

@@ -62,7 +62,7 @@ def load(
         typer.Option(metavar="NAME", help="Load another instance, with this identifier.", show_default=False),
     ] = None,
     explicit: Annotated[
-        bool, typer.Option("--explicit", help="Load it so that loading others never evicts it.")
+        bool, typer.Option("--explicit", help="Load it so that it evicts no other model, and none evicts it.")
     ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Accept only a full name.")] = False,
     estimate_only: Annotated[
@@ -73,7 +73,12 @@ def load(
     host: Host = None,
     token: Token = None,
 ) -> None:
-    """Load a model, unless it is loaded, and print its identifier."""
+    """Load a model, unless it is loaded, and print its identifier.
+
+    The model is loaded just in time, as by the classes for LangChain and LlamaIndex. With Auto-Evict, which is LM
+    Studio's default, the server then unloads other models that were loaded just in time. A model that is loaded with
+    --explicit evicts no other, and stays until it is unloaded.
+    """
     from lmstudio_integrations.cli._loaded_models import find_downloaded  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
@@ -104,7 +109,7 @@ def gpu_ratio(text: str) -> float:
     except ValueError:
         ratio = math.nan
     if not 0 <= ratio <= 1:
-        raise typer.BadParameter(f"{text!r} is not off, max, or a number from 0 to 1.", param_hint="--gpu")
+        raise typer.BadParameter(f"{text!r} is not off, max, or a number from 0 to 1", param_hint="--gpu")
     return ratio
 
 
@@ -126,6 +131,7 @@ def load_found(
     models: Any = namespace_of(client, found.info)
     load_it = models.model if identifier is None else models.load_new_instance
     names = (found.name,) if identifier is None else (found.name, identifier)
+    before = {handle.identifier for handle in client.list_loaded_models()}
     started = time.monotonic()
     with progress_bar(f"Loading {found.name}") as show:
         handle: LLM | EmbeddingModel = load_it(
@@ -133,7 +139,10 @@ def load_found(
         )
         show(1.0)
     info = handle.get_info()
-    note(f"{info.identifier} is loaded ({file_size(info.size_bytes)}, {duration(time.monotonic() - started)}).")
+    details = [file_size(info.size_bytes)] if info.size_bytes else []
+    note(f"{info.identifier} is loaded ({', '.join([*details, duration(time.monotonic() - started)])}).")
+    if evicted := sorted(before - {handle.identifier for handle in client.list_loaded_models()}):
+        note(f"It evicted {', '.join(evicted)} (Auto-Evict); with --explicit, a model evicts no other.")
     if config and (others := other_settings(config, handle.get_load_config())):
         note(f"Warning: {info.identifier} has other settings than requested: {others}; {_advice(info, config)}")
     return info

@@ -37,5 +37,5 @@ def ls(
     console = results()
     for kind, title in TITLES.items():
         models = [info for info in shown if info.type == kind]
-        for line in downloaded_lines(title, models, loaded) if models else ():
+        for line in downloaded_lines(title, models, loaded, console.width) if models else ():
             console.write_line(line)

@@ -26,7 +26,7 @@ def ps(*, as_json: AsJson = False, host: Host = None, token: Token = None) -> No
         note("No model is loaded; `lmsi load MODEL` loads one.")
         return
     console = results()
-    for line in loaded_lines(loaded, time.time()):
+    for line in loaded_lines(loaded, time.time(), console.width):
         console.write_line(line)
 
 

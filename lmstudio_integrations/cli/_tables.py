@@ -5,45 +5,51 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
-from lmstudio_integrations.cli._formatting import duration, file_size
-from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
+from lmstudio_integrations.cli._formatting import duration, model_size
+from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 
 
-def downloaded_lines(title: str, models: Iterable[ModelInfo], loaded: Iterable[ModelInstanceInfo]) -> list[str]:
-    """Return a table of downloaded models of one kind, and how often each is loaded."""
+def downloaded_lines(
+    title: str, models: Iterable[ModelInfo], loaded: Iterable[ModelInstanceInfo], width: int
+) -> list[str]:
+    """Return a table of downloaded models of one kind, what they can do, and how often each is loaded."""
     count = Counter(instance.model_key for instance in loaded)
     rows = [
         (
             info.model_key,
             info.params_string or "",
             info.architecture or "",
-            file_size(info.size_bytes),
+            model_size(info.size_bytes),
+            _abilities(info),
             _loaded(count[info.model_key]),
         )
         for info in sorted(models, key=lambda info: info.model_key)
     ]
-    return _lines((title, "PARAMS", "ARCH", "SIZE", ""), *rows)
+    header = (title, "PARAMS", "ARCH", "SIZE", "ABILITIES", "")
+    return _lines(header, rows, width, omit=("ARCH", "PARAMS", "ABILITIES", "SIZE"))
 
 
-def loaded_lines(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float) -> list[str]:
+def loaded_lines(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float, width: int) -> list[str]:
     """Return a table of loaded models.
 
     Args:
         loaded: The instances, each with what it does.
         now: The time, in seconds since 1970.
+        width: The columns of the terminal.
     """
     rows = [
         (
             info.identifier,
             info.model_key,
             status.upper(),
-            file_size(info.size_bytes),
+            model_size(info.size_bytes),
             str(info.context_length),
             time_to_live(info, now),
         )
         for info, status in sorted(loaded, key=lambda each: each[0].identifier)
     ]
-    return _lines(("IDENTIFIER", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL"), *rows)
+    header = ("IDENTIFIER", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL")
+    return _lines(header, rows, width, omit=("MODEL", "CONTEXT", "SIZE", "TTL"))
 
 
 def time_to_live(info: ModelInstanceInfo, now: float) -> str:
@@ -61,8 +67,28 @@ def _loaded(count: int) -> str:
     return "✓ LOADED" if count == 1 else f"✓ LOADED ({count})"
 
 
-def _lines(*rows: Sequence[str]) -> list[str]:
-    """Return rows as lines, with columns of the same width."""
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    cells = ((cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return ["  ".join(row) for row in cells]
+def _abilities(info: ModelInfo) -> str:
+    if not isinstance(info, LlmInfo):
+        return ""
+    return ", ".join(name for name, has in (("tools", info.trained_for_tool_use), ("vision", info.vision)) if has)
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, omit: Sequence[str]) -> list[str]:
+    """Return a table as lines, without columns that are empty, nor those that make it wider than the terminal.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells.
+        width: The columns of the terminal.
+        omit: The columns to leave out, the least important first.
+    """
+    columns = {name: cells for name, *cells in zip(header, *rows, strict=True) if any(cells)}
+    widths = {name: max(map(cell_len, (name, *cells))) for name, cells in columns.items()}
+    for name in omit:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > width:
+            widths.pop(name, None)
+    table = zip(*((name, *columns[name]) for name in widths), strict=True)
+    padded = (
+        (cell + " " * (size - cell_len(cell)) for cell, size in zip(row, widths.values(), strict=True)) for row in table
+    )
+    return ["  ".join(row).rstrip() for row in padded]

@@ -14,7 +14,9 @@ Command = Callable[..., tuple[int | str | None, str, str]]
 def managed_server() -> Emulator:
     """Return a server with two language models and an embedding model; the load of `stuck` never ends."""
     entries = [
-        ModelEntry(key=SMALL, size_bytes=2_500_000, params="3M", architecture="tiny", max_context_length=8192),
+        ModelEntry(
+            key=SMALL, size_bytes=2_500_000, params="3M", architecture="tiny", max_context_length=8192, vision=True
+        ),
         ModelEntry(key=LARGE, size_bytes=4_000_000_000, params="7B"),
         ModelEntry(key=EMBEDDER, kind="embedding", size_bytes=90_000),
         ModelEntry(key="stuck", rules=({"when": {"load": True}, "then": [AT_THE_GATE]},)),

@@ -19,6 +19,13 @@ def test_a_model_is_loaded_just_in_time_and_its_identifier_printed(managed: Emul
     assert [info.ttl_ms for info in managed.loaded()] == [3_600_000]
 
 
+def test_the_models_that_a_load_evicts_are_named(managed: Emulator, command: Command) -> None:
+    command("load", SMALL)
+    assert f"It evicted {SMALL} (Auto-Evict)" in command("load", LARGE)[2]
+    assert "evicted" not in command("load", LARGE)[2]
+    assert "evicted" not in command("load", SMALL, "--explicit")[2]
+
+
 def test_a_part_of_the_name_loads_an_embedding_model_as_well(managed: Emulator, command: Command) -> None:
     assert command("load", "EMBED")[1] == f"{EMBEDDER}\n"
     assert [info.type for info in managed.loaded()] == ["embedding"]

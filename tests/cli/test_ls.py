@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from lmstudio_integrations.cli._loaded_models import downloaded_models
+from lmstudio_integrations.cli._tables import downloaded_lines
+from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Command, cells
 
@@ -17,11 +20,29 @@ def test_downloaded_models_are_listed_by_kind(managed: Emulator, command: Comman
     status, out, err = command("ls")
     lines = out.splitlines()
     assert (status, err) == (0, "")
-    assert cells(lines[0]) == ["LLM", "PARAMS", "ARCH", "SIZE"]
-    assert cells(lines[3]) == [SMALL, "3M", "tiny", "2.50", "MB", "✓", "LOADED"]
-    assert cells(lines[2]) == [LARGE, "7B", "scripted", "4.00", "GB"]
-    assert cells(lines[4]) == ["EMBEDDING", "PARAMS", "ARCH", "SIZE"]
+    assert cells(lines[0]) == ["LLM", "PARAMS", "ARCH", "SIZE", "ABILITIES"]
+    assert cells(lines[3]) == [SMALL, "3M", "tiny", "2.50", "MB", "tools,", "vision", "✓", "LOADED"]
+    assert cells(lines[2]) == [LARGE, "7B", "scripted", "4.00", "GB", "tools"]
+    assert cells(lines[1]) == ["stuck", "scripted", "-", "tools"]
+    assert cells(lines[4]) == ["EMBEDDING", "ARCH", "SIZE"]
     assert cells(lines[5]) == [EMBEDDER, "scripted", "90.00", "kB"]
+
+
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (80, ["LLM", "PARAMS", "ARCH", "SIZE", "ABILITIES"]),
+        (50, ["LLM", "PARAMS", "SIZE", "ABILITIES"]),
+        (20, ["LLM"]),
+    ],
+)
+def test_a_table_leaves_out_what_a_narrow_terminal_has_no_space_for(
+    managed: Emulator, width: int, header: list[str]
+) -> None:
+    with Client(managed.address) as client:
+        lines = downloaded_lines("LLM", downloaded_models(client, "llm"), [], width)
+    assert cells(lines[0]) == header
+    assert max(map(len, lines)) <= width
 
 
 def test_two_instances_of_a_model_are_counted(managed: Emulator, command: Command) -> None:
