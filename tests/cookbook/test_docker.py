@@ -42,8 +42,8 @@ def test_the_application_uses_the_emulator_beside_it_once_that_is_healthy() -> N
             assert server.stdout
             address = server.stdout.readline().strip()
             check = shlex.join(emulator["healthcheck"]["test"][1:]).replace(f"localhost:{port}", address)
-            assert run(check, address)
-            assert run(app["command"], address) == "The capital of France is Paris.\n"
+            run(check, address)
+            assert run(app["command"], address, **app["environment"]) == "The capital of France is Paris.\n"
         finally:
             server.terminate()
 
@@ -54,8 +54,14 @@ def words(command: str) -> list[str]:
     return [str(SCRIPTS / program), *arguments]
 
 
-def run(command: str, host: str) -> str:
-    """Return what a command prints."""
+def run(command: str, host: str, **variables: str) -> str:
+    """Return what a command prints on a server."""
     return subprocess.run(
-        words(command), cwd=FOLDER, env=environment(host), stdout=subprocess.PIPE, text=True, timeout=50, check=True
+        words(command),
+        cwd=FOLDER,
+        env=variables | environment(host),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=50,
+        check=True,
     ).stdout
