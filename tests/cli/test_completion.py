@@ -20,8 +20,8 @@ def complete(
     """Press Tab after a line; return what is offered, and what is printed on stderr."""
 
     def press_tab(line: str) -> tuple[list[str], str]:
-        monkeypatch.setenv("_LMSTUDIO_INTEGRATIONS_COMPLETE", "complete_bash")
-        monkeypatch.setenv("COMP_WORDS", f"lmstudio-integrations {line}")
+        monkeypatch.setenv("_LMSI_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", f"lmsi {line}")
         monkeypatch.setenv("COMP_CWORD", str(len(line.split(" "))))
         assert run() == 0
         shown = capsys.readouterr()
