@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
     """Run a command in this process; the result is what the process would exit with."""
 
     def run_command(*arguments: str) -> int | str | None:
-        monkeypatch.setattr(sys, "argv", ["lmstudio-integrations", *arguments])
+        monkeypatch.setattr(sys, "argv", ["lmsi", *arguments])
         with pytest.raises(SystemExit) as remaining:
             main()
         return remaining.value.code
