@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
+from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from tests.cookbook.recipe_runs import patient
 from tests.cookbook.recipes import CATALOG, CHAT, EMBEDDING, copy_cookbook, other_key, recipe_of, renamed
@@ -23,6 +24,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         monkeypatch.chdir(copy_cookbook(tmp_path))
         yield server
+    reset_default_client()
 
 
 def run_here(name: str) -> dict[str, Any]:
