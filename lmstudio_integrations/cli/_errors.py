@@ -18,7 +18,7 @@ from lmstudio_integrations.errors import LMStudioClientError, LMStudioError, LMS
 _ON_THE_WAY = (LMStudioClientError, LMStudioTimeoutError)
 """Errors on the way to the server, whose remedy follows a semicolon."""
 
-_PARTS = re.compile(r"\n  (?=(?:cause|suggestion): )")
+_PARTS = re.compile(r"\n  (?=(?:cause|tried|suggestion): )")
 _COMMANDS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -68,14 +68,13 @@ def parts_of(error: LMStudioError) -> list[str]:
 
     The errors of this side's own work, such as a wrong argument, have one part, with the remedy in it.
     """
-    text = for_commands(str(error))
+    head, *more = _PARTS.split(for_commands(str(error)))
     if isinstance(error, LMStudioServerError):
-        head, *more = _PARTS.split(text)
-        return [one_line(head if error.title is None else head.partition(" error: ")[2] or head), *map(one_line, more)]
-    head, _, suggestion = text.partition("; ") if isinstance(error, _ON_THE_WAY) else (text, "", "")
-    suggestion, _, tried = suggestion.partition(". Tried ")
-    parts = {"": head, "tried: ": tried, "suggestion: ": suggestion}
-    return [f"{name}{one_line(part)}" for name, part in parts.items() if part]
+        head = head if error.title is None else head.partition(" error: ")[2] or head
+    elif isinstance(error, _ON_THE_WAY) and not more:
+        head, _, suggestion = head.partition("; ")
+        more = [f"suggestion: {suggestion}"] if suggestion else []
+    return [one_line(part) for part in (head, *more)]
 
 
 def report(error: LMStudioError) -> str:

@@ -42,8 +42,8 @@ def wire(title: str, **details: object) -> LMStudioError:
             ["Error: Nothing matches", "  suggestion: loaded are c; load it with `lmsi load 'a b'`"],
         ),
         (
-            LMStudioUnreachableError("no LM Studio found; start it. Tried ws://a:1: nothing listens there"),
-            ["Error: no LM Studio found", "  tried: ws://a:1: nothing listens there", "  suggestion: start it"],
+            LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
+            ["Error: not found", "  tried: ws://a:1: nobody", "  suggestion: start it"],
         ),
         (
             LMStudioTimeoutError("Call: load_timeout expired after 9 s; raise load_timeout, or set it to None"),

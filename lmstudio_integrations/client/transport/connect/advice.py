@@ -56,7 +56,7 @@ def not_found(tried: Iterable[str]) -> str:
     for address, _, reason in (text.partition(": ") for text in tried):
         addresses.setdefault(reason, []).append(address.partition("://")[2])
     failures = "; ".join(f"{', '.join(found)}: {reason}" for reason, found in addresses.items())
-    return f"{NOT_FOUND}; {no_server()}. Tried {failures}"
+    return f"{NOT_FOUND}\n  tried: {failures}\n  suggestion: {no_server()}"
 
 
 def no_server() -> str:

@@ -33,7 +33,7 @@ def test_a_container_is_found_by_its_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_addresses_that_failed_alike_are_listed_together() -> None:
     text = advice.not_found(["ws://127.0.0.1:1: refused", "ws://127.0.0.1:2: no response", "ws://127.0.0.1:3: refused"])
-    assert text.endswith("Tried 127.0.0.1:1, 127.0.0.1:3: refused; 127.0.0.1:2: no response")
+    assert "\n  tried: 127.0.0.1:1, 127.0.0.1:3: refused; 127.0.0.1:2: no response\n" in text
 
 
 @pytest.mark.parametrize(
