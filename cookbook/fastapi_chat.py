@@ -86,7 +86,8 @@ async def main() -> None:
         text = "".join(each["text"] for each in fragments if each["type"] == kind)
         if text:
             print(f"{kind.capitalize()}: {text}")
-    assert any(each["type"] == "text" for each in fragments)
+    if not any(each["type"] == "text" for each in fragments):
+        raise SystemExit("The model did not write any text; take a larger model.")
 
 
 if __name__ == "__main__":

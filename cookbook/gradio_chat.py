@@ -64,7 +64,8 @@ async def main() -> None:
     for each in reasoning:
         print("Reasoning:", each.content)
     print("Text:", text)
-    assert text
+    if not text:
+        raise SystemExit("The model did not write any text; take a larger model.")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ model = ChatLMStudio(  # was: ChatOllama(
 )
 response = model.invoke("Describe the moon in one sentence.")
 print("Response:", response.text)
-assert response.text.strip()
+if not response.text.strip():
+    raise SystemExit("The model did not write any text; take a larger model.")
 
 # %% [markdown]
 # An old name is an error that suggests the new one.

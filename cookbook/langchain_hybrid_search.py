@@ -162,7 +162,7 @@ for each in answer.statements:
     print(f"Quote of [{each.source}]: {each.quote!r}, {verdict}")
 proven = [each for each in answer.statements if is_proven(each)]
 if not proven:
-    raise SystemExit("The model has quoted no source; take a larger model.")
+    raise SystemExit("The model did not quote a source; take a larger model.")
 
 # %%
 print("Answer:", *(f"{each.sentence} [{each.source}]" for each in proven))

@@ -43,4 +43,5 @@ question = HumanMessage(
 )
 response = model.invoke([question])
 print("Response:", response.text)
-assert "red" in response.text.lower()
+if "red" not in response.text.lower():
+    raise SystemExit("The model did not see the color; take a larger model.")

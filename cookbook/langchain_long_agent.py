@@ -115,11 +115,14 @@ while total not in answer and len(prompts) < 500:
             answer = response.text
         elif step.get("SummarizationMiddleware.before_model"):
             summaries += 1
+    if not calls:
+        break
 
 # %%
 print(f"The agent made {calls} tool calls and {summaries} summaries.")
 print(f"The longest of {len(prompts)} prompts has {max(prompts):,} tokens.")
 print("Response:", answer)
-assert total in answer
-assert calls > len(passengers)
+if total not in answer:
+    raise SystemExit("The model did not read the whole log; take a larger model.")
+assert calls >= len(passengers)
 assert max(prompts) < window

@@ -38,8 +38,8 @@ SERVER = StdioConnection(
 )
 
 
-async def run(agent: Any, question: str) -> list[ToolMessage]:
-    """Print the steps of the agent; return the results of its tool calls."""
+async def run(agent: Any, question: str) -> set[str]:
+    """Print the steps of the agent; return how its tool calls ended."""
     print(f"Question: {question}")
     state = await agent.ainvoke({"messages": [("user", question)]})
     for message in state["messages"]:
@@ -50,7 +50,7 @@ async def run(agent: Any, question: str) -> list[ToolMessage]:
                 print(f"Response: {message.text}")
         elif isinstance(message, ToolMessage):
             print(f"Tool result, {message.status}: {message.text}")
-    return [each for each in state["messages"] if isinstance(each, ToolMessage)]
+    return {each.status for each in state["messages"] if each.type == "tool"}
 
 
 async def main() -> None:
@@ -63,9 +63,9 @@ async def main() -> None:
             model, tools, system_prompt="Look up ferries. Answer in one sentence."
         )
         found = await run(agent, "When does the last ferry to the island leave?")
-        assert any(each.status == "success" for each in found)
         missing = await run(agent, "When does the last ferry to Greenland leave?")
-        assert any(each.status == "error" for each in missing)
+    if "success" not in found or "error" not in missing:
+        raise SystemExit("The model did not look up ferries; take a larger model.")
 
 
 if __name__ == "__main__":

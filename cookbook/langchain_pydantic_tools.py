@@ -123,14 +123,15 @@ print("Response:", messages[-1].text)
 
 # %%
 print("Booked:", booked)
-assert booked == [
+if booked != [
     {
         "destination": Destination.ISLAND,
         "ticket": "return",
         "passengers": Passengers(adults=2, children=1),
         "phone": "+4722334455",
     }
-]
+]:
+    raise SystemExit("The model did not book what was asked; take a larger model.")
 
 # %% [markdown]
 # ## In LlamaIndex

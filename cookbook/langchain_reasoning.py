@@ -44,7 +44,8 @@ if not reasoning_of(response):
     raise SystemExit(f"This recipe needs reasoning; your models: {names}.")
 print("Reasoning:", reasoning_of(response))
 print("Text:", response.text)
-assert "391" in response.text
+if "391" not in response.text:
+    raise SystemExit("The model did not find 391; take a larger model.")
 
 # %% [markdown]
 # In a stream, the chunks with reasoning come first.
@@ -56,7 +57,8 @@ for chunk in model.stream(QUESTION):
     if kind and kind not in kinds:
         kinds.append(kind)
 print("Order of the stream:", ", ".join(kinds))
-assert kinds == ["reasoning", "text"]
+if kinds != ["reasoning", "text"]:
+    raise SystemExit("The model did not reason first; take a larger model.")
 
 # %% [markdown]
 # Some models can respond without reasoning.

@@ -91,7 +91,8 @@ def rerank(question: str, documents: list[Document], k: int) -> list[Document]:
 
 best = rerank(QUESTION, found, k=2)
 assert len(best) == 2
-assert "Pets" in best[0].page_content
+if "Pets" not in best[0].page_content:
+    raise SystemExit("The model did not find the best text; take a larger model.")
 
 # %% [markdown]
 # ## Answer

@@ -101,7 +101,6 @@ model = off.with_fallbacks([asleep, awake], exceptions_to_handle=ELSEWHERE)
 
 response = model.invoke("Hello!")
 print("Response of", response.response_metadata["model_name"])
-assert response.text
 
 # %% [markdown]
 # Each part of a chain can fall back on its own. A stream falls back until its first
@@ -112,7 +111,8 @@ text = ""
 for chunk in model.stream("What is a harbor? Answer in one sentence."):
     text += chunk.text
 print("Response:", text)
-assert text
+if not text.strip():
+    raise SystemExit("The model did not write any text; take a larger model.")
 
 # %% [markdown]
 # ## Timeouts of a busy host

@@ -65,5 +65,6 @@ for chunk in model.stream("Write a long story about a ferry."):
     texts.append(chunk.text)
     if len(texts) == 8:
         break
+else:
+    raise SystemExit("The model did not write a long story; take a larger model.")
 print("Start of the cancelled response:", "".join(texts))
-assert len(texts) == 8

@@ -104,6 +104,8 @@ while True:
         assert tokens
         assert tokens["input_tokens"] + SUMMARY_TOKENS <= window
         print(f"Call {calls} ({tokens['input_tokens']:,} tokens): {response.text}")
+    if not any(response.text.strip() for response in responses):
+        raise SystemExit("The model did not write a summary; take a larger model.")
     if len(parts) == 1:
         break
     parts = splitter.split_text("\n".join(each.text for each in responses))
@@ -111,4 +113,3 @@ while True:
 # %%
 summary = responses[0].text
 print("Summary:", summary)
-assert summary.strip()

@@ -57,10 +57,8 @@ async def main() -> None:
         print(f"Tool call: {result.tool_name}({result.tool_kwargs})")
         print("Tool result:", result.tool_output.content)
     print("Response:", response)
-    assert [result.tool_name for result in results][:1] == ["departures"]
-    assert all(
-        isinstance(result.tool_kwargs["destination"], str) for result in results
-    )
+    if all(result.tool_output.is_error for result in results):
+        raise SystemExit("The model did not call the tool; take a larger model.")
 
 
 if __name__ == "__main__":

@@ -61,4 +61,5 @@ print("Response:", response)
 
 for source in response.source_nodes:
     print("Source:", source.text)
-assert [source.text for source in response.source_nodes] == [TEXTS[1]]
+if [source.text for source in response.source_nodes] != [TEXTS[1]]:
+    raise SystemExit("The wrong text was found; take a larger embedding model.")

@@ -29,7 +29,7 @@ SHOWN = ["image/svg+xml", "image/png", "text/plain"]
 """The forms of an output that a page can show, best first."""
 
 TEMPLATE = Path(__file__).with_name("recipe_page.md.j2")
-MODULES = ("ipykernel", "jupytext", "nbclient", "nbconvert")
+PACKAGES = ("ipykernel", "jupytext", "nbclient", "nbconvert")
 """What the command needs of the group `cookbook`, besides what the recipes need."""
 
 LANGUAGES = {".py": "python", ".html": "html"}
@@ -38,6 +38,7 @@ LANGUAGES = {".py": "python", ".html": "html"}
 DIGEST = re.compile(r"\n<!-- recipe: (\w*)[^>]*-->\n\Z")
 COMMENT = "\n<!-- recipe: {}, written by python -m tools.recipe_pages -->\n"
 
+SERVE = "Emulator, in the folder `cookbook`: `lmsi serve --catalog catalog.toml {}`"
 NOTE = (
     "The file is `cookbook/{name}.py`; see [how to run it](../recipes.md#run-a-recipe). "
     "The outputs on this page are from a run on the emulator, with {models}."
@@ -80,10 +81,14 @@ def is_current(recipe: Recipe, page: str) -> bool:
 
 
 def note(recipe: Recipe) -> str:
-    """Return the paragraph that says where the outputs are from."""
+    """Return what follows the introduction: where the outputs are from, what to install, and what to serve."""
     models = [WITH[BUNDLED.get(key)].format(key) for key in recipe.models]
     text = NOTE.format(name=recipe.name, models=" and ".join(models))
-    return fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    paragraphs = [fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
+    if recipe.packages:
+        paragraphs.append(f"Also needs `pip install {' '.join(recipe.packages)}`.")
+    paragraphs.append(SERVE.format(" ".join(f"--load {key}" for key in recipe.models)))
+    return "\n\n".join(paragraphs)
 
 
 def executed(source: str, folder: Path, host: str) -> Any:

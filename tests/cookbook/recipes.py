@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lmstudio_integrations.emulator import Catalog
@@ -42,14 +42,14 @@ class Recipe:
         name: Its file is `cookbook/<name>.py`.
         models: The keys of the catalog's models that are loaded before it runs.
         program: Whether it is a program, and not a notebook.
-        modules: The modules of the group `cookbook` that it imports.
+        packages: What it needs besides the extra `all`: packages of the group `cookbook`. Its page names them.
         files: Its other files, in `cookbook/`; the page of a program shows them.
     """
 
     name: str
     models: tuple[str, ...] = (CHAT,)
     program: bool = False
-    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
     @property
@@ -66,7 +66,7 @@ class Recipe:
     @property
     def missing(self) -> str:
         """Why it cannot run here; empty if it can."""
-        missing = [name for name in self.modules if not is_installed(name)]
+        missing = [name for name in self.packages if not is_installed(name)]
         return f"needs {', '.join(missing)}: run `uv sync --inexact --group cookbook`" if missing else ""
 
 
@@ -76,7 +76,7 @@ RECIPES = (
     Recipe(
         "langchain_rag_chroma",
         models=(CHAT, EMBEDDING),
-        modules=("chromadb", "langchain_chroma", "langchain_text_splitters", "pypdf"),
+        packages=("chromadb", "langchain-chroma", "langchain-text-splitters", "pypdf"),
     ),
     Recipe("langchain_streaming"),
     Recipe("langchain_tools", models=(TOOLS,)),
@@ -88,18 +88,18 @@ RECIPES = (
         "langchain_mcp",
         models=(AGENT,),
         program=True,
-        modules=("langchain_mcp_adapters", "mcp"),
+        packages=("langchain-mcp-adapters", "mcp"),
         files=("servers/mcp_server.py",),
     ),
-    Recipe("langgraph_memory", models=(AGENT,), modules=("langgraph",)),
+    Recipe("langgraph_memory", models=(AGENT,)),
     Recipe(
         "fastapi_chat",
         models=(AGENT,),
         program=True,
-        modules=("fastapi", "uvicorn"),
+        packages=("fastapi", "uvicorn"),
         files=("fastapi_chat.html",),
     ),
-    Recipe("gradio_chat", models=(AGENT,), program=True, modules=("gradio",)),
+    Recipe("gradio_chat", models=(AGENT,), program=True, packages=("fastapi", "gradio")),
     Recipe("langchain_extraction"),
     Recipe("langchain_reasoning", models=(TOOLS,)),
     Recipe("langchain_images", models=(VISION,)),
@@ -110,30 +110,31 @@ RECIPES = (
     Recipe(
         "llama_index_qdrant_ingestion",
         models=(EMBEDDING,),
-        modules=("llama_index.vector_stores.qdrant", "qdrant_client"),
+        packages=("llama-index-vector-stores-qdrant", "qdrant-client"),
     ),
     Recipe("llama_index_agent", models=(TOOLS,), program=True),
     Recipe("llama_index_extraction"),
     Recipe("llama_index_migration"),
     Recipe("langchain_reranking", models=(LARGE, EMBEDDING)),
-    Recipe("langchain_hybrid_search", models=(LARGE, EMBEDDING), modules=("bm25s",)),
-    Recipe("langchain_summary", models=(LARGE,), modules=("langchain_text_splitters",)),
+    Recipe("langchain_hybrid_search", models=(LARGE, EMBEDDING), packages=("bm25s",)),
+    Recipe("langchain_summary", models=(LARGE,), packages=("langchain-text-splitters",)),
     Recipe("langchain_classification", models=(LARGE,)),
     Recipe("langchain_evaluation", models=(FAST, LARGE)),
-    Recipe("langchain_tracing", modules=("openinference.instrumentation.langchain", "opentelemetry.sdk")),
-    Recipe("compare_models", models=(CHAT, FAST), modules=("IPython", "matplotlib")),
+    Recipe("langchain_tracing", packages=("openinference-instrumentation-langchain", "opentelemetry-sdk")),
+    Recipe("compare_models", models=(CHAT, FAST), packages=("ipython", "matplotlib")),
     Recipe("langchain_several_hosts"),
     Recipe("langchain_tool_images", models=(VISION_TOOLS,)),
-    Recipe("deep_agent", models=(DEEP,), modules=("deepagents",)),
+    Recipe("deep_agent", models=(DEEP,), packages=("deepagents",)),
 )
 
 
-def is_installed(module: str) -> bool:
-    """Whether a module can be imported; `find_spec` alone raises an error if the package around it is missing."""
+def is_installed(package: str) -> bool:
+    """Whether a package is installed."""
     try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
+        distribution(package)
+    except PackageNotFoundError:
         return False
+    return True
 
 
 def recipe_of(name: str) -> Recipe:

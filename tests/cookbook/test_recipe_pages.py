@@ -9,9 +9,9 @@ from tests.cookbook import recipes
 from tests.cookbook.recipes import EMBEDDING, RECIPES, TOOLS, VISION, Recipe
 from tests.docs.snippets import read
 from tools import recipe_pages
-from tools.recipe_pages import DIGEST, PAGES, executed, images_of, is_current, page_of, run_program, with_digest
+from tools.recipe_pages import DIGEST, PAGES, executed, images_of, is_current, note, page_of, run_program, with_digest
 
-MISSING = Recipe("pages", modules=recipe_pages.MODULES).missing
+MISSING = Recipe("pages", packages=recipe_pages.PACKAGES).missing
 needs_jupyter = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 NOTEBOOK = """\
@@ -58,7 +58,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
 def test_a_page_is_what_the_command_wrote(recipe: Recipe) -> None:
     command = f"run: python -m tools.recipe_pages {recipe.name}"
     assert page_of(recipe).exists(), command
-    assert is_current(recipe, page_of(recipe).read_text(encoding="utf-8")), command
+    page = page_of(recipe).read_text(encoding="utf-8")
+    assert is_current(recipe, page), command
+    assert note(recipe) in page, command
 
 
 def test_every_page_and_every_image_is_of_a_recipe() -> None:

@@ -1,5 +1,7 @@
 """Every recipe runs on the models of the catalog, and its own assertions pass."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,23 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cookbook.recipe_runs import Servers, check_run, parameters, patient
 from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, Recipe, copy_cookbook, recipe_of, run
 from tests.cookbook.warm_runs import run_warm
+from tests.docs.snippets import read
+
+IMPORT = re.compile(r"^(?:from|import) ([\w.]+)", re.MULTILINE)
 
 
 def test_every_recipe_is_in_the_table() -> None:
     assert {path.stem for path in COOKBOOK.glob("*.py")} == {recipe.name for recipe in RECIPES}
+
+
+def test_each_package_of_the_cookbook_that_a_recipe_imports_is_in_its_row() -> None:
+    group = tomllib.loads(read("pyproject.toml"))["dependency-groups"]["cookbook"]
+    packages = [package.partition(">")[0] for package in group]
+    for recipe in RECIPES:
+        modules = [name for text in recipe.sources.values() for name in IMPORT.findall(text)]
+        imported = "".join(f"{re.sub('[._]', '-', module.lower())}-\n" for module in modules)
+        needed = {package for package in packages if re.search(f"^{package}-", imported, re.MULTILINE)}
+        assert needed <= {*recipe.packages}, recipe.name
 
 
 @pytest.mark.sampled(5)
@@ -31,6 +46,8 @@ def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None
     [
         ("langchain_images", "This recipe needs vision; your models with it: none.\n"),
         ("langchain_reasoning", "This recipe needs reasoning; your models: acme/plain.\n"),
+        ("langchain_sql", "The model did not run SQL; take a larger model.\n"),
+        ("langchain_mcp", "The model did not look up ferries; take a larger model.\n"),
     ],
 )
 def test_a_recipe_says_in_one_sentence_what_the_loaded_model_lacks(name: str, sentence: str, tmp_path: Path) -> None:

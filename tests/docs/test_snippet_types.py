@@ -80,7 +80,7 @@ def documented() -> dict[str, list[Snippet]]:
     """Return what is shown to readers, by file or by docstring."""
     shown = {page: on_page(page) for page in PAGES if not page.startswith(RECIPE_PAGES)}
     for recipe in RECIPES:
-        if recipe.modules:  # large packages; mypy and pyright check these recipes with the rest of the repository
+        if recipe.packages:  # large packages; mypy and pyright check these recipes with the rest of the repository
             continue
         name = recipe.path.relative_to(ROOT).as_posix()
         shown[name] = [Snippet(name, 1, "python", read(name))]
