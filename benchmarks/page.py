@@ -120,7 +120,7 @@ def _behind(results: Mapping[str, Any]) -> str:
         (row, row.values(results["measurements"])) for row in ROWS if row.case in results["measurements"][row.group]
     ]
     lines = [
-        f"- {GROUPS[row.group]}, {row.title}: {_listed(values)} {row.unit}"
+        f"- {GROUPS[row.group]}, {row.title} ({row.unit}): {_listed(values)}"
         for row, values in found
         if values[OURS] > min(values[role] for role in values if role not in {FLOOR, OURS})
     ]
@@ -150,9 +150,11 @@ def draw(results: Mapping[str, Any], path: Path, last_line: str) -> None:
     from matplotlib import pyplot as plt
 
     with mpl.rc_context(STYLE):
-        canvas, axes = plt.subplots(2, 2, figsize=(10, 5.6))
-        for panel, (title, case) in zip(axes.flat, CASES.items(), strict=True):
-            _draw_panel(panel, f"{title}, {_unit(case)}", {group: _values(group, case, results) for group in COLUMNS})
+        values = {case: {group: _values(group, case, results) for group in COLUMNS} for case in CASES.values()}
+        bars = [sum(map(len, groups.values())) for groups in values.values()]
+        canvas, axes = plt.subplots(len(CASES), figsize=(5.6, 7.6), height_ratios=bars)
+        for panel, (title, case) in zip(axes, CASES.items(), strict=True):
+            _draw_panel(panel, f"{title}, {_unit(case)}", values[case])
         canvas.supxlabel("client CPU; less is better")
         canvas.tight_layout()
         canvas.savefig(path, metadata={"Date": None})
@@ -173,10 +175,10 @@ def _draw_panel(panel: Any, title: str, groups: Mapping[str, Mapping[str, float]
             positions.append(position)
             position += 1
         position += 0.6 if values else 0  # a gap between two groups
-    panel.margins(x=0.12)
+    panel.margins(x=0.12, y=0.02)
     panel.set_xticks([])
     panel.set_yticks(positions, labels)
-    panel.set_ylim(10.8, -0.6)  # bars of one height in all panels, the first on top
+    panel.invert_yaxis()  # the first bar is on top
     panel.set_title(title, loc="left", fontweight="bold")
 
 

@@ -73,7 +73,7 @@ class Row:
         return ours <= min(limits)
 
 
-_TOKEN, _CALL, _GROWTH = "µs per token", "ms per call", "a token of 16,000 over one of 1,000"
+_TOKEN, _CALL, _GROWTH = "µs per token", "ms per call", "per-token cost at 16,000 tokens relative to 1,000"
 
 ROWS = (
     Row("native", "stream, 1,000 tokens", "stream", _TOKEN, floors=0.7),
@@ -81,20 +81,20 @@ ROWS = (
     Row("native", "respond, one token", "one", _CALL, floors=2.2),
     Row("native", "async respond, one token", "aone", _CALL, floors=2.2),
     Row("native", "1,000 embeddings of 768 floats", "embed", "ms", peers=1),
-    Row("native", _GROWTH, "long", "times", floors=1.2, over="stream"),
+    Row("native", _GROWTH, "long", "×", floors=1.2, over="stream"),
     Row("langchain", "stream, 1,000 tokens", "stream", _TOKEN, floors=1.8, peers=0.6),
     Row("langchain", "astream, 1,000 tokens", "astream", _TOKEN, floors=1.8, peers=0.6),
     Row("langchain", "stream_events, 1,000 tokens", "events", _TOKEN, floors=1, peers=0.6),
     Row("langchain", "invoke, one token", "one", _CALL, peers=0.5),
     Row("langchain", "200 streams of 100 tokens at once", "many", _TOKEN, peers=0.6),
     Row("langchain", "1,000 embeddings of 768 floats", "embed", "ms", peers=1),
-    Row("langchain", _GROWTH, "long", "times", floors=1.2, over="stream"),
+    Row("langchain", _GROWTH, "long", "×", floors=1.2, over="stream"),
     Row("llama_index", "stream_chat, 1,000 tokens", "stream", _TOKEN, peers=0.6),
     Row("llama_index", "astream_chat, 1,000 tokens", "astream", _TOKEN, peers=0.6),
     Row("llama_index", "chat, one token", "one", _CALL, peers=0.75),
     Row("llama_index", "achat, one token", "aone", _CALL, peers=0.75),
     Row("llama_index", "1,000 embeddings of 768 floats", "embed", "ms", peers=1),
-    Row("llama_index", _GROWTH, "long", "times", floors=1.2, over="stream"),
+    Row("llama_index", _GROWTH, "long", "×", floors=1.2, over="stream"),
 )
 
 

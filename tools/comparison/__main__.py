@@ -26,8 +26,8 @@ it. The checks run on this package, against the emulator, and on other integrati
 that speaks their HTTP protocols and runs the same scripted models. It implements OpenAI's protocol as LM Studio does:
 LM Studio rejects a named `tool_choice` and the response format `json_object`, and sends a malformed tool call as text.
 
-✔ means that the check passes, ✗ that it fails, and a dash that the integration does not have the feature. To regenerate
-this page, run `python -m tools.comparison`.
+✔ means that the check passes, ✗ that it fails, and a dash that the integration does not have the feature. Checks that
+all integrations pass are in a closed block below each table. To regenerate this page, run `python -m tools.comparison`.
 """
 
 _NOTES = {
@@ -84,14 +84,19 @@ def _section(framework: Framework, found: dict[str, Results], versions: dict[str
     rows = [
         [requirement, *(found[name][requirement][0] for name in names)] for requirement in next(iter(found.values()))
     ]
+    head = [_row(["", *(f"`{name}` {versions[name]}" for name in names)]), _row(["---", *(":-:" for _ in names)])]
+    shared = [row for row in rows if {*row[1:]} == {PASSED}]
     lines = [
         f"## {framework.title}\n",
         _NOTES[framework.key],
         f"With `{framework.core}` {versions[framework.core]}:\n",
-        _row(["", *(f"`{name}` {versions[name]}" for name in names)]),
-        _row(["---", *(":-:" for _ in names)]),
-        *map(_row, rows),
+        *head,
+        *(_row(row) for row in rows if row not in shared),
         _row([f"**passed, of {len(rows)}**", *(f"**{_passed(found[name])}**" for name in names)]),
+        f"\n<details markdown>\n<summary>{len(shared)} more checks, which all of them pass</summary>\n",
+        *head,
+        *map(_row, shared),
+        "\n</details>",
     ]
     return "\n".join(lines) + "\n"
 
