@@ -1,1 +1,1 @@
-"""What every room uses: checks of arguments, progress bars, warnings."""
+"""What every subpackage uses: checks of arguments, progress bars, warnings."""

@@ -5,5 +5,5 @@ which submits them to the I/O thread (`io_thread.py`). There a `Connection` (`co
 (`socket_session.py`, `connect/`). Inward, the session of the protocol delivers to the `Waiter` of the call
 (`waiters.py`), which wakes the caller. `listener.py` says what is reported on the way.
 
-Used by the other rooms of the client; it imports none of them but `support/`. Built on `protocol/` and `types/`.
+Used by the other subpackages of the client; it imports none of them but `support/`. Built on `protocol/` and `types/`.
 """
