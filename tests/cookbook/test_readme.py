@@ -31,7 +31,7 @@ PACKAGES = {
 """Columns of the README's table, and where the page of checks has their results."""
 
 CHECKS = {
-    "no prompt is cut in silence": dict.fromkeys(
+    "prompts are never truncated silently": dict.fromkeys(
         ("LangChain", "LlamaIndex"),
         "a conversation that does not fit into the context window is an error, or the response says what was dropped",
     ),
