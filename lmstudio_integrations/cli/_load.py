@@ -17,7 +17,7 @@ from lmstudio_integrations.cli._common import (
     warnings_as_notes,
 )
 from lmstudio_integrations.cli._completion import downloaded_keys
-from lmstudio_integrations.cli._formatting import duration, file_size
+from lmstudio_integrations.cli._formatting import duration, file_size, instance_name
 
 if TYPE_CHECKING:
     from lmstudio_integrations.cli._model_names import FoundModel
@@ -139,27 +139,38 @@ def load_found(
         )
         show(1.0)
     info = handle.get_info()
-    details = [file_size(info.size_bytes)] if info.size_bytes else []
-    note(f"{info.identifier} is loaded ({', '.join([*details, duration(time.monotonic() - started)])}).")
+    is_new = info.identifier not in before
+    if is_new:
+        details = [file_size(info.size_bytes)] if info.size_bytes else []
+        note(f"Loaded {info.identifier} ({', '.join([*details, duration(time.monotonic() - started)])}).")
+    else:
+        note(f"{instance_name(info)} is already loaded.")
     if evicted := sorted(before - {handle.identifier for handle in client.list_loaded_models()}):
         note(f"It evicted {', '.join(evicted)} (Auto-Evict); with --explicit, a model evicts no other.")
-    if config and (others := other_settings(config, handle.get_load_config())):
+    ttl = None if is_new else parameters["ttl"]
+    if (config or ttl) and (others := other_settings(config, ttl, info, handle.get_load_config())):
         note(f"Warning: {info.identifier} has other settings than requested: {others}; {_advice(info, config)}")
     return info
 
 
-def other_settings(requested: Config, actual: "LoadSettings") -> str:
+def other_settings(config: Config, ttl: float | None, info: "ModelInstanceInfo", actual: "LoadSettings") -> str:
     """Return the settings of a loaded model that are not the requested ones; unknown ones cannot be compared."""
     ratio = actual.gpu and actual.gpu.ratio
+    real_ttl = math.inf if info.ttl_ms is None else info.ttl_ms / 1000
     pairs = {
-        "context length": (requested.get("context_length"), actual.context_length),
-        "GPU ratio": (requested.get("gpu", {}).get("ratio"), _GPU_WORDS.get(str(ratio), ratio)),
+        "context length": (config.get("context_length"), actual.context_length),
+        "GPU ratio": (config.get("gpu", {}).get("ratio"), _GPU_WORDS.get(str(ratio), ratio)),
+        "TTL": (None if ttl is None else _time_to_live(ttl), _time_to_live(real_ttl)),
     }
     return ", ".join(
         f"{name} {real} instead of {value}"
         for name, (value, real) in pairs.items()
         if value is not None and real is not None and value != real
     )
+
+
+def _time_to_live(seconds: float) -> str:
+    return "none" if math.isinf(seconds) else duration(seconds)
 
 
 def _advice(info: "ModelInstanceInfo", config: Config) -> str:

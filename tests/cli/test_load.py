@@ -14,7 +14,7 @@ from tests.cli.terminal import TIMEOUT, interrupt, needs_pty, on_terminal, start
 def test_a_model_is_loaded_just_in_time_and_its_identifier_printed(managed: Emulator, command: Command) -> None:
     status, out, err = command("load", SMALL)
     assert (status, out) == (0, f"{SMALL}\n")
-    assert err.startswith(f"{SMALL} is loaded (2.50 MB")
+    assert err.startswith(f"Loaded {SMALL} (2.50 MB, ")
     assert [load.mode for load in managed.loads] == ["just_in_time"]
     assert [info.ttl_ms for info in managed.loaded()] == [3_600_000]
 
@@ -54,12 +54,26 @@ def test_an_identifier_loads_another_instance(managed: Emulator, command: Comman
     assert out == ""
 
 
-def test_a_loaded_model_with_other_settings_is_a_warning(managed: Emulator, command: Command) -> None:
-    managed.load(SMALL)
-    status, out, err = command("load", SMALL, "-c", "2048")
-    assert (status, out) == (0, f"{SMALL}\n")
-    assert "has other settings than requested: context length 4096 instead of 2048" in err
-    assert f"lmsi unload {SMALL}" in err
+@pytest.mark.parametrize(
+    ("flags", "others"),
+    [
+        (["-c", "2048"], "context length 4096 instead of 2048"),
+        (["--ttl", "60"], "TTL 10m instead of 1m"),
+        (["--explicit"], "TTL 10m instead of none"),
+        (["--explicit", "--ttl", "600"], None),
+        ([], None),
+    ],
+)
+def test_a_loaded_model_is_named_with_a_warning_of_other_settings(
+    managed: Emulator, command: Command, flags: list[str], others: str | None
+) -> None:
+    managed.load(SMALL, identifier="mine", ttl=600)
+    status, out, err = command("load", SMALL, *flags)
+    assert (status, out) == (0, "mine\n")
+    named, *warnings = err.splitlines()
+    assert named == f"mine ({SMALL}) is already loaded."
+    advice = "to change them, unload it first: lmsi unload mine"
+    assert warnings == ([f"Warning: mine has other settings than requested: {others}; {advice}"] if others else [])
     assert len(managed.loads) == 1
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.text import counted, one_line
 from lmstudio_integrations.cli._errors import for_commands
-from lmstudio_integrations.cli._formatting import duration, file_size
+from lmstudio_integrations.cli._formatting import duration, file_size, instance_name
 from lmstudio_integrations.client.transport.connect.advice import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -297,14 +297,11 @@ def _describe_model(model: ModelInfo) -> str:
 
 
 def _describe_instance(instance: ModelInstanceInfo) -> str:
-    name = instance.identifier
-    if name != instance.model_key:
-        name += f" ({instance.model_key})"
     tokens = f"context window {instance.context_length:,} of {instance.max_context_length:,} tokens"
     stay = (
         "stays loaded" if instance.ttl_ms is None else f"unloaded after {duration(instance.ttl_ms / 1000)} without use"
     )
-    return f"{name}: {_abilities(instance)}; {tokens}; {stay}"
+    return f"{instance_name(instance)}: {_abilities(instance)}; {tokens}; {stay}"
 
 
 def _model_data(model: ModelInfo) -> dict[str, Any]:
