@@ -267,7 +267,10 @@ def rows_of(path: Path, chosen: InputFormat | None, columns: Columns) -> Rows:
     Raises:
         LMStudioValueError: If its format is not known, or cannot be read.
     """
-    kind = chosen or _format_of(path, "--input-format")
+    kind = chosen or _SUFFIXES.get("" if path == STANDARD else path.suffix.lower())
+    if kind is None:
+        known = ", ".join(filter(None, _SUFFIXES))
+        raise LMStudioValueError(f"the format of {str(path)!r} is not known; name it {known}, or set --input-format")
     if kind == "parquet":
         check_parquet(is_stream=path == STANDARD)
     if path != STANDARD and not path.is_file():
@@ -291,20 +294,12 @@ def output_format_of(path: Path, chosen: OutputFormat | None, *, is_stream: bool
     """
     if chosen is None and is_stream and _SUFFIXES.get(path.suffix.lower()) != "parquet":
         return "jsonl"
-    kind = chosen or _format_of(path, "--output-format")
-    if kind == "text":
-        raise LMStudioValueError(f"vectors cannot be written as text: {str(path)!r}; name it .jsonl or .parquet")
+    kind = chosen or _SUFFIXES.get(path.suffix.lower())
+    if kind is None or kind == "text":
+        raise LMStudioValueError(f"cannot write the format of {str(path)!r}; name it .jsonl or .parquet, or set --output-format")
     if kind == "parquet":
         check_parquet(is_stream=is_stream)
     return kind
-
-
-def _format_of(path: Path, flag: str) -> InputFormat:
-    suffix = "" if path == STANDARD else path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        known = ", ".join(filter(None, _SUFFIXES))
-        raise LMStudioValueError(f"the format of {str(path)!r} is not known; name it {known}, or set {flag}")
-    return _SUFFIXES[suffix]
 
 
 def check_parquet(*, is_stream: bool) -> None:
