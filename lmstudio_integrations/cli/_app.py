@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from lmstudio_integrations.cli._errors import report_usage
@@ -21,8 +21,23 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 COMMANDS = ("doctor", "chat", "ls", "ps", "load", "unload", "get", "embed", "serve", "demo")
 
 
+_SYNONYMS = {"run": "chat", "pull": "get", "stop": "unload", "show": "ls", "version": "--version"}
+"""What commands of similar programs are called here."""
+
+_UsageError: Any = typer.BadParameter.__base__
+
+
 def _plain(**settings: Any) -> typer.Typer:
     return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
+
+
+class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            error.ctx = error.ctx or ctx  # typer names no command if the value of an option is missing
+            raise
 
 
 class _Commands(Mapping[str, Any]):
@@ -34,7 +49,7 @@ class _Commands(Mapping[str, Any]):
         function = getattr(import_module(f"lmstudio_integrations.cli._{name}"), name)
         summary = (inspect.getdoc(function) or "").partition("\n\n")[0]
         single = _plain(add_completion=False)
-        single.command(name, short_help=summary, context_settings=_SETTINGS)(function)
+        single.command(name, cls=_Command, short_help=summary, context_settings=_SETTINGS)(function)
         return get_command(single)
 
     def __iter__(self) -> Iterator[str]:
@@ -48,6 +63,14 @@ class _Group(TyperGroup):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.commands: Any = _Commands()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            if args[0] in _SYNONYMS:
+                error.message = f"No such command {args[0]!r}. Did you mean {_SYNONYMS[args[0]]!r}?"
+            raise
 
 
 app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)
@@ -69,9 +92,6 @@ def _common(
     """LM Studio from the command line, and an emulator of it."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-_UsageError: Any = typer.BadParameter.__base__
 
 
 def run_app() -> int:

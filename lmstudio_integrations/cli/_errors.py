@@ -25,6 +25,7 @@ _COMMANDS = [
         (r"\bpass api_token=", "pass --token"),
         (r"\bas api_token\b", "as --token"),
         (r"\bset host to\b", "set --host to"),
+        (r"\bchoose another port\b", "choose another one with --port"),
         (r"\bpass its address\b", "pass it as --host"),
         (r", or pass an ssl_context that accepts it", ""),
         (r"\bcontext_length=(\d+)", r"--context-length \1"),
@@ -44,7 +45,16 @@ _COMMANDS = [
 ]
 """What programs do about an error, and what takes its place on the command line."""
 
-_QUOTED_OPTION = re.compile(r"'(--?[\w-]+)'")
+_USAGE = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"'(--?[\w-]+)'", r"\1"),
+        (r"\. Did you mean ", "; did you mean "),
+        (r" \(Possible options: (.*)\)$", r"; did you mean \1?"),
+        (r"^Got unexpected extra argument\(s\) \((.*)\)$", r"unexpected argument '\1'"),
+    )
+]
+"""What typer says about wrong usage, and how it is said here."""
 
 _MEANINGS = {
     "int_parsing": "is not a whole number",
@@ -91,9 +101,12 @@ def report_usage(error: Any) -> str:
     """
     if isinstance(error.__cause__, ValidationError):
         error.message = _wrong_value(error.__cause__.errors()[0]) or error.message
-    problem = _QUOTED_OPTION.sub(r"\1", error.format_message().rstrip("."))
+    problem = error.format_message().rstrip(".")
+    for pattern, replacement in _USAGE:
+        problem = pattern.sub(replacement, problem)
+    see = " See" if problem.endswith("?") else "; see"
     path = error.ctx.command_path if error.ctx else "lmsi"
-    return wrapped(f"Error: {problem[:1].lower()}{problem[1:]}; see `{path} --help`", _width())
+    return wrapped(f"Error: {problem[:1].lower()}{problem[1:]}{see} `{path} --help`", _width())
 
 
 def _wrong_value(details: ErrorDetails) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations._support.environment import HOST_VARIABLE
+from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli._common import note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
@@ -57,7 +57,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         ),
     ] = None,
     scripted: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--scripted", help="Models without weights are scripted: they follow rules.")
+        bool, typer.Option("--scripted", help="Let models without weights give scripted responses; see --rules.")
     ] = False,
     rules: Annotated[
         Path | None,
@@ -67,8 +67,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         list[str] | None,
         typer.Option(
             metavar="TOKEN",
-            help="An API token to accept; with any, guests are rejected. May be repeated. Other users of this machine "
-            "see it in the process list: use --token-file, or the variable LM_API_TOKEN.",
+            help="An API token to accept; with one, clients without a token are rejected. May be repeated. Other users "
+            "of this machine see it in the process list: use --token-file, or the variable LM_API_TOKEN.",
         ),
     ] = None,
     token_file: Annotated[
@@ -76,7 +76,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         typer.Option(metavar="FILE", help="A file with API tokens to accept, one per line; # begins a comment."),
     ] = None,
     quiet: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--quiet", "-q", help="Print no line for each load, unload and request.")
+        bool, typer.Option("--quiet", "-q", help="Do not log loads, unloads and requests.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never fetch weights.")] = False,  # noqa: FBT002 - a flag
     worker_memory: Annotated[
@@ -116,10 +116,9 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     )
     if is_exposed(host, tokens):
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
-    if tokens and not token and token_file is None:
-        note(f"Clients need the API token in {token_variable()}.")
+    variable = None if token or token_file else token_variable()
     with contextlib.nullcontext() if quiet else log_as_notes():
-        emulator.serve_forever(lambda: announce(emulator))
+        emulator.serve_forever(lambda: announce(emulator, token_note(variable) if tokens else None))
 
 
 def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
@@ -160,7 +159,14 @@ def log_as_notes() -> Generator[None]:
         logger.setLevel(level)
 
 
-def announce(emulator: Emulator) -> None:
+def token_note(variable: str | None) -> str:
+    """Return which token clients need: that of an environment variable, or one that the user gave."""
+    if variable:
+        return f"Clients need the API token in {variable}."
+    return f"Clients need one of the API tokens you gave: export {TOKEN_VARIABLES[0]}=TOKEN"
+
+
+def announce(emulator: Emulator, about_tokens: str | None = None) -> None:
     """Print the address of the server, then its models; on stderr, how clients reach it and what stops it."""
     console = results()
     console.write_line(f"ws://{Address(emulator.host, emulator.port).netloc}")
@@ -168,6 +174,8 @@ def announce(emulator: Emulator) -> None:
         details = {entry.kind: None, (entry.weights or "") if entry.needs_weights else entry.engine: None}
         console.write_line(f"  {entry.key} ({', '.join(name for name in details if name not in {'', entry.key})})")
     note(reach(emulator.host, emulator.port))
+    if about_tokens:
+        note(about_tokens)
     note("Ctrl-C stops the server.")
 
 

@@ -32,7 +32,7 @@ class Authenticator:
             matches = [_is_equal(given, f"{known}:{key}") for known, key in self._tokens]
             if any(matches):
                 return None
-            return "An LM Studio API token is required to make requests to this server, and this is none it knows"
+            return "An LM Studio API token that this server accepts is required"
         guest = self._clients.get(identifier)
         if guest is None or _is_equal(passkey, guest.passkey):
             return None

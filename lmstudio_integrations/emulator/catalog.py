@@ -218,7 +218,7 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
         if key not in BUNDLED:
             raise LMStudioValueError(
                 f"the model {key!r} has no weights; write {key}=WEIGHTS with a path to a GGUF file or one of "
-                f"{', '.join(BUNDLED)}, or make it a scripted one"
+                f"{', '.join(BUNDLED)}, or add --scripted"
             )
         weights = key
     bundle = BUNDLES.get(weights)

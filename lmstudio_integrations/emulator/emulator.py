@@ -33,7 +33,6 @@ from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.server import Server
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
-    LMStudioOSError,
     LMStudioRuntimeError,
     LMStudioValueError,
 )
@@ -329,12 +328,7 @@ class Emulator:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)
             stack.push_async_callback(registry.close)
-            try:
-                await server.open()
-            except OSError as error:
-                raise LMStudioOSError(
-                    f"cannot listen on {self.host}: {error}; choose another port, or 0 for any"
-                ) from error
+            await server.open()
             stack.push_async_callback(server.close)
             yield _Running(state, server, asyncio.get_running_loop())
 

@@ -5,6 +5,7 @@ Used by `emulator`. Each socket gets a `ConnectionHandler`.
 
 import asyncio
 import contextlib
+import errno
 import http
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -22,6 +23,7 @@ from lmstudio_integrations.emulator.context import ServerState
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.handlers import SERVED
 from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
+from lmstudio_integrations.errors import LMStudioOSError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 _TURNS_OF_ACCEPTING = 4
@@ -70,13 +72,20 @@ class Server:
         """Open the port and listen.
 
         Raises:
-            OSError: If the port is taken, or all of them are.
+            LMStudioOSError: If the port is taken, or all of them are.
         """
         *others, last = self._ports
         for port in others:
             with contextlib.suppress(OSError):
                 return await self._listen(port)
-        return await self._listen(last)
+        try:
+            return await self._listen(last)
+        except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            ports, reason = ", ".join(map(str, self._ports)), "already in use" if is_taken else error
+            raise LMStudioOSError(
+                f"cannot listen on {self.host}, port {ports}: {reason}; choose another port, or 0 for any free one"
+            ) from error
 
     async def close(self) -> None:
         """Close all sockets, and wait until their requests have ended."""

@@ -44,8 +44,9 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
         ("get -n 26", "invalid value for --limit / -n: '26' is more than 25"),
         ("embed - --ttl x", "invalid value for --ttl: 'x' is not a number"),
         ("embed - --input-format x", "invalid value for --input-format: 'x' is not one of 'text', 'jsonl', 'parquet'"),
-        ("load --bogus", "no such option: --bogus (Possible options: --gpu, --host)"),
         ("embed", "missing argument 'INPUT'"),
+        ("load x -c", "option -c requires an argument"),
+        ("load x extra", "unexpected argument 'extra'"),
     ],
 )
 def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
@@ -54,6 +55,21 @@ def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
     assert run(*arguments.split()) == 2
     err = capsys.readouterr().err
     assert err == f"Error: {problem}; see `lmsi {arguments.split(maxsplit=1)[0]} --help`\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem", "command"),
+    [
+        ("ls --jsn", "no such option: --jsn; did you mean --json?", "lmsi ls"),
+        ("lst", "no such command 'lst'; did you mean 'ls'?", "lmsi"),
+        ("run", "no such command 'run'; did you mean 'chat'?", "lmsi"),
+    ],
+)
+def test_a_wrong_name_is_one_line_with_the_one_that_was_meant(
+    run: Run, capsys: pytest.CaptureFixture[str], arguments: str, problem: str, command: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    assert capsys.readouterr().err == f"Error: {problem} See `{command} --help`\n"
 
 
 def test_an_error_is_one_message_and_no_traceback(run: Run) -> None:

@@ -296,7 +296,9 @@ def output_format_of(path: Path, chosen: OutputFormat | None, *, is_stream: bool
         return "jsonl"
     kind = chosen or _SUFFIXES.get(path.suffix.lower())
     if kind is None or kind == "text":
-        raise LMStudioValueError(f"cannot write the format of {str(path)!r}; name it .jsonl or .parquet, or set --output-format")
+        raise LMStudioValueError(
+            f"cannot write the format of {str(path)!r}; name it .jsonl or .parquet, or set --output-format"
+        )
     if kind == "parquet":
         check_parquet(is_stream=is_stream)
     return kind
