@@ -180,7 +180,7 @@ def test_each_line_names_its_host(run: Run, capsys: Capture, first: Emulator, no
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(f"ok       {first.address} loaded: 2 models loaded") for line in lines)
     assert any(line.startswith(f"warning  {nobody} server: ") for line in lines)
-    assert lines[-1] == "0 problems, 1 warning; 10 ok, 8 skipped."
+    assert lines[-1] == f"0 problems, 1 warning ({nobody} server); 10 ok, 8 skipped."
 
 
 def test_one_host_before_a_comma_is_one_host(checks: Checks, first: Emulator) -> None:
@@ -249,8 +249,8 @@ def test_the_same_difference_under_two_names_is_listed_once() -> None:
 @pytest.mark.parametrize(
     ("loaded", "verdict", "found"),
     [
-        ([[instance(CHAT)], [instance(CHAT)]], "ok", "2 of 2 hosts can be used; 1 model loaded on several of them"),
-        ([[instance(CHAT)], []], "ok", "2 of 2 hosts can be used; 0 models loaded on several of them"),
+        ([[instance(CHAT)], [instance(CHAT)]], "ok", "2 of 2 hosts can be used; 1 model loaded on more than one"),
+        ([[instance(CHAT)], []], "ok", "2 of 2 hosts can be used; no model loaded on more than one"),
         ([[instance(CHAT)], None], "skipped", "1 of 2 hosts can be used"),
         ([None, None], "skipped", "0 of 2 hosts can be used"),
     ],

@@ -169,10 +169,11 @@ def server_check(
         remedy: What helps if it was found nowhere on this machine.
         version: Its version, if it responded to the client.
     """
-    name = "the emulator" if version and version.is_emulator else "an LM Studio"
-    details = tuple(_describe_attempt(each, name) for each in attempts) if len(attempts) > 1 else ()
+    name = "a server" if version is None else "the emulator" if version.is_emulator else "LM Studio"
     data = {"addresses": [{"address": each.address, "source": each.source, "error": each.problem} for each in attempts]}
     tried = [each for each in attempts if each.tried]
+    # What happened at the only address is in `found`.
+    details = tuple(_describe_attempt(each) for each in attempts if not each.tried or len(tried) > 1)
     used = next((each for each in tried if each.problem is None), None)
     if used is None and len(tried) > 1:
         return Check("server", "problem", NOT_FOUND, for_commands(remedy), details, data)
@@ -184,8 +185,8 @@ def server_check(
     return Check("server", "ok", f"{name} responds at {used.address} ({used.source})", None, details, data)
 
 
-def _describe_attempt(attempt: Attempt, name: str) -> str:
-    return f"{attempt.address} ({attempt.source}): {split_remedy(attempt.problem or f'{name} responds')[0]}"
+def _describe_attempt(attempt: Attempt) -> str:
+    return f"{attempt.address} ({attempt.source}): {split_remedy(attempt.problem or 'a server responds')[0]}"
 
 
 def version_check(version: ServerVersion | None, failure: LMStudioError | None) -> Check:
@@ -214,20 +215,12 @@ def extras_check(extras: Sequence[Extra]) -> Check:
     present = [extra.name for extra in extras if not extra.is_absent]
     absent = [extra.name for extra in extras if extra.is_absent]
     found = f"installed: {', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
-    details = (
-        *map(_describe_extra, extras),
-        *(f"to install {extra.name}: {extra.command}" for extra in extras if extra.is_absent),
-    )
+    details = tuple(f"to install {extra.name}: {extra.command}" for extra in extras if extra.is_absent)
     data = {"extras": {extra.name: dict(extra.versions) for extra in extras}}
     if not broken:
         return Check("extras", "ok", found, None, details, data)
     found = "; ".join(f"{extra.name}: {_faults(extra)}" for extra in broken)
     return Check("extras", "warning", found, f"run: {broken[0].command}", details, data)
-
-
-def _describe_extra(extra: Extra) -> str:
-    versions = (f"{name} {version or 'is missing'}" for name, version in extra.versions.items())
-    return f"{extra.name}: {'not installed' if extra.is_absent else ', '.join(versions)}"
 
 
 def _faults(extra: Extra) -> str:
@@ -351,8 +344,13 @@ def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:
     }
 
 
-def summary(checks: Iterable[Check]) -> str:
-    """Return the last line of the report: how many checks have each verdict."""
+def summary(checks: Sequence[Check]) -> str:
+    """Return the last line of the report: how many checks have each verdict, and which have problems and warnings."""
     counts = count_verdicts(checks)
-    problems, warnings = counted(counts["problem"], "problem"), counted(counts["warning"], "warning")
+    problems, warnings = _counted(checks, "problem"), _counted(checks, "warning")
     return f"{problems}, {warnings}; {counts['ok']} ok, {counts['skipped']} skipped."
+
+
+def _counted(checks: Iterable[Check], verdict: Verdict) -> str:
+    titles = [check.title for check in checks if check.verdict == verdict]
+    return f"{counted(len(titles), verdict)} ({', '.join(titles)})" if titles else f"0 {verdict}s"

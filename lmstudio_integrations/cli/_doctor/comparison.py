@@ -42,7 +42,8 @@ def comparison_check(loaded: Mapping[str, Instances | None]) -> Check:
         "differences": [{"model": name, **attributes} for (_, name), attributes in differences.items()],
     }
     if not differences:
-        return Check("hosts", "ok", f"{found}; {counted(len(models), 'model')} loaded on several of them", data=data)
+        common = counted(len(models), "model") if models else "no model"
+        return Check("hosts", "ok", f"{found}; {common} loaded on more than one", data=data)
     details = tuple(f"{name}: {_describe(attributes)}" for (_, name), attributes in differences.items())
     fix = SAME_FILE["embedding" if any(kind == "embedding" for kind, _ in differences) else "llm"]
     return Check("hosts", "warning", f"{counted(len(differences), 'model')} loaded differently", fix, details, data)
