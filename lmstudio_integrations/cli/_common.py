@@ -31,7 +31,7 @@ Host = Annotated[
     str | None, typer.Option(metavar="HOST", help="The LM Studio to use, as host:port or a URL.", show_default=False)
 ]
 Token = Annotated[
-    str | None, typer.Option(metavar="TOKEN", help="Its API token; better set LM_API_TOKEN.", show_default=False)
+    str | None, typer.Option(metavar="TOKEN", help="Its API token; prefer LM_API_TOKEN.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)]
 

@@ -24,6 +24,9 @@ _COMMANDS = [
     for pattern, replacement in (
         (r"\bpass api_token=", "pass --token"),
         (r"\bas api_token\b", "as --token"),
+        (r"\bas host, or give them all to an adapter, such as ChatLMStudio\(host=\[…\]\)", "as --host"),
+        (r"\binstance_identifier\b", "--identifier"),
+        (r"\btakes (\d+), its max_context_length\b", r"accepts at most \1"),
         (r"\bset host to\b", "set --host to"),
         (r"\bchoose another port\b", "choose another one with --port"),
         (r"\bpass its address\b", "pass it as --host"),
@@ -58,7 +61,6 @@ _USAGE = [
 
 _MEANINGS = {
     "int_parsing": "is not a whole number",
-    "float_parsing": "is not a number",
     "greater_than_equal": "is less than {ge}",
     "greater_than": "is not more than {gt}",
     "less_than_equal": "is more than {le}",

@@ -14,8 +14,9 @@ from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
 
 def loaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInstanceInfo]:
-    """Return the info of the loaded instances, of one kind or of both."""
-    return [info for handle in client.list_loaded_models(kind) if (info := info_of(handle))]
+    """Return the info of the loaded instances, of one kind or of both, by identifier."""
+    infos = (info_of(handle) for handle in client.list_loaded_models(kind))
+    return sorted((info for info in infos if info), key=lambda info: info.identifier)
 
 
 def info_of(handle: LLM | EmbeddingModel) -> ModelInstanceInfo | None:
@@ -32,8 +33,8 @@ def namespace_of(client: Client, info: ModelInfo) -> LlmNamespace | EmbeddingNam
 
 
 def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInfo]:
-    """Return the info of the downloaded models, of one kind or of both."""
-    return [model.info for model in client.list_downloaded_models(kind)]
+    """Return the info of the downloaded models, of one kind or of both, by key."""
+    return sorted((model.info for model in client.list_downloaded_models(kind)), key=lambda info: info.model_key)
 
 
 def find_downloaded(client: Client, name: str | None, *, exact: bool = False, first: bool = False) -> FoundModel:
@@ -75,11 +76,27 @@ def _llm_key(name: str | None, downloaded: Sequence[ModelInfo]) -> str:
     """Return the name to load a language model with."""
     if name is None:
         return pick_model([info for info in downloaded if info.type == "llm"], "language model").model_key
+    return find_key(name, downloaded, "llm")
+
+
+def find_key(name: str, downloaded: Sequence[ModelInfo], kind: ModelKind) -> str:
+    """Return the name to load a model of one kind with.
+
+    Raises:
+        LMStudioValueError: If no such model matches, or several do and there is no terminal.
+    """
     found = find_models(name, downloaded)
-    llms = [each for each in found if each.info.type == "llm"]
-    if not llms:
-        raise LMStudioValueError(f"{found[0].name!r} is an embedding model; `lmsi ls --llm` lists those that can chat")
-    return _the_one(name, llms).name
+    matching = [each for each in found if each.info.type == kind]
+    if not matching:
+        raise LMStudioValueError(f"{found[0].name!r} is {_OTHER_KIND[kind]}")
+    return _the_one(name, matching).name
+
+
+_OTHER_KIND = {
+    "llm": "an embedding model; `lmsi ls --llm` lists those that can chat",
+    "embedding": "a language model; `lmsi ls --embedding` lists embedding models",
+}
+"""What a model is that is not of a kind, and which command lists those that are."""
 
 
 def _the_one(name: str, found: Sequence[FoundModel]) -> FoundModel:
@@ -106,4 +123,5 @@ def pick_model(models: Sequence[ModelInfo], what: str) -> ModelInfo:
 
 
 def _pick(models: Sequence[ModelInfo]) -> int:
-    return pick("Model", [f"{info.model_key} ({file_size(info.size_bytes)})" for info in models])
+    sizes = (f" ({file_size(info.size_bytes)})" if info.size_bytes else "" for info in models)
+    return pick("Model", [f"{info.model_key}{size}" for info, size in zip(models, sizes, strict=True)])

@@ -113,7 +113,7 @@ def test_without_a_name_the_loaded_model_responds(server: Emulator) -> None:
 def test_without_a_name_and_a_loaded_model_the_error_lists_the_models(server: Emulator) -> None:
     done = in_pipe("chat", "--host", server.address, stdin="Hi")
     assert done.returncode == 1
-    assert done.stderr == f"Error: name a language model: {KEY}, {OTHER}, stuck\n"
+    assert done.stderr == f"Error: name a language model: stuck, {OTHER}, {KEY}\n"
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_a_part_of_the_name_is_enough(server: Emulator) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("vendor", f"'vendor' matches 2 models; name one of them: {KEY}, {OTHER}"),
+        ("vendor", f"'vendor' matches 2 models; name one of them: {OTHER}, {KEY}"),
         ("tolker", f"no downloaded model matches 'tolker'; did you mean '{KEY}'?"),
         ("embedder", "'embedder' is an embedding model; `lmsi ls --llm` lists those that can chat"),
     ],
@@ -367,7 +367,7 @@ def test_without_a_name_or_with_an_ambiguous_one_the_user_picks_a_model(server: 
         exchange(terminal, "Hi", "Other than Hi.")
         terminal.type("/model vendor\n")
         terminal.wait_for("Model [1]: ")
-        terminal.type("1\n")
+        terminal.type("2\n")
         exchange(terminal, "Hi", "You said Hi.")
 
 
@@ -405,7 +405,7 @@ def test_the_model_changes_and_the_conversation_stays(server: Emulator, talk: Ta
 
 
 def test_the_models_are_listed_with_the_current_one(talk: Talk) -> None:
-    assert talk("/model").splitlines()[1:4] == [f"* {KEY} (loaded)", f"  {OTHER}", "  stuck"]
+    assert talk("/model").splitlines()[1:4] == ["  stuck", f"  {OTHER}", f"* {KEY} (loaded)"]
 
 
 def test_an_unknown_model_changes_nothing(server: Emulator, talk: Talk) -> None:

@@ -109,7 +109,7 @@ def test_each_host_has_all_checks_and_this_side_has_its_own_once(
         assert verdicts(found, server.address) == dict.fromkeys(OF_HOST, "ok")
         check = found[server.address, "server"]
         assert check["found"] == f"the emulator responds at ws://{server.address} ({source})"
-        assert [each["identifier"] for each in found[server.address, "loaded"]["instances"]] == [CHAT, VECTORS]
+        assert [each["identifier"] for each in found[server.address, "loaded"]["instances"]] == [VECTORS, CHAT]
     assert verdicts(found, None) == dict.fromkeys(["package", "extras", "hosts"], "ok")
     assert found[None, "hosts"]["compared"] == [first.address, second.address]
 

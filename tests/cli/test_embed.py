@@ -203,7 +203,7 @@ def test_the_loaded_model_is_used_else_the_smallest(embed: Run, server: Emulator
     server.unload(MODEL)
     server.load("other")
     assert embed("in.txt", "-o", "loaded.jsonl") == 0
-    assert embed("in.txt", "-o", "named.jsonl", "--model", MODEL, "--ttl", "7") == 0
+    assert embed("in.txt", "-o", "named.jsonl", "--model", "embedder", "--ttl", "7") == 0
     models = [read_lines(f"{name}.jsonl")[0]["model"] for name in ("smallest", "loaded", "named")]
     assert models == [MODEL, "other", MODEL]
     assert [(each.model_key, each.ttl_ms) for each in server.loaded()] == [("other", None), (MODEL, 7000)]
@@ -297,7 +297,8 @@ def test_an_error_of_the_server_names_the_lines(run: Run, tmp_path: Path) -> Non
         (("in.txt", "--output-format", "parquet"), "Parquet cannot be read from or written to a pipe"),
         (("in.txt", "--input-format", "parquet"), "'in.txt' is not a Parquet file"),
         (("in.txt", "--field", "model"), "must be three different names"),
-        (("in.txt", "--ttl", "0"), "ttl"),
+        (("in.txt", "--model", "chat"), "'chat' is a language model; `lmsi ls --embedding` lists embedding models"),
+        (("in.txt", "--model", "no-such-model"), "no downloaded model matches 'no-such-model'"),
     ],
 )
 def test_what_cannot_work_is_one_error(embed: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -42,7 +42,7 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
         ("load x -c 0", "invalid value for --context-length / -c: '0' is less than 1"),
         ("load x --gpu 3", "invalid value for --gpu: '3' is not off, max, or a number from 0 to 1"),
         ("get -n 26", "invalid value for --limit / -n: '26' is more than 25"),
-        ("embed - --ttl x", "invalid value for --ttl: 'x' is not a number"),
+        ("embed - --ttl 0", "invalid value for --ttl: '0' is less than 1"),
         ("embed - --input-format x", "invalid value for --input-format: 'x' is not one of 'text', 'jsonl', 'parquet'"),
         ("embed", "missing argument 'INPUT'"),
         ("load x -c", "option -c requires an argument"),

@@ -68,6 +68,8 @@ TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
         (no_listener(Address("127.0.0.1", 1)), "set --host to the right port"),
         (not_found(["ws://a:1: nothing listens there"]), "set LMSTUDIO_HOST or pass it as --host"),
         (str(wire("exceeds the context", displayData=None)), "load the model with --context-length;"),
+        ("instance_identifier is empty", "--identifier is empty"),
+        ("line 1 has 9 tokens, and the model takes 8, its max_context_length", "the model accepts at most 8"),
         ('use client.llm.model("x")', "`lmsi ls --embedding` lists embedding models"),
         ('write client.llm.model("x"), and the model is loaded on first use', "load one with `lmsi load x`"),
         ("unload them: client.llm.unload('a'), client.embedding.unload('b')", "`lmsi unload a`, `lmsi unload b`"),

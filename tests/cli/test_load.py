@@ -98,10 +98,10 @@ def test_the_memory_is_estimated_without_a_load(managed: Emulator, command: Comm
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["vendor"], f"'vendor' matches 3 models; name one of them: {SMALL}, {LARGE}, {EMBEDDER}"),
+        (["vendor"], f"'vendor' matches 3 models; name one of them: {EMBEDDER}, {LARGE}, {SMALL}"),
         (["smal", "--exact"], f"no downloaded model matches 'smal'; did you mean '{SMALL}'?"),
         (["zzz"], "no downloaded model matches 'zzz'; `lmsi ls` lists them, and `lmsi get zzz` downloads one"),
-        ([], f"name a model: {SMALL}, {LARGE}, {EMBEDDER}, stuck"),
+        ([], f"name a model: stuck, {EMBEDDER}, {LARGE}, {SMALL}"),
     ],
 )
 def test_a_name_that_means_no_single_model_is_an_error(command: Command, arguments: list[str], expected: str) -> None:
@@ -115,11 +115,11 @@ def test_on_a_terminal_the_user_picks_one_of_several_models(
     monkeypatch.setattr(_questions, "read_line", lambda _prompt: "2")
     status, out, err = command("load", "vendor")
     assert (status, out) == (0, f"{LARGE}\n")
-    assert [line.split()[1] for line in err.splitlines()[:3]] == [SMALL, LARGE, EMBEDDER]
+    assert [line.split()[1] for line in err.splitlines()[:3]] == [EMBEDDER, LARGE, SMALL]
 
 
 def test_the_first_of_several_models_is_loaded_on_request(command: Command) -> None:
-    assert command("load", "vendor", "--yes")[1] == f"{SMALL}\n"
+    assert command("load", "vendor", "--yes")[1] == f"{EMBEDDER}\n"
 
 
 @pytest.mark.parametrize("given", ["2", "-0.1", "most", "nan"])

@@ -38,7 +38,9 @@ def test_a_closed_pipe_ends_a_command_silently(managed: Emulator, arguments: tup
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("arguments", [("ls",), ("doctor",), ("chat", LARGE, "-p", "Hi")])
+@pytest.mark.parametrize(
+    "arguments", [("ls",), ("doctor",), ("chat", LARGE, "-p", "Hi"), ("embed", __file__, "--input-format", "text")]
+)
 def test_a_full_disk_is_one_line(managed: Emulator, arguments: tuple[str, ...]) -> None:
     with FULL.open("wb") as full, started(*arguments, "--host", managed.address, stdout=full) as process:
         assert process.communicate(timeout=TIMEOUT)[1] == "Error: No space left on device\n"

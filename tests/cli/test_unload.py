@@ -33,6 +33,7 @@ def test_all_models_are_unloaded(managed: Emulator, command: Command) -> None:
     ("arguments", "expected"),
     [
         (["one "], "no loaded model has the identifier 'one '; did you mean 'one'?"),
+        (["wo"], "no loaded model has the identifier 'wo'; did you mean 'two'?"),
         (["zzz"], "no loaded model has the identifier 'zzz'; loaded are one, two"),
         ([SMALL], f"'{SMALL}' is loaded 2 times; name an identifier: one, two"),
         ([], "several models are loaded; name one, or use --all: one, two"),

@@ -48,7 +48,7 @@ from lmstudio_integrations.cli._embed.rows import (
     output_format_of,
     rows_of,
 )
-from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
+from lmstudio_integrations.cli._loaded_models import downloaded_models, find_key, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, choose
 from lmstudio_integrations.client.api.sync import Client, EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
@@ -59,7 +59,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 
-TTL = 3600.0
+TTL = 3600
 RETRIES = 3
 """How often a batch is repeated if the connection is lost."""
 
@@ -107,7 +107,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
         str | None,
         typer.Option(
             metavar="KEY",
-            help="The embedding model; without it a loaded one, else the smallest one that is downloaded.",
+            help="The embedding model, or a part of its name. Default: a loaded one, else the smallest downloaded one.",
             show_default=False,
             autocompletion=embedding_keys,
         ),
@@ -130,13 +130,13 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
     ] = "error",
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows that are embedded together.")] = 64,
     ttl: Annotated[
-        float,
+        int,
         typer.Option(
-            metavar="SECONDS", help="Unload the model after this many idle seconds, if this command loads it."
+            metavar="SECONDS", min=1, help="Unload the model after this many idle seconds, if this command loads it."
         ),
     ] = TTL,
     overwrite: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--overwrite", help="Replace the output, and begin an interrupted run anew.")
+        bool, typer.Option("--overwrite", help="Replace the output, and start an interrupted run over.")
     ] = False,
     host: Host = None,
     token: Token = None,
@@ -193,25 +193,28 @@ def _state(job: Job, kind: OutputFormat, *, overwrite: bool) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _os_errors(output: Path) -> Generator[None]:
-    """Turn an error of the file system into one message. If stdout is a closed pipe, the command ends silently."""
+    """Turn an error of the file system into one message; those of stdout are the same for all commands."""
     try:
         yield
     except OSError as error:
-        if isinstance(error, LMStudioError) or (isinstance(error, BrokenPipeError) and output == STANDARD):
+        if isinstance(error, LMStudioError) or output == STANDARD:
             raise
         raise LMStudioOSError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
 
 
-def _model(client: Client, name: str | None, ttl: float) -> tuple[EmbeddingModel, str]:
+def _model(client: Client, name: str | None, ttl: int) -> tuple[EmbeddingModel, str]:
     """Return the embedding model, loaded, with its key."""
+    loaded = loaded_models(client, "embedding")
     if name is None:
-        found = choose(loaded_models(client, "embedding"), downloaded_models(client, "embedding"))
+        found = choose(loaded, downloaded_models(client, "embedding"))
         if found is None:
             raise LMStudioValueError(
                 f"no embedding model is loaded, and none below {SIZE_LIMIT / 1e9:g} GB is downloaded; name one with "
                 "--model, or download one with `lmsi get`"
             )
         name = found.name
+    elif name not in {info.identifier for info in loaded}:
+        name = find_key(name, downloaded_models(client), "embedding")
     with progress_bar(f"Loading {name}") as show:
         handle = client.embedding.model(name, ttl=ttl, load_policy="explicit", on_load_progress=show)
     return handle.with_retries(RETRIES), handle.get_info().model_key

@@ -200,7 +200,7 @@ class Folder:
                 self.path.rmdir()
 
 
-ANEW = "begin anew with --overwrite"
+ANEW = "start over with --overwrite"
 
 
 class LinesOutput(Output):
