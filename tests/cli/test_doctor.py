@@ -328,7 +328,7 @@ def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulato
     assert done.returncode == 0
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
-    assert done.stdout.splitlines()[-1] == "0 problems, 1 warning; 9 ok, 0 skipped."
+    assert done.stdout.splitlines()[-1] == "0 problems, 1 warning (loaded); 9 ok, 0 skipped."
 
 
 @pytest.mark.slow

@@ -156,6 +156,6 @@ def test_a_load_on_a_terminal_has_a_bar(managed: Emulator) -> None:
 def test_without_a_name_the_user_picks_a_model_to_load(managed: Emulator) -> None:
     with on_terminal("load", "--host", managed.address) as terminal:
         terminal.wait_for("Model [1]: ")
-        terminal.type("2\n")
+        terminal.type("3\n")
         assert terminal.wait() == 0
     assert [info.model_key for info in managed.loaded()] == [LARGE]
