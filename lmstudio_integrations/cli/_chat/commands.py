@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations.cli._chat.response import stats_table
 from lmstudio_integrations.cli._chat.session import ChatSession
-from lmstudio_integrations.cli._chat.wrapping import note
+from lmstudio_integrations.cli._wrapping import note
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models, open_llm
 
 

@@ -7,7 +7,7 @@ from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._chat.commands import QUOTES, is_command, run_command
 from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession
-from lmstudio_integrations.cli._chat.wrapping import note
+from lmstudio_integrations.cli._wrapping import note
 from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning, LMStudioTruncationWarning
 
 PROMPT, PROMPT_INSIDE_QUOTES = "> ", ". "
