@@ -1,6 +1,10 @@
 """How the commands write values for people: sizes, times and long lines. Pure functions."""
 
 import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.types.models import ModelInstanceInfo
 
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _TIMES = (("h", 3600), ("m", 60), ("s", 1))
@@ -17,6 +21,11 @@ def file_size(count: float) -> str:
 def model_size(count: int) -> str:
     """Return the size of a model on disk; `-` for a model without weights."""
     return file_size(count) if count else "-"
+
+
+def instance_name(info: "ModelInstanceInfo") -> str:
+    """Return the identifier of a loaded model, with its key if that is another one."""
+    return info.identifier if info.identifier == info.model_key else f"{info.identifier} ({info.model_key})"
 
 
 def duration(seconds: float) -> str:
