@@ -125,7 +125,8 @@ def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Ca
 
     Args:
         label: The text in front of the bar.
-        console: Where it is shown; if it is no terminal, only its end is. By default on stderr, if that is a terminal.
+        console: Where it is shown and stays; if it is no terminal, only its end is. By default on stderr while the
+            block runs, if that is a terminal.
 
     Yields:
         A function that takes the progress, from 0.0 to 1.0.
@@ -133,7 +134,7 @@ def progress_bar(label: str, console: TextConsole | None = None) -> Generator[Ca
     numbers = TaskProgressColumn(), TimeElapsedColumn()
     has_space = (console or notes()).width > cell_len(label) + SPACE_FOR_A_BAR
     columns = (BarColumn(), *numbers) if has_space else numbers
-    with progress_display("{task.description}", *columns, console=console) as progress:
+    with progress_display("{task.description}", *columns, console=console, transient=console is None) as progress:
         task = progress.add_task(label, total=1.0)
 
         def show(part: float) -> None:

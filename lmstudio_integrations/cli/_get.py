@@ -46,7 +46,7 @@ def get(
         typer.Option("--always-show-download-options", "-a", help="Pick the form even if one is recommended."),
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Ask nothing: download the first model, in its recommended form.")
+        bool, typer.Option("--yes", "-y", help="Do not ask: download the first model, in its recommended form.")
     ] = False,
     host: Host = None,
     token: Token = None,
@@ -58,7 +58,7 @@ def get(
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
 
     if yes and (pick_model or pick_form):
-        raise typer.BadParameter("it asks nothing, so nothing can be picked", param_hint="--yes")
+        raise typer.BadParameter("it does not ask, so nothing can be picked", param_hint="--yes")
     term, _, quantization = (model or "").partition("@")
     formats = [name for name, requested in (("gguf", gguf), ("safetensors", mlx)) if requested]
     with Client(host, token) as client:
@@ -131,7 +131,7 @@ def download(form: "DownloadOption") -> str:
 
     columns = BarColumn(), DownloadColumn(), "{task.fields[speed]}", TimeRemainingColumn()
     note(f"Downloading {describe(form)}")
-    with progress_display(*columns) as progress:
+    with progress_display(*columns, transient=True) as progress:
         task = progress.add_task("", total=form.info.size_bytes or None, speed="")
         reported: list[int] = []
 
@@ -155,4 +155,4 @@ def _pick(question: str, choices: Sequence[str], default: int = 0) -> int:
     if has_terminal():
         return pick(question, choices, default)
     found, best = "; ".join(choices), choices[default]
-    raise LMStudioValueError(f"there is no terminal to pick at; name one, or use --yes for {best!r}: {found}")
+    raise LMStudioValueError(f"not a terminal, so cannot ask; name one, or use --yes for {best!r}: {found}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lmstudio_integrations.cli._common import progress_bar
+from lmstudio_integrations.cli._common import note, progress_bar
 from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._model_choice import choose
 from lmstudio_integrations.cli._model_names import FoundModel, find_models, listed
@@ -25,6 +25,11 @@ def info_of(handle: LLM | EmbeddingModel) -> ModelInstanceInfo | None:
         return handle.get_info()
     except LMStudioModelNotFoundError:
         return None
+
+
+def identifiers(client: Client) -> set[str]:
+    """Return the identifiers of the loaded instances."""
+    return {handle.identifier for handle in client.list_loaded_models()}
 
 
 def namespace_of(client: Client, info: ModelInfo) -> LlmNamespace | EmbeddingNamespace:
@@ -51,7 +56,7 @@ def find_downloaded(client: Client, name: str | None, *, exact: bool = False, fi
 
 
 def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
-    """Return a language model, loaded just in time if necessary.
+    """Return a language model, loaded just in time if necessary; note which models that evicted.
 
     Args:
         client: The client.
@@ -68,8 +73,12 @@ def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
     if name in {info.identifier for info in loaded}:
         return client.llm.model(name, ttl=ttl)
     key = _llm_key(name, downloaded_models(client))
+    before = identifiers(client)
     with progress_bar(f"Loading {key}") as show:
-        return client.llm.model(key, ttl=ttl, on_load_progress=show)
+        model = client.llm.model(key, ttl=ttl, on_load_progress=show)
+    if evicted := sorted(before - identifiers(client)):
+        note(f"Loading {key} evicted {', '.join(evicted)} (Auto-Evict).")
+    return model
 
 
 def _llm_key(name: str | None, downloaded: Sequence[ModelInfo]) -> str:

@@ -17,8 +17,12 @@ def read_line(prompt: str) -> str:
     Raises:
         EOFError: After Ctrl-D.
     """
-    print(prompt, end="", file=sys.stderr, flush=True)  # stdout contains only results
-    line = sys.stdin.readline()
+    try:
+        print(prompt, end="", file=sys.stderr, flush=True)  # stdout contains only results
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        note("")  # the cursor is still behind the question
+        raise
     if not line:
         raise EOFError
     return line.rstrip("\n")
@@ -43,4 +47,4 @@ def pick(question: str, choices: Sequence[str], default: int = 0) -> int:
             return default
         if typed.isdecimal() and 1 <= int(typed) <= len(choices):
             return int(typed) - 1
-        note(f"Type a number from 1 to {len(choices)}.")
+        note(f"Type a number from 1 to {len(choices)}; Ctrl-C cancels.")

@@ -193,7 +193,7 @@ def test_a_conversation_goes_on_until_ctrl_d(server: Emulator) -> None:
 def test_a_pasted_text_is_one_message(server: Emulator) -> None:
     with chatting(server) as terminal:
         terminal.type("\x1b[200~One\r  two\rthree\x1b[201~")
-        terminal.wait_for("three")
+        terminal.wait_for(". three")
         terminal.type(" four\n")
         terminal.wait_for("You said")
         terminal.wait_for("> ")
@@ -204,9 +204,12 @@ def test_a_pasted_text_is_one_message(server: Emulator) -> None:
 
 @pytest.mark.slow
 @needs_pty
-def test_ctrl_c_at_the_prompt_ends_the_chat(server: Emulator) -> None:
+def test_ctrl_c_at_the_prompt_says_how_to_end_the_chat(server: Emulator) -> None:
     with chatting(server) as terminal:
         terminal.type("\x03")
+        terminal.wait_for("Press Ctrl-D or type /bye to end the chat.")
+        exchange(terminal, "Hi", "You said Hi.")
+        terminal.type("/bye\n")
         assert terminal.wait() == 0
     assert "Traceback" not in terminal.text
 
@@ -361,10 +364,14 @@ def test_without_a_name_or_with_an_ambiguous_one_the_user_picks_a_model(server: 
         terminal.wait_for(OTHER)
         terminal.wait_for("Model [1]: ")
         terminal.type("7\n")
-        terminal.wait_for("Type a number from 1 to 3.")
+        terminal.wait_for("Type a number from 1 to 3; Ctrl-C cancels.")
         terminal.type("2\n")
         terminal.wait_for("> ")
         exchange(terminal, "Hi", "Other than Hi.")
+        terminal.type("/model vendor\n")
+        terminal.wait_for("Model [1]: ")
+        terminal.type("\x03")
+        terminal.wait_for("^C\nStopped.\n")
         terminal.type("/model vendor\n")
         terminal.wait_for("Model [1]: ")
         terminal.type("2\n")
@@ -398,10 +405,18 @@ def talk(server: Emulator, capsys: pytest.CaptureFixture[str]) -> Talk:
 
 
 def test_the_model_changes_and_the_conversation_stays(server: Emulator, talk: Talk) -> None:
-    assert f"The model is {OTHER}." in talk("One", f"/model {OTHER}", "Two")
+    printed = talk("One", f"/model {OTHER}", "Two")
+    assert f"Loading {OTHER} evicted {KEY} (Auto-Evict).\nThe model is {OTHER}.\n" in printed
     last = server.predictions[-1]
     assert last.model == OTHER
     assert roles(last.messages) == [("user", "One"), ("assistant", "You said One."), ("user", "Two")]
+
+
+def test_an_instance_with_another_name_is_shown_with_its_key(server: Emulator, talk: Talk) -> None:
+    server.load(OTHER, identifier="mine")
+    printed = talk("/model other")
+    assert f"The model is mine ({OTHER})." in printed
+    assert "evicted" not in printed
 
 
 def test_the_models_are_listed_with_the_current_one(talk: Talk) -> None:
@@ -418,17 +433,19 @@ def test_the_system_prompt_changes_and_the_conversation_stays(server: Emulator, 
     assert "The system prompt is: none" in printed
     assert "The system prompt is: Be brief." in printed
     assert roles(server.predictions[-1].messages)[:2] == [("system", "Be brief."), ("user", "One")]
+    assert "The system prompt is: none" in talk("/system Be brief.", "/system none", "One")
+    assert roles(server.predictions[-1].messages) == [("user", "One")]
 
 
 def test_a_cleared_conversation_is_empty(server: Emulator, talk: Talk) -> None:
-    assert "The conversation is empty." in talk("One", "/clear", "Two")
+    assert "Started a new conversation." in talk("One", "/clear", "Two")
     assert roles(server.predictions[-1].messages) == [("user", "Two")]
 
 
 def test_a_conversation_that_no_longer_fits_is_cut_but_not_in_silence(talk: Talk) -> None:
     printed = talk("One", *["so much to say " * 12] * 3)
     assert "The context window is full: " in printed
-    assert "tokens of the conversation were dropped; /clear begins a new one." in printed
+    assert "tokens of the conversation were dropped; /clear starts a new one." in printed
     assert "dropped" not in talk("One", "Two")
 
 
@@ -444,21 +461,25 @@ def test_stats_are_a_table_with_units_in_words(talk: Talk) -> None:
         "1 tokens per second",
         "1 seconds",
         "1 seconds",
-        "the response is complete",
+        "complete",
     ]
 
 
-@pytest.mark.parametrize(
-    ("typed", "before"), [("/help", ""), ("/?", ""), ("/etc/hosts", "There is no command /etc/hosts.")]
-)
-def test_help_and_unknown_commands_list_all(server: Emulator, talk: Talk, typed: str, before: str) -> None:
+@pytest.mark.parametrize("typed", ["/help", "/?"])
+def test_help_lists_all_commands(talk: Talk, typed: str) -> None:
     printed = talk(typed)
-    assert before in printed
     assert all(name in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"), [("/sistem Be brief.", "did you mean /system?"), ("/etc/hosts", "/? lists the commands.")]
+)
+def test_an_unknown_command_is_no_message(server: Emulator, talk: Talk, typed: str, advice: str) -> None:
+    assert talk(typed).endswith(f"There is no command {typed.split(maxsplit=1)[0]}; {advice}\n")
     assert not server.predictions
 
 
-@pytest.mark.parametrize("typed", ["/exit", "/bye", "exit", " Quit "])
+@pytest.mark.parametrize("typed", ["/exit", "/bye", "/quit", "exit", " Quit "])
 def test_nothing_after_an_exit_is_read(server: Emulator, talk: Talk, typed: str) -> None:
     talk("How do I quit?", typed, "Two")
     assert len(server.predictions) == 1

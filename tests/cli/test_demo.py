@@ -61,7 +61,7 @@ def test_the_demo_finds_the_document_streams_a_response_and_prints_stats(
     for row in ("Model", "Tokens", "Tokens per second", "Time to first token", "Stop reason"):
         assert f"│ {row} " in out
     assert f"{CHAT} (scripted" in out
-    assert "eosFound" in out
+    assert "│ complete " in out
 
 
 def test_loading_is_shown(run: Run, scripted: Emulator, capsys: Capture) -> None:
@@ -189,11 +189,12 @@ def test_without_a_server_a_real_model_responds(run: Run, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @needs_pty
-def test_a_terminal_shows_bars_and_a_pipe_shows_no_control_codes(scripted: Emulator) -> None:
-    with on_terminal("demo", "--host", scripted.address) as terminal:
+def test_a_terminal_shows_bars_and_whole_words_and_a_pipe_shows_no_control_codes(scripted: Emulator) -> None:
+    with on_terminal("demo", "--host", scripted.address, columns=64) as terminal:
         assert terminal.wait() == 0
     assert "━━" in terminal.text
     assert "\x1b[" in terminal.raw
+    assert "\nfrom the north pier. The crossing takes" in terminal.text
     done = in_pipe("demo", "--host", scripted.address)
     assert "\x1b" not in done.stdout
 

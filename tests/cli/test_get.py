@@ -49,7 +49,7 @@ def test_without_an_exact_name_and_a_terminal_nothing_is_downloaded(server: Emul
     for arguments in (["vendor"], ["talk"], [], [TALKER, "--always-show-all-results"]):
         error = run("get", *arguments, "--host", server.address)
         assert isinstance(error, str)
-        assert error.startswith("Error: there is no terminal to pick at; name one, or use --yes for 'vendor/")
+        assert error.startswith("Error: not a terminal, so cannot ask; name one, or use --yes for 'vendor/")
     assert downloaded(server) == []
 
 

@@ -181,7 +181,7 @@ def test_each_load_unload_and_request_is_a_line_unless_it_is_quiet(
     assert stops == "Ctrl-C stops the server."
     assert [re.sub(r"^\d\d:\d\d:\d\d  |\d+ tokens read.* s ", "", line) for line in lines] == [
         "talker: loaded",
-        "talker: (eosFound)",
+        "talker: (complete)",
         "talker: unloaded",
         "embedder: loaded",
         "embedder: embedded 4 characters",

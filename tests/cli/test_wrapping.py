@@ -6,8 +6,8 @@ from io import StringIO
 import pytest
 from rich.cells import cell_len
 
-from lmstudio_integrations.cli._chat.wrapping import WordWrapper
 from lmstudio_integrations.cli._common import TextConsole
+from lmstudio_integrations.cli._wrapping import WordWrapper
 
 URL = "https://example.com/a/long/path"
 

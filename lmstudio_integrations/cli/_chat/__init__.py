@@ -42,7 +42,7 @@ def chat(
         bool | None,
         typer.Option(
             "--stats/--no-stats",
-            help="Whether to print speed and token counts after each response. By default only in a conversation.",
+            help="Print speed and token counts after each response (default: in a conversation only).",
             show_default=False,
         ),
     ] = None,

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.cli._chat.response import stats_table
 from lmstudio_integrations.cli._chat.session import ChatSession
-from lmstudio_integrations.cli._chat.wrapping import note
+from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models, open_llm
+from lmstudio_integrations.cli._wrapping import note
 
 
 class ChatCommand(NamedTuple):
@@ -23,7 +25,7 @@ def is_command(text: str) -> bool:
 
 
 def run_command(session: ChatSession, line: str) -> None:
-    """Run a command; an unknown one is answered with the list of all.
+    """Run a command.
 
     Raises:
         EOFError: If it ends the chat.
@@ -31,8 +33,9 @@ def run_command(session: ChatSession, line: str) -> None:
     name, _, argument = line.strip().partition(" ")
     command = COMMANDS.get(ALIASES.get(name.lower(), name.lower()))
     if command is None:
-        note(f"There is no command {name}.")
-        command = COMMANDS["/help"]
+        similar = closest_names(name, [*COMMANDS, *ALIASES], cutoff=0.7)
+        note(f"There is no command {name}; {f'did you mean {similar[0]}?' if similar else '/? lists the commands.'}")
+        return
     command.run(session, argument.strip())
 
 
@@ -44,7 +47,7 @@ def _print_help(_session: ChatSession, _argument: str) -> None:
 def _change_model(session: ChatSession, name: str) -> None:
     if name:
         session.model = open_llm(session.client, name, session.ttl)
-        note(f"The model is {session.model.identifier}.")
+        note(f"The model is {instance_name(session.model.get_info())}.")
         return
     identifiers: dict[str, list[str]] = {}
     for instance in loaded_models(session.client, "llm"):
@@ -57,13 +60,13 @@ def _change_model(session: ChatSession, name: str) -> None:
 
 def _change_system_prompt(session: ChatSession, text: str) -> None:
     if text:
-        session.conversation.system_prompt = text
+        session.conversation.system_prompt = None if text == "none" else text
     note(f"The system prompt is: {session.conversation.system_prompt or 'none'}")
 
 
 def _clear(session: ChatSession, _argument: str) -> None:
     session.conversation.turns.clear()
-    note("The conversation is empty.")
+    note("Started a new conversation.")
 
 
 def _print_stats(session: ChatSession, _argument: str) -> None:
@@ -81,14 +84,14 @@ def _end(_session: ChatSession, _argument: str) -> None:
 COMMANDS = {
     "/help": ChatCommand("/?, /help", "List the commands.", _print_help),
     "/model": ChatCommand("/model [KEY]", "Change the model, or list all.", _change_model),
-    "/system": ChatCommand("/system [TEXT]", "Set or show the system prompt.", _change_system_prompt),
-    "/clear": ChatCommand("/clear", "Begin a new conversation.", _clear),
+    "/system": ChatCommand("/system [TEXT]", "Set or show the system prompt; none removes it.", _change_system_prompt),
+    "/clear": ChatCommand("/clear", "Start a new conversation.", _clear),
     "/stats": ChatCommand("/stats", "Stats of the last response.", _print_stats),
     "/exit": ChatCommand("/bye, /exit", "End the chat.", _end),
 }
 """The commands, by name."""
 
-ALIASES = {"/?": "/help", "/bye": "/exit", "exit": "/exit", "quit": "/exit"}
+ALIASES = {"/?": "/help", "/bye": "/exit", "/quit": "/exit", "exit": "/exit", "quit": "/exit"}
 """Other names of commands."""
 
 QUOTES = '"""'

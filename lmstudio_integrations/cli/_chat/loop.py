@@ -7,7 +7,8 @@ from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._chat.commands import QUOTES, is_command, run_command
 from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession
-from lmstudio_integrations.cli._chat.wrapping import note
+from lmstudio_integrations.cli._formatting import instance_name
+from lmstudio_integrations.cli._wrapping import note
 from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning, LMStudioTruncationWarning
 
 PROMPT, PROMPT_INSIDE_QUOTES = "> ", ". "
@@ -17,8 +18,8 @@ ReadLine = Callable[[str], str]
 
 
 def converse(session: ChatSession, read_line: ReadLine, *, shows_stats: bool) -> None:
-    """Respond to each message until Ctrl-D, or Ctrl-C at the prompt."""
-    note(f"This is {session.model.identifier}. Ctrl-C stops a response, Ctrl-D ends the chat.")
+    """Respond to each message until Ctrl-D."""
+    note(f"This is {instance_name(session.model.get_info())}. Ctrl-C stops a response, Ctrl-D ends the chat.")
     with warnings.catch_warnings():
         # A model that the user changes to may replace the one before.
         warnings.simplefilter("ignore", LMStudioEvictionWarning)
@@ -30,8 +31,11 @@ def _run_line(session: ChatSession, read_line: ReadLine, *, shows_stats: bool) -
     """Read a message or a command and respond to it; return whether the chat goes on."""
     try:
         line = read_line(PROMPT)
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         return False
+    except KeyboardInterrupt:
+        note("Press Ctrl-D or type /bye to end the chat.")
+        return True
     try:
         if is_command(line):
             run_command(session, line)
@@ -72,6 +76,6 @@ def respond(session: ChatSession, text: str, *, shows_stats: bool) -> ChatRespon
     if response.stats.dropped_tokens:
         note(
             f"The context window is full: {response.stats.dropped_tokens:,} tokens of the conversation were dropped; "
-            "/clear begins a new one."
+            "/clear starts a new one."
         )
     return response

@@ -9,7 +9,7 @@ from prompt_toolkit.application import get_app
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.output import create_output
 
-from lmstudio_integrations.cli._chat.loop import PROMPT
+from lmstudio_integrations.cli._chat.loop import PROMPT, PROMPT_INSIDE_QUOTES
 
 
 def line_reader() -> Callable[[str], str]:
@@ -26,7 +26,12 @@ def line_reader() -> Callable[[str], str]:
 
     def read(prompt: str) -> str:
         try:
-            return session.prompt(prompt, placeholder=_hint if prompt == PROMPT else None)
+            return session.prompt(
+                prompt,
+                placeholder=_hint if prompt == PROMPT else None,
+                # A line that the terminal wraps is still the same line of the message.
+                prompt_continuation=lambda _width, _line, wraps: "" if wraps else PROMPT_INSIDE_QUOTES,
+            )
         except KeyboardInterrupt:
             if prompt == PROMPT and session.default_buffer.text:
                 return ""

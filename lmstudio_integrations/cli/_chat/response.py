@@ -5,19 +5,12 @@ import signal
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from lmstudio_integrations.cli._chat.wrapping import WordWrapper
+from lmstudio_integrations._support.stop_reasons import COMPLETE, end_in_words
 from lmstudio_integrations.cli._common import notes, on_interrupt, results
+from lmstudio_integrations.cli._wrapping import WordWrapper
 from lmstudio_integrations.client.api.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEvent
-
-_STOP_REASONS = {
-    "userStopped": "stopped",
-    "contextLengthReached": "the context window is full",
-    "maxPredictedTokensReached": "the token limit is reached",
-    "modelUnloaded": "the model was unloaded",
-}
-"""What is worth knowing about an end."""
 
 _STATS = (
     ("prompt_tokens_count", "Prompt", "{:,} tokens"),
@@ -123,12 +116,13 @@ def cancelled_by_interrupt(stream: PredictionStream) -> Generator[None, None, No
 
 def stats_line(stats: LlmPredictionStats) -> str:
     """Return the stats of a response as one line; what the server did not measure is absent."""
+    end = end_in_words(stats.stop_reason)
     parts = [
         _with_unit(stats.prompt_tokens_count, "", "tokens read"),
         _with_unit(stats.predicted_tokens_count, "", "written"),
         _with_unit(stats.tokens_per_second, ".1f", "tokens/s"),
         _with_unit(stats.time_to_first_token_sec, ".2f", "s to the first token"),
-        _STOP_REASONS.get(stats.stop_reason),
+        end if end != COMPLETE else None,
     ]
     return ", ".join(part for part in parts if part)
 
@@ -136,8 +130,8 @@ def stats_line(stats: LlmPredictionStats) -> str:
 def stats_table(stats: LlmPredictionStats) -> list[tuple[str, str]]:
     """Return the stats of a response as rows of names and values; what the server did not measure is absent."""
     values = [(name, form, getattr(stats, member)) for member, name, form in _STATS]
-    end = _STOP_REASONS.get(stats.stop_reason, "the response is complete")
-    return [(name, form.format(value)) for name, form, value in values if value is not None] + [("End", end)]
+    rows = [(name, form.format(value)) for name, form, value in values if value is not None]
+    return [*rows, ("End", end_in_words(stats.stop_reason))]
 
 
 def _with_unit(value: float | None, form: str, unit: str) -> str | None:

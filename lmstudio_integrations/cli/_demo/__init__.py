@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from lmstudio_integrations._support.stop_reasons import end_in_words
 from lmstudio_integrations.cli._common import Host, TextConsole, Token, progress_bar, results
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
+from lmstudio_integrations.cli._wrapping import WordWrapper
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.config import LoadPolicy
@@ -171,10 +173,11 @@ def load(console: TextConsole, models: LlmNamespace | EmbeddingNamespace, choice
 
 def stream(console: TextConsole, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":
     """Print a response as it arrives, and return the complete message."""
-    console.write("Answer:   ")
+    wrapper = WordWrapper(console)
+    wrapper.write("Answer:   ")
     message: AIMessageChunk | None = None
     for chunk in chain.stream(inputs):
-        console.write(chunk.text)
+        wrapper.write(chunk.text)
         message = chunk if message is None else message + chunk
     console.line(2)
     assert message is not None, "a stream ends with its statistics, or with an exception"
@@ -190,9 +193,9 @@ def stats_table(response: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
         "Tokens": f"{usage['input_tokens']} read, {usage['output_tokens']} written" if usage else "?",
         "Tokens per second": _number(metadata.get("tokens_per_second"), ".1f"),
         "Time to first token": _number(metadata.get("time_to_first_token_sec"), ".2f", " s"),
-        "Stop reason": str(metadata.get("stop_reason", "?")),
+        "Stop reason": end_in_words(metadata.get("stop_reason", "?")),
     }
-    table = Table("", Column(overflow="fold"), show_header=False)
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
     return table

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
+from lmstudio_integrations._support.stop_reasons import end_in_words
 from lmstudio_integrations.emulator import prediction_settings
 from lmstudio_integrations.emulator.context import ConnectedClient, Context, OpenChannel
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, Image
@@ -133,8 +134,8 @@ class _Prediction:
         if not record.stats:
             return f"{record.model}: {record.error or record.stop_reason}"
         read, written = record.stats["promptTokensCount"], record.stats["predictedTokensCount"]
-        seconds = record.stats["totalTimeSec"]
-        return f"{record.model}: {read} tokens read, {written} written in {seconds:.1f} s ({record.stop_reason})"
+        seconds, end = record.stats["totalTimeSec"], end_in_words(record.stop_reason or "")
+        return f"{record.model}: {read} tokens read, {written} written in {seconds:.1f} s ({end})"
 
     async def _generate(self) -> Finished:
         """Return how the generation ended: by itself, or because it was cancelled."""

@@ -1,0 +1,18 @@
+"""Why a response ended, in words for people."""
+
+COMPLETE = "complete"
+
+_WORDS = {
+    "eosFound": COMPLETE,
+    "stopStringFound": "a stop string was found",
+    "toolCalls": "tools were called",
+    "userStopped": "stopped",
+    "contextLengthReached": "the context window is full",
+    "maxPredictedTokensReached": "the token limit is reached",
+    "modelUnloaded": "the model was unloaded",
+}
+
+
+def end_in_words(stop_reason: str) -> str:
+    """Return a stop reason of the server in words; an unknown one as it is."""
+    return _WORDS.get(stop_reason, stop_reason)
