@@ -126,12 +126,12 @@ def load_found(
     client: "Client", found: "FoundModel", config: Config, parameters: dict[str, Any], identifier: str | None
 ) -> "ModelInstanceInfo":
     """Get or load a model with a progress bar; warn if it has other settings than requested."""
-    from lmstudio_integrations.cli._loaded_models import namespace_of  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._loaded_models import identifiers, namespace_of  # noqa: PLC0415 - slow
 
     models: Any = namespace_of(client, found.info)
     load_it = models.model if identifier is None else models.load_new_instance
     names = (found.name,) if identifier is None else (found.name, identifier)
-    before = {handle.identifier for handle in client.list_loaded_models()}
+    before = identifiers(client)
     started = time.monotonic()
     with progress_bar(f"Loading {found.name}") as show:
         handle: LLM | EmbeddingModel = load_it(
@@ -145,7 +145,7 @@ def load_found(
         note(f"Loaded {info.identifier} ({', '.join([*details, duration(time.monotonic() - started)])}).")
     else:
         note(f"{instance_name(info)} is already loaded.")
-    if evicted := sorted(before - {handle.identifier for handle in client.list_loaded_models()}):
+    if evicted := sorted(before - identifiers(client)):
         note(f"It evicted {', '.join(evicted)} (Auto-Evict); with --explicit, a model evicts no other.")
     ttl = None if is_new else parameters["ttl"]
     if (config or ttl) and (others := other_settings(config, ttl, info, handle.get_load_config())):
