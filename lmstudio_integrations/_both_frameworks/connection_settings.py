@@ -29,7 +29,7 @@ from lmstudio_integrations._both_frameworks.field_types import (
 from lmstudio_integrations._both_frameworks.input_checks import NORMALIZED, normalize_input, resolve_aliases
 from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.signature import describe_fields, show_fields
-from lmstudio_integrations._both_frameworks.specs import HandleSpec
+from lmstudio_integrations._both_frameworks.specs import AdapterNames, HandleSpec
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import redact, without_secrets
 from lmstudio_integrations._support.typeguards import is_object
@@ -53,7 +53,7 @@ class ConnectionSettings(BaseModel):
     _kind: ClassVar[ModelKind]
     _framework_descriptions: ClassVar[Mapping[str, str]] = {}
     """Descriptions of the framework's fields."""
-    _other_kind_class: ClassVar[str]
+    _adapters: ClassVar[AdapterNames]
     """The adapter of this framework for models of the other kind."""
     model: str | None = Field(
         default=None,
@@ -271,7 +271,7 @@ class ConnectionSettings(BaseModel):
         for name in self._runtime.dropped_secrets:
             if values[name] is None:
                 raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
-        return HandleSpec.of(values, self._kind, type(self).__name__, self._other_kind_class)
+        return HandleSpec.of(values, self._kind, self._adapters)
 
     # Hosts ----------------------------------------------------------------------------------------------------------
 

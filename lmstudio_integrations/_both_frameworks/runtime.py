@@ -236,7 +236,7 @@ def _state_of(namespace: Any, model: ModelSpec) -> ModelState:
         on_load_progress=model.on_load_progress,
         show_progress=model.show_progress,
     ).model.state
-    state.own_class, state.other_kind_class = model.own_class, model.other_kind_class
+    state.adapters = dict(model.adapters)
     return state
 
 

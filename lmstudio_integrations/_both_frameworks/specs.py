@@ -1,7 +1,7 @@
 """Which servers, which model, and which handle of it a call uses. Keys of the caches of `runtime.py`, so hashable."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 from pydantic import SecretStr
 
@@ -10,6 +10,9 @@ from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LOAD_CONFIGS, LoadSettings, ModelKind
+
+AdapterNames: TypeAlias = tuple[tuple[ModelKind, str], ...]
+"""The adapter of each kind of model."""
 
 
 class ServerSpec(NamedTuple):
@@ -29,7 +32,7 @@ class ModelSpec(NamedTuple):
     """Which model, on which servers, and how to load it.
 
     It is hashable, because models are cached by it: `load_config` is JSON text.
-    `own_class` is the adapter, `other_kind_class` that of models of the other kind; errors name them.
+    `adapters` has the adapter of each kind of model, which errors name.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -41,8 +44,7 @@ class ModelSpec(NamedTuple):
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
     show_progress: bool
-    own_class: str
-    other_kind_class: str
+    adapters: AdapterNames
 
 
 class HandleSpec(NamedTuple):
@@ -53,14 +55,13 @@ class HandleSpec(NamedTuple):
     max_retries: int
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], kind: ModelKind, own_class: str, other_kind_class: str) -> Self:
+    def of(cls, values: Mapping[str, Any], kind: ModelKind, adapters: AdapterNames) -> Self:
         """Return the handle that a call uses.
 
         Args:
             values: The settings of the call.
             kind: The kind of its model.
-            own_class: See `ModelSpec`.
-            other_kind_class: See `ModelSpec`.
+            adapters: See `ModelSpec`.
 
         Raises:
             LMStudioValueError: If a setting is invalid.
@@ -78,8 +79,7 @@ class HandleSpec(NamedTuple):
             values["on_config_mismatch"],
             _hashable(values["on_load_progress"]),
             values["show_progress"],
-            own_class,
-            other_kind_class,
+            adapters,
         )
         timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
         return cls(model, timeouts, values["max_retries"])

@@ -26,7 +26,7 @@ from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
 from lmstudio_integrations._both_frameworks.runtime import Runtime
-from lmstudio_integrations._both_frameworks.specs import load_config_of
+from lmstudio_integrations._both_frameworks.specs import AdapterNames, load_config_of
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import LLM, PredictionStream
@@ -147,7 +147,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         stop: field_types.StopStrings = field_types.UNSET
         profile: field_types.Parameter[ModelProfile | None, ModelProfile] = field_types.UNSET  # pyright: ignore[reportIncompatibleVariableOverride] - it is never `None` here
 
-    _other_kind_class: ClassVar[str] = "LMStudioEmbeddings"
+    _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
     _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=CHAT_ARGUMENTS | {"n", "stream"},
@@ -309,7 +309,10 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     @contextmanager
     def _calling(self, stop: list[str] | None, given: Mapping[str, Any]) -> Generator[ResolvedCall]:
-        """Resolve a call. An error about the context window also completes `profile`."""
+        """Resolve a call. An error about the context window also completes `profile`.
+
+        The caller translates errors, because the frames of this generator would show in their tracebacks.
+        """
         call = self._resolve_call(_settings.arguments(stop, given))
         try:
             yield call

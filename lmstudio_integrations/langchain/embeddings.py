@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ParameterOnly, Secret
+from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
@@ -66,7 +67,7 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    _other_kind_class: ClassVar[str] = "ChatLMStudio"
+    _adapters: ClassVar[AdapterNames] = (("llm", "ChatLMStudio"), ("embedding", "LMStudioEmbeddings"))
 
     if TYPE_CHECKING:
         api_token: Secret = UNSET  # repeated: see `Parameter`

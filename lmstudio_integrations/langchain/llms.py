@@ -15,6 +15,7 @@ from lmstudio_integrations._both_frameworks.calls import CallArguments, Resolved
 from lmstudio_integrations._both_frameworks.field_types import UNSET, Secret, StopStrings
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.outcome import Outcome
+from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.api.sync import PredictionStream
@@ -81,7 +82,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         api_token: Secret = UNSET  # repeated: see `Parameter`
         stop: StopStrings = UNSET
 
-    _other_kind_class: ClassVar[str] = "LMStudioEmbeddings"
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioLLM"), ("embedding", "LMStudioEmbeddings"))
     _framework_descriptions: ClassVar[Mapping[str, str]] = _settings.CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=frozenset({"n", "stream"}),

@@ -16,6 +16,7 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
     prefixed,
 )
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
+from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -109,7 +110,7 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    _other_kind_class: ClassVar[str] = "LMStudio"
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudio"), ("embedding", "LMStudioEmbedding"))
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
 
     if TYPE_CHECKING:

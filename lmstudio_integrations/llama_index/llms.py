@@ -26,6 +26,7 @@ from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArg
 from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
+from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
@@ -166,7 +167,7 @@ class LMStudio(GenerationSettings, Structured):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    _other_kind_class: ClassVar[str] = "LMStudioEmbedding"
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudio"), ("embedding", "LMStudioEmbedding"))
     _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
     _call: ClassVar[CallArguments] = CallArguments(
         request=CHAT_ARGUMENTS,

@@ -10,11 +10,12 @@ from typing import TypeAlias
 import pytest
 from IPython.core.ultratb import AutoFormattedTB
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import DEBUG_VARIABLE, HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.client import support
 from lmstudio_integrations.client.api.convenience import reset_default_client
 from lmstudio_integrations.client.support.tracebacks import short_traceback
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioError
 from tests.messages.mistakes import LLM, OTHER_TOKEN, TOKEN, closed_port, models
 
@@ -156,3 +157,20 @@ def test_an_error_from_the_code_of_the_user_keeps_its_frames() -> None:
         callback()
     assert caught.traceback[-1].name == "callback"
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_mistake_in_the_code_of_the_user_shows_its_frames() -> None:
+    class Mine(lms.Client):
+        def ask(self) -> None:
+            self.llm.model("chatty").respond("Hi", on_message=append)
+
+    def append(_message: object) -> None:
+        lms.Chat().append(3)  # type: ignore[arg-type]  # the mistake
+
+    with (
+        Emulator([ModelEntry(key="chatty")]) as server,
+        Mine(server.address) as client,
+        pytest.raises(LMStudioError) as caught,
+    ):
+        client.ask()
+    assert [each.name for each in caught.traceback if str(each.path) == __file__][1:] == ["ask", "append"]

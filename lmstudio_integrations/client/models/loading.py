@@ -1,5 +1,6 @@
 """Finds or loads the instance that a handle means, as its load policy says."""
 
+import json
 import logging
 import math
 import time
@@ -77,7 +78,7 @@ class Loader:
         except LMStudioWrongModelKindError as error:
             if (error.display_data or {}).get("actualDomain", _OTHER_KIND[state.kind]) != _OTHER_KIND[state.kind]:
                 raise
-            advice = f"use {_call(state.other_kind_class, _OTHER_KIND[state.kind], state.key)}"
+            advice = f"use {_call(state, _OTHER_KIND[state.kind], state.key)}"
             raise with_advice(error, advice) from None  # it repeats the whole error
 
     def _find_instance(self) -> Flow[Instance]:
@@ -103,7 +104,7 @@ class Loader:
             return NAME_A_MODEL
         if not downloaded:
             return "no model of this kind is downloaded; `lmsi get` downloads one"
-        line = _call(self._state.own_class, self._state.kind, downloaded[0].model_key)
+        line = _call(self._state, self._state.kind, downloaded[0].model_key)
         return f"write {line}, and the model is loaded on first use; `lmsi ls` lists all that are downloaded"
 
     def _get_or_load(self) -> Flow[Instance]:
@@ -398,6 +399,7 @@ def _milliseconds(ttl: float | None) -> int | None:
     return None if ttl is None or math.isinf(ttl) else max(1, round(ttl * 1000))
 
 
-def _call(adapter: str | None, kind: ModelKind, key: str | None) -> str:
-    """Return the code that uses a model: with the adapter of its kind, or with the native client."""
-    return f'{adapter}(model="{key}")' if adapter else f'client.{kind}.model("{key}")'
+def _call(state: ModelState, kind: ModelKind, key: str | None) -> str:
+    """Return the code that uses a model of a kind, as the user writes it."""
+    text, adapter = json.dumps(key, ensure_ascii=False), state.adapters.get(kind)
+    return f"{adapter}(model={text})" if adapter else f"client.{kind}.model({text})"

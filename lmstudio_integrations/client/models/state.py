@@ -81,8 +81,7 @@ class ModelState:
         on_load_progress: Called with the progress of a load, 0.0 to 1.0.
         show_progress: Whether a bar shows it.
         requested_identifier: The identifier of a new instance.
-        own_class: The adapter of this model, which an error names; `None` is the native client.
-        other_kind_class: The adapter of models of the other kind; `None` is the native client.
+        adapters: The adapter of each kind of model, which errors name; empty for the native client.
         instance: The instance that was found or loaded last, even if it is not loaded any more.
         loaded_here: The reference of the instance that was loaded last with this state.
         unloaded_by_user: Whether the user has unloaded it with this handle.
@@ -98,8 +97,7 @@ class ModelState:
     on_load_progress: OnProgress | None = None
     show_progress: bool = False
     requested_identifier: str | None = None
-    own_class: str | None = None
-    other_kind_class: str | None = None
+    adapters: Mapping[ModelKind, str] = field(default_factory=dict[ModelKind, str])
     instance: Instance | None = None
     loaded_here: str | None = None
     unloaded_by_user: bool = False

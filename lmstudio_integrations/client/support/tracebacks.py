@@ -1,12 +1,14 @@
-"""Short tracebacks: an error of this package ends at the method that the user called.
+"""Short tracebacks: an error of this package ends where the user called it.
 
 The frames below are flows, waiters and sockets, which say nothing to a user. The variable `LMSTUDIO_DEBUG` keeps them.
 """
 
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from functools import wraps
+from types import TracebackType
 from typing import Any, TypeVar
 
 from lmstudio_integrations._support.environment import DEBUG_VARIABLE
@@ -18,7 +20,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class short_traceback:  # noqa: N801 - a context manager is named like a function
-    """Drop the frames below the block from an error of this package that the block raises, and its cause."""
+    """Leave out our frames below the block, and the cause, where the block raises an error of this package."""
 
     __slots__ = ()
 
@@ -40,6 +42,8 @@ class ShortTracebacks:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if cls.__module__.partition(".")[0] != _PACKAGE:  # the frames of the user's methods are not ours to drop
+            return
         for name, member in list(vars(cls).items()):
             if inspect.isfunction(member) and not name.startswith("_"):
                 setattr(cls, name, with_short_traceback(member))
@@ -62,11 +66,23 @@ def with_short_traceback(function: FunctionT) -> FunctionT:
 
 
 def _shorten(error: LMStudioError) -> None:
-    here = last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if here is None or last is None or last.tb_frame.f_globals.get("__name__", "").partition(".")[0] != _PACKAGE:
-        return  # the user's code raised it, such as a callback, and its frames are what the user looks for
-    here.tb_next = None
-    if not isinstance(error, LMStudioConnectionLostError):  # the text of any other error says what its cause says
+    """Drop the frames of this package and of the standard library below the first one: others may be the user's.
+
+    The cause becomes the context, which is not printed, unless the user's code has raised the error.
+    """
+    last = error.__traceback__
+    raised_here = True
+    while last is not None and (frame := last.tb_next) is not None:
+        raised_here = _package_of(frame) == _PACKAGE
+        if raised_here or _package_of(frame) in sys.stdlib_module_names:
+            last.tb_next = frame.tb_next
+        else:
+            last = frame
+    # The text of an error has what its cause says; that of a lost connection does not.
+    if raised_here and not isinstance(error, LMStudioConnectionLostError):
+        error.__context__ = error.__cause__ or error.__context__
         error.__cause__ = None
+
+
+def _package_of(trace: TracebackType) -> str:
+    return str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
