@@ -228,7 +228,7 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     Raises:
         LMStudioValueError: If the file cannot be read, or a rule is invalid; the message names it.
     """
-    tables = read_toml(path, "rules")
+    tables, _ = read_toml(path, "rules")
     unknown = tables.keys() - {"rule"}
     if unknown:
         raise LMStudioValueError(

@@ -290,11 +290,11 @@ def load(path: Path) -> Catalog:
     """
     if path.is_dir():
         return Catalog(models=scan(path))
-    tables = read_toml(path, "catalog")
+    tables, text = read_toml(path, "catalog")
     try:
         return from_tables(tables)
     except LMStudioValueError as error:
-        line = _line_of(str(error), path.read_text(encoding="utf-8"), tables)
+        line = _line_of(str(error), text, tables)
         raise LMStudioValueError(f"the catalog {str(path)!r}{f', line {line}' if line else ''}: {error}") from error
 
 
@@ -315,8 +315,9 @@ def _line_of(message: str, text: str, tables: Mapping[str, Any]) -> int | None:
 def _line_in(message: str, named: Sequence[tuple[int, str]]) -> int | None:
     """Return the first of some lines with a name that an error contains; of several rules, that of the right one."""
     rule = re.search(r"\brule (\d+):", message)
-    if rule:
-        return [number for number, name in named if name == "model.rule"][int(rule[1]) - 1]
+    lines = [number for number, name in named if name == "model.rule"]
+    if rule and 1 <= int(rule[1]) <= len(lines):  # inline rules have no such lines
+        return lines[int(rule[1]) - 1]
     names = set(re.findall(r"(\w+)(?=[:='])", message.partition(" (got ")[0]))
     return next((number for number, name in named if name in names), None)
 
@@ -325,14 +326,15 @@ _NAME = re.compile(r"\s*\[*\s*([\w.]+)\s*[]=]")
 """The name of a field or a table, at the beginning of a line."""
 
 
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Return the tables of a TOML file.
+def read_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
+    """Return the tables of a TOML file, and its text.
 
     Raises:
         LMStudioValueError: If it cannot be read; the message contains `what`.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from error

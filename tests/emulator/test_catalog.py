@@ -253,6 +253,7 @@ def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
             '[[model]]\nkey = "a"\n[[model.rule]]\nthen = []\n[[model.rule]]\nwhen = {lst = "x"}\nthen = []',
             "line 5: model 'a': rule: rule 2: when: unknown key 'lst'",
         ),
+        ('[[model]]\nkey = "a"\nrule = [{match = 3}]', "line 3: model 'a': rule: rule 1: unknown key 'match'"),
         ('[[preset]]\nidentifier = "p"\ntemprature = 1', "line 3: preset 'p': unknown setting 'temprature'"),
         ("[[modle]]", "line 1: the catalog has the unknown table 'modle'"),
         ('[model]\nkey = "a"', "line 1: 'model' must be a list of tables"),
