@@ -10,9 +10,10 @@ _WORDS = {
     "contextLengthReached": "the context window is full",
     "maxPredictedTokensReached": "the token limit is reached",
     "modelUnloaded": "the model was unloaded",
+    "disconnected": "the client disconnected",
 }
 
 
 def end_in_words(stop_reason: str) -> str:
-    """Return a stop reason of the server in words; an unknown one as it is."""
+    """Return a stop reason of the server or of the emulator's records in words; an unknown one as it is."""
     return _WORDS.get(stop_reason, stop_reason)

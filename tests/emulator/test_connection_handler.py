@@ -310,6 +310,7 @@ def test_an_unknown_packet_comes_on_the_channel() -> None:
 
 @pytest.mark.slow
 def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     with Emulator([LONG], limits=Limits(backlog_bytes=100_000)) as server, lazy(server) as other, wire(server) as me:
         other.open("predict", prediction_request(MODEL))
         assert me.result("listLoaded")
@@ -317,6 +318,7 @@ def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(caplog: p
         assert me.result("listLoaded")
         server.wait_for(lambda: all(each.state == "ended" for each in server.predictions))
     assert "does not read" in caplog.text
+    assert ": the client disconnected" in caplog.text
 
 
 @pytest.mark.requirement("S-PREDICT-DISCONNECT")

@@ -131,10 +131,11 @@ class _Prediction:
     def _line(self) -> str:
         """Return a line about the prediction for the operator of the server."""
         record = self.entry.record
+        end = record.error or end_in_words(record.stop_reason or "")
         if not record.stats:
-            return f"{record.model}: {record.error or record.stop_reason}"
+            return f"{record.model}: {end}"
         read, written = record.stats["promptTokensCount"], record.stats["predictedTokensCount"]
-        seconds, end = record.stats["totalTimeSec"], end_in_words(record.stop_reason or "")
+        seconds = record.stats["totalTimeSec"]
         return f"{record.model}: {read} tokens read, {written} written in {seconds:.1f} s ({end})"
 
     async def _generate(self) -> Finished:
