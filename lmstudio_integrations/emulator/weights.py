@@ -348,16 +348,16 @@ def _sha256(path: Path, _state: tuple[int, ...]) -> str:
 
 
 def _installer() -> tuple[str, list[str]]:
-    """Return the package manager's name and the command to install with it.
+    """Return the package manager's name and the command to install with it: pip, whose progress can be seen, else uv.
 
     Raises:
         WeightsError: If there is none.
     """
+    if importlib.util.find_spec("pip") is not None:
+        return "pip", [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv:
         return "uv", [uv, "pip", "install", "--quiet", "--python", sys.executable]
-    if importlib.util.find_spec("pip") is not None:
-        return "pip", [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     raise WeightsError(
         "the weights must be fetched, but there is neither uv nor pip", "install one: python -m ensurepip"
     )
