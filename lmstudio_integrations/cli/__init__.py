@@ -42,7 +42,8 @@ def _run() -> None:
         sys.exit(f"The command line needs its extra; run: {install_command('cli')}")
     try:
         status = run_app()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a process may have none
+            sys.stdout.flush()
     except LMStudioError as error:
         sys.exit(report(error))
     except BrokenPipeError:
@@ -60,6 +61,7 @@ def _run() -> None:
 def _discard_output() -> None:
     """Discard results that cannot be written: the end of the process would try it again, and report that."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

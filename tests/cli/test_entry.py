@@ -84,6 +84,11 @@ def test_the_version_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.strip() == version("lmstudio-integrations")
 
 
+def test_a_process_without_stdout_succeeds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run("--version") == 0
+
+
 def test_without_a_command_the_help_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run()
     shown = capsys.readouterr()
