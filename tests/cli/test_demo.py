@@ -142,6 +142,15 @@ def test_a_server_that_never_responds_is_an_error() -> None:
             _demo.survey(client, "It")
 
 
+def test_a_local_server_that_does_not_respond_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def time_out(*_: object) -> None:
+        raise LMStudioTimeoutError("no response", timeout_name="connect_timeout")
+
+    monkeypatch.setattr(_demo, "loaded_models", time_out)
+    with Client() as client:
+        assert _demo.survey(client, "It") == "It did not respond (connect_timeout)."
+
+
 def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> None:
     models = [ModelEntry(key="chatty"), ModelEntry(key="embedder", kind="embedding")]
     with Emulator(models, tokens=[TOKEN]) as server:

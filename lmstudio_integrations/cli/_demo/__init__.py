@@ -102,9 +102,11 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     try:
         chat = choose(loaded_models(client, "llm"), downloaded_models(client, "llm"))
         embedding = choose(loaded_models(client, "embedding"), downloaded_models(client, "embedding"))
-    except (LMStudioUnreachableError, LMStudioTimeoutError):
+    except (LMStudioUnreachableError, LMStudioTimeoutError) as error:
         if client.api_host:  # whoever names a server wants that one
             raise
+        if isinstance(error, LMStudioTimeoutError):
+            return f"{name} did not respond ({error.timeout_name})."
         return f"There is no {name}."
     if chat and embedding:
         return chat, embedding
