@@ -126,7 +126,7 @@ def load_found(
     client: "Client", found: "FoundModel", config: Config, parameters: dict[str, Any], identifier: str | None
 ) -> "ModelInstanceInfo":
     """Get or load a model with a progress bar; warn if it has other settings than requested."""
-    from lmstudio_integrations.cli._loaded_models import identifiers, namespace_of  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._loaded_models import evicted_since, identifiers, namespace_of  # noqa: PLC0415 - slow
 
     models: Any = namespace_of(client, found.info)
     load_it = models.model if identifier is None else models.load_new_instance
@@ -145,8 +145,9 @@ def load_found(
         note(f"Loaded {info.identifier} ({', '.join([*details, duration(time.monotonic() - started)])}).")
     else:
         note(f"{instance_name(info)} is already loaded.")
-    if evicted := sorted(before - identifiers(client)):
-        note(f"It evicted {', '.join(evicted)} (Auto-Evict); with --explicit, a model evicts no other.")
+    # Only a just-in-time load evicts; what else is gone now was unloaded by others.
+    if parameters["load_policy"] == "get_or_load" and (evicted := evicted_since(client, before)):
+        note(f"It {evicted}; with --explicit, a model evicts no other.")
     ttl = None if is_new else parameters["ttl"]
     if (config or ttl) and (others := other_settings(config, ttl, info, handle.get_load_config())):
         note(f"Warning: {info.identifier} has other settings than requested: {others}; {_advice(info, config)}")

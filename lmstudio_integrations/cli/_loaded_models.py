@@ -32,6 +32,12 @@ def identifiers(client: Client) -> set[str]:
     return {handle.identifier for handle in client.list_loaded_models()}
 
 
+def evicted_since(client: Client, before: set[str]) -> str:
+    """Return which of the instances that were loaded before a just-in-time load are gone, as a clause, or `""`."""
+    evicted = sorted(before - identifiers(client))
+    return f"evicted {', '.join(evicted)} (Auto-Evict)" if evicted else ""
+
+
 def namespace_of(client: Client, info: ModelInfo) -> LlmNamespace | EmbeddingNamespace:
     """Return the client's models of the kind of a model."""
     return client.llm if info.type == "llm" else client.embedding
@@ -76,8 +82,8 @@ def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
     before = identifiers(client)
     with progress_bar(f"Loading {key}") as show:
         model = client.llm.model(key, ttl=ttl, on_load_progress=show)
-    if evicted := sorted(before - identifiers(client)):
-        note(f"Loading {key} evicted {', '.join(evicted)} (Auto-Evict).")
+    if evicted := evicted_since(client, before):
+        note(f"Loading {key} {evicted}.")
     return model
 
 

@@ -1,10 +1,12 @@
 """`load`: which model it finds, how it is loaded, and what it warns about."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from lmstudio_integrations.cli import _loaded_models, _questions
+from lmstudio_integrations.cli import _load, _loaded_models, _questions
 from lmstudio_integrations.cli._load import gpu_ratio
 from lmstudio_integrations.emulator import Emulator
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Command
@@ -24,6 +26,20 @@ def test_the_models_that_a_load_evicts_are_named(managed: Emulator, command: Com
     assert f"It evicted {SMALL} (Auto-Evict)" in command("load", LARGE)[2]
     assert "evicted" not in command("load", LARGE)[2]
     assert "evicted" not in command("load", SMALL, "--explicit")[2]
+
+
+def test_what_others_unload_during_an_explicit_load_is_not_called_evicted(
+    managed: Emulator, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed.load(SMALL)
+
+    @contextlib.contextmanager
+    def bar(_label: str) -> Iterator[Callable[[float], None]]:
+        managed.unload(SMALL)
+        yield lambda _part: None
+
+    monkeypatch.setattr(_load, "progress_bar", bar)
+    assert "evicted" not in command("load", LARGE, "--explicit")[2]
 
 
 def test_a_part_of_the_name_loads_an_embedding_model_as_well(managed: Emulator, command: Command) -> None:
