@@ -41,7 +41,7 @@ def llm_names(context: typer.Context) -> list[str]:
     return _offered(context, names)
 
 
-def identifiers(context: typer.Context) -> list[str]:
+def loaded_identifiers(context: typer.Context) -> list[str]:
     """Return the identifiers of the loaded models."""
     return _offered(context, lambda client: (each.identifier for each in client.list_loaded_models()))
 

@@ -7,7 +7,7 @@ import typer
 
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.cli._common import Host, Token, note
-from lmstudio_integrations.cli._completion import identifiers
+from lmstudio_integrations.cli._completion import loaded_identifiers
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def unload(
             metavar="IDENTIFIER",
             help="The identifier, or the key. Not needed if one model is loaded.",
             show_default=False,
-            autocompletion=identifiers,
+            autocompletion=loaded_identifiers,
         ),
     ] = None,
     *,

@@ -353,4 +353,4 @@ def summary(checks: Sequence[Check]) -> str:
 
 def _counted(checks: Iterable[Check], verdict: Verdict) -> str:
     titles = [check.title for check in checks if check.verdict == verdict]
-    return f"{counted(len(titles), verdict)} ({', '.join(titles)})" if titles else f"0 {verdict}s"
+    return counted(len(titles), verdict) + (f" ({', '.join(titles)})" if titles else "")
