@@ -129,7 +129,7 @@ def test_the_error_of_a_long_text_names_the_remedy(server: Server, documents: Do
     with pytest.raises(LMStudioContextOverflowError) as caught:
         documents(server.embeddings(show_progress=True), ["short"] * 100 + [LONG])
     assert str(caught.value) == (
-        "text 100 has 603 tokens, and the model takes 512, its max_context_length; "
+        "text 100 has 603 tokens, and the model takes at most 512; "
         "lower the text splitter's chunk size below 512, or set length_policy='average' to embed it in parts, "
         "or 'truncate' to embed its beginning"
     )

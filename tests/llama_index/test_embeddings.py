@@ -334,7 +334,7 @@ def test_the_default_chunks_of_an_index_are_embedded_in_parts_and_the_advice_hel
         with pytest.raises(LMStudioContextOverflowError) as rejected:
             VectorStoreIndex.from_documents(documents, embed_model=strict, use_async=use_async)
         assert re.fullmatch(
-            r"text 1 has \d+ tokens, and the model takes 512, its max_context_length; "
+            r"text 1 has \d+ tokens, and the model takes at most 512; "
             r"lower Settings.chunk_size, or the node parser's chunk_size, below 512, "
             r"or set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning",
             str(rejected.value),

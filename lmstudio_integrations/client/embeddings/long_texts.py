@@ -154,9 +154,9 @@ def overflow_error(
     text, (limit, maximum) = request.texts[index], context_window
     place = request.given.index(text) if text in request.given else index
     label = request.labels[index] if request.labels else f"text {place}"
-    bound, advice = f"{limit}", [f"lower {request.splitter_setting} below {limit}"]
+    bound, advice = str(limit), [f"lower {request.splitter_setting} below {limit}"]
     if maximum is not None:
-        bound += ", its max_context_length" if maximum <= limit else f" of its max_context_length of {maximum}"
+        bound = f"at most {limit}" if maximum <= limit else f"{limit} of its max_context_length of {maximum}"
     if maximum is None or used <= maximum:
         advice.append(f"load the model with a context_length of {used} or more")
     if request.policy == "error":
