@@ -25,25 +25,16 @@ _COMMANDS = [
         (r"\bpass api_token=", "pass --token"),
         (r"\bas api_token\b", "as --token"),
         (r"\bas host, or give them all to an adapter, such as ChatLMStudio\(host=\[…\]\)", "as --host"),
-        (r"\binstance_identifier\b", "--identifier"),
-        (r"\btakes (\d+), its max_context_length\b", r"accepts at most \1"),
         (r"\bset host to\b", "set --host to"),
         (r"\bchoose another port\b", "choose another one with --port"),
         (r"\bpass its address\b", "pass it as --host"),
         (r", or pass an ssl_context that accepts it", ""),
-        (r"\bcontext_length=(\d+)", r"--context-length \1"),
-        (r"(?<!-)\bcontext_length\b", "--context-length"),
+        (r"\b(smaller|with|with a) context_length\b", r"\1 --context-length"),
+        (r"\bset length_policy='(\w+)'", r"pass --length-policy \1"),
         (r", or set load_policy='get_or_load', which loads it on first use", ""),
         (r"\bload_policy='explicit'", "--explicit"),
-        (
-            r"\bwrite client\.(?:llm|embedding)\.model\(\"([^\"]*)\"\), and the model is loaded on first use",
-            r"load one with `lmsi load \1`",
-        ),
-        (r"\buse client\.llm\.model\([^)]*\)", "`lmsi ls --embedding` lists embedding models"),
-        (r"\buse client\.embedding\.model\([^)]*\)", "`lmsi ls --llm` lists language models"),
         (r"\bclient\.(?:llm|embedding)\.unload\('([^']*)'\)", r"`lmsi unload \1`"),
-        (r"(?:; |, |, or )?raise \w+_timeout, or set it to None", ""),
-        (r",? or raise connect_timeout", ""),
+        (r"(?:, (?:or )?)?\braise \w*timeout(?:, or set it to None)?", ""),
     )
 ]
 """What programs do about an error, and what takes its place on the command line."""
@@ -75,17 +66,26 @@ def for_commands(advice: str) -> str:
     return advice
 
 
+def message_for_commands(message: str) -> str:
+    """Return a message with its advice, which follows a semicolon, in terms of the command line."""
+    found, _, advice = message.partition("; ")
+    return "; ".join(filter(None, (found, for_commands(advice))))
+
+
 def parts_of(error: LMStudioError) -> list[str]:
     """Return what an error says: what has failed, then `cause: …`, `tried: …` and `suggestion: …`, if any.
 
     The errors of this side's own work, such as a wrong argument, have one part, with the remedy in it.
     """
-    head, *more = _PARTS.split(for_commands(str(error)))
-    if isinstance(error, LMStudioServerError):
-        head = head if error.title is None else head.partition(" error: ")[2] or head
-    elif isinstance(error, _ON_THE_WAY) and not more:
-        head, _, suggestion = head.partition("; ")
-        more = [f"suggestion: {suggestion}"] if suggestion else []
+    head, *more = _PARTS.split(str(error))
+    more = [for_commands(part) if part.startswith("suggestion: ") else part for part in more]
+    if isinstance(error, LMStudioServerError) and error.title is not None:
+        head = head.partition(" error: ")[2] or head
+    else:
+        head = message_for_commands(head)
+        if isinstance(error, _ON_THE_WAY) and not more:
+            head, _, suggestion = head.partition("; ")
+            more = [f"suggestion: {suggestion}"] if suggestion else []
     return [one_line(part) for part in (head, *more)]
 
 

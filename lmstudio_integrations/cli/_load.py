@@ -82,6 +82,8 @@ def load(
     from lmstudio_integrations.cli._loaded_models import find_downloaded  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
+    if identifier is not None and not identifier.strip():
+        raise typer.BadParameter("the name is empty", param_hint="--identifier")
     config = load_config(context_length, gpu)
     with Client(host, token) as client, warnings_as_notes():
         found = find_downloaded(client, model, exact=exact, first=yes)

@@ -41,6 +41,7 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
         ("load x -c abc", "invalid value for --context-length / -c: 'abc' is not a whole number"),
         ("load x -c 0", "invalid value for --context-length / -c: '0' is less than 1"),
         ("load x --gpu 3", "invalid value for --gpu: '3' is not off, max, or a number from 0 to 1"),
+        ("load x --identifier=", "invalid value for --identifier: the name is empty"),
         ("get -n 26", "invalid value for --limit / -n: '26' is more than 25"),
         ("embed - --ttl 0", "invalid value for --ttl: '0' is less than 1"),
         ("embed - --input-format x", "invalid value for --input-format: 'x' is not one of 'text', 'jsonl', 'parquet'"),

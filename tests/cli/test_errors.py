@@ -1,17 +1,28 @@
 """How errors are printed: their parts on lines of their own, and advice in terms of commands and options."""
 
+import warnings
+
 import pytest
 
-from lmstudio_integrations.cli._errors import for_commands, report
-from lmstudio_integrations.client.support.advice import advised_error
+from lmstudio_integrations.cli._common import warnings_as_notes
+from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, overflow_error
+from lmstudio_integrations.client.models.server_models import REMEDIES
+from lmstudio_integrations.client.models.state import ContextWindow
+from lmstudio_integrations.client.support.advice import advised_error, context_overflow
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 from lmstudio_integrations.client.transport.connect.advice import no_listener, not_found, token_advice
+from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
 from lmstudio_integrations.errors import (
     LMStudioError,
-    LMStudioTimeoutError,
+    LMStudioEvictionWarning,
     LMStudioUnreachableError,
     LMStudioValueError,
 )
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.protocol.exchange import Exchange
+from lmstudio_integrations.protocol.timeouts import expired_timeout
+from tests.protocol.pair import RecordingSink
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}
 
@@ -21,6 +32,19 @@ LOG = "the server's log may say why: `lms log stream`"
 
 def wire(title: str, **details: object) -> LMStudioError:
     return advised_error({"title": title, **details}, "Model load")
+
+
+def expired(name: str) -> LMStudioError:
+    exchange = Exchange(ENDPOINTS["llm"]["listLoaded"], None, RecordingSink(), {name: 9}, 0, "Call", timeout_name=name)
+    error = expired_timeout(exchange, 9, "ws://a:1", None)
+    assert error is not None
+    return error
+
+
+def refusal(host: str) -> str:
+    with pytest.raises(LMStudioError) as caught:
+        Target.of(host, None)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +69,29 @@ def wire(title: str, **details: object) -> LMStudioError:
             LMStudioUnreachableError("not found\n  tried: ws://a:1: nobody\n  suggestion: start it"),
             ["Error: not found", "  tried: ws://a:1: nobody", "  suggestion: start it"],
         ),
+        (expired("timeout"), ["Error: Call: it took too long in total: timeout expired after 9 s"]),
         (
-            LMStudioTimeoutError("Call: load_timeout expired after 9 s; raise load_timeout, or set it to None"),
-            ["Error: Call: load_timeout expired after 9 s"],
+            expired("connect_timeout"),
+            [
+                "Error: Call: ws://a:1 does not respond: connect_timeout expired after 9 s",
+                "  suggestion: check its address, its port and the firewall",
+            ],
         ),
+        (
+            wire("No smaller context_length", suggestion="Set a smaller context_length."),
+            ["Error: No smaller context_length", "  suggestion: Set a smaller --context-length."],
+        ),
+        (
+            overflow_error(EmbeddingRequest(["x"], "raw", "the size"), 0, 9, ContextWindow(8)),
+            [
+                (
+                    "Error: text 0 has 9 tokens, and the model takes 8; "
+                    "lower the size below 8, or load the model with a --context-length of 9 or more"
+                )
+            ],
+        ),
+        (LMStudioValueError("line 3: model 'a': context_length: not a number"),
+         ["Error: line 3: model 'a': context_length: not a number"]),
         (LMStudioValueError("host 'x y' is not an address; write host:port"),
          ["Error: host 'x y' is not an address; write host:port"]),
     ],
@@ -60,23 +103,42 @@ def test_each_part_of_an_error_is_a_line(error: LMStudioError, expected: list[st
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 
 
-@pytest.mark.parametrize(
-    ("advice", "expected"),
-    [
-        (token_advice(Target.of("a:1", None)), "or pass --token"),
-        (token_advice(Target.of("a:1", TOKEN)), "given as --token"),
-        (no_listener(Address("127.0.0.1", 1)), "set --host to the right port"),
-        (not_found(["ws://a:1: nothing listens there"]), "set LMSTUDIO_HOST or pass it as --host"),
-        (str(wire("exceeds the context", displayData=None)), "load the model with --context-length;"),
-        ("instance_identifier is empty", "--identifier is empty"),
-        ("line 1 has 9 tokens, and the model takes 8, its max_context_length", "the model accepts at most 8"),
-        ('use client.llm.model("x")', "`lmsi ls --embedding` lists embedding models"),
-        ('write client.llm.model("x"), and the model is loaded on first use', "load one with `lmsi load x`"),
-        ("unload them: client.llm.unload('a'), client.embedding.unload('b')", "`lmsi unload a`, `lmsi unload b`"),
-    ],
-)
+ADVICE = [
+    (token_advice(Target.of("a:1", None)), "or pass --token"),
+    (token_advice(Target.of("a:1", TOKEN)), "given as --token"),
+    (refusal("a:1,b:1"), "name one of them as --host"),
+    (no_listener(Address("127.0.0.1", 1)), "set --host to the right port"),
+    (not_found(["ws://a:1: nothing listens there"]), "set LMSTUDIO_HOST or pass it as --host"),
+    (_CERTIFICATE_ERRORS[10], "has expired; renew it"),
+    ("already in use; choose another port, or 0 for any free one", "choose another one with --port, or 0"),
+    (str(context_overflow("Call", 9, 8, None)), "load the model with --context-length=16;"),
+    (
+        str(overflow_error(EmbeddingRequest(["x"], "error", "texts"), 0, 9, ContextWindow(8))),
+        "pass --length-policy average",
+    ),
+    (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lmsi load 'a b'`"),
+    (REMEDIES, "load one of them with --explicit"),
+    ("unload them: client.llm.unload('a'), client.embedding.unload('b')", "`lmsi unload a`, `lmsi unload b`"),
+    (str(expired("first_token_timeout")), "; shorten the prompt"),
+]
+"""What the client advises, and what of it the command line says."""
+
+
+@pytest.mark.parametrize(("advice", "expected"), ADVICE)
 def test_the_advice_of_the_client_is_about_commands(advice: str, expected: str) -> None:
     shown = for_commands(advice)
     assert expected in shown
-    assert "api_token" not in shown
-    assert "client." not in shown
+    for name in ("api_token", "client.", "ssl_context", "load_policy", "raise "):
+        assert name not in shown
+
+
+def test_every_pattern_is_in_some_advice() -> None:
+    unused = [pattern.pattern for pattern, _ in _COMMANDS if not any(pattern.search(advice) for advice, _ in ADVICE)]
+    assert unused == []
+
+
+def test_warnings_are_about_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings_as_notes():
+        warnings.warn(f"'load_policy='explicit'' evicted 'b'; {REMEDIES}", LMStudioEvictionWarning, stacklevel=1)
+    err = capsys.readouterr().err
+    assert err.startswith("Warning: 'load_policy='explicit'' evicted 'b'; load one of them with --explicit, ")

@@ -3,10 +3,10 @@
 import warnings
 from collections.abc import Callable
 
-from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._chat.commands import QUOTES, is_command, run_command
 from lmstudio_integrations.cli._chat.response import ChatResponse, stats_line
 from lmstudio_integrations.cli._chat.session import ChatSession
+from lmstudio_integrations.cli._errors import report
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._wrapping import note
 from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning, LMStudioTruncationWarning
@@ -44,7 +44,8 @@ def _run_line(session: ChatSession, read_line: ReadLine, *, shows_stats: bool) -
     except EOFError:
         return False
     except LMStudioError as error:
-        note(f"Error: {one_line(error)}")
+        for part in report(error).split("\n"):
+            note(part)
     except KeyboardInterrupt:
         note("Stopped.")
     return True

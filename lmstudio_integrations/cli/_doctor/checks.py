@@ -154,8 +154,8 @@ def explain(error: LMStudioError) -> tuple[str, str | None]:
 
 def split_remedy(text: str) -> tuple[str, str | None]:
     """Return both parts of a message: what has happened, and what to do."""
-    found, _, fix = for_commands(text).partition("; ")
-    return one_line(found), one_line(fix) or None
+    found, _, advice = text.partition("; ")
+    return one_line(found), one_line(for_commands(advice)) or None
 
 
 def server_check(
