@@ -60,8 +60,9 @@ def _run() -> None:
 
 def _discard_output() -> None:
     """Discard results that cannot be written: the end of the process would try it again, and report that."""
+    if sys.stdout is None:
+        return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -82,7 +82,7 @@ def refusal(host: str) -> str:
             ["Error: No smaller context_length", "  suggestion: Set a smaller --context-length."],
         ),
         (
-            overflow_error(EmbeddingRequest(["x"], "raw", "the size"), 0, 9, ContextWindow(8)),
+            overflow_error(EmbeddingRequest(["x"], "pass", "the size"), 0, 9, ContextWindow(8)),
             [
                 (
                     "Error: text 0 has 9 tokens, and the model takes 8; "

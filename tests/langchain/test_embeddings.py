@@ -166,7 +166,7 @@ def test_the_context_length_is_requested_again_before_a_text_is_rejected(server:
 
 def test_a_small_context_window_is_no_surprise(documents: Documents) -> None:
     small = ModelEntry(key=EMBEDDING, kind="embedding", context_length=64, max_context_length=64)
-    with Server([small]) as server, pytest.raises(LMStudioContextOverflowError, match="takes 64"):
+    with Server([small]) as server, pytest.raises(LMStudioContextOverflowError, match="takes at most 64"):
         documents(server.embeddings(), ["a b " * 40])
 
 
