@@ -59,6 +59,9 @@ class Run(NamedTuple):
     typed: Sequence[tuple[str, str]] = ()
 
 
+READY = "(/? for help)"
+"""The end of what a chat shows when it waits for a message. The prompt before it is printed again with each message."""
+
 RUNS = {
     "ls": Run(["ls"]),
     "ps": Run(["ps"]),
@@ -67,8 +70,8 @@ RUNS = {
     "get": Run(["get", "--always-show-all-results", "-a"], typed=[("Model [1]: ", "1\n")]),
     "get, not found": Run(["get", "absent@q9", "--yes"], IN_AN_ERROR),
     "doctor": Run(["doctor"]),
-    "chat": Run(["chat"], printable(TEXT), [("> ", "hello\n"), ("> ", "/model\n"), ("> ", "\x04")]),
-    "chat, an error": Run(["chat"], IN_AN_ERROR, [("> ", "fail\n"), ("> ", "\x04")]),
+    "chat": Run(["chat"], printable(TEXT), [(READY, "hello\n"), (READY, "/model\n"), (READY, "\x04")]),
+    "chat, an error": Run(["chat"], IN_AN_ERROR, [(READY, "fail\n"), (READY, "\x04")]),
     "embed": Run(["embed", "in.jsonl"], json.dumps(TEXT)),
     "embed, an error": Run(["embed", "fail.jsonl"], IN_AN_ERROR),
     "demo": Run(["demo"], printable(TEXT)),
