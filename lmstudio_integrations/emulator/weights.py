@@ -348,12 +348,14 @@ def _sha256(path: Path, _state: tuple[int, ...]) -> str:
 
 
 def _installer() -> tuple[str, list[str]]:
-    """Return the package manager's name and the command to install with it: pip, whose progress can be seen, else uv.
+    """Return the package manager's name and the command to install with it.
+
+    The variable `UV`, which `uv run` sets, decides; else it is pip, whose progress can be seen, else uv.
 
     Raises:
         WeightsError: If there is none.
     """
-    if importlib.util.find_spec("pip") is not None:
+    if "UV" not in os.environ and importlib.util.find_spec("pip") is not None:
         return "pip", [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv:
