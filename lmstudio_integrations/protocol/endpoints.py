@@ -4,16 +4,18 @@ See docs/protocol.md#endpoint-table. Built on `requests.py` and `prediction.py`;
 Packets of channels are dicts, except those of predictions, which `prediction.py` turns into events.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.protocol import prediction
 from lmstudio_integrations.protocol.requests import (
+    AbortToolCall,
     ApplyPromptTemplate,
     Artifact,
     BasePredictionConfig,
+    CallTool,
     CompleteRawText,
     CreateDownloadPlan,
     DownloadModel,
@@ -21,6 +23,7 @@ from lmstudio_integrations.protocol.requests import (
     EmbedString,
     EstimateModelUsage,
     ExperimentFlag,
+    GenerateWithGenerator,
     GetOrLoad,
     LoadModel,
     LocalFile,
@@ -35,6 +38,7 @@ from lmstudio_integrations.protocol.requests import (
     Specified,
     StaffPicks,
     StartHttpServer,
+    StartToolUseSession,
     Tokenize,
     UnloadModel,
     UploadedFile,
@@ -76,22 +80,22 @@ class Channel:
         name: The endpoint.
         parameter: The request that opens it.
         stop: The type of the packet that asks the server to stop, if there is one.
-        packets: Types of the other packets that a client may send.
+        packets: The other packets that a client may send: the schema of each by its type, or `None` for any form.
         decode: Converts a packet to what the caller receives; returns `None` for an unknown one.
         timeout_name: The timeout that runs until the first packet; `None` on channels that are open-ended.
     """
 
     name: str
     parameter: type[Any] | None = None
-    stop: Literal["cancel", "stop", "cancelPlan"] | None = None
+    stop: Literal["cancel", "stop", "cancelPlan", "discardSession"] | None = None
     decode: Decode = _as_is
     timeout_name: str | None = "idle_timeout"
-    packets: tuple[str, ...] = ()
+    packets: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    def accepted(self) -> tuple[str, ...]:
-        """Types of all packets that a client may send."""
-        return self.packets if self.stop is None else (self.stop, *self.packets)
+    def accepted(self) -> Mapping[str, Any]:
+        """All packets that a client may send, as in `packets`."""
+        return self.packets if self.stop is None else {self.stop: None, **self.packets}
 
 
 Endpoint = Rpc | Channel
@@ -159,15 +163,25 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
             "createDownloadPlan",
             CreateDownloadPlan,
             "cancelPlan",
-            packets=("setSelectedDownloadOptionIndex", "commit", "cancelDownload"),
+            packets=dict.fromkeys(("setSelectedDownloadOptionIndex", "commit", "cancelDownload")),
         ),
         # Its name before 2026 (docs/protocol.md#client-versions).
-        Channel("createArtifactDownloadPlan", Artifact, "cancel", packets=("commit",)),
+        Channel("createArtifactDownloadPlan", Artifact, "cancel", packets={"commit": None}),
     ),
     # Open-ended: a quiet log is no stall (docs/protocol.md#diagnostics-endpoints).
     "diagnostics": (Channel("streamLogs", None, "stop", timeout_name=None),),
     "runtime": (Rpc("listEngines"),),
-    "plugins": (),
+    "plugins": (
+        # Starting a plugin may take as long as loading a model: it may have to download its program first.
+        Channel(
+            "startToolUseSession",
+            StartToolUseSession,
+            "discardSession",
+            timeout_name="load_timeout",
+            packets={"callTool": CallTool, "abortToolCall": AbortToolCall},
+        ),
+        Channel("generateWithGenerator", GenerateWithGenerator, "cancel", prediction.decode_generated, "queue_timeout"),
+    ),
 }
 
 _NAMED_RPCS: dict[Namespace, str] = {
@@ -188,8 +202,7 @@ _NAMED_CHANNELS: dict[Namespace, str] = {
     "repository": "ensureAuthenticated downloadArtifact pushArtifact",
     "runtime": "downloadRuntimeExtension",
     "plugins": """
-        startToolUseSession generateWithGenerator registerDevelopmentPlugin setPromptPreprocessor
-        setPredictionLoopHandler setToolsProvider setGenerator
+        registerDevelopmentPlugin setPromptPreprocessor setPredictionLoopHandler setToolsProvider setGenerator
     """,
 }
 

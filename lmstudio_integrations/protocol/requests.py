@@ -39,6 +39,7 @@ Whole = Annotated[
     Strict(),
     BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
 ]
+Number = Annotated[int | float, Strict()]
 # The server requires at least 1, and a number that is exact in JavaScript (docs/protocol.md#ttl).
 Milliseconds = Annotated[Whole, Field(ge=1, lt=SAFE_INTEGER)]
 
@@ -328,3 +329,52 @@ class StaffPicks(TypedDict):
     searchTerm: NotRequired[str]
     limit: NotRequired[Annotated[Whole, Field(ge=1)]]
     compatibilityTypes: NotRequired[list[str]]
+
+
+class DirectConfig(TypedDict):
+    """The settings of a plugin, given by the client."""
+
+    type: Literal["direct"]
+    config: Fields
+    workingDirectoryPath: NotRequired[str]
+
+
+class PredictionProcess(TypedDict):
+    """The settings that a plugin has in a prediction of LM Studio's own chat; only plugins send this."""
+
+    type: Literal["predictionProcess"]
+    pci: str
+    token: str
+
+
+PluginConfig = Annotated[DirectConfig | PredictionProcess, Field(discriminator="type")]
+
+
+class StartToolUseSession(TypedDict):
+    """Start a plugin, or an MCP server, and list its tools."""
+
+    pluginIdentifier: str
+    pluginConfigSpecifier: PluginConfig
+
+
+class GenerateWithGenerator(StartToolUseSession):
+    """Have a plugin generate the next message of a conversation."""
+
+    tools: Tools
+    history: History
+
+
+class CallTool(TypedDict):
+    """Call a tool of an open session."""
+
+    type: Literal["callTool"]
+    callId: Number
+    name: str
+    arguments: Any
+
+
+class AbortToolCall(TypedDict):
+    """Abort a call of an open session. Nothing more is sent for it."""
+
+    type: Literal["abortToolCall"]
+    callId: Number

@@ -291,7 +291,7 @@ class ServerSession:
         if endpoint is None:
             # Also for a cancel that crosses the end of its channel: the id is gone (docs/protocol.md#channels).
             self.warn(f"Received channelSend for unknown channel, channelId = {channel_id}", "channelUnknown")
-        elif not is_object(packet) or packet.get("type") not in endpoint.accepted:
+        elif not _is_packet(packet, endpoint.accepted):
             # The channel stays open (docs/protocol.md#invalid-input).
             self.warn(f"Received invalid message for channel {endpoint.name}", "channelMessageTypeError")
         else:
@@ -305,6 +305,17 @@ class ServerSession:
 def _is_id(value: object) -> TypeIs[int]:
     # Exact in JavaScript; and in Python, true is 1, but in JSON it is no id.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < SAFE_INTEGER
+
+
+def _is_packet(value: object, accepted: Mapping[str, Any]) -> TypeIs[dict[str, Any]]:
+    """Whether a client may send a packet on a channel."""
+    kind = value.get("type") if is_object(value) else None
+    if not isinstance(kind, str) or kind not in accepted:
+        return False
+    try:
+        return accepted[kind] is None or bool(_validator(accepted[kind]).validate_python(value))
+    except ValidationError:
+        return False
 
 
 def _is_credential(value: object) -> bool:

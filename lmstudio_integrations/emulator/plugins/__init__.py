@@ -1,0 +1,1 @@
+"""Plugins of the server: MCP servers, Python functions, and scripted generators."""
