@@ -15,6 +15,8 @@ LMStudioError
 │   ├── LMStudioPromptTemplateError
 │   ├── LMStudioUnsupportedError
 │   ├── LMStudioFileExpiredError
+│   ├── LMStudioPluginError
+│   │   └── LMStudioPluginToolError
 │   ├── LMStudioAuthenticationError      (also LMStudioClientError)
 │   └── LMStudioPredictionError
 │       ├── LMStudioToolCallError
@@ -23,6 +25,7 @@ LMStudioError
 │   ├── LMStudioUnreachableError
 │   ├── LMStudioWebsocketError
 │   │   ├── LMStudioConnectionLostError
+│   │   │   └── LMStudioToolConnectionLostError
 │   │   └── LMStudioClientClosedError    (also LMStudioRuntimeError)
 │   ├── LMStudioProtocolError
 │   ├── LMStudioCancelledError
@@ -36,6 +39,7 @@ LMStudioError
 
 LMStudioConfigWarning                    (UserWarning)
 LMStudioEvictionWarning                  (UserWarning)
+LMStudioToolSessionWarning               (UserWarning)
 LMStudioTruncationWarning                (UserWarning)
 ```
 
@@ -160,6 +164,28 @@ class LMStudioFileExpiredError(LMStudioServerError):
     """An uploaded file was deleted on the server and cannot be uploaded again."""
 
 
+class LMStudioPluginError(LMStudioServerError):
+    """A plugin or an MCP server could not be started, or failed, or the token does not allow to use it."""
+
+
+class LMStudioPluginToolError(LMStudioPluginError):
+    """A tool of a plugin or an MCP server failed. The text of the tool is `title`.
+
+    Args:
+        message: The full text.
+        plugin: The identifier of the plugin.
+        tool: The name of the tool.
+        details: The arguments of `LMStudioServerError`.
+    """
+
+    def __init__(
+        self, message: str = "", *, plugin: str | None = None, tool: str | None = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.plugin = plugin
+        self.tool = tool
+
+
 class LMStudioPredictionError(LMStudioServerError):
     """A prediction ended without a usable result."""
 
@@ -227,6 +253,23 @@ class LMStudioConnectionLostError(LMStudioWebsocketError):
     def __init__(self, message: str = "", *, retryable: bool = True) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class LMStudioToolConnectionLostError(LMStudioConnectionLostError):
+    """The connection was lost while a tool of a plugin ran. What the tool has done by then is unknown.
+
+    It is never called again automatically.
+
+    Args:
+        message: The full text.
+        plugin: The identifier of the plugin.
+        tool: The name of the tool.
+    """
+
+    def __init__(self, message: str = "", *, plugin: str | None = None, tool: str | None = None) -> None:
+        super().__init__(message, retryable=False)
+        self.plugin = plugin
+        self.tool = tool
 
 
 class LMStudioProtocolError(LMStudioClientError):
@@ -319,6 +362,10 @@ class LMStudioConfigWarning(UserWarning):
 
 class LMStudioEvictionWarning(UserWarning):
     """Models evict each other: with Auto-Evict, the server keeps only one that was loaded just in time."""
+
+
+class LMStudioToolSessionWarning(UserWarning):
+    """A session with the tools of a plugin was lost, and a new one is opened: what the plugin remembered is gone."""
 
 
 class LMStudioTruncationWarning(UserWarning):

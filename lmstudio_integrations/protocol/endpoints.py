@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.errors import LMStudioPluginError, LMStudioServerError
 from lmstudio_integrations.protocol import prediction
 from lmstudio_integrations.protocol.requests import (
     AbortToolCall,
@@ -64,12 +65,12 @@ class Rpc:
     Attributes:
         name: The endpoint.
         parameter: The request; `None` for a void parameter, whose key is absent (docs/protocol.md#serialization).
-        timeout_name: The timeout that runs until the reply.
+        timeout_name: The timeout that runs until the reply; `None` on calls that may take any time.
     """
 
     name: str
     parameter: type[Any] | None = None
-    timeout_name: str = "idle_timeout"
+    timeout_name: str | None = "idle_timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class Channel:
         parameter: The request that opens it.
         stop: The type of the packet that asks the server to stop, if there is one.
         packets: The other packets that a client may send: the schema of each by its type, or `None` for any form.
+        error: The class of its errors, whatever their texts; by default, code and text decide.
+        has_calls: Whether calls run on it, once its first packet has come; see `tool_session.py`.
         decode: Converts a packet to what the caller receives; returns `None` for an unknown one.
         timeout_name: The timeout that runs until the first packet; `None` on channels that are open-ended.
     """
@@ -91,6 +94,8 @@ class Channel:
     decode: Decode = _as_is
     timeout_name: str | None = "idle_timeout"
     packets: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    error: type[LMStudioServerError] | None = None
+    has_calls: bool = False
 
     @property
     def accepted(self) -> Mapping[str, Any]:
@@ -179,8 +184,17 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
             "discardSession",
             timeout_name="load_timeout",
             packets={"callTool": CallTool, "abortToolCall": AbortToolCall},
+            error=LMStudioPluginError,
+            has_calls=True,
         ),
-        Channel("generateWithGenerator", GenerateWithGenerator, "cancel", prediction.decode_generated, "queue_timeout"),
+        Channel(
+            "generateWithGenerator",
+            GenerateWithGenerator,
+            "cancel",
+            prediction.decode_generated,
+            "queue_timeout",
+            error=LMStudioPluginError,
+        ),
     ),
 }
 

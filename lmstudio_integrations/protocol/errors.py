@@ -84,7 +84,11 @@ def error_object(value: object) -> Mapping[str, Any]:
 
 
 def to_exception(
-    error: Mapping[str, Any], label: str, default: type[LMStudioServerError] = LMStudioServerError
+    error: Mapping[str, Any],
+    label: str,
+    default: type[LMStudioServerError] = LMStudioServerError,
+    *,
+    kind: type[LMStudioServerError] | None = None,
 ) -> LMStudioServerError:
     """Return the exception of an error on the wire.
 
@@ -92,14 +96,17 @@ def to_exception(
         error: The error object; every field of it is optional and may have any type.
         label: What failed, for the message: `RPC`, `Model load`, `Chat response`, …
         default: The class if neither the code nor the text is known.
+        kind: The class, whatever code and text are: those of plugins may say anything.
     """
     root_title, cause, suggestion = (_text(error, name) for name in ("rootTitle", "cause", "suggestion"))
     # Every field is optional, and the title has this default (docs/protocol.md#errors).
     title = _text(error, "title") or root_title or "Unknown error"
     display, data = _object(error, "displayData"), _object(error, "errorData")
     texts = f"{title}\n{root_title}\n{cause}"
-    kind = _BY_CODE.get(_text(display or {}, "code") or "") or next(
-        (kind for pattern, kind in _BY_TEXT if pattern.search(texts)), default
+    kind = (
+        kind
+        or _BY_CODE.get(_text(display or {}, "code") or "")
+        or next((kind for pattern, kind in _BY_TEXT if pattern.search(texts)), default)
     )
     # Written as by the official Python SDK, so that programs that match its texts keep working.
     header = title if root_title in {None, title} else f"{root_title}: {title}"

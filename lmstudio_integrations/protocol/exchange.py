@@ -6,9 +6,12 @@ Plain state, owned by the thread that owns the sessions. The client's operations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from lmstudio_integrations.protocol.endpoints import Endpoint
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.protocol.tool_session import ToolSession
 
 Timeouts = Mapping[str, float | None]
 """Seconds by name of the timeout; `None` switches one off. `keepalive`, an interval, is passed with them."""
@@ -86,6 +89,8 @@ class Exchange:
         specifier: The model instance in whose queue it waits, as JSON text.
         instance: The state of that instance, once the request is sent.
         can_fail_over: Whether another host can take it, if this one stops responding before the response begins.
+        channel: The channel on which it is a call, as in a tool session.
+        tool_session: The calls that run on it, if it is such a channel and was sent.
     """
 
     endpoint: Endpoint
@@ -104,6 +109,8 @@ class Exchange:
     specifier: str | None = None
     instance: InstanceState | None = None
     can_fail_over: bool = False
+    channel: Optional["Exchange"] = None
+    tool_session: Optional["ToolSession"] = None
 
     @property
     def has_begun(self) -> bool:

@@ -9,6 +9,7 @@ import logging
 import re
 import reprlib
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 from lmstudio_integrations._support.secrets import HIDDEN
@@ -30,6 +31,7 @@ from lmstudio_integrations.protocol.exchange import Exchange, InstanceState
 from lmstudio_integrations.protocol.instance_queue import PROCESSING_STATE, Instances
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.protocol.timeouts import expired_timeout, timeout_after
+from lmstudio_integrations.protocol.tool_session import ToolSession
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -95,8 +97,10 @@ class ClientSession:
         return min((interval for interval in intervals if interval is not None), default=None)
 
     def _exchanges(self) -> list[Exchange]:
-        """Return all open requests, sent or held back."""
-        return [*self._sent.values(), *self._backlog]
+        """Return all open requests, sent or held back, and the calls on channels."""
+        sent = list(self._sent.values())
+        calls = [call for each in sent if each.tool_session is not None for call in each.tool_session.calls]
+        return [*sent, *calls, *self._backlog]
 
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
@@ -140,6 +144,9 @@ class ClientSession:
         return backlog
 
     def _send(self, exchange: Exchange, now: float) -> None:
+        if exchange.channel is not None:
+            self._send_on(exchange.channel, exchange, now)
+            return
         endpoint = exchange.endpoint
         warning = self._unknown_endpoints.get(endpoint.name)
         if warning is not None:
@@ -151,6 +158,8 @@ class ClientSession:
         exchange.since, exchange.timeout_name = now, endpoint.timeout_name
         if exchange.specifier is not None:
             exchange.instance = self._instances.setdefault(exchange.specifier, InstanceState())
+        if isinstance(endpoint, Channel) and endpoint.has_calls:
+            exchange.tool_session = ToolSession()
         self._sent[exchange.id] = exchange
         frame_of = envelope.rpc_call if isinstance(endpoint, Rpc) else envelope.channel_create
         self._outbox.append(frame_of(endpoint.name, exchange.id, exchange.parameter))
@@ -159,10 +168,27 @@ class ClientSession:
             # Do not wait for the next tick, because the response would come before it.
             self.close(exchange, expired_timeout(exchange, now, self._peer, None))
 
+    def _send_on(self, channel: Exchange, call: Exchange, now: float) -> None:
+        """Start a call on a channel, if that is still open on this socket."""
+        if self._sent.get(channel.id) is not channel or channel.tool_session is None or not channel.has_caller:
+            call.finish(closed_early(channel.label))
+            return
+        call.since, call.timeout_name = now, call.endpoint.timeout_name
+        self._send_packets(channel, channel.tool_session.start(call))
+
+    def _send_packets(self, channel: Exchange, *packets: str | None) -> None:
+        self._outbox += [envelope.channel_send(channel.id, packet) for packet in packets if packet is not None]
+
     def cancel(self, exchange: Exchange) -> None:
         """Ask the server to stop. What still arrives is delivered. Has no effect after the end."""
+        channel = exchange.channel
         if exchange in self._backlog:
             self._backlog.remove(exchange)
+            exchange.finish(None)
+        elif channel is not None:
+            # Nothing follows on an abort, so the call has ended (docs/protocol.md#tool-sessions).
+            if channel.tool_session is not None and self._sent.get(channel.id) is channel:
+                self._send_packets(channel, channel.tool_session.abort(exchange))
             exchange.finish(None)
         elif self._sent.get(exchange.id) is exchange and isinstance(exchange.endpoint, Channel):
             if exchange.endpoint.stop and not exchange.cancelled:
@@ -176,10 +202,17 @@ class ClientSession:
         """Ask the server to stop, and discard what still arrives. Wakes the caller, with the error if there is one."""
         # Pass the error first: `cancel` would finish a request that was held back without one.
         exchange.finish(error)
+        self._end_calls(exchange, error)
         self.cancel(exchange)
         if isinstance(exchange.endpoint, Rpc) and self._sent.get(exchange.id) is exchange:
             # An RPC cannot be cancelled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
             del self._sent[exchange.id]
+
+    def _end_calls(self, channel: Exchange, error: BaseException | None) -> None:
+        """Wake the callers of all calls on a channel, because that has ended."""
+        if channel.tool_session is not None:
+            for call in channel.tool_session.pop_calls():
+                call.finish(closed_early(channel.label) if error is None else copy(error))
 
     def close_client(self, client_id: int) -> None:
         """Close everything that a client has open, and fail its waiting callers."""
@@ -319,9 +352,21 @@ class ClientSession:
             # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
             return
+        if exchange.tool_session is not None:
+            self._on_tool_packet(exchange, exchange.tool_session, item)
+            return
         if exchange.timeout_name != "idle_timeout" and endpoint.timeout_name == "queue_timeout":
             exchange.timeout_name = timeout_after(item, exchange.timeout_name)
         exchange.sink.put(item)
+
+    def _on_tool_packet(self, channel: Exchange, tool_session: ToolSession, packet: Mapping[str, Any]) -> None:
+        try:
+            replies = tool_session.receive(packet)
+        except (LookupError, TypeError):
+            self.close(channel, _unreadable(channel, "its members do not match its type"))
+            return
+        channel.timeout_name = None  # the session has begun, and stays open until one side ends it
+        self._send_packets(channel, *replies)
 
     def _on_damaged_frame(self, data: str | bytes) -> None:
         """Fail the call that a damaged frame belongs to. Without a readable id, any open call may have lost it."""
@@ -353,13 +398,17 @@ class ClientSession:
         if exchange is not None:
             del self._sent[exchange.id]
             # The caller checks that it received the terminal packet (docs/protocol.md#rule-finish-channels).
-            exchange.finish(self._error_in(frame, "channelError", exchange))
+            error = self._error_in(frame, "channelError", exchange)
+            self._end_calls(exchange, error)
+            exchange.finish(error)
 
     def _error_in(self, frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> LMStudioServerError | None:
         """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
         if frame["type"] != error_type:
             return None
-        return self._to_error(error_object(frame.get("error")), exchange.label)
+        endpoint = exchange.endpoint
+        kind = endpoint.error if isinstance(endpoint, Channel) else None
+        return self._to_error(error_object(frame.get("error")), exchange.label, kind=kind)
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it, or fail the call that it is about: the server never replies to that.

@@ -25,6 +25,7 @@ from lmstudio_integrations.client.api.base import (
     checked_kind,
 )
 from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
+from lmstudio_integrations.client.api.plugins import AsyncPluginsNamespace
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
@@ -504,6 +505,11 @@ class AsyncClient(BaseClient):
     def repository(self) -> AsyncRepositoryNamespace:
         """Models to download."""
         return AsyncRepositoryNamespace(self._caller)
+
+    @property
+    def plugins(self) -> AsyncPluginsNamespace:
+        """Plugins and MCP servers."""
+        return AsyncPluginsNamespace(self._caller)
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""

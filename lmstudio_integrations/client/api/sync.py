@@ -25,6 +25,7 @@ from lmstudio_integrations.client.api.base import (
     checked_kind,
 )
 from lmstudio_integrations.client.api.downloads import RepositoryNamespace
+from lmstudio_integrations.client.api.plugins import PluginsNamespace
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
@@ -541,6 +542,11 @@ class Client(BaseClient):
     def repository(self) -> RepositoryNamespace:
         """Models to download."""
         return RepositoryNamespace(self._caller)
+
+    @property
+    def plugins(self) -> PluginsNamespace:
+        """Plugins and MCP servers."""
+        return PluginsNamespace(self._caller)
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""

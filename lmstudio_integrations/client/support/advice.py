@@ -18,6 +18,7 @@ from lmstudio_integrations.errors import (
     LMStudioInsufficientResourcesError,
     LMStudioModelCrashedError,
     LMStudioModelLoadError,
+    LMStudioPluginError,
     LMStudioPromptTemplateError,
     LMStudioServerError,
 )
@@ -49,16 +50,22 @@ _BY_CLASS: dict[type[LMStudioServerError], str] = {
     "or use a smaller model",
     LMStudioModelCrashedError: f"the next call loads it again; set a smaller context_length if memory is short; {_LOG}",
     LMStudioModelLoadError: f"try a smaller context_length or another model; {_LOG}",
+    LMStudioPluginError: "check the identifier: an MCP server of mcp.json has `mcp/` and its name in kebab case; "
+    f"if LM Studio requires a token, check what that is allowed to do; {_LOG}",
     LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",
 }
 """Advice for errors about which the server gives none."""
 
 
 def advised_error(
-    error: Mapping[str, Any], label: str, default: type[LMStudioServerError] = LMStudioServerError
+    error: Mapping[str, Any],
+    label: str,
+    default: type[LMStudioServerError] = LMStudioServerError,
+    *,
+    kind: type[LMStudioServerError] | None = None,
 ) -> LMStudioServerError:
     """Return the exception of an error on the wire, as `to_exception` does, with advice."""
-    found = to_exception(error, label, default)
+    found = to_exception(error, label, default, kind=kind)
     if isinstance(found, LMStudioContextOverflowError):
         advice: str | None = _shorten(found.used)
     else:

@@ -43,12 +43,13 @@ class Call:
 
     Attributes:
         waiter: Receives the response.
+        exchange: Its state, which belongs to the I/O thread.
         connection: Hears how the connection is made, if anyone listens and nothing has reported it yet.
         server_is_done: Whether there is nothing to stop: the call is closed, or its caller has received the packet that
             ends it.
     """
 
-    __slots__ = ("_exchange", "_io", "_key", "connection", "server_is_done", "waiter")
+    __slots__ = ("_io", "_key", "connection", "exchange", "server_is_done", "waiter")
 
     def __init__(
         self, io: IOThread, key: ConnectionKey, exchange: Exchange, waiter: Waiter, connection: ConnectionReport | None
@@ -56,13 +57,18 @@ class Call:
         self.waiter: Waiter = waiter
         self._io = io
         self._key = key
-        self._exchange = exchange
+        self.exchange: Exchange = exchange
         self.connection: ConnectionReport | None = connection
         self.server_is_done: bool = False
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether the request was written to a socket."""
+        return self.exchange.id > 0
+
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
-        self._io.submit(Connections.of(self._io).change_session, self._key, ClientSession.cancel, self._exchange)
+        self._io.submit(Connections.of(self._io).change_session, self._key, ClientSession.cancel, self.exchange)
         self._io.yield_to()
 
     def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
@@ -75,7 +81,7 @@ class Call:
         if not (self.server_is_done or self.waiter.done):
             self.server_is_done = True
             change = Connections.of(self._io).change_session
-            self._io.submit(change, self._key, ClientSession.close, self._exchange, error)
+            self._io.submit(change, self._key, ClientSession.close, self.exchange, error)
             if at_once:
                 self._io.yield_to()
         if self.connection is not None:
@@ -154,7 +160,13 @@ class Operation:
     # Starting calls ---------------------------------------------------------------------------------------------------
 
     def start(
-        self, namespace: Namespace, endpoint: Endpoint, parameter: Mapping[str, Any] | None, *, label: str
+        self,
+        namespace: Namespace,
+        endpoint: Endpoint,
+        parameter: Mapping[str, Any] | None,
+        *,
+        label: str,
+        channel: Call | None = None,
     ) -> Call:
         """Start a call.
 
@@ -163,16 +175,23 @@ class Operation:
             endpoint: The endpoint.
             parameter: Its parameter.
             label: What errors call it.
+            channel: The open channel on which it runs, if it is a call of a tool session.
 
         Raises:
             LMStudioClientClosedError: If the client was closed.
             LMStudioAuthenticationError: If the token is malformed.
             LMStudioValueError: If the parameter cannot be written as JSON.
         """
-        return self.start_all(namespace, endpoint, (parameter,), label=label)[0]
+        return self.start_all(namespace, endpoint, (parameter,), label=label, channel=channel)[0]
 
     def start_all(
-        self, namespace: Namespace, endpoint: Endpoint, parameters: Sequence[Mapping[str, Any] | None], *, label: str
+        self,
+        namespace: Namespace,
+        endpoint: Endpoint,
+        parameters: Sequence[Mapping[str, Any] | None],
+        *,
+        label: str,
+        channel: Call | None = None,
     ) -> list[Call]:
         """Start several calls, at least one, of one endpoint on one model; they are sent in one write. See `start`."""
         caller, io, now = self.caller, self.caller.io(), time.monotonic()
@@ -197,6 +216,7 @@ class Operation:
                 since=now,
                 specifier=specifier,
                 can_fail_over=self.can_fail_over,
+                channel=None if channel is None else channel.exchange,
             )
             exchanges.append(exchange)
             calls.append(Call(io, key, exchange, waiter, None if calls else connection))

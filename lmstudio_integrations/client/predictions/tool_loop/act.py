@@ -32,6 +32,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
+from lmstudio_integrations.types.plugins import ToolContent
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionResult,
@@ -163,12 +164,12 @@ class ToolJob:
         return self.tool.implementation(**self.arguments)
 
     def succeed(self, value: Any) -> None:
-        """Record the value that the function returned.
+        """Record the value that the function returned: JSON, or the text of what an MCP server has sent.
 
         Raises:
             ValueError: If it cannot be written as JSON.
         """
-        self.outcome = to_json(value).decode()
+        self.outcome = value.text if isinstance(value, ToolContent) else to_json(value).decode()
 
 
 class ToolRunner(Protocol):

@@ -1,0 +1,296 @@
+"""Plugins and MCP servers of LM Studio, for both clients: `client.plugins`.
+
+Every method runs a flow of `client/plugins/`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeAlias
+
+from typing_extensions import TypedDict, TypeVar, Unpack
+
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.api.base import BaseNamespace
+from lmstudio_integrations.client.plugins.sessions import (
+    OnReport,
+    RemoteTool,
+    ToolCall,
+    ToolSessions,
+    spec_of,
+)
+from lmstudio_integrations.client.support.arguments import check_names
+from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.support.tracebacks import ShortTracebacks, with_short_traceback
+from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.flows import Flow, arun, run
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.client.transport.waiters import LoopWaiter
+from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.types.functions import ToolFunctionDef
+from lmstudio_integrations.types.plugins import ToolContent
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class PluginParameters(TypedDict, total=False):
+    """How a plugin runs.
+
+    Attributes:
+        plugin_config: The plugin's settings, by their keys. MCP servers have none: `mcp.json` configures them.
+        working_directory: The directory, on the machine of LM Studio, in which the plugin works.
+        prefix: What the names of its tools begin with, for example `weather_`. Nothing by default.
+    """
+
+    plugin_config: Mapping[str, Any] | None
+    working_directory: str | None
+    prefix: str
+
+
+class ToolSessionParameters(PluginParameters, TimeoutParameters, total=False):
+    """The keyword arguments of `tools`. The timeouts apply to each call; `load_timeout` limits the start of a plugin.
+
+    Attributes:
+        on_status: Called with a `ToolReport` when a tool says what it is doing.
+        on_warning: Called with a `ToolReport` when a tool has met a problem that it could solve.
+    """
+
+    on_status: OnReport | None
+    on_warning: OnReport | None
+
+
+class ToolCallParameters(TimeoutParameters, total=False):
+    """The keyword arguments of the method `call` of a tool. What is not given is as in the session.
+
+    Attributes:
+        on_status: Called with a `ToolReport` when the tool says what it is doing.
+        on_warning: Called with a `ToolReport` when the tool has met a problem that it could solve.
+    """
+
+    on_status: OnReport | None
+    on_warning: OnReport | None
+
+
+Plugins: TypeAlias = str | Mapping[str, PluginParameters]
+"""One plugin, or several, each with how it runs."""
+
+ToolT = TypeVar("ToolT", bound="BasePluginTool")
+
+
+@dataclass(frozen=True)
+class BasePluginTool(ToolFunctionDef, ShortTracebacks):
+    """A tool of a plugin or an MCP server. `act` accepts it.
+
+    Attributes:
+        plugin: The identifier of the plugin.
+    """
+
+    plugin: str
+    _remote: RemoteTool = field(repr=False, compare=False)
+    _caller: Caller = field(repr=False, compare=False)
+    _defaults_of_session: ToolCallParameters = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, remote: RemoteTool, caller: Caller, defaults: ToolCallParameters) -> Self:
+        """Return a tool of a session."""
+        function, plugin = remote.definition.function, remote.session.spec.identifier
+
+        async def implementation(**arguments: Any) -> ToolContent:
+            # Async for both clients: where `act` ends early, it cancels what is async, and that aborts the call.
+            content = ToolContent.of(await arun(tool._call(arguments, {}, caller.with_waiters(LoopWaiter))))
+            if content.is_error:
+                raise LMStudioPluginToolError(content.text, plugin=plugin, tool=remote.name, title=content.text)
+            return content
+
+        description, parameters = function.description or "", {"type": "object", **(function.parameters or {})}
+        try:
+            tool = cls(remote.name, description, parameters, implementation, plugin, remote, caller, defaults)
+        except LMStudioValueError as error:
+            logger.warning("the parameters of the tool %r of %r are not checked: %s", remote.name, plugin, error)
+            anything = {"type": "object", "properties": {}}
+            tool = cls(remote.name, description, anything, implementation, plugin, remote, caller, defaults)
+        return tool
+
+    def _call(self, arguments: Mapping[str, Any], parameters: ToolCallParameters, caller: Caller) -> Flow[Any]:
+        """Check the arguments and call the tool."""
+        check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=caller.is_async)
+        given: ToolCallParameters = {**self._defaults_of_session, **parameters}
+        how = ToolCall(self.check(arguments), given.get("on_status"), given.get("on_warning"))
+        operation = Operation(caller, checked_timeouts(given))
+        return (yield from self._remote.session.call(operation, self._remote.definition.function.name, how))
+
+
+class PluginTool(BasePluginTool):
+    """A tool of a plugin or an MCP server. Call it with its arguments by name; it returns a JSON value."""
+
+    @with_short_traceback
+    def __call__(self, /, **arguments: Any) -> Any:
+        """Call the tool; see `call`."""
+        return self.call(arguments)
+
+    def call(self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]) -> Any:
+        """Call the tool and return its result, a JSON value; `ToolContent.of` reads that of an MCP server.
+
+        Args:
+            arguments: The arguments by name.
+            parameters: See `ToolCallParameters`.
+
+        Raises:
+            LMStudioValueError: If the arguments do not fit.
+            LMStudioPluginToolError: If the tool fails.
+            LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
+            LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
+            LMStudioRuntimeError: If the session was closed.
+        """
+        return run(self._call(arguments or {}, parameters, self._caller))
+
+
+class AsyncPluginTool(BasePluginTool):
+    """A tool of a plugin or an MCP server. Call it with its arguments by name, and await a JSON value."""
+
+    @with_short_traceback
+    async def __call__(self, /, **arguments: Any) -> Any:
+        """Call the tool; see `call`."""
+        return await self.call(arguments)
+
+    async def call(
+        self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]
+    ) -> Any:
+        """Call the tool and return its result, a JSON value; see `PluginTool.call`."""
+        return await arun(self._call(arguments or {}, parameters, self._caller))
+
+
+class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
+    """Tools of plugins, from the start of the session to its end.
+
+    A session that was lost is opened again by the next call, with an `LMStudioToolSessionWarning`. All threads, tasks
+    and event loops may share a session.
+    """
+
+    _tool: ClassVar[type[Any]]
+
+    def __init__(self, caller: Caller, sessions: ToolSessions, parameters: ToolCallParameters) -> None:
+        self._caller = caller
+        self._sessions = sessions
+        self._parameters = parameters
+        self._tools: list[ToolT] | None = None
+
+    @property
+    def tools(self) -> list[ToolT]:
+        """The tools.
+
+        Raises:
+            LMStudioRuntimeError: If the session is not open.
+        """
+        if self._tools is None:
+            raise LMStudioRuntimeError(f"{self!r} is not open; call start(), or use it in a with block")
+        return list(self._tools)
+
+    def _start(self) -> Flow[None]:
+        operation = Operation(self._caller, checked_timeouts(self._parameters))
+        remote_tools = yield from self._sessions.start(operation)
+        self._tools = [self._tool.of(each, self._caller, self._parameters) for each in remote_tools]
+
+    def _close(self) -> None:
+        self._tools = None
+        self._sessions.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._sessions.plugins))})"
+
+
+class ToolUseSession(BaseToolUseSession[PluginTool]):
+    """Tools of plugins, in a `with` block or from `start` to `close`. See `BaseToolUseSession`."""
+
+    _tool = PluginTool
+
+    def start(self) -> Self:
+        """Start the plugins and list their tools. If one cannot start, the others are closed.
+
+        Raises:
+            LMStudioPluginError: If a plugin cannot be started.
+            LMStudioValueError: If two tools have the same name.
+        """
+        run(self._start())
+        return self
+
+    def close(self) -> None:
+        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
+    """Tools of plugins, in an `async with` block or from `start` to `aclose`. See `BaseToolUseSession`."""
+
+    _tool = AsyncPluginTool
+
+    async def start(self) -> Self:
+        """Start the plugins and list their tools; see `ToolUseSession.start`."""
+        await arun(self._start())
+        return self
+
+    async def aclose(self) -> None:
+        """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted."""
+        self._close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class BasePluginsNamespace(BaseNamespace):
+    """Plugins and MCP servers."""
+
+    def _sessions(self, plugins: Plugins, parameters: ToolSessionParameters) -> tuple[ToolSessions, ToolCallParameters]:
+        """Return the sessions with plugins, and the parameters of their calls."""
+        check_names(parameters, ToolSessionParameters.__annotations__, async_callbacks=self._caller.is_async)
+        checked_timeouts(parameters)
+        common = {name: value for name, value in parameters.items() if name in PluginParameters.__annotations__}
+        calls: Any = {name: value for name, value in parameters.items() if name in ToolCallParameters.__annotations__}
+        if isinstance(plugins, str):
+            specs = [spec_of(plugins, common)]
+        elif is_object(plugins) and plugins:
+            specs = [spec_of(name, {**common, **(own or {})}) for name, own in plugins.items()]
+        else:
+            raise LMStudioValueError(
+                f"plugin must be an identifier such as 'mcp/weather', or a dict of several; got {plugins!r}"
+            )
+        return ToolSessions(self._caller, specs), calls
+
+
+class PluginsNamespace(BasePluginsNamespace):
+    """Plugins and MCP servers: `client.plugins`."""
+
+    def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> ToolUseSession:
+        """Return a session with the tools of a plugin. Nothing is sent before it starts.
+
+        Args:
+            plugin: Its identifier; that of an MCP server in `mcp.json` is `mcp/` and its name in kebab case. Or a dict
+                of several, each with its `PluginParameters`.
+            parameters: See `ToolSessionParameters`.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
+        return ToolUseSession(self._caller, *self._sessions(plugin, parameters))
+
+
+class AsyncPluginsNamespace(BasePluginsNamespace):
+    """Plugins and MCP servers: `client.plugins`."""
+
+    def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> AsyncToolUseSession:
+        """Return a session with the tools of a plugin; see `PluginsNamespace.tools`."""
+        return AsyncToolUseSession(self._caller, *self._sessions(plugin, parameters))

@@ -1,0 +1,295 @@
+"""Sessions with the tools of plugins (docs/protocol.md#tool-sessions): open them, list the tools, call them.
+
+`api/plugins.py` has the sessions as users see them. Threads and coroutines of any event loop may share one: each call
+waits in its own way. A call is never repeated, because tools have effects.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any
+
+from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
+from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.flows import Flow, call_back
+from lmstudio_integrations.client.transport.operation import Call, Operation, decode_errors
+from lmstudio_integrations.client.transport.waiters import ThreadWaiter
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioChannelClosedError,
+    LMStudioConnectionLostError,
+    LMStudioError,
+    LMStudioPluginToolError,
+    LMStudioRuntimeError,
+    LMStudioTimeoutError,
+    LMStudioToolConnectionLostError,
+    LMStudioToolSessionWarning,
+    LMStudioValueError,
+)
+from lmstudio_integrations.protocol.endpoints import channel
+from lmstudio_integrations.protocol.envelope import sanitized, without_surrogates
+from lmstudio_integrations.protocol.errors import error_object, to_exception
+from lmstudio_integrations.protocol.kv_config import fields_of
+from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession
+from lmstudio_integrations.protocol.session import closed_early
+from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS
+from lmstudio_integrations.types.plugins import ToolReport
+from lmstudio_integrations.types.tools import Tool
+
+OnReport = Callable[[ToolReport], Any]
+
+_START = channel("plugins", "startToolUseSession")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSpec:
+    """Which plugin, and how it runs.
+
+    Attributes:
+        request: What opens a session with it, in wire form.
+        prefix: What its tools have before their names.
+    """
+
+    request: StartToolUseSession
+    prefix: str = ""
+
+    @property
+    def identifier(self) -> str:
+        """The identifier of the plugin."""
+        return self.request["pluginIdentifier"]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTool:
+    """A tool of an open session.
+
+    Attributes:
+        session: Its session.
+        definition: Its definition, under the name that it has in its session.
+        name: Its name for models and programs, with the prefix.
+    """
+
+    session: "PluginSession"
+    definition: Tool
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """How a tool is called.
+
+    Attributes:
+        arguments: The checked arguments.
+        on_status: Called with what the tool is doing.
+        on_warning: Called with the problems that it has solved by itself.
+    """
+
+    arguments: Mapping[str, Any]
+    on_status: OnReport | None = None
+    on_warning: OnReport | None = None
+
+
+def spec_of(identifier: object, parameters: Mapping[str, Any]) -> PluginSpec:
+    """Return which plugin to use, and how.
+
+    Args:
+        identifier: Its identifier.
+        parameters: `plugin_config`, `working_directory` and `prefix`, each optional.
+
+    Raises:
+        LMStudioValueError: If one of them is invalid.
+    """
+    check_names(parameters, ("plugin_config", "working_directory", "prefix"))
+    name = text_of(identifier, "plugin")
+    config, prefix = parameters.get("plugin_config"), parameters.get("prefix", "")
+    directory = optional_text(parameters.get("working_directory"), "working_directory")
+    if config is not None and not (is_mapping(config) and all(isinstance(key, str) for key in config)):
+        raise LMStudioValueError(f"plugin_config must be a dict of settings by their keys; got {config!r}")
+    specifier = DirectConfig(type="direct", config=fields_of(config or {}))
+    if directory is not None:
+        specifier["workingDirectoryPath"] = directory
+    if not isinstance(prefix, str):
+        raise LMStudioValueError(f"prefix must be a string such as 'weather_'; got {prefix!r}")
+    return PluginSpec(StartToolUseSession(pluginIdentifier=name, pluginConfigSpecifier=specifier), prefix)
+
+
+class ToolSessions:
+    """Sessions with several plugins, opened and closed together.
+
+    Args:
+        caller: Whose sessions they are.
+        specs: The plugins.
+    """
+
+    def __init__(self, caller: Caller, specs: Iterable[PluginSpec]) -> None:
+        self.caller = caller
+        self._sessions = [PluginSession(caller, spec) for spec in specs]
+
+    @property
+    def plugins(self) -> list[str]:
+        """The identifiers of the plugins."""
+        return [session.spec.identifier for session in self._sessions]
+
+    def start(self, operation: Operation) -> Flow[list[RemoteTool]]:
+        """Open the sessions, unless they are open, and list the tools of all. If one fails, all are closed.
+
+        Raises:
+            LMStudioPluginError: If a plugin cannot be started.
+            LMStudioValueError: If two tools have the same name.
+        """
+        try:
+            for session in self._sessions:
+                session.open()
+            tools: list[RemoteTool] = []
+            for session in self._sessions:
+                tools += yield from session.list_tools(operation)
+            _reject_clashes(tools)
+        except BaseException:
+            self.close()
+            raise
+        return tools
+
+    def close(self) -> None:
+        """Close the sessions. Calls that still run are aborted. Never waits."""
+        for session in self._sessions:
+            session.close()
+
+
+class PluginSession:
+    """The session with one plugin. It is opened again after a loss."""
+
+    def __init__(self, caller: Caller, spec: PluginSpec) -> None:
+        self.spec = spec
+        # Nobody waits for the channel itself, and it must outlive the event loop in which it was opened.
+        self._caller = caller.with_waiters(ThreadWaiter)
+        self._lock = RLock()
+        self._channel: Call | None = None
+        self._is_open = False
+
+    def open(self) -> Call:
+        """Return the channel; open one if there is none, or if it was lost."""
+        with self._lock:
+            self._is_open = True
+            channel = self._channel
+            if channel is None or channel.waiter.done or channel.waiter.is_lost:
+                if channel is not None:
+                    self._warn_of_loss(channel)
+                # `load_timeout` limits the start. After that, only the calls have timeouts.
+                operation = Operation(self._caller, {"timeout": None})
+                channel = self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
+            return channel
+
+    def close(self) -> None:
+        """Close the channel, so that the plugin does not stay loaded."""
+        with self._lock:
+            channel, self._channel, self._is_open = self._channel, None, False
+        if channel is not None:
+            channel.close(LMStudioCancelledError(f"{self._label}: the session was closed"))
+
+    @property
+    def _label(self) -> str:
+        return f"Tools of {self.spec.identifier!r}"
+
+    def _warn_of_loss(self, channel: Call) -> None:
+        reason = channel.waiter.error or "it was closed by the server"
+        warn_user(
+            f"the session with the tools of {self.spec.identifier!r} was lost ({reason}); a new one is opened, and "
+            "what the plugin remembered is gone",
+            LMStudioToolSessionWarning,
+        )
+
+    def list_tools(self, operation: Operation) -> Flow[list[RemoteTool]]:
+        """Return the tools, once the plugin has started."""
+        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=self.open()) as call:
+            batch = yield call
+            if not batch:
+                raise closed_early(self._label)
+            with decode_errors(self._label):
+                definitions = [Tool.from_dict(sanitized(each)) for each in batch[0]]
+        return [RemoteTool(self, each, f"{self.spec.prefix}{each.function.name}") for each in definitions]
+
+    def call(self, operation: Operation, name: str, how: ToolCall) -> Flow[Any]:
+        """Call a tool, once; return its result.
+
+        A session that was lost before is opened again first, also if that turns out only now.
+
+        Args:
+            operation: Makes the call.
+            name: The name of the tool in this session.
+            how: Its arguments, and who gets its reports.
+
+        Raises:
+            LMStudioPluginToolError: If the tool fails.
+            LMStudioToolConnectionLostError: If the session ends while the tool runs.
+            LMStudioRuntimeError: If the session was closed.
+        """
+        if not self._is_open:
+            raise LMStudioRuntimeError(f"{self._label}: the session is closed; start it again to call {name!r}")
+        parameter, label = {"name": name, "arguments": how.arguments}, f"Tool {name!r} of {self.spec.identifier!r}"
+        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self.open())
+        try:
+            return (yield from self._result(call, name, how))
+        except (LMStudioConnectionLostError, LMStudioChannelClosedError):
+            if call.was_sent:
+                raise
+        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self.open())
+        return (yield from self._result(call, name, how))
+
+    def _result(self, call: Call, name: str, how: ToolCall) -> Flow[Any]:
+        """Wait for the result of a call; report what comes before it."""
+        callbacks = {"toolCallStatus": ("on_status", how.on_status), "toolCallWarn": ("on_warning", how.on_warning)}
+        with call:
+            while True:
+                for packet in (yield from self._packets(call, name)):
+                    if packet["type"] in callbacks:
+                        text = packet.get("statusText", packet.get("warnText"))
+                        report = ToolReport(self.spec.identifier, name, without_surrogates(text))
+                        yield from call_back(*callbacks[packet["type"]], report)
+                    elif packet["type"] == "toolCallComplete":
+                        call.server_is_done = True
+                        with decode_errors(call.exchange.label):
+                            return sanitized(packet.get("result"))
+                    else:
+                        call.server_is_done = True
+                        raise self._failure(name, packet)
+
+    def _packets(self, call: Call, name: str) -> Flow[list[Any]]:
+        """Return the next packets of a call, at least one."""
+        try:
+            batch = yield call
+            if not batch:
+                raise closed_early(call.exchange.label)
+        except (LMStudioTimeoutError, LMStudioCancelledError):
+            raise
+        except LMStudioError as error:
+            if not call.was_sent:
+                raise
+            raise LMStudioToolConnectionLostError(
+                f"the connection was lost while the tool {name!r} of {self.spec.identifier!r} ran, so what it has done "
+                f"is unknown, and it is not called again: {error}",
+                plugin=self.spec.identifier,
+                tool=name,
+            ) from error
+        return batch
+
+    def _failure(self, name: str, packet: Mapping[str, Any]) -> LMStudioPluginToolError:
+        """Return the error of a tool that has failed."""
+        error = to_exception(error_object(packet.get("error")), f"Tool {name!r}", kind=LMStudioPluginToolError)
+        assert isinstance(error, LMStudioPluginToolError), "it was asked for"
+        error.plugin, error.tool = self.spec.identifier, name
+        return error
+
+
+def _reject_clashes(tools: Sequence[RemoteTool]) -> None:
+    """Reject two tools of one name: a model could not tell them apart."""
+    known: dict[str, RemoteTool] = {}
+    for tool in tools:
+        other = known.setdefault(tool.name, tool)
+        if other is not tool:
+            ours, theirs = (each.session.spec.identifier for each in (other, tool))
+            raise LMStudioValueError(
+                f"{ours!r} and {theirs!r} both have a tool {tool.name!r}; give one of them a prefix, for example "
+                f"prefix={theirs.rpartition('/')[2] + '_'!r}"
+            )
