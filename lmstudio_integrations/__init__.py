@@ -28,24 +28,28 @@ _EXPORTS = {
     """,
     ".client.api.asynchronous": """
         AsyncClient AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM
-        AsyncPredictionStream
     """,
     ".client.api.convenience": """
         configure_default_client embedding_model get_default_client get_sync_api_timeout
         list_downloaded_models list_loaded_models llm prepare_image set_sync_api_timeout
     """,
-    ".client.api.sync": "Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM PredictionStream",
+    ".client.api.plugins": """
+        AsyncPluginGenerator AsyncPluginTool AsyncToolUseSession PluginGenerator PluginTool ToolUseSession
+    """,
+    ".client.api.responses": "AsyncPredictionStream PredictionStream",
+    ".client.api.sync": "Client DownloadedEmbeddingModel DownloadedLlm EmbeddingModel LLM",
     ".errors": """
         LMStudioAuthenticationError LMStudioCancelledError LMStudioChannelClosedError
         LMStudioClientClosedError LMStudioClientError LMStudioConfigMismatchError LMStudioConfigWarning
         LMStudioConnectionLostError LMStudioContextOverflowError LMStudioError LMStudioEvictionWarning
         LMStudioFileExpiredError LMStudioImageDownloadError LMStudioInsufficientResourcesError
         LMStudioModelCrashedError LMStudioModelLoadError LMStudioModelNotFoundError LMStudioModelUnloadedError
-        LMStudioOSError LMStudioPredictionError LMStudioPresetNotFoundError LMStudioPromptTemplateError
-        LMStudioProtocolError LMStudioRuntimeError LMStudioServerError LMStudioStructuredOutputError
-        LMStudioTimeoutError LMStudioToolCallError LMStudioTruncationWarning LMStudioUnknownMessageWarning
-        LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError LMStudioWebsocketError
-        LMStudioWrongModelKindError
+        LMStudioOSError LMStudioPluginError LMStudioPluginToolError LMStudioPredictionError
+        LMStudioPresetNotFoundError LMStudioPromptTemplateError LMStudioProtocolError LMStudioRuntimeError
+        LMStudioServerError LMStudioStructuredOutputError LMStudioTimeoutError LMStudioToolCallError
+        LMStudioToolConnectionLostError LMStudioToolSessionWarning LMStudioTruncationWarning
+        LMStudioUnknownMessageWarning LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError
+        LMStudioWebsocketError LMStudioWrongModelKindError
     """,
     ".langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
@@ -61,6 +65,7 @@ _EXPORTS = {
         ChatTemplateInfo ContextUse DownloadProgressUpdate EmbeddingModelInfo EmbeddingModelInstanceInfo
         InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo
     """,
+    ".types.plugins": "ToolContent ToolImage ToolReport",
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult
         PredictionRoundResult PromptProgress ToolCallArguments ToolCallEnd ToolCallFailed ToolCallName

@@ -264,10 +264,13 @@ class LMStudioToolConnectionLostError(LMStudioConnectionLostError):
         message: The full text.
         plugin: The identifier of the plugin.
         tool: The name of the tool.
+        retryable: Whether the call may be repeated.
     """
 
-    def __init__(self, message: str = "", *, plugin: str | None = None, tool: str | None = None) -> None:
-        super().__init__(message, retryable=False)
+    def __init__(
+        self, message: str = "", *, plugin: str | None = None, tool: str | None = None, retryable: bool = False
+    ) -> None:
+        super().__init__(message, retryable=retryable)
         self.plugin = plugin
         self.tool = tool
 

@@ -32,22 +32,24 @@ PUBLIC = {
     NAME: """
         ActResult AnyAsyncDownloadedModel AnyChatMessage AnyChatMessageDict AnyDownloadedModel AnyLoadConfig
         AnyModelSpecifier AssistantMessage AssistantResponse AssistantResponseContent AsyncClient
-        AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPredictionStream BaseModel
-        Chat ChatHistoryData ChatHistoryDataDict ChatLMStudio ChatTemplateInfo Client ContextUse DictObject DictSchema
-        DownloadFinalizedCallback DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel
-        DownloadedLlm EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo
-        EmbeddingModelInstanceInfo FileHandle FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict
-        GuardToolCallController HostStatus InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo
-        LlmInstanceInfo LlmLoadModelConfig LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict
-        LlmPredictionFragment LlmPredictionStats LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict
-        ModelSchema ModelSpecifier ModelSpecifierDict ParsedDocument PredictionEnd PredictionEvent
+        AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPluginGenerator
+        AsyncPluginTool AsyncPredictionStream AsyncToolUseSession BaseModel Chat ChatHistoryData ChatHistoryDataDict
+        ChatLMStudio ChatTemplateInfo Client ContextUse DictObject DictSchema DownloadFinalizedCallback
+        DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel DownloadedLlm EmbeddingLoadModelConfig
+        EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo EmbeddingModelInstanceInfo FileHandle
+        FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict GuardToolCallController HostStatus
+        InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo LlmInstanceInfo LlmLoadModelConfig
+        LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment LlmPredictionStats
+        LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict ModelSchema ModelSpecifier
+        ModelSpecifierDict ParsedDocument PluginGenerator PluginTool PredictionEnd PredictionEvent
         PredictionFirstTokenCallback PredictionFragmentCallback PredictionMessageCallback PredictionResult
         PredictionRoundResult PredictionStream PromptProcessingCallback PromptProgress ResponseSchema RetrievalResult
         SyncModelHandle SystemMessage SystemPrompt SystemPromptContent TextData TextDataDict ToolCallArguments
-        ToolCallEnd ToolCallFailed ToolCallContext ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData
-        ToolCallStart ToolDefinition ToolFunctionDef ToolFunctionDefDict ToolMessage ToolResultMessage UserMessage
-        UserMessageContent UserMessageDict configure_default_client embedding_model get_default_client
-        get_sync_api_timeout list_downloaded_models list_loaded_models llm prepare_image set_sync_api_timeout
+        ToolCallContext ToolCallEnd ToolCallFailed ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData
+        ToolCallStart ToolContent ToolDefinition ToolFunctionDef ToolFunctionDefDict ToolImage ToolMessage ToolReport
+        ToolResultMessage ToolUseSession UserMessage UserMessageContent UserMessageDict configure_default_client
+        embedding_model get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm
+        prepare_image set_sync_api_timeout
     """,
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM register",
     f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError register",

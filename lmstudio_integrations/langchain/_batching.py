@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
-from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioCancelledError
 

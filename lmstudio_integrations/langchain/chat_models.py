@@ -28,8 +28,9 @@ from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_pr
 from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.specs import AdapterNames, load_config_of
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
-from lmstudio_integrations.client.api.sync import LLM, PredictionStream
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
+from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
 from lmstudio_integrations.langchain import (

@@ -17,8 +17,7 @@ from lmstudio_integrations._both_frameworks.generation_settings import Generatio
 from lmstudio_integrations._both_frameworks.outcome import Outcome
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
-from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
-from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.langchain import _batching, _responses, _settings
 from lmstudio_integrations.langchain._errors import translating_errors

@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from lmstudio_integrations.client.api.asynchronous import AsyncPredictionStream
-from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.predictions.async_readers import AsyncBatches
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.llama_index._responses import ResponseBuilder, Step

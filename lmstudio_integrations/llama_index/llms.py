@@ -29,8 +29,9 @@ from lmstudio_integrations._both_frameworks.generation_settings import Generatio
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM, AsyncPredictionStream
-from lmstudio_integrations.client.api.sync import LLM, PredictionStream
+from lmstudio_integrations.client.api.asynchronous import AsyncLLM
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
+from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError

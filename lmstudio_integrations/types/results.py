@@ -223,13 +223,13 @@ class PredictionResult:
 
     @cached_property
     def stats(self) -> LlmPredictionStats:
-        """The statistics of the prediction."""
-        return _read(LlmPredictionStats, self.end.stats)
+        """The statistics of the prediction. A response of a generator plugin has none, and not this attribute."""
+        return _read(LlmPredictionStats, _reported(self.end.stats, "statistics"))
 
     @cached_property
     def model_info(self) -> LlmInstanceInfo:
-        """The instance that generated it."""
-        return _read(LlmInstanceInfo, self.end.model_info)
+        """The instance that generated it. A response of a generator plugin has none, and not this attribute."""
+        return _read(LlmInstanceInfo, _reported(self.end.model_info, "info of a model"))
 
     @cached_property
     def load_config(self) -> LlmLoadModelConfig:
@@ -282,6 +282,12 @@ def finish_reason(result: PredictionResult) -> str | None:
     if result.tool_call_requests and stop_reason == "eosFound":
         return "tool_calls"
     return _FINISH_REASONS.get(str(stop_reason), stop_reason)
+
+
+def _reported(data: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    if not data:
+        raise AttributeError(f"the server has sent no {what}; generator plugins do not")
+    return data
 
 
 def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:

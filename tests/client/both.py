@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
+from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.api.sync import (
     LLM,
     Client,
@@ -16,7 +17,6 @@ from lmstudio_integrations.client.api.sync import (
     EmbeddingNamespace,
     FilesNamespace,
     LlmNamespace,
-    PredictionStream,
     SystemNamespace,
 )
 

@@ -71,7 +71,7 @@ class SimulatedCall(Call):
         self._world = world
 
     def cancel(self) -> None:
-        self._world.session.cancel(self._exchange)
+        self._world.session.cancel(self.exchange)
 
     @property
     def server_is_done(self) -> bool:
@@ -81,12 +81,12 @@ class SimulatedCall(Call):
     def server_is_done(self, value: bool) -> None:
         self._is_done = value
         if value:
-            self._world.end(self._exchange)
+            self._world.end(self.exchange)
 
     def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
         if not (self._is_done or self.waiter.done):
             self._is_done = True
-            self._world.session.close(self._exchange, error)
+            self._world.session.close(self.exchange, error)
 
 
 class _Waiter(Waiter):
@@ -160,8 +160,15 @@ class SimulatedOperation(Operation):
         return self.world.now - self._started_at
 
     def start_all(
-        self, _namespace: Namespace, endpoint: Endpoint, parameters: Sequence[Mapping[str, Any] | None], *, label: str
+        self,
+        _namespace: Namespace,
+        endpoint: Endpoint,
+        parameters: Sequence[Mapping[str, Any] | None],
+        *,
+        label: str,
+        channel: Call | None = None,
     ) -> list[Call]:
+        assert channel is None, "a prediction has no calls"
         started = self._started_at
         return [self.world.start(endpoint, parameter, self.timeouts, started, label) for parameter in parameters]
 

@@ -27,6 +27,8 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     },
     "LMStudioModelUnloadedError": {"retryable": False},
     "LMStudioContextOverflowError": {"used": 9000, "limit": 4096},
+    "LMStudioPluginToolError": {"plugin": "mcp/weather", "tool": "forecast"},
+    "LMStudioToolConnectionLostError": {"plugin": "mcp/weather", "tool": "forecast", "retryable": False},
     "LMStudioToolCallError": {"raw_content": "<tool"},
     "LMStudioStructuredOutputError": {"text": "{"},
     "LMStudioUnreachableError": {"tried": ("127.0.0.1:1234: refused",)},

@@ -76,13 +76,19 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
     assert result.prediction_config.to_fields() == {}
 
 
-@pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
+@pytest.mark.parametrize("data", [{"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
 def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
-    result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
+    result = PredictionResult("", "", PredictionEnd(data, {"identifier": 5}, {}, {}))
     with pytest.raises(LMStudioProtocolError, match="malformed LlmPredictionStats"):
         _ = result.stats
     with pytest.raises(LMStudioProtocolError, match="malformed LlmInstanceInfo"):
         _ = result.model_info
+
+
+def test_stats_that_were_not_sent_are_absent() -> None:
+    result = PredictionResult("", "", PredictionEnd({}, {}, {}, {}))
+    assert not hasattr(result, "stats")
+    assert not hasattr(result, "model_info")
 
 
 @pytest.mark.requirement("C-ENUMS-OPEN")

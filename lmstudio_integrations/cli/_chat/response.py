@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lmstudio_integrations._support.stop_reasons import COMPLETE, end_in_words
 from lmstudio_integrations.cli._common import notes, on_interrupt, results
 from lmstudio_integrations.cli._wrapping import WordWrapper
-from lmstudio_integrations.client.api.sync import PredictionStream
+from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEvent
 

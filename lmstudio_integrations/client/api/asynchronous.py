@@ -3,7 +3,7 @@
 Every method runs a flow and awaits it; `sync.py` is the same for threads. Users and adapters call it.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
@@ -15,7 +15,6 @@ from lmstudio_integrations.client.api.base import (
     BaseHandle,
     BaseModelNamespace,
     BaseNamespace,
-    BaseStream,
     DownloadedT,
     HandleT,
     InfoT,
@@ -26,27 +25,22 @@ from lmstudio_integrations.client.api.base import (
 )
 from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
 from lmstudio_integrations.client.api.plugins import AsyncPluginsNamespace
+from lmstudio_integrations.client.api.responses import AsyncPredictionStream, AsyncResponder
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
-from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.model import Texts
-from lmstudio_integrations.client.predictions.async_readers import AsyncBatches, AsyncEvents, AsyncFragments
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
-from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
-from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
-from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
+from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
-from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -60,65 +54,7 @@ from lmstudio_integrations.types.models import (
     ServerVersion,
 )
 from lmstudio_integrations.types.references import ModelReference
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionResult
-
-
-class AsyncPredictionStream(BaseStream):
-    """A running prediction. Iterate over it for its text fragments, or over `events()` for all events.
-
-    Ending the iteration early stops the generation on the server. Awaiting it returns the stream itself.
-    """
-
-    def __init__(self, prediction: Prediction) -> None:
-        super().__init__(prediction)
-        self._fragments = AsyncFragments(prediction)
-
-    def batches(self) -> AsyncBatches:
-        """Return an iterator over all events, in the batches in which they arrived."""
-        return AsyncBatches(self._prediction)
-
-    def events(self) -> AsyncEvents:
-        """Return an iterator over all events: fragments, tool calls, progress, and the end."""
-        return AsyncEvents(self._prediction)
-
-    def __aiter__(self) -> AsyncFragments:
-        return AsyncFragments(self._prediction)
-
-    async def __anext__(self) -> LlmPredictionFragment:
-        return await anext(self._fragments)
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        yield from ()
-        return self
-
-    async def start(self) -> None:
-        """Send the request now, not with the first read. Waits for the model, but not for its response.
-
-        Raises:
-            LMStudioRuntimeError: If the stream was started or has ended.
-        """
-        await arun(self._prediction.start())
-
-    async def wait_for_result(self) -> PredictionResult:
-        """Read the stream to its end and return the result."""
-        return await arun(self._prediction.to_end())
-
-    def cancel(self) -> Awaitable[None]:
-        """Stop the generation on the server. Works with and without `await`. See `PredictionStream.cancel`."""
-        self._prediction.cancel()
-        return DONE
-
-    async def aclose(self) -> None:
-        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
-        self._prediction.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+from lmstudio_integrations.types.results import PredictionResult
 
 
 class AsyncModelHandle(BaseHandle[ModelT_co]):
@@ -157,27 +93,8 @@ class AsyncModelHandle(BaseHandle[ModelT_co]):
         return await arun(self.model.get_processing_state())
 
 
-class AsyncLLM(AsyncModelHandle[LanguageModel]):
+class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
     """A language model."""
-
-    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
-        """Return the next message of a conversation.
-
-        Args:
-            history: A prompt, a `Chat`, or `{"messages": […]}`.
-            parameters: See `PredictionParameters`.
-
-        Raises:
-            LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioServerError: If the server reports an error.
-        """
-        return await arun(self.model.prepare_response(history, parameters).to_end())
-
-    def respond_stream(
-        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
-    ) -> AsyncPredictionStream:
-        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(self.model.prepare_response(history, parameters))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -192,23 +109,6 @@ class AsyncLLM(AsyncModelHandle[LanguageModel]):
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
         return AsyncPredictionStream(self.model.prepare_completion(prompt, parameters))
-
-    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
-        """Let the model call tools until it responds without a call.
-
-        Args:
-            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
-            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            parameters: See `ActParameters`.
-
-        Raises:
-            LMStudioValueError: If a tool cannot be used.
-            LMStudioPredictionError: If the model still calls tools in the last round.
-            LMStudioToolCallError: If a tool call of the model cannot be read.
-        """
-        act = self.model.prepare_act(chat, tools, parameters)
-        async with TaskRunner() as runner:
-            return await arun(act.to_end(runner))
 
     async def apply_prompt_template(
         self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()

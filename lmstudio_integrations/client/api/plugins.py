@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeAlias
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypedDict
 
-from typing_extensions import TypedDict, TypeVar, Unpack
+from typing_extensions import TypeVar, Unpack
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
+from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
+from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.plugins.sessions import (
     OnReport,
     RemoteTool,
@@ -34,17 +36,25 @@ from lmstudio_integrations.types.plugins import ToolContent
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-class PluginParameters(TypedDict, total=False):
+class GeneratorParameters(TypedDict, total=False):
     """How a plugin runs.
 
     Attributes:
         plugin_config: The plugin's settings, by their keys. MCP servers have none: `mcp.json` configures them.
         working_directory: The directory, on the machine of LM Studio, in which the plugin works.
-        prefix: What the names of its tools begin with, for example `weather_`. Nothing by default.
     """
 
     plugin_config: Mapping[str, Any] | None
     working_directory: str | None
+
+
+class PluginParameters(GeneratorParameters, total=False):
+    """How a plugin with tools runs.
+
+    Attributes:
+        prefix: What the names of its tools begin with, for example `weather_`. Nothing by default.
+    """
+
     prefix: str
 
 
@@ -270,6 +280,21 @@ class BasePluginsNamespace(BaseNamespace):
             )
         return ToolSessions(self._caller, specs), calls
 
+    def _generator(self, plugin: str, parameters: GeneratorParameters) -> GeneratorModel:
+        check_names(parameters, GeneratorParameters.__annotations__)
+        return GeneratorModel(self._caller, spec_of(plugin, parameters))
+
+
+class PluginGenerator(Responder[GeneratorModel]):
+    """A plugin that responds in place of a model.
+
+    It has no settings, and its results have no statistics, token counts or info of a model.
+    """
+
+
+class AsyncPluginGenerator(AsyncResponder[GeneratorModel]):
+    """A plugin that responds in place of a model; see `PluginGenerator`."""
+
 
 class PluginsNamespace(BasePluginsNamespace):
     """Plugins and MCP servers: `client.plugins`."""
@@ -287,6 +312,18 @@ class PluginsNamespace(BasePluginsNamespace):
         """
         return ToolUseSession(self._caller, *self._sessions(plugin, parameters))
 
+    def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> PluginGenerator:
+        """Return a handle to a generator plugin. Nothing is sent before its first response.
+
+        Args:
+            plugin: Its identifier, for example `owner/name`.
+            parameters: See `GeneratorParameters`.
+
+        Raises:
+            LMStudioValueError: If an argument is invalid.
+        """
+        return PluginGenerator(self._generator(plugin, parameters))
+
 
 class AsyncPluginsNamespace(BasePluginsNamespace):
     """Plugins and MCP servers: `client.plugins`."""
@@ -294,3 +331,7 @@ class AsyncPluginsNamespace(BasePluginsNamespace):
     def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> AsyncToolUseSession:
         """Return a session with the tools of a plugin; see `PluginsNamespace.tools`."""
         return AsyncToolUseSession(self._caller, *self._sessions(plugin, parameters))
+
+    def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> AsyncPluginGenerator:
+        """Return a handle to a generator plugin; see `PluginsNamespace.generator`."""
+        return AsyncPluginGenerator(self._generator(plugin, parameters))

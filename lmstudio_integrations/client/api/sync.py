@@ -3,7 +3,7 @@
 Every method runs a flow and waits for it; `asynchronous.py` is the same for coroutines. Users and adapters call it.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
@@ -15,7 +15,6 @@ from lmstudio_integrations.client.api.base import (
     BaseHandle,
     BaseModelNamespace,
     BaseNamespace,
-    BaseStream,
     DownloadedT,
     HandleT,
     InfoT,
@@ -26,27 +25,23 @@ from lmstudio_integrations.client.api.base import (
 )
 from lmstudio_integrations.client.api.downloads import RepositoryNamespace
 from lmstudio_integrations.client.api.plugins import PluginsNamespace
+from lmstudio_integrations.client.api.responses import PredictionStream, Responder
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
-from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
 from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
-from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters, ActResult
-from lmstudio_integrations.client.predictions.tool_loop.runners import ThreadRunner
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
-from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
-from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -60,85 +55,7 @@ from lmstudio_integrations.types.models import (
     ServerVersion,
 )
 from lmstudio_integrations.types.references import ModelReference
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
-
-
-class PredictionStream(BaseStream):
-    """A running prediction. Iterate over it for its text fragments, or over `events()` for all events.
-
-    Ending the iteration early stops the generation on the server.
-    """
-
-    def _fill(self) -> bool:
-        return run(self._prediction.advance())
-
-    def batches(self) -> Generator[list[PredictionEvent]]:
-        """Yield all events in the batches in which they arrived; cheaper than one by one."""
-        ready = self._prediction.ready
-        try:
-            with short_traceback():
-                while ready or self._fill():
-                    batch = list(ready)
-                    ready.clear()
-                    yield batch
-        finally:
-            self._prediction.close_unless_reading()
-
-    def events(self) -> Iterator[PredictionEvent]:
-        """Yield all events in order: fragments, tool calls, progress, and the end."""
-        ready = self._prediction.ready
-        try:
-            with short_traceback():
-                while ready or self._fill():
-                    yield ready.popleft()
-        finally:
-            self._prediction.close_unless_reading()
-
-    def __iter__(self) -> Iterator[LlmPredictionFragment]:
-        with short_traceback():
-            for event in self.events():
-                if type(event) is LlmPredictionFragment:
-                    yield event
-
-    def __next__(self) -> LlmPredictionFragment:
-        ready = self._prediction.ready
-        with short_traceback():
-            while ready or self._fill():
-                event = ready.popleft()
-                if type(event) is LlmPredictionFragment:
-                    return event
-        raise StopIteration
-
-    def start(self) -> None:
-        """Send the request now, not with the first read. Waits for the model, but not for its response.
-
-        Raises:
-            LMStudioRuntimeError: If the stream was started or has ended.
-        """
-        run(self._prediction.start())
-
-    def wait_for_result(self) -> PredictionResult:
-        """Read the stream to its end and return the result."""
-        return run(self._prediction.to_end())
-
-    def cancel(self) -> None:
-        """Stop the generation on the server, without waiting. Read on to get what has arrived, then call `result()`.
-
-        Before the model is loaded, this stops the load, and there is no result.
-        """
-        self._prediction.cancel()
-
-    def close(self) -> None:
-        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
-        self._prediction.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+from lmstudio_integrations.types.results import PredictionResult
 
 
 class SyncModelHandle(BaseHandle[ModelT_co]):
@@ -177,27 +94,8 @@ class SyncModelHandle(BaseHandle[ModelT_co]):
         return run(self.model.get_processing_state())
 
 
-class LLM(SyncModelHandle[LanguageModel]):
+class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
     """A language model."""
-
-    def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
-        """Return the next message of a conversation.
-
-        Args:
-            history: A prompt, a `Chat`, or `{"messages": […]}`.
-            parameters: See `PredictionParameters`.
-
-        Raises:
-            LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioServerError: If the server reports an error.
-        """
-        return run(self.model.prepare_response(history, parameters).to_end())
-
-    def respond_stream(
-        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
-    ) -> PredictionStream:
-        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return PredictionStream(self.model.prepare_response(history, parameters))
 
     def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -223,23 +121,6 @@ class LLM(SyncModelHandle[LanguageModel]):
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
         return PredictionStream(self.model.prepare_completion(prompt, parameters))
-
-    def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
-        """Let the model call tools until it responds without a call.
-
-        Args:
-            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
-            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            parameters: See `ActParameters`.
-
-        Raises:
-            LMStudioValueError: If a tool cannot be used.
-            LMStudioPredictionError: If the model still calls tools in the last round.
-            LMStudioToolCallError: If a tool call of the model cannot be read.
-        """
-        act = self.model.prepare_act(chat, tools, parameters)
-        with ThreadRunner(act.parallel) as runner:
-            return run(act.to_end(runner))
 
     def apply_prompt_template(self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.

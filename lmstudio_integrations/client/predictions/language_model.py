@@ -9,8 +9,10 @@ from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Too
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import (
+    ChatRequest,
     History,
     PredictionParameters,
+    RequestMaker,
     encode,
     plan_completion,
     plan_response,
@@ -25,9 +27,12 @@ from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
 class LanguageModel(Model):
     """A language model on one server."""
 
+    request: RequestMaker = ChatRequest
+    """Makes the request of the next message of a conversation."""
+
     def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
         """Prepare the model's next message of a conversation."""
-        return Prediction(self, plan_response(history, parameters, is_async=self.caller.is_async))
+        return Prediction(self, plan_response(history, parameters, is_async=self.caller.is_async, request=self.request))
 
     def prepare_completion(self, prompt: str, parameters: PredictionParameters) -> Prediction:
         """Prepare the continuation of a text."""
@@ -35,7 +40,7 @@ class LanguageModel(Model):
 
     def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
         """Prepare a tool loop."""
-        return Act(self, chat, tools, parameters)
+        return Act(self, chat, tools, parameters, self.request)
 
     def prepare_images(self, images: Sequence[FileInput], *, allow_private_hosts: bool) -> Flow[list[FileHandle]]:
         """Upload images for a conversation with this model; download those that are http or https URLs first."""

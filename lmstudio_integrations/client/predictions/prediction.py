@@ -33,7 +33,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.protocol.endpoints import Channel
+from lmstudio_integrations.protocol.endpoints import Channel, Namespace
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
@@ -45,6 +45,7 @@ from lmstudio_integrations.types.structured import json_object
 class PredictionRequest(Protocol):
     """One way to request a prediction. If the server does not know the endpoint, the next way is tried."""
 
+    namespace: Namespace
     endpoint: Channel
 
     def upload(self, operation: Operation) -> Flow[None]:
@@ -447,7 +448,7 @@ class Prediction:
         if self._is_cancelled or self._outcome is not None:  # it was stopped meanwhile
             raise _ClosedError
         attempts.listener.requested(parameter)
-        call = operation.start(attempts.state.kind, request.endpoint, parameter, label=self._plan.label)
+        call = operation.start(request.namespace, request.endpoint, parameter, label=self._plan.label)
         self._response = _Response(call, parameter, is_second=second is not None)
         self._record_step(call)
         if self._is_cancelled:

@@ -26,7 +26,7 @@ from lmstudio_integrations.client.support.timeouts import TimeoutParameters, che
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import Channel, channel
+from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
@@ -100,7 +100,7 @@ class PredictionParameters(TimeoutParameters, total=False):
     on_prompt_processing_progress: Callable[[float], Any] | None
 
 
-class _Conversation:
+class Conversation:
     """A conversation whose images may be still to be uploaded. The requests of one prediction share it."""
 
     def __init__(self, history: WireHistory | PendingHistory) -> None:
@@ -121,9 +121,10 @@ class _Conversation:
 class ChatRequest:
     """Requests the next message of a conversation."""
 
+    namespace: Namespace = "llm"
     endpoint: Channel = channel("llm", "predict")
 
-    def __init__(self, conversation: _Conversation, settings: LlmPredictionConfig) -> None:
+    def __init__(self, conversation: Conversation, settings: LlmPredictionConfig) -> None:
         self._conversation = conversation
         self._settings = settings
         self._stack = stack_of(settings)
@@ -141,6 +142,10 @@ class ChatRequest:
         return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=stack)
 
 
+RequestMaker: TypeAlias = Callable[[Conversation, LlmPredictionConfig], PredictionRequest]
+"""Makes the request of the next message, from a conversation and settings."""
+
+
 class ForcedCallRequest(ChatRequest):
     """Requests a call of one of the tools by grammar.
 
@@ -150,7 +155,7 @@ class ForcedCallRequest(ChatRequest):
         text: What the model has responded without a call.
     """
 
-    def __init__(self, conversation: _Conversation, settings: LlmPredictionConfig, text: str) -> None:
+    def __init__(self, conversation: Conversation, settings: LlmPredictionConfig, text: str) -> None:
         self._definitions = offered_tools(settings)
         self._text = text
         super().__init__(conversation, forced_settings(settings, self._definitions))
@@ -165,6 +170,7 @@ class ForcedCallRequest(ChatRequest):
 class CompletionRequest:
     """Requests the continuation of a text."""
 
+    namespace: Namespace = "llm"
     endpoint: Channel = channel("llm", "completeRawText")
 
     def __init__(self, prompt: str, settings: LlmPredictionConfig) -> None:
@@ -225,10 +231,16 @@ def encode(history: History) -> WireHistory:
     return wire
 
 
-def plan_response(history: History | PendingHistory, parameters: PredictionParameters, *, is_async: bool) -> Plan:
-    """Plan the model's next message of a conversation."""
+def plan_response(
+    history: History | PendingHistory,
+    parameters: PredictionParameters,
+    *,
+    is_async: bool,
+    request: RequestMaker = ChatRequest,
+) -> Plan:
+    """Plan the next message of a conversation, which `request` requests."""
     settings = _settings(parameters, is_async=is_async)
-    plan = plan_round(history, settings, parameters)
+    plan = plan_round(history, settings, parameters, request=request)
     return _with_callbacks(plan, settings, parameters)
 
 
@@ -238,6 +250,7 @@ def plan_round(
     parameters: Mapping[str, Any],
     *,
     checks_calls: bool = False,
+    request: RequestMaker = ChatRequest,
 ) -> Plan:
     """Plan the model's next message with resolved settings, and without callbacks: a round of the tool loop.
 
@@ -246,13 +259,14 @@ def plan_round(
         settings: The settings.
         parameters: Of the keyword arguments, the preset, the timeouts, those about tools and those that check are read.
         checks_calls: Whether the caller checks the arguments of tool calls, and sends the model what is wrong.
+        request: Makes the request.
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
-    conversation = _Conversation(given)
+    conversation = Conversation(given)
     tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
     first = settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings
     plan = Plan(
-        [ChatRequest(conversation, first)],
+        [request(conversation, first)],
         "Chat response",
         optional_text(parameters.get("preset"), "preset"),
         checked_timeouts(parameters),
@@ -264,7 +278,7 @@ def plan_round(
 
 
 def _review(
-    conversation: _Conversation,
+    conversation: Conversation,
     settings: LlmPredictionConfig,
     parameters: Mapping[str, Any],
     *,

@@ -73,7 +73,7 @@ async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
         whole = Operation(client._caller, {"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded"), None, label="Model list") for _ in range(2)]
-        first, second = (call._exchange for call in calls)
+        first, second = (call.exchange for call in calls)
         assert first.started == second.started < first.since < second.since
         assert (first.timeouts["timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
         assert client._caller.timeouts["idle_timeout"] == 60.0
@@ -87,8 +87,8 @@ async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
         for _ in range(2 * MAX_IN_FLIGHT - 1):
             await asyncio.sleep(0)
             calls.append(flow.send([{"embedding": [1.0]}]))
-        assert len({call._exchange.started for call in calls}) == 1
-        assert calls[0]._exchange.since < calls[-1]._exchange.since
+        assert len({call.exchange.started for call in calls}) == 1
+        assert calls[0].exchange.since < calls[-1].exchange.since
         flow.close()
 
 

@@ -17,7 +17,13 @@ from pydantic_core import to_json
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.delivery import Callbacks
 from lmstudio_integrations.client.predictions.prediction import Plan, Prediction
-from lmstudio_integrations.client.predictions.requests import History, PredictionSettings, plan_round, to_chat
+from lmstudio_integrations.client.predictions.requests import (
+    History,
+    PredictionSettings,
+    RequestMaker,
+    plan_round,
+    to_chat,
+)
 from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCallController
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
@@ -194,10 +200,12 @@ class Act:
         history: History,
         tools: Iterable[ToolInput],
         parameters: ActParameters,
+        request: RequestMaker,
     ) -> None:
         known, settings = ActParameters.__annotations__, LlmPredictionConfig.model_fields
         check_names(parameters, known, in_config=settings, async_callbacks=model.caller.is_async)
         self._model = model
+        self._request = request
         self._parameters = parameters
         self._chat = to_chat(history)
         self._tools = parse_tools(list_of(tools, "tools"))
@@ -287,7 +295,8 @@ class Act:
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
         # A choice that requires a call holds for every round. Forcing each of them would be a loop without an end.
         helps = {"rescue_tool_calls": True, "required_tool_fallback": not self._calls}
-        return plan_round(self._chat, settings, {**helps, **self._parameters}, checks_calls=True)
+        parameters = {**helps, **self._parameters}
+        return plan_round(self._chat, settings, parameters, checks_calls=True, request=self._request)
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         tool = self._tools.get(call.name)

@@ -1,0 +1,133 @@
+"""Generator plugins: they respond in place of a model (docs/protocol.md#generators).
+
+`api/plugins.py` has their handles. A generator is a language model without settings: nothing is loaded, and nothing but
+the conversation and the tools is sent.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Self
+
+from lmstudio_integrations.client.files.images import PendingHistory
+from lmstudio_integrations.client.files.uploads import with_valid_files
+from lmstudio_integrations.client.models.attempts import Attempts
+from lmstudio_integrations.client.models.state import Instance, ModelState
+from lmstudio_integrations.client.plugins.sessions import PluginSpec
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.predictions.requests import (
+    Conversation,
+    History,
+    PredictionParameters,
+    RequestMaker,
+)
+from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, required_choice
+from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
+from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.requests import GenerateWithGenerator
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolInput
+
+_FOR_MODELS = ("preset", "check_context")
+"""Parameters of predictions that need a model, besides its settings."""
+
+
+class GeneratorRequest:
+    """Requests the next message of a conversation from a generator.
+
+    Args:
+        spec: The plugin.
+        conversation: The conversation.
+        settings: The settings; only tools can be sent.
+
+    Raises:
+        LMStudioValueError: If there are other settings.
+    """
+
+    namespace: Namespace = "plugins"
+    endpoint: Channel = channel("plugins", "generateWithGenerator")
+
+    def __init__(self, spec: PluginSpec, conversation: Conversation, settings: LlmPredictionConfig) -> None:
+        self._spec = spec
+        self._conversation = conversation
+        self._tools = offered_tools(settings) if may_call(settings) else []
+        known = {"raw_tools"} if required_choice(settings) else {"raw_tools", "tool_choice"}
+        _reject(spec, [name for name in settings.model_fields_set - known if getattr(settings, name) is not None])
+
+    def upload(self, operation: Operation) -> Flow[None]:
+        """Upload the images."""
+        yield from self._conversation.upload(operation)
+
+    def parameter(self, operation: Operation, _instance: Instance) -> Flow[Mapping[str, Any]]:
+        """Return the parameter of the request."""
+        history = self._conversation.wire
+        if history.files:
+            history = yield from with_valid_files(operation, history)
+        return GenerateWithGenerator(
+            **self._spec.request,
+            tools=self._tools,
+            history=history.to_dict(),
+        )
+
+
+class GeneratorModel(LanguageModel):
+    """A generator plugin in the place of a model.
+
+    Args:
+        caller: Makes the calls to the server.
+        spec: The plugin.
+    """
+
+    def __init__(self, caller: Caller, spec: PluginSpec) -> None:
+        # Known without a call, so that nothing asks the server for a model of this name.
+        super().__init__(caller, ModelState("llm", spec.identifier, instance=Instance(spec.identifier)))
+        self._spec = spec
+
+    @property
+    def request(self) -> RequestMaker:  # type: ignore[override]
+        """Makes the request of the next message of a conversation."""
+        return partial(GeneratorRequest, self._spec)
+
+    def changed(self, change: Callable[[Caller], Caller]) -> Self:
+        """Return the same generator, called in another way."""
+        return type(self)(change(self.caller), self._spec)
+
+    def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
+        """Prepare the next message of a conversation."""
+        _reject(self._spec, [name for name in _FOR_MODELS if parameters.get(name)])
+        return super().prepare_response(history, parameters)
+
+    def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
+        """Prepare a tool loop."""
+        _reject(self._spec, [name for name in _FOR_MODELS if parameters.get(name)])
+        return super().prepare_act(chat, tools, parameters)
+
+    def attempts(
+        self,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        *,
+        reload: bool = True,  # noqa: ARG002 - there is nothing to load
+        files: tuple[FileHandle, ...] = (),
+    ) -> Attempts:
+        """Return the attempts of an operation."""
+        return super().attempts(timeouts, reload=False, files=files)
+
+
+def _reject(spec: PluginSpec, names: Iterable[str]) -> None:
+    """Reject what a generator does not have, if any is given.
+
+    Raises:
+        LMStudioValueError: If there is a name.
+    """
+    given = ", ".join(sorted(names))
+    if given:
+        raise LMStudioValueError(
+            f"the generator {spec.identifier!r} takes a conversation and tools, and no {given}; what it can be told is "
+            "its plugin_config"
+        )
