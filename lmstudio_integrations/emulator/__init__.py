@@ -1,10 +1,10 @@
 """A headless server that speaks LM Studio's native protocol, for tests and for machines without the app."""
 
-from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, Preset
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, PluginEntry, Preset
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.limits import Limits
-from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PredictionRecord
+from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PluginCallRecord, PredictionRecord
 
 __all__ = [
     "Catalog",
@@ -16,6 +16,8 @@ __all__ = [
     "LoadRecord",
     "ManualClock",
     "ModelEntry",
+    "PluginCallRecord",
+    "PluginEntry",
     "PredictionRecord",
     "Preset",
     "SystemClock",

@@ -1,6 +1,7 @@
-"""The models that the emulator offers: entries, presets, and the files and flags that define them.
+"""The models and plugins that the emulator offers: entries, presets, and the files and flags that define them.
 
-An entry sets what the weights do not contain; the engine reads everything else. Nothing here loads a model.
+An entry sets what the weights do not contain; the engine reads everything else. Nothing here loads a model, or starts a
+plugin.
 """
 
 import logging
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +21,7 @@ from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
+from lmstudio_integrations.emulator.plugins.functions import parse_functions
 from lmstudio_integrations.emulator.regular_files import open_regular
 from lmstudio_integrations.emulator.weights import BUNDLES
 from lmstudio_integrations.errors import LMStudioValueError
@@ -131,21 +133,100 @@ class Preset(_Strict):
     """The settings by their wire keys."""
 
 
+PluginKind = Literal["command", "url", "functions", "generator"]
+"""What a plugin is, by the field that says so."""
+
+_FIELDS_OF_KINDS: dict[str, PluginKind] = {
+    "env": "command",
+    "working_directory": "command",
+    "headers": "url",
+    "rules": "generator",
+}
+
+
+class PluginEntry(_Strict):
+    """One plugin of the catalog: an MCP server, Python functions, or a generator.
+
+    `identifier` is `owner/name`, in lower case letters, digits and hyphens. Exactly one of these fields says what it
+    is: `command` is the program of an MCP server and its arguments, `url` the address of one that runs elsewhere,
+    `functions` are tools as `act` takes them, and `generator` is whether it writes messages in place of a model.
+
+    `env` are variables for the program, in addition to those of the server, and `working_directory` is where it runs,
+    unless the client chooses another one. `headers` are sent to the address. `rules` are those of a generator, as
+    scripted models have them.
+    """
+
+    identifier: str
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    url: str | None = None
+    functions: tuple[Any, ...] = ()
+    generator: bool = False
+    env: dict[str, str] = Field(default_factory=dict[str, str], repr=False)
+    headers: dict[str, str] = Field(default_factory=dict[str, str], repr=False)
+    working_directory: str | None = None
+    rules: Annotated[tuple[Any, ...], Field(alias="rule")] = ()
+
+    @field_validator("identifier")
+    @classmethod
+    def _check_identifier(cls, identifier: str) -> str:
+        if not _ARTIFACT.fullmatch(identifier):
+            raise LMStudioValueError(
+                f"must be owner/name in lower case letters, digits and hyphens, for example 'mcp/weather'; "
+                f"got {identifier!r}"
+            )
+        return identifier
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise LMStudioValueError(f"must begin with http:// or https://; got {url!r}")
+        return url
+
+    @field_validator("functions")
+    @classmethod
+    def _check_functions(cls, functions: tuple[Any, ...]) -> tuple[Any, ...]:
+        parse_functions(functions)
+        return functions
+
+    @field_validator("rules")
+    @classmethod
+    def _check_rules(cls, rules: tuple[Any, ...]) -> tuple[Any, ...]:
+        parse_rules(rules)
+        return rules
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        kinds = [kind for kind in get_args(PluginKind) if getattr(self, kind)]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "none of them"
+            raise LMStudioValueError(f"it needs exactly one of {', '.join(get_args(PluginKind))}, and has {found}")
+        for name, kind in _FIELDS_OF_KINDS.items():
+            if kind != kinds[0] and getattr(self, name):
+                raise LMStudioValueError(f"{name}: only a plugin with {kind!r} has it, and this one has {kinds[0]!r}")
+        return self
+
+    @property
+    def kind(self) -> PluginKind:
+        """What it is."""
+        return next(kind for kind in get_args(PluginKind) if getattr(self, kind))
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All models and presets of one server.
+    """All models, presets and plugins of one server.
 
     Raises:
-        LMStudioValueError: If two models have the same key.
+        LMStudioValueError: If two models have the same key, or two plugins the same identifier.
     """
 
     models: tuple[ModelEntry, ...] = ()
     presets: tuple[Preset, ...] = ()
+    plugins: tuple[PluginEntry, ...] = ()
 
     def __post_init__(self) -> None:
-        for key, times in Counter(entry.key for entry in self.models).most_common(1):
-            if times > 1:
-                raise LMStudioValueError(f"the catalog has the model key {key!r} twice")
+        _require_unique("model key", (entry.key for entry in self.models))
+        _require_unique("plugin", (entry.identifier for entry in self.plugins))
 
     def find(self, name: str) -> list[ModelEntry]:
         """Return the entries for a name, best first: a key, an alias or a path (docs/protocol.md#model-matching)."""
@@ -162,6 +243,12 @@ class Catalog:
         requested = name.casefold()
         names = ((preset, {preset.identifier, preset.name or preset.identifier}) for preset in self.presets)
         return next((preset for preset, known in names if requested in map(str.casefold, known)), None)
+
+
+def _require_unique(what: str, names: Iterable[str]) -> None:
+    for name, times in Counter(names).most_common(1):
+        if times > 1:
+            raise LMStudioValueError(f"the catalog has the {what} {name!r} twice")
 
 
 def describe(entry: ModelEntry, metadata: ModelMetadata) -> dict[str, Any]:
@@ -283,7 +370,7 @@ def kind_of_file(path: Path) -> ModelKind:
 
 
 def load(path: Path) -> Catalog:
-    """Read a catalog from a TOML file with `[[model]]` and `[[preset]]` tables, or from a folder of GGUF files.
+    """Read a catalog from a TOML file of tables, or from a folder of GGUF files.
 
     Raises:
         LMStudioValueError: If it cannot be read, or something in it is invalid; the message names it.
@@ -301,7 +388,7 @@ def load(path: Path) -> Catalog:
 def _line_of(message: str, text: str, tables: Mapping[str, Any]) -> int | None:
     """Return the line of a TOML file that an error is about: that of the field, else that of its table."""
     named = [(number, found[1]) for number, line in enumerate(text.splitlines(), 1) if (found := _NAME.match(line))]
-    for name, parse in (("model", parse_entry), ("preset", parse_preset)):
+    for name, parse in (("model", parse_entry), ("preset", parse_preset), ("plugin", parse_plugin)):
         starts = [index for index, (_, each) in enumerate(named) if each == name]
         found = tables.get(name, [])
         for start, end, table in zip(starts, [*starts[1:], None], found if is_list(found) else [], strict=False):
@@ -315,7 +402,7 @@ def _line_of(message: str, text: str, tables: Mapping[str, Any]) -> int | None:
 def _line_in(message: str, named: Sequence[tuple[int, str]]) -> int | None:
     """Return the first of some lines with a name that an error contains; of several rules, that of the right one."""
     rule = re.search(r"\brule (\d+):", message)
-    lines = [number for number, name in named if name == "model.rule"]
+    lines = [number for number, name in named if name in {"model.rule", "plugin.rule"}]
     if rule and 1 <= int(rule[1]) <= len(lines):  # inline rules have no such lines
         return lines[int(rule[1]) - 1]
     names = set(re.findall(r"(\w+)(?=[:='])", message.partition(" (got ")[0]))
@@ -358,14 +445,15 @@ def from_tables(tables: Mapping[str, Any]) -> Catalog:
     Raises:
         LMStudioValueError: If a table has an invalid field; the message names it.
     """
-    unknown = tables.keys() - {"model", "preset"}
+    unknown = tables.keys() - {"model", "preset", "plugin"}
     if unknown:
         raise LMStudioValueError(
-            f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]] and [[preset]]"
+            f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]], [[preset]] and [[plugin]]"
         )
     return Catalog(
         models=tuple(parse_entry(table) for table in _listed(tables, "model")),
         presets=tuple(parse_preset(table) for table in _listed(tables, "preset")),
+        plugins=tuple(parse_plugin(table) for table in _listed(tables, "plugin")),
     )
 
 
@@ -396,7 +484,37 @@ def parse_entry(value: object) -> ModelEntry:
     try:
         return ModelEntry.model_validate(value)
     except ValidationError as error:
-        raise LMStudioValueError(f"model {value.get('key', '?')!r}: {_explain(error)}") from error
+        raise LMStudioValueError(f"model {value.get('key', '?')!r}: {_explain(error, ModelEntry)}") from error
+
+
+def parse_plugin(table: object) -> PluginEntry:
+    """Return the entry of a table.
+
+    Raises:
+        LMStudioValueError: If it is something else, or a field is unknown or invalid. The message has no value of `env`
+            or `headers`.
+    """
+    if isinstance(table, PluginEntry):
+        return table
+    if not is_mapping(table):
+        raise LMStudioValueError(f"a plugin must be a table, got {table!r}")
+    try:
+        return PluginEntry.model_validate(table)
+    except ValidationError as error:
+        # Not `from error`: its text has what was given.
+        raise LMStudioValueError(f"plugin {table.get('identifier', '?')!r}: {_explain(error, PluginEntry)}") from None
+
+
+def parse_plugins(plugins: Mapping[str, Any]) -> tuple[PluginEntry, ...]:
+    """Return the entries of plugins by identifier; each is a list of functions, or a table without its identifier.
+
+    Raises:
+        LMStudioValueError: If one is something else, or a field is unknown or invalid.
+    """
+    return tuple(
+        parse_plugin({**(given if is_mapping(given) else {"functions": given}), "identifier": identifier})
+        for identifier, given in plugins.items()
+    )
 
 
 def parse_preset(table: object) -> Preset:
@@ -412,20 +530,29 @@ def parse_preset(table: object) -> Preset:
         config: Settings = LlmPredictionConfig.parse(settings)
         return Preset(identifier=table.get("identifier", ""), name=table.get("name"), fields=config.to_fields())
     except (ValidationError, LMStudioValueError) as error:
-        reason = _explain(error) if isinstance(error, ValidationError) else error
+        reason = _explain(error, Preset) if isinstance(error, ValidationError) else error
         raise LMStudioValueError(f"preset {table.get('identifier', '?')!r}: {reason}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[_Strict]) -> str:
     problems: Iterable[Any] = error.errors(include_url=False)
-    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {_explain_one(problem)}" for problem in problems)
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, problem["loc"])), _explain_one(problem, kind))))
+        for problem in problems
+    )
 
 
-def _explain_one(problem: Mapping[str, Any]) -> str:
+_SECRET = {"env", "headers"}
+"""Fields whose values no error contains."""
+
+
+def _explain_one(problem: Mapping[str, Any], kind: type[_Strict]) -> str:
     if problem["type"] == "value_error":  # our own text, which has the value
         return str(problem["ctx"]["error"])
     if problem["type"] == "extra_forbidden":
-        known = [field.alias or name for name, field in ModelEntry.model_fields.items()]
+        known = [field.alias or name for name, field in kind.model_fields.items()]
         similar = closest_names(str(problem["loc"][-1]), known)
         return f"unknown field; did you mean {similar[0]!r}?" if similar else "unknown field"
+    if problem["type"] == "missing" or problem["loc"][0] in _SECRET:
+        return str(problem["msg"])
     return f"{problem['msg']} (got {problem['input']!r})"

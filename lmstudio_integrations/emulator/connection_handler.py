@@ -17,7 +17,7 @@ from websockets.frames import CloseCode
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.context import ConnectedClient, Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.errors import WireError, internal_error
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.limits import has_more_values
 from lmstudio_integrations.emulator.sockets import Socket
@@ -194,7 +194,7 @@ class ConnectionHandler:
         """Return the wire form of what a handler raised; a defect of the emulator is logged."""
         if not isinstance(error, WireError):
             logger.error("the handler of %s failed", endpoint, exc_info=error)
-            error = WireError("Internal error of the emulator", cause=repr(error))
+            error = internal_error(error)
         self._log("error", endpoint, f" failed: {error}")
         return error.to_dict()
 

@@ -12,6 +12,7 @@ from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError, file_not_found, limit_reached
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
+from lmstudio_integrations.emulator.plugins.registry import PluginRegistry
 from lmstudio_integrations.emulator.records import Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
 from lmstudio_integrations.emulator.scheduling import CancelScope
@@ -36,7 +37,7 @@ class ConnectedClient:
     upload_bytes: int = 0
     """The total cost of its uploads."""
     requests: int = 0
-    """Its open calls and channels."""
+    """Its open calls and channels, and its running tool calls."""
     request_bytes: int = 0
     """The size of the messages that opened them."""
 
@@ -112,6 +113,7 @@ class ServerState:
     records: Records
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
+    plugins: PluginRegistry = field(default_factory=PluginRegistry)
     flags: set[str] = field(default_factory=set[str])
     upload_folder: UploadFolder = field(default_factory=UploadFolder)
     log_listeners: list[LogListener] = field(default_factory=list[LogListener])

@@ -17,7 +17,15 @@ from typing import Any, Self, TypeVar
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.authentication import Authenticator
-from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, from_tables, parse_entry
+from lmstudio_integrations.emulator.catalog import (
+    Catalog,
+    ModelEntry,
+    bundled,
+    check_weights,
+    from_tables,
+    parse_entry,
+    parse_plugins,
+)
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.context import ServerState
@@ -27,7 +35,14 @@ from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, mem
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
-from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PredictionRecord, Records
+from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, create_plugin
+from lmstudio_integrations.emulator.records import (
+    EmbeddingRecord,
+    LoadRecord,
+    PluginCallRecord,
+    PredictionRecord,
+    Records,
+)
 from lmstudio_integrations.emulator.registry import ModelRegistry
 from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.server import Server
@@ -37,6 +52,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import INSTANCE_INFO_TYPES, ModelInstanceInfo
 
 T = TypeVar("T")
@@ -63,7 +79,10 @@ class Emulator:
     Args:
         models: The models, as keys or entries. A key is a scripted model; `KEY=WEIGHTS` has real weights. Without
             `models` and `catalog`, the server has the two bundled models.
-        catalog: More models: a catalog, its tables, or the path of a TOML file or of a folder of GGUF files.
+        catalog: More models, and plugins: a catalog, its tables, or the path of a TOML file or of a folder of GGUF
+            files.
+        plugins: More plugins by identifier, such as `mcp/sums`: each a list of functions, which are its tools, or a
+            table as in the catalog. A function is called in a thread, an async one on the server's event loop.
         host: The address to listen on.
         port: The port to listen on; 0 takes any free one. Of several, the first free one is taken.
         tokens: API tokens. If there are any, clients must send one of them.
@@ -79,7 +98,8 @@ class Emulator:
             file. The default is three quarters of the machine's memory on Linux; other systems have no limit.
 
     Raises:
-        LMStudioValueError: If the catalog, a token, the latency or the memory is not valid.
+        LMStudioValueError: If the catalog, a plugin, a token, the latency or the memory is not valid.
+        ModuleNotFoundError: If a plugin is an MCP server, and the extra `mcp` is not installed.
     """
 
     def __init__(
@@ -87,6 +107,7 @@ class Emulator:
         models: Iterable[str | ModelEntry | Mapping[str, Any]] | None = None,
         *,
         catalog: Catalog | Mapping[str, Any] | str | Path | None = None,
+        plugins: Mapping[str, Iterable[ToolInput] | Mapping[str, Any]] | None = None,
         host: str = "127.0.0.1",
         port: int | Sequence[int] = 0,
         tokens: Iterable[str] = (),
@@ -102,12 +123,13 @@ class Emulator:
     ) -> None:
         if not latency >= 0:
             raise LMStudioValueError(f"the latency must be 0 or more seconds, got {latency!r}")
-        self.catalog: Catalog = _catalog(models, catalog)
+        self.catalog: Catalog = _catalog(models, catalog, plugins)
         if engines is None:
             check_weights(self.catalog)
         self.host = host
         self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
         self._load = tuple(load)
+        self._plugins = [create_plugin(entry) for entry in self.catalog.plugins]
         self._engines = engines
         self._clock = clock or SystemClock()
         self._auto_evict = auto_evict
@@ -154,6 +176,11 @@ class Emulator:
     def loads(self) -> tuple[LoadRecord, ...]:
         """The loads so far, oldest first; kept like `predictions`."""
         return self._records.loads.records
+
+    @property
+    def tool_calls(self) -> tuple[PluginCallRecord, ...]:
+        """The calls of tools of plugins so far, oldest first; kept like `predictions`."""
+        return self._records.tool_calls.records
 
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:
@@ -313,7 +340,7 @@ class Emulator:
 
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
-        """Open the registry, then the server; close them in reverse order."""
+        """Open the registries, then the server; close them in reverse order."""
         registry = ModelRegistry(
             self.catalog,
             self._engines or _engines(self.catalog, offline=self._offline, worker_memory=self._worker_memory),
@@ -323,11 +350,13 @@ class Emulator:
             max_loaded=self._limits.loaded_models,
             records=self._records,
         )
-        state = ServerState(registry, self._clock, self._records, self._latency, self._limits)
+        plugins = PluginRegistry(self._plugins, self._limits.plugins)
+        state = ServerState(registry, self._clock, self._records, self._latency, self._limits, plugins)
         server = self._new_server(state)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)
             stack.push_async_callback(registry.close)
+            stack.push_async_callback(plugins.close)
             await server.open()
             stack.push_async_callback(server.close)
             yield _Running(state, server, asyncio.get_running_loop())
@@ -387,10 +416,11 @@ def netloc(host: str, port: int) -> str:
 def _catalog(
     models: Iterable[str | ModelEntry | Mapping[str, Any]] | None,
     catalog: Catalog | Mapping[str, Any] | str | Path | None,
+    plugins: Mapping[str, Any] | None,
 ) -> Catalog:
-    """Return all models; the two bundled ones if neither argument is given."""
+    """Return all models and plugins; the two bundled models if neither of the first two arguments is given."""
     if models is None and catalog is None:
-        return Catalog(models=bundled())
+        models = bundled()
     if isinstance(catalog, str | Path):
         catalog = load_catalog(Path(catalog))
     elif isinstance(catalog, Mapping):
@@ -399,6 +429,7 @@ def _catalog(
     return Catalog(
         models=(*base.models, *(parse_entry(model) for model in models or ())),
         presets=base.presets,
+        plugins=(*base.plugins, *parse_plugins(plugins or {})),
     )
 
 

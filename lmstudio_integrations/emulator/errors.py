@@ -21,7 +21,7 @@ class WireError(Exception):
         cause: The reason behind it.
         suggestion: What would help.
         display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
-        fatal: Whether the model has crashed and must be loaded again.
+        fatal: Whether the model, or the plugin, has crashed and must be started again.
     """
 
     def __init__(
@@ -126,6 +126,20 @@ def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> WireError
             "totalAvailablePresets": len(known),
         },
     )
+
+
+def plugin_not_found(identifier: str, known: Sequence[str]) -> WireError:
+    """Return the error for a plugin that the server does not have."""
+    listed = ", ".join(known[:SAMPLE]) + (f" and {len(known) - SAMPLE} more" if len(known) > SAMPLE else "")
+    return WireError(
+        f'Cannot find a plugin with the identifier "{identifier}"',
+        cause=f"This server has {listed or 'no plugins'}.",
+    )
+
+
+def internal_error(error: Exception) -> WireError:
+    """Return the error for a defect of the emulator."""
+    return WireError("Internal error of the emulator", cause=repr(error))
 
 
 def identifier_exists(identifier: str) -> WireError:

@@ -24,14 +24,16 @@ class Limits:
         handshake_timeout: Seconds for the HTTP request that opens a connection.
         message_bytes: Size of one message. An image is one message, in base64.
         message_values: JSON values and separators in one message; they take far more memory than their text.
-        requests: Open calls and channels of one client.
+        requests: Open calls and channels of one client, and its running tool calls.
         request_bytes: Total size of the messages that opened them.
         backlog_bytes: Unread output of a connection.
         file_bytes: Size of one uploaded file.
         upload_bytes: Size of all uploaded files of one client, their names included.
         retrieval_chunks: Chunks of text in one retrieval.
         loaded_models: Models that are loaded at once.
-        records: Records of each kind: predictions, embeddings, loads. The oldest are dropped.
+        plugins: Plugins with tools that run at once; one that clients use in several directories runs once in each.
+        tool_result_bytes: Size of the result of one tool of a plugin, as JSON.
+        records: Records of each kind: predictions, embeddings, loads, tool calls. The oldest are dropped.
         record_bytes: Approximate memory of the records of each kind. The newest record is always kept, even if it
             alone exceeds this.
         ping_interval: Seconds without a message after which a client is pinged; `None` to never ping.
@@ -53,6 +55,8 @@ class Limits:
     upload_bytes: int = 256 * MIB
     retrieval_chunks: int = 20_000
     loaded_models: int = 64
+    plugins: int = 64
+    tool_result_bytes: int = 32 * MIB
     records: int = 10_000
     record_bytes: int = 32 * MIB
     ping_interval: float | None = 30.0

@@ -18,6 +18,7 @@ _OVERHEAD = 64
 """Approximate bytes of a value besides its characters and members."""
 
 LoadMode = Literal["just_in_time", "explicit"]
+PluginCallState = Literal["running", "ended", "failed", "aborted"]
 LoadState = Literal["loading", "loaded", "failed", "cancelled", "evicted", "expired", "crashed", "unloaded"]
 
 
@@ -108,7 +109,37 @@ class LoadRecord:
     state: LoadState = "loading"
 
 
-RecordT = TypeVar("RecordT", PredictionRecord, EmbeddingRecord, LoadRecord)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginCallRecord:
+    """One call of a tool of a plugin, as of the moment of reading.
+
+    All values are plain data: `dataclasses.asdict` returns JSON.
+
+    Attributes:
+        plugin: The identifier of the plugin.
+        tool: The name of the tool.
+        client: The identifier of the client.
+        arguments: The arguments, as the client sent them.
+        state: `running`; `ended` with a result, `failed` with an error, or `aborted` by the client or because its
+            session or its socket has ended.
+        result: The result of a call that has ended.
+        error: The title of the error of a call that failed.
+        status_texts: What the tool has reported about its progress; of many texts, the last 100.
+        warnings: Problems that the tool has solved by itself; of many, the last 100.
+    """
+
+    plugin: str
+    tool: str
+    client: str
+    arguments: Any
+    state: PluginCallState = "running"
+    result: Any = None
+    error: str | None = None
+    status_texts: list[str] = field(default_factory=list[str])
+    warnings: list[str] = field(default_factory=list[str])
+
+
+RecordT = TypeVar("RecordT", PredictionRecord, EmbeddingRecord, LoadRecord, PluginCallRecord)
 
 
 class RecordEntry(Generic[RecordT]):
@@ -187,6 +218,7 @@ class Records:
         self.predictions: RecordLog[PredictionRecord] = RecordLog(limits, self.notify)
         self.embeddings: RecordLog[EmbeddingRecord] = RecordLog(limits, self.notify)
         self.loads: RecordLog[LoadRecord] = RecordLog(limits, self.notify)
+        self.tool_calls: RecordLog[PluginCallRecord] = RecordLog(limits, self.notify)
 
     def notify(self) -> None:
         """Wake all waiters, because something has changed."""

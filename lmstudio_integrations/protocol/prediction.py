@@ -264,6 +264,13 @@ def encode(event: PredictionEvent) -> dict[str, Any]:
     return _PACKETS[type(event)](event)
 
 
+def encode_generated(event: PredictionEvent) -> dict[str, Any]:
+    """Return the packet of an event of a generator plugin, which has fewer members; see `encode`."""
+    packet = encode(event)
+    omitted = packet.keys() - {"type"} if isinstance(event, PredictionEnd) else {"error", "rawContent"}
+    return {name: member for name, member in packet.items() if name not in omitted}
+
+
 def _present(**members: Any) -> dict[str, Any]:
     """Return the members that have a value: optional ones are omitted, never null (docs/protocol.md#rule-omit-null)."""
     return {name: value for name, value in members.items() if value is not None}

@@ -23,6 +23,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 class ToolCallContext:
     """What `act` passes to a function that has a parameter of this type. The model sees nothing of it.
 
+    A plugin of the emulator passes one, too, which reports to the client of the call.
+
     Attributes:
         name: The name of the tool.
         call_id: The number of the call within its `act`, as in the callbacks.

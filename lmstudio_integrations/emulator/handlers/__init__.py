@@ -12,6 +12,7 @@ from lmstudio_integrations.emulator.handlers import (
     diagnostics,
     files,
     loading,
+    plugins,
     prediction,
     repository,
     system,
@@ -73,6 +74,10 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "createArtifactDownloadPlan": repository.create_artifact_download_plan,
     },
     "diagnostics": {"streamLogs": diagnostics.stream_logs},
+    "plugins": {
+        "startToolUseSession": plugins.start_tool_use_session,
+        "generateWithGenerator": plugins.generate_with_generator,
+    },
 }
 
 SERVED: Mapping[Namespace, Mapping[str, Endpoint]] = {

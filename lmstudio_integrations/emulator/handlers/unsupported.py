@@ -1,4 +1,4 @@
-"""Endpoints that this server does not support: accounts, linked devices, LM Studio Hub, engine selection, plugins.
+"""Endpoints that this server does not support: accounts, linked devices, the hub, engine selection, plugin processes.
 
 Each gets a response, because the client would wait forever: an empty result where that is correct, else an error. See
 docs/protocol.md#repository-endpoints and docs/protocol.md#other-endpoints.
@@ -37,9 +37,9 @@ FIXED_RESULTS: Mapping[Namespace, Mapping[str, Any]] = {
 """Results by namespace and endpoint."""
 
 REASONS: Mapping[Namespace, str] = {
-    "repository": "It has no accounts, linked devices, artifacts or plugins; its models come from its catalog.",
+    "repository": "It has no accounts, linked devices or artifacts; its models and plugins come from its catalog.",
     "runtime": "Its engines are part of it and cannot be selected, added or removed.",
-    "plugins": "It runs no plugins.",
+    "plugins": "Its plugins come from its catalog: none registers itself, or takes part in a prediction of the server.",
 }
 """The error cause of the endpoints of a namespace that have no entry in `FIXED_RESULTS`."""
 
@@ -59,6 +59,11 @@ def _reply(result: Any) -> Handler:
 
 def _reject(name: str, cause: str) -> Handler:
     async def reject(*_request: object) -> None:
-        raise WireError(f"This server does not support {name}", cause=cause)
+        raise not_supported(name, cause)
 
     return reject
+
+
+def not_supported(what: str, cause: str) -> WireError:
+    """Return the error for something that this server does not have."""
+    return WireError(f"This server does not support {what}", cause=cause)

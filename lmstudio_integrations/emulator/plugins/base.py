@@ -37,7 +37,7 @@ class RunningPlugin(Protocol):
             reports: Where the call reports to, while it runs.
 
         Raises:
-            WireError: If the tool fails, its arguments do not fit, or the plugin has died.
+            WireError: If the tool fails, or its arguments do not fit; a fatal one if the plugin has died.
         """
         ...
 

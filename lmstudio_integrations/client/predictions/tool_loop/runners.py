@@ -6,19 +6,16 @@ Both runners are steps of the flow in `tool_loop/act.py`, which starts the tools
 import asyncio
 import inspect
 import queue
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from functools import partial
-from threading import Thread
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from lmstudio_integrations._support.threads import run_in_thread
 from lmstudio_integrations.client.predictions.tool_loop.act import ToolJob
 from lmstudio_integrations.client.transport.waiters import SLICE
-
-T = TypeVar("T")
 
 
 class ThreadRunner:
@@ -67,7 +64,7 @@ class ThreadRunner:
         if self._runner is None:
             self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
             self._loop = self._runner.get_loop()
-            self._serving = _start(partial(self._serve, self._runner))
+            self._serving = run_in_thread(partial(self._serve, self._runner))
         running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         self._running.add(running)
         running.add_done_callback(self._ended.put)
@@ -127,7 +124,7 @@ class TaskRunner:
 
 async def _run(job: ToolJob) -> ToolJob:
     """Run a tool in this loop; one that is not async, in a thread."""
-    awaitable = _call(job) if job.is_async else await asyncio.wrap_future(_start(partial(_call, job)))
+    awaitable = _call(job) if job.is_async else await asyncio.wrap_future(run_in_thread(partial(_call, job)))
     return job if awaitable is None else await _finish(job, awaitable)
 
 
@@ -157,22 +154,3 @@ def _recording_failure(job: ToolJob) -> Generator[None]:
         yield
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - sent to the model
         job.failure = error
-
-
-def _start(function: Callable[[], T]) -> "Future[T]":
-    """Call a function in a daemon thread, so that neither Ctrl-C nor the end of the process waits for it.
-
-    A pool would wait for its threads at the end of the process, and might have too few of them.
-    """
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
-    context = copy_context()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(function))
-        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
-            future.set_exception(error)
-
-    Thread(target=run, name="lmstudio-tool", daemon=True).start()
-    return future

@@ -1,0 +1,161 @@
+"""A plugin whose tools are Python functions, in the process of the server. `registry.py` starts it."""
+
+import asyncio
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from functools import partial
+from itertools import count
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations._support.threads import run_in_thread
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.plugins.base import CallReports
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
+from lmstudio_integrations.types.tools import Tool
+
+MAX_THREADS = 256
+"""Functions of one plugin that run in threads at once. An aborted one counts until it returns."""
+
+
+class FunctionPlugin:
+    """A plugin of Python functions, as `act` takes them.
+
+    A function runs in a thread, an async one on the server's event loop, where it must not block.
+
+    Args:
+        identifier: Its identifier, `owner/name`.
+        functions: The functions, or definitions of tools.
+
+    Raises:
+        LMStudioValueError: If there are none, two have one name, or one cannot be called by a model.
+    """
+
+    def __init__(self, identifier: str, functions: Iterable[ToolInput]) -> None:
+        self.identifier = identifier
+        self._functions = parse_functions(functions)
+        self._threads = threading.BoundedSemaphore(MAX_THREADS)
+
+    async def start(self, working_directory: str | None) -> "RunningFunctions":  # noqa: ARG002 - of programs
+        """Return the tools; there is nothing to start."""
+        return RunningFunctions(self._functions, self._threads)
+
+
+def parse_functions(functions: Iterable[ToolInput]) -> dict[str, ToolFunctionDef]:
+    """Return functions by the names of their tools.
+
+    Raises:
+        LMStudioValueError: If there are none, two have one name, or one cannot be called by a model.
+    """
+    given = list(functions)
+    if not given:
+        raise LMStudioValueError("a plugin needs at least one function")
+    tools = parse_tools(given)
+    for name, tool in tools.items():
+        if tool.implementation is None:
+            raise LMStudioValueError(f"tool {name!r} has no implementation; a plugin can only call functions")
+    return tools
+
+
+class RunningFunctions:
+    """The functions of a plugin.
+
+    Args:
+        functions: The functions by the names of their tools.
+        threads: Acquired by each thread that runs one.
+    """
+
+    def __init__(self, functions: Mapping[str, ToolFunctionDef], threads: threading.BoundedSemaphore) -> None:
+        self.tools: tuple[Tool, ...] = tuple(function.to_tool() for function in functions.values())
+        self._functions = functions
+        self._threads = threads
+        self._numbers = count()
+
+    async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
+        """Call a function. Aborting a call cancels an async function, and is shown to others by their context.
+
+        Raises:
+            WireError: If the arguments do not fit, the function raises an exception, or its result is not JSON.
+        """
+        function, cancelled = self._functions[name], threading.Event()
+        context = _ReportingContext(name, next(self._numbers), cancelled, reports)
+        try:
+            with _as_wire_error():
+                # Both take a thread of a pool, as large arguments and results take long.
+                checked = await asyncio.to_thread(function.check, arguments)
+                result = await self._result(function, checked | dict.fromkeys(function.context_parameters, context))
+                return await asyncio.to_thread(_to_json, result)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def _result(self, function: ToolFunctionDef, arguments: dict[str, Any]) -> Any:
+        assert function.implementation is not None, "the plugin has checked it"
+        call = partial(function.implementation, **arguments)
+        result = call() if function.is_async else await self._in_thread(call)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        """Call a function in a thread of its own: one that never returns must not hold up others."""
+        if not self._threads.acquire(blocking=False):
+            raise WireError(f"{MAX_THREADS} functions of this plugin run already", suggestion="Call it again later.")
+
+        def run() -> Any:
+            try:
+                with _as_wire_error():  # here, as no future can hold a StopIteration
+                    return call()
+            finally:
+                self._threads.release()
+
+        return await asyncio.wrap_future(run_in_thread(run))
+
+    async def stop(self) -> None:
+        """Return at once: calls end with their sessions."""
+
+
+class _ReportingContext(ToolCallContext):
+    """Reports to the client of a call, from any thread."""
+
+    def __init__(self, name: str, call_id: int, cancelled: threading.Event, reports: CallReports) -> None:
+        super().__init__(name, call_id, cancelled)
+        self._reports = reports
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def status(self, text: str) -> None:
+        """Send the client what the function is doing."""
+        self._send(self._reports.status, text)
+
+    def warn(self, text: str) -> None:
+        """Send the client a problem that the function has solved by itself."""
+        self._send(self._reports.warn, text)
+
+    def _send(self, report: Callable[[str], None], text: str) -> None:
+        if threading.get_ident() == self._thread:
+            report(str(text))
+        else:
+            with contextlib.suppress(RuntimeError):  # the server has stopped
+                self._loop.call_soon_threadsafe(report, str(text))
+
+
+@contextlib.contextmanager
+def _as_wire_error() -> Generator[None]:
+    """Raise what a function raises as an error for the client, with its text."""
+    try:
+        yield
+    except WireError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise WireError(shortened(str(error) or repr(error))) from error
+
+
+def _to_json(result: object) -> Any:
+    try:
+        return to_jsonable_python(result, inf_nan_mode="null")
+    except ValueError as error:
+        raise WireError("The result of the tool cannot be written as JSON", cause=shortened(str(error))) from error
