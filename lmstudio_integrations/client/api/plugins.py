@@ -88,7 +88,7 @@ Plugins: TypeAlias = str | Mapping[str, PluginParameters]
 ToolT = TypeVar("ToolT", bound="BasePluginTool")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BasePluginTool(ToolFunctionDef, ShortTracebacks):
     """A tool of a plugin or an MCP server. `act` accepts it.
 
@@ -129,6 +129,9 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
         how = ToolCall(self.check(arguments), given.get("on_status"), given.get("on_warning"))
         operation = Operation(caller, checked_timeouts(given))
         return (yield from self._remote.session.call(operation, self._remote.definition.function.name, how))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {self.plugin!r}>"
 
 
 class PluginTool(BasePluginTool):
