@@ -97,10 +97,10 @@ class ClientSession:
         return min((interval for interval in intervals if interval is not None), default=None)
 
     def _exchanges(self) -> list[Exchange]:
-        """Return all open requests, sent or held back, and the calls on channels."""
+        """Return all open requests, sent or held back; calls before their channel, which would end them."""
         sent = list(self._sent.values())
         calls = [call for each in sent if each.tool_session is not None for call in each.tool_session.calls]
-        return [*sent, *calls, *self._backlog]
+        return [*calls, *sent, *self._backlog]
 
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""

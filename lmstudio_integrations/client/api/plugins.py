@@ -15,13 +15,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
 from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
 from lmstudio_integrations.client.plugins.generators import GeneratorModel
-from lmstudio_integrations.client.plugins.sessions import (
-    OnReport,
-    RemoteTool,
-    ToolCall,
-    ToolSessions,
-    spec_of,
-)
+from lmstudio_integrations.client.plugins.sessions import OnReport, RemoteTool, ToolCallbacks, ToolSessions, spec_of
 from lmstudio_integrations.client.support.arguments import check_names
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks, with_short_traceback
@@ -58,18 +52,6 @@ class PluginParameters(GeneratorParameters, total=False):
     prefix: str
 
 
-class ToolSessionParameters(PluginParameters, TimeoutParameters, total=False):
-    """The keyword arguments of `tools`. The timeouts apply to each call; `load_timeout` limits the start of a plugin.
-
-    Attributes:
-        on_status: Called with a `ToolReport` when a tool says what it is doing.
-        on_warning: Called with a `ToolReport` when a tool has met a problem that it could solve.
-    """
-
-    on_status: OnReport | None
-    on_warning: OnReport | None
-
-
 class ToolCallParameters(TimeoutParameters, total=False):
     """The keyword arguments of the method `call` of a tool. What is not given is as in the session.
 
@@ -80,6 +62,10 @@ class ToolCallParameters(TimeoutParameters, total=False):
 
     on_status: OnReport | None
     on_warning: OnReport | None
+
+
+class ToolSessionParameters(PluginParameters, ToolCallParameters, total=False):
+    """The keyword arguments of `tools`. `timeout` limits each call, and `load_timeout` the start of a plugin."""
 
 
 Plugins: TypeAlias = str | Mapping[str, PluginParameters]
@@ -99,39 +85,45 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
     plugin: str
     _remote: RemoteTool = field(repr=False, compare=False)
     _caller: Caller = field(repr=False, compare=False)
-    _defaults_of_session: ToolCallParameters = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, remote: RemoteTool, caller: Caller, defaults: ToolCallParameters) -> Self:
-        """Return a tool of a session."""
+    def of(cls, remote: RemoteTool, caller: Caller) -> Self:
+        """Return a tool of an open session."""
         function, plugin = remote.definition.function, remote.session.spec.identifier
 
         async def implementation(**arguments: Any) -> ToolContent:
             # Async for both clients: where `act` ends early, it cancels what is async, and that aborts the call.
-            content = ToolContent.of(await arun(tool._call(arguments, {}, caller.with_waiters(LoopWaiter))))
+            content = ToolContent.of(await arun(remote.call(Operation(caller.with_waiters(LoopWaiter)), arguments)))
             if content.is_error:
                 raise LMStudioPluginToolError(content.text, plugin=plugin, tool=remote.name, title=content.text)
             return content
 
-        description, parameters = function.description or "", {"type": "object", **(function.parameters or {})}
+        def with_parameters(parameters: Mapping[str, Any]) -> Any:
+            described = {"type": "object", **parameters}
+            return cls(remote.name, function.description or "", described, implementation, plugin, remote, caller)
+
         try:
-            tool = cls(remote.name, description, parameters, implementation, plugin, remote, caller, defaults)
+            tool: Self = with_parameters(function.parameters or {})
         except LMStudioValueError as error:
-            logger.warning("the parameters of the tool %r of %r are not checked: %s", remote.name, plugin, error)
-            anything = {"type": "object", "properties": {}}
-            tool = cls(remote.name, description, anything, implementation, plugin, remote, caller, defaults)
+            logger.warning("the parameters of the tool %r of %r are not used: %s", remote.name, plugin, error)
+            tool = with_parameters({})
         return tool
 
-    def _call(self, arguments: Mapping[str, Any], parameters: ToolCallParameters, caller: Caller) -> Flow[Any]:
+    def _call(self, arguments: Mapping[str, Any], parameters: ToolCallParameters) -> Flow[Any]:
         """Check the arguments and call the tool."""
-        check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=caller.is_async)
-        given: ToolCallParameters = {**self._defaults_of_session, **parameters}
-        how = ToolCall(self.check(arguments), given.get("on_status"), given.get("on_warning"))
-        operation = Operation(caller, checked_timeouts(given))
-        return (yield from self._remote.session.call(operation, self._remote.definition.function.name, how))
+        check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=self._caller.is_async)
+        operation = Operation(self._caller, checked_timeouts(parameters))
+        callbacks = _with_callbacks(self._remote.session.callbacks, parameters)
+        return (yield from self._remote.call(operation, self.check(arguments), callbacks))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self.plugin!r}>"
+
+
+def _with_callbacks(callbacks: ToolCallbacks, parameters: ToolCallParameters) -> ToolCallbacks:
+    return ToolCallbacks(
+        parameters.get("on_status", callbacks.on_status), parameters.get("on_warning", callbacks.on_warning)
+    )
 
 
 class PluginTool(BasePluginTool):
@@ -156,7 +148,7 @@ class PluginTool(BasePluginTool):
             LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
             LMStudioRuntimeError: If the session was closed.
         """
-        return run(self._call(arguments or {}, parameters, self._caller))
+        return run(self._call(arguments or {}, parameters))
 
 
 class AsyncPluginTool(BasePluginTool):
@@ -171,7 +163,7 @@ class AsyncPluginTool(BasePluginTool):
         self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]
     ) -> Any:
         """Call the tool and return its result, a JSON value; see `PluginTool.call`."""
-        return await arun(self._call(arguments or {}, parameters, self._caller))
+        return await arun(self._call(arguments or {}, parameters))
 
 
 class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
@@ -183,10 +175,9 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
 
     _tool: ClassVar[type[Any]]
 
-    def __init__(self, caller: Caller, sessions: ToolSessions, parameters: ToolCallParameters) -> None:
+    def __init__(self, caller: Caller, sessions: ToolSessions) -> None:
         self._caller = caller
         self._sessions = sessions
-        self._parameters = parameters
         self._tools: list[ToolT] | None = None
 
     @property
@@ -201,9 +192,8 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
         return list(self._tools)
 
     def _start(self) -> Flow[None]:
-        operation = Operation(self._caller, checked_timeouts(self._parameters))
-        remote_tools = yield from self._sessions.start(operation)
-        self._tools = [self._tool.of(each, self._caller, self._parameters) for each in remote_tools]
+        remote_tools = yield from self._sessions.start(Operation(self._caller, {"timeout": None}))
+        self._tools = [self._tool.of(each, self._caller) for each in remote_tools]
 
     def _close(self) -> None:
         self._tools = None
@@ -267,12 +257,11 @@ class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
 class BasePluginsNamespace(BaseNamespace):
     """Plugins and MCP servers."""
 
-    def _sessions(self, plugins: Plugins, parameters: ToolSessionParameters) -> tuple[ToolSessions, ToolCallParameters]:
-        """Return the sessions with plugins, and the parameters of their calls."""
+    def _sessions(self, plugins: Plugins, parameters: ToolSessionParameters) -> tuple[Caller, ToolSessions]:
+        """Return the sessions with plugins, and who calls their tools."""
         check_names(parameters, ToolSessionParameters.__annotations__, async_callbacks=self._caller.is_async)
-        checked_timeouts(parameters)
+        caller = self._caller.with_timeouts(checked_timeouts(parameters))
         common = {name: value for name, value in parameters.items() if name in PluginParameters.__annotations__}
-        calls: Any = {name: value for name, value in parameters.items() if name in ToolCallParameters.__annotations__}
         if isinstance(plugins, str):
             specs = [spec_of(plugins, common)]
         elif is_object(plugins) and plugins:
@@ -281,7 +270,7 @@ class BasePluginsNamespace(BaseNamespace):
             raise LMStudioValueError(
                 f"plugin must be an identifier such as 'mcp/weather', or a dict of several; got {plugins!r}"
             )
-        return ToolSessions(self._caller, specs), calls
+        return caller, ToolSessions(caller, specs, _with_callbacks(ToolCallbacks(), parameters))
 
     def _generator(self, plugin: str, parameters: GeneratorParameters) -> GeneratorModel:
         check_names(parameters, GeneratorParameters.__annotations__)
@@ -313,7 +302,7 @@ class PluginsNamespace(BasePluginsNamespace):
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        return ToolUseSession(self._caller, *self._sessions(plugin, parameters))
+        return ToolUseSession(*self._sessions(plugin, parameters))
 
     def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> PluginGenerator:
         """Return a handle to a generator plugin. Nothing is sent before its first response.
@@ -333,7 +322,7 @@ class AsyncPluginsNamespace(BasePluginsNamespace):
 
     def tools(self, plugin: Plugins, **parameters: Unpack[ToolSessionParameters]) -> AsyncToolUseSession:
         """Return a session with the tools of a plugin; see `PluginsNamespace.tools`."""
-        return AsyncToolUseSession(self._caller, *self._sessions(plugin, parameters))
+        return AsyncToolUseSession(*self._sessions(plugin, parameters))
 
     def generator(self, plugin: str, **parameters: Unpack[GeneratorParameters]) -> AsyncPluginGenerator:
         """Return a handle to a generator plugin; see `PluginsNamespace.generator`."""

@@ -62,6 +62,19 @@ class PluginSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallbacks:
+    """What is called while a tool runs, in the thread or task that waits for it.
+
+    Attributes:
+        on_status: Called with what the tool is doing.
+        on_warning: Called with the problems that it has solved by itself.
+    """
+
+    on_status: OnReport | None = None
+    on_warning: OnReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteTool:
     """A tool of an open session.
 
@@ -75,20 +88,12 @@ class RemoteTool:
     definition: Tool
     name: str
 
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """How a tool is called.
-
-    Attributes:
-        arguments: The checked arguments.
-        on_status: Called with what the tool is doing.
-        on_warning: Called with the problems that it has solved by itself.
-    """
-
-    arguments: Mapping[str, Any]
-    on_status: OnReport | None = None
-    on_warning: OnReport | None = None
+    def call(
+        self, operation: Operation, arguments: Mapping[str, Any], callbacks: ToolCallbacks | None = None
+    ) -> Flow[Any]:
+        """Call it; see `PluginSession.call`. Without callbacks, those of the session are called."""
+        name = self.definition.function.name
+        return (yield from self.session.call(operation, name, arguments, callbacks or self.session.callbacks))
 
 
 def spec_of(identifier: object, parameters: Mapping[str, Any]) -> PluginSpec:
@@ -121,11 +126,11 @@ class ToolSessions:
     Args:
         caller: Whose sessions they are.
         specs: The plugins.
+        callbacks: What is called while a tool runs.
     """
 
-    def __init__(self, caller: Caller, specs: Iterable[PluginSpec]) -> None:
-        self.caller = caller
-        self._sessions = [PluginSession(caller, spec) for spec in specs]
+    def __init__(self, caller: Caller, specs: Iterable[PluginSpec], callbacks: ToolCallbacks) -> None:
+        self._sessions = [PluginSession(caller, spec, callbacks) for spec in specs]
 
     @property
     def plugins(self) -> list[str]:
@@ -160,8 +165,9 @@ class ToolSessions:
 class PluginSession:
     """The session with one plugin. It is opened again after a loss."""
 
-    def __init__(self, caller: Caller, spec: PluginSpec) -> None:
+    def __init__(self, caller: Caller, spec: PluginSpec, callbacks: ToolCallbacks) -> None:
         self.spec = spec
+        self.callbacks = callbacks
         # Nobody waits for the channel itself, and it must outlive the event loop in which it was opened.
         self._caller = caller.with_waiters(ThreadWaiter)
         self._lock = RLock()
@@ -173,13 +179,14 @@ class PluginSession:
         with self._lock:
             self._is_open = True
             channel = self._channel
-            if channel is None or channel.waiter.done or channel.waiter.is_lost:
-                if channel is not None:
-                    self._warn_of_loss(channel)
-                # `load_timeout` limits the start. After that, only the calls have timeouts.
-                operation = Operation(self._caller, {"timeout": None})
-                channel = self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
-            return channel
+            if channel is not None and not (channel.waiter.done or channel.waiter.is_lost):
+                return channel
+            # `load_timeout` limits the start. After that, only the calls have timeouts.
+            operation = Operation(self._caller, {"timeout": None})
+            self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
+            if channel is not None:
+                self._warn_of_loss(channel)
+            return self._channel
 
     def close(self) -> None:
         """Close the channel, so that the plugin does not stay loaded."""
@@ -210,7 +217,9 @@ class PluginSession:
                 definitions = [Tool.from_dict(sanitized(each)) for each in batch[0]]
         return [RemoteTool(self, each, f"{self.spec.prefix}{each.function.name}") for each in definitions]
 
-    def call(self, operation: Operation, name: str, how: ToolCall) -> Flow[Any]:
+    def call(
+        self, operation: Operation, name: str, arguments: Mapping[str, Any], callbacks: ToolCallbacks
+    ) -> Flow[Any]:
         """Call a tool, once; return its result.
 
         A session that was lost before is opened again first, also if that turns out only now.
@@ -218,7 +227,8 @@ class PluginSession:
         Args:
             operation: Makes the call.
             name: The name of the tool in this session.
-            how: Its arguments, and who gets its reports.
+            arguments: Its checked arguments.
+            callbacks: What is called while it runs.
 
         Raises:
             LMStudioPluginToolError: If the tool fails.
@@ -227,33 +237,36 @@ class PluginSession:
         """
         if not self._is_open:
             raise LMStudioRuntimeError(f"{self._label}: the session is closed; start it again to call {name!r}")
-        parameter, label = {"name": name, "arguments": how.arguments}, f"Tool {name!r} of {self.spec.identifier!r}"
+        parameter, label = {"name": name, "arguments": arguments}, f"Tool {name!r} of {self.spec.identifier!r}"
         call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self.open())
         try:
-            return (yield from self._result(call, name, how))
+            return (yield from self._result(call, name, callbacks))
         except (LMStudioConnectionLostError, LMStudioChannelClosedError):
             if call.was_sent:
                 raise
         call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self.open())
-        return (yield from self._result(call, name, how))
+        return (yield from self._result(call, name, callbacks))
 
-    def _result(self, call: Call, name: str, how: ToolCall) -> Flow[Any]:
+    def _result(self, call: Call, name: str, callbacks: ToolCallbacks) -> Flow[Any]:
         """Wait for the result of a call; report what comes before it."""
-        callbacks = {"toolCallStatus": ("on_status", how.on_status), "toolCallWarn": ("on_warning", how.on_warning)}
         with call:
             while True:
                 for packet in (yield from self._packets(call, name)):
-                    if packet["type"] in callbacks:
-                        text = packet.get("statusText", packet.get("warnText"))
-                        report = ToolReport(self.spec.identifier, name, without_surrogates(text))
-                        yield from call_back(*callbacks[packet["type"]], report)
-                    elif packet["type"] == "toolCallComplete":
-                        call.server_is_done = True
-                        with decode_errors(call.exchange.label):
-                            return sanitized(packet.get("result"))
-                    else:
-                        call.server_is_done = True
-                        raise self._failure(name, packet)
+                    match packet["type"]:
+                        case "toolCallStatus":
+                            report = self._report(name, packet["statusText"])
+                            yield from call_back("on_status", callbacks.on_status, report)
+                        case "toolCallWarn":
+                            report = self._report(name, packet["warnText"])
+                            yield from call_back("on_warning", callbacks.on_warning, report)
+                        case "toolCallComplete":
+                            with decode_errors(call.exchange.label):
+                                return sanitized(packet.get("result"))
+                        case _:
+                            raise self._failure(name, packet)
+
+    def _report(self, name: str, text: str) -> ToolReport:
+        return ToolReport(self.spec.identifier, name, without_surrogates(text))
 
     def _packets(self, call: Call, name: str) -> Flow[list[Any]]:
         """Return the next packets of a call, at least one."""
