@@ -47,6 +47,12 @@ CANCEL = {"type": "cancel"}
 _PRESET = {"fuzzyPresetIdentifier": "my-preset", "ignoreServerSessionConfig": False}
 _LOOKUPS = [{"specifier": QUERY, "throwIfNotFound": True}, {"specifier": INSTANCE, "throwIfNotFound": False}]
 
+PLUGIN: dict[str, Any] = {
+    "pluginIdentifier": "mcp/weather",
+    "pluginConfigSpecifier": {"type": "direct", "config": {"fields": []}, "workingDirectoryPath": "/tmp"},
+}
+_PROCESS = {"type": "predictionProcess", "pci": "p", "token": "t"}
+
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "unloadModel": [{"identifier": "my-id"}, {"identifier": "my-id", "deviceIdentifier": None}],
     "getModelInfo": [*_LOOKUPS, {"specifier": {"type": "query", "query": {}}, "throwIfNotFound": True}],
@@ -124,6 +130,11 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
     ],
     "createArtifactDownloadPlan": [{"owner": "qwen", "name": "qwen2.5-7b-instruct"}],
     "fuzzyFindStaffPicks": [{}, {"searchTerm": "s", "limit": 3, "compatibilityTypes": ["gguf"]}],
+    "startToolUseSession": [PLUGIN, {"pluginIdentifier": "mcp/weather", "pluginConfigSpecifier": _PROCESS}],
+    "generateWithGenerator": [
+        {**PLUGIN, "tools": [], "history": HELLO},
+        {"pluginIdentifier": "a/b", "pluginConfigSpecifier": _PROCESS, "tools": [TOOL], "history": HISTORY},
+    ],
 }
 """What opens each endpoint that takes something: with the least that it needs, and with all that it knows."""
 

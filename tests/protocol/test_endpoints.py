@@ -73,7 +73,9 @@ def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace,
     pair = SessionPair(namespace)
     exchange, sink = pair.call(name, *PARAMETERS.get(name, [])[:1])
     assert pair.opened[0].channel_id == exchange.id
-    pair.send(exchange, {"type": "toolCallGenerationNameReceived", "name": "any packet that all of them let through"})
+    only = {"startToolUseSession": {"type": "sessionReady", "toolDefinitions": []}}
+    any_else = {"type": "toolCallGenerationNameReceived", "name": "any packet that all of them let through"}
+    pair.send(exchange, only.get(name, any_else))
     assert len(sink.items) == 1
     assert not sink.ends
     pair.close(exchange)
@@ -88,7 +90,13 @@ def test_every_channel_is_cancelled_with_its_own_packet_or_not_at_all(namespace:
     exchange, _ = pair.call(name, *PARAMETERS.get(name, [])[:1])
     pair.client.cancel(exchange)
     pair.pump()
-    others = {"retrieve": "stop", "streamLogs": "stop", "createDownloadPlan": "cancelPlan", "alive": None}
+    others = {
+        "retrieve": "stop",
+        "streamLogs": "stop",
+        "createDownloadPlan": "cancelPlan",
+        "startToolUseSession": "discardSession",
+        "alive": None,
+    }
     word = others.get(name, "cancel")
     assert [request.packet for request in pair.client_packets] == ([] if word is None else [{"type": word}])
 
@@ -142,11 +150,15 @@ def test_a_server_accepts_only_wire_names(namespace: Namespace, name: str) -> No
         ("createDownloadPlan", {"target": {"type": "artifact", "owner": "Qwen", "name": "qwen3-4b"}}),
         ("createDownloadPlan", {"target": {"type": "artifact", "owner": "qwen", "name": "qwen3_4b"}}),
         ("createDownloadPlan", {"target": {"type": "url", "url": "a"}}),
+        ("startToolUseSession", {"pluginConfigSpecifier": {"config": {"fields": []}}}),
+        ("startToolUseSession", {"pluginConfigSpecifier": {"type": "direct"}}),
+        ("startToolUseSession", {"pluginConfigSpecifier": {"type": "predictionProcess", "pci": "p"}}),
+        ("generateWithGenerator", {"tools": [{"type": "function"}]}),
+        ("generateWithGenerator", {"history": {"messages": [{"role": "user", "content": "hi"}]}}),
     ],
 )
 def test_values_that_the_protocol_forbids_are_rejected(name: str, change: dict[str, Any]) -> None:
-    namespace: Namespace = "repository" if name == "createDownloadPlan" else "llm"
-    pair = SessionPair(namespace)
+    pair = SessionPair(next(namespace for namespace, endpoints in ENDPOINTS.items() if name in endpoints))
     bad = {**PARAMETERS[name][0], **change}
     frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, "creationParameter": bad}
     assert pair.server.receive(json.dumps(frame)) is None

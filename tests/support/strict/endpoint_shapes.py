@@ -1,13 +1,25 @@
-"""The shapes of what a client sends, by namespace and endpoint."""
+"""The shapes of what a client sends, by namespace and endpoint; and of what the server sends on channels of plugins."""
 
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.support.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION, RETRIEVAL, TOOL, Config, stack
+from tests.support.strict.settings import (
+    EMBEDDING_LOAD,
+    FRACTION,
+    LLM_LOAD,
+    NATURAL,
+    PREDICTION,
+    RETRIEVAL,
+    TOOL,
+    Config,
+    stack,
+)
 from tests.support.strict.shapes import (
     BOOLEAN,
+    FREE,
     JSON_OBJECT,
+    NUMBER,
     TEXT,
     Array,
     Nullable,
@@ -51,6 +63,7 @@ SPECIFIER = Tagged(
     {"query": Object({"query": QUERY}), "instanceReference": Object({"instanceReference": Text(1)})},
 )
 
+TOOL_CALL = Object({"type": one_of("function"), "name": TEXT}, {"id": TEXT, "arguments": JSON_OBJECT})
 PART = {
     "text": Object({"text": TEXT}),
     "file": Object(
@@ -61,14 +74,7 @@ PART = {
             "fileType": one_of("image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"),
         }
     ),
-    "toolCallRequest": Object(
-        {
-            "toolCallRequest": Object(
-                {"type": one_of("function"), "name": TEXT},
-                {"id": TEXT, "arguments": JSON_OBJECT},
-            )
-        }
-    ),
+    "toolCallRequest": Object({"toolCallRequest": TOOL_CALL}),
     "toolCallResult": Object({"content": TEXT}, {"toolCallId": TEXT, "name": TEXT}),
 }
 
@@ -105,6 +111,109 @@ PREFERENCE = Tagged("type", {"fileName": Object({"fileName": TEXT}), "quantName"
 
 CANCEL = Tagged("type", {"cancel": Object()})
 STOP = Tagged("type", {"stop": Object()})
+LAST_OF_CLIENT = {"cancel", "stop", "cancelPlan", "cancelDownload", "discardSession"}
+"""Types of packets after which a client sends nothing more on the channel."""
+
+ERROR_DATA = Tagged(
+    "code",
+    {
+        "generic.specificModelUnloaded": Object(),
+        "generic.noModelMatchingQuery": Object(
+            {"query": QUERY, "loadedModelsSample": Array(TEXT), "totalLoadedModels": NATURAL}
+        ),
+        "generic.pathNotFound": Object({"path": TEXT, "availablePathsSample": Array(TEXT), "totalModels": NATURAL}),
+        "generic.identifierNotFound": Object(
+            {"identifier": TEXT, "loadedModelsSample": Array(TEXT), "totalLoadedModels": NATURAL}
+        ),
+        "generic.domainMismatch": Object({"path": TEXT, "actualDomain": TEXT, "expectedDomain": TEXT}),
+        "generic.engineDoesNotSupportFeature": Object(
+            {
+                "feature": TEXT,
+                "engineName": TEXT,
+                "engineType": TEXT,
+                "installedVersion": TEXT,
+                "supportedVersion": Nullable(TEXT),
+            }
+        ),
+        "generic.missingRuntimeExtension": Object(),
+        "generic.presetNotFound": Object(
+            {
+                "specifiedFuzzyPresetIdentifier": TEXT,
+                "availablePresetsSample": Array(Object({"identifier": TEXT, "name": TEXT})),
+                "totalAvailablePresets": NATURAL,
+            }
+        ),
+    },
+)
+ERROR = Object(
+    {},
+    {
+        **dict.fromkeys(("title", "rootTitle", "cause", "suggestion", "stack"), TEXT),
+        "errorData": JSON_OBJECT,
+        "displayData": ERROR_DATA,
+    },
+)
+"""An error on the wire (docs/protocol.md#errors)."""
+
+PLUGIN: dict[str, Shape] = {
+    "pluginIdentifier": Text(1),
+    "pluginConfigSpecifier": Tagged(
+        "type",
+        {
+            "direct": Object({"config": Config({})}, {"workingDirectoryPath": Text(1)}),
+            "predictionProcess": Object({"pci": TEXT, "token": TEXT}),
+        },
+    ),
+}
+CALL: dict[str, Shape] = {"callId": NATURAL}
+TO_TOOL_SESSION = Tagged(
+    "type",
+    {
+        "callTool": Object({**CALL, "name": Text(1), "arguments": JSON_OBJECT}),
+        "abortToolCall": Object(CALL),
+        "discardSession": Object(),
+    },
+)
+FROM_TOOL_SESSION = Tagged(
+    "type",
+    {
+        "sessionReady": Object({"toolDefinitions": Array(TOOL)}),
+        "toolCallStatus": Object({**CALL, "statusText": TEXT}),
+        "toolCallWarn": Object({**CALL, "warnText": TEXT}),
+        "toolCallComplete": Object({**CALL, "result": FREE}),
+        "toolCallError": Object({**CALL, "error": ERROR}),
+    },
+)
+TOKEN: dict[str, Shape] = {"text": TEXT, "id": integer()}
+FRAGMENT = Object(
+    {
+        "content": TEXT,
+        "tokensCount": NATURAL,
+        "containsDrafted": BOOLEAN,
+        "reasoningType": one_of("none", "reasoning", "reasoningStartTag", "reasoningEndTag"),
+        "isStructural": BOOLEAN,
+    },
+    {"tokens": Array(Object(TOKEN, {"logProb": NUMBER, "candidates": Array(Object({**TOKEN, "logProb": NUMBER}))}))},
+)
+PROGRESS_DETAILS = Object(
+    dict.fromkeys(
+        ("cachedTokenCount", "totalPromptTokenCount", "processedPromptTokenCount", "unprocessedPromptTokenCount"),
+        NATURAL,
+    )
+)
+FROM_GENERATOR = Tagged(
+    "type",
+    {
+        "promptProcessingProgress": Object({"progress": FRACTION}, {"details": PROGRESS_DETAILS}),
+        "fragment": Object({"fragment": FRAGMENT}),
+        "toolCallGenerationStart": Object({}, {"toolCallId": TEXT}),
+        "toolCallGenerationNameReceived": Object({"name": TEXT}),
+        "toolCallGenerationArgumentFragmentGenerated": Object({"content": TEXT}),
+        "toolCallGenerationEnd": Object({"toolCallRequest": TOOL_CALL}),
+        "toolCallGenerationFailed": Object(),
+        "success": Object(),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -116,10 +225,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Stream:
-    """A channel: its creation parameter, `None` where it is void, and what the client may send on it."""
+    """A channel: its creation parameter, `None` where it is void, and what either side may send on it.
+
+    What the server sends is checked only where it is given.
+    """
 
     parameter: Shape | None = None
     message: Shape | None = None
+    reply: Shape | None = None
 
 
 def _models(load: dict[str, Shape]) -> dict[str, Call | Stream]:
@@ -259,7 +372,12 @@ ENDPOINTS: dict[str, dict[str, Call | Stream]] = {
     },
     "diagnostics": {"streamLogs": Stream(None, STOP)},
     "runtime": {"listEngines": Call()},
-    "plugins": {},
+    "plugins": {
+        "startToolUseSession": Stream(Object(PLUGIN), TO_TOOL_SESSION, FROM_TOOL_SESSION),
+        "generateWithGenerator": Stream(
+            Object({**PLUGIN, "tools": Array(TOOL), "history": HISTORY}), CANCEL, FROM_GENERATOR
+        ),
+    },
 }
 """Every endpoint that a client of this kind may use (docs/protocol.md#endpoint-table)."""
 

@@ -1,4 +1,4 @@
-"""Fixtures that check the frames of all clients of every emulator in this process.
+"""Fixtures that check the frames of every emulator in this process, and of all its clients.
 
 A folder of tests turns them on by importing both names in its `conftest.py`; they then act by themselves.
 """
@@ -18,7 +18,7 @@ class Findings:
     """What the listeners on all sockets have found.
 
     Attributes:
-        findings: One text per frame that a client must not send; a test that fails on purpose clears them.
+        findings: One text per frame that its side must not send; a test that fails on purpose clears them.
         frames: The number of frames of clients.
     """
 
@@ -43,6 +43,8 @@ def strict_findings() -> Iterator[Findings]:
     receive, write = ConnectionHandler._receive, ConnectionHandler._write
 
     def receive_and_check(self: ConnectionHandler, data: bytes) -> None:
+        # What the server has sent before it receives this stands before it, though it may not be written yet.
+        self._flush()
         found.receive_frame(self, "client", data)
         receive(self, data)
 
@@ -59,7 +61,7 @@ def strict_findings() -> Iterator[Findings]:
 
 @pytest.fixture(autouse=True)
 def strict(strict_findings: Findings) -> Iterator[Findings]:
-    """Fail the test if a client sends what it must not."""
+    """Fail the test if either side sends what it must not."""
     strict_findings.findings.clear()
     strict_findings.frames = 0
     yield strict_findings

@@ -1,52 +1,80 @@
-"""Checks every frame of a client on one socket against the description of the protocol."""
+"""Checks the frames on one socket against the description of the protocol: all of the client, some of the server."""
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.support.strict.endpoint_shapes import AUTHENTICATION, ENDPOINTS, FRAMES, Call, Stream
-from tests.support.strict.shapes import Shape, Tagged
+from tests.support.strict.endpoint_shapes import (
+    AUTHENTICATION,
+    ENDPOINTS,
+    ERROR,
+    FRAMES,
+    LAST_OF_CLIENT,
+    Call,
+    Stream,
+)
+from tests.support.strict.shapes import Shape, Tagged, is_integer
+from tests.support.strict.tool_sessions import ToolSession
 
 Direction = Literal["client", "server"]
 MAX_WARNINGS = 5
 
 
 class StrictError(AssertionError):
-    """A frame that a client must not send."""
+    """A frame that its side must not send."""
 
 
 @dataclass
 class StrictListener:
-    """Receives the frames of both sides of one socket. It checks those of the client only."""
+    """Receives the frames of both sides of one socket, in the order in which the server sees them.
+
+    Of the server's, it checks those on channels for which `Stream.reply` says what they are.
+    """
 
     _introduced: bool = False
     _authenticated: bool = False
     _warnings: int = 0
     _calls: set[int] = field(default_factory=set[int])
     _channels: dict[int, Stream] = field(default_factory=dict[int, Stream])
+    _sessions: dict[int, ToolSession] = field(default_factory=dict[int, ToolSession])
     _stopped: set[int] = field(default_factory=set[int])
 
     def feed(self, direction: Direction, namespace: str, text: str | bytes) -> None:
         """Check one frame.
 
         Raises:
-            StrictError: If a client must not send this.
+            StrictError: If its side must not send this.
         """
-        if direction == "server":
-            self._receive_from_server(text)
-            return
-        findings = list(self._check(namespace, text))
+        findings = list(self._check(namespace, text) if direction == "client" else self._check_server(text))
         if findings:
             raise StrictError(f"on /{namespace}: {'; '.join(findings)}; the frame was {_shown(text)}")
 
-    def _receive_from_server(self, text: str | bytes) -> None:
+    def _check_server(self, text: str | bytes) -> Iterator[str]:
         try:
             frame = json.loads(text)
         except ValueError:
             return
-        if isinstance(frame, dict) and frame.get("success") is True:
+        if not isinstance(frame, dict):
+            return
+        if frame.get("success") is True:
             self._authenticated = True
+        channel_id = frame.get("channelId")
+        channel = self._channels.get(channel_id) if is_integer(channel_id) else None
+        if channel is None or channel.reply is None:
+            return
+        try:
+            _read(text)
+        except ValueError as error:
+            yield f"no JSON: {error}"
+        if frame.get("type") == "channelError":
+            yield from ERROR.check(frame.get("error"), "error")
+        elif frame.get("type") == "channelSend":
+            packet: Any = frame.get("message")
+            findings = list(channel.reply.check(packet, "message"))
+            if channel_id in self._sessions and not findings:
+                findings = list(self._sessions[channel_id].check_server(packet))
+            yield from findings
 
     def _check(self, namespace: str, text: str | bytes) -> Iterator[str]:
         try:
@@ -86,19 +114,26 @@ class StrictListener:
             yield f"there is no channel {frame['endpoint']!r}"
             return
         self._channels[frame["channelId"]] = endpoint
+        if frame["endpoint"] == "startToolUseSession":
+            self._sessions[frame["channelId"]] = ToolSession()
         yield from _check_parameter(endpoint.parameter, frame, "creationParameter")
 
     def _check_send(self, _namespace: str, frame: dict[str, Any]) -> Iterator[str]:
-        channel = self._channels.get(frame["channelId"])
+        channel_id, packet = frame["channelId"], frame["message"]
+        channel = self._channels.get(channel_id)
         if channel is None:
-            yield f"the channel {frame['channelId']} was never opened"
+            yield f"the channel {channel_id} was never opened"
         elif channel.message is None:
             yield "a client must not send on this channel"
         else:
-            yield from channel.message.check(frame["message"], "message")
-            if frame["channelId"] in self._stopped:
-                yield f"the channel {frame['channelId']} was cancelled before"
-            self._stopped.add(frame["channelId"])
+            if channel_id in self._stopped:
+                yield f"the channel {channel_id} was cancelled before"
+            findings = list(channel.message.check(packet, "message"))
+            if channel_id in self._sessions and not findings:
+                findings = list(self._sessions[channel_id].check_client(packet))
+            yield from findings
+            if packet.get("type") in LAST_OF_CLIENT:
+                self._stopped.add(channel_id)
 
     def _check_warning(self, _namespace: str, _frame: dict[str, Any]) -> Iterator[str]:
         self._warnings += 1
