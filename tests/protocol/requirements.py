@@ -94,7 +94,9 @@ CLIENT: dict[str, Requirement] = {
     "C-ENDPOINTS": R("#endpoint-table", "All endpoints with a schema are known, each in its namespace."),
     "C-PARAMETER-SHAPES": R("#endpoints", "Each request has the fields of the description, under their names."),
     "C-OMIT-UNSET": R("#client-rules, #serialization", "What was not set is not sent."),
-    "C-STOP-WORDS": R("#endpoints", "Each channel has its own packet to cancel it: cancel, stop, or none."),
+    "C-STOP-WORDS": R(
+        "#endpoints", "Each channel has its own packet to cancel it: cancel, stop, discardSession, or none."
+    ),
     "C-OLD-SERVERS": R("#client-versions", "Fields that servers of 2025 omit are optional."),
     "C-COMPLETE-FALLBACK": R(
         "#prediction-keys, #client-versions",
@@ -405,5 +407,14 @@ SERVER: dict[str, Requirement] = {
     ),
     "S-DIAGNOSTICS-LOGS": R(
         "#other-endpoints", "streamLogs sends predictions, requests and loads until it is stopped."
+    ),
+    # Plugins
+    "S-PLUGINS-PACKETS": R(
+        "#tool-sessions, #invalid-input",
+        "callTool has a number as its callId, a name and any JSON as arguments, and abortToolCall has a callId.",
+    ),
+    "S-PLUGINS-UNKNOWN-CALL": R("#tool-sessions", "No warning is sent about a callId that is not known."),
+    "S-PLUGINS-CLOSED": R(
+        "#tool-sessions, #channels", "After its channel has closed, nothing of a session's calls is sent."
     ),
 }

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.protocol.envelope import DEEPEST
-from lmstudio_integrations.protocol.prediction import Accumulator, LegacyPredictionError, decode, encode
+from lmstudio_integrations.protocol.prediction import (
+    Accumulator,
+    LegacyPredictionError,
+    decode,
+    decode_generated,
+    encode,
+)
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -92,6 +98,23 @@ def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str,
 )
 def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], event: PredictionEvent) -> None:
     assert decode(packet) == event
+
+
+@pytest.mark.requirement("C-PREDICTION-EVENTS")
+@pytest.mark.parametrize(
+    ("packet", "event"),
+    [
+        *PACKETS[:-1],
+        ({"type": "toolCallGenerationFailed"}, ToolCallFailed({})),
+        ({"type": "success"}, PredictionEnd({}, {}, {}, {})),
+        ({"type": "fromTheFuture"}, None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_generator_sends_the_packets_of_a_prediction_and_ends_without_stats(
+    packet: dict[str, Any], event: PredictionEvent | None
+) -> None:
+    assert decode_generated(packet) == event
 
 
 def _nested(levels: int) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 from tests.protocol.pair import SessionPair
-from tests.protocol.samples import EMPTY_STACK, HELLO, QUERY, fragment
+from tests.protocol.samples import EMPTY_STACK, HELLO, PLUGIN, QUERY, fragment
 
 AUTH = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "secret"}
 PREDICT = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
@@ -237,6 +237,80 @@ def test_an_invalid_request_gets_one_warning_and_no_reply(frame: dict[str, Any],
     assert warning["type"] == "communicationWarning"
     assert warning["kind"] == kind
     assert text in warning["warning"]
+
+
+def tool_session() -> ServerSession:
+    """Return a session of the namespace `plugins`, with a tool session on channel 1."""
+    made = ServerSession(ENDPOINTS["plugins"], lambda *_: None)
+    made.receive(json.dumps(AUTH))
+    opening = {"type": "channelCreate", "endpoint": "startToolUseSession", "channelId": 1, "creationParameter": PLUGIN}
+    assert isinstance(made.receive(json.dumps(opening)), ChannelOpened)
+    made.data_to_send()
+    return made
+
+
+def send_packet(made: ServerSession, packet: Any) -> PacketReceived | None:
+    """Let the client send a packet on channel 1."""
+    received = made.receive(json.dumps({"type": "channelSend", "channelId": 1, "message": packet}))
+    assert received is None or isinstance(received, PacketReceived)
+    return received
+
+
+CALL_TOOL = {"type": "callTool", "callId": 0, "name": "add", "arguments": {"a": 1}}
+
+
+@pytest.mark.requirement("S-PLUGINS-PACKETS", "S-PLUGINS-UNKNOWN-CALL")
+@pytest.mark.parametrize(
+    "packet",
+    [
+        CALL_TOOL,
+        {**CALL_TOOL, "callId": 2.5},
+        {**CALL_TOOL, "callId": -1},
+        *({**CALL_TOOL, "arguments": arguments} for arguments in (None, [1], "a", 1.5, True, {"a": {"b": [None]}})),
+        {**CALL_TOOL, "name": ""},
+        {**CALL_TOOL, "unheardOf": 1},
+        {"type": "abortToolCall", "callId": 7},
+        {"type": "discardSession"},
+    ],
+)
+def test_a_packet_of_a_tool_session_arrives_as_it_was_sent(packet: dict[str, Any]) -> None:
+    made = tool_session()
+    assert send_packet(made, packet) == PacketReceived(1, packet)
+    assert sent(made) == []
+
+
+@pytest.mark.requirement("S-BAD-PACKET", "S-PLUGINS-PACKETS")
+@pytest.mark.parametrize(
+    "packet",
+    [
+        *({name: value for name, value in CALL_TOOL.items() if name != missing} for missing in CALL_TOOL),
+        *({**CALL_TOOL, "callId": call_id} for call_id in (None, "0", True, [0])),
+        *({**CALL_TOOL, "name": name} for name in (None, 1, ["add"])),
+        {"type": "abortToolCall"},
+        {"type": "abortToolCall", "callId": "0"},
+        {"type": "cancel"},
+        {"type": ["callTool"]},
+        [CALL_TOOL],
+    ],
+)
+def test_an_invalid_packet_of_a_tool_session_gets_a_warning_and_the_session_continues(packet: Any) -> None:
+    made = tool_session()
+    assert send_packet(made, packet) is None
+    (warning,) = sent(made)
+    assert (warning["type"], warning["kind"]) == ("communicationWarning", "channelMessageTypeError")
+    assert "startToolUseSession" in warning["warning"]
+    assert send_packet(made, CALL_TOOL) == PacketReceived(1, CALL_TOOL)
+
+
+@pytest.mark.requirement("S-PLUGINS-CLOSED")
+def test_after_the_end_of_a_tool_session_nothing_is_sent_and_packets_get_a_warning() -> None:
+    made = tool_session()
+    send_packet(made, {"type": "discardSession"})
+    made.close(1)
+    made.send(1, {"type": "toolCallComplete", "callId": 0, "result": 3})
+    assert sent(made) == [{"type": "channelClose", "channelId": 1}]
+    assert send_packet(made, CALL_TOOL) is None
+    assert [warning["kind"] for warning in sent(made)] == ["channelUnknown"]
 
 
 def test_a_channel_without_a_cancel_packet_rejects_packets() -> None:
