@@ -186,6 +186,17 @@ CLIENT: dict[str, Requirement] = {
     ),
     "C-DOCUMENTS": R("#file-endpoints", "Documents are parsed and searched, with progress."),
     "C-DOWNLOAD": R("#repository-endpoints", "Models are searched and downloaded, with progress."),
+    # Plugins
+    "C-PLUGINS-READY": R("#tool-sessions", "Nothing is sent in a tool session before sessionReady; calls wait for it."),
+    "C-PLUGINS-CALL-IDS": R(
+        "#tool-sessions", "Each session counts its calls from 0, and each call receives the packets with its callId."
+    ),
+    "C-PLUGINS-ABORT": R(
+        "#tool-sessions", "A call whose caller is gone is aborted, once, and what still comes of it is ignored."
+    ),
+    "C-PLUGINS-UNKNOWN-CALL": R("#tool-sessions", "A packet with an unknown callId is ignored."),
+    "C-PLUGINS-DISCARD": R("#tool-sessions", "Closing a session sends discardSession, and nothing after it."),
+    "C-PLUGINS-LOST": R("#tool-sessions", "All calls fail with their session, and none is repeated."),
     # Timeouts
     "C-CLOCK-RPC": R("#client-rules, #timeouts", "A call that is never answered ends by the idle clock."),
     "C-CLOCK-LOAD": R("#timeouts", "A load without progress ends by the load clock, and progress feeds it."),

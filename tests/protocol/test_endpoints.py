@@ -76,7 +76,7 @@ def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace,
     only = {"startToolUseSession": {"type": "sessionReady", "toolDefinitions": []}}
     any_else = {"type": "toolCallGenerationNameReceived", "name": "any packet that all of them let through"}
     pair.send(exchange, only.get(name, any_else))
-    assert len(sink.items) == 1
+    assert len(sink.items) == (not channel(namespace, name).has_calls), "where calls run, they receive the packets"
     assert not sink.ends
     pair.close(exchange)
     assert sink.ends == [None]

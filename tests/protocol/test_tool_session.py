@@ -1,0 +1,237 @@
+"""The calls of a tool session: many on one channel, each with an id, an end and a caller of its own."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.errors import (
+    LMStudioChannelClosedError,
+    LMStudioConnectionLostError,
+    LMStudioPluginError,
+    LMStudioProtocolError,
+    LMStudioTimeoutError,
+)
+from lmstudio_integrations.protocol.endpoints import Rpc
+from lmstudio_integrations.protocol.exchange import Exchange
+from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS
+from tests.protocol.pair import RecordingSink, SessionPair
+from tests.protocol.samples import PLUGIN, TOOL
+
+
+class SessionWithTools(SessionPair):
+    """Both ends of a connection on which the client has opened a tool session."""
+
+    def __init__(self, *, ready: bool = True, checked: bool = True) -> None:
+        super().__init__("plugins", checked=checked)
+        self.channel, self.ended = self.call("startToolUseSession", PLUGIN, timeouts={"load_timeout": 300.0})
+        if ready:
+            self.receive({"type": "sessionReady", "toolDefinitions": [TOOL]})
+        self.to_server.clear()
+
+    def start(
+        self, name: str = "add", endpoint: Rpc = CALL_TOOL, **timeouts: float | None
+    ) -> tuple[Exchange, RecordingSink]:
+        """Call a tool."""
+        sink, parameter = RecordingSink(), json.dumps({"name": name, "arguments": {"a": 1}})
+        exchange = Exchange(endpoint, parameter, sink, timeouts, self.now, name, channel=self.channel)
+        self.client.start(exchange)
+        self.pump()
+        return exchange, sink
+
+    def receive(self, *packets: dict[str, Any]) -> None:
+        """Let the client receive packets of the server, and send what it replies."""
+        self.send(self.channel, *packets)
+        self.pump()
+
+    @property
+    def sent(self) -> list[tuple[Any, ...]]:
+        """Types and callIds of the packets that the client has sent."""
+        return [
+            tuple(value for key, value in frame["message"].items() if key in {"type", "callId"})
+            for frame in self.to_server
+        ]
+
+
+def complete(call_id: Any, result: Any = 3) -> dict[str, Any]:
+    """Return the packet that ends a call."""
+    return {"type": "toolCallComplete", "callId": call_id, "result": result}
+
+
+def status(call_id: Any) -> dict[str, Any]:
+    """Return the packet of what a call is doing."""
+    return {"type": "toolCallStatus", "callId": call_id, "statusText": "adding"}
+
+
+@pytest.mark.requirement("C-PLUGINS-READY")
+def test_calls_wait_until_the_session_is_ready() -> None:
+    pair = SessionWithTools(ready=False)
+    _, listed = pair.start(endpoint=LIST_TOOLS)
+    pair.start()
+    cancelled, end = pair.start()
+    pair.start()
+    pair.client.cancel(cancelled)
+    pair.pump()
+    assert pair.to_server == []
+    assert end.ends == [None]
+    pair.receive({"type": "sessionReady", "toolDefinitions": [TOOL]})
+    assert (listed.items, listed.ends) == ([[TOOL]], [None])
+    assert pair.sent == [("callTool", 0), ("callTool", 1)]
+
+
+def test_the_tools_are_listed_without_a_packet_once_they_are_known() -> None:
+    pair = SessionWithTools()
+    exchange, listed = pair.start(endpoint=LIST_TOOLS)
+    assert (listed.items, listed.ends, pair.to_server) == ([[TOOL]], [None], [])
+    pair.client.close(exchange)
+    pair.pump()
+    assert pair.to_server == []
+
+
+@pytest.mark.requirement("C-PLUGINS-CALL-IDS")
+def test_each_session_counts_its_calls_from_zero_and_each_call_receives_its_packets() -> None:
+    pair = SessionWithTools()
+    first, second = pair.start("add")[1], pair.start("sub")[1]
+    assert pair.to_server[0] == {
+        "type": "channelSend",
+        "channelId": pair.channel.id,
+        "message": {"type": "callTool", "callId": 0, "name": "add", "arguments": {"a": 1}},
+    }
+    error = {"type": "toolCallError", "callId": 0, "error": {"title": "no"}}
+    pair.receive(status(1), complete(1), {"type": "toolCallWarn", "callId": 0, "warnText": "slow"}, error)
+    assert (second.items, second.ends) == ([status(1), complete(1)], [None])
+    assert ([each["type"] for each in first.items], first.ends) == (["toolCallWarn", "toolCallError"], [None])
+    other = SessionWithTools()
+    other.start()
+    pair.start()
+    assert (other.sent, pair.sent) == ([("callTool", 0)], [("callTool", 0), ("callTool", 1), ("callTool", 2)])
+
+
+@pytest.mark.requirement("C-PLUGINS-ABORT")
+@pytest.mark.parametrize("way", ["cancel", "close", "timeout", "dead caller"])
+def test_a_call_is_aborted_once_and_what_still_comes_of_it_is_ignored(way: str) -> None:
+    pair = SessionWithTools(checked=False)  # the server sends more, as packets may cross
+    exchange, sink = pair.start(timeout=10.0)
+    others = pair.start()[1]
+    if way == "dead caller":
+        sink.alive = False
+    for _ in range(2):
+        if way in {"cancel", "close"}:
+            getattr(pair.client, way)(exchange)
+        pair.pass_time(10.0 if way == "timeout" else 0.0)
+    assert pair.sent == [("callTool", 0), ("callTool", 1), ("abortToolCall", 0)]
+    assert len(sink.ends) == 1
+    assert isinstance(sink.ends[0], LMStudioTimeoutError) is (way == "timeout")
+    pair.receive(status(0), complete(0), complete(1))
+    assert (sink.items, others.items) == ([], [complete(1)])
+
+
+def test_a_call_that_has_ended_is_not_aborted() -> None:
+    pair = SessionWithTools()
+    exchange, _ = pair.start()
+    pair.receive(complete(0))
+    pair.client.close(exchange)
+    pair.pump()
+    assert pair.sent == [("callTool", 0)]
+
+
+@pytest.mark.requirement("C-PLUGINS-UNKNOWN-CALL")
+@pytest.mark.parametrize("packet", [status(7), complete(7), {"type": "toolCallProgress", "callId": 0}, status("0")])
+def test_packets_of_unknown_calls_and_types_are_ignored(packet: dict[str, Any]) -> None:
+    pair = SessionWithTools(checked=False)
+    _, sink = pair.start()
+    pair.receive(packet, complete(0))
+    assert (sink.items, sink.ends, pair.ended.ends) == ([complete(0)], [None], [])
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        {"type": "sessionReady"},
+        {"type": "sessionReady", "toolDefinitions": {}},
+        {"type": "sessionReady", "toolDefinitions": ["add"]},
+        {"type": "toolCallComplete"},
+        complete([0]),
+        {"type": "toolCallStatus", "statusText": "adding"},
+    ],
+)
+def test_a_packet_that_cannot_be_read_ends_the_session_and_its_calls(packet: dict[str, Any]) -> None:
+    pair = SessionWithTools(checked=False)
+    _, sink = pair.start()
+    pair.receive(packet)
+    assert isinstance(pair.ended.error, LMStudioProtocolError)
+    assert isinstance(sink.error, LMStudioProtocolError)
+    assert pair.sent == [("callTool", 0), ("discardSession",)]
+
+
+@pytest.mark.requirement("C-PLUGINS-DISCARD")
+def test_closing_a_session_discards_it_once_and_ends_its_calls() -> None:
+    pair = SessionWithTools()
+    call, sink = pair.start()
+    for _ in range(2):
+        pair.client.close(pair.channel)
+        pair.client.close(call)
+        pair.pump()
+    assert pair.sent == [("callTool", 0), ("discardSession",)]
+    assert isinstance(sink.error, LMStudioChannelClosedError)
+    late = pair.start()[1]
+    assert isinstance(late.error, LMStudioChannelClosedError)
+    assert not pair.client.idle
+    pair.close(pair.channel)
+    assert pair.client.idle
+
+
+@pytest.mark.requirement("C-PLUGINS-LOST")
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        ("close", LMStudioChannelClosedError),
+        ("fail", LMStudioPluginError),
+        ("lose", LMStudioConnectionLostError),
+    ],
+)
+def test_all_calls_fail_with_their_session_and_none_is_sent_again(ready: bool, end: str, kind: type[Exception]) -> None:
+    pair = SessionWithTools(ready=ready)
+    calls = [pair.start() for _ in range(2)]
+    pair.to_server.clear()
+    if end == "close":
+        pair.close(pair.channel)
+    elif end == "fail":
+        pair.server.fail(pair.channel.id, {"title": "The plugin has crashed"})
+        pair.pump_to_client()
+    else:
+        pair.client.connection_lost(lambda: LMStudioConnectionLostError("gone"))
+    for exchange, _ in calls:
+        pair.client.cancel(exchange)  # too late
+    errors = [sink.error for _, sink in calls]
+    assert [type(error) for error in errors] == [kind, kind]
+    assert errors[0] is not errors[1], "each caller raises an exception of its own"
+    late = pair.start()[1]
+    SessionPair("plugins").client.adopt(pair.client.pop_backlog(), pair.now)  # as the next socket does
+    assert isinstance(late.error, LMStudioChannelClosedError)
+    assert (pair.to_server, pair.client.idle) == ([], True)
+
+
+def test_a_session_that_is_ready_may_be_idle_for_any_time_and_one_that_does_not_start_may_not() -> None:
+    idle, starting = SessionWithTools(), SessionWithTools(ready=False)
+    for pair in (idle, starting):
+        pair.start()
+        pair.pass_time(300.0)
+    assert idle.ended.ends == []
+    error = starting.ended.error
+    assert isinstance(error, LMStudioTimeoutError)
+    assert error.timeout_name == "load_timeout"
+    assert starting.sent == [("discardSession",)]
+
+
+def test_a_call_that_was_held_back_is_sent_when_the_server_has_proven_to_be_alive() -> None:
+    pair = SessionWithTools()
+    pair.client.paused = True
+    cancelled, end = pair.start()
+    pair.start()
+    pair.client.cancel(cancelled)
+    assert (pair.to_server, end.ends) == ([], [None])
+    pair.client.resume(pair.now)
+    pair.pump()
+    assert pair.sent == [("callTool", 0)]
