@@ -424,6 +424,10 @@ SERVER: dict[str, Requirement] = {
         "#tool-sessions, #invalid-input",
         "callTool has a number as its callId, a name and any JSON as arguments, and abortToolCall has a callId.",
     ),
+    "S-PLUGINS-GENERATED": R(
+        "#generators",
+        "The packets of a generator have neither stats nor info, nor an error or raw content of a tool call.",
+    ),
     "S-PLUGINS-UNKNOWN-CALL": R("#tool-sessions", "No warning is sent about a callId that is not known."),
     "S-PLUGINS-CLOSED": R(
         "#tool-sessions, #channels", "After its channel has closed, nothing of a session's calls is sent."

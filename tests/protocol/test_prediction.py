@@ -13,6 +13,7 @@ from lmstudio_integrations.protocol.prediction import (
     decode,
     decode_generated,
     encode,
+    encode_generated,
 )
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -115,6 +116,15 @@ def test_a_generator_sends_the_packets_of_a_prediction_and_ends_without_stats(
     packet: dict[str, Any], event: PredictionEvent | None
 ) -> None:
     assert decode_generated(packet) == event
+
+
+@pytest.mark.requirement("S-PLUGINS-GENERATED")
+@pytest.mark.parametrize(("packet", "event"), PACKETS, ids=lambda value: str(value)[:40])
+def test_packets_of_a_generator_have_neither_stats_nor_errors_nor_raw_content(
+    packet: dict[str, Any], event: PredictionEvent
+) -> None:
+    members = packet.keys() - {"rawContent", "error"} if packet["type"] != "success" else {"type"}
+    assert encode_generated(event) == {name: packet[name] for name in members}
 
 
 def _nested(levels: int) -> Any:
