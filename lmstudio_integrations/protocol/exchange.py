@@ -91,6 +91,7 @@ class Exchange:
         can_fail_over: Whether another host can take it, if this one stops responding before the response begins.
         channel: The channel on which it is a call, as in a tool session.
         tool_session: The calls that run on it, if it is such a channel and was sent.
+        error: The error with which it has ended, if there was one.
     """
 
     endpoint: Endpoint
@@ -111,6 +112,7 @@ class Exchange:
     can_fail_over: bool = False
     channel: Optional["Exchange"] = None
     tool_session: Optional["ToolSession"] = None
+    error: BaseException | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -126,4 +128,5 @@ class Exchange:
         """Wake the caller: nothing more follows. Only the first call has an effect."""
         # Swapped before the sink is called, so that whatever the sink triggers finds this call ended.
         sink, self.sink = self.sink, _CLOSED
+        self.error = self.error or error
         sink.finish(error)

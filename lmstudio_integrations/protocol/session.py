@@ -171,7 +171,7 @@ class ClientSession:
     def _send_on(self, channel: Exchange, call: Exchange, now: float) -> None:
         """Start a call on a channel, if that is still open on this socket."""
         if self._sent.get(channel.id) is not channel or channel.tool_session is None or not channel.has_caller:
-            call.finish(closed_early(channel.label))
+            call.finish(_end_of_channel(channel))
             return
         call.since, call.timeout_name = now, call.endpoint.timeout_name
         self._send_packets(channel, channel.tool_session.start(call))
@@ -202,17 +202,17 @@ class ClientSession:
         """Ask the server to stop, and discard what still arrives. Wakes the caller, with the error if there is one."""
         # Pass the error first: `cancel` would finish a request that was held back without one.
         exchange.finish(error)
-        self._end_calls(exchange, error)
+        self._end_calls(exchange)
         self.cancel(exchange)
         if isinstance(exchange.endpoint, Rpc) and self._sent.get(exchange.id) is exchange:
             # An RPC cannot be cancelled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
             del self._sent[exchange.id]
 
-    def _end_calls(self, channel: Exchange, error: BaseException | None) -> None:
-        """Wake the callers of all calls on a channel, because that has ended."""
+    def _end_calls(self, channel: Exchange) -> None:
+        """Wake the callers of all calls on a channel that has ended."""
         if channel.tool_session is not None:
             for call in channel.tool_session.pop_calls():
-                call.finish(closed_early(channel.label) if error is None else copy(error))
+                call.finish(_end_of_channel(channel))
 
     def close_client(self, client_id: int) -> None:
         """Close everything that a client has open, and fail its waiting callers."""
@@ -398,9 +398,8 @@ class ClientSession:
         if exchange is not None:
             del self._sent[exchange.id]
             # The caller checks that it received the terminal packet (docs/protocol.md#rule-finish-channels).
-            error = self._error_in(frame, "channelError", exchange)
-            self._end_calls(exchange, error)
-            exchange.finish(error)
+            exchange.finish(self._error_in(frame, "channelError", exchange))
+            self._end_calls(exchange)
 
     def _error_in(self, frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> LMStudioServerError | None:
         """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
@@ -466,6 +465,11 @@ def _join_surrogates(exchange: Exchange, message: dict[str, Any]) -> dict[str, A
     if text and "\ud800" <= text[-1] <= "\udbff":
         text, exchange.high_surrogate = text[:-1], text[-1]
     return {**message, "fragment": {**fragment, "content": envelope.without_surrogates(text)}}
+
+
+def _end_of_channel(channel: Exchange) -> BaseException:
+    """Return the error of a call on a channel that has ended."""
+    return closed_early(channel.label) if channel.error is None else copy(channel.error)
 
 
 def client_closed() -> LMStudioConnectionLostError:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
+from lmstudio_integrations.client.api.plugins import PluginGenerator, PluginsNamespace, PluginTool, ToolUseSession
 from lmstudio_integrations.client.api.responses import PredictionStream
 from lmstudio_integrations.client.api.sync import (
     LLM,
@@ -20,14 +21,28 @@ from lmstudio_integrations.client.api.sync import (
     SystemNamespace,
 )
 
-_WRAPPED = (LLM, DownloadedModel, EmbeddingModel, EmbeddingNamespace, FilesNamespace, LlmNamespace, SystemNamespace)
+_WRAPPED = (
+    LLM,
+    DownloadedModel,
+    EmbeddingModel,
+    EmbeddingNamespace,
+    FilesNamespace,
+    LlmNamespace,
+    PluginGenerator,
+    PluginTool,
+    PluginsNamespace,
+    SystemNamespace,
+    ToolUseSession,
+)
 _AT_ONCE = {
     "bound",
     "cancel",
     "complete_stream",
+    "generator",
     "lazy_model",
     "respond_stream",
     "result",
+    "tools",
     "with_timeouts",
     "with_retries",
 }

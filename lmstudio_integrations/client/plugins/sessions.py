@@ -145,11 +145,10 @@ class ToolSessions:
             LMStudioValueError: If two tools have the same name.
         """
         try:
-            for session in self._sessions:
-                session.open()
+            channels = [session.open() for session in self._sessions]
             tools: list[RemoteTool] = []
-            for session in self._sessions:
-                tools += yield from session.list_tools(operation)
+            for session, channel in zip(self._sessions, channels, strict=True):
+                tools += yield from session.list_tools(operation, channel)
             _reject_clashes(tools)
         except BaseException:
             self.close()
@@ -184,7 +183,7 @@ class PluginSession:
             # `load_timeout` limits the start. After that, only the calls have timeouts.
             operation = Operation(self._caller, {"timeout": None})
             self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
-            if channel is not None:
+            if channel is not None and _has_begun(channel):
                 self._warn_of_loss(channel)
             return self._channel
 
@@ -207,9 +206,9 @@ class PluginSession:
             LMStudioToolSessionWarning,
         )
 
-    def list_tools(self, operation: Operation) -> Flow[list[RemoteTool]]:
+    def list_tools(self, operation: Operation, channel: Call) -> Flow[list[RemoteTool]]:
         """Return the tools, once the plugin has started."""
-        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=self.open()) as call:
+        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=channel) as call:
             batch = yield call
             if not batch:
                 raise closed_early(self._label)
@@ -293,6 +292,12 @@ class PluginSession:
         assert isinstance(error, LMStudioPluginToolError), "it was asked for"
         error.plugin, error.tool = self.spec.identifier, name
         return error
+
+
+def _has_begun(channel: Call) -> bool:
+    """Whether the plugin of a session that is over had started."""
+    tool_session = channel.exchange.tool_session
+    return tool_session is not None and tool_session.definitions is not None
 
 
 def _reject_clashes(tools: Sequence[RemoteTool]) -> None:

@@ -1,0 +1,346 @@
+"""The tools of plugins, in the sync and the async client."""
+
+import asyncio
+import contextlib
+import gc
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.transport.waiters import ThreadWaiter
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef
+
+SECONDS = 5.0
+CONTENT = [{"type": "text", "text": "a chart"}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}]
+
+
+class Plugin:
+    """The functions of a plugin, and what they wait for."""
+
+    def __init__(self) -> None:
+        self._gates: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def add(self, a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    def fail(self) -> None:
+        """Fail."""
+        raise ValueError("no api token is loaded")
+
+    async def wait(self, context: ToolCallContext) -> str:
+        """Wait until the test lets it go on."""
+        context.status("waiting")
+        context.warn("for long")
+        gate = asyncio.Event()
+        self._gates.append((asyncio.get_running_loop(), gate))
+        await gate.wait()
+        return "opened"
+
+    def open(self) -> None:
+        """Let the calls that wait go on."""
+        for loop, gate in self._gates:
+            loop.call_soon_threadsafe(gate.set)
+
+    def echo(self, value: Any) -> Any:
+        """Return a value."""
+        return value
+
+    @property
+    def functions(self) -> Sequence[Callable[..., Any]]:
+        return self.add, self.fail, self.wait, self.echo
+
+
+@pytest.fixture
+def sums() -> Plugin:
+    return Plugin()
+
+
+@pytest.fixture
+def server(sums: Plugin) -> Iterator[Emulator]:
+    rules = [
+        {"when": {"last": "^add"}, "then": [{"tool": "add", "arguments": {"a": 1, "b": 2}}]},
+        {"when": {"last": "^chart"}, "then": [{"tool": "echo", "arguments": {"value": CONTENT}}]},
+        {"when": {"role": "tool"}, "then": [{"text": "It says {last}"}]},
+    ]
+    plugins = {"mcp/sums": sums.functions, "mcp/more": (sums.add,)}
+    with Emulator([{"key": "m", "rules": rules}], plugins=plugins) as running:
+        yield running
+
+
+@pytest.fixture
+async def session(client: Any) -> AsyncIterator[Any]:
+    async with client.plugins.tools("mcp/sums") as opened:
+        yield opened
+
+
+def named(session: Any, name: str) -> Any:
+    return next(tool for tool in session.tools if tool.name == name)
+
+
+def states(server: Emulator) -> list[str]:
+    return [call.state for call in server.tool_calls]
+
+
+def running_plugins(server: Emulator) -> list[Any]:
+    return list(server._started.state.plugins._running)
+
+
+@contextlib.contextmanager
+def no_session_left(server: Emulator) -> Iterator[None]:
+    """Check that the server has closed every session by the end of the block."""
+    yield
+    server.wait_for(lambda: not running_plugins(server), SECONDS)
+
+
+async def test_tools_are_listed_and_called(session: Any) -> None:
+    tool = named(session, "add")
+    assert (tool.description, tool.plugin) == ("Add two numbers.", "mcp/sums")
+    assert sorted(tool.parameters["properties"]) == ["a", "b"]
+    assert await tool.call({"a": 1, "b": 2}) == 3
+
+
+@pytest.mark.parametrize("value", [None, 0, "", "text", [], {}, {"a": [1, None]}, 1.5, True, CONTENT, "é🙂"])
+async def test_a_result_may_be_any_json(session: Any, value: Any) -> None:
+    assert await named(session, "echo").call({"value": value}) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "text"),
+    [
+        ("fail", {}, lms.LMStudioPluginToolError, "no api token is loaded"),
+        ("add", {"a": "one", "b": 2}, lms.LMStudioValueError, "a: 'one' is not of type 'integer'"),
+        ("add", {"a": 1}, lms.LMStudioValueError, "'b' is a required property"),
+        ("add", {"a": 1, "b": 2, "c": 3}, lms.LMStudioValueError, "c"),
+    ],
+)
+async def test_a_call_that_fails_is_one_error(
+    session: Any, server: Emulator, name: str, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text) as caught:
+        await named(session, name).call(arguments)
+    assert type(caught.value) is error
+    assert len(server.tool_calls) == (error is lms.LMStudioPluginToolError)  # invalid arguments are not sent
+    if isinstance(caught.value, lms.LMStudioPluginToolError):
+        assert (caught.value.plugin, caught.value.tool) == ("mcp/sums", "fail")
+    assert await named(session, "add").call({"a": 1, "b": 2}) == 3
+
+
+@pytest.mark.parametrize("where", ["session", "call"])
+async def test_reports_are_called_back(client: Any, sums: Plugin, where: str) -> None:
+    seen: list[Any] = []
+
+    def report(each: lms.ToolReport) -> None:
+        seen.append((each.plugin, each.tool, each.text))
+        if len(seen) == 2:
+            sums.open()
+
+    callbacks: dict[str, Any] = {"on_status": report, "on_warning": report}
+    of_session, of_call = (callbacks, {}) if where == "session" else ({"on_status": print}, callbacks)
+    async with client.plugins.tools("mcp/sums", **of_session) as session:
+        assert await named(session, "wait").call({}, **of_call) == "opened"
+    assert seen == [("mcp/sums", "wait", "waiting"), ("mcp/sums", "wait", "for long")]
+
+
+async def test_several_plugins_are_opened_and_closed_together(client: Any, server: Emulator) -> None:
+    with no_session_left(server):
+        plugins: Any = {"mcp/sums": {}, "mcp/more": {"prefix": "more_"}}
+        async with client.plugins.tools(plugins) as session:
+            assert [tool.name for tool in session.tools] == ["add", "fail", "wait", "echo", "more_add"]
+            assert await named(session, "more_add").call({"a": 2, "b": 2}) == 4
+            assert server.tool_calls[-1].plugin == "mcp/more"
+
+
+@pytest.mark.parametrize(
+    ("plugins", "error", "text"),
+    [
+        ({"mcp/sums": {}, "mcp/none": {}}, lms.LMStudioPluginError, "mcp/none"),
+        ({"mcp/sums": {}, "mcp/more": {}}, lms.LMStudioValueError, "'mcp/sums' and 'mcp/more' both have a tool 'add'"),
+        ("mcp/none", lms.LMStudioPluginError, "mcp/sums"),
+    ],
+)
+async def test_one_that_cannot_start_closes_the_others(
+    client: Any, server: Emulator, plugins: Any, error: type[Exception], text: str
+) -> None:
+    session = client.plugins.tools(plugins)
+    with no_session_left(server), pytest.raises(error, match=text):
+        await session.start()
+    with pytest.raises(lms.LMStudioRuntimeError, match="is not open"):
+        _ = session.tools
+
+
+@pytest.mark.parametrize(
+    ("plugin", "parameters", "text"),
+    [
+        (5, {}, "plugin must be an identifier"),
+        ({}, {}, "plugin must be an identifier"),
+        (" ", {}, "plugin is empty"),
+        ("mcp/sums", {"prefx": "a"}, "did you mean 'prefix'"),
+        ({"mcp/sums": {"prefx": "a"}}, {}, "did you mean 'prefix'"),
+        ("mcp/sums", {"prefix": 5}, "prefix must be a string"),
+        ("mcp/sums", {"plugin_config": [1]}, "plugin_config must be a dict"),
+        ("mcp/sums", {"working_directory": 5}, "working_directory must be a string"),
+        ("mcp/sums", {"timeout": 0}, "timeout must be"),
+        ("mcp/sums", {"on_status": 5}, "on_status must be a function"),
+    ],
+)
+def test_invalid_arguments_are_rejected_at_once(
+    make_client: Callable[..., Any], server: Emulator, plugin: Any, parameters: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=text):
+        make_client(server.address).plugins.tools(plugin, **parameters)
+
+
+async def test_a_plugin_gets_its_config_and_directory(client: Any, server: Emulator) -> None:
+    assert server
+    session = client.plugins.tools("mcp/sums", plugin_config={"acme.level": 3}, working_directory="/tmp")
+    (inner,) = getattr(session, "sync", session)._sessions._sessions
+    assert inner.spec.request["pluginConfigSpecifier"] == {
+        "type": "direct",
+        "config": {"fields": [{"key": "acme.level", "value": 3}]},
+        "workingDirectoryPath": "/tmp",
+    }
+
+
+async def test_a_timeout_aborts_the_call(session: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioTimeoutError, match="'wait' of 'mcp/sums'.*timeout expired"):
+        await named(session, "wait").call({}, timeout=0.2)
+    server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
+    assert await named(session, "add").call({"a": 1, "b": 2}, timeout=SECONDS) == 3
+
+
+async def test_closing_the_session_ends_its_calls(client: Any, server: Emulator) -> None:
+    async with client.plugins.tools("mcp/sums") as session:
+        tool = named(session, "wait")
+        running = asyncio.ensure_future(tool.call({}))
+        await asyncio.to_thread(server.wait_for, lambda: states(server) == ["running"], SECONDS)
+    with pytest.raises(lms.LMStudioCancelledError, match="the session was closed"):
+        await running
+    with no_session_left(server):
+        server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
+    with pytest.raises(lms.LMStudioRuntimeError, match="the session is closed"):
+        await tool.call({})
+    assert len(server.tool_calls) == 1
+
+
+async def test_closing_the_client_ends_its_sessions(make_client: Callable[..., Any], server: Emulator) -> None:
+    with no_session_left(server):
+        async with make_client(server.address) as client:
+            session = client.plugins.tools("mcp/sums")
+            await session.start()
+            running = asyncio.ensure_future(named(session, "wait").call({}))
+            await asyncio.to_thread(server.wait_for, lambda: states(server) == ["running"], SECONDS)
+        with pytest.raises(lms.LMStudioToolConnectionLostError, match="what it has done is unknown"):
+            await running
+        with pytest.raises(lms.LMStudioClientClosedError):
+            await named(session, "add").call({"a": 1, "b": 2})
+
+
+async def test_a_cancelled_task_aborts_its_call(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client, client.plugins.tools("mcp/sums") as session:
+        running = asyncio.ensure_future(named(session, "wait")())
+        await asyncio.to_thread(server.wait_for, lambda: states(server) == ["running"], SECONDS)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await asyncio.to_thread(server.wait_for, lambda: states(server) == ["aborted"], SECONDS)
+
+
+def test_ctrl_c_aborts_the_call(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
+
+        def interrupt(waiter: ThreadWaiter) -> list[Any]:
+            server.wait_for(lambda: states(server) == ["running"], SECONDS)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(ThreadWaiter, "wait", interrupt)
+            named(session, "wait")()
+        server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
+
+
+def test_a_call_in_a_closed_loop_is_aborted(server: Emulator) -> None:
+    with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
+        loop = asyncio.new_event_loop()
+        coroutine = named(session, "wait").implementation()
+        loop.create_task(coroutine)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        server.wait_for(lambda: states(server) == ["running"], SECONDS)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(loop, "call_exception_handler", lambda _context: None)
+            loop.close()
+            server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
+            coroutine.close()
+            del coroutine
+            gc.collect()
+
+
+@pytest.mark.parametrize("forget", ["session", "session and tools"])
+def test_a_forgotten_session_is_closed(server: Emulator, forget: str) -> None:
+    with lms.Client(server.address) as client:
+        session = client.plugins.tools("mcp/sums").start()
+        tools = session.tools
+        del session
+        gc.disable()  # no cycle may keep it alive
+        try:
+            if forget == "session":
+                assert tools[0](a=1, b=2) == 3
+                return
+            del tools
+            server.wait_for(lambda: not running_plugins(server), SECONDS)
+        finally:
+            gc.enable()
+
+
+async def test_calls_run_at_once_and_are_not_mixed_up(session: Any) -> None:
+    tool = named(session, "echo")
+    values = [f"value {number}" for number in range(100)]
+    assert await asyncio.gather(*(tool.call({"value": value}) for value in values)) == values
+
+
+def test_a_session_is_shared_by_threads_and_loops(server: Emulator) -> None:
+    with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
+        echo, results = named(session, "echo"), dict[int, Any]()
+
+        def call(number: int) -> None:
+            content = asyncio.run(echo.implementation(value=number)) if number % 2 else echo(value=number)
+            results[number] = int(content.text) if number % 2 else content
+
+        threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SECONDS)
+        assert results == {number: number for number in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("question", "reply"),
+    [("add", "3"), ("chart", "a chart\n[an image of type image/png]")],
+)
+async def test_act_takes_the_tools(client: Any, session: Any, question: str, reply: str) -> None:
+    tools = [getattr(tool, "sync", tool) for tool in session.tools]
+    assert all(isinstance(tool, ToolFunctionDef) for tool in tools)
+    messages: list[Any] = []
+    model = await client.llm.model("m")
+    await model.act(question, tools, on_message=messages.append)
+    assert messages[1].content[0].content == reply
+    assert messages[-1].content[0].text == f"It says {reply}"
+
+
+async def test_act_that_is_cancelled_aborts_the_call(server: Emulator) -> None:
+    rules = [{"then": [{"tool": "wait", "arguments": {}}]}]
+    with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": (Plugin().wait,)}) as waiting:
+        async with lms.AsyncClient(waiting.address) as client, client.plugins.tools("mcp/sums") as session:
+            model = await client.llm.model("m")
+            acting = asyncio.ensure_future(model.act("wait", session.tools))
+            await asyncio.to_thread(waiting.wait_for, lambda: states(waiting) == ["running"], SECONDS)
+            acting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await acting
+            await asyncio.to_thread(waiting.wait_for, lambda: states(waiting) == ["aborted"], SECONDS)
