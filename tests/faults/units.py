@@ -18,6 +18,7 @@ _MIDDLE = 3
 
 _LOADS = {"getOrLoad", "loadModel"}
 _PREDICTIONS = {"predict", "completeRawText"}
+_OF_TOOLS = {"startToolUseSession", "sessionReady", "callTool", "toolCallStatus", "toolCallComplete"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class Conversation:
     """How far the conversation on one socket is; names the points of it.
 
     The points of the client: `credentials`, `load request`, `request`. Of the server: `authentication`, `load packet`,
-    `load result`, `first packet`, `middle packet`, `last packet`, `end`.
+    `load result`, `first packet`, `middle packet`, `last packet`, `end`. Of tool sessions: the types of their packets,
+    and `startToolUseSession`.
     """
 
     _endpoints: dict[tuple[str, int], str] = field(default_factory=dict[tuple[str, int], str])
@@ -78,12 +80,16 @@ class Conversation:
     def _of_client(self, message: dict[str, Any]) -> set[str]:
         if "authVersion" in message:
             return {"credentials"}
+        if message["type"] == "channelSend":
+            return {message["message"]["type"]} & _OF_TOOLS
         if message["type"] not in {"channelCreate", "rpcCall"}:
             return set()
         name = "channelId" if message["type"] == "channelCreate" else "callId"
         endpoint = self._endpoints[name, message[name]] = message["endpoint"]
         if endpoint in _LOADS:
             return {"load request"}
+        if endpoint in _OF_TOOLS:
+            return {endpoint}
         return {"request"} if endpoint in _PREDICTIONS or endpoint == "embedString" else set()
 
     def _of_server(self, message: dict[str, Any]) -> set[str]:
@@ -101,6 +107,8 @@ class Conversation:
         if message["type"] != "channelSend":
             return {"end"} if endpoint in _PREDICTIONS else set()
         packet: str = message["message"]["type"]
+        if packet in _OF_TOOLS:
+            return {packet}
         if endpoint in _LOADS:
             return {"load result"} if packet in {"loadSuccess", "alreadyLoaded", "success"} else {"load packet"}
         self._packets[number] = self._packets.get(number, 0) + 1

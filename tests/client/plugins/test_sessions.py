@@ -86,15 +86,11 @@ def states(server: Emulator) -> list[str]:
     return [call.state for call in server.tool_calls]
 
 
-def running_plugins(server: Emulator) -> list[Any]:
-    return list(server._started.state.plugins._running)
-
-
 @contextlib.contextmanager
 def no_session_left(server: Emulator) -> Iterator[None]:
     """Check that the server has closed every session by the end of the block."""
     yield
-    server.wait_for(lambda: not running_plugins(server), SECONDS)
+    server.wait_for(lambda: not server.running_plugins, SECONDS)
 
 
 async def test_tools_are_listed_and_called(session: Any) -> None:
@@ -195,8 +191,7 @@ def test_invalid_arguments_are_rejected_at_once(
         make_client(server.address).plugins.tools(plugin, **parameters)
 
 
-async def test_a_plugin_gets_its_config_and_directory(client: Any, server: Emulator) -> None:
-    assert server
+async def test_a_plugin_gets_its_config_and_directory(client: Any) -> None:
     session = client.plugins.tools("mcp/sums", plugin_config={"acme.level": 3}, working_directory="/tmp")
     (inner,) = getattr(session, "sync", session)._sessions._sessions
     assert inner.spec.request["pluginConfigSpecifier"] == {
@@ -207,7 +202,7 @@ async def test_a_plugin_gets_its_config_and_directory(client: Any, server: Emula
 
 
 async def test_a_timeout_aborts_the_call(session: Any, server: Emulator) -> None:
-    with pytest.raises(lms.LMStudioTimeoutError, match="'wait' of 'mcp/sums'.*timeout expired"):
+    with pytest.raises(lms.LMStudioTimeoutError, match=r"'wait' of 'mcp/sums'.*timeout expired"):
         await named(session, "wait").call({}, timeout=0.2)
     server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
     assert await named(session, "add").call({"a": 1, "b": 2}, timeout=SECONDS) == 3
@@ -257,9 +252,10 @@ def test_ctrl_c_aborts_the_call(server: Emulator, monkeypatch: pytest.MonkeyPatc
             server.wait_for(lambda: states(server) == ["running"], SECONDS)
             raise KeyboardInterrupt
 
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched:
             patched.setattr(ThreadWaiter, "wait", interrupt)
-            named(session, "wait")()
+            with pytest.raises(KeyboardInterrupt):
+                named(session, "wait")()
         server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
 
 
@@ -267,7 +263,7 @@ def test_a_call_in_a_closed_loop_is_aborted(server: Emulator) -> None:
     with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
         loop = asyncio.new_event_loop()
         coroutine = named(session, "wait").implementation()
-        loop.create_task(coroutine)
+        task = loop.create_task(coroutine)
         loop.call_soon(loop.stop)
         loop.run_forever()
         server.wait_for(lambda: states(server) == ["running"], SECONDS)
@@ -276,7 +272,7 @@ def test_a_call_in_a_closed_loop_is_aborted(server: Emulator) -> None:
             loop.close()
             server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
             coroutine.close()
-            del coroutine
+            del coroutine, task
             gc.collect()
 
 
@@ -292,7 +288,7 @@ def test_a_forgotten_session_is_closed(server: Emulator, forget: str) -> None:
                 assert tools[0](a=1, b=2) == 3
                 return
             del tools
-            server.wait_for(lambda: not running_plugins(server), SECONDS)
+            server.wait_for(lambda: not server.running_plugins, SECONDS)
         finally:
             gc.enable()
 

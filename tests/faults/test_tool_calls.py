@@ -1,0 +1,209 @@
+"""Faults around the calls of tools of plugins: each call comes to one end in time, and no tool runs twice."""
+
+import asyncio
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.functions import ToolCallContext
+from tests.faults import actions
+from tests.faults.model import at
+from tests.faults.proxy import Injection, Proxy, ProxyThread
+
+LIMIT, SHORT = 10.0, 0.5
+"""Seconds within which everything ends, and of the timeout that is to expire."""
+
+LOST = lms.LMStudioToolConnectionLostError
+TIMEOUT = lms.LMStudioTimeoutError
+WARNING = lms.LMStudioToolSessionWarning
+
+
+class Counter:
+    """A tool that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def count(self, context: ToolCallContext) -> int:
+        """Count this call."""
+        self.calls += 1
+        context.status("counting")
+        return self.calls
+
+
+Opened = Callable[[], Any]
+"""Calls the tool and returns its result."""
+
+
+@contextmanager
+def _native(host: str, plugin: str, timeouts: dict[str, float]) -> Iterator[Opened]:
+    with lms.Client(host, **timeouts) as client, client.plugins.tools(plugin) as session:
+        (tool,) = session.tools
+        yield tool
+
+
+@contextmanager
+def _native_async(host: str, plugin: str, timeouts: dict[str, float]) -> Iterator[Opened]:
+    with asyncio.Runner() as runner:
+        client = lms.AsyncClient(host, **timeouts)
+        session = runner.run(client.plugins.tools(plugin).start())
+        (tool,) = session.tools
+        try:
+            yield lambda: runner.run(tool())
+        finally:
+            runner.run(client.aclose())
+
+
+SURFACES: dict[str, Callable[[str, str, dict[str, float]], Any]] = {"native": _native, "native async": _native_async}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row.
+
+    Attributes:
+        name: What goes wrong.
+        inject: What the proxy does.
+        call: The error of the first call, if it fails.
+        start: The error of the start, if it fails.
+        runs: How often the tool has run by then.
+        ends_session: Whether the next call opens a new session, with a warning.
+        timeouts: The timeouts that are to expire.
+    """
+
+    name: str
+    inject: tuple[Injection, ...]
+    call: type[Exception] | None = None
+    start: type[Exception] | None = None
+    runs: int = 1
+    ends_session: bool = True
+    timeouts: tuple[str, ...] = ()
+
+
+def _breaks(point: str, runs: int) -> Iterator[Fault]:
+    """Return the rows of what may break a connection at a point."""
+    for name, action in (
+        ("is reset", actions.reset),
+        ("is closed", actions.finish),
+        ("is closed by the server", actions.half_close),
+        ("is cut in the middle of a frame", actions.cut(actions.reset)),
+        ("goes dead", actions.DEAD),
+    ):
+        yield Fault(f"{point}: the connection {name}", at(point, action), LOST, runs=runs)
+    frozen = Fault(f"{point}: the host freezes", at(point, actions.freeze), TIMEOUT, runs=runs)
+    yield replace(frozen, timeouts=("idle_timeout",), ends_session=True)
+
+
+def _failure(message: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "channelError", "channelId": message["channelId"], "error": {"title": "The plugin has crashed"}}
+
+
+def _end(message: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "channelClose", "channelId": message["channelId"]}
+
+
+START = "startToolUseSession"
+TABLE = (
+    Fault("start: the request is lost", at(START, actions.drop), start=TIMEOUT, runs=0, timeouts=("load_timeout",)),
+    Fault("start: the connection is reset", at(START, actions.reset), start=lms.LMStudioConnectionLostError, runs=0),
+    Fault("start: nothing comes", at("sessionReady", actions.drop), start=TIMEOUT, runs=0, timeouts=("load_timeout",)),
+    *_breaks("callTool", runs=0),
+    *_breaks("toolCallStatus", runs=1),
+    *_breaks("toolCallComplete", runs=1),
+    Fault("during: the session fails", at("toolCallStatus", actions.replace(_failure)), LOST),
+    Fault("during: the session ends", at("toolCallStatus", actions.replace(_end)), LOST),
+    Fault(
+        "during: the result is lost",
+        at("toolCallComplete", actions.drop),
+        TIMEOUT,
+        timeouts=("timeout",),
+        ends_session=False,
+    ),
+    Fault("after: the connection is reset", at("toolCallComplete", actions.after(actions.reset))),
+    Fault("after: the connection goes dead", at("toolCallComplete", actions.after(actions.DEAD))),
+    Fault("a status comes twice", at("toolCallStatus", actions.duplicate), ends_session=False),
+    Fault("a result comes twice", at("toolCallComplete", actions.duplicate), ends_session=False),
+)
+
+
+class Cell:
+    """One row on one surface."""
+
+    def __init__(self, fault: Fault, surface: str, server: Emulator, thread: ProxyThread, tool: Counter) -> None:
+        self._fault = fault
+        self._surface = surface
+        self._server = server
+        self._tool = tool
+        self._proxy = Proxy(thread, server.address, fault.inject)
+        self.found: list[str] = []
+
+    def run(self) -> None:
+        """Start, call, and call again once the fault is over; record what is not as the table says."""
+        fault, began = self._fault, time.monotonic()
+        timeouts = dict.fromkeys(fault.timeouts, SHORT) | {"keepalive": 0.2}
+        open_session = SURFACES[self._surface]
+        with self._proxy:
+            for start in (fault.start, None):
+                try:
+                    with open_session(f"ws://{self._proxy.address}", f"mcp/{self._surface}", timeouts) as call:
+                        self._check(start is None, "it started")
+                        self._calls(call)
+                        break
+                except Exception as error:  # noqa: BLE001 - compared with the table
+                    self._check(start is not None and type(error) is start, f"the start failed: {error!r}")
+                    self._proxy.heal()
+        self._check(time.monotonic() - began < LIMIT, "it took too long")
+
+    def _calls(self, call: Opened) -> None:
+        fault = self._fault
+        error: Exception | None = None
+        result: Any = None
+        try:
+            result = call()
+        except Exception as raised:  # noqa: BLE001 - compared with the table
+            error = raised
+        self._check(self._proxy.happened.wait(LIMIT) or fault.start is not None, "the fault never happened")
+        if fault.call is None or fault.start is not None:
+            self._check(error is None and result == 1, f"the call came to {result!r}, {error!r}")
+        else:
+            self._check(type(error) is fault.call, f"the call came to {result!r}, {error!r}")
+            self._check("'count'" in str(error), f"the error does not name the tool: {error}")
+            self._check(fault.call is TIMEOUT or "is unknown" in str(error), f"the effect is not unknown: {error}")
+        self._check(self._tool.calls == max(fault.runs, fault.start is not None), f"it ran {self._tool.calls} times")
+        self._proxy.heal()
+        runs = self._tool.calls
+        again = call()
+        self._check(again == self._tool.calls == runs + 1, f"the next call returned {again}")
+
+    def _check(self, condition: bool, text: str) -> None:
+        if not condition:
+            self.found.append(f"{self._surface}: {text}")
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(8)
+@pytest.mark.parametrize("fault", TABLE, ids=lambda fault: fault.name)
+def test_a_tool_call_ends_once_and_is_never_repeated(fault: Fault, proxies: ProxyThread) -> None:
+    tools = {surface: Counter() for surface in SURFACES}
+    plugins = {f"mcp/{surface}": [tool.count] for surface, tool in tools.items()}
+    with Emulator(["m"], plugins=plugins) as server:
+        cells = [Cell(fault, surface, server, proxies, tool) for surface, tool in tools.items()]
+        threads = [threading.Thread(target=cell.run, daemon=True) for cell in cells]
+        with warnings.catch_warnings(record=True, action="always", category=WARNING) as given:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(2 * LIMIT)
+        assert not any(thread.is_alive() for thread in threads)
+        assert not [found for cell in cells for found in cell.found]
+        is_lost = fault.ends_session and fault.start is None
+        assert [each.category for each in given] == [WARNING] * (len(cells) if is_lost else 0)
+        server.wait_for(lambda: not server.running_plugins, LIMIT)
