@@ -106,8 +106,12 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     tool is a line on stderr.
     """
     tokens = accepted_tokens(token or (), token_file)
+    offered = build_catalog(model or (), catalog, rules, scripted=scripted)
+    if is_exposed(host, tokens):
+        reject_programs(offered, host)
+        note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     emulator = Emulator(
-        catalog=build_catalog(model or (), catalog, rules, scripted=scripted),
+        catalog=offered,
         host=host,
         port=DISCOVERY_PORTS if port is None else port,
         tokens=tokens,
@@ -116,9 +120,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         worker_memory=None if worker_memory is None else worker_memory * MIB,
         limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
     )
-    if is_exposed(host, tokens):
-        reject_programs(emulator.catalog, host)
-        note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()
     with contextlib.nullcontext() if quiet else log_as_notes():
         emulator.serve_forever(lambda: announce(emulator, token_note(variable) if tokens else None))

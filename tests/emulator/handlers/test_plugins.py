@@ -145,7 +145,7 @@ def fake() -> FakePlugin:
 
 def emulator(tools: Tools, **settings: Any) -> Emulator:
     """Return a server with a plugin of each kind."""
-    plugins = {SUMS: tools.all, WRITER: {"generator": True, "rule": RULES}, FAKE: [tools.add]}
+    plugins: dict[str, Any] = {SUMS: tools.all, WRITER: {"generator": True, "rule": RULES}, FAKE: [tools.add]}
     return Emulator([], plugins=plugins, **settings)
 
 

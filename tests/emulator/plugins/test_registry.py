@@ -192,7 +192,7 @@ def test_an_mcp_server_is_made_of_its_entry(monkeypatch: pytest.MonkeyPatch) -> 
     create_plugin(PluginEntry(identifier="a/c", url="https://x", headers={"B": "2"}))
     ((_, program), (identifier, address)) = made
     program["working_directory"] = program["working_directory"].replace("\\", "/")
-    unset = {"command": None, "url": None, "env": {}, "headers": {}, "working_directory": None}
+    unset: dict[str, Any] = {"command": None, "url": None, "env": {}, "headers": {}, "working_directory": None}
     assert program == {**unset, "command": ("run", "it"), "env": {"A": "1"}, "working_directory": "/home/me/x"}
     assert identifier == "a/c"
     assert address == {**unset, "url": "https://x", "headers": {"B": "2"}}
