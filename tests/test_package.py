@@ -54,8 +54,8 @@ PUBLIC = {
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM register",
     f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError register",
     f"{NAME}.emulator": """
-        Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry PluginCallRecord
-        PluginEntry PredictionRecord Preset SystemClock
+        Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
+        PluginCallRecord PluginEntry PredictionRecord Preset SystemClock
     """,
 }
 """The public names, but for the errors, which are all public. Removing one breaks programs of users."""

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Collection, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     catalog: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A TOML file with [[model]] and [[preset]] tables, or a folder of GGUF files."
+            metavar="FILE",
+            help="A TOML file with [[model]], [[preset]] and [[plugin]] tables, or a folder of GGUF files.",
         ),
     ] = None,
     scripted: Annotated[  # noqa: FBT002 - a flag
@@ -76,7 +78,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         typer.Option(metavar="FILE", help="A file with API tokens to accept, one per line; # begins a comment."),
     ] = None,
     quiet: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--quiet", "-q", help="Do not log loads, unloads and requests.")
+        bool, typer.Option("--quiet", "-q", help="Do not log loads, unloads, requests and calls of tools.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never fetch weights.")] = False,  # noqa: FBT002 - a flag
     worker_memory: Annotated[
@@ -100,12 +102,16 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio.
 
-    The first line of the output is the address, and Ctrl-C stops the server. Each load, unload and request is a line on
-    stderr.
+    The first line of the output is the address, and Ctrl-C stops the server. Each load, unload, request and call of a
+    tool is a line on stderr.
     """
     tokens = accepted_tokens(token or (), token_file)
+    offered = build_catalog(model or (), catalog, rules, scripted=scripted)
+    if is_exposed(host, tokens):
+        reject_programs(offered, host)
+        note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     emulator = Emulator(
-        catalog=build_catalog(model or (), catalog, rules, scripted=scripted),
+        catalog=offered,
         host=host,
         port=DISCOVERY_PORTS if port is None else port,
         tokens=tokens,
@@ -114,8 +120,6 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         worker_memory=None if worker_memory is None else worker_memory * MIB,
         limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
     )
-    if is_exposed(host, tokens):
-        note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()
     with contextlib.nullcontext() if quiet else log_as_notes():
         emulator.serve_forever(lambda: announce(emulator, token_note(variable) if tokens else None))
@@ -136,6 +140,20 @@ def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
 def is_exposed(host: str, tokens: Collection[str]) -> bool:
     """Return whether other machines can use the server without a token."""
     return not tokens and not Address(host, 0).is_loopback
+
+
+def reject_programs(catalog: Catalog, host: str) -> None:
+    """Reject plugins that run programs, where everyone could use them.
+
+    Raises:
+        LMStudioValueError: If there is one.
+    """
+    program = next((plugin.identifier for plugin in catalog.plugins if plugin.command), None)
+    if program:
+        raise LMStudioValueError(
+            f"the plugin {program!r} runs a program for everyone who can reach {host}; restrict the server with "
+            "--token-file, or omit --host"
+        )
 
 
 class _Notes(logging.Handler):
@@ -167,12 +185,14 @@ def token_note(variable: str | None) -> str:
 
 
 def announce(emulator: Emulator, about_tokens: str | None = None) -> None:
-    """Print the address of the server, then its models; on stderr, how clients reach it and what stops it."""
+    """Print the address of the server, its models and plugins; on stderr, how clients reach it and what stops it."""
     console = results()
     console.write_line(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalog.models:
         details = {entry.kind: None, (entry.weights or "") if entry.needs_weights else entry.engine: None}
         console.write_line(f"  {entry.key} ({', '.join(name for name in details if name not in {'', entry.key})})")
+    for plugin in emulator.catalog.plugins:
+        console.write_line(f"  {plugin.identifier} (plugin, {plugin.kind})")
     note(reach(emulator.host, emulator.port))
     if about_tokens:
         note(about_tokens)
@@ -192,7 +212,7 @@ def reach(host: str, port: int) -> str:
 def build_catalog(
     names: Iterable[str] = (), path: Path | None = None, rules: Path | None = None, *, scripted: bool = False
 ) -> Catalog:
-    """Return the models of a catalog and of the command line; the bundled ones if there are none.
+    """Return a catalog with the models of the command line; with the bundled ones if there are none.
 
     Args:
         names: Models as `KEY` or `KEY=WEIGHTS`.
@@ -207,7 +227,7 @@ def build_catalog(
     names = tuple(names) or (() if path else tuple(BUNDLED))
     entries = [*base.models, *(parse_model(name, scripted=scripted) for name in names)]
     default_rules = load_rules(rules) if rules else ()
-    return Catalog(models=tuple(_complete(entry, default_rules) for entry in entries), presets=base.presets)
+    return replace(base, models=tuple(_complete(entry, default_rules) for entry in entries))
 
 
 def _complete(entry: ModelEntry, rules: tuple[Rule, ...]) -> ModelEntry:

@@ -32,6 +32,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioValueError,
 )
+from tests.emulator.bare_client import wire
 from tests.support.leaks import shown_by
 
 Run = Callable[..., int | str | None]
@@ -189,6 +190,75 @@ def test_each_load_unload_and_request_is_a_line_unless_it_is_quiet(
     ]
     serve(check, *flags, "--quiet")
     assert capsys.readouterr().err.splitlines()[2:] == []
+
+
+PLUGINS = """
+[[plugin]]
+identifier = "me/writer"
+generator = true
+
+[[plugin.rule]]
+then = [{ text = "Written." }]
+"""
+
+
+def test_a_call_of_a_tool_is_a_line(serve: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    def check(_server: Emulator) -> None:
+        with Emulator([], plugins={"mcp/sums": [add]}) as server, wire(server, "plugins") as me:
+            specifier = {"type": "direct", "config": {"fields": []}}
+            opened = {"pluginIdentifier": "mcp/sums", "pluginConfigSpecifier": specifier}
+            packets = me.packets(channel := me.open("startToolUseSession", opened))
+            assert next(packets)["type"] == "sessionReady"
+            me.send(channel, {"type": "callTool", "callId": 0, "name": "add", "arguments": {"a": 1, "b": 2}})
+            assert next(packets)["type"] == "toolCallComplete"
+
+    serve(check, "--port", "0", "--scripted")
+    assert re.search(r"  mcp/sums: add ended after \d\.\d s\n", capsys.readouterr().err)
+
+
+def test_the_plugins_of_a_catalog_are_announced_after_its_models(
+    serve: Callable[..., None], write: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(lambda _server: None, "--port", "0", "--catalog", str(write(PLUGINS)), "--model", "talker", "--scripted")
+    _, *offered = capsys.readouterr().out.splitlines()
+    assert offered == ["  talker (llm, scripted)", "  me/writer (plugin, generator)"]
+
+
+PROGRAM = '[[plugin]]\nidentifier = "mcp/weather"\ncommand = ["run"]\n'
+
+
+@pytest.mark.parametrize(
+    ("flags", "plugin", "rejected"),
+    [
+        (["--host", "0.0.0.0"], PROGRAM, True),
+        (["--host", "0.0.0.0", "--token", TOKEN], PROGRAM, False),
+        (["--host", "127.0.0.1"], PROGRAM, False),
+        (["--host", "0.0.0.0"], PLUGINS, False),
+    ],
+)
+def test_programs_are_not_run_for_everyone(
+    run: Run,
+    write: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    plugin: str,
+    rejected: bool,
+) -> None:
+    def accept(**_settings: Any) -> Emulator:
+        raise LMStudioValueError("accepted")
+
+    monkeypatch.setattr(_serve, "Emulator", accept)
+    problem = run("serve", "--port", "0", "--catalog", str(write(plugin)), *flags)
+    assert problem == (
+        "Error: the plugin 'mcp/weather' runs a program for everyone who can reach 0.0.0.0; restrict the server with "
+        "--token-file, or omit --host"
+        if rejected
+        else "Error: accepted"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import os
 import re
 import socket
 import tomllib
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,6 +22,7 @@ from lmstudio_integrations.emulator.catalog import (
     load,
     parse_entry,
     parse_model,
+    parse_plugin,
     parse_preset,
     scan,
 )
@@ -127,6 +129,12 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
     assert Emulator(["more"], catalog=found).catalog.models == (model, ModelEntry(key="more"))
 
 
+COMMAND: dict[str, Any] = {"identifier": "a/b", "command": ["run"]}
+URL: dict[str, Any] = {"identifier": "a/b", "url": "https://x"}
+WRITER: dict[str, Any] = {"identifier": "a/b", "generator": True}
+UNIMPLEMENTED = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
+
+
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
@@ -150,6 +158,25 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
         ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
         ({"model": [{"key": "a", "weights": "/"}]}, "model 'a': there is no file"),
         ({"model": [{"key": "a", "engine": "llama_cpp"}]}, "model 'a': there is no file"),
+        ({"plugin": {"identifier": "a/b"}}, r"'plugin' must be a list of tables, each headed \[\[plugin\]\]"),
+        ({"plugin": ["a/b"]}, "a plugin must be a table, got 'a/b'"),
+        ({"plugin": [{"generator": True}]}, "plugin '.': identifier: Field required$"),
+        ({"plugin": [{"identifier": "Sums", "generator": True}]}, "plugin 'Sums': identifier: must be owner/name in "),
+        ({"plugin": [{"identifier": "a/b"}]}, "plugin 'a/b': it needs exactly one of command, url, .*, and has none"),
+        ({"plugin": [COMMAND | {"url": "https://x"}]}, "plugin 'a/b': it needs exactly one of .* has command and url"),
+        ({"plugin": [COMMAND | {"command": "npx"}]}, "plugin 'a/b': command: .*got 'npx'"),
+        ({"plugin": [COMMAND | {"command": []}]}, "plugin 'a/b': command: "),
+        ({"plugin": [COMMAND | {"headrs": {}}]}, "plugin 'a/b': headrs: unknown field; did you mean 'headers'"),
+        ({"plugin": [COMMAND | {"rule": [{"then": []}]}]}, "plugin 'a/b': rules: only a plugin with 'generator' has"),
+        ({"plugin": [URL | {"env": {"A": "1"}}]}, "plugin 'a/b': env: only a plugin with 'command' .* one has 'url'"),
+        ({"plugin": [URL | {"working_directory": "x"}]}, "working_directory: only a plugin with 'command' has it"),
+        ({"plugin": [COMMAND | {"headers": {"A": "1"}}]}, "headers: only a plugin with 'url' has it"),
+        ({"plugin": [URL | {"url": "localhost:1"}]}, "plugin 'a/b': url: must begin with http.* got 'localhost:1'"),
+        ({"plugin": [WRITER | {"rule": [{"whn": {}}]}]}, "plugin 'a/b': rule: rule 1.*did you mean 'when'"),
+        ({"plugin": [WRITER, WRITER]}, "the catalog has the plugin 'a/b' twice"),
+        ({"plugin": [{"identifier": "a/b", "functions": ["x"]}]}, "plugin 'a/b': functions: a tool must be a function"),
+        ({"plugin": [{"identifier": "a/b", "functions": []}]}, "functions: a plugin needs at least one function"),
+        ({"plugin": [{"identifier": "a/b", "functions": [UNIMPLEMENTED]}]}, "functions: tool 'f' has no implement"),
     ],
 )
 def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: str) -> None:
@@ -258,6 +285,14 @@ def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
         ("[[modle]]", "line 1: the catalog has the unknown table 'modle'"),
         ('[model]\nkey = "a"', "line 1: 'model' must be a list of tables"),
         ('[[model]]\nkey = "a"\n[[model]]\nkey = "a"', "the catalog has the model key 'a' twice"),
+        (
+            '[[plugin]]\nidentifier = "a/b"\ncomand = ["x"]',
+            "line 3: plugin 'a/b': comand: unknown field; did you mean ",
+        ),
+        (
+            '[[plugin]]\nidentifier = "a/b"\ngenerator = true\n[[plugin.rule]]\nthen = 5',
+            "line 4: plugin 'a/b': rule: rule 1: then must be a list of steps",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
@@ -265,6 +300,41 @@ def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path, text: str, c
     path.write_text(text, encoding="utf-8")
     with pytest.raises(LMStudioValueError, match=rf"models\.toml'.*{complaint}"):
         load(path)
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def test_plugins_are_tables_or_lists_of_functions() -> None:
+    plugins: dict[str, Any] = {"mcp/sums": [add], "me/writer": {"generator": True, "rule": [{"then": []}]}}
+    first, second = Emulator([], plugins=plugins).catalog.plugins
+    assert (first.identifier, first.functions, first.kind) == ("mcp/sums", (add,), "functions")
+    assert (second.identifier, second.rules, second.kind) == ("me/writer", ({"then": []},), "generator")
+    both = Emulator([], catalog={"plugin": [WRITER]}, plugins=plugins).catalog
+    assert [plugin.identifier for plugin in both.plugins] == ["a/b", "mcp/sums", "me/writer"]
+    assert Emulator(plugins=plugins).catalog.models == bundled()
+
+
+def test_a_plugin_under_python_names_its_mistakes() -> None:
+    with pytest.raises(LMStudioValueError, match=r"plugin 'mcp/sums': functions: .*got <function add"):
+        Emulator([], plugins={"mcp/sums": cast("Any", add)})
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("field", ["env", "headers"])
+def test_the_secrets_of_a_plugin_are_never_shown(field: str) -> None:
+    table = (COMMAND if field == "env" else URL) | {field: {"TOKEN": SECRET}}
+    entry = parse_plugin(table)
+    assert getattr(entry, field) == {"TOKEN": SECRET}
+    assert SECRET not in f"{entry!r} {entry} {Catalog(plugins=(entry,))!r}"
+    for mistake in ({field: {"TOKEN": [SECRET]}}, {field: SECRET}, {"no_such": 1}, {"generator": True}):
+        with pytest.raises(LMStudioValueError) as caught:
+            parse_plugin({**table, **mistake})
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_entries_are_tables_keys_or_entries() -> None:

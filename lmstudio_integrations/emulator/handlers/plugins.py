@@ -35,21 +35,20 @@ _MOST_TEXTS = 100
 
 
 async def start_tool_use_session(context: Context, channel: OpenChannel, parameter: StartToolUseSession) -> None:
-    """Start a plugin and run the calls of its tools, until the client discards the session."""
+    """Start a plugin and run the calls of its tools, until the client discards the session, or the plugin dies."""
     directory = _working_directory(parameter)
     with channel.scope:
-        async with (
-            context.state.plugins.session(parameter["pluginIdentifier"], directory) as plugin,
-            asyncio.TaskGroup() as tasks,
-        ):
-            session = _ToolSession(context, channel, plugin, tasks)
-            # Any packet before this one ends the session: no client can call a tool that it does not know.
-            channel.on_packet = session.receive
-            channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.tools]})
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                session.abort_all()
+        async with context.state.plugins.session(parameter["pluginIdentifier"], directory) as plugin:
+            async with asyncio.TaskGroup() as tasks:
+                session = _ToolSession(context, channel, plugin, tasks)
+                # Any packet before this one ends the session: no client can call a tool that it does not know.
+                channel.on_packet = session.receive
+                channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.tools]})
+                try:
+                    error = await session.died
+                finally:
+                    session.abort_all()
+            raise error
 
 
 def _working_directory(parameter: StartToolUseSession) -> str | None:
@@ -94,6 +93,8 @@ class _ToolSession:
         self._tasks = tasks
         self._names = [tool.function.name for tool in plugin.tools]
         self._calls: dict[float, _Call] = {}
+        self.died: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
+        """The error of the call that has found the plugin dead: nothing can be called any more."""
 
     def receive(self, packet: Mapping[str, Any]) -> None:
         """Handle a packet of the client. An unknown `callId` is ignored: the call may have ended by itself."""
@@ -139,6 +140,8 @@ class _ToolSession:
         except WireError as error:
             if self._end(call, "failed", error=error.title):
                 self._send(call, "toolCallError", error=error.to_dict())
+            if error.fatal and not self.died.done():
+                self.died.set_result(error)
         else:
             if self._end(call, "ended", result=result):
                 self._send(call, "toolCallComplete", result=result)

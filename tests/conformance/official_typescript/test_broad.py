@@ -142,6 +142,45 @@ def test_the_log_streams(server: Emulator, run: Step) -> None:
     assert {line.rpartition(": ")[2] for line in found["server.log"]} >= {"llm.predict", "llm.loadModel"}
 
 
+def test_the_tools_of_a_plugin_are_called(plugin_server: Emulator, run: Step) -> None:
+    found = run(plugin_server, "pluginTools")
+    names = ["add", "nothing", "meet", "report", "fail", "wait"]
+    assert [tool["name"] for tool in found["tools"]] == names
+    assert found["tools"][0] == {
+        "type": "remoteTool",
+        "name": "add",
+        "description": "Add two numbers.",
+        "pluginIdentifier": "mcp/sums",
+    }
+    assert 'Failed to parse arguments for tool "add"' in found["checked"]
+    assert (found["added"], found["nothing"], found["met"]) == (5, None, ["a", "b"])
+    assert found["failed"].startswith("nothing there")
+    assert "Failed to parse arguments for tool add: a: " in found["invalid"]
+    assert "stop it" in found["aborted"]
+    assert found["reports"] == [["status", "adding"], ["warning", "rounded"]]
+    assert 'no tool "unheardOf"' in found["unknown"]
+    assert found["disposed"] == found["afterwards"] == "Session disposed by client."
+    assert "mcp/unheard-of" in found["unknownPlugin"]
+    states = [(call.tool, call.state) for call in plugin_server.tool_calls]
+    assert states.count(("wait", "aborted")) == 2
+
+
+def test_a_model_calls_the_tools_of_a_plugin(plugin_server: Emulator, run: Step) -> None:
+    assert run(plugin_server, "pluginToolsInAct")[-1] == "The result is 5."
+
+
+def test_a_generator_responds_in_place_of_a_model(plugin_server: Emulator, run: Step) -> None:
+    found = run(plugin_server, "generator")
+    assert found["fragments"] == found["content"]
+    assert (found["reasoningContent"], found["nonReasoningContent"].strip()) == ("Let me see.", "Done.")
+    assert found["messages"][-1] == "The result is 5."
+    assert found["cancelled"] == [["One"], "One"]
+    assert "It went wrong" in found["failed"]
+    assert "me/nobody" in found["unknown"]
+    assert "not a generator" in found["noGenerator"]
+    assert "has no tools" in found["noTools"]
+
+
 def test_a_token_authenticates(guarded_server: Emulator, run: Step) -> None:
     assert run(guarded_server, "token", TOKEN) == {"loaded": 0}
 

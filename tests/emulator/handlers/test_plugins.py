@@ -1,0 +1,644 @@
+"""Sessions with the tools of plugins, and messages of generators."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations import ToolCallContext
+from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator.plugins import functions
+from tests.emulator.bare_client import TIMEOUT, Wire, wire
+from tests.emulator.plugins.fake_plugin import FakePlugin
+
+DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
+SUMS, FAKE, WRITER = "mcp/sums", "me/fake", "me/writer"
+
+
+class Tools:
+    """The functions of a plugin, and what a test waits for."""
+
+    def __init__(self) -> None:
+        self.together = threading.Barrier(2, timeout=TIMEOUT)
+        self.entered = threading.Event()
+        self.may_end = threading.Event()
+        self.ended = threading.Event()
+        self.cancelled: bool | None = None
+
+    def add(self, a: int, b: int = 1) -> int:
+        """Add two numbers."""
+        return a + b
+
+    async def make(self, what: str) -> Any:
+        """Return something."""
+        return {
+            "nothing": None,
+            "tuple": (1, [2.5, "three"]),
+            "dataclass": dataclasses.make_dataclass("Point", ["x"])(1),
+            "infinity": float("inf"),
+            "surrogate": "\ud800",
+        }[what]
+
+    def meet(self, name: str) -> str:
+        """Return when the other has come."""
+        self.together.wait()
+        return name
+
+    def report(self, context: ToolCallContext) -> None:
+        """Report from a thread."""
+        context.status("one")
+        context.warn("two")
+        context.status("three")
+
+    async def report_async(self, context: ToolCallContext) -> None:
+        """Report from the event loop."""
+        self.report(context)
+
+    def later(self, context: ToolCallContext) -> Any:
+        """Return something to await."""
+
+        async def report() -> str:
+            context.status("one")
+            return "later"
+
+        return report()
+
+    def fail(self, kind: str) -> Any:
+        """Fail in some way."""
+        if kind == "exit":
+            sys.exit("enough")
+        if kind == "no JSON":
+            return object()
+        if kind == "too deep":
+            value: list[Any] = []
+            for _ in range(1000):
+                value = [value]
+            return value
+        raise {
+            "text": LookupError("nothing there"),
+            "no text": ValueError(),
+            "stop": StopIteration("stopped"),
+            "cancelled": asyncio.CancelledError(),
+            "future": concurrent.futures.CancelledError(),
+        }[kind]
+
+    async def cancel(self) -> None:
+        """Cancel itself."""
+        raise asyncio.CancelledError
+
+    def wait(self, context: ToolCallContext) -> str:
+        """Wait, then report."""
+        self.entered.set()
+        self.may_end.wait(TIMEOUT)
+        self.cancelled = context.cancelled
+        context.status("too late")
+        self.ended.set()
+        return "done"
+
+    async def wait_async(self) -> None:
+        """Wait until it is cancelled."""
+        self.entered.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended.set()
+
+    def long(self, size: int) -> str:
+        """Return a long text."""
+        return "x" * size
+
+    @property
+    def all(self) -> list[Callable[..., Any]]:
+        """The functions."""
+        names = "add make meet report report_async later fail cancel wait wait_async long"
+        return [getattr(self, name) for name in names.split()]
+
+
+RULES = [
+    {"when": {"last": "^Think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
+    {"when": {"tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1}, "id": "c1"}]},
+    {"when": {"last": "^Broken"}, "then": [{"tool": "add", "malformed": "{"}]},
+    {"when": {"last": "^Fail"}, "then": [{"text": "So far"}, {"error": "It went wrong", "cause": "A rule"}]},
+    {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]},
+    {"when": {"last": "^Odd"}, "then": [{"fault": "unknown_packet"}, {"text": "Odd."}]},
+]
+
+
+@pytest.fixture
+def tools() -> Iterator[Tools]:
+    found = Tools()
+    yield found
+    found.may_end.set()
+
+
+@pytest.fixture
+def fake() -> FakePlugin:
+    return FakePlugin()
+
+
+def emulator(tools: Tools, **settings: Any) -> Emulator:
+    """Return a server with a plugin of each kind."""
+    plugins: dict[str, Any] = {SUMS: tools.all, WRITER: {"generator": True, "rule": RULES}, FAKE: [tools.add]}
+    return Emulator([], plugins=plugins, **settings)
+
+
+@pytest.fixture
+def server(tools: Tools, fake: FakePlugin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    found = emulator(tools)
+    monkeypatch.setattr(found, "_plugins", [fake if each.identifier == FAKE else each for each in found._plugins])
+    with found:
+        yield found
+
+
+@pytest.fixture
+def me(server: Emulator) -> Iterator[Wire]:
+    with wire(server, "plugins") as opened:
+        yield opened
+
+
+def request(plugin: str, **specifier: Any) -> dict[str, Any]:
+    return {"pluginIdentifier": plugin, "pluginConfigSpecifier": {**DIRECT, **specifier}}
+
+
+class Session:
+    """An open session."""
+
+    def __init__(self, me: Wire, plugin: str = SUMS) -> None:
+        self.me = me
+        self.channel = me.open("startToolUseSession", request(plugin))
+        self.ready = self.receive()
+
+    def receive(self) -> Any:
+        """Return the next packet, or the frame that ends the channel."""
+        frame = self.me.receive()
+        assert frame["channelId"] == self.channel
+        return frame.get("message", frame)
+
+    def start(self, call_id: float, name: str, arguments: Any = None) -> None:
+        """Start a call."""
+        arguments = {} if arguments is None else arguments
+        self.me.send(self.channel, {"type": "callTool", "callId": call_id, "name": name, "arguments": arguments})
+
+    def abort(self, call_id: float) -> None:
+        """Abort a call."""
+        self.me.send(self.channel, {"type": "abortToolCall", "callId": call_id})
+
+    def call(self, name: str, arguments: Any = None) -> list[Any]:
+        """Call a tool, and return what comes of it up to the end."""
+        self.start(7, name, arguments)
+        packets = [self.receive()]
+        while packets[-1]["type"] in {"toolCallStatus", "toolCallWarn"}:
+            packets.append(self.receive())
+        assert [packet.pop("callId") for packet in packets] == [7] * len(packets)
+        return packets
+
+    def error(self, name: str, arguments: Any = None) -> dict[str, Any]:
+        """Call a tool, and return its error."""
+        (end,) = self.call(name, arguments)
+        assert end["type"] == "toolCallError"
+        error: dict[str, Any] = end["error"]
+        return error
+
+    def discard(self) -> None:
+        """End the session."""
+        self.me.send(self.channel, {"type": "discardSession"})
+        assert self.receive() == {"type": "channelClose", "channelId": self.channel}
+
+
+@pytest.fixture
+def session(me: Wire) -> Session:
+    return Session(me)
+
+
+def states(server: Emulator) -> list[str]:
+    return [call.state for call in server.tool_calls]
+
+
+def test_a_session_lists_the_tools_with_their_schemas(session: Session, tools: Tools) -> None:
+    assert session.ready["type"] == "sessionReady"
+    listed = [tool["function"] for tool in session.ready["toolDefinitions"]]
+    assert [each["name"] for each in listed] == [function.__name__ for function in tools.all]
+    assert listed[0]["description"] == "Add two numbers."
+    assert listed[0]["parameters"]["required"] == ["a"]
+    assert listed[3]["parameters"]["properties"] == {}  # no context
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "result"),
+    [
+        ("add", {"a": 2, "b": 3}, 5),
+        ("add", {"a": "2"}, 3),
+        ("make", {"what": "nothing"}, None),
+        ("make", {"what": "tuple"}, [1, [2.5, "three"]]),
+        ("make", {"what": "dataclass"}, {"x": 1}),
+        ("make", {"what": "infinity"}, None),
+        ("make", {"what": "surrogate"}, "\ud800"),
+    ],
+)
+def test_a_call_returns_the_result_as_json(session: Session, name: str, arguments: Any, result: Any) -> None:
+    assert session.call(name, arguments) == [{"type": "toolCallComplete", "result": result}]
+
+
+def test_calls_of_one_session_run_at_once(session: Session) -> None:
+    for number, name in enumerate("ab"):
+        session.start(number, "meet", {"name": name})
+    ends = [session.receive() for _ in range(2)]
+    assert {(end["callId"], end["result"]) for end in ends} == {(0, "a"), (1, "b")}
+
+
+REPORTED = [
+    {"type": "toolCallStatus", "statusText": "one"},
+    {"type": "toolCallWarn", "warnText": "two"},
+    {"type": "toolCallStatus", "statusText": "three"},
+    {"type": "toolCallComplete", "result": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "packets"),
+    [
+        ("report", REPORTED),
+        ("report_async", REPORTED),
+        ("later", [REPORTED[0], {"type": "toolCallComplete", "result": "later"}]),
+    ],
+)
+def test_reports_come_in_order_and_before_the_end(session: Session, name: str, packets: list[Any]) -> None:
+    assert session.call(name) == packets
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [
+        ("text", "nothing there"),
+        ("no text", "ValueError()"),
+        ("stop", "stopped"),
+        ("exit", "enough"),
+        ("cancelled", "The tool was cancelled, but not by the client"),
+        ("future", "CancelledError()"),
+        ("no JSON", "The result of the tool cannot be written as JSON"),
+        ("too deep", "The result of the tool cannot be written as JSON"),
+    ],
+)
+def test_a_function_that_fails_is_an_error_with_its_text(
+    server: Emulator, session: Session, kind: str, title: str
+) -> None:
+    assert session.error("fail", {"kind": kind})["title"] == title
+    (call,) = server.tool_calls
+    assert (call.state, call.error) == ("failed", title)
+    assert session.call("add", {"a": 1})[0]["result"] == 2
+
+
+def test_an_async_function_that_cancels_itself_has_failed(session: Session) -> None:
+    assert session.error("cancel")["title"] == "The tool was cancelled, but not by the client"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "title", "cause"),
+    [
+        ("subtract", {}, 'The plugin "mcp/sums" has no tool "subtract"', "Its tools are add, make, "),
+        ("add", {"a": "x"}, "Failed to parse arguments for tool add: a: ", None),
+        ("add", {"a": 1, "c": 2}, "Failed to parse arguments for tool add: c: ", None),
+        ("add", [1], "The arguments of a tool must be an object", "They are [1]."),
+    ],
+)
+def test_a_call_that_does_not_fit_is_an_error(
+    session: Session, name: str, arguments: Any, title: str, cause: str | None
+) -> None:
+    error = session.error(name, arguments)
+    assert error["title"].startswith(title)
+    assert error.get("cause", "").startswith(cause or "")
+
+
+def test_nothing_more_is_sent_for_an_aborted_call(
+    server: Emulator, session: Session, tools: Tools, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lmstudio_integrations.emulator")
+    session.start(0, "wait")
+    assert tools.entered.wait(TIMEOUT)
+    session.abort(0)
+    session.start(0, "add", {"a": 1})
+    assert session.receive() == {"type": "toolCallComplete", "callId": 0, "result": 2}
+    tools.may_end.set()
+    assert tools.ended.wait(TIMEOUT)
+    assert tools.cancelled
+    assert session.call("add", {"a": 2}) == [{"type": "toolCallComplete", "result": 3}]
+    assert states(server) == ["aborted", "ended", "ended"]
+    assert server.tool_calls[0].status_texts == []
+    assert "mcp/sums: wait aborted after " in caplog.text
+
+
+def test_an_async_function_is_cancelled_when_its_call_is_aborted(session: Session, tools: Tools) -> None:
+    session.start(0, "wait_async")
+    assert tools.entered.wait(TIMEOUT)
+    session.abort(0)
+    assert tools.ended.wait(TIMEOUT)
+
+
+def test_a_call_may_be_aborted_before_it_begins(server: Emulator, me: Wire) -> None:
+    session = Session(me)
+    packets = [
+        {"type": "callTool", "callId": 0, "name": "wait", "arguments": {}},
+        {"type": "abortToolCall", "callId": 0},
+        {"type": "callTool", "callId": 1, "name": "add", "arguments": {"a": 1}},
+    ]
+    for packet in packets:
+        me.send(session.channel, packet)
+    assert session.receive() == {"type": "toolCallComplete", "callId": 1, "result": 2}
+    assert states(server) == ["aborted", "ended"]
+
+
+def test_packets_about_unknown_and_running_calls_are_ignored(session: Session, server: Emulator, tools: Tools) -> None:
+    session.abort(5)
+    session.start(0, "wait")
+    assert tools.entered.wait(TIMEOUT)
+    session.start(0, "add", {"a": 1})
+    session.start(0.5, "add", {"a": 2})
+    assert session.receive() == {"type": "toolCallComplete", "callId": 0.5, "result": 3}
+    tools.may_end.set()
+    assert session.receive() == {"type": "toolCallStatus", "callId": 0, "statusText": "too late"}
+    assert session.receive() == {"type": "toolCallComplete", "callId": 0, "result": "done"}
+    session.abort(0)
+    session.discard()
+    assert states(server) == ["ended", "ended"]
+
+
+def test_a_discarded_session_aborts_its_calls_and_closes(server: Emulator, session: Session, tools: Tools) -> None:
+    session.start(0, "wait")
+    assert tools.entered.wait(TIMEOUT)
+    session.discard()
+    assert states(server) == ["aborted"]
+    assert Session(session.me).call("add", {"a": 1})[0]["result"] == 2
+
+
+def test_the_calls_of_a_client_that_vanishes_are_aborted(server: Emulator, tools: Tools) -> None:
+    with wire(server, "plugins") as me:
+        Session(me).start(0, "wait_async")
+        assert tools.entered.wait(TIMEOUT)
+    assert tools.ended.wait(TIMEOUT)
+    server.wait_for(lambda: states(server) == ["aborted"])
+
+
+def test_a_server_that_stops_waits_for_no_function(tools: Tools) -> None:
+    with emulator(tools) as server, wire(server, "plugins") as me:
+        Session(me).start(0, "wait")
+        assert tools.entered.wait(TIMEOUT)
+        server.stop()
+        assert states(server) == ["aborted"]
+    tools.may_end.set()
+    assert tools.ended.wait(TIMEOUT)
+
+
+def vanish(server: Emulator, session: Session) -> None:
+    session.me.socket.close()
+
+
+def discard(server: Emulator, session: Session) -> None:
+    session.discard()
+
+
+def stop(server: Emulator, session: Session) -> None:
+    server.stop()
+
+
+@pytest.mark.parametrize("end", [vanish, discard, stop])
+def test_a_plugin_stops_with_its_last_session(
+    server: Emulator, fake: FakePlugin, end: Callable[[Emulator, Session], None]
+) -> None:
+    with wire(server, "plugins") as me:
+        session = Session(me, FAKE)
+        session.start(0, "wait")
+        assert session.receive()["type"] == "toolCallStatus"
+        assert fake.stops == 0
+        end(server, session)
+        server.wait_for(lambda: fake.stops == 1)
+
+
+def test_a_session_may_be_discarded_before_it_is_ready(server: Emulator, me: Wire, fake: FakePlugin) -> None:
+    fake.may_start.clear()
+    channel = me.open("startToolUseSession", request(FAKE, workingDirectoryPath="/tmp"))
+    server.wait_for(fake.started.is_set)
+    assert fake.directories == ["/tmp"]
+    me.send(channel, {"type": "discardSession"})
+    assert list(me.packets(channel)) == []
+    server.wait_for(lambda: fake.cancelled_starts == 1)
+
+
+def test_a_plugin_that_died_ends_the_session_and_the_next_one_starts_it_anew(me: Wire, fake: FakePlugin) -> None:
+    session = Session(me, FAKE)
+    session.start(0, "wait")
+    assert session.receive()["type"] == "toolCallStatus"
+    session.start(1, "die")
+    assert session.receive() == {"type": "toolCallError", "callId": 1, "error": (error := titled("It has died"))}
+    assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": error}
+    assert Session(me, FAKE).call("echo", {"a": 1}) == [{"type": "toolCallComplete", "result": {"a": 1}}]
+    assert fake.starts == 2
+
+
+def titled(title: str) -> dict[str, Any]:
+    return {"title": title, "rootTitle": title}
+
+
+def test_a_defect_of_a_plugin_fails_the_call_alone(me: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    session = Session(me, FAKE)
+    assert session.error("odd")["title"] == "Internal error of the emulator"
+    assert "the tool odd of me/fake failed" in caplog.text
+    assert session.call("echo")[0]["result"] == {}
+
+
+GENERATE = {"tools": [], "history": {"messages": []}}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "parameter", "title"),
+    [
+        ("startToolUseSession", request("no/such"), 'Cannot find a plugin with the identifier "no/such"'),
+        ("startToolUseSession", request(WRITER), 'The plugin "me/writer" has no tools: it is a generator'),
+        ("generateWithGenerator", request("no/such") | GENERATE, 'Cannot find a plugin with the identifier "no/such"'),
+        ("generateWithGenerator", request(SUMS) | GENERATE, 'The plugin "mcp/sums" is not a generator'),
+        *(
+            (
+                endpoint,
+                {
+                    "pluginIdentifier": WRITER,
+                    "pluginConfigSpecifier": {"type": "predictionProcess", "pci": "a", "token": "b"},
+                    **more,
+                },
+                "This server does not support plugins of a prediction process",
+            )
+            for endpoint, more in (("startToolUseSession", {}), ("generateWithGenerator", GENERATE))
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_an_error(me: Wire, endpoint: str, parameter: Any, title: str) -> None:
+    (packet,) = me.stream(endpoint, parameter)
+    assert packet["error"]["title"] == title
+
+
+def test_an_unknown_plugin_is_told_from_those_there_are(me: Wire) -> None:
+    (packet,) = me.stream("startToolUseSession", request("no/such"))
+    assert packet["error"]["cause"] == "This server has mcp/sums, me/writer, me/fake."
+
+
+@pytest.mark.parametrize(
+    ("limits", "name", "arguments", "title"),
+    [
+        ({"requests": 1}, "add", {"a": 1}, "This server allows 1 requests at once of one client"),
+        ({"request_bytes": 1000}, "add", {"a": 1, "b": "x" * 1000}, "This server allows 1,000 bytes of requests at "),
+        ({"tool_result_bytes": 100}, "long", {"size": 99}, "This server allows 100 bytes of the result of a tool"),
+    ],
+)
+def test_limits_hold_for_tools(tools: Tools, limits: Any, name: str, arguments: Any, title: str) -> None:
+    with emulator(tools, limits=Limits(**limits)) as server, wire(server, "plugins") as me:
+        session = Session(me)
+        for _ in range(2):
+            assert session.error(name, arguments)["title"].startswith(title)
+        session.discard()
+        Session(me)
+
+
+def test_a_call_counts_as_a_request_until_it_has_ended(tools: Tools) -> None:
+    with emulator(tools, limits=Limits(requests=2)) as server, wire(server, "plugins") as me:
+        session = Session(me)
+        session.start(0, "wait")
+        assert "requests" in session.error("add", {"a": 1})["title"]
+        tools.may_end.set()
+        assert [session.receive()["type"] for _ in range(2)] == ["toolCallStatus", "toolCallComplete"]
+        assert session.call("add", {"a": 1})[0]["result"] == 2
+
+
+def test_functions_that_never_return_are_not_started_without_end(
+    session: Session, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functions, "MAX_THREADS", 1)
+    with emulator(tools) as server, wire(server, "plugins") as me:
+        other = Session(me)
+        other.start(0, "wait")
+        assert tools.entered.wait(TIMEOUT)
+        other.abort(0)
+        assert other.error("add", {"a": 1})["title"] == "1 functions of this plugin run already"
+        assert other.call("make", {"what": "nothing"})[0]["result"] is None
+        tools.may_end.set()
+        assert tools.ended.wait(TIMEOUT)
+        other.discard()
+
+
+def test_calls_are_recorded_as_plain_data(server: Emulator, session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lmstudio_integrations.emulator")
+    session.call("report")
+    session.call("add", {"a": 2, "b": 3})
+    session.error("fail", {"kind": "text"})
+    reported, added, failed = map(dataclasses.asdict, server.tool_calls)
+    assert reported["status_texts"] == ["one", "three"]
+    assert reported["warnings"] == ["two"]
+    assert json.loads(json.dumps(added)) == {
+        "plugin": SUMS,
+        "tool": "add",
+        "client": "guest:me",
+        "arguments": {"a": 2, "b": 3},
+        "state": "ended",
+        "result": 5,
+        "error": None,
+        "status_texts": [],
+        "warnings": [],
+    }
+    assert (failed["state"], failed["error"], failed["result"]) == ("failed", "nothing there", None)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" after ")[0] for line in lines] == [
+        "mcp/sums: report ended",
+        "mcp/sums: add ended",
+        "mcp/sums: fail failed",
+    ]
+    assert lines[2].endswith(" s: nothing there")
+
+
+def test_the_record_of_a_running_call_has_what_it_has_reported(server: Emulator, me: Wire) -> None:
+    Session(me, FAKE).start(0, "wait")
+    server.wait_for(lambda: [call.status_texts for call in server.tool_calls] == [["waiting"]])
+    assert states(server) == ["running"]
+
+
+def test_the_record_keeps_the_last_of_many_texts(server: Emulator, tools: Tools, me: Wire) -> None:
+    def chatter(context: ToolCallContext) -> None:
+        """Report a lot."""
+        for number in range(150):
+            context.status(f"{number} {'x' * 10_000}")
+
+    with Emulator([], plugins={SUMS: [chatter]}) as other, wire(other, "plugins") as opened:
+        assert len(Session(opened).call("chatter")) == 151
+        (call,) = other.tool_calls
+    assert [text.split()[0] for text in call.status_texts] == [str(number) for number in range(50, 150)]
+    assert max(map(len, call.status_texts)) < 10_000
+
+
+def generate(me: Wire, text: str, tools: list[Any] | None = None) -> list[Any]:
+    history = {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}
+    return me.stream("generateWithGenerator", request(WRITER) | {"tools": tools or [], "history": history})
+
+
+def test_a_generator_writes_by_its_rules_and_ends_without_stats(server: Emulator, me: Wire) -> None:
+    packets = generate(me, "Think")
+    assert [packet["progress"] for packet in packets if packet["type"] == "promptProcessingProgress"] == [0, 1]
+    fragments = [packet["fragment"] for packet in packets if packet["type"] == "fragment"]
+    assert "".join(each["content"] for each in fragments) == "<think>Let me see.</think>Done."
+    assert {each["reasoningType"] for each in fragments} >= {"reasoning", "none"}
+    assert packets[-1] == {"type": "success"}
+    (record,) = server.predictions
+    assert (record.model, record.reasoning, record.text) == (WRITER, "Let me see.", "Done.")
+    assert (record.state, record.stop_reason, record.stats) == ("ended", "eosFound", {})
+
+
+def test_a_generator_calls_tools(me: Wire) -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+    assert [packet for packet in generate(me, "1 + 1?", [tool]) if "toolCall" in packet["type"]] == [
+        {"type": "toolCallGenerationStart", "toolCallId": "c1"},
+        {"type": "toolCallGenerationNameReceived", "name": "add"},
+        *({"type": "toolCallGenerationArgumentFragmentGenerated", "content": content} for content in ('{"a":', " 1}")),
+        {
+            "type": "toolCallGenerationEnd",
+            "toolCallRequest": {"type": "function", "id": "c1", "name": "add", "arguments": {"a": 1}},
+        },
+    ]
+    assert {"type": "toolCallGenerationFailed"} in generate(me, "Broken")
+
+
+def test_without_a_rule_a_generator_quotes_the_message(me: Wire) -> None:
+    packets = generate(me, "Hello")
+    assert '"Hello"' in "".join(each["fragment"]["content"] for each in packets if each["type"] == "fragment")
+
+
+def test_a_generator_that_fails_fails_the_channel(server: Emulator, me: Wire) -> None:
+    *_, end = generate(me, "Fail")
+    assert end["error"] == {**titled("It went wrong"), "cause": "A rule"}
+    (record,) = server.predictions
+    assert (record.text, record.stop_reason, record.error) == ("So far", "error", "It went wrong")
+
+
+def test_a_generator_is_cancelled_with_success(server: Emulator, me: Wire) -> None:
+    history = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Wait"}]}]}
+    channel = me.open("generateWithGenerator", request(WRITER) | {"tools": [], "history": history})
+    packets = me.packets(channel)
+    while next(packets)["type"] != "fragment":
+        pass
+    me.send(channel, {"type": "cancel"})
+    assert list(packets) == [{"type": "success"}]
+    (record,) = server.predictions
+    assert (record.text, record.stop_reason) == ("One", "userStopped")
+
+
+def test_faults_of_a_generator_break_its_channel(me: Wire) -> None:
+    assert {"type": "unheardOf"} in generate(me, "Odd")
+
+
+def test_the_record_of_a_client_that_vanishes_says_so(server: Emulator) -> None:
+    with contextlib.suppress(TimeoutError), wire(server, "plugins") as me:
+        history = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Wait"}]}]}
+        me.open("generateWithGenerator", request(WRITER) | {"tools": [], "history": history})
+        server.wait_for(lambda: any(each.fragments for each in server.predictions))
+    server.wait_for(lambda: [each.stop_reason for each in server.predictions] == ["disconnected"])
