@@ -187,6 +187,11 @@ class Emulator:
         """The sockets that are open now."""
         return tuple(ConnectionRecord(each.namespace, each.client) for each in tuple(self._started.server.connections))
 
+    @property
+    def running_plugins(self) -> tuple[str, ...]:
+        """The plugins that run now, because a session uses their tools."""
+        return self._started.state.plugins.running
+
     def loaded(self) -> list[ModelInstanceInfo]:
         """Return the loaded models, in the order of loading."""
         described = [instance.describe() for instance in self._started.state.registry.loaded()]

@@ -381,8 +381,10 @@ def _wait_until(host: str, holds: Callable[[Connection], bool], otherwise: str) 
     _require(done.wait(MARGIN), otherwise)
 
 
-def _connections(io: IOThread, host: str, namespaces: Collection[Namespace] = ("llm", "embedding")) -> list[Connection]:
-    """Return the connections to a host; by default those on which models are used."""
+def _connections(
+    io: IOThread, host: str, namespaces: Collection[Namespace] = ("llm", "embedding", "plugins")
+) -> list[Connection]:
+    """Return the connections to a host; by default those on which models or tools are used."""
     target = Target.of(host, None)
     return [
         connection

@@ -15,6 +15,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults import actions
+from tests.faults.cells import until_noticed
 from tests.faults.model import at
 from tests.faults.proxy import Injection, Proxy, ProxyThread
 
@@ -62,7 +63,7 @@ def _native_async(host: str, plugin: str, timeouts: dict[str, float]) -> Iterato
             runner.run(client.aclose())
 
 
-SURFACES: dict[str, Callable[[str, str, dict[str, float]], Any]] = {"native": _native, "native async": _native_async}
+SURFACES: dict[str, Callable[[str, str, dict[str, float]], Any]] = {"native": _native, "native-async": _native_async}
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Fault:
         runs: How often the tool has run by then.
         ends_session: Whether the next call opens a new session, with a warning.
         timeouts: The timeouts that are to expire.
+        unnoticed: Whether the connection is lost after a call that works, and the next one finds out.
+        noticed: Whether the next call waits until the client knows that the connection is gone.
     """
 
     name: str
@@ -86,6 +89,8 @@ class Fault:
     runs: int = 1
     ends_session: bool = True
     timeouts: tuple[str, ...] = ()
+    unnoticed: bool = False
+    noticed: bool = False
 
 
 def _breaks(point: str, runs: int) -> Iterator[Fault]:
@@ -127,8 +132,8 @@ TABLE = (
         timeouts=("timeout",),
         ends_session=False,
     ),
-    Fault("after: the connection is reset", at("toolCallComplete", actions.after(actions.reset))),
-    Fault("after: the connection goes dead", at("toolCallComplete", actions.after(actions.DEAD))),
+    Fault("after: the connection is reset", at("toolCallComplete", actions.after(actions.reset)), noticed=True),
+    Fault("after: the connection goes dead", at("toolCallComplete", actions.after(actions.DEAD)), LOST, unnoticed=True),
     Fault("a status comes twice", at("toolCallStatus", actions.duplicate), ends_session=False),
     Fault("a result comes twice", at("toolCallComplete", actions.duplicate), ends_session=False),
 )
@@ -143,6 +148,7 @@ class Cell:
         self._server = server
         self._tool = tool
         self._proxy = Proxy(thread, server.address, fault.inject)
+        self._host = f"ws://{self._proxy.address}"
         self.found: list[str] = []
 
     def run(self) -> None:
@@ -153,7 +159,7 @@ class Cell:
         with self._proxy:
             for start in (fault.start, None):
                 try:
-                    with open_session(f"ws://{self._proxy.address}", f"mcp/{self._surface}", timeouts) as call:
+                    with open_session(self._host, f"mcp/{self._surface}", timeouts) as call:
                         self._check(start is None, "it started")
                         self._calls(call)
                         break
@@ -164,24 +170,31 @@ class Cell:
 
     def _calls(self, call: Opened) -> None:
         fault = self._fault
+        expected = None if fault.start is not None else fault.call
+        if fault.unnoticed:
+            self._call(call, None, 1)
+        self._call(call, expected, max(fault.runs, fault.start is not None))
+        self._check(self._proxy.happened.is_set(), "the fault never happened")
+        if fault.noticed:
+            until_noticed(self._host)
+        self._proxy.heal()
+        self._call(call, None, self._tool.calls + 1)
+
+    def _call(self, call: Opened, expected: type[Exception] | None, runs: int) -> None:
+        """Make a call; the tool returns how often it has run."""
         error: Exception | None = None
         result: Any = None
         try:
             result = call()
         except Exception as raised:  # noqa: BLE001 - compared with the table
             error = raised
-        self._check(self._proxy.happened.wait(LIMIT) or fault.start is not None, "the fault never happened")
-        if fault.call is None or fault.start is not None:
-            self._check(error is None and result == 1, f"the call came to {result!r}, {error!r}")
+        self._check(type(error) is (expected or type(None)), f"a call came to {result!r}, {error!r}")
+        if expected is None:
+            self._check(result == runs, f"a call returned {result!r} instead of {runs}")
         else:
-            self._check(type(error) is fault.call, f"the call came to {result!r}, {error!r}")
             self._check("'count'" in str(error), f"the error does not name the tool: {error}")
-            self._check(fault.call is TIMEOUT or "is unknown" in str(error), f"the effect is not unknown: {error}")
-        self._check(self._tool.calls == max(fault.runs, fault.start is not None), f"it ran {self._tool.calls} times")
-        self._proxy.heal()
-        runs = self._tool.calls
-        again = call()
-        self._check(again == self._tool.calls == runs + 1, f"the next call returned {again}")
+            self._check(expected is TIMEOUT or "is unknown" in str(error), f"the effect is not unknown: {error}")
+        self._check(self._tool.calls == runs, f"it ran {self._tool.calls} times instead of {runs}")
 
     def _check(self, condition: bool, text: str) -> None:
         if not condition:

@@ -69,6 +69,11 @@ class PluginRegistry:
         self._max_running = max_running
         self._running: list[SharedPlugin] = []
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The identifiers of the plugins that run, once for each working directory."""
+        return tuple(shared.identifier for shared in tuple(self._running))
+
     def generator(self, identifier: str) -> GeneratorPlugin:
         """Return a plugin that writes messages.
 
