@@ -45,14 +45,14 @@ Opened = Callable[[], Any]
 
 
 @contextmanager
-def _native(host: str, plugin: str, timeouts: dict[str, float]) -> Iterator[Opened]:
+def _native(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
     with lms.Client(host, **timeouts) as client, client.plugins.tools(plugin) as session:
         (tool,) = session.tools
         yield tool
 
 
 @contextmanager
-def _native_async(host: str, plugin: str, timeouts: dict[str, float]) -> Iterator[Opened]:
+def _native_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
     with asyncio.Runner() as runner:
         client = lms.AsyncClient(host, **timeouts)
         session = runner.run(client.plugins.tools(plugin).start())
@@ -63,7 +63,7 @@ def _native_async(host: str, plugin: str, timeouts: dict[str, float]) -> Iterato
             runner.run(client.aclose())
 
 
-SURFACES: dict[str, Callable[[str, str, dict[str, float]], Any]] = {"native": _native, "native-async": _native_async}
+SURFACES: dict[str, Callable[[str, str, dict[str, Any]], Any]] = {"native": _native, "native-async": _native_async}
 
 
 @dataclass(frozen=True)

@@ -174,9 +174,16 @@ class PluginSession:
         self._is_open = False
 
     def open(self) -> Call:
-        """Return the channel; open one if there is none, or if it was lost."""
+        """Open the session, unless it is open; return its channel."""
         with self._lock:
             self._is_open = True
+            return self._open_channel()
+
+    def _open_channel(self) -> Call:
+        """Return the channel; open one if there is none, or if it was lost."""
+        with self._lock:
+            if not self._is_open:
+                raise LMStudioRuntimeError(f"{self._label}: the session is closed; start it again to call its tools")
             channel = self._channel
             if channel is not None and not (channel.waiter.done or channel.waiter.is_lost):
                 return channel
@@ -234,16 +241,14 @@ class PluginSession:
             LMStudioToolConnectionLostError: If the session ends while the tool runs.
             LMStudioRuntimeError: If the session was closed.
         """
-        if not self._is_open:
-            raise LMStudioRuntimeError(f"{self._label}: the session is closed; start it again to call {name!r}")
         parameter, label = {"name": name, "arguments": arguments}, f"Tool {name!r} of {self.spec.identifier!r}"
-        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self.open())
+        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
         try:
             return (yield from self._result(call, name, callbacks))
         except (LMStudioConnectionLostError, LMStudioChannelClosedError):
             if call.was_sent:
                 raise
-        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self.open())
+        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
         return (yield from self._result(call, name, callbacks))
 
     def _result(self, call: Call, name: str, callbacks: ToolCallbacks) -> Flow[Any]:
