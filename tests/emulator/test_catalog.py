@@ -133,7 +133,7 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
 COMMAND: dict[str, Any] = {"identifier": "a/b", "command": ["run"]}
 URL: dict[str, Any] = {"identifier": "a/b", "url": "https://x"}
 WRITER: dict[str, Any] = {"identifier": "a/b", "generator": True}
-UNIMPLEMENTED = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
+UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
 
 
 @pytest.mark.parametrize(
