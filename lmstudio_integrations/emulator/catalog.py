@@ -494,8 +494,6 @@ def parse_plugin(table: object) -> PluginEntry:
         LMStudioValueError: If it is something else, or a field is unknown or invalid. The message has no value of `env`
             or `headers`.
     """
-    if isinstance(table, PluginEntry):
-        return table
     if not is_mapping(table):
         raise LMStudioValueError(f"a plugin must be a table, got {table!r}")
     try:

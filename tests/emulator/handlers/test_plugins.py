@@ -334,6 +334,16 @@ def test_nothing_more_is_sent_for_an_aborted_call(
     assert "mcp/sums: wait aborted after " in caplog.text
 
 
+def test_nothing_is_sent_for_an_aborted_call_that_ends_all_the_same(server: Emulator, me: Wire) -> None:
+    session = Session(me, FAKE)
+    session.start(0, "stubborn")
+    server.wait_for(lambda: states(server) == ["running"])
+    session.call("echo")  # by now, it waits
+    session.abort(0)
+    assert session.call("echo") == [{"type": "toolCallComplete", "result": {}}]
+    assert [(call.state, call.result, call.status_texts) for call in server.tool_calls][0] == ("aborted", None, [])
+
+
 def test_an_async_function_is_cancelled_when_its_call_is_aborted(session: Session, tools: Tools) -> None:
     session.start(0, "wait_async")
     assert tools.entered.wait(TIMEOUT)
