@@ -70,6 +70,7 @@ class RunningFake:
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
                 reports.status("not yet")
+                await self._plugin.may_stop.wait()
         return dict(arguments)
 
     async def stop(self) -> None:
