@@ -151,9 +151,9 @@ class PluginEntry(_Strict):
     is: `command` is the program of an MCP server and its arguments, `url` the address of one that runs elsewhere,
     `functions` are tools as `act` takes them, and `generator` is whether it writes messages in place of a model.
 
-    `env` are variables for the program, in addition to those of the server, and `working_directory` is where it runs,
-    unless the client chooses another one. `headers` are sent to the address. `rules` are those of a generator, as
-    scripted models have them.
+    `env` are variables for the program, in addition to those that MCP clients usually pass on, such as `PATH`, and
+    `working_directory` is where it runs, unless the client chooses another one. `headers` are sent to the address.
+    `rules` are those of a generator, as scripted models have them.
     """
 
     identifier: str
@@ -494,8 +494,6 @@ def parse_plugin(table: object) -> PluginEntry:
         LMStudioValueError: If it is something else, or a field is unknown or invalid. The message has no value of `env`
             or `headers`.
     """
-    if isinstance(table, PluginEntry):
-        return table
     if not is_mapping(table):
         raise LMStudioValueError(f"a plugin must be a table, got {table!r}")
     try:

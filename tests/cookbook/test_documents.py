@@ -57,11 +57,12 @@ def test_the_examples_on_a_page_run_in_order(page: str, scripted: Emulator, tmp_
 
 
 @pytest.mark.slow
-def test_the_example_with_the_emulator_runs(tmp_path: Path) -> None:
-    (example,) = blocks(EMULATOR)
-    run = run_python("-W", "error", "-c", example, cwd=tmp_path)
+def test_the_examples_with_the_emulator_run(tmp_path: Path) -> None:
+    run = run_python("-W", "error", "-c", "\n".join(blocks(EMULATOR)), cwd=tmp_path)
     assert run.stderr == ""
-    assert run.stdout.strip()
+    response, result = run.stdout.splitlines()
+    assert "Hello!" in response
+    assert result == "5"
 
 
 @pytest.mark.slow

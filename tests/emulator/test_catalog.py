@@ -15,6 +15,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.catalog import (
     BUNDLED,
     Catalog,
+    PluginEntry,
     bundled,
     describe,
     from_tables,
@@ -132,7 +133,7 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
 COMMAND: dict[str, Any] = {"identifier": "a/b", "command": ["run"]}
 URL: dict[str, Any] = {"identifier": "a/b", "url": "https://x"}
 WRITER: dict[str, Any] = {"identifier": "a/b", "generator": True}
-UNIMPLEMENTED = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
+UNIMPLEMENTED: dict[str, Any] = {"name": "f", "description": "F", "parameters": {}, "implementation": None}
 
 
 @pytest.mark.parametrize(
@@ -390,12 +391,14 @@ PAGE = read("docs/tools/catalog.md")
 
 
 def test_the_catalog_of_the_documentation_works() -> None:
-    (example,) = blocks("docs/tools/catalog.md", "toml")
+    example, plugins = blocks("docs/tools/catalog.md", "toml")
     catalog = from_tables(tomllib.loads(example))
     scripted = [each.key for each in catalog.models if each.engine == "scripted"]
     with Emulator(catalog=catalog) as server:
         assert [server.load(key).identifier for key in scripted] == scripted
         assert len(scripted) == 2
+    kinds = [plugin.kind for plugin in from_tables(tomllib.loads(plugins)).plugins]
+    assert kinds == ["command", "url", "generator"]
 
 
 def test_the_program_of_the_documentation_works() -> None:
@@ -404,11 +407,12 @@ def test_the_program_of_the_documentation_works() -> None:
 
 
 def test_the_documentation_names_every_field_condition_and_step() -> None:
-    fields, conditions, steps = (
+    fields, of_plugins, conditions, steps = (
         set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
         for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE)
     )
     assert fields == {field.alias or name for name, field in ModelEntry.model_fields.items()}
+    assert of_plugins == {field.alias or name for name, field in PluginEntry.model_fields.items()}
     assert conditions == set(When.model_fields)
     assert steps == {
         name for step in (Text, Reasoning, ToolCall, Error, InjectFault, Wait) for name in step.model_fields

@@ -47,7 +47,7 @@ async def start_tool_use_session(context: Context, channel: OpenChannel, paramet
                 try:
                     error = await session.died
                 finally:
-                    session.abort_all()
+                    session.close()
             raise error
 
 
@@ -108,8 +108,9 @@ class _ToolSession:
             case _:
                 self._channel.scope.cancel(USER_STOPPED)
 
-    def abort_all(self) -> None:
-        """Abort all calls, as the session ends."""
+    def close(self) -> None:
+        """Abort all calls, and ignore what the client still sends."""
+        self._channel.on_packet = lambda _packet: None
         for call in tuple(self._calls.values()):
             self._abort(call)
 
@@ -166,7 +167,7 @@ class _ToolSession:
             warn=partial(self._report, call, "toolCallWarn", "warnText", call.warnings),
         )
         try:
-            result = await self._plugin.call(name, arguments, reports)
+            return self._within_limit(await self._plugin.call(name, arguments, reports))
         except WireError:
             raise
         except asyncio.CancelledError:
@@ -177,6 +178,8 @@ class _ToolSession:
         except Exception as error:
             logger.exception("the tool %s of %s failed", name, self._plugin.identifier)
             raise internal_error(error) from error
+
+    def _within_limit(self, result: Any) -> Any:
         limit = self._state.limits.tool_result_bytes
         if len(dumps(result)) > limit:
             raise limit_reached("bytes of the result of a tool", "tool_result_bytes", limit)

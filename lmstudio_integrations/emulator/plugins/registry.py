@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +166,11 @@ def create_plugin(entry: PluginEntry) -> Plugin | GeneratorPlugin:
         return GeneratorPlugin(entry.identifier, entry.rules)
     if entry.functions:
         return FunctionPlugin(entry.identifier, entry.functions)
-    try:
-        # Only those who have MCP servers need the extra.
-        from lmstudio_integrations.emulator.plugins.mcp_server import McpServer  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "mcp":
-            raise
+    if find_spec("mcp") is None:
         needed = f"the plugin {entry.identifier!r} is an MCP server, which needs mcp"
-        raise ModuleNotFoundError(f"{needed}; run: {install_command('mcp')}", name=error.name) from error
+        raise ModuleNotFoundError(f"{needed}; run: {install_command('mcp')}", name="mcp")
+    from lmstudio_integrations.emulator.plugins.mcp_server import McpServer  # noqa: PLC0415 - needs the extra
+
     directory = entry.working_directory
     return McpServer(
         entry.identifier,

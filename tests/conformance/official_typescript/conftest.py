@@ -113,8 +113,8 @@ class Sums:
 def plugin_server() -> Iterator[Emulator]:
     """A server with a plugin of functions and a generator."""
     sums = Sums()
-    functions = [sums.add, sums.nothing, sums.meet, sums.report, sums.fail, sums.wait]
-    writer = {"generator": True, "rule": [*CHAT.rules, {"when": {"last": "^Wait"}, "then": STALLING}]}
+    functions: list[Callable[..., Any]] = [sums.add, sums.nothing, sums.meet, sums.report, sums.fail, sums.wait]
+    writer: dict[str, Any] = {"generator": True, "rule": [*CHAT.rules, {"when": {"last": "^Wait"}, "then": STALLING}]}
     with Emulator([CHAT], plugins={"mcp/sums": functions, "me/writer": writer}) as emulator:
         yield emulator
 

@@ -334,6 +334,32 @@ def test_nothing_more_is_sent_for_an_aborted_call(
     assert "mcp/sums: wait aborted after " in caplog.text
 
 
+def test_nothing_is_sent_for_an_aborted_call_that_ends_all_the_same(server: Emulator, me: Wire) -> None:
+    session = Session(me, FAKE)
+    session.start(0, "stubborn")
+    server.wait_for(lambda: states(server) == ["running"])
+    session.call("echo")  # by now, it waits
+    session.abort(0)
+    assert session.call("echo") == [{"type": "toolCallComplete", "result": {}}]
+    aborted, *_ = server.tool_calls
+    assert (aborted.state, aborted.result, aborted.status_texts) == ("aborted", None, [])
+
+
+def test_calls_are_ignored_while_the_session_ends(server: Emulator, me: Wire, fake: FakePlugin) -> None:
+    session = Session(me, FAKE)
+    session.start(0, "stubborn")
+    session.call("echo")  # by now, it waits
+    fake.may_stop.clear()
+    me.send(session.channel, {"type": "discardSession"})
+    server.wait_for(lambda: states(server) == ["aborted", "ended"])
+    session.start(1, "echo")
+    session.abort(1)
+    assert me.rpc_error("reindexPlugins")  # the socket is still there
+    server._started.loop.call_soon_threadsafe(fake.may_stop.set)
+    assert list(me.packets(session.channel)) == []
+    assert states(server) == ["aborted", "ended"]
+
+
 def test_an_async_function_is_cancelled_when_its_call_is_aborted(session: Session, tools: Tools) -> None:
     session.start(0, "wait_async")
     assert tools.entered.wait(TIMEOUT)

@@ -9,7 +9,8 @@ from lmstudio_integrations.emulator.plugins.base import CallReports
 from lmstudio_integrations.types.tools import Tool
 
 TOOLS = tuple(
-    Tool.from_dict({"type": "function", "function": {"name": name}}) for name in ("echo", "die", "wait", "odd")
+    Tool.from_dict({"type": "function", "function": {"name": name}})
+    for name in ("echo", "die", "wait", "stubborn", "odd")
 )
 
 
@@ -56,7 +57,7 @@ class RunningFake:
         self._plugin = plugin
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
-        """Return the arguments, die, wait, or fail as nobody expects."""
+        """Return the arguments, also when cancelled; die, wait, or fail as nobody expects."""
         if name == "die":
             raise WireError("It has died", fatal=True)
         if name == "odd":
@@ -64,6 +65,12 @@ class RunningFake:
         if name == "wait":
             reports.status("waiting")
             await asyncio.get_running_loop().create_future()
+        if name == "stubborn":
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                reports.status("not yet")
+                await self._plugin.may_stop.wait()
         return dict(arguments)
 
     async def stop(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
+from lmstudio_integrations.emulator.plugins import registry as registry_module
 from lmstudio_integrations.emulator.plugins.base import CallReports
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, SharedPlugin, create_plugin
 from tests.emulator.plugins.fake_plugin import FakePlugin
@@ -185,6 +186,7 @@ SERVER = "lmstudio_integrations.emulator.plugins.mcp_server"
 
 def test_an_mcp_server_is_made_of_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
+    monkeypatch.setattr(registry_module, "find_spec", lambda _name: True)
     monkeypatch.setitem(sys.modules, SERVER, SimpleNamespace(McpServer=lambda *a, **kw: made.append((*a, kw))))
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("USERPROFILE", "/home/me")
@@ -199,7 +201,6 @@ def test_an_mcp_server_is_made_of_its_entry(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_mcp_server_without_the_extra_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, SERVER, raising=False)
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(ModuleNotFoundError) as caught:
         create_plugin(PluginEntry(identifier="a/b", command=("run",)))
