@@ -58,7 +58,7 @@ class ToolContent:
     @classmethod
     def of(cls, result: Any) -> Self:
         """Read the JSON value that a tool returned."""
-        blocks = result.get("content") if is_object(result) else result
+        blocks = result.get("content") if is_object(result) and result.keys() <= _RESULT else result
         if not is_list(blocks) or not all(map(_is_block, blocks)) or (is_list(result) and not result):
             return cls((result if isinstance(result, str) else to_json(result).decode(),))
         is_error = is_object(result) and result.get("isError") is True
@@ -94,6 +94,9 @@ def _resource(block: Mapping[str, Any]) -> str:
         return text
     return f"[a resource of type {resource.get('mimeType', 'unknown')}: {resource.get('uri', 'without address')}]"
 
+
+_RESULT = {"content", "structuredContent", "isError", "_meta"}
+"""The members of a result of MCP. An object with others is not one."""
 
 _BLOCKS: Mapping[str, tuple[Mapping[str, type], Callable[[Mapping[str, Any]], str | ToolImage]]] = {
     "text": ({"text": str}, lambda block: block["text"]),
