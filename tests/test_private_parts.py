@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import opentelemetry.metrics._internal
 import opentelemetry.trace
 import pytest
+from mcp import ClientSession
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
@@ -80,6 +81,11 @@ def test_the_error_of_a_message_that_is_too_large_has_its_sizes() -> None:
 )
 def test_the_providers_of_opentelemetry_are_where_we_look_for_them(module: ModuleType, name: str) -> None:
     assert hasattr(module, name), complaint("opentelemetry-api", "client/telemetry/spans.py", name)
+
+
+def test_sessions_of_mcp_have_the_id_of_their_next_request_in_version_1() -> None:
+    has_id = hasattr(ClientSession(Mock(), Mock()), "_request_id")
+    assert has_id == version("mcp").startswith("1."), complaint("mcp", "emulator/plugins/mcp_server.py", "_request_id")
 
 
 def test_pydantic_marks_constructors_that_do_nothing_but_validate() -> None:

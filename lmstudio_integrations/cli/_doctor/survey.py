@@ -55,6 +55,7 @@ MAIN_PACKAGES = {
     "llama-index": "llama-index-core",
     "emulator": "xllamacpp",
     "cli": "typer",
+    "mcp": "mcp",
     "otel": "opentelemetry-api",
     "ray": "ray",
 }

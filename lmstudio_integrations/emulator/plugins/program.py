@@ -1,0 +1,129 @@
+"""A program that lines are written to and read from. `mcp_server.py` runs one.
+
+`mcp` can run programs, too. But it hides the exit code, writes the standard error to a file only, and may leave running
+what the program has started.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 2.0
+"""How long a program may take to exit once its input is closed, and again once it is terminated."""
+
+KILL_SECONDS = 2.0
+"""How long a killed program may take to exit. After that, only what has left its group can keep its pipes open."""
+
+LONGEST_LINE = 2**26
+"""The most bytes of a line that the program writes; an image is one line."""
+
+_OUTPUT_KEPT = 4096
+"""Bytes of standard error that are kept."""
+
+
+class Program:
+    """One running program. Belongs to the event loop that started it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._errors = b""
+        self._error_reader = asyncio.create_task(self._read_errors())
+
+    @classmethod
+    async def start(cls, command: Sequence[str], *, env: Mapping[str, str], working_directory: str | None) -> "Program":
+        """Start a program, which is looked up in the `PATH` of its environment.
+
+        Raises:
+            OSError: If it cannot be started.
+            ValueError: If the command or the environment contains a null byte.
+        """
+        name, *arguments = command
+        process = await asyncio.create_subprocess_exec(
+            shutil.which(name, path=env.get("PATH")) or name,  # on Windows, with the suffix of a script
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=env,
+            cwd=working_directory,
+            start_new_session=True,  # a group of its own, which can be ended as a whole; Ctrl-C does not reach it
+            limit=LONGEST_LINE,
+        )
+        return cls(process)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code; negative if a signal ended the program, `None` while it runs."""
+        return self._process.returncode
+
+    def last_errors(self, lines: int) -> str:
+        """Return the last lines of its standard error."""
+        return "\n".join(self._errors.decode("utf-8", "replace").splitlines()[-lines:])
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """Yield the lines of its output.
+
+        Raises:
+            ValueError: If a line is longer than `LONGEST_LINE`.
+        """
+        assert self._process.stdout is not None, "the process was started with pipes"
+        try:
+            while line := await self._process.stdout.readline():
+                yield line
+        except ValueError:
+            raise ValueError(f"It wrote a line of more than {LONGEST_LINE:,} bytes.") from None
+
+    async def write(self, line: bytes) -> None:
+        """Write a line to its input.
+
+        Raises:
+            ConnectionError: If the program has closed its input.
+        """
+        assert self._process.stdin is not None, "the process was started with pipes"
+        self._process.stdin.write(line + b"\n")
+        await self._process.stdin.drain()
+
+    async def stop(self) -> None:
+        """End the program: close its input, wait, terminate, kill. What it has started and left behind is killed."""
+        assert self._process.stdin is not None, "the process was started with pipes"
+        try:
+            self._process.stdin.close()
+            if not await self._exits_within(GRACE_SECONDS):
+                self._end(at_once=False)
+                await self._exits_within(GRACE_SECONDS)
+        finally:  # also if this is cancelled
+            self._end(at_once=True)
+            await self._exits_within(KILL_SECONDS)
+
+    async def _read_errors(self) -> None:
+        """Read what the program prints: a full pipe would block it."""
+        assert self._process.stderr is not None, "the process was started with pipes"
+        while data := await self._process.stderr.read(_OUTPUT_KEPT):
+            self._errors = (self._errors + data)[-_OUTPUT_KEPT:]
+            logger.debug("program %s: %s", self._process.pid, data)
+
+    async def _exits_within(self, seconds: float) -> bool:
+        """Return whether the program exits in time, and everything that shares its pipes."""
+        # `asyncio.wait`, because a timeout here must not cancel the reader.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+                await asyncio.wait([self._error_reader])
+                return True
+        return False
+
+    def _end(self, *, at_once: bool) -> None:
+        """Terminate or kill the program and all that it has started; on Windows, which has no groups, only itself."""
+        # macOS forbids to signal a group whose programs have exited.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL if at_once else signal.SIGTERM)
