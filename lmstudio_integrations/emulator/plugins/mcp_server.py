@@ -1,6 +1,6 @@
 """MCP servers as plugins: a program or a URL, whose tools clients call. The package `mcp` speaks to them.
 
-The catalog makes an `McpServer`, the registry starts it. Versions 1 and 2 of `mcp` work: the attributes of their models
+`registry.py` makes an `McpServer` and starts it. Versions 1 and 2 of `mcp` work: the attributes of their models
 differ, so what is read of them is read as JSON.
 """
 
