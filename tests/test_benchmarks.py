@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import lmstudio_integrations as lms
+from benchmarks import cancelled_tool_calls
 from benchmarks.page import CHART, PAGES, digest_line, written
 from benchmarks.server import Connection, tokens_of, vector
 from benchmarks.speed import RESULTS
@@ -72,3 +73,8 @@ def test_responses_leave_nothing_behind_and_tokens_take_little_memory() -> None:
         for way, counts in ways.items():
             assert counts["living_per_response"] <= LIVING_PER_RESPONSE, (name, way)
             assert counts["peak_per_token"] <= PEAK_PER_TOKEN[name], (name, way)
+
+
+@pytest.mark.slow
+def test_cancelled_calls_of_tools_leave_nothing_behind() -> None:
+    assert "threads that are left | 0 |" in cancelled_tool_calls.measure(60, 1)

@@ -39,15 +39,14 @@ async def start_tool_use_session(context: Context, channel: OpenChannel, paramet
     directory = _working_directory(parameter)
     with channel.scope:
         async with context.state.plugins.session(parameter["pluginIdentifier"], directory) as plugin:
-            async with asyncio.TaskGroup() as tasks:
-                session = _ToolSession(context, channel, plugin, tasks)
-                # Any packet before this one ends the session: no client can call a tool that it does not know.
-                channel.on_packet = session.receive
-                channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.tools]})
-                try:
-                    error = await session.died
-                finally:
-                    session.close()
+            session = _ToolSession(context, channel, plugin)
+            # Any packet before this one ends the session: no client can call a tool that it does not know.
+            channel.on_packet = session.receive
+            channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.tools]})
+            try:
+                error = await session.died
+            finally:
+                await session.close()
             raise error
 
 
@@ -82,15 +81,15 @@ class _ToolSession:
         context: The client.
         channel: The channel of the session.
         plugin: Its plugin, which runs.
-        tasks: Where the calls run.
     """
 
-    def __init__(self, context: Context, channel: OpenChannel, plugin: SharedPlugin, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, context: Context, channel: OpenChannel, plugin: SharedPlugin) -> None:
         self._state = context.state
         self._client = context.client
         self._channel = channel
         self._plugin = plugin
-        self._tasks = tasks
+        # Not a task group, which would cancel an aborted call again, in the middle of what that does about it.
+        self._tasks: set[asyncio.Task[None]] = set()
         self._names = [tool.function.name for tool in plugin.tools]
         self._calls: dict[float, _Call] = {}
         self.died: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
@@ -108,11 +107,13 @@ class _ToolSession:
             case _:
                 self._channel.scope.cancel(USER_STOPPED)
 
-    def close(self) -> None:
-        """Abort all calls, and ignore what the client still sends."""
+    async def close(self) -> None:
+        """Abort all calls, wait until none is left, and ignore what the client still sends."""
         self._channel.on_packet = lambda _packet: None
         for call in tuple(self._calls.values()):
             self._abort(call)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _start(self, packet: Mapping[str, Any]) -> None:
         """Start a call, unless one with its id runs: the client could not tell their packets apart."""
@@ -130,7 +131,9 @@ class _ToolSession:
         )
         call = _Call(call_id, self._state.records.tool_calls.add(record), self._state.clock.now())
         self._calls[call_id] = call
-        call.task = self._tasks.create_task(self._run(call, name, arguments))
+        call.task = asyncio.create_task(self._run(call, name, arguments))
+        self._tasks.add(call.task)
+        call.task.add_done_callback(self._tasks.discard)
         # The task of an aborted call counts until it has ended.
         call.task.add_done_callback(lambda _: self._client.end_request(size))
 

@@ -30,7 +30,8 @@ from lmstudio_integrations.emulator.plugins.base import CallReports
 from lmstudio_integrations.emulator.plugins.program import Program
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.envelope import without_surrogates
-from lmstudio_integrations.types.tools import Tool, ToolFunction
+from lmstudio_integrations.types._json_schemas import wire_tool
+from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -292,6 +293,7 @@ class RunningMcpServer:
             f'The MCP server "{self._server.identifier}" {problem}',
             cause=_for_clients(self._reason),
             suggestion=_for_clients(f"{advice} {self._server.location}"),
+            fatal=True,
         )
 
 
@@ -310,11 +312,13 @@ async def _list_tools(session: ClientSession) -> tuple[Tool, ...]:
 
 
 def _tool(definition: Mapping[str, Any]) -> Tool:
-    # LM Studio's clients require both members (docs/protocol.md#tool-definitions); MCP only the first.
-    parameters: dict[str, Any] = {"properties": {}, **definition["inputSchema"], "type": "object"}
-    return Tool(
-        function=ToolFunction(name=definition["name"], description=definition.get("description"), parameters=parameters)
-    )
+    name, description = definition["name"], definition.get("description")
+    try:
+        # The wire keeps few members of a schema (docs/protocol.md#tool-definitions).
+        return Tool.from_dict(wire_tool(name, description, definition["inputSchema"]))
+    except LMStudioValueError as error:
+        logger.warning("the parameters of the tool %r are left out: %s", name, error)
+        return Tool.from_dict(wire_tool(name, description, {}))
 
 
 async def _call_tool(
