@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,15 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext
-from tests.faults import actions
 from tests.faults.cells import until_noticed
-from tests.faults.model import at
-from tests.faults.proxy import Injection, Proxy, ProxyThread
+from tests.faults.proxy import Proxy, ProxyThread
+from tests.faults.tool_call_table import LOST, TABLE, TIMEOUT, ToolFault
 
 LIMIT, SHORT = 10.0, 0.5
 """Seconds within which everything ends, and of the timeout that is to expire."""
 
 PROGRAM = Path(__file__).parents[1] / "support" / "mcp_program.py"
 
-LOST = lms.LMStudioToolConnectionLostError
-TIMEOUT = lms.LMStudioTimeoutError
 WARNING = lms.LMStudioToolSessionWarning
 
 
@@ -70,83 +66,10 @@ def _native_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[
 SURFACES: dict[str, Callable[[str, str, dict[str, Any]], Any]] = {"native": _native, "native-async": _native_async}
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One row.
-
-    Attributes:
-        name: What goes wrong.
-        inject: What the proxy does.
-        call: The error of the first call, if it fails.
-        start: The error of the start, if it fails.
-        runs: How often the tool has run by then.
-        ends_session: Whether the next call opens a new session, with a warning.
-        timeouts: The timeouts that are to expire.
-        unnoticed: Whether the connection is lost after a call that works, and the next one finds out.
-        noticed: Whether the next call waits until the client knows that the connection is gone.
-    """
-
-    name: str
-    inject: tuple[Injection, ...]
-    call: type[Exception] | None = None
-    start: type[Exception] | None = None
-    runs: int = 1
-    ends_session: bool = True
-    timeouts: tuple[str, ...] = ()
-    unnoticed: bool = False
-    noticed: bool = False
-
-
-def _breaks(point: str, runs: int) -> Iterator[Fault]:
-    """Return the rows of what may break a connection at a point."""
-    for name, action in (
-        ("is reset", actions.reset),
-        ("is closed", actions.finish),
-        ("is closed by the server", actions.half_close),
-        ("is cut in the middle of a frame", actions.cut(actions.reset)),
-        ("goes dead", actions.DEAD),
-    ):
-        yield Fault(f"{point}: the connection {name}", at(point, action), LOST, runs=runs)
-    frozen = Fault(f"{point}: the host freezes", at(point, actions.freeze), TIMEOUT, runs=runs)
-    yield replace(frozen, timeouts=("idle_timeout",), ends_session=True)
-
-
-def _failure(message: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "channelError", "channelId": message["channelId"], "error": {"title": "The plugin has crashed"}}
-
-
-def _end(message: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "channelClose", "channelId": message["channelId"]}
-
-
-START = "startToolUseSession"
-TABLE = (
-    Fault("start: the request is lost", at(START, actions.drop), start=TIMEOUT, runs=0, timeouts=("load_timeout",)),
-    Fault("start: the connection is reset", at(START, actions.reset), start=lms.LMStudioConnectionLostError, runs=0),
-    Fault("start: nothing comes", at("sessionReady", actions.drop), start=TIMEOUT, runs=0, timeouts=("load_timeout",)),
-    *_breaks("callTool", runs=0),
-    *_breaks("toolCallStatus", runs=1),
-    *_breaks("toolCallComplete", runs=1),
-    Fault("during: the session fails", at("toolCallStatus", actions.replace(_failure)), LOST),
-    Fault("during: the session ends", at("toolCallStatus", actions.replace(_end)), LOST),
-    Fault(
-        "during: the result is lost",
-        at("toolCallComplete", actions.drop),
-        TIMEOUT,
-        timeouts=("timeout",),
-        ends_session=False,
-    ),
-    Fault("after: the connection is reset", at("toolCallComplete", actions.after(actions.reset)), noticed=True),
-    Fault("after: the connection goes dead", at("toolCallComplete", actions.after(actions.DEAD)), LOST, unnoticed=True),
-    Fault("a status comes twice", at("toolCallStatus", actions.duplicate), ends_session=False),
-    Fault("a result comes twice", at("toolCallComplete", actions.duplicate), ends_session=False),
-)
-
-
 class Cell:
     """One row on one surface."""
 
-    def __init__(self, fault: Fault, surface: str, server: Emulator, thread: ProxyThread, tool: Counter) -> None:
+    def __init__(self, fault: ToolFault, surface: str, server: Emulator, thread: ProxyThread, tool: Counter) -> None:
         self._fault = fault
         self._surface = surface
         self._server = server
@@ -158,7 +81,7 @@ class Cell:
     def run(self) -> None:
         """Start, call, and call again once the fault is over; record what is not as the table says."""
         fault, began = self._fault, time.monotonic()
-        timeouts = dict.fromkeys(fault.timeouts, SHORT) | {"keepalive": 0.2}
+        timeouts = {"keepalive": 0.2} | ({fault.timeout: SHORT} if fault.timeout else {})
         open_session = SURFACES[self._surface]
         with self._proxy:
             for start in (fault.start, None):
@@ -207,8 +130,8 @@ class Cell:
 
 @pytest.mark.slow
 @pytest.mark.sampled(8)
-@pytest.mark.parametrize("fault", TABLE, ids=lambda fault: fault.name)
-def test_a_tool_call_ends_once_and_is_never_repeated(fault: Fault, proxies: ProxyThread) -> None:
+@pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.when.name}: {fault.name}")
+def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault, proxies: ProxyThread) -> None:
     tools = {surface: Counter() for surface in SURFACES}
     plugins = {f"mcp/{surface}": [tool.count] for surface, tool in tools.items()}
     with Emulator(["m"], plugins=plugins) as server:
