@@ -29,6 +29,7 @@ NAME = f"{TEXT}\rname\nError: fake"
 CHAT, VECTORS, ABSENT = f"chat{NAME}", f"vectors{NAME}", f"absent{NAME}"
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^fail"}, "then": [{"error": NAME}]},
+    {"when": {"tools": ["report"], "role": "user"}, "then": [{"tool": "report", "arguments": {"text": TEXT}}]},
     {"when": {"tools": ["get_weather"]}, "then": [{"tool": "get_weather", "arguments": {"city": TEXT}}]},
     {"when": {"structured": True}, "then": [{"text": json.dumps({"city": TEXT})}]},
     {"then": [{"reasoning": TEXT}, *({"text": character} for character in TEXT)]},
@@ -63,6 +64,8 @@ class Run(NamedTuple):
 READY = "(/? for help)"
 """The end of what a chat shows when it waits for a message. The prompt before it is printed again with each message."""
 
+AS_JSON = printable_line(json.dumps(TEXT, ensure_ascii=False))
+
 RUNS = {
     "ls": Run(["ls"]),
     "ps": Run(["ps"]),
@@ -73,6 +76,9 @@ RUNS = {
     "doctor": Run(["doctor"]),
     "chat": Run(["chat"], printable(TEXT), [(READY, "hello\n"), (READY, "/model\n"), (READY, "\x04")]),
     "chat, an error": Run(["chat"], IN_AN_ERROR, [(READY, "fail\n"), (READY, "\x04")]),
+    "chat, a call": Run(
+        ["chat", "--tools", "mcp/texts"], AS_JSON, [(READY, "call\n"), ("[y/N/a]: ", "y\n"), (READY, "\x04")]
+    ),
     "tools": Run(["tools", "mcp/texts"], IN_AN_ERROR),
     "tools, a call": Run(
         ["tools", "mcp/texts", "report", json.dumps({"text": TEXT})], f"Warning: report: {printable(TEXT)}"
