@@ -67,7 +67,7 @@ FIXTURES = {
     "lmstudio_session_emulator",
     "lmstudio_session_host",
 }
-COMMANDS = {"chat", "demo", "doctor", "embed", "get", "load", "ls", "ps", "serve", "unload"}
+COMMANDS = {"chat", "demo", "doctor", "embed", "get", "load", "ls", "ps", "serve", "tools", "unload"}
 
 RAY = {f"{NAME}.ray.actors": "Embedder Generator", f"{NAME}.ray.stages": "embed generate"}
 """The public names of `ray`, which has them only where Ray is installed, by the modules that need no Ray."""

@@ -34,6 +34,7 @@ _COMMANDS = [
         (r", or set load_policy='get_or_load', which loads it on first use", ""),
         (r"\bload_policy='explicit'", "--explicit"),
         (r"\bclient\.(?:llm|embedding)\.unload\('([^']*)'\)", r"`lmsi unload \1`"),
+        (r"\bprefix='([^']*)'", r"--tools PLUGIN=\1"),
         (r"(?:, (?:or )?)?\braise \w*timeout(?:, or set it to None)?", ""),
     )
 ]

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from lmstudio_integrations.cli._common import note
 
@@ -48,3 +49,17 @@ def pick(question: str, choices: Sequence[str], default: int = 0) -> int:
         if typed.isdecimal() and 1 <= int(typed) <= len(choices):
             return int(typed) - 1
         note(f"Type a number from 1 to {len(choices)}; Ctrl-C cancels.")
+
+
+def confirm(question: str) -> Literal["yes", "no", "always"]:
+    """Return how a person answers a question; the first letter is enough. The return key means no.
+
+    Raises:
+        EOFError: After Ctrl-D.
+    """
+    while True:
+        typed = read_line(f"{question} [y/N/a]: ").strip().lower() or "n"
+        for answer in ("yes", "no", "always"):
+            if answer.startswith(typed):
+                return answer
+        note("Type y for yes, n for no, or a for always; Ctrl-C cancels.")

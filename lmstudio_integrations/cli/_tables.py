@@ -1,12 +1,16 @@
-"""Tables of models, as lines. Pure functions."""
+"""Tables of models and tools, as lines. Pure functions."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len
 
-from lmstudio_integrations.cli._formatting import duration, model_size
+from lmstudio_integrations._support.text import one_line
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.cli._formatting import duration, model_size, wrapped
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
+from lmstudio_integrations.types.tools import ToolFunction
 
 
 def downloaded_lines(
@@ -59,6 +63,59 @@ def time_to_live(info: ModelInstanceInfo, now: float) -> str:
     idle_ms = 0 if info.last_used_time is None else now * 1000 - info.last_used_time
     remaining_ms = min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms)  # the two clocks may differ
     return f"{duration(remaining_ms / 1000)} / {duration(info.ttl_ms / 1000)}"
+
+
+def tool_lines(tools: Iterable[ToolFunction], width: int) -> list[str]:
+    """Return a table of tools, each followed by its parameters; the optional ones are in brackets.
+
+    Args:
+        tools: The tools.
+        width: The columns of the terminal. Long descriptions are wrapped.
+    """
+    header = ("TOOL", "TYPE", "DESCRIPTION")
+    lines = _lines(header, [row for tool in tools for row in _tool_rows(tool)], width, omit=())
+    start = lines[0].find(header[-1])
+    indent = start if 0 < start <= width - _NARROWEST else 4
+    return [part for line in lines for part in wrapped(line, width, indent).split("\n")]
+
+
+_NARROWEST = 20
+"""Columns of a description. The further lines of one that has less begin at the left."""
+
+
+def _tool_rows(tool: ToolFunction) -> Iterator[tuple[str, str, str]]:
+    yield tool.name, "", one_line(tool.description or "")
+    schema = tool.parameters or {}
+    properties, required = schema.get("properties"), schema.get("required")
+    for name, parameter in (properties if is_object(properties) else {}).items():
+        is_required = is_list(required) and name in required
+        yield f"  {name if is_required else f'[{name}]'}", _type_in_words(parameter), _parameter_description(parameter)
+
+
+def _type_in_words(schema: object) -> str:
+    """Return the type of a value, by its JSON schema: that of the items of a list, and no other nested one."""
+    if not is_object(schema):
+        return "any"
+    choices, items = schema.get("anyOf", schema.get("oneOf")), schema.get("items")
+    if is_list(choices):
+        return " or ".join(dict.fromkeys(map(_type_name, choices)))
+    name = _type_name(schema)
+    return f"array of {_type_name(items)}" if name == "array" and is_object(items) else name
+
+
+def _type_name(schema: object) -> str:
+    kind = schema.get("type", "any") if is_object(schema) else "any"
+    return " or ".join(map(str, kind if is_list(kind) else [kind]))
+
+
+def _parameter_description(schema: object) -> str:
+    if not is_object(schema):
+        return ""
+    description, values = schema.get("description"), schema.get("enum")
+    parts = [one_line(description)] if isinstance(description, str) else []
+    if is_list(values):
+        parts.append(f"({', '.join(json.dumps(value, ensure_ascii=False) for value in values)})")
+    return " ".join(parts)
 
 
 def _loaded(count: int) -> str:

@@ -100,8 +100,18 @@ def _backward(columns: int) -> Segment:
     return Control((ControlType.CURSOR_BACKWARD, columns), (ControlType.ERASE_IN_LINE, 0)).segment
 
 
-def note(text: str) -> None:
-    """Print a line on stderr; on a terminal it is wrapped in whole words."""
+def note(text: str, *, dim: bool = False) -> None:
+    """Print a line on stderr; on a terminal it is wrapped in whole words.
+
+    Args:
+        text: The line.
+        dim: Whether it is less important than what is around it.
+    """
     console = notes()
     shown = printable_line(text) if console.file.isatty() else text
-    WordWrapper(console).write(f"{shown}\n")
+    WordWrapper(console, dim_style(console) if dim else "").write(f"{shown}\n")
+
+
+def dim_style(console: TextConsole) -> str:
+    """Return the style of what is less important: none without colors, where rich would still dim."""
+    return "" if console.no_color else "dim"

@@ -16,6 +16,7 @@ from lmstudio_integrations.cli._chat.response import cancelled_by_interrupt
 from lmstudio_integrations.cli._chat.session import ChatSession, Transcript
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.types.chat import Chat, Message
 from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -465,6 +466,10 @@ def test_stats_are_a_table_with_units_in_words(talk: Talk) -> None:
     ]
 
 
+def test_without_tools_the_command_says_how_to_get_some(talk: Talk) -> None:
+    assert "There are no tools; `lmsi chat --tools PLUGIN` has those of a plugin.\n" in talk("/tools")
+
+
 @pytest.mark.parametrize("typed", ["/help", "/?"])
 def test_help_lists_all_commands(talk: Talk, typed: str) -> None:
     printed = talk(typed)
@@ -509,6 +514,7 @@ def test_an_empty_line_is_no_message(server: Emulator, talk: Talk) -> None:
     assert not server.predictions
 
 
-def test_a_conversation_is_built_from_its_turns() -> None:
-    chat = Transcript("Be brief.", [("One", "Two")]).with_message("Three")
+def test_a_conversation_is_built_from_its_messages() -> None:
+    said: list[Message] = [Chat().add_user_message("One"), Chat().add_assistant_response("Two")]
+    chat = Transcript("Be brief.", said).with_message("Three")
     assert [message.role for message in chat.messages] == ["system", "user", "assistant", "user"]

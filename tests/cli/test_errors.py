@@ -119,6 +119,10 @@ ADVICE = [
     (str(wire("Nothing matches", displayData=NOT_LOADED)), "load it with `lmsi load 'a b'`"),
     (REMEDIES, "load one of them with --explicit"),
     ("unload them: client.llm.unload('a'), client.embedding.unload('b')", "`lmsi unload a`, `lmsi unload b`"),
+    (
+        "'a' and 'b' both have a tool 'c'; give one of them a prefix, for example prefix='b_'",
+        "example --tools PLUGIN=b_",
+    ),
     (str(expired("first_token_timeout")), "; shorten the prompt"),
 ]
 """What the client advises, and what of it the command line says."""

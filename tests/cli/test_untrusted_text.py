@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lmstudio_integrations import ToolCallContext, ToolFunctionDef
 from lmstudio_integrations._support.text import one_line, printable, printable_line
 from lmstudio_integrations.cli._app import COMMANDS
 from lmstudio_integrations.cli._terminal import protect_terminals
@@ -28,6 +29,7 @@ NAME = f"{TEXT}\rname\nError: fake"
 CHAT, VECTORS, ABSENT = f"chat{NAME}", f"vectors{NAME}", f"absent{NAME}"
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^fail"}, "then": [{"error": NAME}]},
+    {"when": {"tools": ["report"], "role": "user"}, "then": [{"tool": "report", "arguments": {"text": TEXT}}]},
     {"when": {"tools": ["get_weather"]}, "then": [{"tool": "get_weather", "arguments": {"city": TEXT}}]},
     {"when": {"structured": True}, "then": [{"text": json.dumps({"city": TEXT})}]},
     {"then": [{"reasoning": TEXT}, *({"text": character} for character in TEXT)]},
@@ -62,6 +64,8 @@ class Run(NamedTuple):
 READY = "(/? for help)"
 """The end of what a chat shows when it waits for a message. The prompt before it is printed again with each message."""
 
+AS_JSON = printable_line(json.dumps(TEXT, ensure_ascii=False))
+
 RUNS = {
     "ls": Run(["ls"]),
     "ps": Run(["ps"]),
@@ -72,13 +76,26 @@ RUNS = {
     "doctor": Run(["doctor"]),
     "chat": Run(["chat"], printable(TEXT), [(READY, "hello\n"), (READY, "/model\n"), (READY, "\x04")]),
     "chat, an error": Run(["chat"], IN_AN_ERROR, [(READY, "fail\n"), (READY, "\x04")]),
+    "chat, a call": Run(
+        ["chat", "--tools", "mcp/texts"], AS_JSON, [(READY, "call\n"), ("[y/N/a]: ", "y\n"), (READY, "\x04")]
+    ),
+    "tools": Run(["tools", "mcp/texts"], IN_AN_ERROR),
+    "tools, a call": Run(
+        ["tools", "mcp/texts", "report", json.dumps({"text": TEXT})], f"Warning: report: {printable(TEXT)}"
+    ),
     "embed": Run(["embed", "in.jsonl"], json.dumps(TEXT)),
     "embed, an error": Run(["embed", "fail.jsonl"], IN_AN_ERROR),
     "demo": Run(["demo"], printable(TEXT)),
     "serve": Run(["serve", "--port", "0", "--catalog", "catalog.toml"], typed=[("scripted)", "\x03")]),
 }
 
-JSON_RUNS = [["ls", "--json"], ["ps", "--json"], ["load", "new", "--identifier", "new", "--json"], ["doctor", "--json"]]
+JSON_RUNS = [
+    ["ls", "--json"],
+    ["ps", "--json"],
+    ["load", "new", "--identifier", "new", "--json"],
+    ["doctor", "--json"],
+    ["tools", "mcp/texts", "--json"],
+]
 
 PIPES = {
     "ls": (["ls"], CHAT),
@@ -86,9 +103,17 @@ PIPES = {
     "get": (["get", "absent", "--yes"], f"{ABSENT}\n"),
     "chat": (["chat", "-p", "hello"], f"{TEXT}\n"),
     "doctor": (["doctor"], CHAT),
+    "tools": (["tools", "mcp/texts", "report", json.dumps({"text": TEXT})], f"{TEXT}\n"),
     "embed": (["embed", "in.jsonl"], json.dumps(TEXT, ensure_ascii=False)),
     "demo": (["demo"], TEXT),
 }
+
+
+def report(text: str, ctx: ToolCallContext) -> str:
+    """Report a text, and return it."""
+    ctx.status(text)
+    ctx.warn(text)
+    return text
 
 
 @pytest.fixture
@@ -100,7 +125,8 @@ def server() -> Iterator[Emulator]:
         ModelEntry(key=f"new{NAME}"),
         ModelEntry(key=ABSENT, downloaded=False, size_bytes=1000),
     ]
-    with Emulator(models) as running:
+    tools: list[ToolFunctionDef | Callable[..., Any]] = [report, ToolFunctionDef(NAME, NAME, {}, lambda: None)]
+    with Emulator(models, plugins={"mcp/texts": tools}) as running:
         running.load(CHAT, identifier="chatty")
         running.load(VECTORS, identifier="vectors")
         yield running

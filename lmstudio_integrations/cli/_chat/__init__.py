@@ -46,6 +46,15 @@ def chat(
             show_default=False,
         ),
     ] = None,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLUGIN[=PREFIX]",
+            help="Let the model call the tools of a plugin, such as mcp/weather. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before each call of a tool.")] = False,
     host: Host = None,
     token: Token = None,
 ) -> None:
@@ -56,12 +65,17 @@ def chat(
     """
     from lmstudio_integrations.cli._chat.loop import converse, respond  # noqa: PLC0415 - slow
     from lmstudio_integrations.cli._chat.session import ChatSession, Transcript  # noqa: PLC0415
+    from lmstudio_integrations.cli._chat.tools import opened_tools  # noqa: PLC0415
     from lmstudio_integrations.cli._loaded_models import open_llm  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
     text = whole_message(prompt)
-    with Client(host, token) as client, warnings_as_notes():
-        session = ChatSession(client, open_llm(client, model, ttl), Transcript(system_prompt), ttl)
+    with (
+        Client(host, token) as client,
+        warnings_as_notes(),
+        opened_tools(client, tools or (), yes=yes) as chat_tools,
+    ):
+        session = ChatSession(client, open_llm(client, model, ttl), Transcript(system_prompt), ttl, chat_tools)
         if text is None:
             from lmstudio_integrations.cli._chat.prompt import line_reader  # noqa: PLC0415 - slow
 

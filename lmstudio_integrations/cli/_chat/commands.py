@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.suggestions import closest_names
+from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.cli._chat.response import stats_table
 from lmstudio_integrations.cli._chat.session import ChatSession
 from lmstudio_integrations.cli._formatting import instance_name
@@ -64,8 +65,16 @@ def _change_system_prompt(session: ChatSession, text: str) -> None:
     note(f"The system prompt is: {session.conversation.system_prompt or 'none'}")
 
 
+def _print_tools(session: ChatSession, _argument: str) -> None:
+    if session.tools is None:
+        note("There are no tools; `lmsi chat --tools PLUGIN` has those of a plugin.")
+        return
+    for tool in session.tools.tools:
+        note(f"  {tool.name:<15} {one_line(tool.description)}")
+
+
 def _clear(session: ChatSession, _argument: str) -> None:
-    session.conversation.turns.clear()
+    session.conversation.messages.clear()
     note("Started a new conversation.")
 
 
@@ -85,6 +94,7 @@ COMMANDS = {
     "/help": ChatCommand("/?, /help", "List the commands.", _print_help),
     "/model": ChatCommand("/model [KEY]", "Change the model, or list all.", _change_model),
     "/system": ChatCommand("/system [TEXT]", "Set or show the system prompt; none removes it.", _change_system_prompt),
+    "/tools": ChatCommand("/tools", "List the tools of the model.", _print_tools),
     "/clear": ChatCommand("/clear", "Start a new conversation.", _clear),
     "/stats": ChatCommand("/stats", "Stats of the last response.", _print_stats),
     "/exit": ChatCommand("/bye, /exit", "End the chat.", _end),

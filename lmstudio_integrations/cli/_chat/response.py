@@ -1,16 +1,27 @@
-"""Prints one response of a model as it arrives. Ctrl-C stops the response, on the server as well."""
+"""Prints one response of a model as it arrives. Ctrl-C stops the response, on the server as well.
+
+The model of a chat with tools writes a response in rounds: text and calls of tools, then text about their results.
+"""
 
 import contextlib
 import signal
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 from lmstudio_integrations._support.stop_reasons import COMPLETE, end_in_words
+from lmstudio_integrations.cli._chat.tools import ChatTools
 from lmstudio_integrations.cli._common import notes, on_interrupt, results
-from lmstudio_integrations.cli._wrapping import WordWrapper
+from lmstudio_integrations.cli._wrapping import WordWrapper, dim_style
 from lmstudio_integrations.client.api.responses import PredictionStream
+from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.errors import LMStudioCancelledError
-from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEvent
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, Message, ToolMessage
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    LlmPredictionStats,
+    PredictionEvent,
+    PredictionRoundResult,
+)
 
 _STATS = (
     ("prompt_tokens_count", "Prompt", "{:,} tokens"),
@@ -29,9 +40,15 @@ _STATS = (
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """What came of a response. `stats` is `None` if the server sent none because it was stopped."""
+    """What came of a response.
 
-    text: str
+    Attributes:
+        messages: What it adds to the conversation; nothing if it was stopped before it began.
+        stopped: Whether it was stopped.
+        stats: Its stats, or those of its last round; `None` if it was stopped before the server sent them.
+    """
+
+    messages: Sequence[Message]
     stopped: bool
     stats: LlmPredictionStats | None = None
 
@@ -44,11 +61,16 @@ class ResponsePrinter:
         self._notes = notes()
         self._reasoning: WordWrapper | None = None
         self._parts: list[str] = []
+        self._is_in_line = False
 
     @property
     def text(self) -> str:
         """The text so far, without reasoning."""
         return "".join(self._parts)
+
+    def clear(self) -> None:
+        """Forget the text so far."""
+        self._parts.clear()
 
     def show(self, events: Iterable[PredictionEvent]) -> None:
         for event in events:
@@ -62,19 +84,21 @@ class ResponsePrinter:
     def end(self) -> None:
         """End the reasoning and the line, if either is still open."""
         self._end_reasoning()
-        if self._parts and not self._parts[-1].endswith("\n"):
+        if self._is_in_line:
             self._results.write("\n")
+        self._is_in_line = False
 
     def _show_text(self, text: str) -> None:
         self._end_reasoning()
         self._parts.append(text)
+        self._is_in_line = not text.endswith("\n")
         self._results.write(text)
 
     def _show_reasoning(self, text: str) -> None:
         if not self._notes.is_terminal:
             return
         if self._reasoning is None:
-            self._reasoning = WordWrapper(self._notes, "" if self._notes.no_color else "dim")
+            self._reasoning = WordWrapper(self._notes, dim_style(self._notes))
             text = f"Reasoning: {text}"
         self._reasoning.write(text)
 
@@ -86,17 +110,57 @@ class ResponsePrinter:
 
 def print_response(stream: PredictionStream) -> ChatResponse:
     """Print a response up to its end, or up to Ctrl-C."""
-    printer = ResponsePrinter()
+    printer, stats = ResponsePrinter(), None
     try:
         with cancelled_by_interrupt(stream):
             for batch in stream.batches():
                 printer.show(batch)
         stats = stream.result().stats
     except (KeyboardInterrupt, LMStudioCancelledError):
-        return ChatResponse(printer.text, stopped=True)
+        pass
     finally:
         printer.end()
-    return ChatResponse(printer.text, stats.stop_reason == "userStopped", stats)
+    stopped = _is_stopped(stats)
+    messages = [Chat().add_assistant_response(printer.text)] if printer.text or not stopped else []
+    return ChatResponse(messages, stopped, stats)
+
+
+def print_response_with_tools(model: LLM, chat: Chat, tools: ChatTools) -> ChatResponse:
+    """Print a response, and the calls of tools between its texts, up to its end or up to Ctrl-C."""
+    printer, messages, rounds = ResponsePrinter(), list[Message](), list[PredictionRoundResult]()
+    stats = None
+
+    def end_text(result: PredictionRoundResult) -> None:
+        printer.end()
+        rounds.append(result)
+
+    def add_message(message: AssistantMessage | ToolMessage) -> None:
+        printer.clear()
+        messages.append(message)
+
+    try:
+        model.act(
+            chat,
+            tools.tools,
+            check_context=True,
+            on_prediction_fragment=lambda fragment, _round: printer.show([fragment]),
+            on_prediction_completed=end_text,
+            guard_tool_call=tools.guard,
+            handle_invalid_tool_request=tools.report_failure,
+            on_message=add_message,
+        )
+        stats = rounds[-1].stats
+    except (KeyboardInterrupt, LMStudioCancelledError):
+        # A call without a result is no part of a conversation, the text before it is.
+        if printer.text:
+            messages.append(Chat().add_assistant_response(printer.text))
+    finally:
+        printer.end()
+    return ChatResponse(messages, _is_stopped(stats), stats)
+
+
+def _is_stopped(stats: LlmPredictionStats | None) -> bool:
+    return stats is None or stats.stop_reason == "userStopped"
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""The state of a chat: the model, the conversation, and the stats of the last response."""
+"""The state of a chat: the model, its tools, the conversation, and the stats of the last response."""
 
 from dataclasses import dataclass, field
 
-from lmstudio_integrations.cli._chat.response import ChatResponse, print_response
+from lmstudio_integrations.cli._chat.response import ChatResponse, print_response, print_response_with_tools
+from lmstudio_integrations.cli._chat.tools import ChatTools
 from lmstudio_integrations.client.api.sync import LLM, Client
-from lmstudio_integrations.types.chat import Chat
+from lmstudio_integrations.types.chat import Chat, Message
 from lmstudio_integrations.types.results import LlmPredictionStats
 
 
@@ -14,18 +15,17 @@ class Transcript:
 
     Attributes:
         system_prompt: Instructions for the model.
-        turns: Each message of the user with the response.
+        messages: The messages of the user and the model, with calls of tools and their results.
     """
 
     system_prompt: str | None = None
-    turns: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    messages: list[Message] = field(default_factory=list[Message])
 
     def with_message(self, text: str) -> Chat:
         """Return the conversation with a new message of the user."""
         chat = Chat(self.system_prompt)
-        for message, response in self.turns:
-            chat.add_user_message(message)
-            chat.add_assistant_response(response)
+        for message in self.messages:
+            chat.append(message)
         chat.add_user_message(text)
         return chat
 
@@ -39,6 +39,7 @@ class ChatSession:
         model: The model that responds.
         conversation: The conversation with it, or with a model before it.
         ttl: Unload models that the chat loads after this many idle seconds.
+        tools: The tools that models may call, if there are any.
         last_stats: The stats of the last response.
     """
 
@@ -46,6 +47,7 @@ class ChatSession:
     model: LLM
     conversation: Transcript
     ttl: int | None = None
+    tools: ChatTools | None = None
     last_stats: LlmPredictionStats | None = None
 
     def respond(self, text: str) -> ChatResponse:
@@ -55,8 +57,11 @@ class ChatSession:
         as far as it came; if nothing came, neither it nor the message is.
         """
         chat = self.conversation.with_message(text)
-        response = print_response(self.model.respond_stream(chat, check_context=True))
-        if response.text or not response.stopped:
-            self.conversation.turns.append((text, response.text))
+        if self.tools is None:
+            response = print_response(self.model.respond_stream(chat, check_context=True))
+        else:
+            response = print_response_with_tools(self.model, chat, self.tools)
+        if response.messages:
+            self.conversation.messages += [Chat().add_user_message(text), *response.messages]
         self.last_stats = response.stats
         return response
