@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from tests.faults.fault_table import TABLE
 from tests.faults.model import WORKS, Fault, Outcome, Phase
 from tests.faults.surfaces import SURFACES, Kind
+from tests.faults.tool_call_table import TABLE as TOOL_CALLS
+from tests.faults.tool_call_table import ToolFault
 from tools import ROOT
 
 PAGE = ROOT / "docs/internals/reliability.md"
@@ -50,6 +52,15 @@ over. A dash means that the fault cannot occur there, or that the call is not re
 """
 
 
+_TOOL_CALLS = """\
+## Calls of tools of plugins
+
+A tool has effects, so a call of one is never repeated, whatever `max_retries` says: if its session ends while it may run,
+`LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. The next call opens a new session where
+the old one is lost, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone. The tests count how often the
+tool has run.
+"""
+
 _WHERE = {
     "same connection": "the same connection",
     "new connection": "a new connection",
@@ -62,7 +73,8 @@ def written(old: str) -> str:
     handwritten = old[old.index(KEPT) :] if KEPT in old else KEPT
     sections = "\n".join("\n".join(_section(phase)) for phase in Phase)
     surfaces = "\n".join(_surfaces(family) for family in ("native", "LangChain", "LlamaIndex"))
-    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{handwritten}"
+    tool_calls = "\n".join(_tool_calls())
+    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{tool_calls}\n{handwritten}"
 
 
 def _surfaces(family: str) -> str:
@@ -82,6 +94,28 @@ def _section(phase: Phase) -> Iterator[str]:
         if fault.phase is phase:
             yield f"| {' | '.join(_cells(fault))} |"
     yield ""
+
+
+def _tool_calls() -> Iterator[str]:
+    yield _TOOL_CALLS
+    yield "| fault | when | start or call | runs of the tool | next call |"
+    yield "| --- | --- | --- | --- | --- |"
+    for fault in TOOL_CALLS:
+        yield f"| {fault.name} | {fault.when.value} | {_tool_outcome(fault)} | {fault.runs} | {_next_tool_call(fault)} |"
+    yield ""
+
+
+def _tool_outcome(fault: ToolFault) -> str:
+    if fault.error is None:
+        return "works"
+    timeout = f" (`{fault.timeout}`)" if fault.timeout else ""
+    return f"{'the next call: ' if fault.unnoticed else ''}`{fault.error.__name__}`{timeout}"
+
+
+def _next_tool_call(fault: ToolFault) -> str:
+    if fault.start is not None:
+        return "works, once it is started again"
+    return "works, in a new session" if fault.ends_session else "works, in the same session"
 
 
 def _cells(fault: Fault) -> tuple[str, ...]:
