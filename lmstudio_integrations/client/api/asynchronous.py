@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from lmstudio_integrations.client.api.base import (
     BaseClient,
     BaseDownloaded,
-    BaseHandle,
+    BaseModelHandle,
     BaseModelNamespace,
     BaseNamespace,
     DownloadedT,
@@ -57,7 +57,7 @@ from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import PredictionResult
 
 
-class AsyncModelHandle(BaseHandle[ModelT_co]):
+class AsyncModelHandle(BaseModelHandle[ModelT_co]):
     """A model of either kind."""
 
     async def unload(self) -> None:

@@ -60,7 +60,7 @@ from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelIn
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
 ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True, default=Model)
-HandleT = TypeVar("HandleT", bound="BaseHandle")
+HandleT = TypeVar("HandleT", bound="BaseModelHandle")
 InfoT = TypeVar("InfoT", bound=ModelInfo)
 DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any, Any]")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
@@ -196,25 +196,15 @@ class BaseClient(ShortTracebacks):
 
 
 class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
-    """A handle to a model.
-
-    Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
-    differ. A lazy handle refers to no instance before its first use. Until then it equals only handles that share its
-    state, such as those of `with_timeouts`.
-    """
+    """A handle to a model, or to a plugin in its place."""
 
     def __init__(self, model: ModelT_co) -> None:
         self.model: ModelT_co = model
         """The model, on one server or on several. Its methods are the flows that those of the handle run."""
 
-    @classmethod
-    def on_hosts(cls, handles: Sequence[Self], max_retries: int) -> Self:
-        """Return a handle to one model on several hosts, each of which has a handle to it."""
-        return cls(on_hosts([handle.model for handle in handles], max_retries))
-
     @property
     def identifier(self) -> str:
-        """The identifier of the loaded instance; before it is known, the given key.
+        """The identifier of the loaded instance; before it is known, the given key. Of a plugin, its identifier.
 
         Raises:
             LMStudioRuntimeError: If it means any loaded model, and was not used yet.
@@ -224,11 +214,6 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
         if identifier is None:
             raise LMStudioRuntimeError("the handle means any loaded model; its identifier is known after its first use")
         return identifier
-
-    @property
-    def loaded_explicitly(self) -> bool:
-        """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
-        return self.model.server_models.is_explicit(self.model.state.reference)
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
         """Return a handle to the same model with other timeouts.
@@ -259,30 +244,49 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
             raise LMStudioValueError(f"max_retries must be 0 or more; got {max_retries!r}")
         return type(self)(self.model.with_retries(max_retries))
 
-    @property
-    def _server_and_kind(self) -> tuple[object, ModelKind]:
-        return self.model.caller.target.address, self.model.state.kind
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BaseHandle):
-            return NotImplemented
-        mine, theirs = self.model.state, cast("BaseHandle", other).model.state
-        is_same = mine is theirs or (
-            mine.instance is not None
-            and theirs.instance is not None
-            and mine.instance.identifier == theirs.instance.identifier
-        )
-        return is_same and self._server_and_kind == cast("BaseHandle", other)._server_and_kind
-
-    def __hash__(self) -> int:
-        # Not of the identifier, which the first use and a reload may change.
-        return hash(self._server_and_kind)
-
     def __deepcopy__(self, _memo: object) -> Self:
         return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(identifier={self.model.state.name!r})"
+
+
+class BaseModelHandle(BaseHandle[ModelT_co]):
+    """A handle to a model.
+
+    Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
+    differ. A lazy handle refers to no instance before its first use. Until then it equals only handles that share its
+    state, such as those of `with_timeouts`.
+    """
+
+    @classmethod
+    def on_hosts(cls, handles: Sequence[Self], max_retries: int) -> Self:
+        """Return a handle to one model on several hosts, each of which has a handle to it."""
+        return cls(on_hosts([handle.model for handle in handles], max_retries))
+
+    @property
+    def loaded_explicitly(self) -> bool:
+        """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
+        return self.model.server_models.is_explicit(self.model.state.reference)
+
+    @property
+    def _server_and_kind(self) -> tuple[object, ModelKind]:
+        return self.model.caller.target.address, self.model.state.kind
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BaseModelHandle):
+            return NotImplemented
+        mine, theirs = self.model.state, cast("BaseModelHandle", other).model.state
+        is_same = mine is theirs or (
+            mine.instance is not None
+            and theirs.instance is not None
+            and mine.instance.identifier == theirs.instance.identifier
+        )
+        return is_same and self._server_and_kind == cast("BaseModelHandle", other)._server_and_kind
+
+    def __hash__(self) -> int:
+        # Not of the identifier, which the first use and a reload may change.
+        return hash(self._server_and_kind)
 
 
 class BaseNamespace(ShortTracebacks):

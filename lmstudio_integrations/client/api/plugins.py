@@ -280,7 +280,8 @@ class BasePluginsNamespace(BaseNamespace):
 class PluginGenerator(Responder[GeneratorModel]):
     """A plugin that responds in place of a model.
 
-    It has no settings, and its results have no statistics, token counts or info of a model.
+    It has no settings but those of `client.plugins.generator`: others are errors. Its results have no statistics, token
+    counts or info of a model; only a response that was cancelled has `stats`, with nothing but its `stop_reason`.
     """
 
 

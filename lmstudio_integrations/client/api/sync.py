@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from lmstudio_integrations.client.api.base import (
     BaseClient,
     BaseDownloaded,
-    BaseHandle,
+    BaseModelHandle,
     BaseModelNamespace,
     BaseNamespace,
     DownloadedT,
@@ -58,7 +58,7 @@ from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import PredictionResult
 
 
-class SyncModelHandle(BaseHandle[ModelT_co]):
+class SyncModelHandle(BaseModelHandle[ModelT_co]):
     """A model of either kind."""
 
     def unload(self) -> None:

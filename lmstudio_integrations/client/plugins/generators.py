@@ -34,8 +34,11 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 
-_FOR_MODELS = ("preset", "check_context")
+_FOR_MODELS = ("response_format", "preset", "check_context")
 """Parameters of predictions that need a model, besides its settings."""
+
+_FOR_TOOLS = {"raw_tools", "tool_choice"}
+"""The settings that a generator has, too."""
 
 
 class GeneratorRequest:
@@ -44,10 +47,7 @@ class GeneratorRequest:
     Args:
         spec: The plugin.
         conversation: The conversation.
-        settings: The settings; only tools can be sent.
-
-    Raises:
-        LMStudioValueError: If there are other settings.
+        settings: The settings, of which only the tools are sent.
     """
 
     namespace: Namespace = "plugins"
@@ -57,8 +57,6 @@ class GeneratorRequest:
         self._spec = spec
         self._conversation = conversation
         self._tools = offered_tools(settings) if may_call(settings) else []
-        known = {"raw_tools"} if required_choice(settings) else {"raw_tools", "tool_choice"}
-        _reject(spec, [name for name in settings.model_fields_set - known if getattr(settings, name) is not None])
 
     def upload(self, operation: Operation) -> Flow[None]:
         """Upload the images."""
@@ -99,14 +97,35 @@ class GeneratorModel(LanguageModel):
         return type(self)(change(self.caller), self._spec)
 
     def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
-        """Prepare the next message of a conversation."""
-        _reject(self._spec, [name for name in _FOR_MODELS if parameters.get(name)])
+        """Prepare the next message of a conversation.
+
+        Raises:
+            LMStudioValueError: If there are settings that only models have.
+        """
+        self._check(parameters)
         return super().prepare_response(history, parameters)
 
     def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
-        """Prepare a tool loop."""
-        _reject(self._spec, [name for name in _FOR_MODELS if parameters.get(name)])
+        """Prepare a tool loop.
+
+        Raises:
+            LMStudioValueError: If there are settings that only models have.
+        """
+        self._check(parameters)
         return super().prepare_act(chat, tools, parameters)
+
+    def _check(self, parameters: Mapping[str, Any]) -> None:
+        """Reject what only models have, all of it in one error."""
+        settings = LlmPredictionConfig.parse(parameters.get("config"))
+        names = [name for name in settings.model_fields_set - _FOR_TOOLS if getattr(settings, name) is not None]
+        names += [name for name in _FOR_MODELS if parameters.get(name) not in (None, False)]
+        if required_choice(settings):
+            names.append("required tool_choice")
+        if names:
+            raise LMStudioValueError(
+                f"the generator {self._spec.identifier!r} takes a conversation and tools, and no "
+                f"{', '.join(sorted(names))}; what it can be told is its plugin_config"
+            )
 
     def attempts(
         self,
@@ -117,17 +136,3 @@ class GeneratorModel(LanguageModel):
     ) -> Attempts:
         """Return the attempts of an operation."""
         return super().attempts(timeouts, reload=False, files=files)
-
-
-def _reject(spec: PluginSpec, names: Iterable[str]) -> None:
-    """Reject what a generator does not have, if any is given.
-
-    Raises:
-        LMStudioValueError: If there is a name.
-    """
-    given = ", ".join(sorted(names))
-    if given:
-        raise LMStudioValueError(
-            f"the generator {spec.identifier!r} takes a conversation and tools, and no {given}; what it can be told is "
-            "its plugin_config"
-        )
