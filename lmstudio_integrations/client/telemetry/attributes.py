@@ -36,7 +36,7 @@ _STATS = {
 
 def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
     """Return the settings that the caller has set."""
-    settings = LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
+    settings = _settings_of(parameter)
     found: Attributes = {}
     for name, (key, convert) in _SETTINGS.items():
         value = getattr(settings, name)
@@ -47,20 +47,27 @@ def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
     return found
 
 
+def _settings_of(parameter: Mapping[str, Any]) -> LlmPredictionConfig:
+    """Return the settings of a request; that of a generator plugin has only tools, outside of a stack."""
+    if "predictionConfigStack" in parameter:
+        return LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
+    return LlmPredictionConfig(raw_tools={"tools": parameter["tools"]})
+
+
 def result_attributes(result: PredictionResult) -> Attributes:
     """Return what the server has reported of a finished prediction."""
-    end = result.end
+    end, reason = result.end, _finish_reason(result)
     values = {key: end.stats.get(name) for name, key in _STATS.items()}
-    values["gen_ai.response.finish_reasons"] = [_finish_reason(result)]
+    values["gen_ai.response.finish_reasons"] = reason and [reason]
     values["gen_ai.response.model"] = end.model_info.get("modelKey")
     values["gen_ai.usage.cache_read.input_tokens"] = result.cached_tokens
     values["gen_ai.usage.reasoning.output_tokens"] = result.reasoning_tokens or None
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _finish_reason(result: PredictionResult) -> str:
-    """Return why a prediction ended. The conventions differ in one word from OpenAI's."""
-    reason = str(finish_reason(result))
+def _finish_reason(result: PredictionResult) -> str | None:
+    """Return why a prediction ended, if it is known. The conventions differ in one word from OpenAI's."""
+    reason = finish_reason(result)
     return "tool_call" if reason == "tool_calls" else reason
 
 
@@ -74,8 +81,7 @@ def input_content(parameter: Mapping[str, Any]) -> Attributes:
             for message in parameter["history"]["messages"]
         ]
     values = {"gen_ai.input.messages": _json(messages)}
-    settings = LlmPredictionConfig.from_fields(collapsed(parameter["predictionConfigStack"]))
-    tools = (settings.raw_tools or {}).get("tools")
+    tools = (_settings_of(parameter).raw_tools or {}).get("tools")
     if tools:
         values["gen_ai.tool.definitions"] = _json([{"type": "function", **tool["function"]} for tool in tools])
     return values
@@ -89,9 +95,8 @@ def output_content(result: PredictionResult) -> Attributes:
         _present(type="tool_call", id=call.id, name=call.name, arguments=call.arguments)
         for call in result.tool_call_requests
     ]
-    return {
-        "gen_ai.output.messages": _json([_message("assistant", parts) | {"finish_reason": _finish_reason(result)}]),
-    }
+    reason = _finish_reason(result) or "unknown"  # the conventions require one here
+    return {"gen_ai.output.messages": _json([_message("assistant", parts) | {"finish_reason": reason}])}
 
 
 def _message(role: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
