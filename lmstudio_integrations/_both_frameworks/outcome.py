@@ -133,4 +133,4 @@ def _reason(record: ToolCallRecord, result: PredictionResult) -> str:
         )
     if record is not result.tool_calls[-1]:
         return "the call was not finished"
-    return f"the call was cut off ({result.end.stats.get('stopReason')})"
+    return f"the call was cut off ({result.end.stop_reason})"

@@ -254,8 +254,7 @@ class Generator(Stage):
             return {self.output_column: result.content}
         if result.tool_call_requests and not result.content.strip():
             return {}
-        stop_reason = str(result.end.stats.get("stopReason"))
-        return read_response(lambda text: self._cells(self._parse(text)), result.content, stop_reason)
+        return read_response(lambda text: self._cells(self._parse(text)), result.content, result.end.stop_reason)
 
     def _cells(self, values: Mapping[str, Any]) -> Values:
         """Return a parsed response as values of columns.

@@ -141,6 +141,11 @@ class PredictionEnd:
     host: str | None = None
 
     @property
+    def stop_reason(self) -> str:
+        """Why the prediction ended, in the server's word; `unknown` if it sent none."""
+        return str(self.stats.get("stopReason") or "unknown")
+
+    @property
     def is_interrupted(self) -> bool:
         """Whether the prediction did not come to an end of its own."""
         return self.stats.get("stopReason") in {"userStopped", "failed", "modelUnloaded"}
@@ -223,13 +228,16 @@ class PredictionResult:
 
     @cached_property
     def stats(self) -> LlmPredictionStats:
-        """The statistics of the prediction. A response of a generator plugin has none, and not this attribute."""
-        return _read(LlmPredictionStats, _reported(self.end.stats, "statistics"))
+        """The statistics of the prediction.
+
+        The response of a generator plugin does not have this attribute, unless it was cancelled.
+        """
+        return _read(LlmPredictionStats, _with("stopReason", self.end.stats, "statistics"))
 
     @cached_property
     def model_info(self) -> LlmInstanceInfo:
-        """The instance that generated it. A response of a generator plugin has none, and not this attribute."""
-        return _read(LlmInstanceInfo, _reported(self.end.model_info, "info of a model"))
+        """The instance that generated it. The response of a generator plugin does not have this attribute."""
+        return _read(LlmInstanceInfo, _with("identifier", self.end.model_info, "info of a model"))
 
     @cached_property
     def load_config(self) -> LlmLoadModelConfig:
@@ -252,7 +260,7 @@ class PredictionResult:
                 `text` is the response.
             LMStudioValueError: If pydantic cannot validate the type.
         """
-        return read_as(model, self.content, str(self.end.stats.get("stopReason")))
+        return read_as(model, self.content, self.end.stop_reason)
 
     def __repr__(self) -> str:
         stop_reason = self.end.stats.get("stopReason")
@@ -284,8 +292,9 @@ def finish_reason(result: PredictionResult) -> str | None:
     return _FINISH_REASONS.get(str(stop_reason), stop_reason)
 
 
-def _reported(data: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-    if not data:
+def _with(member: str, data: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Return what the server has reported; without its essential member, nothing was."""
+    if member not in data:
         raise AttributeError(f"the server has sent no {what}; generator plugins do not")
     return data
 

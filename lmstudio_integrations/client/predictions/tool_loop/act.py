@@ -274,7 +274,7 @@ class Act:
         except LMStudioError as error:
             yield from reports.fail(f"Generation failed: {error}")
             raise
-        stop_reason = result.end.stats.get("stopReason")
+        stop_reason = result.end.stop_reason
         yield from reports.fail(f"the call was cut off ({stop_reason})")
         for record in result.tool_calls:
             if record.end is None and record.failure is None:

@@ -1,0 +1,386 @@
+"""Generator plugins, which respond in place of a model; the same bodies for both clients."""
+
+import asyncio
+import gc
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
+from lmstudio_integrations.emulator import Emulator
+from tests.client.fake import fake_server
+from tests.client.files.test_files import PNG
+from tests.client.models.test_retries import Fickle
+from tests.client.prediction_frames import fragment, joined
+from tests.support.generators import GENERATOR, PLUGINS, TOOL, pier
+from tests.support.pauses import replace_pauses
+from tests.support.telemetry import Telemetry, attributes_of, server_of, telemetry
+
+__all__ = ["telemetry"]
+
+TOOLS: dict[str, Any] = {"raw_tools": {"type": "toolArray", "tools": [TOOL]}}
+
+
+def choice(mode: str) -> dict[str, Any]:
+    return {**TOOLS, "tool_choice": {"type": "generic", "mode": mode}}
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator(["chatty"], plugins={**PLUGINS, "acme/tools": [pier]}) as running:
+        yield running
+
+
+@pytest.fixture
+def writer(client: Any) -> Any:
+    """The generator."""
+    return client.plugins.generator(GENERATOR)
+
+
+async def _wait_until_stopped(server: Emulator) -> None:
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+# Responses
+
+
+async def _respond(writer: Any, question: str) -> Any:
+    return await writer.respond(question)
+
+
+async def _wait_for_result(writer: Any, question: str) -> Any:
+    return await writer.respond_stream(question).wait_for_result()
+
+
+async def _read(writer: Any, question: str) -> Any:
+    stream = writer.respond_stream(question)
+    text = await joined(stream)
+    assert text == stream.result().raw_content
+    return stream.result()
+
+
+async def _read_batches(writer: Any, question: str) -> Any:
+    stream = writer.respond_stream(question)
+    events = [event async for batch in stream.batches() for event in batch]
+    assert isinstance(events[-1], lms.PredictionEnd)
+    return stream.result()
+
+
+WAYS = [_respond, _wait_for_result, _read, _read_batches]
+Way = Callable[[Any, str], Awaitable[Any]]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_response_has_its_text_and_nothing_that_a_generator_lacks(writer: Any, way: Way) -> None:
+    result = await way(writer, "count")
+    assert str(result) == result.content == "0 1 2 3"
+    assert not hasattr(result, "stats")
+    assert not hasattr(result, "model_info")
+    assert repr(result) == "PredictionResult(content='0 1 2 3', stop_reason=None)"
+
+
+async def test_a_stream_lacks_the_same(writer: Any) -> None:
+    stream = writer.respond_stream("count")
+    await stream.wait_for_result()
+    for sync_or_async in (stream, getattr(stream, "sync", stream)):
+        assert not hasattr(sync_or_async, "stats")
+        assert not hasattr(sync_or_async, "model_info")
+
+
+async def test_reasoning_is_kept_apart(writer: Any) -> None:
+    result = await writer.respond("think")
+    assert (result.content, result.reasoning_content) == ("Done.", "Let me see.")
+
+
+async def test_the_whole_conversation_is_sent_and_no_model_is_loaded(
+    writer: Any, client: Any, server: Emulator
+) -> None:
+    image = await client.files.prepare_image(PNG, "cat.png")
+    chat = lms.Chat("Be brief.")
+    chat.add_user_message("count", images=[image])
+    await writer.respond(chat)
+    (record,) = server.predictions
+    system, user = record.messages
+    assert (record.model, system) == (GENERATOR, {"role": "system", "content": "Be brief."})
+    assert [part["type"] for part in user["content"]] == ["text", "file"]
+    assert user["content"][1]["identifier"] == image.identifier
+    assert not server.loads
+
+
+async def test_settings_of_the_plugin_are_sent(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = client.plugins.generator(GENERATOR, plugin_config={"tone": "dry"}, working_directory="/tmp/texts")
+    sent: list[Any] = []
+    stream = writer.respond_stream("count")
+    request = stream._prediction._requests[0]
+    make = request.parameter
+
+    def record(*arguments: Any) -> Any:
+        sent.append((yield from make(*arguments)))
+        return sent[-1]
+
+    monkeypatch.setattr(request, "parameter", record)
+    await stream.wait_for_result()
+    assert sent[0]["pluginConfigSpecifier"] == {
+        "type": "direct",
+        "config": {"fields": [{"key": "tone", "value": "dry"}]},
+        "workingDirectoryPath": "/tmp/texts",
+    }
+
+
+async def test_callbacks_get_what_arrives(writer: Any) -> None:
+    order: list[Any] = []
+    await writer.respond(
+        "count",
+        on_first_token=lambda: order.append("first"),
+        on_prediction_fragment=lambda fragment: order.append(fragment.content),
+        on_message=lambda message: order.append(message.content[0].text),
+        on_prompt_processing_progress=lambda progress: order.append(progress),
+    )
+    assert [each for each in order if isinstance(each, float)] == [0.0, 1.0]
+    assert [each for each in order if isinstance(each, str)] == ["first", "0", " 1", " 2", " 3", "0 1 2 3"]
+
+
+# Tools
+
+
+async def test_a_tool_call_is_a_part_of_the_result(writer: Any) -> None:
+    stream = writer.respond_stream("call it", config=TOOLS)
+    events = [event async for event in stream.events()]
+    (call,) = stream.result().tool_call_requests
+    assert (call.id, call.name, call.arguments) == ("c1", "pier", {"destination": "island"})
+    assert [type(event) for event in events if isinstance(event, lms.ToolCallStart | lms.ToolCallEnd)] == [
+        lms.ToolCallStart,
+        lms.ToolCallEnd,
+    ]
+    assert stream.result().content == "I look."
+
+
+async def test_a_call_that_cannot_be_read_is_a_failed_one(writer: Any) -> None:
+    (record,) = (await writer.respond("broken", config=TOOLS)).tool_calls
+    assert record.end is None
+    assert record.failure is not None
+
+
+async def test_calls_in_the_text_are_found(writer: Any) -> None:
+    result = await writer.respond("in the text", config=TOOLS, rescue_tool_calls=True)
+    assert [call.name for call in result.tool_call_requests] == ["pier"]
+    assert not hasattr(result, "stats")
+
+
+async def test_tools_may_be_switched_off(writer: Any, server: Emulator) -> None:
+    for mode in ("auto", "none"):
+        await writer.respond("call it", config=choice(mode))
+    assert [len(record.tools) for record in server.predictions] == [1, 0]
+
+
+async def test_the_tool_loop_runs_functions(writer: Any, server: Emulator) -> None:
+    messages: list[Any] = []
+    results: list[Any] = []
+    result = await writer.act("call it", [pier], on_message=messages.append, on_prediction_completed=results.append)
+    assert result.rounds == 2
+    assert [message.role for message in messages] == ["assistant", "tool", "assistant"]
+    assert messages[-1].content[0].text == 'The tool said "pier 7, to the island".'
+    assert [each.round_index for each in results] == [0, 1]
+    assert not hasattr(results[0], "stats")
+    assert [tool["function"]["name"] for record in server.predictions for tool in record.tools] == ["pier", "pier"]
+
+
+async def test_the_last_round_of_the_tool_loop_has_no_tools(writer: Any, server: Emulator) -> None:
+    await writer.act("count", [pier], max_prediction_rounds=1, config={"tool_choice": choice("auto")["tool_choice"]})
+    assert server.predictions[0].tools == []
+
+
+# Errors
+
+MODEL_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "a setting": ({"config": {"temperature": 0.5}}, "temperature"),
+    "several": ({"config": {"top_k_sampling": 3, "maxTokens": 5}, "preset": "p"}, "max_tokens, preset, top_k_sampling"),
+    "a wire key": ({"config": {"raw": {"llm.prediction.seed": 1}}}, "raw"),
+    "a check": ({"check_context": True}, "check_context"),
+    "a required call": ({"config": choice("required")}, "required tool_choice"),
+}
+
+
+@pytest.mark.parametrize("method", ["respond", "act"])
+@pytest.mark.parametrize(("given", "names"), MODEL_SETTINGS.values(), ids=MODEL_SETTINGS)
+async def test_settings_of_models_are_one_error(
+    writer: Any, server: Emulator, method: str, given: dict[str, Any], names: str
+) -> None:
+    tools = [[pier]] if method == "act" else []
+    with pytest.raises(lms.LMStudioValueError, match=f"'{GENERATOR}' takes a conversation and tools, and no {names};"):
+        await getattr(writer, method)("count", *tools, **given)
+    assert not server.predictions
+
+
+async def test_a_format_of_the_response_is_an_error(writer: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="and no response_format, seed;"):
+        await writer.respond("count", response_format={"type": "object"}, config={"seed": 1})
+
+
+async def test_settings_that_ask_for_nothing_are_none(writer: Any) -> None:
+    config = {"temperature": None, "tool_choice": choice("auto")["tool_choice"]}
+    nothing = {"preset": None, "check_context": False, "response_format": None}
+    assert (await writer.respond("count", config=config, **nothing)).content == "0 1 2 3"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("prompt", "text"), [("break", "the pen is dry"), ("like a model", 'No model found that fits the query "x"')]
+)
+async def test_an_error_of_the_plugin_has_its_text(writer: Any, way: Way, prompt: str, text: str) -> None:
+    with pytest.raises(lms.LMStudioPluginError, match=text) as caught:
+        await way(writer, prompt)
+    assert type(caught.value) is lms.LMStudioPluginError
+    assert caught.value.title == text
+
+
+@pytest.mark.parametrize(("plugin", "text"), [("acme/unknown", "acme/unknown"), ("acme/tools", "not a generator")])
+async def test_a_plugin_that_cannot_respond_is_an_error(client: Any, plugin: str, text: str) -> None:
+    with pytest.raises(lms.LMStudioPluginError, match=text):
+        await client.plugins.generator(plugin).respond("count")
+
+
+@pytest.mark.parametrize(("plugin", "given"), [("", {}), (5, {}), (GENERATOR, {"prefix": "x"})])
+async def test_an_invalid_argument_is_an_error_at_once(client: Any, plugin: Any, given: dict[str, Any]) -> None:
+    with pytest.raises(lms.LMStudioValueError):
+        client.plugins.generator(plugin, **given)
+
+
+# Ends
+
+
+@pytest.mark.parametrize("prompt", ["stall", "for ever"])
+async def test_a_cancelled_response_says_so(writer: Any, server: Emulator, prompt: str) -> None:
+    stream = writer.respond_stream(prompt)
+    first = await anext(stream)
+    await _cancel(stream)
+    rest = await joined(stream)
+    await _wait_until_stopped(server)
+    result = stream.result()
+    assert result.content == first.content + rest
+    assert (result.stats.stop_reason, result.end.is_interrupted) == ("userStopped", True)
+    assert result.stats.to_dict() == {"stopReason": "userStopped"}
+    assert "cancelled" in repr(getattr(stream, "sync", stream))
+
+
+async def _cancel(stream: Any) -> None:
+    stream.cancel()
+
+
+async def _break(stream: Any) -> None:
+    async for _fragment in stream:
+        break
+
+
+@pytest.mark.parametrize("leave", [_break, lambda stream: stream.aclose()])
+async def test_a_response_that_is_no_longer_read_is_stopped(
+    writer: Any, server: Emulator, leave: Callable[[Any], Awaitable[None]]
+) -> None:
+    stream = writer.respond_stream("stall")
+    await anext(stream)
+    await leave(stream)
+    del stream
+    gc.collect()
+    await _wait_until_stopped(server)
+
+
+async def test_a_request_that_was_cancelled_first_is_never_sent(writer: Any, server: Emulator) -> None:
+    stream = writer.respond_stream("count")
+    await _cancel(stream)
+    with pytest.raises(lms.LMStudioCancelledError):
+        stream.result()
+    assert not server.predictions
+
+
+async def test_a_lost_connection_is_an_error(writer: Any) -> None:
+    stream = writer.respond_stream("drop")
+    assert (await anext(stream)).content == "going"
+    with pytest.raises(lms.LMStudioConnectionLostError):
+        await joined(stream)
+
+
+async def test_a_lost_connection_is_retried_while_nothing_was_seen(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    replace_pauses(monkeypatch, pauses.append)
+    server = Fickle(1, [fragment("lost")])
+    async with fake_server(server) as address, make_client(address) as client:
+        writer = client.plugins.generator(GENERATOR).with_retries(1)
+        assert (await writer.respond("count")).content == "ok"
+    assert (pauses, server.calls) == ([0.5], 2)
+
+
+async def test_timeouts_of_a_handle_and_of_a_call_apply(writer: Any, server: Emulator) -> None:
+    for call in (
+        lambda: writer.with_timeouts(idle_timeout=0.05).respond("stall"),
+        lambda: writer.respond("stall", idle_timeout=0.05),
+    ):
+        with pytest.raises(lms.LMStudioTimeoutError) as caught:
+            await call()
+        assert caught.value.timeout_name == "idle_timeout"
+        await _wait_until_stopped(server)
+
+
+async def test_a_closed_client_is_an_error(writer: Any, client: Any) -> None:
+    await client.aclose()
+    with pytest.raises(lms.LMStudioClientClosedError):
+        await writer.respond("count")
+
+
+# Handles
+
+
+async def test_a_handle_is_that_of_a_plugin_and_has_nothing_of_models(writer: Any, client: Any) -> None:
+    handle = getattr(writer, "sync", writer)
+    assert repr(handle) in {f"{kind}(identifier='acme/writer')" for kind in ("PluginGenerator", "AsyncPluginGenerator")}
+    assert handle.identifier == GENERATOR
+    assert deepcopy(handle) is handle
+    llm = client.llm.lazy_model(GENERATOR)
+    assert handle != getattr(llm, "sync", llm)
+    of_models = ["complete", "tokenize", "get_info", "unload", "loaded_explicitly", "on_hosts"]
+    assert [name for name in of_models if hasattr(handle, name)] == []
+
+
+# Traces
+
+
+async def test_a_response_is_a_span_without_what_a_generator_lacks(
+    writer: Any, server: Emulator, telemetry: Telemetry
+) -> None:
+    await writer.respond("count")
+    assert attributes_of(telemetry.span("chat acme/writer")) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "lm_studio",
+        "gen_ai.request.model": GENERATOR,
+        "gen_ai.usage.cache_read.input_tokens": 0,
+        **server_of(server),
+    }
+    assert not telemetry.points("gen_ai.client.token.usage")
+
+
+async def test_the_content_of_a_response_is_traced(
+    writer: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONTENT_VARIABLE, "true")
+    await writer.respond("call it", config=TOOLS)
+    attributes = telemetry.span("chat acme/writer").attributes or {}
+    traced = {name: json.loads(str(value)) for name, value in attributes.items() if str(value).startswith("[")}
+    assert traced["gen_ai.tool.definitions"] == [{"type": "function", **TOOL["function"]}]
+    assert traced["gen_ai.input.messages"][0]["parts"] == [{"type": "text", "content": "call it"}]
+    (message,) = traced["gen_ai.output.messages"]
+    assert message["finish_reason"] == "unknown"
+    assert [part["type"] for part in message["parts"]] == ["text", "tool_call"]
+
+
+async def test_a_cancelled_response_is_a_span_that_says_so(writer: Any, telemetry: Telemetry) -> None:
+    stream = writer.respond_stream("stall")
+    await anext(stream)
+    await _cancel(stream)
+    await stream.wait_for_result()
+    span = telemetry.span("chat acme/writer")
+    assert (span.attributes or {})["gen_ai.response.finish_reasons"] == ("userStopped",)
