@@ -141,6 +141,11 @@ class PredictionEnd:
     host: str | None = None
 
     @property
+    def has_stats(self) -> bool:
+        """Whether the server has sent statistics, of which the stop reason is the essential one."""
+        return "stopReason" in self.stats
+
+    @property
     def stop_reason(self) -> str:
         """Why the prediction ended, in the server's word; `unknown` if it sent none."""
         return str(self.stats.get("stopReason") or "unknown")
@@ -232,12 +237,16 @@ class PredictionResult:
 
         The response of a generator plugin does not have this attribute, unless it was cancelled.
         """
-        return _read(LlmPredictionStats, _with("stopReason", self.end.stats, "statistics"))
+        if not self.end.has_stats:
+            raise AttributeError("the server has sent no statistics; generator plugins do not")
+        return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
     def model_info(self) -> LlmInstanceInfo:
         """The instance that generated it. The response of a generator plugin does not have this attribute."""
-        return _read(LlmInstanceInfo, _with("identifier", self.end.model_info, "info of a model"))
+        if not self.end.model_info:
+            raise AttributeError("the server has sent no info of a model; generator plugins do not")
+        return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property
     def load_config(self) -> LlmLoadModelConfig:
@@ -290,13 +299,6 @@ def finish_reason(result: PredictionResult) -> str | None:
     if result.tool_call_requests and stop_reason == "eosFound":
         return "tool_calls"
     return _FINISH_REASONS.get(str(stop_reason), stop_reason)
-
-
-def _with(member: str, data: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-    """Return what the server has reported; without its essential member, nothing was."""
-    if member not in data:
-        raise AttributeError(f"the server has sent no {what}; generator plugins do not")
-    return data
 
 
 def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:

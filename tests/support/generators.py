@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 GENERATOR = "acme/writer"
 
 _CALL = {"tool": "pier", "arguments": {"destination": "island"}, "id": "c1"}
@@ -35,7 +37,7 @@ def pier(destination: str) -> str:
     return f"pier 7, to the {destination}"
 
 
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "pier",
@@ -48,3 +50,28 @@ TOOL = {
     },
 }
 """The definition of `pier`, in wire form and in OpenAI's."""
+
+MODEL = f"plugin:{GENERATOR}"
+"""What the adapters of both frameworks call it."""
+
+OF_MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "a setting": ({"temperature": 0}, "temperature"),
+    "one that is off": ({"enable_thinking": False}, "enable_thinking"),
+    "several": ({"top_k": 3, "stop": ["."], "preset": "p"}, "top_k, stop, preset"),
+    "a policy": ({"context_overflow_policy": "rollingWindow"}, "context_overflow_policy"),
+    "wire keys": ({"extra": {"llm.prediction.seed": 1}}, "extra"),
+    "reasoning": ({"reasoning_effort": "low"}, "reasoning_effort"),
+    "log-probabilities": ({"top_logprobs": 0}, "logprobs"),
+    "loading": (
+        {"load_config": {"eval_batch_size": 1}, "context_length": 9, "ttl": 60, "load_policy": "explicit"},
+        "load_config, context_length, ttl, load_policy",
+    ),
+    "hosts": ({"host": ["127.0.0.1:1", "127.0.0.1:2"]}, "several hosts"),
+}
+"""Settings of the adapters that only models have, and what the error calls them."""
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str

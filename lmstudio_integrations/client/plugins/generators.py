@@ -62,7 +62,7 @@ class GeneratorRequest:
         """Upload the images."""
         yield from self._conversation.upload(operation)
 
-    def parameter(self, operation: Operation, _instance: Instance) -> Flow[Mapping[str, Any]]:
+    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:  # noqa: ARG002 - there is none
         """Return the parameter of the request."""
         history = self._conversation.wire
         if history.files:
@@ -123,8 +123,8 @@ class GeneratorModel(LanguageModel):
             names.append("required tool_choice")
         if names:
             raise LMStudioValueError(
-                f"the generator {self._spec.identifier!r} takes a conversation and tools, and no "
-                f"{', '.join(sorted(names))}; what it can be told is its plugin_config"
+                f"the generator plugin {self._spec.identifier!r} accepts a conversation and tools, but not "
+                f"{', '.join(sorted(names))}; its own settings are its plugin_config"
             )
 
     def attempts(

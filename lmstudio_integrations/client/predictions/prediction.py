@@ -463,8 +463,8 @@ class Prediction:
         received = response.received
         received.add_all(batch)
         end = received.end
-        if end is not None and not end.stats and self._is_cancelled:  # generators do not say why they stopped
-            end.stats = {"stopReason": "userStopped"}
+        if end is not None and self._is_cancelled and not end.has_stats:  # generators do not say why they stopped
+            end.stats = {**end.stats, "stopReason": "userStopped"}
         if end is not None and plan.check_context and not end.is_interrupted:  # also the first of two predictions
             yield from self._interruptible(self._check_context(response, end))
         review = plan.review

@@ -138,7 +138,7 @@ async def test_callbacks_get_what_arrives(writer: Any) -> None:
         on_first_token=lambda: order.append("first"),
         on_prediction_fragment=lambda fragment: order.append(fragment.content),
         on_message=lambda message: order.append(message.content[0].text),
-        on_prompt_processing_progress=lambda progress: order.append(progress),
+        on_prompt_processing_progress=order.append,
     )
     assert [each for each in order if isinstance(each, float)] == [0.0, 1.0]
     assert [each for each in order if isinstance(each, str)] == ["first", "0", " 1", " 2", " 3", "0 1 2 3"]
@@ -211,13 +211,15 @@ async def test_settings_of_models_are_one_error(
     writer: Any, server: Emulator, method: str, given: dict[str, Any], names: str
 ) -> None:
     tools = [[pier]] if method == "act" else []
-    with pytest.raises(lms.LMStudioValueError, match=f"'{GENERATOR}' takes a conversation and tools, and no {names};"):
+    with pytest.raises(
+        lms.LMStudioValueError, match=f"'{GENERATOR}' accepts a conversation and tools, but not {names};"
+    ):
         await getattr(writer, method)("count", *tools, **given)
     assert not server.predictions
 
 
 async def test_a_format_of_the_response_is_an_error(writer: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="and no response_format, seed;"):
+    with pytest.raises(lms.LMStudioValueError, match="but not response_format, seed;"):
         await writer.respond("count", response_format={"type": "object"}, config={"seed": 1})
 
 
@@ -315,15 +317,20 @@ async def test_a_lost_connection_is_retried_while_nothing_was_seen(
     assert (pauses, server.calls) == ([0.5], 2)
 
 
-async def test_timeouts_of_a_handle_and_of_a_call_apply(writer: Any, server: Emulator) -> None:
-    for call in (
-        lambda: writer.with_timeouts(idle_timeout=0.05).respond("stall"),
-        lambda: writer.respond("stall", idle_timeout=0.05),
-    ):
-        with pytest.raises(lms.LMStudioTimeoutError) as caught:
-            await call()
-        assert caught.value.timeout_name == "idle_timeout"
-        await _wait_until_stopped(server)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda writer: writer.with_timeouts(idle_timeout=0.05).respond("stall"),
+        lambda writer: writer.respond("stall", idle_timeout=0.05),
+    ],
+)
+async def test_timeouts_of_a_handle_and_of_a_call_apply(
+    writer: Any, server: Emulator, call: Callable[[Any], Awaitable[Any]]
+) -> None:
+    with pytest.raises(lms.LMStudioTimeoutError) as caught:
+        await call(writer)
+    assert caught.value.timeout_name == "idle_timeout"
+    await _wait_until_stopped(server)
 
 
 async def test_a_closed_client_is_an_error(writer: Any, client: Any) -> None:
