@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
+from lmstudio_integrations._both_frameworks.generators import plugin_of
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
+from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -108,12 +110,24 @@ class ResolvedCall(NamedTuple):
     problem: str | None = None
 
     def model(self) -> LLM:
-        """Return the model, for threads."""
+        """Return the model, for threads.
+
+        Raises:
+            LMStudioValueError: If the call is one of a generator plugin.
+        """
         return cast("LLM", self.runtime.model(self.handle))
 
     def async_model(self) -> AsyncLLM:
-        """Return the model, for coroutines."""
+        """Return the model, for coroutines; see `model`."""
         return cast("AsyncLLM", self.runtime.async_model(self.handle))
+
+    def responder(self) -> Responder:
+        """Return the model, or the generator plugin in its place, for threads."""
+        return cast("Responder", self.runtime.responder(self.handle))
+
+    def async_responder(self) -> AsyncResponder:
+        """Return the model, or the generator plugin in its place, for coroutines."""
+        return cast("AsyncResponder", self.runtime.async_responder(self.handle))
 
     def request_arguments(self) -> PredictionParameters:
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time.
@@ -142,6 +156,9 @@ class ResolvedCall(NamedTuple):
 
         Warns once if the call offers tools to a model that was not trained for them.
         """
+        plugin = plugin_of(self.values["model"])
+        if plugin is not None:
+            end.model_info = {"modelKey": plugin}  # the server does not say what has responded
         info = end.model_info
         if self.config.raw_tools and info.get("trainedForToolUse") is False:
             self.runtime.warn_once(

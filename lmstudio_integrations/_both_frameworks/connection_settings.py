@@ -58,7 +58,8 @@ class ConnectionSettings(BaseModel):
     model: str | None = Field(
         default=None,
         description="Key or identifier of the model, as `lmsi ls` and `lmsi ps` list it. If unset, the server "
-        "chooses a loaded model. `model_name` is an alias.",
+        "chooses a loaded model. In chats, `plugin:owner/name` is a generator plugin in place of a model. "
+        "`model_name` is an alias.",
     )
 
     host: str | Sequence[str] | None = Field(

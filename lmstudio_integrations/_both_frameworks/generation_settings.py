@@ -16,6 +16,7 @@ from pydantic import Field
 from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
 from lmstudio_integrations._both_frameworks.field_types import UNSET, LlmLoadConfig, ParameterOnly, StopStrings
+from lmstudio_integrations._both_frameworks.generators import generator_settings, plugin_of, reject_generator
 from lmstudio_integrations._both_frameworks.input_checks import (
     ALIASES,
     normalize_input,
@@ -180,10 +181,16 @@ class GenerationSettings(ConnectionSettings):
     def _resolve_given(self, given: Mapping[str, Any]) -> ResolvedCall:
         request = {name: given[name] for name in self._call.request if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
-        values = {**values, "context_overflow_policy": _policy(values)}
         requested, tool_use = self._call.settings_of(values, request)
-        native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
-        config = LlmPredictionConfig.parse({**native, **requested} or None)
+        if plugin_of(values["model"]) is None:
+            values = {**values, "context_overflow_policy": _policy(values)}
+            native = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
+            requested = {**native, **requested}
+        else:
+            if self._call.formats is None:
+                reject_generator(values["model"])
+            values, requested = generator_settings(values, requested, type(self).model_fields, _NATIVE_NAMES)
+        config = LlmPredictionConfig.parse(requested or None)
         call = ResolvedCall(values, self._runtime, self._resolve_model(values), config, tool_use)
         return call if values.get("reasoning_effort") is None else _with_effort(call)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from lmstudio_integrations._both_frameworks.generators import plugin_of, reject_generator
 from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, ServerSpec
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
@@ -84,9 +85,11 @@ class _ClientPool(Generic[ClientT]):
 
     def _new_handle(self, spec: HandleSpec) -> Any:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
-        namespaces = [
-            _namespace(self._client(server).with_timeouts(**timeouts), model.kind) for server in model.servers
-        ]
+        clients = [self._client(server).with_timeouts(**timeouts) for server in model.servers]
+        plugin = plugin_of(model.key)
+        if plugin is not None:
+            return clients[0].plugins.generator(plugin).with_retries(spec.max_retries)
+        namespaces = [_namespace(client, model.kind) for client in clients]
         states = self._states.get_or_make(model, lambda: [_state_of(each, model) for each in namespaces])
         handles: list[Any] = [namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)]
         if len(handles) == 1:
@@ -160,11 +163,25 @@ class Runtime:
         return all(answers) if answers else None
 
     def model(self, spec: HandleSpec) -> Any:
-        """Return the handle of a model of either kind, for threads."""
+        """Return the handle of a model of either kind, for threads.
+
+        Raises:
+            LMStudioValueError: If it is a generator plugin.
+        """
+        reject_generator(spec.model.key)
         return self._sync.handle(spec)
 
     def async_model(self, spec: HandleSpec) -> Any:
-        """Return the handle of a model of either kind, for coroutines."""
+        """Return the handle of a model of either kind, for coroutines; see `model`."""
+        reject_generator(spec.model.key)
+        return self._async.handle(spec)
+
+    def responder(self, spec: HandleSpec) -> Any:
+        """Return the handle of a language model or of a generator plugin, for threads."""
+        return self._sync.handle(spec)
+
+    def async_responder(self, spec: HandleSpec) -> Any:
+        """Return the handle of a language model or of a generator plugin, for coroutines."""
         return self._async.handle(spec)
 
     def parallel(self, spec: HandleSpec) -> int | None:

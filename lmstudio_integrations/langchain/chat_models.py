@@ -24,13 +24,17 @@ from lmstudio_integrations._both_frameworks.calls import (
 )
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
+from lmstudio_integrations._both_frameworks.generators import plugin_of
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
 from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.specs import AdapterNames, load_config_of
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM
-from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
-from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.api.responses import (
+    AsyncPredictionStream,
+    AsyncResponder,
+    PredictionStream,
+    Responder,
+)
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
 from lmstudio_integrations.langchain import (
@@ -214,7 +218,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         with (
             translating_errors(),
             self._calling(stop, kwargs) as call,
-            _batching.in_batch(self._open(call, call.model(), messages)) as stream,
+            _batching.in_batch(self._open(call, call.responder(), messages)) as stream,
         ):
             return self._result(call, stream.wait_for_result())
 
@@ -226,7 +230,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with translating_errors(), self._calling(stop, kwargs) as call:
-            async with self._open(call, call.async_model(), messages) as stream:
+            async with self._open(call, call.async_responder(), messages) as stream:
                 return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
@@ -249,7 +253,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         with (
             translating_errors(),
             self._calling(stop, kwargs) as call,
-            _batching.in_batch(self._open(call, call.model(), messages)) as source,
+            _batching.in_batch(self._open(call, call.responder(), messages)) as source,
         ):
             stream = self._chunk_stream(call, source)
             for batch in source.batches():
@@ -266,7 +270,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translating_errors(), self._calling(stop, kwargs) as call:
-            async with self._open(call, call.async_model(), messages) as source:
+            async with self._open(call, call.async_responder(), messages) as source:
                 stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
                     for chunk in stream.chunks(batch):
@@ -323,14 +327,16 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             raise
 
     @overload
-    def _open(self, call: ResolvedCall, model: LLM, messages: Sequence[BaseMessage]) -> PredictionStream: ...
+    def _open(self, call: ResolvedCall, responder: Responder, messages: Sequence[BaseMessage]) -> PredictionStream: ...
     @overload
-    def _open(self, call: ResolvedCall, model: AsyncLLM, messages: Sequence[BaseMessage]) -> AsyncPredictionStream: ...
     def _open(
-        self, call: ResolvedCall, model: LLM | AsyncLLM, messages: Sequence[BaseMessage]
+        self, call: ResolvedCall, responder: AsyncResponder, messages: Sequence[BaseMessage]
+    ) -> AsyncPredictionStream: ...
+    def _open(
+        self, call: ResolvedCall, responder: Responder | AsyncResponder, messages: Sequence[BaseMessage]
     ) -> PredictionStream | AsyncPredictionStream:
         pending = _messages.convert(messages, send_reasoning=call.values["send_reasoning"])
-        return model.respond_stream(for_upload(pending, call.values), **call.request_arguments())
+        return responder.respond_stream(for_upload(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 
@@ -357,7 +363,8 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
         fields = vars(self)
-        config, profile = load_config_of(fields, self._kind), dict[str, Any](_ABILITIES)
+        abilities = _ABILITIES if plugin_of(self.model) is None else _ABILITIES_OF_GENERATORS
+        config, profile = load_config_of(fields, self._kind), dict[str, Any](abilities)
         if isinstance(config, LlmLoadModelConfig) and config.context_length:
             profile["max_input_tokens"] = config.context_length
         return cast("ModelProfile", {**profile, **_profile(self._reported), **(fields["profile"] or {})})
@@ -661,6 +668,19 @@ _ABILITIES = ModelProfile(
     open_weights=True,
 )
 """What every model can do, in LM Studio."""
+
+_ABILITIES_OF_GENERATORS = ModelProfile(
+    text_inputs=True,
+    text_outputs=True,
+    image_url_inputs=False,
+    audio_inputs=False,
+    video_inputs=False,
+    pdf_inputs=False,
+    tool_choice=False,
+    structured_output=False,
+    temperature=False,
+)
+"""What is known of every generator plugin. Without `structured_output`, agents offer a tool for it."""
 
 _LATE_SYSTEM_MESSAGES = "takesLateSystemMessages"
 """A member of the info that the server does not report; see `client/models/chat_templates.py`."""

@@ -148,6 +148,9 @@ def _unique_id(call_id: str | None, calls: Sequence[ToolCallBlock]) -> str:
 
 
 def _usage(result: PredictionResult) -> dict[str, int]:
+    """Return the token counts; none of a generator plugin, which has no statistics."""
+    if not result.end.has_stats:
+        return {}
     prompt, predicted, total = token_counts(result.end)
     return {"prompt_tokens": prompt, "completion_tokens": predicted, "total_tokens": total}
 
@@ -158,21 +161,22 @@ def _completion_kwargs(result: PredictionResult) -> dict[str, Any]:
 
 
 def _raw(outcome: Outcome) -> dict[str, Any]:
-    """Return the metadata of a finished prediction: token counts, finish reason, model, the server's statistics."""
+    """Return what is known of a finished prediction: token counts, finish reason, model, the server's statistics."""
     result, model = outcome.result, outcome.model
     usage: dict[str, Any] = _usage(result)
-    if result.cached_tokens is not None:
+    if usage and result.cached_tokens is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": result.cached_tokens}
-    if result.reasoning_tokens:
+    if usage and result.reasoning_tokens:
         usage["completion_tokens_details"] = {"reasoning_tokens": result.reasoning_tokens}
-    return {
+    metadata = {
         "model": model.pop("model_name"),
-        "usage": usage,
+        "usage": usage or None,
         "finish_reason": finish_reason(outcome.result),
         "only_reasoning": outcome.only_reasoning,
         **model,
-        "stats": outcome.stats,
+        "stats": outcome.stats or None,
     }
+    return {name: value for name, value in metadata.items() if value is not None}
 
 
 def _logprobs(token: Mapping[str, Any]) -> list[LogProb]:

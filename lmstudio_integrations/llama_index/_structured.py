@@ -38,7 +38,7 @@ class Structured(FunctionCallingLLM):
     """Responses that are instances of pydantic classes.
 
     With the default `pydantic_program_mode`, the server's grammar allows nothing but the schema of the class. The other
-    modes are core's own programs.
+    modes are core's own programs, and so is the default one for generator plugins, which have no grammar.
     """
 
     def structured_predict(
@@ -138,7 +138,9 @@ class Structured(FunctionCallingLLM):
         self, prompt: PromptTemplate, prompt_args: dict[str, Any]
     ) -> tuple[PromptTemplate, dict[str, Any]]:
         """Add the system prompt to the prompt, because core's awaited program for tool calls drops it."""
-        if self.pydantic_program_mode is not PydanticProgramMode.FUNCTION or not self.system_prompt:
+        mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
+        calls = mode is PydanticProgramMode.FUNCTION or (mode is default and self.metadata.is_function_calling_model)
+        if not calls or not self.system_prompt:
             return prompt, prompt_args
         return cast("PromptTemplate", ChatPromptTemplate(message_templates=self._messages_of(prompt, prompt_args))), {}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -26,12 +26,11 @@ from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArg
 from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
+from lmstudio_integrations._both_frameworks.generators import plugin_of
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
-from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
@@ -317,6 +316,11 @@ class LMStudio(GenerationSettings, Structured):
             _context_windows.record(_context_windows.key_of(call.values["host"], call.values["model"]), context_length)
         return result
 
+    @property
+    def _by_grammar(self) -> bool:
+        # A generator has no grammar; for a tool, core's own programs are used.
+        return super()._by_grammar and plugin_of(self.model) is None
+
     # Chat -----------------------------------------------------------------------------------------------------------
 
     @with_chat_events
@@ -410,20 +414,20 @@ class LMStudio(GenerationSettings, Structured):
         return _Request(self._resolve_call(given), prompt=prompt)
 
     def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
-        with _recording_overflow(request.call), self._open(request, request.call.model()) as stream:
+        with _recording_overflow(request.call), self._open(request) as stream:
             return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
 
     async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with _recording_overflow(request.call):
-            async with self._open(request, request.call.async_model()) as stream:
+            async with self._aopen(request) as stream:
                 return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
-        stream = self._open(request, request.call.model())
+        stream = self._open(request)
         return _streams.chunks(stream, self._builder(request.call, stream), make, _recording_overflow(request.call))
 
     def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
-        stream = self._open(request, request.call.async_model())
+        stream = self._aopen(request)
         return _streams.AsyncChunks(
             stream, self._builder(request.call, stream), make, _recording_overflow(request.call)
         )
@@ -431,14 +435,17 @@ class LMStudio(GenerationSettings, Structured):
     def _builder(self, call: ResolvedCall, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
         return _responses.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
 
-    @overload
-    def _open(self, request: _Request, model: LLM) -> PredictionStream: ...
-    @overload
-    def _open(self, request: _Request, model: AsyncLLM) -> AsyncPredictionStream: ...
-    def _open(self, request: _Request, model: LLM | AsyncLLM) -> PredictionStream | AsyncPredictionStream:
+    def _open(self, request: _Request) -> PredictionStream:
+        call = request.call
         if request.history is None:
-            return model.complete_stream(WirePrompt(request.prompt), **request.call.request_arguments())
-        return model.respond_stream(request.history, **request.call.request_arguments())
+            return call.model().complete_stream(WirePrompt(request.prompt), **call.request_arguments())
+        return call.responder().respond_stream(request.history, **call.request_arguments())
+
+    def _aopen(self, request: _Request) -> AsyncPredictionStream:
+        call = request.call
+        if request.history is None:
+            return call.async_model().complete_stream(WirePrompt(request.prompt), **call.request_arguments())
+        return call.async_responder().respond_stream(request.history, **call.request_arguments())
 
     # Tools ----------------------------------------------------------------------------------------------------------
 

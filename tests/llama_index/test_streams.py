@@ -17,7 +17,7 @@ from tests.llama_index.scripted_server import Server
 
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
     request = llm._chat_request([ChatMessage(role=MessageRole.USER, content=text)], {})
-    stream = llm._open(request, request.call.async_model())
+    stream = llm._aopen(request)
     return AsyncChunks(stream, ResponseBuilder(ToolUse(), stream.result), ResponseBuilder.chat_chunk, nullcontext())
 
 
