@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.client.files.uploads import with_valid_files
-from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.plugins.sessions import PluginSpec
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -23,15 +22,13 @@ from lmstudio_integrations.client.predictions.requests import (
 )
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, required_choice
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
-from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.requests import GenerateWithGenerator
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 
 _FOR_MODELS = ("response_format", "preset", "check_context")
@@ -83,8 +80,9 @@ class GeneratorModel(LanguageModel):
     """
 
     def __init__(self, caller: Caller, spec: PluginSpec) -> None:
-        # Known without a call, so that nothing asks the server for a model of this name.
-        super().__init__(caller, ModelState("llm", spec.identifier, instance=Instance(spec.identifier)))
+        # The instance is known without a call, so that nothing asks the server for a model of this name.
+        instance = Instance(spec.identifier)
+        super().__init__(caller, ModelState("llm", spec.identifier, policy="require_loaded", instance=instance))
         self._spec = spec
 
     @property
@@ -126,13 +124,3 @@ class GeneratorModel(LanguageModel):
                 f"the generator plugin {self._spec.identifier!r} accepts a conversation and tools, but not "
                 f"{', '.join(sorted(names))}; its own settings are its plugin_config"
             )
-
-    def attempts(
-        self,
-        timeouts: Timeouts = NO_TIMEOUTS,
-        *,
-        reload: bool = True,  # noqa: ARG002 - there is nothing to load
-        files: tuple[FileHandle, ...] = (),
-    ) -> Attempts:
-        """Return the attempts of an operation."""
-        return super().attempts(timeouts, reload=False, files=files)

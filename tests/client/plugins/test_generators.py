@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import fake_server
@@ -348,7 +349,8 @@ async def test_a_handle_is_that_of_a_plugin_and_has_nothing_of_models(writer: An
     assert handle.identifier == GENERATOR
     assert deepcopy(handle) is handle
     llm = client.llm.lazy_model(GENERATOR)
-    assert handle != getattr(llm, "sync", llm)
+    llm.model.state.instance = Instance(GENERATOR)
+    assert getattr(llm, "sync", llm) != handle
     of_models = ["complete", "tokenize", "get_info", "unload", "loaded_explicitly", "on_hosts"]
     assert [name for name in of_models if hasattr(handle, name)] == []
 
