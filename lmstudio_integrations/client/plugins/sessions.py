@@ -10,6 +10,7 @@ from threading import RLock
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations.client.support.advice import NAME_A_PLUGIN, with_advice
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.caller import Caller
@@ -21,6 +22,7 @@ from lmstudio_integrations.errors import (
     LMStudioChannelClosedError,
     LMStudioConnectionLostError,
     LMStudioError,
+    LMStudioPluginError,
     LMStudioPluginToolError,
     LMStudioRuntimeError,
     LMStudioTimeoutError,
@@ -216,7 +218,12 @@ class PluginSession:
     def list_tools(self, operation: Operation, channel: Call) -> Flow[list[RemoteTool]]:
         """Return the tools, once the plugin has started."""
         with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=channel) as call:
-            batch = yield call
+            try:
+                batch = yield call
+            except LMStudioPluginError as error:
+                if error.suggestion is None:
+                    raise with_advice(error, NAME_A_PLUGIN) from error.__cause__
+                raise
             if not batch:
                 raise closed_early(self._label)
             with decode_errors(self._label):

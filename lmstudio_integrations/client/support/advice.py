@@ -18,7 +18,6 @@ from lmstudio_integrations.errors import (
     LMStudioInsufficientResourcesError,
     LMStudioModelCrashedError,
     LMStudioModelLoadError,
-    LMStudioPluginError,
     LMStudioPromptTemplateError,
     LMStudioServerError,
 )
@@ -45,13 +44,17 @@ ServerErrorT = TypeVar("ServerErrorT", bound=LMStudioServerError)
 
 _LOG = "the server's log may say why: `lms log stream`"
 
+NAME_A_PLUGIN = (
+    "check the identifier: an MCP server of mcp.json has `mcp/` and its name in kebab case; if LM Studio requires a "
+    f"token, check what that is allowed to do; {_LOG}"
+)
+"""What helps if a plugin cannot be started."""
+
 _BY_CLASS: dict[type[LMStudioServerError], str] = {
     LMStudioInsufficientResourcesError: "unload other models with `lmsi unload --all`, set a smaller context_length, "
     "or use a smaller model",
     LMStudioModelCrashedError: f"the next call loads it again; set a smaller context_length if memory is short; {_LOG}",
     LMStudioModelLoadError: f"try a smaller context_length or another model; {_LOG}",
-    LMStudioPluginError: "check the identifier: an MCP server of mcp.json has `mcp/` and its name in kebab case; "
-    f"if LM Studio requires a token, check what that is allowed to do; {_LOG}",
     LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",
 }
 """Advice for errors about which the server gives none."""
