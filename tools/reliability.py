@@ -55,10 +55,10 @@ over. A dash means that the fault cannot occur there, or that the call is not re
 _TOOL_CALLS = """\
 ## Calls of tools of plugins
 
-A tool has effects, so a call of one is never repeated, whatever `max_retries` says: if its session ends while it may run,
-`LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. The next call opens a new session where
-the old one is lost, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone. The tests count how often the
-tool has run.
+A tool has effects, so a call of one is never repeated, whatever `max_retries` says: if its session ends while it may
+run, `LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. The next call opens a new session
+where the old one is lost, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone. The tests count how
+often the tool has run.
 """
 
 _WHERE = {
@@ -101,7 +101,8 @@ def _tool_calls() -> Iterator[str]:
     yield "| fault | when | start or call | runs of the tool | next call |"
     yield "| --- | --- | --- | --- | --- |"
     for fault in TOOL_CALLS:
-        yield f"| {fault.name} | {fault.when.value} | {_tool_outcome(fault)} | {fault.runs} | {_next_tool_call(fault)} |"
+        cells = fault.name, fault.when.value, _tool_outcome(fault), str(fault.runs), _next_tool_call(fault)
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 
