@@ -56,9 +56,9 @@ _TOOL_CALLS = """\
 ## Calls of tools of plugins
 
 A tool has effects, so a call of one is never repeated, whatever `max_retries` says: if its session ends while it may
-run, `LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. The next call opens a new session
-where the old one is lost, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone. The tests count how
-often the tool has run.
+run, `LMStudioToolConnectionLostError` names the tool, and what it has done is unknown. The next call opens a new
+session where the old one is lost, with an `LMStudioToolSessionWarning`: what the plugin remembered is gone. The tests
+count how often the tool has run.
 """
 
 _WHERE = {
