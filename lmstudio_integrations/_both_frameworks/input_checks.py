@@ -1,6 +1,6 @@
 """Checks of what users give to adapters: names of settings, hosts, and secrets, which no error and no trace may show.
 
-`connection_settings.py` runs them on fields and assignments, the frameworks' classes on call arguments.
+`server_settings.py` runs them on fields and assignments, the frameworks' classes on call arguments.
 """
 
 import json

@@ -3,7 +3,7 @@
 Adapters are configuration, so none of this is copied or pickled: a copy starts with an empty `Runtime`. The process
 shares its sockets, so that costs no connection.
 
-Only this module makes native clients for adapters.
+Only this module and `tool_runtime.py` make native clients for adapters.
 """
 
 import json
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from lmstudio_integrations._both_frameworks.generators import plugin_of, reject_generator
 from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, ServerSpec
@@ -106,13 +106,39 @@ class _ClientPool(Generic[ClientT]):
         return [client for _, client in self._clients.pop_all()]
 
     def _client(self, server: ServerSpec) -> ClientT:
-        return self._clients.get_or_make(server, lambda: self._make(**_client_arguments(server)))
+        return self._clients.get_or_make(server, lambda: self._make(**client_arguments(server)))
 
 
-class Runtime:
-    """The clients of one adapter. Thread-safe, and bound to no event loop."""
+class BaseRuntime:
+    """What an object with settings has open. Thread-safe, and bound to no event loop.
+
+    Args:
+        dropped_secrets: The secrets that were left out when the object was pickled.
+    """
 
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
+        self.dropped_secrets: frozenset[str] = dropped_secrets
+
+    def close(self) -> None:
+        """Close it. The next call opens it again."""
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        """Compare equal to any other one: objects are equal if their settings are."""
+        return isinstance(other, BaseRuntime)
+
+    def __hash__(self) -> int:
+        return hash(BaseRuntime)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[frozenset[str]]]:
+        return type(self), (self.dropped_secrets,)
+
+
+class Runtime(BaseRuntime):
+    """The clients of one adapter."""
+
+    def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
+        super().__init__(dropped_secrets)
         states: _States = BoundedCache(_CACHE_SIZE)
         self._states = states
         self._sync: _ClientPool[Client] = _ClientPool(Client, states)
@@ -123,8 +149,6 @@ class Runtime:
         self.reported: tuple[tuple[object, object], Mapping[str, Any], ModelSpec] | None = None
         """What was reported last about the adapter's own model: its key and host, the info, and the model."""
         self._warnings: set[Hashable] = set()
-        self.dropped_secrets = dropped_secrets
-        """The secrets that were left out when the adapter was pickled."""
 
     def model_info(self, spec: ModelSpec) -> LoadedModelInfo | None:
         """Return what the server last reported about a model."""
@@ -219,16 +243,6 @@ class Runtime:
         for async_client in self._async.pop_clients():
             async_client._caller.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
-    def __eq__(self, other: object) -> bool:
-        """Compare equal to any runtime: adapters are equal if their settings are."""
-        return isinstance(other, Runtime)
-
-    def __hash__(self) -> int:
-        return hash(Runtime)
-
-    def __reduce__(self) -> tuple[type["Runtime"], tuple[frozenset[str]]]:
-        return Runtime, (self.dropped_secrets,)
-
 
 @contextmanager
 def _logging_errors(state: ModelState) -> Generator[None]:
@@ -257,7 +271,8 @@ def _state_of(namespace: Any, model: ModelSpec) -> ModelState:
     return state
 
 
-def _client_arguments(server: ServerSpec) -> dict[str, Any]:
+def client_arguments(server: ServerSpec) -> dict[str, Any]:
+    """Return the arguments of the client of an adapter."""
     given: dict[str, Any] = {
         "api_host": server.host,
         "api_token": server.token,

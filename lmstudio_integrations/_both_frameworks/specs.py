@@ -68,9 +68,12 @@ class HandleSpec(NamedTuple):
         """
         if type(values["max_retries"]) is not int or values["max_retries"] < 0:
             raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
+        servers = servers_of(values)
+        if len(servers) > 1 and values["model"] is None:
+            raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
         config = load_config_of(values, kind)
         model = ModelSpec(
-            _servers_of(values),
+            servers,
             kind,
             values["model"],
             values["ttl"],
@@ -97,18 +100,16 @@ def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings |
     return parsed.merged(load_config.parse({"context_length": context_length}))
 
 
-def _servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
+def servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
     """Return the servers of a call.
 
     Args:
         values: The settings of the call.
 
     Raises:
-        LMStudioValueError: If there are several and no model is named, or a token is for none of them.
+        LMStudioValueError: If a host is no address, or a token is for none of them.
     """
     hosts = addresses.hosts_of(values["host"])
-    if len(hosts) > 1 and values["model"] is None:
-        raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
     secrets: Mapping[str, SecretStr] = values["headers"] or {}
     headers = tuple([(name, value.get_secret_value()) for name, value in secrets.items()])
     tokens = tokens_of(hosts, values["api_token"])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.embedding_settings import (
     LENGTH_POLICY,
     EmbeddingSettings,
@@ -16,6 +15,7 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
     prefixed,
 )
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
+from lmstudio_integrations._both_frameworks.server_settings import SECRETS
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback

@@ -23,10 +23,10 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._both_frameworks import field_types
 from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
-from lmstudio_integrations._both_frameworks.connection_settings import SECRETS
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.generators import plugin_of
+from lmstudio_integrations._both_frameworks.server_settings import SECRETS
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
