@@ -176,8 +176,9 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
     _tool: ClassVar[type[Any]]
 
     def __init__(self, caller: Caller, sessions: ToolSessions) -> None:
-        self._caller = caller
-        self._sessions = sessions
+        self.caller: Caller = caller
+        self.sessions: ToolSessions = sessions
+        """The sessions with the plugins. Their methods are the flows that those of this object run."""
         self._tools: list[ToolT] | None = None
 
     @property
@@ -192,15 +193,15 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
         return list(self._tools)
 
     def _start(self) -> Flow[None]:
-        remote_tools = yield from self._sessions.start(Operation(self._caller, {"timeout": None}))
-        self._tools = [self._tool.of(each, self._caller) for each in remote_tools]
+        remote_tools = yield from self.sessions.start(Operation(self.caller, {"timeout": None}))
+        self._tools = [self._tool.of(each, self.caller) for each in remote_tools]
 
     def _close(self) -> None:
         self._tools = None
-        self._sessions.close()
+        self.sessions.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self._sessions.plugins))})"
+        return f"{type(self).__name__}({', '.join(map(repr, self.sessions.plugins))})"
 
 
 class ToolUseSession(BaseToolUseSession[PluginTool]):

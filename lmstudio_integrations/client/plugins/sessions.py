@@ -140,21 +140,25 @@ class ToolSessions:
         return [session.spec.identifier for session in self._sessions]
 
     def start(self, operation: Operation) -> Flow[list[RemoteTool]]:
-        """Open the sessions, unless they are open, and list the tools of all. If one fails, all are closed.
+        """List the tools; see `list_tools`. If one session fails, or the caller is cancelled, all are closed."""
+        try:
+            return (yield from self.list_tools(operation))
+        except BaseException:
+            self.close()
+            raise
+
+    def list_tools(self, operation: Operation) -> Flow[list[RemoteTool]]:
+        """Open the sessions, unless they are open, and list the tools of all.
 
         Raises:
             LMStudioPluginError: If a plugin cannot be started.
             LMStudioValueError: If two tools have the same name.
         """
-        try:
-            channels = [session.open() for session in self._sessions]
-            tools: list[RemoteTool] = []
-            for session, channel in zip(self._sessions, channels, strict=True):
-                tools += yield from session.list_tools(operation, channel)
-            _reject_clashes(tools)
-        except BaseException:
-            self.close()
-            raise
+        opened = [(session, session.open()) for session in self._sessions]
+        tools: list[RemoteTool] = []
+        for session, its_channel in opened:
+            tools += yield from session.list_tools(operation, its_channel)
+        _reject_clashes(tools)
         return tools
 
     def close(self) -> None:

@@ -193,7 +193,7 @@ def test_invalid_arguments_are_rejected_at_once(
 
 async def test_a_plugin_gets_its_config_and_directory(client: Any) -> None:
     session = client.plugins.tools("mcp/sums", plugin_config={"acme.level": 3}, working_directory="/tmp")
-    (inner,) = getattr(session, "sync", session)._sessions._sessions
+    (inner,) = getattr(session, "sync", session).sessions._sessions
     assert inner.spec.request["pluginConfigSpecifier"] == {
         "type": "direct",
         "config": {"fields": [{"key": "acme.level", "value": 3}]},
