@@ -38,10 +38,10 @@ PUBLIC = {
         DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel DownloadedLlm EmbeddingLoadModelConfig
         EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo EmbeddingModelInstanceInfo FileHandle
         FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict GuardToolCallController HostStatus
-        InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo LlmInstanceInfo LlmLoadModelConfig
-        LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment LlmPredictionStats
-        LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict ModelSchema ModelSpecifier
-        ModelSpecifierDict ParsedDocument PluginGenerator PluginTool PredictionEnd PredictionEvent
+        InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LMStudioToolkit LlmInfo LlmInstanceInfo
+        LlmLoadModelConfig LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment
+        LlmPredictionStats LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict ModelSchema
+        ModelSpecifier ModelSpecifierDict ParsedDocument PluginGenerator PluginTool PredictionEnd PredictionEvent
         PredictionFirstTokenCallback PredictionFragmentCallback PredictionMessageCallback PredictionResult
         PredictionRoundResult PredictionStream PromptProcessingCallback PromptProgress ResponseSchema RetrievalResult
         SyncModelHandle SystemMessage SystemPrompt SystemPromptContent TextData TextDataDict ToolCallArguments
@@ -51,8 +51,10 @@ PUBLIC = {
         embedding_model get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm
         prepare_image set_sync_api_timeout
     """,
-    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM register",
-    f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError register",
+    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioToolkit register",
+    f"{NAME}.llama_index": """
+        LMStudio LMStudioEmbedding LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
+    """,
     f"{NAME}.emulator": """
         Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
         PluginCallRecord PluginEntry PredictionRecord Preset SystemClock

@@ -18,15 +18,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
+from lmstudio_integrations._both_frameworks.server_settings import ServerSettings
 from lmstudio_integrations._both_frameworks.signature import plain_type
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tools import ROOT
 
-GROUPED = (ConnectionSettings, LlmPredictionConfig)
+GROUPED = (ServerSettings, LlmPredictionConfig)
 """The bases of the classes whose settings stand in groups."""
 
 GROUPS = {
+    "Plugin": "plugin prefix plugin_config working_directory spec_functions on_status on_warning",
     "Model": (
         "model model_name preset context_length load_config load_policy ttl unload_on_close on_config_mismatch "
         "on_load_progress show_progress"

@@ -1,4 +1,4 @@
-"""LM Studio in LlamaIndex: language models and embeddings over the native protocol.
+"""LM Studio in LlamaIndex: language models, embeddings and tools over the native protocol.
 
 Needs the `llama-index` extra. The classes are imported when they are first asked for. Once this package is imported,
 LlamaIndex also loads them from what `to_dict` wrote, such as the model of an extractor.
@@ -14,13 +14,22 @@ if TYPE_CHECKING:
     from lmstudio_integrations.llama_index.embeddings import LMStudioEmbedding as LMStudioEmbedding
     from lmstudio_integrations.llama_index.llms import LMStudio as LMStudio
     from lmstudio_integrations.llama_index.tokenizer import LMStudioTokenizer as LMStudioTokenizer
+    from lmstudio_integrations.llama_index.tool_spec import LMStudioToolSpec as LMStudioToolSpec
 
-__all__ = ["LMStudio", "LMStudioEmbedding", "LMStudioTokenizer", "LlamaIndexToolCallError", "register"]
+__all__ = [
+    "LMStudio",
+    "LMStudioEmbedding",
+    "LMStudioTokenizer",
+    "LMStudioToolSpec",
+    "LlamaIndexToolCallError",
+    "register",
+]
 
 _MODULES = {
     "LMStudio": "llms",
     "LMStudioEmbedding": "embeddings",
     "LMStudioTokenizer": "tokenizer",
+    "LMStudioToolSpec": "tool_spec",
     "LlamaIndexToolCallError": "_errors",
 }
 

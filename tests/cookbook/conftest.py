@@ -12,6 +12,7 @@ import pytest_asyncio
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from lmstudio_integrations.types.functions import ToolCallContext
 from tests.cookbook.browser import open_page, start_browser
 from tests.cookbook.recipe_runs import Servers
 from tests.cookbook.recipes import CATALOG
@@ -29,11 +30,17 @@ def plain_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
 
 
+def forecast(context: ToolCallContext, city: str) -> str:
+    """Return the weather forecast of a city."""
+    context.status(f"asking the weather station of {city}")
+    return f"rain in {city} in the afternoon"
+
+
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server with the cookbook's models; the bundled models are replaced by scripted ones."""
+    """A server with the cookbook's models and a plugin; the bundled models are replaced by scripted ones."""
     models = [parse_model(model.key, scripted=True) if model.key in BUNDLED else model for model in CATALOG.models]
-    with Emulator(models) as server:
+    with Emulator(models, plugins={"mcp/weather": [forecast]}) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         yield server
 

@@ -7,8 +7,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM, LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioToolSpec
 from tests.docs.snippets import ROOT, in_text
 from tools.outputs import run
 
@@ -17,12 +17,15 @@ PAGE = re.compile(r"`(docs/[\w/-]+\.md)`")
 
 CHAT = ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Structured output", "Images", "Reasoning"]
 EMBED = ["Setup", "Instantiate", "Embed", "Search", "Async"]
+PLUGINS = ["Setup", "Instantiate", "Several plugins"]
 SECTIONS: dict[type, list[str]] = {
     ChatLMStudio: [*CHAT, "Async", "Statistics"],
     LMStudioLLM: ["Setup", "Instantiate", "Invoke", "Stream", "Async", "Statistics"],
     LMStudioEmbeddings: EMBED,
     LMStudio: [*CHAT, "Async", "Statistics"],
     LMStudioEmbedding: EMBED,
+    LMStudioToolkit: [*PLUGINS, "Agents", "Progress", "Async"],
+    LMStudioToolSpec: [*PLUGINS, "Agents", "Async"],
     lms.Client: [*CHAT[:-1], "Reasoning and statistics", "Embeddings"],
     lms.AsyncClient: ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Embeddings"],
 }
