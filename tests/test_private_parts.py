@@ -7,12 +7,13 @@ import asyncio
 import inspect
 from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import opentelemetry.metrics._internal
 import opentelemetry.trace
 import pytest
+from llama_index.core.tools import FunctionTool
 from mcp import ClientSession
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection, connect
@@ -23,6 +24,7 @@ from websockets.exceptions import PayloadTooBig
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
+from workflows.runtime.types import results
 
 OURS = "client/transport/connect/websocket.py and emulator/sockets.py"
 
@@ -86,6 +88,19 @@ def test_the_providers_of_opentelemetry_are_where_we_look_for_them(module: Modul
 def test_sessions_of_mcp_have_the_id_of_their_next_request_in_version_1() -> None:
     has_id = hasattr(ClientSession(Mock(), Mock()), "_request_id")
     assert has_id == version("mcp").startswith("1."), complaint("mcp", "emulator/plugins/mcp_server.py", "_request_id")
+
+
+def test_workflows_add_to_the_results_of_a_step_what_an_exception_that_waits_holds() -> None:
+    names = "WaitingForEvent", "StepWorkerFailed"
+    failed = results.StepWorkerFailed(exception=ValueError(), failed_at=0.0)
+    waiting = results.WaitingForEvent[Any](Mock())
+    is_there = hasattr(waiting, "add") and type(failed) in get_args(results.StepFunctionResult)
+    assert is_there, complaint("llama-index-workflows", "llama_index/_agent_errors.py", names)
+
+
+def test_functions_of_llama_index_have_their_output_read_by_a_method() -> None:
+    parameters = [*inspect.signature(FunctionTool._parse_tool_output).parameters]
+    assert parameters == ["self", "raw_output"], complaint("llama-index-core", "llama_index/tool_spec.py", parameters)
 
 
 def test_pydantic_marks_constructors_that_do_nothing_but_validate() -> None:

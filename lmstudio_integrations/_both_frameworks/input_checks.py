@@ -205,7 +205,7 @@ def resolve_aliases(values: Mapping[str, Any], known: Collection[str], owner: st
 
 
 def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
-    if name in _LANGUAGE_ONLY and "temperature" not in known:
+    if name in _LANGUAGE_ONLY and "length_policy" in known:
         return LMStudioValueError(
             f"{name!r} is a setting of language models, and this is an embedding model; remove it"
         )

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Unpack
 
 from lmstudio_integrations._both_frameworks.server_settings import ServerSettings
 from lmstudio_integrations._both_frameworks.specs import servers_of
 from lmstudio_integrations._both_frameworks.tool_runtime import NativeTool, SessionSpec, ToolRuntime, ToolSession
 from lmstudio_integrations._support.typeguards import is_mapping
-from lmstudio_integrations.client.api.plugins import PluginParameters, PluginTool, ToolCallParameters
+from lmstudio_integrations.client.api.plugins import PluginTool, ToolCallParameters
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds
@@ -25,31 +24,13 @@ _PLUGIN = ("prefix", "plugin_config", "working_directory")
 """Fields that say how a plugin runs."""
 
 
-class ToolkitParameters(PluginParameters, total=False):
-    """The keyword arguments of a toolkit, for type checkers: its fields, and other names of them."""
-
-    on_status: OnReport | None
-    on_warning: OnReport | None
-    host: str | None
-    base_url: str | None
-    api_token: SecretStr | str | None
-    api_key: SecretStr | str | None
-    headers: Mapping[str, str | SecretStr] | None
-    ca_file: str | PathLike[str] | None
-    max_message_bytes: int | None
-    connect_timeout: float | None
-    load_timeout: float | None
-    idle_timeout: float | None
-    timeout: float | None
-    keepalive: float | None
-
-
 class _PluginSettings(BaseModel):
     """Which plugins. A base of its own, because its fields come first, in signatures and in `repr`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
     plugin: str | Mapping[str, Mapping[str, Any] | None] = Field(
+        kw_only=False,  # for type checkers: it is the only positional parameter
         description="Identifier of the plugin, for example `owner/name`; that of an MCP server in `mcp.json` is `mcp/` "
         "and its name in kebab case. Or a dict of several, each with a `prefix`, a `plugin_config` and a "
         "`working_directory` of its own, all optional. It has no default.",
@@ -113,11 +94,10 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         description="Seconds that a call of a tool may take; one that takes longer is aborted. No limit by default.",
     )
 
-    def __init__(
-        self, plugin: str | Mapping[str, Mapping[str, Any] | None], **settings: Unpack[ToolkitParameters]
-    ) -> None:
-        values: dict[str, Any] = {"plugin": plugin, **settings}  # the fields of all bases, not only of the first
-        super().__init__(**values)
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, plugin: str | Mapping[str, Mapping[str, Any] | None], **settings: Any) -> None:
+            super().__init__(plugin=plugin, **settings)
 
     @cached_property
     def _runtime(self) -> ToolRuntime:
@@ -192,7 +172,8 @@ class ToolkitTool:
     @property
     def parameters(self) -> dict[str, Any]:
         """The JSON schema of its arguments."""
-        return {"properties": {}, **self.definition.parameters}
+        parameters = self.definition.parameters
+        return {**parameters, "properties": parameters.get("properties", {})}
 
     def call(self, arguments: Mapping[str, Any], **parameters: Unpack[ToolCallParameters]) -> Any:
         """Call it in this thread; return its result, a JSON value.

@@ -13,6 +13,7 @@ from workflows.runtime.types.results import (  # pyright: ignore[reportMissingTy
     WaitingForEvent,
 )
 
+from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError, LMStudioToolConnectionLostError
 
 
@@ -43,3 +44,14 @@ def as_error_of_agent(error: LMStudioError) -> LMStudioError:
     elif isinstance(error, LMStudioTimeoutError):
         error.__class__ = LlamaIndexToolTimeoutError
     return error
+
+
+class ending_the_run(short_traceback):  # noqa: N801 - a context manager is named like a function
+    """Make such errors of the block end the run of an agent, and shorten the tracebacks of all errors."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LMStudioError):
+            as_error_of_agent(error)
+        super().__exit__(kind, error, trace)

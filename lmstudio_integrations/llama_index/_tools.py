@@ -35,7 +35,8 @@ def _openai_tool(tool: Any) -> dict[str, Any]:
     if not metadata.name:
         raise LMStudioValueError(f"a tool needs a name; this one has none: {metadata.description!r}")
     function = {"name": metadata.name, "description": metadata.description, "parameters": _parameters(metadata)}
-    return {"type": "function", "function": with_warning(function)}
+    is_of_python = metadata.fn_schema is not None  # else nobody can add type hints
+    return {"type": "function", "function": with_warning(function) if is_of_python else function}
 
 
 def _parameters(metadata: Any) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """`LMStudioToolSpec`: the tools of LM Studio's plugins and MCP servers as tools of LlamaIndex."""
 
 import json
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +12,9 @@ from pydantic import Field
 
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, Secret
 from lmstudio_integrations._both_frameworks.toolkit_settings import ToolkitSettings, ToolkitTool
-from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
-from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
-from lmstudio_integrations.llama_index._agent_errors import as_error_of_agent
+from lmstudio_integrations.client.support.tracebacks import with_short_traceback
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.llama_index._agent_errors import ending_the_run
 from lmstudio_integrations.types.plugins import ToolContent
 
 
@@ -155,21 +154,13 @@ def _tool(tool: ToolkitTool, metadata: ToolMetadata | None) -> FunctionTool:
     """Return a tool of LlamaIndex."""
 
     def call(**arguments: Any) -> Any:
-        with short_traceback(), _errors_of_agents():
+        with ending_the_run():
             return tool.call(arguments)
 
     async def acall(**arguments: Any) -> Any:
-        with short_traceback(), _errors_of_agents():
+        with ending_the_run():
             return await tool.acall(arguments)
 
     definition = tool.definition
     described = _Metadata(definition.description, definition.name, fn_schema=None, parameters=tool.parameters)
     return _PluginTool(fn=call, async_fn=acall, metadata=metadata or described)
-
-
-@contextmanager
-def _errors_of_agents() -> Generator[None]:
-    try:
-        yield
-    except LMStudioError as error:
-        raise as_error_of_agent(error)  # noqa: B904 - the same error

@@ -14,6 +14,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
 from tests.faults.proxy import Proxy, ProxyThread
@@ -63,7 +65,42 @@ def _native_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[
             runner.run(client.aclose())
 
 
-SURFACES: dict[str, Callable[[str, str, dict[str, Any]], Any]] = {"native": _native, "native-async": _native_async}
+@contextmanager
+def _langchain(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+    with LMStudioToolkit(plugin, host=host, **timeouts) as toolkit:
+        (tool,) = toolkit.get_tools()
+        yield lambda: int(tool.invoke({}))
+
+
+@contextmanager
+def _langchain_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+    with asyncio.Runner() as runner, LMStudioToolkit(plugin, host=host, **timeouts) as toolkit:
+        (tool,) = runner.run(toolkit.aget_tools())
+        yield lambda: int(runner.run(tool.ainvoke({})))
+
+
+@contextmanager
+def _llama_index(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+    with LMStudioToolSpec(plugin, host=host, **timeouts) as spec:
+        (tool,) = spec.to_tool_list()
+        yield lambda: tool.call().raw_output
+
+
+@contextmanager
+def _llama_index_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+    with asyncio.Runner() as runner, LMStudioToolSpec(plugin, host=host, **timeouts) as spec:
+        (tool,) = runner.run(spec.to_tool_list_async())
+        yield lambda: runner.run(tool.acall()).raw_output
+
+
+SURFACES: dict[str, Callable[[str, str, dict[str, Any]], Any]] = {
+    "native": _native,
+    "native-async": _native_async,
+    "langchain": _langchain,
+    "langchain-async": _langchain_async,
+    "llama-index": _llama_index,
+    "llama-index-async": _llama_index_async,
+}
 
 
 class Cell:
@@ -115,7 +152,7 @@ class Cell:
             result = call()
         except Exception as raised:  # noqa: BLE001 - compared with the table
             error = raised
-        self._check(type(error) is (expected or type(None)), f"a call came to {result!r}, {error!r}")
+        self._check(isinstance(error, expected or type(None)), f"a call came to {result!r}, {error!r}")
         if expected is None:
             self._check(result == runs, f"a call returned {result!r} instead of {runs}")
         else:
