@@ -23,7 +23,8 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
 
     The content of a result is a string, or text and image blocks if there are images; the artifact is the whole result.
     If a tool fails, or its arguments do not fit, the model gets a text. Everything else is raised: after a timeout or a
-    lost connection nobody knows what the tool has done, and a model that got a text would call it again.
+    lost connection nobody knows what the tool has done, and a model that got a text would call it again. So leave
+    `handle_tool_errors` of a `ToolNode` as it is, and have no middleware retry all errors of tools.
 
     Setup:
         Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, and
