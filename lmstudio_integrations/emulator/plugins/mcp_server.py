@@ -92,10 +92,10 @@ class McpServer:
                 f"the MCP server {identifier!r} has an environment or a working directory, which need a command"
             )
         self.identifier = identifier
-        self.command = tuple(command or ())
-        self.url = url or ""
-        self.env = dict(env or {})
-        self.headers = dict(headers or {})
+        self.command: tuple[str, ...] = tuple(command or ())
+        self.url: str = url or ""
+        self.env: dict[str, str] = dict(env or {})
+        self.headers: dict[str, str] = dict(headers or {})
         self.working_directory = working_directory
 
     def __repr__(self) -> str:
