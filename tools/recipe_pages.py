@@ -20,7 +20,7 @@ from typing import Any
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED
-from tests.cookbook.recipes import CATALOG, RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
+from tests.cookbook.recipes import RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
 from tools import ROOT
 from tools.outputs import normalized
 
@@ -38,7 +38,7 @@ LANGUAGES = {".py": "python", ".html": "html"}
 DIGEST = re.compile(r"\n<!-- recipe: (\w*)[^>]*-->\n\Z")
 COMMENT = "\n<!-- recipe: {}, written by python -m tools.recipe_pages -->\n"
 
-SERVE = "Emulator, in the folder `cookbook`: `lmsi serve --catalog catalog.toml {}`"
+SERVE = "Emulator, in the folder `cookbook`: `lmsi serve --catalog {} {}`"
 NOTE = (
     "The file is `cookbook/{name}.py`; see [how to run it](../recipes.md#run-a-recipe). "
     "The outputs on this page are from a run on the emulator, with {models}."
@@ -65,7 +65,7 @@ def images_of(recipe: Recipe) -> Path:
 
 def digest(recipe: Recipe, text: str) -> str:
     """Return the digest of a recipe, of its models in the catalog, and of the text of its page."""
-    models = [entry.model_dump(exclude_unset=True) for entry in CATALOG.models if entry.key in recipe.models]
+    models = [entry.model_dump(exclude_unset=True) for entry in recipe.catalog.models if entry.key in recipe.models]
     seen = [list(recipe.sources.items()), models, text]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 
@@ -87,7 +87,7 @@ def note(recipe: Recipe) -> str:
     paragraphs = [fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
     if recipe.packages:
         paragraphs.append(f"Also needs `pip install {' '.join(recipe.packages)}`.")
-    paragraphs.append(SERVE.format(" ".join(f"--load {key}" for key in recipe.models)))
+    paragraphs.append(SERVE.format(recipe.catalog_name, " ".join(f"--load {key}" for key in recipe.models)))
     return "\n\n".join(paragraphs)
 
 
@@ -170,7 +170,7 @@ def converted(recipe: Recipe, notebook: Any) -> tuple[str, Mapping[str, bytes]]:
 
 def rendered(recipe: Recipe) -> tuple[str, Mapping[str, bytes]]:
     """Run a recipe on a server of its own; return its page and its images."""
-    with tempfile.TemporaryDirectory() as parent, Emulator(catalog=CATALOG, load=recipe.models) as server:
+    with tempfile.TemporaryDirectory() as parent, Emulator(catalog=recipe.catalog, load=recipe.models) as server:
         folder = copy_cookbook(Path(parent))
         if recipe.program:
             notebook = run_program(recipe, folder, server.address)

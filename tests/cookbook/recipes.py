@@ -16,7 +16,6 @@ from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
 from tools import outputs
 
 COOKBOOK = outputs.CATALOG.parent
-CATALOG = load(outputs.CATALOG)
 OUTPUTS = ("output", "__pycache__", ".ipynb_checkpoints")
 """What earlier runs have written into the folder."""
 
@@ -29,6 +28,7 @@ LARGE = "qwen/qwen3-14b"
 FAST = "qwen/qwen3-1.7b"
 SQL = "openai/gpt-oss-20b"
 DEEP = "qwen/qwen3-30b-a3b"
+FILES = "qwen/qwen3-4b-2507"
 
 TIMEOUT = 120
 """Seconds for one run."""
@@ -44,6 +44,7 @@ class Recipe:
         program: Whether it is a program, and not a notebook.
         packages: What it needs besides the extra `all`: packages of the group `cookbook`. Its page names them.
         files: Its other files, in `cookbook/`; the page of a program shows them.
+        catalog_name: The file with its models and plugins, in `cookbook/`.
     """
 
     name: str
@@ -51,6 +52,12 @@ class Recipe:
     program: bool = False
     packages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    catalog_name: str = outputs.CATALOG.name
+
+    @property
+    def catalog(self) -> Catalog:
+        """Its models and plugins."""
+        return read_catalog(self.catalog_name)
 
     @property
     def path(self) -> Path:
@@ -91,6 +98,13 @@ RECIPES = (
         packages=("langchain-mcp-adapters", "mcp"),
         files=("servers/mcp_server.py",),
     ),
+    Recipe(
+        "langchain_lm_studio_tools",
+        models=(FILES,),
+        packages=("mcp",),
+        files=("servers/files_server.py",),
+        catalog_name="mcp_catalog.toml",
+    ),
     Recipe("langgraph_memory", models=(AGENT,)),
     Recipe(
         "fastapi_chat",
@@ -113,6 +127,14 @@ RECIPES = (
         packages=("llama-index-vector-stores-qdrant", "qdrant-client"),
     ),
     Recipe("llama_index_agent", models=(TOOLS,), program=True),
+    Recipe(
+        "llama_index_lm_studio_tools",
+        models=(FILES,),
+        program=True,
+        packages=("mcp",),
+        files=("servers/files_server.py",),
+        catalog_name="mcp_catalog.toml",
+    ),
     Recipe("llama_index_extraction"),
     Recipe("llama_index_migration"),
     Recipe("langchain_reranking", models=(LARGE, EMBEDDING)),
@@ -126,6 +148,22 @@ RECIPES = (
     Recipe("langchain_tool_images", models=(VISION_TOOLS,)),
     Recipe("deep_agent", models=(DEEP,), packages=("deepagents",)),
 )
+
+
+def read_catalog(name: str) -> Catalog:
+    """Return a catalog of the cookbook. Its MCP servers run there, with this Python."""
+    path = outputs.CATALOG.with_name(name)
+    catalog = load(path)
+    plugins = tuple(
+        entry.model_copy(
+            update={"command": (sys.executable, *(entry.command or ())[1:]), "working_directory": str(path.parent)}
+        )
+        for entry in catalog.plugins
+    )
+    return Catalog(catalog.models, catalog.presets, plugins)
+
+
+CATALOG = read_catalog(outputs.CATALOG.name)
 
 
 def is_installed(package: str) -> bool:
@@ -145,7 +183,8 @@ def recipe_of(name: str) -> Recipe:
 def renamed(catalog: Catalog) -> Catalog:
     """Return the same models under other keys; those with weights are replaced by scripted ones, which are faster."""
     entries = (parse_model(entry.key, scripted=True) if entry.weights else entry for entry in catalog.models)
-    return Catalog(tuple(entry.model_copy(update={"key": other_key(entry.key)}) for entry in entries), catalog.presets)
+    models = tuple(entry.model_copy(update={"key": other_key(entry.key)}) for entry in entries)
+    return Catalog(models, catalog.presets, catalog.plugins)
 
 
 def other_key(key: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cookbook.recipe_runs import Servers, check_run, parameters, patient
-from tests.cookbook.recipes import CATALOG, COOKBOOK, RECIPES, Recipe, copy_cookbook, recipe_of, run
+from tests.cookbook.recipes import COOKBOOK, RECIPES, Recipe, copy_cookbook, recipe_of, run
 from tests.cookbook.warm_runs import run_warm
 from tests.docs.snippets import read
 
@@ -36,7 +36,7 @@ def test_each_package_of_the_cookbook_that_a_recipe_imports_is_in_its_row() -> N
 def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
     # A program is run as a user does it; the others also run as notebooks when their pages are written.
     runner = run if recipe.program else run_warm
-    check_run(recipe, servers.with_models(CATALOG, recipe.models), tmp_path, runner)
+    check_run(recipe, servers.with_models(recipe.catalog, recipe.models), tmp_path, runner)
 
 
 @pytest.mark.slow
@@ -48,6 +48,14 @@ def test_a_recipe_runs(recipe: Recipe, servers: Servers, tmp_path: Path) -> None
         ("langchain_reasoning", "This recipe needs reasoning; your models: acme/plain.\n"),
         ("langchain_sql", "The model did not run SQL; take a larger model.\n"),
         ("langchain_mcp", "The model did not look up ferries; take a larger model.\n"),
+        (
+            "langchain_lm_studio_tools",
+            'This recipe needs mcp/files: Cannot find a plugin with the identifier "mcp/files".\n',
+        ),
+        (
+            "llama_index_lm_studio_tools",
+            'This recipe needs mcp/files: Cannot find a plugin with the identifier "mcp/files".\n',
+        ),
     ],
 )
 def test_a_recipe_says_in_one_sentence_what_the_loaded_model_lacks(name: str, sentence: str, tmp_path: Path) -> None:

@@ -35,4 +35,4 @@ def test_a_recipe_that_fails_or_warns_is_noticed_in_a_warm_process(source: str, 
 @pytest.mark.parametrize("recipe", parameters())
 def test_a_recipe_runs_on_models_with_other_names(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
     keys = tuple(map(other_key, recipe.models))
-    check_run(recipe, servers.with_models(renamed(CATALOG), keys), tmp_path, run_warm)
+    check_run(recipe, servers.with_models(renamed(recipe.catalog), keys), tmp_path, run_warm)
