@@ -1,26 +1,30 @@
 """The mistakes with plugins, and what may happen to their tools. Imported for its entries of `MISTAKES`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.plugins import registry
+from lmstudio_integrations.langchain import LMStudioToolkit
+from lmstudio_integrations.llama_index import LMStudioToolSpec
 from tests.faults import actions
 from tests.faults.cells import until_noticed
 from tests.faults.model import at
 from tests.faults.proxy import Injection, Proxy, ProxyThread
 from tests.messages.mistakes import Case, mistake, only
 
-FILES = "mcp/my-files"
+FILES, ARGUMENTS = "mcp/my-files", {"path": "a.txt"}
 DENIED = (
     f"Permission denied to use plugin '{FILES}'. Ensure that the server configuration allows plugin usage and, if "
     "using an API token, it has the necessary permissions."
 )
 """What LM Studio's REST API says. The emulator has no permissions."""
 
-NATIVE = only("native")
+EACH = {**only("native"), **only("LangChain"), **only("LlamaIndex")}
+"""An interface of each framework: only it matters."""
 
 
 def read_text_file(path: str) -> str:
@@ -43,41 +47,54 @@ def _denied(message: dict[str, Any]) -> dict[str, Any]:
     return {"type": "channelError", "channelId": message["channelId"], "error": {"title": DENIED}}
 
 
-def _call(host: str, plugin: str = FILES) -> Any:
-    with lms.Client(host) as client, client.plugins.tools(plugin) as session:
-        (tool,) = session.tools
-        return tool(path="a.txt")
+@contextmanager
+def _tool(case: Case, host: str, plugin: str = FILES) -> Iterator[Callable[[], Any]]:
+    """Yield what calls the tool of the plugin, in the framework of a case."""
+    match case.surface.framework:
+        case "native":
+            with lms.Client(host) as client, client.plugins.tools(plugin) as session:
+                yield partial(session.tools[0].call, ARGUMENTS)
+        case "LangChain":
+            with LMStudioToolkit(plugin, host=host) as toolkit:
+                yield partial(toolkit.get_tools()[0].invoke, ARGUMENTS)
+        case "LlamaIndex":
+            with LMStudioToolSpec(plugin, host=host) as tool_spec:
+                yield partial(tool_spec.to_tool_list()[0].call, **ARGUMENTS)
 
 
-@mistake("plugin-unknown", NATIVE)
+def _call(case: Case, host: str, plugin: str = FILES) -> Any:
+    with _tool(case, host, plugin) as call:
+        return call()
+
+
+@mistake("plugin-unknown", EACH)
 def _unknown_plugin(case: Case) -> Any:
     with _server() as host:
-        return _call(host, "mcp/My Files")
+        return _call(case, host, "mcp/My Files")
 
 
-@mistake("plugin-permission", NATIVE)
+@mistake("plugin-permission", EACH)
 def _no_permission(case: Case) -> Any:
     with _server(*at("sessionReady", actions.replace(_denied))) as host:
-        return _call(host)
+        return _call(case, host)
 
 
-@mistake("tool-lost", NATIVE)
+@mistake("tool-lost", EACH)
 def _lost_while_it_runs(case: Case) -> Any:
     with _server(*at("toolCallComplete", actions.reset)) as host:
-        return _call(host)
+        return _call(case, host)
 
 
-@mistake("tool-session-lost", NATIVE)
+@mistake("tool-session-lost", EACH)
 def _lost_between_two_calls(case: Case) -> Any:
     lost = at("toolCallComplete", actions.after(actions.reset))
-    with _server(*lost) as host, lms.Client(host) as client, client.plugins.tools(FILES) as session:
-        (tool,) = session.tools
-        tool(path="a.txt")
+    with _server(*lost) as host, _tool(case, host) as call:
+        call()
         until_noticed(host)
-        return tool(path="b.txt")
+        return call()
 
 
-@mistake("missing-package", NATIVE)
+@mistake("missing-package", only("native"))
 def _no_mcp(case: Case) -> Any:
     case.monkeypatch.setattr(registry, "find_spec", lambda _: None)
     return Emulator(["m"], plugins={FILES: {"command": ["npx", "-y", "@modelcontextprotocol/server-filesystem", "."]}})
