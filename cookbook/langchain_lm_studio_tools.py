@@ -41,7 +41,7 @@ if not info.trained_for_tool_use:
 PLUGIN = "mcp/files"
 READING = ("search_files", "read_text_file")
 
-toolkit = LMStudioToolkit(PLUGIN)
+toolkit = LMStudioToolkit(plugin=PLUGIN)
 try:
     tools = [tool for tool in toolkit.get_tools() if tool.name in READING]
 except lms.LMStudioPluginError as error:

@@ -35,7 +35,7 @@ READING = ("search_files", "read_text_file")  # the server has others, which wri
 
 async def main(folder: str) -> None:
     """Let the agent find and read a file."""
-    async with LMStudioToolSpec(PLUGIN) as tool_spec:
+    async with LMStudioToolSpec(plugin=PLUGIN) as tool_spec:
         try:
             found = await tool_spec.to_tool_list_async()
         except lms.LMStudioPluginError as error:

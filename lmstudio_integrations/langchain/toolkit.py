@@ -34,23 +34,26 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
         ```python
         from lmstudio_integrations.langchain import LMStudioToolkit
 
-        toolkit = LMStudioToolkit("mcp/weather")
+        toolkit = LMStudioToolkit(plugin="mcp/weather")
         tools = toolkit.get_tools()
         print([tool.name for tool in tools])
         ```
 
     Several plugins:
         ```python
-        both = LMStudioToolkit({"mcp/weather": {"prefix": "weather_"}, "mcp/files": {}})
+        plugins = {"mcp/weather": {"prefix": "weather_"}, "mcp/files": None}
+        both = LMStudioToolkit(plugin=plugins)
         ```
 
     Agents:
         ```python
         from langchain.agents import create_agent
+        from langchain_core.messages import HumanMessage
         from lmstudio_integrations.langchain import ChatLMStudio
 
         agent = create_agent(ChatLMStudio(model="qwen/qwen3-4b"), tools)
-        print(agent.invoke({"messages": "Will it rain in Oslo?"})["messages"][-1].text)
+        message = HumanMessage("Will it rain in Oslo?")
+        print(agent.invoke({"messages": [message]})["messages"][-1].text)
         ```
 
     Progress:
@@ -58,7 +61,7 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
         everywhere.
 
         ```python
-        for update in agent.stream({"messages": "Will it rain in Oslo?"}, stream_mode="custom"):
+        for update in agent.stream({"messages": [message]}, stream_mode="custom"):
             assert update["type"] in {"tool_status", "tool_warning"}
             print(update["plugin"], update["tool"], update["text"])
         ```
@@ -68,7 +71,7 @@ class LMStudioToolkit(ToolkitSettings, BaseToolkit):
         import asyncio
 
         async def main() -> None:
-            async with LMStudioToolkit("mcp/weather") as toolkit:
+            async with LMStudioToolkit(plugin="mcp/weather") as toolkit:
                 print(await toolkit.aget_tools())
 
         asyncio.run(main())

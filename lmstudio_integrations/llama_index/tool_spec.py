@@ -37,14 +37,15 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
         ```python
         from lmstudio_integrations.llama_index import LMStudioToolSpec
 
-        tool_spec = LMStudioToolSpec("mcp/weather")
+        tool_spec = LMStudioToolSpec(plugin="mcp/weather")
         tools = tool_spec.to_tool_list()
         print([tool.metadata.name for tool in tools])
         ```
 
     Several plugins:
         ```python
-        both = LMStudioToolSpec({"mcp/weather": {"prefix": "weather_"}, "mcp/files": {}})
+        plugins = {"mcp/weather": {"prefix": "weather_"}, "mcp/files": None}
+        both = LMStudioToolSpec(plugin=plugins)
         ```
 
     Agents:
@@ -54,7 +55,7 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
         from lmstudio_integrations.llama_index import LMStudio
 
         async def main() -> None:
-            agent = FunctionAgent(llm=LMStudio(model="qwen/qwen3-4b"), tools=tools)
+            agent = FunctionAgent(llm=LMStudio(model="qwen/qwen3-4b"), tools=[*tools])
             print(await agent.run("Will it rain in Oslo?"))
 
         asyncio.run(main())
@@ -63,7 +64,7 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
     Async:
         ```python
         async def count() -> None:
-            async with LMStudioToolSpec("mcp/weather") as tool_spec:
+            async with LMStudioToolSpec(plugin="mcp/weather") as tool_spec:
                 print(len(await tool_spec.to_tool_list_async()))
 
         asyncio.run(count())
