@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self, TypeAlias, TypedDict, cast, get_args, get_type_hints
+from typing import Any, ClassVar, Self, TypeAlias, TypedDict, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
@@ -80,6 +80,8 @@ class ToolFunctionDef:
         context_parameters: The parameters of the function that get a `ToolCallContext`, by their type hints.
     """
 
+    raised_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    """The exceptions of the function that end `act`. The model gets the text of any other."""
     name: str
     description: str
     parameters: Mapping[str, Any]

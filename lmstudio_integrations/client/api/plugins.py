@@ -23,7 +23,13 @@ from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import LoopWaiter
-from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.errors import (
+    LMStudioPluginToolError,
+    LMStudioRuntimeError,
+    LMStudioTimeoutError,
+    LMStudioToolConnectionLostError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.types.functions import ToolFunctionDef
 from lmstudio_integrations.types.plugins import ToolContent
 
@@ -82,6 +88,8 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
         plugin: The identifier of the plugin.
     """
 
+    # What the tool has done is unknown then, and a model that gets a text would call it again.
+    raised_errors: ClassVar[tuple[type[Exception], ...]] = LMStudioToolConnectionLostError, LMStudioTimeoutError
     plugin: str
     _remote: RemoteTool = field(repr=False, compare=False)
     _caller: Caller = field(repr=False, compare=False)

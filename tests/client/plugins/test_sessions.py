@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -340,3 +341,24 @@ async def test_act_that_is_cancelled_aborts_the_call(server: Emulator) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await acting
             await asyncio.to_thread(waiting.wait_for, lambda: states(waiting) == ["aborted"], SECONDS)
+
+
+@pytest.mark.parametrize(("tool", "text"), [("fail", "Tool 'fail' error: no api token is loaded"), ("wait", None)])
+async def test_act_gives_the_model_what_a_tool_says_and_raises_what_nobody_knows(
+    make_client: Callable[..., Any], tool: str, text: str | None
+) -> None:
+    rules = [{"when": {"role": "user"}, "then": [{"tool": tool, "arguments": {}}]}]
+    sums = Plugin()
+    with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": sums.functions}) as server:
+        async with make_client(server.address) as client, client.plugins.tools("mcp/sums", timeout=0.5) as session:
+            model, messages = await client.llm.model("m"), list[Any]()
+            tools = [getattr(each, "sync", each) for each in session.tools]
+            acting = model.act("go", tools, on_message=messages.append)
+            if text is None:
+                with pytest.raises(lms.LMStudioTimeoutError):
+                    await acting
+                assert messages == []
+            else:
+                await acting
+                assert json.loads(messages[1].content[0].content) == text
+        assert len(server.tool_calls) == 1

@@ -31,6 +31,7 @@ from lmstudio_integrations.client.support.timeouts import TimeoutParameters
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.errors import (
     LMStudioError,
+    LMStudioPluginToolError,
     LMStudioPredictionError,
     LMStudioToolCallError,
     LMStudioValueError,
@@ -358,7 +359,12 @@ class Act:
         if job.problem is not None:
             text = yield from self._error_text(job.problem, job)
         elif job.failure is not None:
-            error = LMStudioPredictionError(f"Unhandled Python exception: {job.failure!r}")
+            assert job.tool is not None, "only valid calls run"
+            if isinstance(job.failure, job.tool.raised_errors):
+                raise job.failure
+            failed_itself = isinstance(job.failure, LMStudioPluginToolError)
+            what = str(job.failure) if failed_itself else f"Unhandled Python exception: {job.failure!r}"
+            error = LMStudioPredictionError(what)
             error.__cause__ = job.failure
             # As in Python's SDK, this text is JSON, that of an invalid request is not (docs/protocol.md#tool-loop).
             text = json.dumps((yield from self._error_text(error, job)), ensure_ascii=False)
