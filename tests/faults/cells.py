@@ -361,18 +361,22 @@ def until_ended(host: str) -> None:
     )
 
 
-def until_noticed(host: str) -> None:
+def until_noticed(host: str, namespaces: Collection[Namespace] = ("llm", "embedding")) -> None:
     """Wait until the client knows that its connections to a host are gone."""
-    _wait_until(
-        host, lambda connection: connection._current is None, "the client never noticed that its connection is gone"
-    )
+    text = "the client never noticed that its connection is gone"
+    _wait_until(host, lambda connection: connection._current is None, text, namespaces)
 
 
-def _wait_until(host: str, holds: Callable[[Connection], bool], otherwise: str) -> None:
+def _wait_until(
+    host: str,
+    holds: Callable[[Connection], bool],
+    otherwise: str,
+    namespaces: Collection[Namespace] = ("llm", "embedding"),
+) -> None:
     io, done = IOThread.current(), threading.Event()
 
     def look() -> None:
-        if all(map(holds, _connections(io, host))):
+        if all(map(holds, _connections(io, host, namespaces))):
             done.set()
         else:
             io.loop.call_soon(look)
@@ -381,10 +385,8 @@ def _wait_until(host: str, holds: Callable[[Connection], bool], otherwise: str) 
     _require(done.wait(MARGIN), otherwise)
 
 
-def _connections(
-    io: IOThread, host: str, namespaces: Collection[Namespace] = ("llm", "embedding", "plugins")
-) -> list[Connection]:
-    """Return the connections to a host; by default those on which models or tools are used."""
+def _connections(io: IOThread, host: str, namespaces: Collection[Namespace] = ("llm", "embedding")) -> list[Connection]:
+    """Return the connections to a host; by default those on which models are used."""
     target = Target.of(host, None)
     return [
         connection

@@ -66,6 +66,42 @@ def _native_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[
 
 
 @contextmanager
+def _act(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+    with lms.Client(host, **timeouts) as client, client.plugins.tools(plugin) as session:
+        model, messages = client.llm.model("m"), list[Any]()
+
+        def call() -> int:
+            messages.clear()
+            model.act("Count!", session.tools, on_message=messages.append)
+            return _result_in(messages)
+
+        yield call
+
+
+@contextmanager
+def _act_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
+    with asyncio.Runner() as runner:
+        client, messages = lms.AsyncClient(host, **timeouts), list[Any]()
+        session = runner.run(client.plugins.tools(plugin).start())
+        model = runner.run(client.llm.model("m"))
+
+        def call() -> int:
+            messages.clear()
+            runner.run(model.act("Count!", session.tools, on_message=messages.append))
+            return _result_in(messages)
+
+        try:
+            yield call
+        finally:
+            runner.run(client.aclose())
+
+
+def _result_in(messages: list[Any]) -> int:
+    """Return the result that the model got: the second message, after the call."""
+    return int(messages[1].content[0].content)
+
+
+@contextmanager
 def _langchain(host: str, plugin: str, timeouts: dict[str, Any]) -> Iterator[Opened]:
     with LMStudioToolkit(plugin, host=host, **timeouts) as toolkit:
         (tool,) = toolkit.get_tools()
@@ -96,6 +132,8 @@ def _llama_index_async(host: str, plugin: str, timeouts: dict[str, Any]) -> Iter
 SURFACES: dict[str, Callable[[str, str, dict[str, Any]], Any]] = {
     "native": _native,
     "native-async": _native_async,
+    "act": _act,
+    "act-async": _act_async,
     "langchain": _langchain,
     "langchain-async": _langchain_async,
     "llama-index": _llama_index,
@@ -140,7 +178,7 @@ class Cell:
         self._call(call, expected, max(fault.runs, fault.start is not None))
         self._check(self._proxy.happened.is_set(), "the fault never happened")
         if fault.noticed:
-            until_noticed(self._host)
+            until_noticed(self._host, ["plugins"])
         self._proxy.heal()
         self._call(call, None, self._tool.calls + 1)
 
@@ -171,7 +209,8 @@ class Cell:
 def test_a_tool_call_ends_once_and_is_never_repeated(fault: ToolFault, proxies: ProxyThread) -> None:
     tools = {surface: Counter() for surface in SURFACES}
     plugins = {f"mcp/{surface}": [tool.count] for surface, tool in tools.items()}
-    with Emulator(["m"], plugins=plugins) as server:
+    rules = [{"when": {"role": "user"}, "then": [{"tool": "count", "arguments": {}}]}]
+    with Emulator([{"key": "m", "rules": rules}], plugins=plugins) as server:
         cells = [Cell(fault, surface, server, proxies, tool) for surface, tool in tools.items()]
         threads = [threading.Thread(target=cell.run, daemon=True) for cell in cells]
         with warnings.catch_warnings(record=True, action="always", category=WARNING) as given:
