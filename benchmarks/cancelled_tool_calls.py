@@ -7,7 +7,6 @@ process, session or thread may be left.
 
 import argparse
 import asyncio
-import fcntl
 import random
 import sys
 import tempfile
@@ -111,6 +110,8 @@ def measure(calls: int, seed: int) -> str:
     Raises:
         AssertionError: If anything is left, or was not aborted.
     """
+    import fcntl
+
     threads = threading.active_count()
     with tempfile.TemporaryDirectory() as folder:
         record, lock = Path(folder, "record"), Path(folder, "lock")

@@ -108,7 +108,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     tokens = accepted_tokens(token or (), token_file)
     offered = build_catalog(model or (), catalog, rules, scripted=scripted)
     if is_exposed(host, tokens):
-        reject_programs(offered, host)
+        reject_exposed_plugins(offered, host)
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     emulator = Emulator(
         catalog=offered,
@@ -142,18 +142,19 @@ def is_exposed(host: str, tokens: Collection[str]) -> bool:
     return not tokens and not Address(host, 0).is_loopback
 
 
-def reject_programs(catalog: Catalog, host: str) -> None:
-    """Reject plugins that run programs, where everyone could use them.
+def reject_exposed_plugins(catalog: Catalog, host: str) -> None:
+    """Reject plugins that run programs, or send headers such as tokens, where everyone could use them.
 
     Raises:
         LMStudioValueError: If there is one.
     """
-    program = next((plugin.identifier for plugin in catalog.plugins if plugin.command), None)
-    if program:
-        raise LMStudioValueError(
-            f"the plugin {program!r} runs a program for everyone who can reach {host}; restrict the server with "
-            "--token-file, or omit --host"
-        )
+    for plugin in catalog.plugins:
+        if plugin.command or plugin.headers:
+            what = "runs a program" if plugin.command else "sends its headers"
+            raise LMStudioValueError(
+                f"the plugin {plugin.identifier!r} {what} for everyone who can reach {host}; restrict the server with "
+                "--token-file, or omit --host"
+            )
 
 
 class _Notes(logging.Handler):

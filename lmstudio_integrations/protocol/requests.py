@@ -39,7 +39,7 @@ Whole = Annotated[
     Strict(),
     BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
 ]
-Number = Annotated[int, Strict()] | Annotated[float, Strict()]
+Number = Annotated[int, Strict()] | Annotated[float, Strict(), Field(allow_inf_nan=False)]
 # The server requires at least 1, and a number that is exact in JavaScript (docs/protocol.md#ttl).
 Milliseconds = Annotated[Whole, Field(ge=1, lt=SAFE_INTEGER)]
 

@@ -27,7 +27,7 @@ class ToolCallContext:
 
     Attributes:
         name: The name of the tool.
-        call_id: The number of the call within its `act`, as in the callbacks.
+        call_id: The number of the call within its `act`, as in the callbacks, or within the plugin.
     """
 
     def __init__(self, name: str, call_id: int, cancelled: threading.Event) -> None:
@@ -45,9 +45,10 @@ class ToolCallContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether `act` has ended before the function, by an error, Ctrl-C or a cancelled task: nobody waits for it.
+        """Whether nobody waits for the function any more.
 
-        An async function is cancelled then; a sync one should look here now and then, and return.
+        Then `act` has ended before it, by an error, Ctrl-C or a cancelled task, or the client of a plugin has aborted
+        the call. An async function is cancelled then; a sync one should look here now and then, and return.
         """
         return self._cancelled.is_set()
 

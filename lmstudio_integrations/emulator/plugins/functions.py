@@ -19,6 +19,12 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 from lmstudio_integrations.types.tools import Tool
 
+MAX_QUEUED = 100
+"""Texts of a call that wait to be sent. A function that reports faster has to wait."""
+
+_RECHECK_SECONDS = 0.1
+"""Seconds after which a function that waits looks whether its call was aborted."""
+
 MAX_THREADS = 256
 """Functions of one plugin that run in threads at once. An aborted one counts until it returns."""
 
@@ -112,7 +118,12 @@ class RunningFunctions:
             finally:
                 self._threads.release()
 
-        return await asyncio.wrap_future(run_in_thread(run))
+        try:
+            running = run_in_thread(run)
+        except RuntimeError as error:  # the process may have no more threads
+            self._threads.release()
+            raise WireError("This server cannot start another thread", cause=str(error)) from error
+        return await asyncio.wrap_future(running)
 
     async def stop(self) -> None:
         """Return at once: calls end with their sessions."""
@@ -126,6 +137,7 @@ class _ReportingContext(ToolCallContext):
         self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._queue = threading.BoundedSemaphore(MAX_QUEUED)
 
     def status(self, text: str) -> None:
         """Send the client what the function is doing."""
@@ -136,11 +148,19 @@ class _ReportingContext(ToolCallContext):
         self._send(self._reports.warn, text)
 
     def _send(self, report: Callable[[str], None], text: str) -> None:
+        text = shortened(str(text))
         if threading.get_ident() == self._thread:
-            report(str(text))
-        else:
-            with contextlib.suppress(RuntimeError):  # the server has stopped
-                self._loop.call_soon_threadsafe(report, str(text))
+            report(text)
+            return
+        while not self.cancelled:
+            if self._queue.acquire(timeout=_RECHECK_SECONDS):
+                with contextlib.suppress(RuntimeError):  # the server has stopped
+                    self._loop.call_soon_threadsafe(self._deliver, report, text)
+                return
+
+    def _deliver(self, report: Callable[[str], None], text: str) -> None:
+        self._queue.release()
+        report(text)
 
 
 @contextlib.contextmanager
@@ -148,9 +168,9 @@ def _as_wire_error() -> Generator[None]:
     """Raise what a function raises as an error for the client, with its text."""
     try:
         yield
-    except WireError:
+    except (WireError, asyncio.CancelledError, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also what no program should raise, such as pytest's outcomes
         raise WireError(shortened(str(error) or repr(error))) from error
 
 
