@@ -25,7 +25,7 @@ LMStudioError
 │   ├── LMStudioUnreachableError
 │   ├── LMStudioWebsocketError
 │   │   ├── LMStudioConnectionLostError
-│   │   │   └── LMStudioToolConnectionLostError
+│   │   │   └── LMStudioToolConnectionLostError   (also LMStudioRuntimeError)
 │   │   └── LMStudioClientClosedError    (also LMStudioRuntimeError)
 │   ├── LMStudioProtocolError
 │   ├── LMStudioCancelledError
@@ -255,26 +255,6 @@ class LMStudioConnectionLostError(LMStudioWebsocketError):
         self.retryable = retryable
 
 
-class LMStudioToolConnectionLostError(LMStudioConnectionLostError):
-    """The connection was lost while a tool of a plugin ran. What the tool has done by then is unknown.
-
-    It is never called again automatically.
-
-    Args:
-        message: The full text.
-        plugin: The identifier of the plugin.
-        tool: The name of the tool.
-        retryable: Whether the call may be repeated.
-    """
-
-    def __init__(
-        self, message: str = "", *, plugin: str | None = None, tool: str | None = None, retryable: bool = False
-    ) -> None:
-        super().__init__(message, retryable=retryable)
-        self.plugin = plugin
-        self.tool = tool
-
-
 class LMStudioProtocolError(LMStudioClientError):
     """The server sent a malformed reply, or rejected a malformed request."""
 
@@ -340,6 +320,26 @@ class LMStudioRuntimeError(LMStudioError, RuntimeError):
 
 class LMStudioClientClosedError(LMStudioWebsocketError, LMStudioRuntimeError):
     """A call was made on a closed client, or on a handle of one. Nothing was sent."""
+
+
+class LMStudioToolConnectionLostError(LMStudioConnectionLostError, LMStudioRuntimeError):
+    """The session ended while a tool of a plugin ran. What the tool has done by then is unknown.
+
+    It is never called again automatically. It is a `RuntimeError` as well, which LangGraph does not retry by default.
+
+    Args:
+        message: The full text.
+        plugin: The identifier of the plugin.
+        tool: The name of the tool.
+        retryable: Whether the call may be repeated.
+    """
+
+    def __init__(
+        self, message: str = "", *, plugin: str | None = None, tool: str | None = None, retryable: bool = False
+    ) -> None:
+        super().__init__(message, retryable=retryable)
+        self.plugin = plugin
+        self.tool = tool
 
 
 class LMStudioOSError(LMStudioError, OSError):

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from typing_extensions import Unpack
 
 from lmstudio_integrations._both_frameworks.server_settings import ServerSettings
 from lmstudio_integrations._both_frameworks.specs import servers_of
-from lmstudio_integrations._both_frameworks.tool_runtime import NativeTool, SessionSpec, ToolRuntime, ToolSession
+from lmstudio_integrations._both_frameworks.tool_runtime import SessionSpec, ToolRuntime
 from lmstudio_integrations._support.typeguards import is_mapping
-from lmstudio_integrations.client.api.plugins import PluginTool, ToolCallParameters
+from lmstudio_integrations.client.api.plugins import PluginTool, ToolCallParameters, ToolUseSession
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
-from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.client.transport.flows import arun, run
+from lmstudio_integrations.client.transport.waiters import LoopWaiter
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
 
@@ -46,7 +48,7 @@ class _PluginSettings(BaseModel):
         default=None,
         exclude=True,
         description="The plugin's settings, by their keys. None by default; MCP servers have none. They may contain "
-        "secrets, so `repr` and dumps omit them.",
+        "secrets, so `repr` and dumps omit them; pickles contain them.",
     )
 
     working_directory: str | None = Field(
@@ -94,6 +96,16 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         description="Seconds that a call of a tool may take; one that takes longer is aborted. No limit by default.",
     )
 
+    @field_serializer("plugin")
+    def _without_settings(self, plugin: str | Mapping[str, Mapping[str, Any] | None]) -> Any:
+        """Leave out the settings of plugins, which may contain secrets."""
+        if isinstance(plugin, str):
+            return plugin
+        return {
+            name: {key: value for key, value in (own or {}).items() if key != "plugin_config"}
+            for name, own in plugin.items()
+        }
+
     if not TYPE_CHECKING:  # type checkers read the fields
 
         def __init__(self, plugin: str | Mapping[str, Mapping[str, Any] | None], **settings: Any) -> None:
@@ -105,7 +117,7 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         shared: ToolRuntime = vars(self).setdefault("_runtime", ToolRuntime())  # atomic: all threads get the same one
         return shared
 
-    def _session(self) -> ToolSession:
+    def _session(self) -> ToolUseSession:
         """Return the session, which may not be open yet.
 
         Raises:
@@ -126,12 +138,14 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
     def _open(self) -> list["ToolkitTool"]:
         """Open the session, unless it is open; return the tools."""
         session = self._session()
-        return [ToolkitTool(self, session, each) for each in session.tools()]
+        run(session.starting())
+        return [ToolkitTool(self, each) for each in session.tools]
 
     async def _aopen(self) -> list["ToolkitTool"]:
         """Open the session, unless it is open; return the tools."""
         session = self._session()
-        return [ToolkitTool(self, session, each) for each in await session.atools()]
+        await arun(session.starting(LoopWaiter))
+        return [ToolkitTool(self, each) for each in session.tools]
 
     def close(self) -> None:
         """Close the session, so that the plugins do not stay loaded. Calls that still run are aborted.
@@ -156,18 +170,11 @@ class ToolkitTool:
 
     Attributes:
         toolkit: Has the timeouts and the callbacks of each call.
-        session: The session.
-        native: The tool.
+        definition: Its name, description and plugin, and the check of its arguments.
     """
 
     toolkit: ToolkitSettings
-    session: ToolSession
-    native: NativeTool
-
-    @property
-    def definition(self) -> PluginTool:
-        """Name, description and plugin of the tool, and the check of its arguments."""
-        return self.native.sync
+    definition: PluginTool
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -185,32 +192,22 @@ class ToolkitTool:
         Raises:
             LMStudioValueError: If the arguments do not fit.
             LMStudioPluginToolError: If the tool fails, also if it says so in its result.
-            LMStudioToolConnectionLostError: If the connection is lost meanwhile; the tool is not called again.
+            LMStudioToolConnectionLostError: If the session ends meanwhile; the tool is not called again.
             LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
             LMStudioRuntimeError: If the toolkit was closed.
         """
-        return self._checked(self.native.sync.call(arguments, **self._parameters(parameters)))
+        return self._checked(run(self.definition.calling(arguments, self._parameters(parameters))))
 
     async def acall(self, arguments: Mapping[str, Any], **parameters: Unpack[ToolCallParameters]) -> Any:
         """Call it in this task; see `call`."""
-        return self._checked(await self.native.asynchronous.call(arguments, **self._parameters(parameters)))
+        return self._checked(await arun(self.definition.calling(arguments, self._parameters(parameters), LoopWaiter)))
 
     def _parameters(self, given: ToolCallParameters) -> ToolCallParameters:
         """Return how to call the tool: as the toolkit is set now."""
-        if self.session.is_closed:
-            raise LMStudioRuntimeError(
-                f"the session with the tool {self.definition.name!r} of {self.definition.plugin!r} was closed; get the "
-                "tools again, which opens another one"
-            )
         callbacks: ToolCallParameters = {"on_status": self.toolkit.on_status, "on_warning": self.toolkit.on_warning}
         return cast("ToolCallParameters", {**_timeouts(self.toolkit), **callbacks, **given})
 
     def _checked(self, result: Any) -> Any:
-        """Return a result, unless it says that the tool has failed, as MCP servers do."""
-        content = ToolContent.of(result)
-        if content.is_error:
-            definition = self.definition
-            raise LMStudioPluginToolError(
-                content.text, plugin=definition.plugin, tool=definition.name, title=content.text
-            )
+        """Return a result, unless it says that the tool has failed, as those of MCP servers may."""
+        ToolContent.of(result).checked(self.definition.plugin, self.definition.name)
         return result

@@ -34,6 +34,7 @@ _NAMES = (
 )
 _IN_NAME = re.compile(
     r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
+    r"|pluginconfig"
 )
 _IN_ADDRESS_NAME = re.compile(r"host|base_?url")
 _NAME_CUTOFF = 0.75

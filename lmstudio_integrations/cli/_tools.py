@@ -9,7 +9,7 @@ import typer
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.cli._common import AsJson, Host, Token, note, print_json, results, warnings_as_notes
-from lmstudio_integrations.errors import LMStudioPluginToolError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.plugins import PluginTool
@@ -117,10 +117,7 @@ def print_result(plugin: str, tool: str, result: Any, *, as_json: bool) -> None:
 
     from lmstudio_integrations.types.plugins import ToolContent  # noqa: PLC0415
 
-    content = ToolContent.of(result)
-    text = content.text
-    if content.is_error:
-        raise LMStudioPluginToolError(f"Tool {tool!r} error: {text}", plugin=plugin, tool=tool, title=text)
+    text = ToolContent.of(result).checked(plugin, tool).text
     if as_json or (not isinstance(result, str) and text == to_json(result).decode()):
         print_json(result)
     elif text:

@@ -128,5 +128,6 @@ class Exchange:
         """Wake the caller: nothing more follows. Only the first call has an effect."""
         # Swapped before the sink is called, so that whatever the sink triggers finds this call ended.
         sink, self.sink = self.sink, _CLOSED
-        self.error = self.error or error
+        if sink is not _CLOSED:
+            self.error = error
         sink.finish(error)

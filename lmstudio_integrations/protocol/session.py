@@ -97,10 +97,10 @@ class ClientSession:
         return min((interval for interval in intervals if interval is not None), default=None)
 
     def _exchanges(self) -> list[Exchange]:
-        """Return all open requests, sent or held back; calls before their channel, which would end them."""
+        """Return all open requests, sent or held back, and the calls on channels; a channel comes before its calls."""
         sent = list(self._sent.values())
         calls = [call for each in sent if each.tool_session is not None for call in each.tool_session.calls]
-        return [*calls, *sent, *self._backlog]
+        return [*sent, *calls, *self._backlog]
 
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
@@ -209,10 +209,14 @@ class ClientSession:
             del self._sent[exchange.id]
 
     def _end_calls(self, channel: Exchange) -> None:
-        """Wake the callers of all calls on a channel that has ended."""
-        if channel.tool_session is not None:
-            for call in channel.tool_session.pop_calls():
-                call.finish(_end_of_channel(channel))
+        """Wake the callers of all calls on a channel that has ended, also of those that were held back."""
+        if not (isinstance(channel.endpoint, Channel) and channel.endpoint.has_calls):
+            return
+        calls = [] if channel.tool_session is None else channel.tool_session.pop_calls()
+        calls += [held for held in self._backlog if held.channel is channel]
+        self._backlog = [held for held in self._backlog if held.channel is not channel]
+        for call in calls:
+            call.finish(_end_of_channel(channel))
 
     def close_client(self, client_id: int) -> None:
         """Close everything that a client has open, and fail its waiting callers."""
@@ -245,6 +249,8 @@ class ClientSession:
         silent = False
         for exchange in self._exchanges():
             self._restart_timeout(exchange, now)
+            if exchange.timeout_name is None and exchange.tool_session is not None and exchange.tool_session.calls:
+                continue  # the calls have timeouts of their own
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.has_caller else None
             if expired is not None or not exchange.sink.is_alive():
                 silent = silent or (expired is not None and exchange.id > 0)
@@ -434,6 +440,7 @@ class ClientSession:
             self._sent.pop(exchange.id, None)
             kind_of_error = LMStudioUnsupportedError if unknown else LMStudioProtocolError
             exchange.finish(_not_accepted(exchange, kind_of_error, text))
+            self._end_calls(exchange)
 
 
 def _text(value: object) -> str:
@@ -469,7 +476,11 @@ def _join_surrogates(exchange: Exchange, message: dict[str, Any]) -> dict[str, A
 
 def _end_of_channel(channel: Exchange) -> BaseException:
     """Return the error of a call on a channel that has ended."""
-    return closed_early(channel.label) if channel.error is None else copy(channel.error)
+    if channel.error is None:
+        return closed_early(channel.label)
+    error = copy(channel.error)
+    error.__cause__ = channel.error.__cause__
+    return error
 
 
 def client_closed() -> LMStudioConnectionLostError:

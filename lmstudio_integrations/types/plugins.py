@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.errors import LMStudioPluginToolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,17 @@ class ToolContent:
         if not blocks and is_object(result) and "structuredContent" in result:
             return cls((to_json(result["structuredContent"]).decode(),), is_error)
         return cls(tuple(_BLOCKS[block["type"]][1](block) for block in blocks), is_error)
+
+    def checked(self, plugin: str, tool: str) -> Self:
+        """Return it, unless the tool says that it has failed.
+
+        Raises:
+            LMStudioPluginToolError: If it says so; the title is the text.
+        """
+        if self.is_error:
+            text = self.text
+            raise LMStudioPluginToolError(f"Tool {tool!r} error: {text}", plugin=plugin, tool=tool, title=text)
+        return self
 
     @property
     def images(self) -> tuple[ToolImage, ...]:

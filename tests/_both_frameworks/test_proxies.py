@@ -124,8 +124,9 @@ def test_headers_that_are_assigned_later_or_copied_are_sent(
         made.headers = {"X-Team": "red"}
         call(copy.deepcopy(made))
         call(make(model=model, host=proxy.address).model_copy(update={"headers": {"X-Team": "blue"}}))
-    assert "X-Team: red" in heads[0]
-    assert "X-Team: blue" in heads[1]
+    used = [head for head in heads if " /system " not in head]  # where an explicit load looks for the model
+    assert "X-Team: red" in used[0]
+    assert "X-Team: blue" in used[1]
 
 
 WRONG_HEADERS: dict[str, tuple[object, str]] = {

@@ -220,7 +220,7 @@ async def test_a_closed_toolkit_says_so_and_opens_again(server: Emulator, kind: 
     with pytest.raises(lms.LMStudioCancelledError, match="the session was closed"):
         await running
     await asyncio.to_thread(server.wait_for, lambda: not server.running_plugins, SECONDS)
-    with pytest.raises(lms.LMStudioRuntimeError, match="'add' of 'mcp/sums' was closed; get the tools again"):
+    with pytest.raises(lms.LMStudioRuntimeError, match="the session was closed; get the tools of a new one"):
         await aresult_of(tools["add"], a=1, b=2)
     async with toolkit:
         assert await aresult_of((await atools_of(toolkit))["add"], a=1, b=2) == "3"
@@ -363,7 +363,10 @@ def test_secrets_are_neither_shown_nor_pickled(kind: Any, monkeypatch: pytest.Mo
     configured = kind({PLUGIN: {"plugin_config": config}}, plugin_config=config)
     for shown in (repr(toolkit), str(toolkit), repr(toolkit.model_dump()), pickle.dumps(toolkit).decode("latin-1")):
         assert not shows_token(shown)
-    assert not shows_token(repr(configured))
+    assert not shows_token(repr(configured) + repr(configured.model_dump()) + configured.model_dump_json())
+    with pytest.raises(ValueError, match="plugin_config") as caught:
+        kind(PLUGIN, plugin_config=[config])
+    assert not shows_token(str(caught.value))
     assert toolkit.model_copy().api_token.get_secret_value() == TOKEN
     for secret, remedy in (("api_token", "set LM_API_TOKEN"), ("headers", "assign them again")):
         lost = pickle.loads(pickle.dumps(kind(PLUGIN, **{secret: getattr(toolkit, secret)})))

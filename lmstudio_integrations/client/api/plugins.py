@@ -6,6 +6,7 @@ Every method runs a flow of `client/plugins/`.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypedDict
 
@@ -15,21 +16,21 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
 from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
 from lmstudio_integrations.client.plugins.generators import GeneratorModel
-from lmstudio_integrations.client.plugins.sessions import OnReport, RemoteTool, ToolCallbacks, ToolSessions, spec_of
+from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks, with_short_traceback
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.client.transport.waiters import LoopWaiter
+from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
 from lmstudio_integrations.errors import (
-    LMStudioPluginToolError,
     LMStudioRuntimeError,
     LMStudioTimeoutError,
     LMStudioToolConnectionLostError,
     LMStudioValueError,
 )
+from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.functions import ToolFunctionDef
 from lmstudio_integrations.types.plugins import ToolContent
 
@@ -101,13 +102,12 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
 
         async def implementation(**arguments: Any) -> ToolContent:
             # Async for both clients: where `act` ends early, it cancels what is async, and that aborts the call.
-            content = ToolContent.of(await arun(remote.call(Operation(caller.with_waiters(LoopWaiter)), arguments)))
-            if content.is_error:
-                raise LMStudioPluginToolError(content.text, plugin=plugin, tool=remote.name, title=content.text)
-            return content
+            operation = Operation(caller.with_waiters(LoopWaiter))
+            result = await arun(remote.session.call(operation, remote, arguments))
+            return ToolContent.of(result).checked(plugin, remote.name)
 
         def with_parameters(parameters: Mapping[str, Any]) -> Any:
-            described = {"type": "object", **parameters}
+            described = {**parameters, "type": "object"}
             return cls(remote.name, function.description or "", described, implementation, plugin, remote, caller)
 
         try:
@@ -117,15 +117,33 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
             tool = with_parameters({})
         return tool
 
-    def _call(self, arguments: Mapping[str, Any], parameters: ToolCallParameters) -> Flow[Any]:
-        """Check the arguments and call the tool."""
-        check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=self._caller.is_async)
-        operation = Operation(self._caller, checked_timeouts(parameters))
-        callbacks = _with_callbacks(self._remote.session.callbacks, parameters)
-        return (yield from self._remote.call(operation, self.check(arguments), callbacks))
+    @cached_property
+    def _argument_schema(self) -> ArgumentSchema:
+        try:
+            return ArgumentSchema(self.parameters, self.name)
+        except LMStudioValueError as error:  # such as a pattern that Python does not know; the plugin may
+            logger.warning("the arguments of the tool %r of %r are not checked: %s", self.name, self.plugin, error)
+            return ArgumentSchema({}, self.name)
+
+    def calling(
+        self,
+        arguments: Mapping[str, Any],
+        parameters: ToolCallParameters,
+        waiter_type: type[Waiter] | None = None,
+    ) -> Flow[Any]:
+        """Check the arguments and call the tool: a flow, which may wait in another way than those of its client."""
+        caller, session = _waiting(self._caller, waiter_type), self._remote.session
+        check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=caller.is_async)
+        operation = Operation(caller, checked_timeouts(parameters))
+        callbacks = _with_callbacks(session.callbacks, parameters)
+        return (yield from session.call(operation, self._remote, self.check(arguments), callbacks))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self.plugin!r}>"
+
+
+def _waiting(caller: Caller, waiter_type: type[Waiter] | None) -> Caller:
+    return caller if waiter_type is None else caller.with_waiters(waiter_type)
 
 
 def _with_callbacks(callbacks: ToolCallbacks, parameters: ToolCallParameters) -> ToolCallbacks:
@@ -156,7 +174,7 @@ class PluginTool(BasePluginTool):
             LMStudioTimeoutError: If it takes longer than `timeout`; the call is aborted.
             LMStudioRuntimeError: If the session was closed.
         """
-        return run(self._call(arguments or {}, parameters))
+        return run(self.calling(arguments or {}, parameters))
 
 
 class AsyncPluginTool(BasePluginTool):
@@ -171,7 +189,7 @@ class AsyncPluginTool(BasePluginTool):
         self, arguments: Mapping[str, Any] | None = None, /, **parameters: Unpack[ToolCallParameters]
     ) -> Any:
         """Call the tool and return its result, a JSON value; see `PluginTool.call`."""
-        return await arun(self._call(arguments or {}, parameters))
+        return await arun(self.calling(arguments or {}, parameters))
 
 
 class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
@@ -183,9 +201,9 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
 
     _tool: ClassVar[type[Any]]
 
-    def __init__(self, caller: Caller, sessions: ToolSessions) -> None:
+    def __init__(self, caller: Caller, sessions: PluginSessions) -> None:
         self.caller: Caller = caller
-        self.sessions: ToolSessions = sessions
+        self.sessions: PluginSessions = sessions
         """The sessions with the plugins. Their methods are the flows that those of this object run."""
         self._tools: list[ToolT] | None = None
 
@@ -196,12 +214,14 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
         Raises:
             LMStudioRuntimeError: If the session is not open.
         """
-        if self._tools is None:
+        if self._tools is None or not self.sessions.is_open:
             raise LMStudioRuntimeError(f"{self!r} is not open; call start(), or use it in a with block")
         return list(self._tools)
 
-    def _start(self) -> Flow[None]:
-        remote_tools = yield from self.sessions.start(Operation(self.caller, {"timeout": None}))
+    def starting(self, waiter_type: type[Waiter] | None = None) -> Flow[None]:
+        """Start the plugins and list their tools: a flow, which may wait in another way than those of its client."""
+        operation = Operation(_waiting(self.caller, waiter_type), {"timeout": None})
+        remote_tools = yield from self.sessions.start(operation)
         self._tools = [self._tool.of(each, self.caller) for each in remote_tools]
 
     def _close(self) -> None:
@@ -224,7 +244,7 @@ class ToolUseSession(BaseToolUseSession[PluginTool]):
             LMStudioPluginError: If a plugin cannot be started.
             LMStudioValueError: If two tools have the same name.
         """
-        run(self._start())
+        run(self.starting())
         return self
 
     def close(self) -> None:
@@ -247,7 +267,7 @@ class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
 
     async def start(self) -> Self:
         """Start the plugins and list their tools; see `ToolUseSession.start`."""
-        await arun(self._start())
+        await arun(self.starting())
         return self
 
     async def aclose(self) -> None:
@@ -266,7 +286,7 @@ class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
 class BasePluginsNamespace(BaseNamespace):
     """Plugins and MCP servers."""
 
-    def _sessions(self, plugins: Plugins, parameters: ToolSessionParameters) -> tuple[Caller, ToolSessions]:
+    def _sessions(self, plugins: Plugins, parameters: ToolSessionParameters) -> tuple[Caller, PluginSessions]:
         """Return the sessions with plugins, and who calls their tools."""
         check_names(parameters, ToolSessionParameters.__annotations__, async_callbacks=self._caller.is_async)
         caller = self._caller.with_timeouts(checked_timeouts(parameters))
@@ -274,12 +294,13 @@ class BasePluginsNamespace(BaseNamespace):
         if isinstance(plugins, str):
             specs = [spec_of(plugins, common)]
         elif is_object(plugins) and plugins:
-            specs = [spec_of(name, {**common, **(own or {})}) for name, own in plugins.items()]
+            specs = [spec_of(name, own, common) for name, own in plugins.items()]
         else:
             raise LMStudioValueError(
-                f"plugin must be an identifier such as 'mcp/weather', or a dict of several; got {plugins!r}"
+                "plugin must be an identifier such as 'mcp/weather', or a dict of several; got "
+                f"{'an empty dict' if is_object(plugins) else type(plugins).__name__}"
             )
-        return caller, ToolSessions(caller, specs, _with_callbacks(ToolCallbacks(), parameters))
+        return caller, PluginSessions(caller, specs, _with_callbacks(ToolCallbacks(), parameters))
 
     def _generator(self, plugin: str, parameters: GeneratorParameters) -> GeneratorModel:
         check_names(parameters, GeneratorParameters.__annotations__)

@@ -7,6 +7,7 @@ waits in its own way. A call is never repeated, because tools have effects.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import RLock
+from types import MappingProxyType
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_mapping
@@ -19,8 +20,6 @@ from lmstudio_integrations.client.transport.operation import Call, Operation, de
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
-    LMStudioChannelClosedError,
-    LMStudioConnectionLostError,
     LMStudioError,
     LMStudioPluginError,
     LMStudioPluginToolError,
@@ -35,7 +34,6 @@ from lmstudio_integrations.protocol.envelope import sanitized, without_surrogate
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession
-from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS
 from lmstudio_integrations.types.plugins import ToolReport
 from lmstudio_integrations.types.tools import Tool
@@ -65,7 +63,7 @@ class PluginSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallbacks:
-    """What is called while a tool runs, in the thread or task that waits for it.
+    """What is called while a tool runs, in the thread or task that waits for it; in `act`, in that of the tool.
 
     Attributes:
         on_status: Called with what the tool is doing.
@@ -90,30 +88,28 @@ class RemoteTool:
     definition: Tool
     name: str
 
-    def call(
-        self, operation: Operation, arguments: Mapping[str, Any], callbacks: ToolCallbacks | None = None
-    ) -> Flow[Any]:
-        """Call it; see `PluginSession.call`. Without callbacks, those of the session are called."""
-        name = self.definition.function.name
-        return (yield from self.session.call(operation, name, arguments, callbacks or self.session.callbacks))
 
-
-def spec_of(identifier: object, parameters: Mapping[str, Any]) -> PluginSpec:
+def spec_of(identifier: object, parameters: object, common: Mapping[str, Any] = MappingProxyType({})) -> PluginSpec:
     """Return which plugin to use, and how.
 
     Args:
         identifier: Its identifier.
-        parameters: `plugin_config`, `working_directory` and `prefix`, each optional.
+        parameters: `plugin_config`, `working_directory` and `prefix`, each optional; or `None`.
+        common: The same, for what is not in `parameters`.
 
     Raises:
         LMStudioValueError: If one of them is invalid.
     """
-    check_names(parameters, ("plugin_config", "working_directory", "prefix"))
     name = text_of(identifier, "plugin")
-    config, prefix = parameters.get("plugin_config"), parameters.get("prefix", "")
-    directory = optional_text(parameters.get("working_directory"), "working_directory")
+    if parameters is not None and not is_mapping(parameters):
+        raise LMStudioValueError(f"the parameters of {name!r} must be a dict; got {type(parameters).__name__}")
+    given = {**common, **(parameters or {})}
+    check_names(given, ("plugin_config", "working_directory", "prefix"))
+    config, prefix = given.get("plugin_config"), given.get("prefix", "")
+    directory = optional_text(given.get("working_directory"), "working_directory")
     if config is not None and not (is_mapping(config) and all(isinstance(key, str) for key in config)):
-        raise LMStudioValueError(f"plugin_config must be a dict of settings by their keys; got {config!r}")
+        # Without the value, which may have secrets.
+        raise LMStudioValueError(f"plugin_config must be a dict of settings by their keys; got {type(config).__name__}")
     specifier = DirectConfig(type="direct", config=fields_of(config or {}))
     if directory is not None:
         specifier["workingDirectoryPath"] = directory
@@ -122,17 +118,28 @@ def spec_of(identifier: object, parameters: Mapping[str, Any]) -> PluginSpec:
     return PluginSpec(StartToolUseSession(pluginIdentifier=name, pluginConfigSpecifier=specifier), prefix)
 
 
-class ToolSessions:
+class PluginSessions:
     """Sessions with several plugins, opened and closed together.
 
     Args:
         caller: Whose sessions they are.
         specs: The plugins.
         callbacks: What is called while a tool runs.
+
+    Attributes:
+        is_open: Whether `start` has succeeded, and `close` was not called since.
     """
 
     def __init__(self, caller: Caller, specs: Iterable[PluginSpec], callbacks: ToolCallbacks) -> None:
         self._sessions = [PluginSession(caller, spec, callbacks) for spec in specs]
+        self._starts: set[object] = set()
+        """The calls of `start` that run; several callers may share the sessions."""
+        self.is_open: bool = False
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether they are open, or a caller opens them."""
+        return self.is_open or bool(self._starts)
 
     @property
     def plugins(self) -> list[str]:
@@ -140,31 +147,41 @@ class ToolSessions:
         return [session.spec.identifier for session in self._sessions]
 
     def start(self, operation: Operation) -> Flow[list[RemoteTool]]:
-        """List the tools; see `list_tools`. If one session fails, or the caller is cancelled, all are closed."""
-        try:
-            return (yield from self.list_tools(operation))
-        except BaseException:
-            self.close()
-            raise
-
-    def list_tools(self, operation: Operation) -> Flow[list[RemoteTool]]:
         """Open the sessions, unless they are open, and list the tools of all.
+
+        If one cannot be opened, or the caller is cancelled, all are closed, unless another caller has opened them.
 
         Raises:
             LMStudioPluginError: If a plugin cannot be started.
             LMStudioValueError: If two tools have the same name.
         """
-        opened = [(session, session.open()) for session in self._sessions]
-        tools: list[RemoteTool] = []
-        for session, its_channel in opened:
-            tools += yield from session.list_tools(operation, its_channel)
-        _reject_clashes(tools)
-        return tools
+        start = object()
+        self._starts.add(start)
+        try:
+            opened = [(session, session.open()) for session in self._sessions]
+            tools: list[RemoteTool] = []
+            for session, its_channel in opened:
+                tools += yield from session.list_tools(operation, its_channel)
+            _reject_clashes(tools)
+            self.is_open = True
+            return tools
+        finally:
+            self._starts.discard(start)
+            if not self.is_in_use:
+                self.close()
 
     def close(self) -> None:
         """Close the sessions. Calls that still run are aborted. Never waits."""
+        self.is_open = False
         for session in self._sessions:
             session.close()
+
+
+class _Opening:
+    """Held while a session is opened or closed. Shared by a server's sessions; a forked process has another one."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()  # a signal handler may call a tool while its thread holds it
 
 
 class PluginSession:
@@ -175,34 +192,32 @@ class PluginSession:
         self.callbacks = callbacks
         # Nobody waits for the channel itself, and it must outlive the event loop in which it was opened.
         self._caller = caller.with_waiters(ThreadWaiter)
-        self._lock = RLock()
         self._channel: Call | None = None
         self._is_open = False
 
     def open(self) -> Call:
         """Open the session, unless it is open; return its channel."""
-        with self._lock:
-            self._is_open = True
-            return self._open_channel()
+        self._is_open = True
+        return self._open_channel()
 
     def _open_channel(self) -> Call:
         """Return the channel; open one if there is none, or if it was lost."""
-        with self._lock:
+        with self._caller.shared(_Opening).lock:
             if not self._is_open:
-                raise LMStudioRuntimeError(f"{self._label}: the session is closed; start it again to call its tools")
-            channel = self._channel
-            if channel is not None and not (channel.waiter.done or channel.waiter.is_lost):
-                return channel
+                raise LMStudioRuntimeError(f"{self._label}: the session was closed; get the tools of a new one")
+            lost = self._channel
+            if lost is not None and not (lost.waiter.done or lost.waiter.is_lost):
+                return lost
             # `load_timeout` limits the start. After that, only the calls have timeouts.
             operation = Operation(self._caller, {"timeout": None})
-            self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
-            if channel is not None and _has_begun(channel):
-                self._warn_of_loss(channel)
-            return self._channel
+            opened = self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
+        if lost is not None and _has_begun(lost):
+            self._warn_of_loss(lost)
+        return opened
 
     def close(self) -> None:
         """Close the channel, so that the plugin does not stay loaded."""
-        with self._lock:
+        with self._caller.shared(_Opening).lock:
             channel, self._channel, self._is_open = self._channel, None, False
         if channel is not None:
             channel.close(LMStudioCancelledError(f"{self._label}: the session was closed"))
@@ -211,109 +226,125 @@ class PluginSession:
     def _label(self) -> str:
         return f"Tools of {self.spec.identifier!r}"
 
-    def _warn_of_loss(self, channel: Call) -> None:
-        reason = channel.waiter.error or "it was closed by the server"
+    def _warn_of_loss(self, lost: Call) -> None:
+        reason = "the process was forked" if lost.waiter.is_lost else lost.waiter.error or "the server has closed it"
         warn_user(
             f"the session with the tools of {self.spec.identifier!r} was lost ({reason}); a new one is opened, and "
             "what the plugin remembered is gone",
             LMStudioToolSessionWarning,
         )
 
-    def list_tools(self, operation: Operation, channel: Call) -> Flow[list[RemoteTool]]:
-        """Return the tools, once the plugin has started."""
-        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=channel) as call:
+    def list_tools(self, operation: Operation, its_channel: Call) -> Flow[list[RemoteTool]]:
+        """Return the tools, once the plugin has started; open the session again if that turns out to be lost."""
+        try:
+            return (yield from self._list_tools(operation, its_channel))
+        except LMStudioError:
+            if not _was_lost(its_channel):
+                raise
+        return (yield from self._list_tools(operation, self._open_channel()))
+
+    def _list_tools(self, operation: Operation, its_channel: Call) -> Flow[list[RemoteTool]]:
+        with operation.start("plugins", LIST_TOOLS, None, label=self._label, channel=its_channel) as call:
             try:
-                batch = yield call
+                (definitions,) = yield call
             except LMStudioPluginError as error:
                 if error.suggestion is None:
                     raise with_advice(error, NAME_A_PLUGIN) from error.__cause__
                 raise
-            if not batch:
-                raise closed_early(self._label)
             with decode_errors(self._label):
-                definitions = [Tool.from_dict(sanitized(each)) for each in batch[0]]
-        return [RemoteTool(self, each, f"{self.spec.prefix}{each.function.name}") for each in definitions]
+                tools = [Tool.from_dict(sanitized(each)) for each in definitions]
+        return [RemoteTool(self, each, f"{self.spec.prefix}{each.function.name}") for each in tools]
 
     def call(
-        self, operation: Operation, name: str, arguments: Mapping[str, Any], callbacks: ToolCallbacks
+        self,
+        operation: Operation,
+        tool: RemoteTool,
+        arguments: Mapping[str, Any],
+        callbacks: ToolCallbacks | None = None,
     ) -> Flow[Any]:
         """Call a tool, once; return its result.
 
-        A session that was lost before is opened again first, also if that turns out only now.
+        A session that was lost is opened again first, also if that turns out only now.
 
         Args:
             operation: Makes the call.
-            name: The name of the tool in this session.
+            tool: The tool.
             arguments: Its checked arguments.
-            callbacks: What is called while it runs.
+            callbacks: What is called while it runs, if it is not what the session calls.
 
         Raises:
             LMStudioPluginToolError: If the tool fails.
             LMStudioToolConnectionLostError: If the session ends while the tool runs.
             LMStudioRuntimeError: If the session was closed.
         """
-        parameter, label = {"name": name, "arguments": arguments}, f"Tool {name!r} of {self.spec.identifier!r}"
-        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
+        callbacks = callbacks or self.callbacks
+        parameter = {"name": tool.definition.function.name, "arguments": arguments}
+        label, its_channel = f"Tool {tool.name!r} of {self.spec.identifier!r}", self._open_channel()
+        call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=its_channel)
         try:
-            return (yield from self._result(call, name, callbacks))
-        except (LMStudioConnectionLostError, LMStudioChannelClosedError):
-            if call.was_sent:
+            return (yield from self._result(call, tool, callbacks))
+        except LMStudioError:
+            if call.was_sent or not _was_lost(its_channel):
                 raise
         call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
-        return (yield from self._result(call, name, callbacks))
+        return (yield from self._result(call, tool, callbacks))
 
-    def _result(self, call: Call, name: str, callbacks: ToolCallbacks) -> Flow[Any]:
+    def _result(self, call: Call, tool: RemoteTool, callbacks: ToolCallbacks) -> Flow[Any]:
         """Wait for the result of a call; report what comes before it."""
         with call:
             while True:
-                for packet in (yield from self._packets(call, name)):
+                for packet in (yield from self._packets(call, tool)):
                     match packet["type"]:
                         case "toolCallStatus":
-                            report = self._report(name, packet["statusText"])
+                            report = self._report(tool, packet["statusText"])
                             yield from call_back("on_status", callbacks.on_status, report)
                         case "toolCallWarn":
-                            report = self._report(name, packet["warnText"])
+                            report = self._report(tool, packet["warnText"])
                             yield from call_back("on_warning", callbacks.on_warning, report)
                         case "toolCallComplete":
                             with decode_errors(call.exchange.label):
                                 return sanitized(packet.get("result"))
                         case _:
-                            raise self._failure(name, packet)
+                            raise self._failure(tool, packet)
 
-    def _report(self, name: str, text: str) -> ToolReport:
-        return ToolReport(self.spec.identifier, name, without_surrogates(text))
+    def _report(self, tool: RemoteTool, text: str) -> ToolReport:
+        return ToolReport(self.spec.identifier, tool.name, without_surrogates(text))
 
-    def _packets(self, call: Call, name: str) -> Flow[list[Any]]:
+    def _packets(self, call: Call, tool: RemoteTool) -> Flow[list[Any]]:
         """Return the next packets of a call, at least one."""
         try:
-            batch = yield call
-            if not batch:
-                raise closed_early(call.exchange.label)
+            return (yield call)
         except (LMStudioTimeoutError, LMStudioCancelledError):
             raise
         except LMStudioError as error:
             if not call.was_sent:
                 raise
+            # Without its advice, such as to make the call again.
+            reason = str(error).partition("; ")[0].partition("\n")[0]
             raise LMStudioToolConnectionLostError(
-                f"the connection was lost while the tool {name!r} of {self.spec.identifier!r} ran, so what it has done "
-                f"is unknown, and it is not called again: {error}",
+                f"the session ended while the tool {tool.name!r} of {self.spec.identifier!r} ran, so what it has done "
+                f"is unknown, and it is not called again: {reason}",
                 plugin=self.spec.identifier,
-                tool=name,
+                tool=tool.name,
             ) from error
-        return batch
 
-    def _failure(self, name: str, packet: Mapping[str, Any]) -> LMStudioPluginToolError:
+    def _failure(self, tool: RemoteTool, packet: Mapping[str, Any]) -> LMStudioPluginToolError:
         """Return the error of a tool that has failed."""
-        error = to_exception(error_object(packet.get("error")), f"Tool {name!r}", kind=LMStudioPluginToolError)
+        error = to_exception(error_object(packet.get("error")), f"Tool {tool.name!r}", kind=LMStudioPluginToolError)
         assert isinstance(error, LMStudioPluginToolError), "it was asked for"
-        error.plugin, error.tool = self.spec.identifier, name
+        error.plugin, error.tool = self.spec.identifier, tool.name
         return error
 
 
-def _has_begun(channel: Call) -> bool:
+def _has_begun(its_channel: Call) -> bool:
     """Whether the plugin of a session that is over had started."""
-    tool_session = channel.exchange.tool_session
+    tool_session = its_channel.exchange.tool_session
     return tool_session is not None and tool_session.definitions is not None
+
+
+def _was_lost(its_channel: Call) -> bool:
+    """Whether a session is over that had begun, so that another one may take its place."""
+    return its_channel.waiter.done and _has_begun(its_channel)
 
 
 def _reject_clashes(tools: Sequence[RemoteTool]) -> None:

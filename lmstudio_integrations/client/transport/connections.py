@@ -217,9 +217,11 @@ class Connection:
         logger.info("a connection to %s is dead; a new one replaces it", self._target)
         self._current, self._check = second, None
         self._on_socket_lost()
-        second.session.adopt(current.session.pop_backlog(), time.monotonic())
-        second.flush()
+        held = current.session.pop_backlog()
+        # First, so that a caller whose call was held back finds the channel of that call ended.
         current.close(dead_socket_error)
+        second.session.adopt(held, time.monotonic())
+        second.flush()
 
     def _fail_backlog(self, current: SocketSession, make_error: Callable[[], BaseException]) -> bool:
         """Fail the requests that were not sent; drop the silent socket if no caller waits for a response on it."""

@@ -63,7 +63,7 @@ class Call:
 
     @property
     def was_sent(self) -> bool:
-        """Whether the request was written to a socket."""
+        """Whether the request is on its way to the server."""
         return self.exchange.id > 0
 
     def cancel(self) -> None:
@@ -199,7 +199,8 @@ class Operation:
         first, specifier = parameters[0], None
         # Calls with this timeout wait in the queue of a model instance; the session restarts it when the queue moves.
         if first is not None and endpoint.timeout_name == "queue_timeout":
-            specifier = dumps(first.get("modelSpecifier") or first.get("specifier"))
+            named = first.get("modelSpecifier") or first.get("specifier")  # a generator has none
+            specifier = named and dumps(named)
         connection = self.listener.connecting(caller.target.address)
         calls: list[Call] = []
         exchanges: list[Exchange] = []

@@ -218,7 +218,7 @@ async def test_closing_the_session_ends_its_calls(client: Any, server: Emulator)
         await running
     with no_session_left(server):
         server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
-    with pytest.raises(lms.LMStudioRuntimeError, match="the session is closed"):
+    with pytest.raises(lms.LMStudioRuntimeError, match="the session was closed"):
         await tool.call({})
     assert len(server.tool_calls) == 1
 
