@@ -1,7 +1,7 @@
 """The errors of this package as errors of langchain-core.
 
 Retry, fallback and summarization middleware catches langchain-core's classes; our users catch ours. So every error that
-an adapter raises is an instance of both: our class is the first base, langchain-core's the second. The second defines
+a model of ours raises is an instance of both: our class is the first base, langchain-core's the second. The second defines
 whether a retry can help (`is_retryable`).
 """
 

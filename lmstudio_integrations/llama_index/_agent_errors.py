@@ -14,7 +14,12 @@ from workflows.runtime.types.results import (  # pyright: ignore[reportMissingTy
 )
 
 from lmstudio_integrations.client.support.tracebacks import short_traceback
-from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError, LMStudioToolConnectionLostError
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioError,
+    LMStudioTimeoutError,
+    LMStudioToolConnectionLostError,
+)
 
 
 class _EndsTheRun(WaitingForEvent[Any]):
@@ -37,12 +42,18 @@ class LlamaIndexToolTimeoutError(LMStudioTimeoutError, _EndsTheRun):
     """A tool took too long."""
 
 
+class LlamaIndexToolCancelledError(LMStudioCancelledError, _EndsTheRun):
+    """The session was closed while a tool ran."""
+
+
 def as_error_of_agent(error: LMStudioError) -> LMStudioError:
     """Make an error end the run of an agent, in place, if nobody knows what the tool has done."""
     if isinstance(error, LMStudioToolConnectionLostError):
         error.__class__ = LlamaIndexToolConnectionLostError
     elif isinstance(error, LMStudioTimeoutError):
         error.__class__ = LlamaIndexToolTimeoutError
+    elif isinstance(error, LMStudioCancelledError):
+        error.__class__ = LlamaIndexToolCancelledError
     return error
 
 

@@ -11,8 +11,10 @@ from lmstudio_integrations.errors import (
     LMStudioPluginError,
     LMStudioProtocolError,
     LMStudioTimeoutError,
+    LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Rpc
+from lmstudio_integrations.protocol.endpoints import channel as channel_of
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS
 from tests.protocol.pair import RecordingSink, SessionPair
@@ -235,3 +237,38 @@ def test_a_call_that_was_held_back_is_sent_when_the_server_has_proven_to_be_aliv
     pair.client.resume(pair.now)
     pair.pump()
     assert pair.sent == [("callTool", 0)]
+
+
+def test_a_server_without_tool_sessions_ends_the_calls_that_wait_for_one() -> None:
+    pair = SessionWithTools(ready=False, checked=False)
+    _, waiting = pair.start("list", LIST_TOOLS)
+    text = "Received channelCreate for unknown endpoint, endpoint = startToolUseSession"
+    pair.raw({"type": "communicationWarning", "warning": text})
+    assert isinstance(pair.ended.error, LMStudioUnsupportedError)
+    assert isinstance(waiting.error, LMStudioUnsupportedError)
+
+
+def test_closing_a_session_ends_the_calls_that_are_held_back_with_it() -> None:
+    pair = SessionPair("plugins", authenticated=False)
+    channel = Exchange(channel_of("plugins", "startToolUseSession"), "{}", RecordingSink(), {}, 0.0)
+    sink = RecordingSink()
+    pair.client.start(channel)
+    pair.client.start(Exchange(LIST_TOOLS, None, sink, {"connect_timeout": None}, 0.0, channel=channel))
+    pair.client.close(channel, LMStudioConnectionLostError("closed"))
+    assert str(sink.error) == "closed"
+    assert pair.client.idle
+
+
+def test_a_silent_server_ends_calls_by_their_own_timeouts() -> None:
+    pair = SessionWithTools()
+    pair.channel.timeouts = {"idle_timeout": 60.0}
+    _, patient = pair.start("patient", idle_timeout=600.0)
+    _, quick = pair.start("quick", idle_timeout=30.0)
+    pair.client.unanswered_since = pair.now
+    pair.pass_time(100.0)
+    assert patient.ends == []
+    assert str(quick.error).startswith("quick: ")
+    pair.pass_time(600.0)
+    assert str(patient.error).startswith("patient: ")
+    pair.pass_time(1.0)
+    assert isinstance(pair.ended.error, LMStudioTimeoutError)

@@ -4,16 +4,24 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.api.plugins import PluginTool
+from lmstudio_integrations.client.plugins.sessions import PluginSession, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef
+from lmstudio_integrations.types.tools import Tool
+from tests.client.fake import Socket, authenticate, fake_server, receive, wait_until
 
 SECONDS = 5.0
 CONTENT = [{"type": "text", "text": "a chart"}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}]
@@ -362,3 +370,130 @@ async def test_act_gives_the_model_what_a_tool_says_and_raises_what_nobody_knows
                 await acting
                 assert json.loads(messages[1].content[0].content) == text
         assert len(server.tool_calls) == 1
+
+
+@pytest.mark.parametrize("what", ["call", "start"])
+async def test_what_was_not_sent_is_sent_in_a_new_session(
+    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    session = client.plugins.tools("mcp/sums")
+    await session.start()
+    (inner,) = getattr(session, "sync", session).sessions._sessions
+    over = inner._channel
+    over.close(lms.LMStudioPluginError("The plugin has crashed"))
+    await asyncio.to_thread(server.wait_for, lambda: over.waiter.done, SECONDS)
+    opened, name = inner._open_channel, "open" if what == "start" else "_open_channel"
+    channels = iter([over])
+    monkeypatch.setattr(inner, name, lambda: next(channels, None) or opened())  # it was lost just now
+    use = session.start if what == "start" else partial(named(session, "add").call, {"a": 1, "b": 2})
+    with pytest.warns(lms.LMStudioToolSessionWarning, match="The plugin has crashed"):
+        await use()
+    assert [call.result for call in server.tool_calls] == ([3] if what == "call" else [])
+    await session.aclose()
+
+
+async def test_a_start_that_is_cancelled_closes_the_session_unless_another_start_waits_for_it() -> None:
+    frames: list[Any] = []
+
+    async def never_ready(socket: Socket) -> None:
+        await authenticate(socket)
+        while True:
+            frames.append(await receive(socket))
+
+    async with fake_server(never_ready) as host, lms.AsyncClient(host) as client:
+        session = client.plugins.tools("mcp/slow")
+        starts = [asyncio.ensure_future(session.start()) for _ in range(2)]
+        await wait_until(lambda: len(frames) == 1)
+        for start in starts:
+            assert len(frames) == 1
+            start.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await start
+            await wait_until(lambda: True)
+        await wait_until(lambda: len(frames) == 2)
+        assert frames[1]["message"] == {"type": "discardSession"}
+        with pytest.raises(lms.LMStudioRuntimeError, match="is not open"):
+            _ = session.tools
+
+
+async def test_a_second_start_that_fails_leaves_the_session_to_those_who_use_it(client: Any, sums: Plugin) -> None:
+    async with client.plugins.tools("mcp/sums") as session:
+        running = asyncio.ensure_future(named(session, "wait").call({}))
+        (inner,) = getattr(session, "sync", session).sessions._sessions
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(inner, "open", lambda: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await session.start()
+        assert await named(session, "add").call({"a": 1, "b": 2}) == 3
+        sums.open()
+        assert await running == "opened"
+
+
+async def test_the_name_with_the_prefix_is_that_of_errors_and_reports(client: Any, sums: Plugin) -> None:
+    reports: list[lms.ToolReport] = []
+
+    def report(each: lms.ToolReport) -> None:
+        reports.append(each)
+        sums.open()
+
+    async with client.plugins.tools("mcp/sums", prefix="my_", on_warning=report) as session:
+        with pytest.raises(lms.LMStudioPluginToolError, match="'my_fail'") as caught:
+            await named(session, "my_fail").call({})
+        assert caught.value.tool == "my_fail"
+        await named(session, "my_wait").call({})
+    assert [each.tool for each in reports] == ["my_wait"]
+
+
+def test_a_schema_that_python_cannot_check_is_still_shown_to_the_model(caplog: pytest.LogCaptureFixture) -> None:
+    parameters = {"type": "object", "properties": {"word": {"type": "string", "pattern": "^\\p{L}+$"}}}
+    definition = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
+    caller = lms.Client("localhost:1")._caller
+    session = PluginSession(caller, spec_of("mcp/words", None), ToolCallbacks())
+    tool = PluginTool.of(RemoteTool(session, Tool.from_dict(definition), "look_up"), caller)
+    assert tool.to_tool().function.parameters == parameters
+    assert tool.check({"word": 5}) == {"word": 5}
+    assert "are not checked" in caplog.text
+
+
+def test_a_lost_call_is_nothing_that_others_retry_by_default() -> None:
+    error = lms.LMStudioToolConnectionLostError("lost")
+    assert isinstance(error, RuntimeError)  # which LangGraph's policy does not retry
+    assert not error.retryable
+
+
+FORK = """
+import os, sys, warnings
+import lmstudio_integrations as lms
+
+client = lms.Client(sys.argv[1])
+with client.plugins.tools("mcp/sums") as session:
+    add = session.tools[0]
+    assert add(a=1, b=2) == 3
+    pid = os.fork()
+    if pid == 0:
+        with warnings.catch_warnings(record=True, action="always") as given:
+            ok = add(a=2, b=2) == 4
+        os._exit(0 if ok and "the process was forked" in str(given[0].message) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert add(a=3, b=2) == 5
+print("both fine")
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_process_opens_a_session_of_its_own(server: Emulator) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, server.address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "both fine\n", done.stderr
+
+
+async def test_a_result_that_says_that_the_tool_failed_is_an_error_in_act(make_client: Callable[..., Any]) -> None:
+    result = {"content": [{"type": "text", "text": "no such city"}], "isError": True}
+    rules = [{"when": {"role": "user"}, "then": [{"tool": "echo", "arguments": {"value": result}}]}]
+    with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": Plugin().functions}) as server:
+        async with make_client(server.address) as client, client.plugins.tools("mcp/sums") as session:
+            model, messages = await client.llm.model("m"), list[Any]()
+            await model.act("go", [getattr(each, "sync", each) for each in session.tools], on_message=messages.append)
+            assert json.loads(messages[1].content[0].content) == "Tool 'echo' error: no such city"
+            assert await named(session, "echo").call({"value": result}) == result
