@@ -247,10 +247,11 @@ class ClientSession:
             Whether a timeout expired on a request that was sent: the server may be gone.
         """
         silent = False
-        for exchange in self._exchanges():
+        # Calls before their channels: an open-ended channel stays as long as a call may wait for it.
+        for exchange in sorted(self._exchanges(), key=lambda each: each.channel is None):
             self._restart_timeout(exchange, now)
             if exchange.timeout_name is None and exchange.tool_session is not None and exchange.tool_session.calls:
-                continue  # the calls have timeouts of their own
+                continue
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.has_caller else None
             if expired is not None or not exchange.sink.is_alive():
                 silent = silent or (expired is not None and exchange.id > 0)
