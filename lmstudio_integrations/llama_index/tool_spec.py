@@ -28,6 +28,7 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
     The blocks of an output are text and images; `raw_output` is the whole result. Errors are raised, and an agent makes
     of them an output with `is_error`, whose text the model gets. But a timeout or a lost connection ends the run of the
     agent: nobody knows what the tool has done, and a model that got a text would call it again.
+    `predict_and_call` and `call_tool` of LlamaIndex make a text of every error.
 
     Setup:
         Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio,

@@ -358,7 +358,7 @@ async def test_act_gives_the_model_what_a_tool_says_and_raises_what_nobody_knows
     rules = [{"when": {"role": "user"}, "then": [{"tool": tool, "arguments": {}}]}]
     sums = Plugin()
     with Emulator([{"key": "m", "rules": rules}], plugins={"mcp/sums": sums.functions}) as server:
-        async with make_client(server.address) as client, client.plugins.tools("mcp/sums", timeout=0.5) as session:
+        async with make_client(server.address) as client, client.plugins.tools("mcp/sums", timeout=0.2) as session:
             model, messages = await client.llm.model("m"), list[Any]()
             tools = [getattr(each, "sync", each) for each in session.tools]
             acting = model.act("go", tools, on_message=messages.append)
