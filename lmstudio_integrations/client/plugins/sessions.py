@@ -234,12 +234,16 @@ class PluginSession:
             LMStudioToolSessionWarning,
         )
 
+    def _was_lost(self, its_channel: Call) -> bool:
+        """Whether the session had begun and is over, and was not closed, so that another one may take its place."""
+        return self._is_open and its_channel.waiter.done and _has_begun(its_channel)
+
     def list_tools(self, operation: Operation, its_channel: Call) -> Flow[list[RemoteTool]]:
         """Return the tools, once the plugin has started; open the session again if that turns out to be lost."""
         try:
             return (yield from self._list_tools(operation, its_channel))
         except LMStudioError:
-            if not _was_lost(its_channel):
+            if not self._was_lost(its_channel):
                 raise
         return (yield from self._list_tools(operation, self._open_channel()))
 
@@ -284,7 +288,7 @@ class PluginSession:
         try:
             return (yield from self._result(call, tool, callbacks))
         except LMStudioError:
-            if call.was_sent or not _was_lost(its_channel):
+            if call.was_sent or not self._was_lost(its_channel):
                 raise
         call = operation.start("plugins", CALL_TOOL, parameter, label=label, channel=self._open_channel())
         return (yield from self._result(call, tool, callbacks))
@@ -340,11 +344,6 @@ def _has_begun(its_channel: Call) -> bool:
     """Whether the plugin of a session that is over had started."""
     tool_session = its_channel.exchange.tool_session
     return tool_session is not None and tool_session.definitions is not None
-
-
-def _was_lost(its_channel: Call) -> bool:
-    """Whether a session is over that had begun, so that another one may take its place."""
-    return its_channel.waiter.done and _has_begun(its_channel)
 
 
 def _reject_clashes(tools: Sequence[RemoteTool]) -> None:
