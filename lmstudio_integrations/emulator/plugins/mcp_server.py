@@ -41,6 +41,9 @@ START_SECONDS = 60.0
 CANCEL_SECONDS = 5.0
 """How long a server may take to read that a call is cancelled."""
 
+DISCONNECT_SECONDS = 2.0
+"""How long a server on the network may take to end its session. It may be hanging."""
+
 SHOWN_LINES = 10
 """The last lines of a program's standard error that an error shows."""
 
@@ -135,6 +138,7 @@ class RunningMcpServer:
         self._calls: dict[anyio.CancelScope, CallReports] = {}
         self._started = asyncio.Event()
         self._lost = False
+        self._error: Exception | None = None
         self._reason = ""
         # A task of its own, because one task must enter and leave the cancel scopes of `mcp`.
         self._task = asyncio.create_task(self._run())
@@ -188,25 +192,26 @@ class RunningMcpServer:
 
     async def _run(self) -> None:
         """Run the session from its start to its end."""
-        error: Exception | None = None
         try:
             async with (
                 self._connect() as (incoming, outgoing),
                 ClientSession(incoming, outgoing, logging_callback=self._on_log, client_info=_CLIENT) as session,
             ):
                 with self._scope:
-                    with anyio.fail_after(START_SECONDS):
-                        self.tools = await _list_tools(session)
-                    self._session = session
-                    self._started.set()
                     try:
+                        with anyio.fail_after(START_SECONDS):
+                            self.tools = await _list_tools(session)
+                        self._session = session
+                        self._started.set()
                         await anyio.sleep_forever()
+                    except Exception as error:  # noqa: BLE001 - it goes to whoever waits or calls
+                        self._error = error  # here, because a timeout of the disconnection would replace it
                     finally:
                         self._session = None  # before `mcp` fails the calls
-        except Exception as caught:  # noqa: BLE001 - it goes to whoever waits or calls
-            error = caught
+        except Exception as error:  # noqa: BLE001
+            self._error = self._error or error
         finally:
-            self._reason = self._reason_of(error)
+            self._reason = self._reason_of(self._error)
             for scope in self._calls:
                 scope.cancel()
             self._started.set()
@@ -215,11 +220,15 @@ class RunningMcpServer:
     async def _connect(self) -> AsyncGenerator[_Streams, None]:
         """Yield the streams of the messages from and to the server; afterwards, it is disconnected or has ended."""
         if self._server.url:
-            async with (
-                create_mcp_http_client(self._server.headers) as client,
-                streamable_http_client(self._server.url, http_client=client) as (incoming, outgoing, *_),
-            ):
-                yield incoming, outgoing
+            with anyio.CancelScope() as scope:
+                async with (
+                    create_mcp_http_client(self._server.headers) as client,
+                    streamable_http_client(self._server.url, http_client=client) as (incoming, outgoing, *_),
+                ):
+                    try:
+                        yield incoming, outgoing
+                    finally:
+                        scope.deadline = anyio.current_time() + DISCONNECT_SECONDS
             return
         self._program = await Program.start(
             self._server.command,

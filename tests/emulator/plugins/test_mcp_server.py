@@ -343,6 +343,17 @@ async def over_stdio() -> AsyncIterator[Plugin]:
 
 
 @asynccontextmanager
+async def served(app: Any, port: int = 0) -> AsyncIterator[str]:
+    """Serve an application, and yield the URL of its MCP server."""
+    web = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        serving = asyncio.create_task(web.serve([listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        web.should_exit = True
+        await serving
+
+
+@asynccontextmanager
 async def over_http() -> AsyncIterator[Plugin]:
     """Serve it on a port of its own; it does not answer requests without the header."""
     app = runpy.run_path(str(PACKAGE_SERVER))["server"].streamable_http_app()
@@ -351,12 +362,8 @@ async def over_http() -> AsyncIterator[Plugin]:
         assert scope["type"] != "http" or (b"x-key", SECRET.encode()) in scope["headers"]
         await app(scope, receive, send)
 
-    web = uvicorn.Server(uvicorn.Config(guarded, log_level="warning"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(web.serve([listener]))
-        yield McpServer(NAME, url=f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", headers={"X-Key": SECRET})
-        web.should_exit = True
-        await serving
+    async with served(guarded) as url:
+        yield McpServer(NAME, url=url, headers={"X-Key": SECRET})
 
 
 Serve = Callable[[], AbstractAsyncContextManager[Plugin]]
@@ -394,3 +401,54 @@ async def test_a_server_on_the_network_that_has_gone_is_an_error() -> None:
         started = await server.start(None)
     assert NAME in (await error_of(call(started, "add", a=1, b=2))).title
     await started.stop()
+
+
+@asynccontextmanager
+async def hanging(*methods: str) -> AsyncIterator[Plugin]:
+    """Serve over HTTP what does not answer these requests, of HTTP or of MCP."""
+    answers: dict[str, Any] = {
+        "initialize": {"capabilities": {"tools": {}}, "serverInfo": {"name": "slow", "version": "1"}},
+        "tools/list": {"tools": [{"name": "hold", "inputSchema": {"type": "object"}}]},
+    }
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while scope["method"] == "POST" and (part := await receive()):
+            body += part["body"]
+            if not part["more_body"]:
+                break
+        message = json.loads(body or "{}")
+        if {scope["method"], message.get("method")} & {*methods}:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        result = dict(answers.get(message.get("method"), {}))
+        if message.get("method") == "initialize":
+            result["protocolVersion"] = message["params"]["protocolVersion"]
+        status = 405 if scope["method"] == "GET" else 200 if "id" in message else 202
+        headers = [(b"content-type", b"application/json"), (b"mcp-session-id", b"1")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        answer = {"jsonrpc": "2.0", "id": message["id"], "result": result} if "id" in message else {}
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode() if answer else b""})
+
+    async with served(app) as url:
+        yield McpServer(NAME, url=url)
+
+
+async def test_a_server_that_does_not_answer_the_disconnection_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mcp_server, "DISCONNECT_SECONDS", 0.1)
+    async with hanging("DELETE") as server, asyncio.timeout(10):
+        started = await server.start(None)
+        await started.stop()
+        assert str((await error_of(call(started, "hold"))).cause) == "It was stopped."
+
+
+async def test_a_server_that_hangs_at_the_start_and_at_the_disconnection_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mcp_server, "DISCONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(mcp_server, "START_SECONDS", 0.5)
+    async with hanging("tools/list", "DELETE") as server, asyncio.timeout(10):
+        assert (await error_of(server.start(None))).cause == "It did not list its tools within 0.5 s."
