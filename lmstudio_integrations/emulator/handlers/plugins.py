@@ -30,6 +30,9 @@ from lmstudio_integrations.types.results import PredictionEnd
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_LONGEST_PATH = 4096
+"""Characters of the directory that a client may choose, as on Linux."""
+
 _MOST_TEXTS = 100
 """Status texts, and warnings, of one call that its record keeps."""
 
@@ -54,12 +57,18 @@ def _working_directory(parameter: StartToolUseSession) -> str | None:
     """Return the directory that the client has chosen for the plugin.
 
     Raises:
-        WireError: If the request is that of a plugin in a prediction of LM Studio's own chat.
+        WireError: If the request is that of a plugin in a prediction of LM Studio's own chat, or the path is too long.
     """
     specifier = parameter["pluginConfigSpecifier"]
     if specifier["type"] == "predictionProcess":
         raise not_supported("plugins of a prediction process", REASONS["plugins"])
-    return specifier.get("workingDirectoryPath")
+    directory = specifier.get("workingDirectoryPath")
+    if directory is not None and len(directory) > _LONGEST_PATH:
+        raise WireError(
+            "The path of the working directory is too long",
+            cause=f"It has {len(directory):,} characters. This server allows {_LONGEST_PATH:,}.",
+        )
+    return directory
 
 
 @dataclass(slots=True, eq=False)

@@ -23,6 +23,7 @@ from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lmstudio_integrations._support.secrets import redact, redacted_url
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.engines.errors import without_directories
 from lmstudio_integrations.emulator.errors import WireError
@@ -293,7 +294,7 @@ class RunningMcpServer:
             reason = _text_of(error)
         else:
             reason = "It was stopped."
-        return f"{reason}\n{program.last_errors(SHOWN_LINES) if program else ''}".strip()
+        return shortened(f"{reason}\n{program.last_errors(SHOWN_LINES) if program else ''}".strip())
 
     def _end(self, problem: str) -> WireError:
         """Return the error for a server whose session has ended."""
@@ -366,7 +367,7 @@ def _value_of(name: str, result: Mapping[str, Any]) -> Any:
     """
     if result.get("isError"):
         texts = [block["text"] for block in result["content"] if block["type"] == "text"]
-        raise WireError("\n".join(texts) or f'The tool "{name}" failed')
+        raise WireError(shortened("\n".join(texts)) or f'The tool "{name}" failed')
     value = {key: result[key] for key in ("content", "structuredContent") if key in result}
     return value if len(value) > 1 else value["content"]
 
@@ -377,7 +378,7 @@ def _to_dict(value: BaseModel) -> dict[str, Any]:
 
 
 def _for_clients(text: str) -> str:
-    return without_directories(redact(text))
+    return without_directories(redact(shortened(text)))
 
 
 def _text_of(error: Exception) -> str:

@@ -488,6 +488,16 @@ GENERATE = {"tools": [], "history": {"messages": []}}
         ("startToolUseSession", request(WRITER), 'The plugin "me/writer" has no tools: it is a generator'),
         ("generateWithGenerator", request("no/such") | GENERATE, 'Cannot find a plugin with the identifier "no/such"'),
         ("generateWithGenerator", request(SUMS) | GENERATE, 'The plugin "mcp/sums" is not a generator'),
+        (
+            "startToolUseSession",
+            request("x" * 10_000),
+            f'Cannot find a plugin with the identifier "{"x" * 6144} [… 1808 characters omitted …] {"x" * 2048}"',
+        ),
+        (
+            "startToolUseSession",
+            request(FAKE, workingDirectoryPath="/" + "x" * 4096),
+            "The path of the working directory is too long",
+        ),
         *(
             (
                 endpoint,

@@ -147,6 +147,7 @@ async def test_a_call_returns_what_the_server_returned(
     [
         ("fail", {"texts": ["no ferry", "today"]}, "no ferry\ntoday", None),
         ("fail", {"texts": []}, 'The tool "fail" failed', None),
+        ("fail", {"texts": ["x" * 10_000]}, "x" * 6144 + " [… 1808 characters omitted …] " + "x" * 2048, None),
         ("fault", {}, f'The MCP server "{NAME}" cannot run the tool "fault"', "there is a fault"),
     ],
 )
@@ -270,6 +271,12 @@ async def test_a_server_that_is_not_there_is_an_error(settings: dict[str, Any], 
     assert error.title == f'The MCP server "{NAME}" cannot be started'
     assert error.cause == cause
     assert SECRET not in str(error.to_dict())
+
+
+async def test_a_very_long_reason_is_shortened(caplog: pytest.LogCaptureFixture) -> None:
+    error = await error_of(McpServer(NAME, command=[sys.executable], working_directory="x" * 100_000).start(None))
+    assert "characters omitted" in str(error.cause)
+    assert len(f"{error.to_dict()} {caplog.text}") < 20_000
 
 
 @pytest.mark.parametrize("shares_pipes", [True, False])
