@@ -47,12 +47,20 @@ class RunningPlugin(Protocol):
 
 
 class Plugin(Protocol):
-    """A plugin that may be started."""
+    """A plugin that may be started, other than one of Python functions."""
 
     identifier: str
 
+    def directory(self, chosen: str | None) -> str | None:
+        """Return the directory in which the plugin runs; sessions with the same one share it.
+
+        Args:
+            chosen: The directory that the client has chosen, if any.
+        """
+        ...
+
     async def start(self, working_directory: str | None) -> RunningPlugin:
-        """Start the plugin and list its tools.
+        """Start the plugin in a directory, and list its tools.
 
         Raises:
             WireError: If it cannot be started, or does not answer.

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import shlex
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, cast
@@ -68,7 +69,7 @@ class McpServer:
             which then runs until it is cancelled.
         env: Further environment variables of the program.
         headers: Headers of all requests to the URL.
-        working_directory: The directory in which the program runs, unless a session has its own; by default that of
+        working_directory: The directory in which the program runs. By default, clients choose it, or it is that of
             this process.
 
     Raises:
@@ -111,13 +112,18 @@ class McpServer:
         """The command as for a shell, or the URL, without what looks like a secret."""
         return redact(shlex.join(self.command)) if self.command else redacted_url(self.url)
 
+    def directory(self, chosen: str | None) -> str | None:
+        """Return the directory in which the program runs: its own, or else the one that the client has chosen."""
+        directory = self.working_directory or chosen
+        return os.path.normpath(directory) if self.command and directory else None
+
     async def start(self, working_directory: str | None) -> "RunningMcpServer":
         """Start or connect the server and list its tools. Cancelling stops it.
 
         Raises:
             WireError: If it cannot be started, ends, or does not answer in time.
         """
-        running = RunningMcpServer(self, working_directory or self.working_directory)
+        running = RunningMcpServer(self, working_directory)
         try:
             await running.wait_until_started()
         except BaseException:

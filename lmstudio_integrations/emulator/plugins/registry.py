@@ -23,6 +23,8 @@ from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+AnyPlugin = Plugin | FunctionPlugin | GeneratorPlugin
+
 
 @dataclass(slots=True, eq=False)
 class SharedPlugin:
@@ -63,9 +65,7 @@ class PluginRegistry:
         max_running: How many may run at once, each working directory counted.
     """
 
-    def __init__(
-        self, plugins: Iterable[Plugin | GeneratorPlugin] = (), max_running: int = DEFAULT_LIMITS.plugins
-    ) -> None:
+    def __init__(self, plugins: Iterable[AnyPlugin] = (), max_running: int = DEFAULT_LIMITS.plugins) -> None:
         self._plugins = {plugin.identifier: plugin for plugin in plugins}
         self._max_running = max_running
         self._running: list[SharedPlugin] = []
@@ -90,13 +90,18 @@ class PluginRegistry:
     async def session(self, identifier: str, working_directory: str | None) -> AsyncGenerator[SharedPlugin]:
         """Use a plugin with tools: it starts with its first session, and stops after the last one.
 
+        Args:
+            identifier: The identifier of the plugin.
+            working_directory: The directory that the client has chosen. One of Python functions has none.
+
         Raises:
             WireError: If there is none, it has no tools or cannot be started, or too many plugins run.
         """
         plugin = self._find(identifier)
         if isinstance(plugin, GeneratorPlugin):
             raise WireError(f'The plugin "{identifier}" has no tools: it is a generator')
-        shared = await self._share(plugin, working_directory)
+        directory = None if isinstance(plugin, FunctionPlugin) else plugin.directory(working_directory)
+        shared = await self._share(plugin, directory)
         shared.sessions += 1
         try:
             await asyncio.shield(shared.starting)  # several sessions may wait for it
@@ -113,13 +118,13 @@ class PluginRegistry:
         if stopping:
             await asyncio.wait(stopping)
 
-    def _find(self, identifier: str) -> Plugin | GeneratorPlugin:
+    def _find(self, identifier: str) -> AnyPlugin:
         plugin = self._plugins.get(identifier)
         if plugin is None:
             raise plugin_not_found(identifier, list(self._plugins))
         return plugin
 
-    async def _share(self, plugin: Plugin, working_directory: str | None) -> SharedPlugin:
+    async def _share(self, plugin: Plugin | FunctionPlugin, working_directory: str | None) -> SharedPlugin:
         """Return the running plugin, or start it; one that stops is waited for, so that it never runs twice."""
         while shared := self._find_running(plugin.identifier, working_directory):
             if shared.stopping is None:
@@ -156,7 +161,7 @@ class PluginRegistry:
             self._running.remove(shared)
 
 
-def create_plugin(entry: PluginEntry) -> Plugin | GeneratorPlugin:
+def create_plugin(entry: PluginEntry) -> AnyPlugin:
     """Return the plugin of an entry of the catalog.
 
     Raises:

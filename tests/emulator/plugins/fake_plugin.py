@@ -34,6 +34,10 @@ class FakePlugin:
         """How often it was started."""
         return len(self.directories)
 
+    def directory(self, chosen: str | None) -> str | None:
+        """Return the directory of the client."""
+        return chosen
+
     async def start(self, working_directory: str | None) -> "RunningFake":
         """Start, as soon as it may."""
         self.directories.append(working_directory)

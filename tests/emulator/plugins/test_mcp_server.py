@@ -267,14 +267,15 @@ async def test_a_program_that_is_no_server_is_an_error_with_its_last_words(
     ],
 )
 async def test_a_server_that_is_not_there_is_an_error(settings: dict[str, Any], cause: str) -> None:
-    error = await error_of(McpServer(NAME, **settings).start(None))
+    server = McpServer(NAME, **settings)
+    error = await error_of(server.start(server.directory(None)))
     assert error.title == f'The MCP server "{NAME}" cannot be started'
     assert error.cause == cause
     assert SECRET not in str(error.to_dict())
 
 
 async def test_a_very_long_reason_is_shortened(caplog: pytest.LogCaptureFixture) -> None:
-    error = await error_of(McpServer(NAME, command=[sys.executable], working_directory="x" * 100_000).start(None))
+    error = await error_of(McpServer(NAME, command=[sys.executable]).start("x" * 100_000))
     assert "characters omitted" in str(error.cause)
     assert len(f"{error.to_dict()} {caplog.text}") < 20_000
 
@@ -310,18 +311,37 @@ async def test_cancelling_a_start_ends_the_program(programs: Programs, monkeypat
     await programs.all_end()
 
 
-@pytest.mark.parametrize(("of_session", "directory"), [(None, "server"), ("session", "session")])
+COMMAND: dict[str, Any] = {"command": ["run"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen", "directory"),
+    [
+        (COMMAND, None, None),
+        (COMMAND, "", None),
+        (COMMAND, "/a", "/a"),
+        (COMMAND, "/a/", "/a"),
+        (COMMAND, "/a/b/..", "/a"),
+        (COMMAND | {"working_directory": "/own"}, None, "/own"),
+        (COMMAND | {"working_directory": "/own"}, "/a", "/own"),
+        ({"url": "http://localhost"}, "/a", None),
+    ],
+)
+def test_a_client_chooses_the_directory_of_a_program_without_its_own(
+    settings: dict[str, Any], chosen: str | None, directory: str | None
+) -> None:
+    found = McpServer(NAME, **settings).directory(chosen)
+    assert found == (None if directory is None else os.path.normpath(directory))
+
+
 async def test_a_program_has_its_directory_and_its_environment_and_little_of_ours(
-    programs: Programs, of_session: str | None, directory: str, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("API_KEY", SECRET)
-    for name in ("server", "session"):
-        (programs.folder / name).mkdir()
-    server = programs.server(env={"TOWN": "Ulm"}, working_directory=str(programs.folder / "server"))
-    started = await server.start(of_session and str(programs.folder / of_session))
+    started = await programs.server(env={"TOWN": "Ulm"}).start(str(programs.folder))
     programs.running.append(started)
     where = json.loads((await call(started, "where"))[0]["text"])
-    assert where["directory"] == str(programs.folder / directory)
+    assert where["directory"] == str(programs.folder)
     assert where["environment"]["TOWN"] == "Ulm"
     assert where["environment"]["PATH"] == os.environ["PATH"]
     assert "API_KEY" not in where["environment"]

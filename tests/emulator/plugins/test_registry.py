@@ -14,6 +14,7 @@ from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
 from lmstudio_integrations.emulator.plugins import registry as registry_module
 from lmstudio_integrations.emulator.plugins.base import CallReports
+from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, SharedPlugin, create_plugin
 from tests.emulator.plugins.fake_plugin import FakePlugin
 
@@ -71,6 +72,17 @@ async def test_each_working_directory_has_a_plugin_of_its_own() -> None:
         assert plugin.directories == ["/a", "/b"]
     await registry.close()
     assert plugin.stops == 2
+
+
+async def test_functions_have_no_working_directory() -> None:
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    registry = PluginRegistry([FunctionPlugin("me/sums", [add])], max_running=1)
+    async with registry.session("me/sums", "/a") as first, registry.session("me/sums", "/b") as second:
+        assert first is second
+    await registry.close()
 
 
 async def test_a_start_is_cancelled_with_its_last_session_only() -> None:
