@@ -22,7 +22,7 @@ class WireError(Exception):
         cause: The reason behind it.
         suggestion: What would help.
         display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
-        fatal: Whether the model, or the plugin, has crashed and must be started again.
+        fatal: Whether the model has crashed.
     """
 
     def __init__(

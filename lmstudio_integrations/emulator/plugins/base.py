@@ -3,10 +3,12 @@
 A plugin starts with its first session, is shared by all its sessions, and stops with the last of them.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.types.tools import Tool
 
 
@@ -24,9 +26,15 @@ class CallReports:
 
 
 class RunningPlugin(Protocol):
-    """A plugin that runs. Everything happens on the server's event loop."""
+    """A plugin that runs. Everything happens on the server's event loop.
+
+    Attributes:
+        tools: Its tools.
+        ended: Done when the plugin has ended, with the error for its sessions. Its calls have failed, or do so now.
+    """
 
     tools: tuple[Tool, ...]
+    ended: asyncio.Future[WireError]
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
         """Call a tool and return its result, as JSON values. Cancelling the task aborts the call.
@@ -37,7 +45,7 @@ class RunningPlugin(Protocol):
             reports: Where the call reports to, while it runs.
 
         Raises:
-            WireError: If the tool fails, or its arguments do not fit; a fatal one if the plugin has died.
+            WireError: If the tool fails, its arguments do not fit, or the plugin has ended.
         """
         ...
 

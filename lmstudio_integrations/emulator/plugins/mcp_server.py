@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, cast
 
 import anyio
@@ -46,10 +47,13 @@ CANCEL_SECONDS = 5.0
 DISCONNECT_SECONDS = 2.0
 """How long a server on the network may take to end its session. It may be hanging."""
 
+DRAIN_SECONDS = 1.0
+"""How long the output of a program is read once it has exited: what it has started may keep it open."""
+
 SHOWN_LINES = 10
 """The last lines of a program's standard error that an error shows."""
 
-WARNINGS = {"warning", "error", "critical", "alert", "emergency"}
+WARNING_LEVELS = {"warning", "error", "critical", "alert", "emergency"}
 """The levels of log messages that are passed on to the running calls."""
 
 _CLIENT = mcp.types.Implementation(name="lmstudio-integrations", version=version())
@@ -66,7 +70,7 @@ class McpServer:
         identifier: The plugin's identifier. Those of LM Studio begin with `mcp/`.
         command: The program and its arguments. It inherits what MCP clients usually pass on, such as `PATH` and `HOME`.
         url: The URL of a server that is running. Version 1 of `mcp` does not notice that it disappears during a call,
-            which then runs until it is cancelled.
+            which then runs until it is cancelled, or the next call finds that the server has gone.
         env: Further environment variables of the program.
         headers: Headers of all requests to the URL.
         working_directory: The directory in which the program runs. By default, clients choose it, or it is that of
@@ -133,7 +137,10 @@ class McpServer:
 
 
 class RunningMcpServer:
-    """An MCP server that runs, and the session with it. `tools` are those that it listed at the start."""
+    """An MCP server that runs, and the session with it. `tools` are those that it listed at the start.
+
+    The session ends when the program ends, or the server on the network does not know it any more.
+    """
 
     def __init__(self, server: McpServer, working_directory: str | None) -> None:
         self.tools: tuple[Tool, ...] = ()
@@ -144,11 +151,11 @@ class RunningMcpServer:
         self._scope = anyio.CancelScope()
         self._calls: dict[anyio.CancelScope, CallReports] = {}
         self._started = asyncio.Event()
-        self._lost = False
+        self._has_program_ended = False
         self._error: Exception | None = None
         self._reason = ""
         # A task of its own, because one task must enter and leave the cancel scopes of `mcp`.
-        self._task = asyncio.create_task(self._run())
+        self.ended: asyncio.Future[WireError] = asyncio.create_task(self._run())
 
     async def wait_until_started(self) -> None:
         """Wait until the tools are listed.
@@ -158,9 +165,10 @@ class RunningMcpServer:
         """
         await self._started.wait()
         if self._session is None:
+            await asyncio.wait([self.ended])
             # The log, which the operator of the server reads, has all paths.
             logger.warning("%s cannot be started: %s", self._server, self._reason)
-            raise self._end("cannot be started")
+            raise self._ended_error("cannot be started")
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
         """Call a tool. Cancelling the task cancels the call on the server.
@@ -175,30 +183,29 @@ class RunningMcpServer:
             WireError: If the tool or the server fails, or has ended.
         """
         session, result = self._session, None
-        if session is None:
-            raise self._end("has ended")
-        with anyio.CancelScope() as scope:
-            self._calls[scope] = reports
-            try:
-                result = _to_dict(await _call_tool(session, name, arguments, reports))
-            except Exception as error:
-                if self._session is not None:
-                    problem = f'The MCP server "{self._server.identifier}" cannot run the tool "{name}"'
-                    raise WireError(problem, cause=_for_clients(_text_of(error))) from error
-            finally:
-                del self._calls[scope]
+        if session is not None:
+            with anyio.CancelScope() as scope:
+                self._calls[scope] = reports
+                try:
+                    result = _to_dict(await _call_tool(session, name, arguments, reports))
+                except Exception as error:
+                    if self._session is not None:
+                        problem = f'The MCP server "{self._server.identifier}" cannot run the tool "{name}"'
+                        raise WireError(problem, cause=_for_clients(_text_of(error))) from error
+                finally:
+                    del self._calls[scope]
         if result is None:
-            await asyncio.wait([self._task])
-            raise self._end("has ended")
+            await asyncio.wait([self.ended])
+            raise self._ended_error("has ended")
         return _value_of(name, result)
 
     async def stop(self) -> None:
         """End the session and the program. Calls that still run fail."""
-        self._scope.cancel()
-        await asyncio.wait([self._task])
+        self._end_session()
+        await asyncio.wait([self.ended])
 
-    async def _run(self) -> None:
-        """Run the session from its start to its end."""
+    async def _run(self) -> WireError:
+        """Run the session from its start to its end; return the error for calls after it."""
         try:
             async with (
                 self._connect() as (incoming, outgoing),
@@ -222,14 +229,17 @@ class RunningMcpServer:
             for scope in self._calls:
                 scope.cancel()
             self._started.set()
+        return self._ended_error("has ended")
 
     @contextlib.asynccontextmanager
     async def _connect(self) -> AsyncGenerator[_Streams, None]:
         """Yield the streams of the messages from and to the server; afterwards, it is disconnected or has ended."""
         if self._server.url:
+            client = create_mcp_http_client(self._server.headers)
+            client.event_hooks["response"].append(self._on_response)
             with anyio.CancelScope() as scope:
                 async with (
-                    create_mcp_http_client(self._server.headers) as client,
+                    client,
                     streamable_http_client(self._server.url, http_client=client) as (incoming, outgoing, *_),
                 ):
                     try:
@@ -249,6 +259,7 @@ class RunningMcpServer:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._receive, self._program, received)
                     tasks.start_soon(self._send, self._program, to_send)
+                    tasks.start_soon(self._wait, self._program)
                     yield incoming, outgoing
                     tasks.cancel_scope.cancel()
         finally:
@@ -265,7 +276,7 @@ class RunningMcpServer:
                     logger.debug("the MCP server %s wrote no message: %s", self._server.identifier, line)
                 else:
                     await received.send(SessionMessage(message))
-            self._lose()
+            self._on_program_end()
 
     async def _send(self, program: Program, to_send: MemoryObjectReceiveStream[SessionMessage]) -> None:
         """Write the messages to the program, until it closes its input."""
@@ -273,17 +284,35 @@ class RunningMcpServer:
             async for message in to_send:
                 await program.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode())
         except ConnectionError:
-            self._lose()
+            self._on_program_end()
 
-    def _lose(self) -> None:
-        """End the session, because the program has ended."""
-        self._lost = self._lost or not self._scope.cancel_called
+    async def _wait(self, program: Program) -> None:
+        """Wait until the program exits, even if what it has started keeps its pipes open."""
+        await program.wait()
+        await anyio.sleep(DRAIN_SECONDS)
+        self._on_program_end()
+
+    def _on_program_end(self) -> None:
+        """End the session, because the program has exited, or closed a pipe."""
+        self._has_program_ended = self._has_program_ended or not self._scope.cancel_called
+        self._end_session()
+
+    async def _on_response(self, response: Any) -> None:
+        """End the session if the server does not know it, for example because it was started again."""
+        request = response.request
+        is_unknown = response.status_code == HTTPStatus.NOT_FOUND and "mcp-session-id" in request.headers
+        if is_unknown and request.method == "POST" and self._session is not None:
+            self._error = self._error or ConnectionError("The server does not know the session any more.")
+            self._end_session()
+
+    def _end_session(self) -> None:
+        self._session = None
         self._scope.cancel()
 
     async def _on_log(self, params: mcp.types.LoggingMessageNotificationParams) -> None:
         text = params.data if isinstance(params.data, str) else json.dumps(params.data, ensure_ascii=False)
         logger.debug("the MCP server %s logged: %s: %s", self._server.identifier, params.level, text)
-        if params.level in WARNINGS:
+        if params.level in WARNING_LEVELS:
             for reports in self._calls.values():
                 reports.warn(text)
 
@@ -292,7 +321,7 @@ class RunningMcpServer:
         while isinstance(error, ExceptionGroup):
             error = cast("ExceptionGroup[Exception]", error).exceptions[0]
         program = self._program
-        if program and self._lost:
+        if program and self._has_program_ended:
             reason = f"It ended with exit code {program.exit_code}."
         elif isinstance(error, TimeoutError):
             reason = f"It did not list its tools within {START_SECONDS:g} s."
@@ -302,14 +331,13 @@ class RunningMcpServer:
             reason = "It was stopped."
         return shortened(f"{reason}\n{program.last_errors(SHOWN_LINES) if program else ''}".strip())
 
-    def _end(self, problem: str) -> WireError:
+    def _ended_error(self, problem: str) -> WireError:
         """Return the error for a server whose session has ended."""
         advice = "Check that it runs at" if self._server.url else "Run its command in a terminal:"
         return WireError(
             f'The MCP server "{self._server.identifier}" {problem}',
             cause=_for_clients(self._reason),
             suggestion=_for_clients(f"{advice} {self._server.location}"),
-            fatal=True,
         )
 
 

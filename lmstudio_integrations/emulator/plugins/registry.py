@@ -5,21 +5,19 @@ Used by the handlers; built on the plugins. Everything here runs on the server's
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import WireError, limit_reached, plugin_not_found
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS
-from lmstudio_integrations.emulator.plugins.base import CallReports, Plugin, RunningPlugin
-from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
+from lmstudio_integrations.emulator.plugins.base import Plugin, RunningPlugin
+from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin, RunningFunctions
 from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
-from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -32,29 +30,17 @@ class SharedPlugin:
 
     identifier: str
     working_directory: str | None
-    starting: "asyncio.Task[RunningPlugin]"
+    starting: "asyncio.Task[RunningPlugin | RunningFunctions]"
+    ended: "asyncio.Future[WireError]"
+    """Done when it has ended by itself, with the error for its sessions; the next one starts it anew."""
     sessions: int = 0
-    has_died: bool = False
-    """Whether a call has found it dead: its sessions stay, and the next session starts it anew."""
     stopping: "asyncio.Task[None] | None" = None
     """The task that stops it, since its last session has ended."""
 
     @property
-    def tools(self) -> tuple[Tool, ...]:
-        """Its tools, once it runs."""
-        return self.starting.result().tools
-
-    async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
-        """Call a tool, once it runs; see `RunningPlugin.call`.
-
-        Raises:
-            WireError: If the tool fails, its arguments do not fit, or the plugin has died.
-        """
-        try:
-            return await self.starting.result().call(name, arguments, reports)
-        except WireError as error:
-            self.has_died = self.has_died or error.fatal
-            raise
+    def running(self) -> RunningPlugin | RunningFunctions:
+        """The plugin, once it runs."""
+        return self.starting.result()
 
 
 class PluginRegistry:
@@ -104,7 +90,9 @@ class PluginRegistry:
         shared = await self._share(plugin, directory)
         shared.sessions += 1
         try:
-            await asyncio.shield(shared.starting)  # several sessions may wait for it
+            running = await asyncio.shield(shared.starting)  # several sessions may wait for it
+            if not isinstance(running, RunningFunctions):
+                shared.ended = running.ended
             yield shared
         finally:
             # No await: a session that joined meanwhile would get a plugin that stops.
@@ -132,9 +120,9 @@ class PluginRegistry:
             await asyncio.wait([shared.stopping])
         if len(self._running) >= self._max_running:
             raise limit_reached("plugins at once", "plugins", self._max_running)
-        shared = SharedPlugin(
-            plugin.identifier, working_directory, asyncio.create_task(plugin.start(working_directory))
-        )
+        never: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
+        starting: asyncio.Task[RunningPlugin | RunningFunctions] = asyncio.create_task(plugin.start(working_directory))
+        shared = SharedPlugin(plugin.identifier, working_directory, starting, ended=never)
         self._running.append(shared)
         return shared
 
@@ -144,7 +132,7 @@ class PluginRegistry:
             (
                 shared
                 for shared in self._running
-                if (shared.identifier, shared.working_directory) == place and not shared.has_died
+                if (shared.identifier, shared.working_directory) == place and not shared.ended.done()
             ),
             None,
         )
@@ -154,7 +142,7 @@ class PluginRegistry:
         await asyncio.wait([shared.starting])
         try:
             if not shared.starting.cancelled() and shared.starting.exception() is None:
-                await shared.starting.result().stop()
+                await shared.running.stop()
         except Exception:
             logger.exception("the plugin %r did not stop as it should", shared.identifier)
         finally:

@@ -456,13 +456,23 @@ def test_a_session_may_be_discarded_before_it_is_ready(server: Emulator, me: Wir
     server.wait_for(lambda: fake.cancelled_starts == 1)
 
 
-def test_a_plugin_that_died_ends_the_session_and_the_next_one_starts_it_anew(me: Wire, fake: FakePlugin) -> None:
-    session = Session(me, FAKE)
-    session.start(0, "wait")
-    assert session.receive()["type"] == "toolCallStatus"
-    session.start(1, "die")
-    assert session.receive() == {"type": "toolCallError", "callId": 1, "error": (error := titled("It has died"))}
-    assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": error}
+def test_a_plugin_that_died_fails_all_calls_and_sessions_and_the_next_one_starts_it_anew(
+    server: Emulator, me: Wire, fake: FakePlugin
+) -> None:
+    with wire(server, "plugins", client="guest:you", passkey="p") as you:
+        sessions = Session(me, FAKE), Session(you, FAKE)
+        for session in sessions:
+            for number in range(3):
+                session.start(number, "wait")
+                assert session.receive()["type"] == "toolCallStatus"
+        sessions[0].start(3, "die")
+        error = titled("It has died")
+        for session, calls in zip(sessions, (4, 3), strict=True):
+            ends = [session.receive() for _ in range(calls)]
+            assert {end["callId"] for end in ends} == {*range(calls)}
+            assert all(end["type"] == "toolCallError" and end["error"] == error for end in ends)
+            assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": error}
+    assert states(server) == ["failed"] * 7
     assert Session(me, FAKE).call("echo", {"a": 1}) == [{"type": "toolCallComplete", "result": {"a": 1}}]
     assert fake.starts == 2
 

@@ -59,16 +59,20 @@ class RunningFake:
 
     def __init__(self, plugin: FakePlugin) -> None:
         self._plugin = plugin
+        self.ended: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
         """Return the arguments, also when cancelled; die, wait, or fail as nobody expects."""
         if name == "die":
-            raise WireError("It has died", fatal=True)
+            self.ended.set_result(WireError("It has died"))
+        if self.ended.done():
+            raise self.ended.result()
         if name == "odd":
             raise LookupError("odd")
         if name == "wait":
             reports.status("waiting")
-            await asyncio.get_running_loop().create_future()
+            await asyncio.wait([self.ended])
+            raise self.ended.result()
         if name == "stubborn":
             try:
                 await asyncio.get_running_loop().create_future()

@@ -146,9 +146,11 @@ async def test_a_plugin_that_died_is_started_anew_by_the_next_session() -> None:
     registry = PluginRegistry([plugin])
     async with session(registry, plugin) as first:
         with pytest.raises(WireError, match="It has died"):
-            await first.call("die", {}, NOBODY)
+            await first.running.call("die", {}, NOBODY)
+        assert first.ended.done()
         async with session(registry, plugin) as second:
-            assert await second.call("echo", {"a": 1}, NOBODY) == {"a": 1}
+            assert not second.ended.done()
+            assert await second.running.call("echo", {"a": 1}, NOBODY) == {"a": 1}
         assert plugin.starts == 2
     await registry.close()
     assert plugin.stops == 2
