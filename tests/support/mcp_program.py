@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 CHILD = """
-import fcntl, os, time
+import fcntl, os, sys, time
 lock = open(os.environ["LOCK"])
 fcntl.flock(lock, fcntl.LOCK_SH)
-print(flush=True)
+os.write(int(sys.argv[1]), b"x")
 time.sleep(60)
 """
 
@@ -104,12 +104,18 @@ def where(call: Call) -> None:
 
 
 def start(call: Call) -> None:
-    errors = None if call.arguments["shares_pipes"] else subprocess.DEVNULL
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+    """Start a child that shares standard error, or output, or none; `leaves` says whether it leaves the group."""
+    shares, leaves = call.arguments.get("shares"), call.arguments.get("leaves", False)
+    ready, is_ready = os.pipe()
+    subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(is_ready)],
+        stdin=subprocess.DEVNULL,
+        stdout=None if shares == "output" else subprocess.DEVNULL,
+        stderr=None if shares == "errors" else subprocess.DEVNULL,
+        pass_fds=[is_ready],
+        start_new_session=leaves,
     )
-    assert child.stdout is not None
-    child.stdout.readline()
+    os.read(ready, 1)
     finish(call)
 
 

@@ -206,6 +206,26 @@ async def test_a_server_that_dies_fails_all_calls_and_is_not_started_again(progr
     assert programs.recorded == ["start", "call hold", "call echo", "call die"]
 
 
+async def test_a_server_that_dies_without_a_call_has_ended(programs: Programs) -> None:
+    server = await programs.start()
+    assert server._program is not None
+    server._program._transport.kill()
+    await asyncio.wait_for(asyncio.wait([server.ended]), 10)
+    assert server.ended.result().cause == "It ended with exit code -9.\nI am here"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_child_that_holds_the_output_does_not_hide_the_death_of_the_server(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_server, "DRAIN_SECONDS", 0.1)
+    server = await programs.start()
+    await call(server, "start", shares="output")
+    error = await error_of(call(server, "die"))
+    assert error.cause == "It ended with exit code 7.\nI am here\nmy last words"
+    await programs.all_end()
+
+
 @pytest.mark.usefixtures("quick")
 async def test_a_server_that_reads_no_more_has_ended(programs: Programs) -> None:
     server = await programs.start()
@@ -280,14 +300,14 @@ async def test_a_very_long_reason_is_shortened(caplog: pytest.LogCaptureFixture)
     assert len(f"{error.to_dict()} {caplog.text}") < 20_000
 
 
-@pytest.mark.parametrize("shares_pipes", [True, False])
+@pytest.mark.parametrize("shares", ["errors", "output", None])
 @pytest.mark.parametrize("behavior", ["normal", "stubborn"])
 @pytest.mark.usefixtures("quick")
 async def test_stopping_ends_the_program_and_its_children_and_fails_its_calls(
-    programs: Programs, behavior: str, shares_pipes: bool
+    programs: Programs, behavior: str, shares: str | None
 ) -> None:
     server = await programs.start(behavior)
-    await call(server, "start", shares_pipes=shares_pipes)
+    await call(server, "start", shares=shares)
     held, _ = await begun(server, "hold")
     async with asyncio.timeout(10):
         await asyncio.gather(server.stop(), server.stop())
@@ -381,7 +401,7 @@ async def served(app: Any, port: int = 0) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def over_http() -> AsyncIterator[Plugin]:
+async def over_http(port: int = 0) -> AsyncIterator[Plugin]:
     """Serve it on a port of its own; it does not answer requests without the header."""
     app = runpy.run_path(str(PACKAGE_SERVER))["server"].streamable_http_app()
 
@@ -389,7 +409,7 @@ async def over_http() -> AsyncIterator[Plugin]:
         assert scope["type"] != "http" or (b"x-key", SECRET.encode()) in scope["headers"]
         await app(scope, receive, send)
 
-    async with served(guarded) as url:
+    async with served(guarded, port) as url:
         yield McpServer(NAME, url=url, headers={"X-Key": SECRET})
 
 
@@ -423,11 +443,25 @@ async def test_a_server_that_is_written_with_mcp_notices_a_cancellation(serve: S
         await started.stop()
 
 
-async def test_a_server_on_the_network_that_has_gone_is_an_error() -> None:
+async def test_a_server_on_the_network_that_has_gone_has_ended() -> None:
     async with over_http() as server:
         started = await server.start(None)
     assert NAME in (await error_of(call(started, "add", a=1, b=2))).title
-    await started.stop()
+    await asyncio.wait_for(asyncio.wait([started.ended]), 10)
+
+
+async def test_a_server_on_the_network_that_was_started_again_has_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with over_http(port) as server:
+        started = await server.start(None)
+    async with over_http(port) as server:
+        error = await error_of(call(started, "add", a=1, b=2))
+        assert error.title == f'The MCP server "{NAME}" has ended'
+        assert started.ended.done()
+        again = await server.start(None)
+        assert (await call(again, "add", a=1, b=2))["structuredContent"] == {"result": 3}
+        await again.stop()
 
 
 @asynccontextmanager
