@@ -36,6 +36,9 @@ _LONGEST_PATH = 4096
 _MOST_TEXTS = 100
 """Status texts, and warnings, of one call that its record keeps."""
 
+_TEXT_KEPT = 200
+"""Characters of each of them that it keeps."""
+
 
 async def start_tool_use_session(context: Context, channel: OpenChannel, parameter: StartToolUseSession) -> None:
     """Start a plugin and run the calls of its tools, until the client discards the session, or the plugin ends."""
@@ -203,7 +206,7 @@ class _ToolSession:
         if self._calls.get(call.call_id) is not call:
             return
         text = shortened(text)
-        texts.append(text)
+        texts.append(text if len(text) <= _TEXT_KEPT else f"{text[:_TEXT_KEPT]}…")
         del texts[:-_MOST_TEXTS]
         call.entry.update(status_texts=list(call.status_texts), warnings=list(call.warnings))
         self._send(call, kind, **{member: text})
