@@ -66,6 +66,8 @@ _Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryOb
 class McpServer:
     """An MCP server: either a command, which is run and spoken to over its pipes, or a URL with streamable HTTP.
 
+    The catalog has checked the arguments.
+
     Args:
         identifier: The plugin's identifier. Those of LM Studio begin with `mcp/`.
         command: The program and its arguments. It inherits what MCP clients usually pass on, such as `PATH` and `HOME`.
@@ -75,9 +77,6 @@ class McpServer:
         headers: Headers of all requests to the URL.
         working_directory: The directory in which the program runs. By default, clients choose it, or it is that of
             this process.
-
-    Raises:
-        LMStudioValueError: If not exactly one of `command` and `url` is given, or an argument is not for that one.
     """
 
     def __init__(
@@ -90,16 +89,6 @@ class McpServer:
         headers: Mapping[str, str] | None = None,
         working_directory: str | None = None,
     ) -> None:
-        if bool(command) == bool(url):
-            raise LMStudioValueError(f"the MCP server {identifier!r} must have either a command or a url")
-        if isinstance(command, str):
-            raise LMStudioValueError(f"the command of the MCP server {identifier!r} must be a list, got a string")
-        if headers and command:
-            raise LMStudioValueError(f"the MCP server {identifier!r} has headers, which need a url")
-        if (env or working_directory) and url:
-            raise LMStudioValueError(
-                f"the MCP server {identifier!r} has an environment or a working directory, which need a command"
-            )
         self.identifier = identifier
         self.command: tuple[str, ...] = tuple(command or ())
         self.url: str = url or ""
@@ -371,7 +360,7 @@ async def _call_tool(
     """Call a tool; if that is cancelled, cancel it on the server as well."""
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        reports.status(message or (f"{progress:g}" if total is None else f"{progress:g}/{total:g}"))
+        reports.status(message or (f"{progress:.15g}" if total is None else f"{progress:.15g}/{total:.15g}"))
 
     # The id of the next request. Version 2 has no such attribute, and sends the cancellation itself.
     request_id = getattr(session, "_request_id", None)

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -19,7 +20,7 @@ GRACE_SECONDS = 2.0
 """How long a program may take to exit once its input is closed, and again once it is terminated."""
 
 KILL_SECONDS = 2.0
-"""How long a killed program may take to exit. After that, only what has left its group can keep its pipes open."""
+"""How long a killed program may take to exit. After that, only what has left its group keeps its pipes open."""
 
 LONGEST_LINE = 2**26
 """The most bytes of a line that the program writes; an image is one line."""
@@ -119,9 +120,8 @@ class Program:
                 await self._exits_within(GRACE_SECONDS)
         finally:  # also if this is cancelled
             self._kill(at_once=True)
-            if not await self._exits_within(KILL_SECONDS):
-                self._error_reader.cancel()
-            self._transport.close()
+            await self._exits_within(KILL_SECONDS)
+            self._transport.close()  # the end of the pipes, for the readers
 
     async def _read_errors(self) -> None:
         """Read what the program prints: a full pipe would block it."""
@@ -141,10 +141,15 @@ class Program:
         return False
 
     def _kill(self, *, at_once: bool) -> None:
-        """Terminate or kill the program and all that it has started; on Windows, which has no groups, only itself."""
-        # macOS forbids to signal a group whose programs have exited.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                self._process.kill()
-            else:
+        """Terminate or kill the program and all that it has started.
+
+        Windows has no groups, and knows the children of a program only while it runs: all are killed at once.
+        """
+        if sys.platform == "win32":
+            if self.exit_code is None:
+                tree = ["taskkill", "/T", "/F", "/PID", str(self._process.pid)]
+                subprocess.run(tree, check=False, capture_output=True)  # noqa: S603
+        else:
+            # macOS forbids to signal a group whose programs have exited.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL if at_once else signal.SIGTERM)
