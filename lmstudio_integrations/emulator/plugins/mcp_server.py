@@ -24,7 +24,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from lmstudio_integrations._support.secrets import redact, redacted_url
+from lmstudio_integrations._support.secrets import HIDDEN, redact, redacted_url
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.engines.errors import without_directories
@@ -49,6 +49,10 @@ DISCONNECT_SECONDS = 2.0
 
 DRAIN_SECONDS = 1.0
 """How long the output of a program is read once it has exited: what it has started may keep it open."""
+
+_SHORTEST_SECRET = 6
+"""Characters from which on a word of `env` or `headers` is hidden in what a server says. A shorter one is a number or a
+flag, and hiding it would garble the text."""
 
 SHOWN_LINES = 10
 """The last lines of a program's standard error that an error shows."""
@@ -99,6 +103,14 @@ class McpServer:
     def __repr__(self) -> str:
         """Show where the server is, without what may be secret."""
         return f"McpServer({self.identifier!r}, {self.location!r})"
+
+    def hide(self, text: str) -> str:
+        """Return a text without what looks like a secret, and without the values of the environment and the headers."""
+        values = " ".join([*self.env.values(), *self.headers.values()]).split()
+        for value in sorted(values, key=len, reverse=True):
+            if len(value) >= _SHORTEST_SECRET:
+                text = text.replace(value, HIDDEN)
+        return redact(text)
 
     @property
     def location(self) -> str:
@@ -180,7 +192,9 @@ class RunningMcpServer:
                 except Exception as error:
                     if self._session is not None:
                         problem = f'The MCP server "{self._server.identifier}" cannot run the tool "{name}"'
-                        raise WireError(problem, cause=_for_clients(_text_of(error))) from error
+                        raise WireError(
+                            problem, cause=without_directories(self._server.hide(shortened(_text_of(error))))
+                        ) from error
                 finally:
                     del self._calls[scope]
         if result is None:
@@ -318,15 +332,17 @@ class RunningMcpServer:
             reason = _text_of(error)
         else:
             reason = "It was stopped."
-        return shortened(f"{reason}\n{program.last_errors(SHOWN_LINES) if program else ''}".strip())
+        return self._server.hide(shortened(f"{reason}\n{program.last_errors(SHOWN_LINES) if program else ''}".strip()))
 
     def _ended_error(self, problem: str) -> WireError:
         """Return the error for a server whose session has ended."""
-        advice = "Check that it runs at" if self._server.url else "Run its command in a terminal:"
+        # The command may contain secrets that nobody can recognize.
+        url = f"Check that it runs at {self._server.location}"
+        advice = url if self._server.url else "Run its command, which is in the log of the server, in a terminal."
         return WireError(
             f'The MCP server "{self._server.identifier}" {problem}',
-            cause=_for_clients(self._reason),
-            suggestion=_for_clients(f"{advice} {self._server.location}"),
+            cause=without_directories(self._reason),
+            suggestion=advice,
         )
 
 
@@ -398,10 +414,6 @@ def _value_of(name: str, result: Mapping[str, Any]) -> Any:
 def _to_dict(value: BaseModel) -> dict[str, Any]:
     """Return the wire form, which both versions of `mcp` share."""
     return value.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _for_clients(text: str) -> str:
-    return without_directories(redact(shortened(text)))
 
 
 def _text_of(error: Exception) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from lmstudio_integrations._support.secrets import HIDDEN
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.plugins import mcp_server, program
 from lmstudio_integrations.emulator.plugins.base import CallReports, Plugin, RunningPlugin
@@ -62,7 +63,7 @@ class Programs:
     def server(self, behavior: str = "normal", *, env: dict[str, str] | None = None, **settings: Any) -> McpServer:
         files = {"RECORD": str(self.folder / "record"), "LOCK": str(self.folder / "lock")}
         command = [sys.executable, str(PROGRAM), behavior]
-        return McpServer(NAME, command=command, env={**files, **(env or {})}, **settings)
+        return McpServer(NAME, command=command, env={"API_KEY": SECRET, **files, **(env or {})}, **settings)
 
     async def start(self, behavior: str = "normal") -> RunningMcpServer:
         started = await self.server(behavior).start(None)
@@ -150,7 +151,7 @@ async def test_a_call_returns_what_the_server_returned(
         ("fail", {"texts": ["no ferry", "today"]}, "no ferry\ntoday", None),
         ("fail", {"texts": []}, 'The tool "fail" failed', None),
         ("fail", {"texts": ["x" * 10_000]}, "x" * 6144 + " [… 1808 characters omitted …] " + "x" * 2048, None),
-        ("fault", {}, f'The MCP server "{NAME}" cannot run the tool "fault"', "there is a fault"),
+        ("fault", {}, f'The MCP server "{NAME}" cannot run the tool "fault"', f"there is a fault with {HIDDEN}"),
     ],
 )
 async def test_a_failure_is_an_error_with_its_text(
@@ -254,7 +255,7 @@ async def test_output_that_is_no_message_is_logged(programs: Programs, caplog: p
 @pytest.mark.parametrize(
     ("behavior", "cause"),
     [
-        ("exit", "It ended with exit code 1.\nI cannot find my configuration"),
+        ("exit", f"It ended with exit code 1.\nI cannot find my configuration, with {HIDDEN}"),
         ("silent", "It did not list its tools within 0.5 s.\nI am here"),
         ("old", "I do not know this version\nI am here"),
     ],
@@ -265,12 +266,12 @@ async def test_a_program_that_is_no_server_is_an_error_with_its_last_words(
 ) -> None:
     if behavior == "silent":
         monkeypatch.setattr(mcp_server, "START_SECONDS", 0.5)
-    server = programs.server(behavior, env={"API_KEY": SECRET})
+    server = programs.server(behavior)
     async with asyncio.timeout(10):
         error = await error_of(server.start(None))
     assert error.title == f'The MCP server "{NAME}" cannot be started'
     assert error.cause == cause
-    assert error.suggestion == f"Run its command in a terminal: {Path(sys.executable).name} mcp_program.py {behavior}"
+    assert error.suggestion == "Run its command, which is in the log of the server, in a terminal."
     assert shlex.join([sys.executable, str(PROGRAM)]) in caplog.text
     assert SECRET not in f"{error.to_dict()} {caplog.text} {server!r}"
     await programs.all_end()
@@ -398,14 +399,27 @@ def test_a_client_chooses_the_directory_of_a_program_without_its_own(
 async def test_a_program_has_its_directory_and_its_environment_and_little_of_ours(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("API_KEY", SECRET)
+    monkeypatch.setenv("OTHER_KEY", SECRET)
     started = await programs.server(env={"TOWN": "Ulm"}).start(str(programs.folder))
     programs.running.append(started)
     where = json.loads((await call(started, "where"))[0]["text"])
     assert where["directory"] == str(programs.folder)
     assert where["environment"]["TOWN"] == "Ulm"
     assert where["environment"]["PATH"] == os.environ["PATH"]
-    assert "API_KEY" not in where["environment"]
+    assert "OTHER_KEY" not in where["environment"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "shown"),
+    [
+        ({"headers": {"Authorization": f"Bearer {SECRET}"}}, f"no such key: {SECRET}!", f"no such key: {HIDDEN}!"),
+        ({"env": {"A": SECRET, "B": SECRET[:-1]}}, f"{SECRET} {SECRET[:-1]}", f"{HIDDEN} {HIDDEN}"),
+        ({"env": {"DEBUG": "1", "EMPTY": ""}}, "line 1", "line 1"),
+        ({}, "http://me:secret@host", f"http://{HIDDEN}@host"),
+    ],
+)
+def test_secrets_are_hidden_in_what_a_server_says(settings: dict[str, Any], text: str, shown: str) -> None:
+    assert McpServer(NAME, **settings).hide(text) == shown
 
 
 @asynccontextmanager

@@ -214,6 +214,19 @@ def test_an_mcp_server_is_made_of_its_entry(monkeypatch: pytest.MonkeyPatch) -> 
     assert address == {**unset, "url": "https://x", "headers": {"B": "2"}}
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"command": ("run", "--api-key", "RbYtNhGv")},
+        {"url": "https://me:RbYtNhGv@host"},
+        {"command": ("run",), "env": {"KEY": "RbYtNhGv"}},
+        {"url": "https://host", "headers": {"Key": "RbYtNhGv"}},
+    ],
+)
+def test_an_entry_does_not_show_its_secrets(settings: dict[str, Any]) -> None:
+    assert "RbYtNhGv" not in repr(PluginEntry(identifier="a/b", **settings))
+
+
 def test_an_mcp_server_without_the_extra_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(ModuleNotFoundError) as caught:
