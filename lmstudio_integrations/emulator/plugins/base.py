@@ -1,4 +1,6 @@
-"""What a plugin with tools is to the server. `mcp_server.py` and `functions.py` implement it.
+"""What a plugin with tools is to the server. `mcp_server.py` implements it.
+
+`functions.py` does, too, except for what Python functions do not have: a directory, and an end of their own.
 
 A plugin starts with its first session, is shared by all its sessions, and stops with the last of them.
 """

@@ -8,15 +8,19 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.plugins import functions
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 from tests.emulator.plugins.fake_plugin import FakePlugin
+
+PROGRAM = Path(__file__).parents[2] / "support" / "mcp_program.py"
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
 SUMS, FAKE, WRITER = "mcp/sums", "me/fake", "me/writer"
@@ -477,6 +481,29 @@ def test_a_plugin_that_died_fails_all_calls_and_sessions_and_the_next_one_starts
     assert fake.starts == 2
 
 
+def test_a_plugin_that_dies_without_a_call_ends_its_sessions(server: Emulator, me: Wire, fake: FakePlugin) -> None:
+    session = Session(me, FAKE)
+    assert fake.running is not None
+    server._started.loop.call_soon_threadsafe(fake.running.ended.set_result, WireError("It has died"))
+    assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": titled("It has died")}
+    assert Session(me, FAKE).call("echo") == [{"type": "toolCallComplete", "result": {}}]
+    server.wait_for(lambda: fake.stops == 1)
+
+
+@pytest.mark.slow
+def test_each_call_of_a_program_that_dies_has_an_error() -> None:
+    plugin = {"command": [sys.executable, str(PROGRAM)]}
+    with Emulator([], plugins={FAKE: plugin}) as server, wire(server, "plugins") as me:
+        session = Session(me, FAKE)
+        for number in range(40):
+            session.start(number, "die" if number == 5 else "hold")
+        ends = [session.receive() for _ in range(41)]
+        assert {end["callId"] for end in ends[:-1]} == {*range(40)}
+        assert {end["error"]["cause"] for end in ends} == {"It ended with exit code 7.\nI am here\nmy last words"}
+        assert [end["type"] for end in ends] == ["toolCallError"] * 40 + ["channelError"]
+        assert states(server) == ["failed"] * 40
+
+
 def titled(title: str) -> dict[str, Any]:
     return {"title": title, "rootTitle": title}
 
@@ -527,7 +554,7 @@ def test_what_cannot_be_used_is_an_error(me: Wire, endpoint: str, parameter: Any
     assert packet["error"]["title"] == title
 
 
-def test_an_unknown_plugin_is_told_from_those_there_are(me: Wire) -> None:
+def test_the_error_for_an_unknown_plugin_lists_those_there_are(me: Wire) -> None:
     (packet,) = me.stream("startToolUseSession", request("no/such"))
     assert packet["error"]["cause"] == "This server has mcp/sums, me/writer, me/fake."
 

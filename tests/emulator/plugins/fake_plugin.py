@@ -26,6 +26,7 @@ class FakePlugin:
         self.may_start.set()
         self.may_stop = asyncio.Event()
         self.may_stop.set()
+        self.running: RunningFake | None = None
         self.stops = 0
         self.cancelled_starts = 0
 
@@ -49,7 +50,8 @@ class FakePlugin:
             raise
         if self.failure is not None:
             raise self.failure
-        return RunningFake(self)
+        self.running = RunningFake(self)
+        return self.running
 
 
 class RunningFake:
