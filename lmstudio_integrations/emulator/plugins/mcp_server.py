@@ -167,8 +167,6 @@ class RunningMcpServer:
         await self._started.wait()
         if self._session is None:
             await asyncio.wait([self.ended])
-            # The log, which the operator of the server reads, has all paths.
-            logger.warning("%s cannot be started: %s", self._server, self._reason)
             raise self._ended_error("cannot be started")
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
@@ -192,9 +190,8 @@ class RunningMcpServer:
                 except Exception as error:
                     if self._session is not None:
                         problem = f'The MCP server "{self._server.identifier}" cannot run the tool "{name}"'
-                        raise WireError(
-                            problem, cause=without_directories(self._server.hide(shortened(_text_of(error))))
-                        ) from error
+                        cause = without_directories(self._server.hide(shortened(_text_of(error))))
+                        raise WireError(problem, cause=cause) from error
                 finally:
                     del self._calls[scope]
         if result is None:
@@ -232,6 +229,9 @@ class RunningMcpServer:
             for scope in self._calls:
                 scope.cancel()
             self._started.set()
+        if self._error is not None or self._has_program_ended:
+            # The log, which the operator of the server reads, has the command, and all paths.
+            logger.warning("%s has ended: %s", self._server, self._reason)
         return self._ended_error("has ended")
 
     @contextlib.asynccontextmanager

@@ -22,6 +22,7 @@ from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
 logger: logging.Logger = logging.getLogger(__name__)
 
 AnyPlugin = Plugin | FunctionPlugin | GeneratorPlugin
+"""A plugin with tools, or one that writes messages."""
 
 
 @dataclass(slots=True, eq=False)

@@ -199,7 +199,9 @@ async def test_cancelling_a_call_cancels_it_on_the_server_and_nothing_else(progr
     assert [line for line in programs.recorded if line.startswith("cancelled")] == ["cancelled {'a': 1}"]
 
 
-async def test_a_server_that_dies_fails_all_calls_and_is_not_started_again(programs: Programs) -> None:
+async def test_a_server_that_dies_fails_all_calls_and_is_not_started_again(
+    programs: Programs, caplog: pytest.LogCaptureFixture
+) -> None:
     server = await programs.start()
     held, _ = await begun(server, "hold")
     for work in (call(server, "die"), held, call(server, "echo")):
@@ -207,6 +209,14 @@ async def test_a_server_that_dies_fails_all_calls_and_is_not_started_again(progr
         assert error.title == f'The MCP server "{NAME}" has ended'
         assert error.cause == "It ended with exit code 7.\nI am here\nmy last words"
     assert programs.recorded == ["start", "call hold", "call echo", "call die"]
+    assert (
+        f"{shlex.join([sys.executable, str(PROGRAM), 'normal'])}') has ended: It ended with exit code 7" in caplog.text
+    )
+
+
+async def test_a_server_that_is_stopped_is_no_warning(programs: Programs, caplog: pytest.LogCaptureFixture) -> None:
+    await (await programs.start()).stop()
+    assert "has ended" not in caplog.text
 
 
 async def test_a_server_that_dies_without_a_call_has_ended(programs: Programs) -> None:
