@@ -152,13 +152,13 @@ class PluginEntry(_Strict):
     `functions` are tools as `act` takes them, and `generator` is whether it writes messages in place of a model.
 
     `env` are variables for the program, in addition to those that MCP clients usually pass on, such as `PATH`, and
-    `working_directory` is where it runs, unless the client chooses another one. `headers` are sent to the address.
+    `working_directory` is where it runs; without one, clients choose it. `headers` are sent to the address.
     `rules` are those of a generator, as scripted models have them.
     """
 
     identifier: str
-    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    url: str | None = None
+    command: Annotated[tuple[str, ...] | None, Field(min_length=1, repr=False)] = None
+    url: Annotated[str | None, Field(repr=False)] = None
     functions: tuple[Any, ...] = ()
     generator: bool = False
     env: dict[str, str] = Field(default_factory=dict[str, str], repr=False)

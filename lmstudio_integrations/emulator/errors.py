@@ -7,6 +7,7 @@ so that no handler composes an error by hand.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.types.config import ModelKind
 
 SAMPLE = 20
@@ -21,7 +22,7 @@ class WireError(Exception):
         cause: The reason behind it.
         suggestion: What would help.
         display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
-        fatal: Whether the model, or the plugin, has crashed and must be started again.
+        fatal: Whether the model has crashed.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ def plugin_not_found(identifier: str, known: Sequence[str]) -> WireError:
     """Return the error for a plugin that the server does not have."""
     listed = ", ".join(known[:SAMPLE]) + (f" and {len(known) - SAMPLE} more" if len(known) > SAMPLE else "")
     return WireError(
-        f'Cannot find a plugin with the identifier "{identifier}"',
+        f'Cannot find a plugin with the identifier "{shortened(identifier)}"',
         cause=f"This server has {listed or 'no plugins'}.",
     )
 

@@ -124,8 +124,9 @@ class PluginCallRecord:
             session or its socket has ended.
         result: The result of a call that has ended.
         error: The title of the error of a call that failed.
-        status_texts: What the tool has reported about its progress; of many texts, the last 100.
-        warnings: Problems that the tool has solved by itself; of many, the last 100.
+        status_texts: What the tool has reported about its progress: the last 100 texts, and the first 200 characters of
+            each.
+        warnings: Problems that the tool has solved by itself; as many.
     """
 
     plugin: str

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 CHILD = """
-import fcntl, os, time
+import fcntl, os, sys, time
 lock = open(os.environ["LOCK"])
 fcntl.flock(lock, fcntl.LOCK_SH)
-print(flush=True)
+os.write(int(sys.argv[1]), b"x")
 time.sleep(60)
 """
 
@@ -71,7 +71,7 @@ def release(call: Call) -> None:
 
 
 def report(call: Call) -> None:
-    for progress in ({"progress": 1, "message": "begun"}, {"progress": 2, "total": 4}, {"progress": 2.5}):
+    for progress in ({"progress": 1, "message": "begun"}, {"progress": 2.5}, {"progress": 12345678, "total": 2e7}):
         send(method="notifications/progress", params={"progressToken": call.token, **progress})
     finish(call)
 
@@ -87,7 +87,7 @@ def fail(call: Call) -> None:
 
 
 def fault(call: Call) -> None:
-    send(id=call.id, error={"code": -32602, "message": "there is a fault"})
+    send(id=call.id, error={"code": -32602, "message": f"there is a fault with {os.environ.get('API_KEY')}"})
 
 
 def image(call: Call) -> None:
@@ -104,13 +104,19 @@ def where(call: Call) -> None:
 
 
 def start(call: Call) -> None:
-    errors = None if call.arguments["shares_pipes"] else subprocess.DEVNULL
+    """Start a child that shares standard error, or output, or none; `leaves` says whether it leaves the group."""
+    shares, leaves = call.arguments.get("shares"), call.arguments.get("leaves", False)
+    ready, is_ready = os.pipe()
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        [sys.executable, "-c", CHILD, str(is_ready)],
+        stdin=subprocess.DEVNULL,
+        stdout=None if shares == "output" else subprocess.DEVNULL,
+        stderr=None if shares == "errors" else subprocess.DEVNULL,
+        pass_fds=[is_ready],
+        start_new_session=leaves,
     )
-    assert child.stdout is not None
-    child.stdout.readline()
-    finish(call)
+    os.read(ready, 1)
+    finish(call, str(child.pid))
 
 
 def hang_up(call: Call) -> None:
@@ -163,7 +169,7 @@ def main(behavior: str) -> None:
     fcntl.flock(lock, fcntl.LOCK_SH)
     record("start")
     if behavior == "exit":
-        sys.exit("I cannot find my configuration")
+        sys.exit(f"I cannot find my configuration, with {os.environ.get('API_KEY')}")
     if behavior == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stderr.write("I am here\n")

@@ -30,36 +30,49 @@ from lmstudio_integrations.types.results import PredictionEnd
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_LONGEST_PATH = 4096
+"""Characters of the directory that a client may choose, as on Linux."""
+
 _MOST_TEXTS = 100
 """Status texts, and warnings, of one call that its record keeps."""
 
+_TEXT_KEPT = 200
+"""Characters of each of them that it keeps."""
+
 
 async def start_tool_use_session(context: Context, channel: OpenChannel, parameter: StartToolUseSession) -> None:
-    """Start a plugin and run the calls of its tools, until the client discards the session, or the plugin dies."""
+    """Start a plugin and run the calls of its tools, until the client discards the session, or the plugin ends."""
     directory = _working_directory(parameter)
     with channel.scope:
         async with context.state.plugins.session(parameter["pluginIdentifier"], directory) as plugin:
             session = _ToolSession(context, channel, plugin)
             # Any packet before this one ends the session: no client can call a tool that it does not know.
             channel.on_packet = session.receive
-            channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.tools]})
+            channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.running.tools]})
             try:
-                error = await session.died
+                await asyncio.wait([plugin.ended])
+                await session.wait_for_calls()  # which fail, and have an error each
             finally:
                 await session.close()
-            raise error
+            raise plugin.ended.result()
 
 
 def _working_directory(parameter: StartToolUseSession) -> str | None:
     """Return the directory that the client has chosen for the plugin.
 
     Raises:
-        WireError: If the request is that of a plugin in a prediction of LM Studio's own chat.
+        WireError: If the request is that of a plugin in a prediction of LM Studio's own chat, or the path is too long.
     """
     specifier = parameter["pluginConfigSpecifier"]
     if specifier["type"] == "predictionProcess":
         raise not_supported("plugins of a prediction process", REASONS["plugins"])
-    return specifier.get("workingDirectoryPath")
+    directory = specifier.get("workingDirectoryPath")
+    if directory is not None and len(directory) > _LONGEST_PATH:
+        raise WireError(
+            "The path of the working directory is too long",
+            cause=f"It has {len(directory):,} characters. This server allows {_LONGEST_PATH:,}.",
+        )
+    return directory
 
 
 @dataclass(slots=True, eq=False)
@@ -90,10 +103,8 @@ class _ToolSession:
         self._plugin = plugin
         # Not a task group, which would cancel an aborted call again, in the middle of what that does about it.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._names = [tool.function.name for tool in plugin.tools]
+        self._names = [tool.function.name for tool in plugin.running.tools]
         self._calls: dict[float, _Call] = {}
-        self.died: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
-        """The error of the call that has found the plugin dead: nothing can be called any more."""
 
     def receive(self, packet: Mapping[str, Any]) -> None:
         """Handle a packet of the client. An unknown `callId` is ignored: the call may have ended by itself."""
@@ -112,7 +123,11 @@ class _ToolSession:
         self._channel.on_packet = lambda _packet: None
         for call in tuple(self._calls.values()):
             self._abort(call)
-        if self._tasks:
+        await self.wait_for_calls()
+
+    async def wait_for_calls(self) -> None:
+        """Wait until no call is left, aborted ones included."""
+        while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _start(self, packet: Mapping[str, Any]) -> None:
@@ -142,12 +157,10 @@ class _ToolSession:
         try:
             result = await self._result(call, name, arguments)
         except WireError as error:
-            if self._end(call, "failed", error=error.title):
+            if self._record_end(call, "failed", error=error.title):
                 self._send(call, "toolCallError", error=error.to_dict())
-            if error.fatal and not self.died.done():
-                self.died.set_result(error)
         else:
-            if self._end(call, "ended", result=result):
+            if self._record_end(call, "ended", result=result):
                 self._send(call, "toolCallComplete", result=result)
 
     async def _result(self, call: _Call, name: str, arguments: Any) -> Any:
@@ -170,7 +183,7 @@ class _ToolSession:
             warn=partial(self._report, call, "toolCallWarn", "warnText", call.warnings),
         )
         try:
-            return self._within_limit(await self._plugin.call(name, arguments, reports))
+            return self._within_limit(await self._plugin.running.call(name, arguments, reports))
         except WireError:
             raise
         except asyncio.CancelledError:
@@ -193,18 +206,18 @@ class _ToolSession:
         if self._calls.get(call.call_id) is not call:
             return
         text = shortened(text)
-        texts.append(text)
+        texts.append(text if len(text) <= _TEXT_KEPT else f"{text[:_TEXT_KEPT]}…")
         del texts[:-_MOST_TEXTS]
         call.entry.update(status_texts=list(call.status_texts), warnings=list(call.warnings))
         self._send(call, kind, **{member: text})
 
     def _abort(self, call: _Call) -> None:
         """End a call without a packet: for the client, it has ended already."""
-        self._end(call, "aborted")
+        self._record_end(call, "aborted")
         assert call.task is not None, "it runs"
         call.task.cancel()
 
-    def _end(self, call: _Call, state: PluginCallState, **outcome: Any) -> bool:
+    def _record_end(self, call: _Call, state: PluginCallState, **outcome: Any) -> bool:
         """Record how a call has ended; return whether it had not ended before."""
         if self._calls.get(call.call_id) is not call:
             return False

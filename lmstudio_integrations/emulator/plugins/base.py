@@ -1,12 +1,16 @@
-"""What a plugin with tools is to the server. `mcp_server.py` and `functions.py` implement it.
+"""What a plugin with tools is to the server. `mcp_server.py` implements it.
+
+`functions.py` does, too, except for what Python functions do not have: a directory, and an end of their own.
 
 A plugin starts with its first session, is shared by all its sessions, and stops with the last of them.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.types.tools import Tool
 
 
@@ -24,9 +28,15 @@ class CallReports:
 
 
 class RunningPlugin(Protocol):
-    """A plugin that runs. Everything happens on the server's event loop."""
+    """A plugin that runs. Everything happens on the server's event loop.
+
+    Attributes:
+        tools: Its tools.
+        ended: Done when the plugin has ended, with the error for its sessions. Its calls have failed, or do so now.
+    """
 
     tools: tuple[Tool, ...]
+    ended: asyncio.Future[WireError]
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
         """Call a tool and return its result, as JSON values. Cancelling the task aborts the call.
@@ -37,7 +47,7 @@ class RunningPlugin(Protocol):
             reports: Where the call reports to, while it runs.
 
         Raises:
-            WireError: If the tool fails, or its arguments do not fit; a fatal one if the plugin has died.
+            WireError: If the tool fails, its arguments do not fit, or the plugin has ended.
         """
         ...
 
@@ -47,12 +57,20 @@ class RunningPlugin(Protocol):
 
 
 class Plugin(Protocol):
-    """A plugin that may be started."""
+    """A plugin that may be started, other than one of Python functions."""
 
     identifier: str
 
+    def directory(self, chosen: str | None) -> str | None:
+        """Return the directory in which the plugin runs; sessions with the same one share it.
+
+        Args:
+            chosen: The directory that the client has chosen, if any.
+        """
+        ...
+
     async def start(self, working_directory: str | None) -> RunningPlugin:
-        """Start the plugin and list its tools.
+        """Start the plugin in a directory, and list its tools.
 
         Raises:
             WireError: If it cannot be started, or does not answer.

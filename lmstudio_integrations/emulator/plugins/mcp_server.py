@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import shlex
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, cast
 
 import anyio
@@ -22,7 +24,8 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from lmstudio_integrations._support.secrets import redact, redacted_url
+from lmstudio_integrations._support.secrets import HIDDEN, redact, redacted_url
+from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.engines.errors import without_directories
 from lmstudio_integrations.emulator.errors import WireError
@@ -41,10 +44,20 @@ START_SECONDS = 60.0
 CANCEL_SECONDS = 5.0
 """How long a server may take to read that a call is cancelled."""
 
+DISCONNECT_SECONDS = 2.0
+"""How long a server on the network may take to end its session. It may be hanging."""
+
+DRAIN_SECONDS = 1.0
+"""How long the output of a program is read once it has exited: what it has started may keep it open."""
+
+_SHORTEST_SECRET = 6
+"""Characters from which on a word of `env` or `headers` is hidden in what a server says. A shorter one is a number or a
+flag, and hiding it would garble the text."""
+
 SHOWN_LINES = 10
 """The last lines of a program's standard error that an error shows."""
 
-WARNINGS = {"warning", "error", "critical", "alert", "emergency"}
+WARNING_LEVELS = {"warning", "error", "critical", "alert", "emergency"}
 """The levels of log messages that are passed on to the running calls."""
 
 _CLIENT = mcp.types.Implementation(name="lmstudio-integrations", version=version())
@@ -57,18 +70,17 @@ _Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryOb
 class McpServer:
     """An MCP server: either a command, which is run and spoken to over its pipes, or a URL with streamable HTTP.
 
+    The catalog has checked the arguments.
+
     Args:
         identifier: The plugin's identifier. Those of LM Studio begin with `mcp/`.
         command: The program and its arguments. It inherits what MCP clients usually pass on, such as `PATH` and `HOME`.
         url: The URL of a server that is running. Version 1 of `mcp` does not notice that it disappears during a call,
-            which then runs until it is cancelled.
+            which then runs until it is cancelled, or the next call finds that the server has gone.
         env: Further environment variables of the program.
         headers: Headers of all requests to the URL.
-        working_directory: The directory in which the program runs, unless a session has its own; by default that of
+        working_directory: The directory in which the program runs. By default, clients choose it, or it is that of
             this process.
-
-    Raises:
-        LMStudioValueError: If not exactly one of `command` and `url` is given, or an argument is not for that one.
     """
 
     def __init__(
@@ -81,16 +93,6 @@ class McpServer:
         headers: Mapping[str, str] | None = None,
         working_directory: str | None = None,
     ) -> None:
-        if bool(command) == bool(url):
-            raise LMStudioValueError(f"the MCP server {identifier!r} must have either a command or a url")
-        if isinstance(command, str):
-            raise LMStudioValueError(f"the command of the MCP server {identifier!r} must be a list, got a string")
-        if headers and command:
-            raise LMStudioValueError(f"the MCP server {identifier!r} has headers, which need a url")
-        if (env or working_directory) and url:
-            raise LMStudioValueError(
-                f"the MCP server {identifier!r} has an environment or a working directory, which need a command"
-            )
         self.identifier = identifier
         self.command: tuple[str, ...] = tuple(command or ())
         self.url: str = url or ""
@@ -102,10 +104,23 @@ class McpServer:
         """Show where the server is, without what may be secret."""
         return f"McpServer({self.identifier!r}, {self.location!r})"
 
+    def hide(self, text: str) -> str:
+        """Return a text without what looks like a secret, and without the values of the environment and the headers."""
+        values = " ".join([*self.env.values(), *self.headers.values()]).split()
+        for value in sorted(values, key=len, reverse=True):
+            if len(value) >= _SHORTEST_SECRET:
+                text = text.replace(value, HIDDEN)
+        return redact(text)
+
     @property
     def location(self) -> str:
         """The command as for a shell, or the URL, without what looks like a secret."""
         return redact(shlex.join(self.command)) if self.command else redacted_url(self.url)
+
+    def directory(self, chosen: str | None) -> str | None:
+        """Return the directory in which the program runs: its own, or else the one that the client has chosen."""
+        directory = self.working_directory or chosen
+        return os.path.normpath(directory) if self.command and directory else None
 
     async def start(self, working_directory: str | None) -> "RunningMcpServer":
         """Start or connect the server and list its tools. Cancelling stops it.
@@ -113,7 +128,7 @@ class McpServer:
         Raises:
             WireError: If it cannot be started, ends, or does not answer in time.
         """
-        running = RunningMcpServer(self, working_directory or self.working_directory)
+        running = RunningMcpServer(self, working_directory)
         try:
             await running.wait_until_started()
         except BaseException:
@@ -123,7 +138,10 @@ class McpServer:
 
 
 class RunningMcpServer:
-    """An MCP server that runs, and the session with it. `tools` are those that it listed at the start."""
+    """An MCP server that runs, and the session with it. `tools` are those that it listed at the start.
+
+    The session ends when the program ends, or the server on the network does not know it any more.
+    """
 
     def __init__(self, server: McpServer, working_directory: str | None) -> None:
         self.tools: tuple[Tool, ...] = ()
@@ -134,10 +152,11 @@ class RunningMcpServer:
         self._scope = anyio.CancelScope()
         self._calls: dict[anyio.CancelScope, CallReports] = {}
         self._started = asyncio.Event()
-        self._lost = False
+        self._has_program_ended = False
+        self._error: Exception | None = None
         self._reason = ""
         # A task of its own, because one task must enter and leave the cancel scopes of `mcp`.
-        self._task = asyncio.create_task(self._run())
+        self.ended: asyncio.Future[WireError] = asyncio.create_task(self._run())
 
     async def wait_until_started(self) -> None:
         """Wait until the tools are listed.
@@ -147,9 +166,8 @@ class RunningMcpServer:
         """
         await self._started.wait()
         if self._session is None:
-            # The log, which the operator of the server reads, has all paths.
-            logger.warning("%s cannot be started: %s", self._server, self._reason)
-            raise self._end("cannot be started")
+            await asyncio.wait([self.ended])
+            raise self._ended_error("cannot be started")
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
         """Call a tool. Cancelling the task cancels the call on the server.
@@ -164,62 +182,73 @@ class RunningMcpServer:
             WireError: If the tool or the server fails, or has ended.
         """
         session, result = self._session, None
-        if session is None:
-            raise self._end("has ended")
-        with anyio.CancelScope() as scope:
-            self._calls[scope] = reports
-            try:
-                result = _to_dict(await _call_tool(session, name, arguments, reports))
-            except Exception as error:
-                if self._session is not None:
-                    problem = f'The MCP server "{self._server.identifier}" cannot run the tool "{name}"'
-                    raise WireError(problem, cause=_for_clients(_text_of(error))) from error
-            finally:
-                del self._calls[scope]
+        if session is not None:
+            with anyio.CancelScope() as scope:
+                self._calls[scope] = reports
+                try:
+                    result = _to_dict(await _call_tool(session, name, arguments, reports))
+                except Exception as error:
+                    if self._session is not None:
+                        problem = f'The MCP server "{self._server.identifier}" cannot run the tool "{name}"'
+                        cause = without_directories(self._server.hide(shortened(_text_of(error))))
+                        raise WireError(problem, cause=cause) from error
+                finally:
+                    del self._calls[scope]
         if result is None:
-            await asyncio.wait([self._task])
-            raise self._end("has ended")
+            await asyncio.wait([self.ended])
+            raise self._ended_error("has ended")
         return _value_of(name, result)
 
     async def stop(self) -> None:
         """End the session and the program. Calls that still run fail."""
-        self._scope.cancel()
-        await asyncio.wait([self._task])
+        self._end_session()
+        await asyncio.wait([self.ended])
 
-    async def _run(self) -> None:
-        """Run the session from its start to its end."""
-        error: Exception | None = None
+    async def _run(self) -> WireError:
+        """Run the session from its start to its end; return the error for calls after it."""
         try:
             async with (
                 self._connect() as (incoming, outgoing),
                 ClientSession(incoming, outgoing, logging_callback=self._on_log, client_info=_CLIENT) as session,
             ):
                 with self._scope:
-                    with anyio.fail_after(START_SECONDS):
-                        self.tools = await _list_tools(session)
-                    self._session = session
-                    self._started.set()
                     try:
+                        with anyio.fail_after(START_SECONDS):
+                            self.tools = await _list_tools(session)
+                        self._session = session
+                        self._started.set()
                         await anyio.sleep_forever()
+                    except Exception as error:  # noqa: BLE001 - it goes to whoever waits or calls
+                        self._error = error  # here, because a timeout of the disconnection would replace it
                     finally:
                         self._session = None  # before `mcp` fails the calls
-        except Exception as caught:  # noqa: BLE001 - it goes to whoever waits or calls
-            error = caught
+        except Exception as error:  # noqa: BLE001
+            self._error = self._error or error
         finally:
-            self._reason = self._reason_of(error)
+            self._reason = self._reason_of(self._error)
             for scope in self._calls:
                 scope.cancel()
             self._started.set()
+        if self._error is not None or self._has_program_ended:
+            # The log, which the operator of the server reads, has the command, and all paths.
+            logger.warning("%s has ended: %s", self._server, self._reason)
+        return self._ended_error("has ended")
 
     @contextlib.asynccontextmanager
     async def _connect(self) -> AsyncGenerator[_Streams, None]:
         """Yield the streams of the messages from and to the server; afterwards, it is disconnected or has ended."""
         if self._server.url:
-            async with (
-                create_mcp_http_client(self._server.headers) as client,
-                streamable_http_client(self._server.url, http_client=client) as (incoming, outgoing, *_),
-            ):
-                yield incoming, outgoing
+            client = create_mcp_http_client(self._server.headers)
+            client.event_hooks["response"].append(self._on_response)
+            with anyio.CancelScope() as scope:
+                async with (
+                    client,
+                    streamable_http_client(self._server.url, http_client=client) as (incoming, outgoing, *_),
+                ):
+                    try:
+                        yield incoming, outgoing
+                    finally:
+                        scope.deadline = anyio.current_time() + DISCONNECT_SECONDS
             return
         self._program = await Program.start(
             self._server.command,
@@ -233,6 +262,7 @@ class RunningMcpServer:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._receive, self._program, received)
                     tasks.start_soon(self._send, self._program, to_send)
+                    tasks.start_soon(self._wait, self._program)
                     yield incoming, outgoing
                     tasks.cancel_scope.cancel()
         finally:
@@ -249,7 +279,7 @@ class RunningMcpServer:
                     logger.debug("the MCP server %s wrote no message: %s", self._server.identifier, line)
                 else:
                     await received.send(SessionMessage(message))
-            self._lose()
+            self._on_program_end()
 
     async def _send(self, program: Program, to_send: MemoryObjectReceiveStream[SessionMessage]) -> None:
         """Write the messages to the program, until it closes its input."""
@@ -257,17 +287,35 @@ class RunningMcpServer:
             async for message in to_send:
                 await program.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode())
         except ConnectionError:
-            self._lose()
+            self._on_program_end()
 
-    def _lose(self) -> None:
-        """End the session, because the program has ended."""
-        self._lost = self._lost or not self._scope.cancel_called
+    async def _wait(self, program: Program) -> None:
+        """Wait until the program exits, even if what it has started keeps its pipes open."""
+        await program.wait()
+        await anyio.sleep(DRAIN_SECONDS)
+        self._on_program_end()
+
+    def _on_program_end(self) -> None:
+        """End the session, because the program has exited, or closed a pipe."""
+        self._has_program_ended = self._has_program_ended or not self._scope.cancel_called
+        self._end_session()
+
+    async def _on_response(self, response: Any) -> None:
+        """End the session if the server does not know it, for example because it was started again."""
+        request = response.request
+        is_unknown = response.status_code == HTTPStatus.NOT_FOUND and "mcp-session-id" in request.headers
+        if is_unknown and request.method == "POST" and self._session is not None:
+            self._error = self._error or ConnectionError("The server does not know the session any more.")
+            self._end_session()
+
+    def _end_session(self) -> None:
+        self._session = None
         self._scope.cancel()
 
     async def _on_log(self, params: mcp.types.LoggingMessageNotificationParams) -> None:
         text = params.data if isinstance(params.data, str) else json.dumps(params.data, ensure_ascii=False)
         logger.debug("the MCP server %s logged: %s: %s", self._server.identifier, params.level, text)
-        if params.level in WARNINGS:
+        if params.level in WARNING_LEVELS:
             for reports in self._calls.values():
                 reports.warn(text)
 
@@ -276,7 +324,7 @@ class RunningMcpServer:
         while isinstance(error, ExceptionGroup):
             error = cast("ExceptionGroup[Exception]", error).exceptions[0]
         program = self._program
-        if program and self._lost:
+        if program and self._has_program_ended:
             reason = f"It ended with exit code {program.exit_code}."
         elif isinstance(error, TimeoutError):
             reason = f"It did not list its tools within {START_SECONDS:g} s."
@@ -284,16 +332,17 @@ class RunningMcpServer:
             reason = _text_of(error)
         else:
             reason = "It was stopped."
-        return f"{reason}\n{program.last_errors(SHOWN_LINES) if program else ''}".strip()
+        return self._server.hide(shortened(f"{reason}\n{program.last_errors(SHOWN_LINES) if program else ''}".strip()))
 
-    def _end(self, problem: str) -> WireError:
+    def _ended_error(self, problem: str) -> WireError:
         """Return the error for a server whose session has ended."""
-        advice = "Check that it runs at" if self._server.url else "Run its command in a terminal:"
+        # The command may contain secrets that nobody can recognize.
+        url = f"Check that it runs at {self._server.location}"
+        advice = url if self._server.url else "Run its command, which is in the log of the server, in a terminal."
         return WireError(
             f'The MCP server "{self._server.identifier}" {problem}',
-            cause=_for_clients(self._reason),
-            suggestion=_for_clients(f"{advice} {self._server.location}"),
-            fatal=True,
+            cause=without_directories(self._reason),
+            suggestion=advice,
         )
 
 
@@ -327,7 +376,7 @@ async def _call_tool(
     """Call a tool; if that is cancelled, cancel it on the server as well."""
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        reports.status(message or (f"{progress:g}" if total is None else f"{progress:g}/{total:g}"))
+        reports.status(message or (f"{progress:.15g}" if total is None else f"{progress:.15g}/{total:.15g}"))
 
     # The id of the next request. Version 2 has no such attribute, and sends the cancellation itself.
     request_id = getattr(session, "_request_id", None)
@@ -357,7 +406,7 @@ def _value_of(name: str, result: Mapping[str, Any]) -> Any:
     """
     if result.get("isError"):
         texts = [block["text"] for block in result["content"] if block["type"] == "text"]
-        raise WireError("\n".join(texts) or f'The tool "{name}" failed')
+        raise WireError(shortened("\n".join(texts)) or f'The tool "{name}" failed')
     value = {key: result[key] for key in ("content", "structuredContent") if key in result}
     return value if len(value) > 1 else value["content"]
 
@@ -365,10 +414,6 @@ def _value_of(name: str, result: Mapping[str, Any]) -> Any:
 def _to_dict(value: BaseModel) -> dict[str, Any]:
     """Return the wire form, which both versions of `mcp` share."""
     return value.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _for_clients(text: str) -> str:
-    return without_directories(redact(text))
 
 
 def _text_of(error: Exception) -> str:

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -19,7 +20,7 @@ GRACE_SECONDS = 2.0
 """How long a program may take to exit once its input is closed, and again once it is terminated."""
 
 KILL_SECONDS = 2.0
-"""How long a killed program may take to exit. After that, only what has left its group can keep its pipes open."""
+"""How long a killed program may take to exit. After that, only what has left its group keeps its pipes open."""
 
 LONGEST_LINE = 2**26
 """The most bytes of a line that the program writes; an image is one line."""
@@ -28,11 +29,26 @@ _OUTPUT_KEPT = 4096
 """Bytes of standard error that are kept."""
 
 
+class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """Notices the exit of a program. `Process.wait` waits for its pipes as well, in some versions of Python."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=LONGEST_LINE, loop=asyncio.get_running_loop())
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        """Called by the event loop."""
+        super().process_exited()
+        self.exited.set()
+
+
 class Program:
     """One running program. Belongs to the event loop that started it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, transport: asyncio.SubprocessTransport, protocol: "_Protocol") -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._process = asyncio.subprocess.Process(transport, protocol, asyncio.get_running_loop())
         self._errors = b""
         self._error_reader = asyncio.create_task(self._read_errors())
 
@@ -45,7 +61,8 @@ class Program:
             ValueError: If the command or the environment contains a null byte.
         """
         name, *arguments = command
-        process = await asyncio.create_subprocess_exec(
+        transport, protocol = await asyncio.get_running_loop().subprocess_exec(
+            _Protocol,
             shutil.which(name, path=env.get("PATH")) or name,  # on Windows, with the suffix of a script
             *arguments,
             stdin=asyncio.subprocess.PIPE,
@@ -54,9 +71,8 @@ class Program:
             env=env,
             cwd=working_directory,
             start_new_session=True,  # a group of its own, which can be ended as a whole; Ctrl-C does not reach it
-            limit=LONGEST_LINE,
         )
-        return cls(process)
+        return cls(transport, protocol)
 
     @property
     def exit_code(self) -> int | None:
@@ -90,17 +106,22 @@ class Program:
         self._process.stdin.write(line + b"\n")
         await self._process.stdin.drain()
 
+    async def wait(self) -> None:
+        """Wait until the program exits, even if what it has started keeps its pipes open."""
+        await self._protocol.exited.wait()
+
     async def stop(self) -> None:
         """End the program: close its input, wait, terminate, kill. What it has started and left behind is killed."""
         assert self._process.stdin is not None, "the process was started with pipes"
         try:
             self._process.stdin.close()
             if not await self._exits_within(GRACE_SECONDS):
-                self._end(at_once=False)
+                self._kill(at_once=False)
                 await self._exits_within(GRACE_SECONDS)
         finally:  # also if this is cancelled
-            self._end(at_once=True)
+            self._kill(at_once=True)
             await self._exits_within(KILL_SECONDS)
+            self._transport.close()  # the end of the pipes, for the readers
 
     async def _read_errors(self) -> None:
         """Read what the program prints: a full pipe would block it."""
@@ -119,11 +140,16 @@ class Program:
                 return True
         return False
 
-    def _end(self, *, at_once: bool) -> None:
-        """Terminate or kill the program and all that it has started; on Windows, which has no groups, only itself."""
-        # macOS forbids to signal a group whose programs have exited.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                self._process.kill()
-            else:
+    def _kill(self, *, at_once: bool) -> None:
+        """Terminate or kill the program and all that it has started.
+
+        Windows has no groups, and knows the children of a program only while it runs: all are killed at once.
+        """
+        if sys.platform == "win32":
+            if self.exit_code is None:
+                tree = ["taskkill", "/T", "/F", "/PID", str(self._process.pid)]
+                subprocess.run(tree, check=False, capture_output=True)  # noqa: S603
+        else:
+            # macOS forbids to signal a group whose programs have exited.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL if at_once else signal.SIGTERM)

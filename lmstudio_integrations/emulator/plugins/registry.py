@@ -5,23 +5,24 @@ Used by the handlers; built on the plugins. Everything here runs on the server's
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import WireError, limit_reached, plugin_not_found
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS
-from lmstudio_integrations.emulator.plugins.base import CallReports, Plugin, RunningPlugin
-from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
+from lmstudio_integrations.emulator.plugins.base import Plugin, RunningPlugin
+from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin, RunningFunctions
 from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
-from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+AnyPlugin = Plugin | FunctionPlugin | GeneratorPlugin
+"""A plugin with tools, or one that writes messages."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,29 +31,17 @@ class SharedPlugin:
 
     identifier: str
     working_directory: str | None
-    starting: "asyncio.Task[RunningPlugin]"
+    starting: "asyncio.Task[RunningPlugin | RunningFunctions]"
+    ended: "asyncio.Future[WireError]"
+    """Done when it has ended by itself, with the error for its sessions; the next one starts it anew."""
     sessions: int = 0
-    has_died: bool = False
-    """Whether a call has found it dead: its sessions stay, and the next session starts it anew."""
     stopping: "asyncio.Task[None] | None" = None
     """The task that stops it, since its last session has ended."""
 
     @property
-    def tools(self) -> tuple[Tool, ...]:
-        """Its tools, once it runs."""
-        return self.starting.result().tools
-
-    async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
-        """Call a tool, once it runs; see `RunningPlugin.call`.
-
-        Raises:
-            WireError: If the tool fails, its arguments do not fit, or the plugin has died.
-        """
-        try:
-            return await self.starting.result().call(name, arguments, reports)
-        except WireError as error:
-            self.has_died = self.has_died or error.fatal
-            raise
+    def running(self) -> RunningPlugin | RunningFunctions:
+        """The plugin, once it runs."""
+        return self.starting.result()
 
 
 class PluginRegistry:
@@ -63,9 +52,7 @@ class PluginRegistry:
         max_running: How many may run at once, each working directory counted.
     """
 
-    def __init__(
-        self, plugins: Iterable[Plugin | GeneratorPlugin] = (), max_running: int = DEFAULT_LIMITS.plugins
-    ) -> None:
+    def __init__(self, plugins: Iterable[AnyPlugin] = (), max_running: int = DEFAULT_LIMITS.plugins) -> None:
         self._plugins = {plugin.identifier: plugin for plugin in plugins}
         self._max_running = max_running
         self._running: list[SharedPlugin] = []
@@ -90,16 +77,23 @@ class PluginRegistry:
     async def session(self, identifier: str, working_directory: str | None) -> AsyncGenerator[SharedPlugin]:
         """Use a plugin with tools: it starts with its first session, and stops after the last one.
 
+        Args:
+            identifier: The identifier of the plugin.
+            working_directory: The directory that the client has chosen. One of Python functions has none.
+
         Raises:
             WireError: If there is none, it has no tools or cannot be started, or too many plugins run.
         """
         plugin = self._find(identifier)
         if isinstance(plugin, GeneratorPlugin):
             raise WireError(f'The plugin "{identifier}" has no tools: it is a generator')
-        shared = await self._share(plugin, working_directory)
+        directory = None if isinstance(plugin, FunctionPlugin) else plugin.directory(working_directory)
+        shared = await self._share(plugin, directory)
         shared.sessions += 1
         try:
-            await asyncio.shield(shared.starting)  # several sessions may wait for it
+            running = await asyncio.shield(shared.starting)  # several sessions may wait for it
+            if not isinstance(running, RunningFunctions):
+                shared.ended = running.ended
             yield shared
         finally:
             # No await: a session that joined meanwhile would get a plugin that stops.
@@ -113,13 +107,13 @@ class PluginRegistry:
         if stopping:
             await asyncio.wait(stopping)
 
-    def _find(self, identifier: str) -> Plugin | GeneratorPlugin:
+    def _find(self, identifier: str) -> AnyPlugin:
         plugin = self._plugins.get(identifier)
         if plugin is None:
             raise plugin_not_found(identifier, list(self._plugins))
         return plugin
 
-    async def _share(self, plugin: Plugin, working_directory: str | None) -> SharedPlugin:
+    async def _share(self, plugin: Plugin | FunctionPlugin, working_directory: str | None) -> SharedPlugin:
         """Return the running plugin, or start it; one that stops is waited for, so that it never runs twice."""
         while shared := self._find_running(plugin.identifier, working_directory):
             if shared.stopping is None:
@@ -127,9 +121,9 @@ class PluginRegistry:
             await asyncio.wait([shared.stopping])
         if len(self._running) >= self._max_running:
             raise limit_reached("plugins at once", "plugins", self._max_running)
-        shared = SharedPlugin(
-            plugin.identifier, working_directory, asyncio.create_task(plugin.start(working_directory))
-        )
+        never: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
+        starting: asyncio.Task[RunningPlugin | RunningFunctions] = asyncio.create_task(plugin.start(working_directory))
+        shared = SharedPlugin(plugin.identifier, working_directory, starting, ended=never)
         self._running.append(shared)
         return shared
 
@@ -139,7 +133,7 @@ class PluginRegistry:
             (
                 shared
                 for shared in self._running
-                if (shared.identifier, shared.working_directory) == place and not shared.has_died
+                if (shared.identifier, shared.working_directory) == place and not shared.ended.done()
             ),
             None,
         )
@@ -149,14 +143,14 @@ class PluginRegistry:
         await asyncio.wait([shared.starting])
         try:
             if not shared.starting.cancelled() and shared.starting.exception() is None:
-                await shared.starting.result().stop()
+                await shared.running.stop()
         except Exception:
             logger.exception("the plugin %r did not stop as it should", shared.identifier)
         finally:
             self._running.remove(shared)
 
 
-def create_plugin(entry: PluginEntry) -> Plugin | GeneratorPlugin:
+def create_plugin(entry: PluginEntry) -> AnyPlugin:
     """Return the plugin of an entry of the catalog.
 
     Raises:

@@ -8,15 +8,19 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.plugins import functions
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
 from tests.emulator.plugins.fake_plugin import FakePlugin
+
+PROGRAM = Path(__file__).parents[2] / "support" / "mcp_program.py"
 
 DIRECT: dict[str, Any] = {"type": "direct", "config": {"fields": []}}
 SUMS, FAKE, WRITER = "mcp/sums", "me/fake", "me/writer"
@@ -456,15 +460,48 @@ def test_a_session_may_be_discarded_before_it_is_ready(server: Emulator, me: Wir
     server.wait_for(lambda: fake.cancelled_starts == 1)
 
 
-def test_a_plugin_that_died_ends_the_session_and_the_next_one_starts_it_anew(me: Wire, fake: FakePlugin) -> None:
-    session = Session(me, FAKE)
-    session.start(0, "wait")
-    assert session.receive()["type"] == "toolCallStatus"
-    session.start(1, "die")
-    assert session.receive() == {"type": "toolCallError", "callId": 1, "error": (error := titled("It has died"))}
-    assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": error}
+def test_a_plugin_that_died_fails_all_calls_and_sessions_and_the_next_one_starts_it_anew(
+    server: Emulator, me: Wire, fake: FakePlugin
+) -> None:
+    with wire(server, "plugins", client="guest:you", passkey="p") as you:
+        sessions = Session(me, FAKE), Session(you, FAKE)
+        for session in sessions:
+            for number in range(3):
+                session.start(number, "wait")
+                assert session.receive()["type"] == "toolCallStatus"
+        sessions[0].start(3, "die")
+        error = titled("It has died")
+        for session, calls in zip(sessions, (4, 3), strict=True):
+            ends = [session.receive() for _ in range(calls)]
+            assert {end["callId"] for end in ends} == {*range(calls)}
+            assert all(end["type"] == "toolCallError" and end["error"] == error for end in ends)
+            assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": error}
+    assert states(server) == ["failed"] * 7
     assert Session(me, FAKE).call("echo", {"a": 1}) == [{"type": "toolCallComplete", "result": {"a": 1}}]
     assert fake.starts == 2
+
+
+def test_a_plugin_that_dies_without_a_call_ends_its_sessions(server: Emulator, me: Wire, fake: FakePlugin) -> None:
+    session = Session(me, FAKE)
+    assert fake.running is not None
+    server._started.loop.call_soon_threadsafe(fake.running.ended.set_result, WireError("It has died"))
+    assert session.receive() == {"type": "channelError", "channelId": session.channel, "error": titled("It has died")}
+    assert Session(me, FAKE).call("echo") == [{"type": "toolCallComplete", "result": {}}]
+    server.wait_for(lambda: fake.stops == 1)
+
+
+@pytest.mark.slow
+def test_each_call_of_a_program_that_dies_has_an_error() -> None:
+    plugin = {"command": [sys.executable, str(PROGRAM)]}
+    with Emulator([], plugins={FAKE: plugin}) as server, wire(server, "plugins") as me:
+        session = Session(me, FAKE)
+        for number in range(40):
+            session.start(number, "die" if number == 5 else "hold")
+        ends = [session.receive() for _ in range(41)]
+        assert {end["callId"] for end in ends[:-1]} == {*range(40)}
+        assert {end["error"]["cause"] for end in ends} == {"It ended with exit code 7.\nI am here\nmy last words"}
+        assert [end["type"] for end in ends] == ["toolCallError"] * 40 + ["channelError"]
+        assert states(server) == ["failed"] * 40
 
 
 def titled(title: str) -> dict[str, Any]:
@@ -488,6 +525,16 @@ GENERATE = {"tools": [], "history": {"messages": []}}
         ("startToolUseSession", request(WRITER), 'The plugin "me/writer" has no tools: it is a generator'),
         ("generateWithGenerator", request("no/such") | GENERATE, 'Cannot find a plugin with the identifier "no/such"'),
         ("generateWithGenerator", request(SUMS) | GENERATE, 'The plugin "mcp/sums" is not a generator'),
+        (
+            "startToolUseSession",
+            request("x" * 10_000),
+            f'Cannot find a plugin with the identifier "{"x" * 6144} [… 1808 characters omitted …] {"x" * 2048}"',
+        ),
+        (
+            "startToolUseSession",
+            request(FAKE, workingDirectoryPath="/" + "x" * 4096),
+            "The path of the working directory is too long",
+        ),
         *(
             (
                 endpoint,
@@ -507,7 +554,7 @@ def test_what_cannot_be_used_is_an_error(me: Wire, endpoint: str, parameter: Any
     assert packet["error"]["title"] == title
 
 
-def test_an_unknown_plugin_is_told_from_those_there_are(me: Wire) -> None:
+def test_the_error_for_an_unknown_plugin_lists_those_there_are(me: Wire) -> None:
     (packet,) = me.stream("startToolUseSession", request("no/such"))
     assert packet["error"]["cause"] == "This server has mcp/sums, me/writer, me/fake."
 
@@ -600,7 +647,7 @@ def test_the_record_keeps_the_last_of_many_texts(server: Emulator, tools: Tools,
         assert len(Session(opened).call("chatter")) == 151
         (call,) = other.tool_calls
     assert [text.split()[0] for text in call.status_texts] == [str(number) for number in range(50, 150)]
-    assert max(map(len, call.status_texts)) < 10_000
+    assert {len(text) for text in call.status_texts} == {201}
 
 
 def generate(me: Wire, text: str, tools: list[Any] | None = None) -> list[Any]:

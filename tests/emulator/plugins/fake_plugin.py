@@ -26,6 +26,7 @@ class FakePlugin:
         self.may_start.set()
         self.may_stop = asyncio.Event()
         self.may_stop.set()
+        self.running: RunningFake | None = None
         self.stops = 0
         self.cancelled_starts = 0
 
@@ -33,6 +34,10 @@ class FakePlugin:
     def starts(self) -> int:
         """How often it was started."""
         return len(self.directories)
+
+    def directory(self, chosen: str | None) -> str | None:
+        """Return the directory of the client."""
+        return chosen
 
     async def start(self, working_directory: str | None) -> "RunningFake":
         """Start, as soon as it may."""
@@ -45,7 +50,8 @@ class FakePlugin:
             raise
         if self.failure is not None:
             raise self.failure
-        return RunningFake(self)
+        self.running = RunningFake(self)
+        return self.running
 
 
 class RunningFake:
@@ -55,16 +61,20 @@ class RunningFake:
 
     def __init__(self, plugin: FakePlugin) -> None:
         self._plugin = plugin
+        self.ended: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
         """Return the arguments, also when cancelled; die, wait, or fail as nobody expects."""
         if name == "die":
-            raise WireError("It has died", fatal=True)
+            self.ended.set_result(WireError("It has died"))
+        if self.ended.done():
+            raise self.ended.result()
         if name == "odd":
             raise LookupError("odd")
         if name == "wait":
             reports.status("waiting")
-            await asyncio.get_running_loop().create_future()
+            await asyncio.wait([self.ended])
+            raise self.ended.result()
         if name == "stubborn":
             try:
                 await asyncio.get_running_loop().create_future()

@@ -6,22 +6,25 @@ import logging
 import os
 import runpy
 import shlex
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
 
+from lmstudio_integrations._support.secrets import HIDDEN
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.plugins import mcp_server, program
 from lmstudio_integrations.emulator.plugins.base import CallReports, Plugin, RunningPlugin
 from lmstudio_integrations.emulator.plugins.mcp_server import McpServer, RunningMcpServer
-from lmstudio_integrations.errors import LMStudioValueError
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +63,7 @@ class Programs:
     def server(self, behavior: str = "normal", *, env: dict[str, str] | None = None, **settings: Any) -> McpServer:
         files = {"RECORD": str(self.folder / "record"), "LOCK": str(self.folder / "lock")}
         command = [sys.executable, str(PROGRAM), behavior]
-        return McpServer(NAME, command=command, env={**files, **(env or {})}, **settings)
+        return McpServer(NAME, command=command, env={"API_KEY": SECRET, **files, **(env or {})}, **settings)
 
     async def start(self, behavior: str = "normal") -> RunningMcpServer:
         started = await self.server(behavior).start(None)
@@ -147,7 +150,8 @@ async def test_a_call_returns_what_the_server_returned(
     [
         ("fail", {"texts": ["no ferry", "today"]}, "no ferry\ntoday", None),
         ("fail", {"texts": []}, 'The tool "fail" failed', None),
-        ("fault", {}, f'The MCP server "{NAME}" cannot run the tool "fault"', "there is a fault"),
+        ("fail", {"texts": ["x" * 10_000]}, "x" * 6144 + " [… 1808 characters omitted …] " + "x" * 2048, None),
+        ("fault", {}, f'The MCP server "{NAME}" cannot run the tool "fault"', f"there is a fault with {HIDDEN}"),
     ],
 )
 async def test_a_failure_is_an_error_with_its_text(
@@ -162,7 +166,7 @@ async def test_progress_is_reported_as_the_status_of_its_call(programs: Programs
     _, other = await begun(server, "hold")
     reported = Reported()
     await call(server, "report", reported)
-    assert reported.statuses == ["begun", "2/4", "2.5"]
+    assert reported.statuses == ["begun", "2.5", "12345678/20000000"]
     assert not other.statuses
 
 
@@ -195,7 +199,9 @@ async def test_cancelling_a_call_cancels_it_on_the_server_and_nothing_else(progr
     assert [line for line in programs.recorded if line.startswith("cancelled")] == ["cancelled {'a': 1}"]
 
 
-async def test_a_server_that_dies_fails_all_calls_and_is_not_started_again(programs: Programs) -> None:
+async def test_a_server_that_dies_fails_all_calls_and_is_not_started_again(
+    programs: Programs, caplog: pytest.LogCaptureFixture
+) -> None:
     server = await programs.start()
     held, _ = await begun(server, "hold")
     for work in (call(server, "die"), held, call(server, "echo")):
@@ -203,6 +209,34 @@ async def test_a_server_that_dies_fails_all_calls_and_is_not_started_again(progr
         assert error.title == f'The MCP server "{NAME}" has ended'
         assert error.cause == "It ended with exit code 7.\nI am here\nmy last words"
     assert programs.recorded == ["start", "call hold", "call echo", "call die"]
+    assert (
+        f"{shlex.join([sys.executable, str(PROGRAM), 'normal'])}') has ended: It ended with exit code 7" in caplog.text
+    )
+
+
+async def test_a_server_that_is_stopped_is_no_warning(programs: Programs, caplog: pytest.LogCaptureFixture) -> None:
+    await (await programs.start()).stop()
+    assert "has ended" not in caplog.text
+
+
+async def test_a_server_that_dies_without_a_call_has_ended(programs: Programs) -> None:
+    server = await programs.start()
+    assert server._program is not None
+    server._program._transport.kill()
+    await asyncio.wait_for(asyncio.wait([server.ended]), 10)
+    assert server.ended.result().cause == "It ended with exit code -9.\nI am here"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_child_that_holds_the_output_does_not_hide_the_death_of_the_server(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_server, "DRAIN_SECONDS", 0.1)
+    server = await programs.start()
+    await call(server, "start", shares="output")
+    error = await error_of(call(server, "die"))
+    assert error.cause == "It ended with exit code 7.\nI am here\nmy last words"
+    await programs.all_end()
 
 
 @pytest.mark.usefixtures("quick")
@@ -231,7 +265,7 @@ async def test_output_that_is_no_message_is_logged(programs: Programs, caplog: p
 @pytest.mark.parametrize(
     ("behavior", "cause"),
     [
-        ("exit", "It ended with exit code 1.\nI cannot find my configuration"),
+        ("exit", f"It ended with exit code 1.\nI cannot find my configuration, with {HIDDEN}"),
         ("silent", "It did not list its tools within 0.5 s.\nI am here"),
         ("old", "I do not know this version\nI am here"),
     ],
@@ -242,12 +276,12 @@ async def test_a_program_that_is_no_server_is_an_error_with_its_last_words(
 ) -> None:
     if behavior == "silent":
         monkeypatch.setattr(mcp_server, "START_SECONDS", 0.5)
-    server = programs.server(behavior, env={"API_KEY": SECRET})
+    server = programs.server(behavior)
     async with asyncio.timeout(10):
         error = await error_of(server.start(None))
     assert error.title == f'The MCP server "{NAME}" cannot be started'
     assert error.cause == cause
-    assert error.suggestion == f"Run its command in a terminal: {Path(sys.executable).name} mcp_program.py {behavior}"
+    assert error.suggestion == "Run its command, which is in the log of the server, in a terminal."
     assert shlex.join([sys.executable, str(PROGRAM)]) in caplog.text
     assert SECRET not in f"{error.to_dict()} {caplog.text} {server!r}"
     await programs.all_end()
@@ -266,20 +300,27 @@ async def test_a_program_that_is_no_server_is_an_error_with_its_last_words(
     ],
 )
 async def test_a_server_that_is_not_there_is_an_error(settings: dict[str, Any], cause: str) -> None:
-    error = await error_of(McpServer(NAME, **settings).start(None))
+    server = McpServer(NAME, **settings)
+    error = await error_of(server.start(server.directory(None)))
     assert error.title == f'The MCP server "{NAME}" cannot be started'
     assert error.cause == cause
     assert SECRET not in str(error.to_dict())
 
 
-@pytest.mark.parametrize("shares_pipes", [True, False])
+async def test_a_very_long_reason_is_shortened(caplog: pytest.LogCaptureFixture) -> None:
+    error = await error_of(McpServer(NAME, command=[sys.executable]).start("x" * 100_000))
+    assert "characters omitted" in str(error.cause)
+    assert len(f"{error.to_dict()} {caplog.text}") < 20_000
+
+
+@pytest.mark.parametrize("shares", ["errors", "output", None])
 @pytest.mark.parametrize("behavior", ["normal", "stubborn"])
 @pytest.mark.usefixtures("quick")
 async def test_stopping_ends_the_program_and_its_children_and_fails_its_calls(
-    programs: Programs, behavior: str, shares_pipes: bool
+    programs: Programs, behavior: str, shares: str | None
 ) -> None:
     server = await programs.start(behavior)
-    await call(server, "start", shares_pipes=shares_pipes)
+    await call(server, "start", shares=shares)
     held, _ = await begun(server, "hold")
     async with asyncio.timeout(10):
         await asyncio.gather(server.stop(), server.stop())
@@ -288,6 +329,45 @@ async def test_stopping_ends_the_program_and_its_children_and_fails_its_calls(
         error = await error_of(work)
         assert "has ended" in error.title
         assert str(error.cause).startswith("It was stopped.")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_on_windows_a_program_is_killed_with_what_it_has_started(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> None:
+        commands.append(command)
+        os.kill(int(command[-1]), signal.SIGKILL)
+
+    server = await programs.start("stubborn")
+    monkeypatch.setattr(program, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(subprocess, "run", run)
+    await server.stop()
+    ((*command, _),) = commands
+    assert command == ["taskkill", "/T", "/F", "/PID"]
+
+
+def open_now() -> tuple[int, int]:
+    """Return the numbers of tasks and of file descriptors."""
+    return len(asyncio.all_tasks()), len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_leaves_the_group_of_a_program_keeps_nothing_of_ours_open(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "KILL_SECONDS", 0.1)
+    before = open_now()
+    server = await programs.start()
+    child = int((await call(server, "start", shares="errors", leaves=True))[0]["text"])
+    async with asyncio.timeout(10):
+        await server.stop()
+    for _ in range(5):  # the event loop closes descriptors a step later
+        await asyncio.sleep(0)
+    assert open_now() == before
+    os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("quick")
@@ -303,38 +383,53 @@ async def test_cancelling_a_start_ends_the_program(programs: Programs, monkeypat
     await programs.all_end()
 
 
-@pytest.mark.parametrize(("of_session", "directory"), [(None, "server"), ("session", "session")])
-async def test_a_program_has_its_directory_and_its_environment_and_little_of_ours(
-    programs: Programs, of_session: str | None, directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("API_KEY", SECRET)
-    for name in ("server", "session"):
-        (programs.folder / name).mkdir()
-    server = programs.server(env={"TOWN": "Ulm"}, working_directory=str(programs.folder / "server"))
-    started = await server.start(of_session and str(programs.folder / of_session))
-    programs.running.append(started)
-    where = json.loads((await call(started, "where"))[0]["text"])
-    assert where["directory"] == str(programs.folder / directory)
-    assert where["environment"]["TOWN"] == "Ulm"
-    assert where["environment"]["PATH"] == os.environ["PATH"]
-    assert "API_KEY" not in where["environment"]
+COMMAND: dict[str, Any] = {"command": ["run"]}
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "chosen", "directory"),
     [
-        ({}, "either a command or a url"),
-        ({"command": []}, "either a command or a url"),
-        ({"command": ["uvx"], "url": "http://localhost"}, "either a command or a url"),
-        ({"command": "uvx weather"}, "must be a list, got a string"),
-        ({"command": ["uvx"], "headers": {"A": "b"}}, "headers, which need a url"),
-        ({"url": "http://localhost", "env": {"A": "b"}}, "which need a command"),
-        ({"url": "http://localhost", "working_directory": "/"}, "which need a command"),
+        (COMMAND, None, None),
+        (COMMAND, "", None),
+        (COMMAND, "/a", "/a"),
+        (COMMAND, "/a/", "/a"),
+        (COMMAND, "/a/b/..", "/a"),
+        (COMMAND | {"working_directory": "/own"}, None, "/own"),
+        (COMMAND | {"working_directory": "/own"}, "/a", "/own"),
+        ({"url": "http://localhost"}, "/a", None),
     ],
 )
-def test_settings_that_do_not_fit_are_an_error(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(LMStudioValueError, match=message):
-        McpServer(NAME, **settings)
+def test_a_client_chooses_the_directory_of_a_program_without_its_own(
+    settings: dict[str, Any], chosen: str | None, directory: str | None
+) -> None:
+    found = McpServer(NAME, **settings).directory(chosen)
+    assert found == (None if directory is None else os.path.normpath(directory))
+
+
+async def test_a_program_has_its_directory_and_its_environment_and_little_of_ours(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER_KEY", SECRET)
+    started = await programs.server(env={"TOWN": "Ulm"}).start(str(programs.folder))
+    programs.running.append(started)
+    where = json.loads((await call(started, "where"))[0]["text"])
+    assert where["directory"] == str(programs.folder)
+    assert where["environment"]["TOWN"] == "Ulm"
+    assert where["environment"]["PATH"] == os.environ["PATH"]
+    assert "OTHER_KEY" not in where["environment"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "shown"),
+    [
+        ({"headers": {"Authorization": f"Bearer {SECRET}"}}, f"no such key: {SECRET}!", f"no such key: {HIDDEN}!"),
+        ({"env": {"A": SECRET, "B": SECRET[:-1]}}, f"{SECRET} {SECRET[:-1]}", f"{HIDDEN} {HIDDEN}"),
+        ({"env": {"DEBUG": "1", "EMPTY": ""}}, "line 1", "line 1"),
+        ({}, "http://me:secret@host", f"http://{HIDDEN}@host"),
+    ],
+)
+def test_secrets_are_hidden_in_what_a_server_says(settings: dict[str, Any], text: str, shown: str) -> None:
+    assert McpServer(NAME, **settings).hide(text) == shown
 
 
 @asynccontextmanager
@@ -343,7 +438,18 @@ async def over_stdio() -> AsyncIterator[Plugin]:
 
 
 @asynccontextmanager
-async def over_http() -> AsyncIterator[Plugin]:
+async def served(app: Any, port: int = 0) -> AsyncIterator[str]:
+    """Serve an application, and yield the URL of its MCP server."""
+    web = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        serving = asyncio.create_task(web.serve([listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        web.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def over_http(port: int = 0) -> AsyncIterator[Plugin]:
     """Serve it on a port of its own; it does not answer requests without the header."""
     app = runpy.run_path(str(PACKAGE_SERVER))["server"].streamable_http_app()
 
@@ -351,12 +457,8 @@ async def over_http() -> AsyncIterator[Plugin]:
         assert scope["type"] != "http" or (b"x-key", SECRET.encode()) in scope["headers"]
         await app(scope, receive, send)
 
-    web = uvicorn.Server(uvicorn.Config(guarded, log_level="warning"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(web.serve([listener]))
-        yield McpServer(NAME, url=f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", headers={"X-Key": SECRET})
-        web.should_exit = True
-        await serving
+    async with served(guarded, port) as url:
+        yield McpServer(NAME, url=url, headers={"X-Key": SECRET})
 
 
 Serve = Callable[[], AbstractAsyncContextManager[Plugin]]
@@ -389,8 +491,73 @@ async def test_a_server_that_is_written_with_mcp_notices_a_cancellation(serve: S
         await started.stop()
 
 
-async def test_a_server_on_the_network_that_has_gone_is_an_error() -> None:
+async def test_a_server_on_the_network_that_has_gone_has_ended() -> None:
     async with over_http() as server:
         started = await server.start(None)
     assert NAME in (await error_of(call(started, "add", a=1, b=2))).title
-    await started.stop()
+    await asyncio.wait_for(asyncio.wait([started.ended]), 10)
+
+
+async def test_a_server_on_the_network_that_was_started_again_has_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with over_http(port) as server:
+        started = await server.start(None)
+    async with over_http(port) as server:
+        error = await error_of(call(started, "add", a=1, b=2))
+        assert error.title == f'The MCP server "{NAME}" has ended'
+        assert started.ended.done()
+        again = await server.start(None)
+        assert (await call(again, "add", a=1, b=2))["structuredContent"] == {"result": 3}
+        await again.stop()
+
+
+@asynccontextmanager
+async def hanging(*methods: str) -> AsyncIterator[Plugin]:
+    """Serve over HTTP what does not answer these requests, of HTTP or of MCP."""
+    answers: dict[str, Any] = {
+        "initialize": {"capabilities": {"tools": {}}, "serverInfo": {"name": "slow", "version": "1"}},
+        "tools/list": {"tools": [{"name": "hold", "inputSchema": {"type": "object"}}]},
+    }
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while scope["method"] == "POST" and (part := await receive()):
+            body += part["body"]
+            if not part["more_body"]:
+                break
+        message = json.loads(body or "{}")
+        if {scope["method"], message.get("method")} & {*methods}:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        result = dict(answers.get(message.get("method"), {}))
+        if message.get("method") == "initialize":
+            result["protocolVersion"] = message["params"]["protocolVersion"]
+        status = 405 if scope["method"] == "GET" else 200 if "id" in message else 202
+        headers = [(b"content-type", b"application/json"), (b"mcp-session-id", b"1")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        answer = {"jsonrpc": "2.0", "id": message["id"], "result": result} if "id" in message else {}
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode() if answer else b""})
+
+    async with served(app) as url:
+        yield McpServer(NAME, url=url)
+
+
+async def test_a_server_that_does_not_answer_the_disconnection_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mcp_server, "DISCONNECT_SECONDS", 0.1)
+    async with hanging("DELETE") as server, asyncio.timeout(10):
+        started = await server.start(None)
+        await started.stop()
+        assert str((await error_of(call(started, "hold"))).cause) == "It was stopped."
+
+
+async def test_a_server_that_hangs_at_the_start_and_at_the_disconnection_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mcp_server, "DISCONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(mcp_server, "START_SECONDS", 0.5)
+    async with hanging("tools/list", "DELETE") as server, asyncio.timeout(10):
+        assert (await error_of(server.start(None))).cause == "It did not list its tools within 0.5 s."

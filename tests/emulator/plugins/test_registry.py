@@ -14,6 +14,7 @@ from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import SAMPLE, WireError
 from lmstudio_integrations.emulator.plugins import registry as registry_module
 from lmstudio_integrations.emulator.plugins.base import CallReports
+from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, SharedPlugin, create_plugin
 from tests.emulator.plugins.fake_plugin import FakePlugin
 
@@ -71,6 +72,17 @@ async def test_each_working_directory_has_a_plugin_of_its_own() -> None:
         assert plugin.directories == ["/a", "/b"]
     await registry.close()
     assert plugin.stops == 2
+
+
+async def test_functions_have_no_working_directory() -> None:
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    registry = PluginRegistry([FunctionPlugin("me/sums", [add])], max_running=1)
+    async with registry.session("me/sums", "/a") as first, registry.session("me/sums", "/b") as second:
+        assert first is second
+    await registry.close()
 
 
 async def test_a_start_is_cancelled_with_its_last_session_only() -> None:
@@ -134,9 +146,11 @@ async def test_a_plugin_that_died_is_started_anew_by_the_next_session() -> None:
     registry = PluginRegistry([plugin])
     async with session(registry, plugin) as first:
         with pytest.raises(WireError, match="It has died"):
-            await first.call("die", {}, NOBODY)
+            await first.running.call("die", {}, NOBODY)
+        assert first.ended.done()
         async with session(registry, plugin) as second:
-            assert await second.call("echo", {"a": 1}, NOBODY) == {"a": 1}
+            assert not second.ended.done()
+            assert await second.running.call("echo", {"a": 1}, NOBODY) == {"a": 1}
         assert plugin.starts == 2
     await registry.close()
     assert plugin.stops == 2
@@ -198,6 +212,19 @@ def test_an_mcp_server_is_made_of_its_entry(monkeypatch: pytest.MonkeyPatch) -> 
     assert program == {**unset, "command": ("run", "it"), "env": {"A": "1"}, "working_directory": "/home/me/x"}
     assert identifier == "a/c"
     assert address == {**unset, "url": "https://x", "headers": {"B": "2"}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"command": ("run", "--api-key", "RbYtNhGv")},
+        {"url": "https://me:RbYtNhGv@host"},
+        {"command": ("run",), "env": {"KEY": "RbYtNhGv"}},
+        {"url": "https://host", "headers": {"Key": "RbYtNhGv"}},
+    ],
+)
+def test_an_entry_does_not_show_its_secrets(settings: dict[str, Any]) -> None:
+    assert "RbYtNhGv" not in repr(PluginEntry(identifier="a/b", **settings))
 
 
 def test_an_mcp_server_without_the_extra_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
