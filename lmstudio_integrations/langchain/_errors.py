@@ -1,8 +1,8 @@
 """The errors of this package as errors of langchain-core.
 
 Retry, fallback and summarization middleware catches langchain-core's classes; our users catch ours. So every error that
-a model of ours raises is an instance of both: our class is the first base, langchain-core's the second. The second defines
-whether a retry can help (`is_retryable`).
+a model of ours raises is an instance of both: our class is the first base, langchain-core's the second. The second
+defines whether a retry can help (`is_retryable`).
 """
 
 from langchain_core import exceptions as core

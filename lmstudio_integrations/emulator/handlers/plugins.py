@@ -50,11 +50,11 @@ async def start_tool_use_session(context: Context, channel: OpenChannel, paramet
             channel.on_packet = session.receive
             channel.send({"type": "sessionReady", "toolDefinitions": [tool.to_dict() for tool in plugin.running.tools]})
             try:
-                await asyncio.wait([plugin.ended])
+                await asyncio.wait([plugin.running.ended])
                 await session.wait_for_calls()  # which fail, and have an error each
             finally:
                 await session.close()
-            raise plugin.ended.result()
+            raise plugin.running.ended.result()
 
 
 def _working_directory(parameter: StartToolUseSession) -> str | None:

@@ -1,6 +1,4 @@
-"""What a plugin with tools is to the server. `mcp_server.py` implements it.
-
-`functions.py` does, too, except for what Python functions do not have: a directory, and an end of their own.
+"""What a plugin with tools is to the server. `mcp_server.py` and `functions.py` implement it.
 
 A plugin starts with its first session, is shared by all its sessions, and stops with the last of them.
 """
@@ -57,7 +55,7 @@ class RunningPlugin(Protocol):
 
 
 class Plugin(Protocol):
-    """A plugin that may be started, other than one of Python functions."""
+    """A plugin that may be started."""
 
     identifier: str
 

@@ -47,6 +47,9 @@ class FunctionPlugin:
         self._functions = parse_functions(functions)
         self._threads = threading.BoundedSemaphore(MAX_THREADS)
 
+    def directory(self, chosen: str | None) -> None:
+        """Return `None`: functions run in the process of the server, so all sessions share them."""
+
     async def start(self, working_directory: str | None) -> "RunningFunctions":  # noqa: ARG002 - of programs
         """Return the tools; there is nothing to start."""
         return RunningFunctions(self._functions, self._threads)
@@ -81,6 +84,7 @@ class RunningFunctions:
         self._functions = functions
         self._threads = threads
         self._numbers = count()
+        self.ended: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()  # never
 
     async def call(self, name: str, arguments: Mapping[str, Any], reports: CallReports) -> Any:
         """Call a function. Aborting a call cancels an async function, and is shown to others by their context.

@@ -16,12 +16,12 @@ from lmstudio_integrations.emulator.catalog import PluginEntry
 from lmstudio_integrations.emulator.errors import WireError, limit_reached, plugin_not_found
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS
 from lmstudio_integrations.emulator.plugins.base import Plugin, RunningPlugin
-from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin, RunningFunctions
+from lmstudio_integrations.emulator.plugins.functions import FunctionPlugin
 from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-AnyPlugin = Plugin | FunctionPlugin | GeneratorPlugin
+AnyPlugin = Plugin | GeneratorPlugin
 """A plugin with tools, or one that writes messages."""
 
 
@@ -31,17 +31,21 @@ class SharedPlugin:
 
     identifier: str
     working_directory: str | None
-    starting: "asyncio.Task[RunningPlugin | RunningFunctions]"
-    ended: "asyncio.Future[WireError]"
-    """Done when it has ended by itself, with the error for its sessions; the next one starts it anew."""
+    starting: "asyncio.Task[RunningPlugin]"
     sessions: int = 0
     stopping: "asyncio.Task[None] | None" = None
     """The task that stops it, since its last session has ended."""
 
     @property
-    def running(self) -> RunningPlugin | RunningFunctions:
+    def running(self) -> RunningPlugin:
         """The plugin, once it runs."""
         return self.starting.result()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself; the next session starts it anew."""
+        started = self.starting.done() and not self.starting.cancelled() and self.starting.exception() is None
+        return started and self.running.ended.done()
 
 
 class PluginRegistry:
@@ -79,7 +83,7 @@ class PluginRegistry:
 
         Args:
             identifier: The identifier of the plugin.
-            working_directory: The directory that the client has chosen. One of Python functions has none.
+            working_directory: The directory that the client has chosen, if any.
 
         Raises:
             WireError: If there is none, it has no tools or cannot be started, or too many plugins run.
@@ -87,13 +91,10 @@ class PluginRegistry:
         plugin = self._find(identifier)
         if isinstance(plugin, GeneratorPlugin):
             raise WireError(f'The plugin "{identifier}" has no tools: it is a generator')
-        directory = None if isinstance(plugin, FunctionPlugin) else plugin.directory(working_directory)
-        shared = await self._share(plugin, directory)
+        shared = await self._share(plugin, plugin.directory(working_directory))
         shared.sessions += 1
         try:
-            running = await asyncio.shield(shared.starting)  # several sessions may wait for it
-            if not isinstance(running, RunningFunctions):
-                shared.ended = running.ended
+            await asyncio.shield(shared.starting)  # several sessions may wait for it
             yield shared
         finally:
             # No await: a session that joined meanwhile would get a plugin that stops.
@@ -113,7 +114,7 @@ class PluginRegistry:
             raise plugin_not_found(identifier, list(self._plugins))
         return plugin
 
-    async def _share(self, plugin: Plugin | FunctionPlugin, working_directory: str | None) -> SharedPlugin:
+    async def _share(self, plugin: Plugin, working_directory: str | None) -> SharedPlugin:
         """Return the running plugin, or start it; one that stops is waited for, so that it never runs twice."""
         while shared := self._find_running(plugin.identifier, working_directory):
             if shared.stopping is None:
@@ -121,9 +122,8 @@ class PluginRegistry:
             await asyncio.wait([shared.stopping])
         if len(self._running) >= self._max_running:
             raise limit_reached("plugins at once", "plugins", self._max_running)
-        never: asyncio.Future[WireError] = asyncio.get_running_loop().create_future()
-        starting: asyncio.Task[RunningPlugin | RunningFunctions] = asyncio.create_task(plugin.start(working_directory))
-        shared = SharedPlugin(plugin.identifier, working_directory, starting, ended=never)
+        starting = asyncio.create_task(plugin.start(working_directory))
+        shared = SharedPlugin(plugin.identifier, working_directory, starting)
         self._running.append(shared)
         return shared
 
@@ -133,7 +133,7 @@ class PluginRegistry:
             (
                 shared
                 for shared in self._running
-                if (shared.identifier, shared.working_directory) == place and not shared.ended.done()
+                if (shared.identifier, shared.working_directory) == place and not shared.has_ended
             ),
             None,
         )

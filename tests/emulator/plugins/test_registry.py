@@ -147,9 +147,9 @@ async def test_a_plugin_that_died_is_started_anew_by_the_next_session() -> None:
     async with session(registry, plugin) as first:
         with pytest.raises(WireError, match="It has died"):
             await first.running.call("die", {}, NOBODY)
-        assert first.ended.done()
+        assert first.has_ended
         async with session(registry, plugin) as second:
-            assert not second.ended.done()
+            assert not second.has_ended
             assert await second.running.call("echo", {"a": 1}, NOBODY) == {"a": 1}
         assert plugin.starts == 2
     await registry.close()
