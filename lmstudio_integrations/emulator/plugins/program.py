@@ -34,7 +34,7 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
 
     def __init__(self) -> None:
         super().__init__(limit=LONGEST_LINE, loop=asyncio.get_running_loop())
-        self.exited = asyncio.Event()
+        self.exited: asyncio.Event = asyncio.Event()
 
     def process_exited(self) -> None:
         """Called by the event loop."""
