@@ -214,7 +214,7 @@ def decode(packet: Packet) -> PredictionEvent | None:
 
 def decode_generated(packet: Packet) -> PredictionEvent | None:
     """Return the event of a packet of a generator plugin, whose last one has no stats; see `decode`."""
-    return PredictionEnd({}, {}, {}, {}) if packet["type"] == "success" else decode(packet)
+    return PredictionEnd({}, {}, {}, {}, of_model=False) if packet["type"] == "success" else decode(packet)
 
 
 _PACKETS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {

@@ -132,13 +132,17 @@ class ToolCallRecord:
 
 @dataclass(slots=True)
 class PredictionEnd:
-    """The last event: statistics, model and configurations, in wire form, and the host that responded."""
+    """The last event: statistics, model and configurations, in wire form, and the host that responded.
+
+    That of a generator plugin, which is not `of_model`, has none of them.
+    """
 
     stats: dict[str, Any]
     model_info: dict[str, Any]
     load_model_config: dict[str, Any]
     prediction_config: dict[str, Any]
     host: str | None = None
+    of_model: bool = True
 
     @property
     def has_stats(self) -> bool:
@@ -237,15 +241,15 @@ class PredictionResult:
 
         The response of a generator plugin does not have this attribute, unless it was cancelled.
         """
-        if not self.end.has_stats:
-            raise AttributeError("the server has sent no statistics; generator plugins do not")
+        if not (self.end.of_model or self.end.has_stats):
+            raise AttributeError("generator plugins send no statistics")
         return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
     def model_info(self) -> LlmInstanceInfo:
         """The instance that generated it. The response of a generator plugin does not have this attribute."""
-        if not self.end.model_info:
-            raise AttributeError("the server has sent no info of a model; generator plugins do not")
+        if not self.end.of_model:
+            raise AttributeError("generator plugins send no info of a model")
         return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property

@@ -107,7 +107,7 @@ def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], e
     [
         *PACKETS[:-1],
         ({"type": "toolCallGenerationFailed"}, ToolCallFailed({})),
-        ({"type": "success"}, PredictionEnd({}, {}, {}, {})),
+        ({"type": "success"}, PredictionEnd({}, {}, {}, {}, of_model=False)),
         ({"type": "fromTheFuture"}, None),
     ],
     ids=lambda value: str(value)[:40],

@@ -76,17 +76,17 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
     assert result.prediction_config.to_fields() == {}
 
 
-@pytest.mark.parametrize("data", [{"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
+@pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
 def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
-    result = PredictionResult("", "", PredictionEnd(data, {"identifier": 5}, {}, {}))
+    result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
     with pytest.raises(LMStudioProtocolError, match="malformed LlmPredictionStats"):
         _ = result.stats
     with pytest.raises(LMStudioProtocolError, match="malformed LlmInstanceInfo"):
         _ = result.model_info
 
 
-def test_stats_that_were_not_sent_are_absent() -> None:
-    result = PredictionResult("", "", PredictionEnd({}, {}, {}, {}))
+def test_a_generator_has_no_stats() -> None:
+    result = PredictionResult("", "", PredictionEnd({}, {}, {}, {}, of_model=False))
     assert not hasattr(result, "stats")
     assert not hasattr(result, "model_info")
 
