@@ -90,7 +90,7 @@ def _lost_between_two_calls(case: Case) -> Any:
     lost = at("toolCallComplete", actions.after(actions.reset))
     with _server(*lost) as host, _tool(case, host) as call:
         call()
-        until_noticed(host)
+        until_noticed(host, ["plugins"])
         return call()
 
 
