@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 from pathlib import Path
 
 import lmstudio as lms
@@ -148,7 +149,7 @@ async def test_the_async_client_acts(server: Emulator) -> None:
         assert result.rounds == 2
 
 
-def test_closing_a_stream_stops_the_generation(server: Emulator) -> None:
+def test_closing_a_stream_stops_the_generation(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     with lms.Client(server.address) as client:
         stream = client.llm.model(CHAT).respond_stream("Count to two thousand")
         next(iter(stream))
@@ -156,3 +157,7 @@ def test_closing_a_stream_stops_the_generation(server: Emulator) -> None:
     server.wait_for(lambda: server.predictions[-1].state == "ended")
     assert server.predictions[-1].stop_reason == "disconnected"
     server.wait_for(lambda: not server.connections)
+    # The SDK closes without a cancel, and warns of what was on its way to it.
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert all("for already closed channel" in warning for warning in warnings)
+    caplog.clear()
