@@ -9,6 +9,7 @@ Only this module and `tool_runtime.py` make native clients for adapters.
 import json
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class _ClientPool(Generic[ClientT]):
         return self._clients.get_or_make(server, lambda: self._make(**client_arguments(server)))
 
 
-class BaseRuntime:
+class BaseRuntime(ABC):
     """What an object with settings has open. Thread-safe, and bound to no event loop.
 
     Args:
@@ -119,9 +120,9 @@ class BaseRuntime:
     def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
         self.dropped_secrets: frozenset[str] = dropped_secrets
 
+    @abstractmethod
     def close(self) -> None:
         """Close it. The next call opens it again."""
-        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         """Compare equal to any other one: objects are equal if their settings are."""
