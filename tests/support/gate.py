@@ -1,4 +1,4 @@
-"""A gate that holds up generations of scripted models until a test opens it."""
+"""A gate that holds up generations of scripted models, and tools of plugins, until a test opens it."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.reached = threading.Event()
-        """Set when the first generation is held up."""
+        """Set when the first one is held up."""
         self._is_open = False
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -34,7 +34,11 @@ class Gate:
     async def _sleep(self, seconds: float) -> None:
         if seconds < AT_THE_GATE["wait"]:
             await asyncio.sleep(seconds)
-            return
+        else:
+            await self.wait()
+
+    async def wait(self) -> None:
+        """Wait until the gate is open."""
         event = asyncio.Event()
         self._waiting.append((asyncio.get_running_loop(), event))
         self.reached.set()

@@ -22,6 +22,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef
 from lmstudio_integrations.types.tools import Tool
 from tests.client.fake import Socket, authenticate, fake_server, receive, wait_until
+from tests.support.gate import Gate
 
 SECONDS = 5.0
 CONTENT = [{"type": "text", "text": "a chart"}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}]
@@ -31,7 +32,7 @@ class Plugin:
     """The functions of a plugin, and what they wait for."""
 
     def __init__(self) -> None:
-        self._gates: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self.gate = Gate()
 
     def add(self, a: int, b: int) -> int:
         """Add two numbers."""
@@ -45,15 +46,8 @@ class Plugin:
         """Wait until the test lets it go on."""
         context.status("waiting")
         context.warn("for long")
-        gate = asyncio.Event()
-        self._gates.append((asyncio.get_running_loop(), gate))
-        await gate.wait()
+        await self.gate.wait()
         return "opened"
-
-    def open(self) -> None:
-        """Let the calls that wait go on."""
-        for loop, gate in self._gates:
-            loop.call_soon_threadsafe(gate.set)
 
     def echo(self, value: Any) -> Any:
         """Return a value."""
@@ -142,7 +136,7 @@ async def test_reports_are_called_back(client: Any, sums: Plugin, where: str) ->
     def report(each: lms.ToolReport) -> None:
         seen.append((each.plugin, each.tool, each.text))
         if len(seen) == 2:
-            sums.open()
+            sums.gate.open()
 
     callbacks: dict[str, Any] = {"on_status": report, "on_warning": report}
     of_session, of_call = (callbacks, {}) if where == "session" else ({"on_status": print}, callbacks)
@@ -419,13 +413,14 @@ async def test_a_start_that_is_cancelled_closes_the_session_unless_another_start
 async def test_a_second_start_that_fails_leaves_the_session_to_those_who_use_it(client: Any, sums: Plugin) -> None:
     async with client.plugins.tools("mcp/sums") as session:
         running = asyncio.ensure_future(named(session, "wait").call({}))
+        assert await asyncio.to_thread(sums.gate.reached.wait, SECONDS)
         (inner,) = getattr(session, "sync", session).sessions._sessions
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(inner, "open", lambda: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 await session.start()
         assert await named(session, "add").call({"a": 1, "b": 2}) == 3
-        sums.open()
+        sums.gate.open()
         assert await running == "opened"
 
 
@@ -434,7 +429,7 @@ async def test_the_name_with_the_prefix_is_that_of_errors_and_reports(client: An
 
     def report(each: lms.ToolReport) -> None:
         reports.append(each)
-        sums.open()
+        sums.gate.open()
 
     async with client.plugins.tools("mcp/sums", prefix="my_", on_warning=report) as session:
         with pytest.raises(lms.LMStudioPluginToolError, match="'my_fail'") as caught:
