@@ -145,7 +145,7 @@ def test_reports_are_called_back_while_the_tool_runs(server: Emulator, sums: Sum
     def report(each: lms.ToolReport) -> None:
         seen.append(each)
         if len(seen) == 2:
-            sums.go_on()
+            sums.gate.open()
 
     async def areport(each: lms.ToolReport) -> None:
         await asyncio.sleep(0)

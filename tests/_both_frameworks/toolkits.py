@@ -20,6 +20,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudio, LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext
+from tests.support.gate import Gate
 
 SECONDS = 5.0
 PLUGIN = "mcp/sums"
@@ -33,7 +34,7 @@ class Sums:
 
     def __init__(self) -> None:
         self.runs = 0
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self.gate = Gate()
 
     def add(self, a: int, b: int) -> int:
         """Add two numbers."""
@@ -53,17 +54,10 @@ class Sums:
     async def wait(self, context: ToolCallContext) -> str:
         """Wait until the call is aborted or the test lets it go on."""
         self.runs += 1
-        gate = asyncio.Event()
-        self._waiting.append((asyncio.get_running_loop(), gate))
         context.status("waiting")
         context.warn("for long")
-        await gate.wait()
+        await self.gate.wait()
         return "done"
-
-    def go_on(self) -> None:
-        """Let the calls that wait go on."""
-        for loop, gate in self._waiting:
-            loop.call_soon_threadsafe(gate.set)
 
     @property
     def functions(self) -> Sequence[Callable[..., Any]]:

@@ -109,7 +109,7 @@ def test_reports_go_to_the_stream_of_the_graph(server: Emulator, sums: Sums, run
     def see(update: Any) -> None:
         seen.append(update)
         if len(seen) == 2:
-            sums.go_on()
+            sums.gate.open()
 
     async def stream() -> None:
         async for update in graph.astream(question, stream_mode="custom"):
@@ -131,7 +131,7 @@ def test_calls_of_one_turn_run_at_once(server: Emulator, sums: Sums) -> None:
     for update in graph_of(tools).stream({"messages": [message]}, stream_mode=["custom", "updates"]):
         updates.append(update)
         if len(updates) == 2 * 3:  # the reports of all three
-            sums.go_on()
+            sums.gate.open()
     *_, (_, last) = updates
     assert [each.content for each in last["tools"]["messages"]] == ["done"] * 3
 
