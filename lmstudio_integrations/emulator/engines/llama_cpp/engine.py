@@ -35,8 +35,10 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     vectors,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, outline_of_request
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
 from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, offload, require_length
+from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
@@ -161,8 +163,7 @@ class LlamaCppModel:
         self.tools = tools
         self.vision = vision
         self._embedding = embedding
-        # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once.
-        self._free = asyncio.Semaphore(slots)
+        self._slots = Slots(slots)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; the last is `Finished`. Closing the generator stops the engine.
@@ -173,15 +174,19 @@ class LlamaCppModel:
         Raises:
             EngineError: If the engine rejects the request, or has crashed.
         """
-        async with self._free:
+        async with self._slots.use(await outline_of_request(request)) as slot:
             if request.history is None:
                 plan = await self._plan_text(request, request.prompt or "")
             else:
                 plan = await self._plan_chat(request, request.history)
             yield plan.reader.begin()
-            async with aclosing(self._worker.stream(plan.path, plan.body)) as chunks:
+            body = {**plan.body, "id_slot": slot.number} if slot.is_pinned else plan.body
+            async with aclosing(self._worker.stream(plan.path, body)) as chunks:
                 async for chunk in chunks:
-                    for event in plan.reader.read(plan.read_chunk(chunk)):
+                    delta = plan.read_chunk(chunk)
+                    if delta.end is not None:
+                        slot.number = delta.end["id_slot"]
+                    for event in plan.reader.read(delta):
                         yield event
                         if isinstance(event, Finished):
                             return
@@ -191,7 +196,7 @@ class LlamaCppModel:
         """Return the vector of a text; a text that is longer than the context is cut off, as in training."""
         # A second call for a short text would take a considerable part of the time of the first.
         text_or_tokens = text if vectors.fits(text, self.context_length) else await self._tokens_to_embed(text)
-        async with self._free:
+        async with self._slots.use(PromptOutline(())):
             return vectors.vector_of(await self._worker.call("/v1/embeddings", vectors.request_of(text_or_tokens)))
 
     async def tokenize(self, text: str) -> list[int]:

@@ -24,6 +24,9 @@ CACHE_BYTES = 1 << 30
 """Up to this size each slot has a cache of its own, even with a unified one: then no prediction can run out of space
 because of another."""
 
+PROMPT_CACHE_BYTES = 1 << 30
+"""The memory for prompts that are in no slot any more; at most one part in four of what the process may use."""
+
 Announce = Callable[[str], None]
 
 
@@ -160,6 +163,7 @@ def parameters_of(
         **common,
         **_of_both(request.fields, header, LlmLoadModelConfig),
         projector=str(projector_of(path) or ""),
+        prompt_cache_mib=min(PROMPT_CACHE_BYTES, memory // 4 or PROMPT_CACHE_BYTES) >> 20,
         chat_template=str(template.get("template", "")) if is_object(template) else "",
         auto_fit=config.auto_fit is not False,
         cache_length=0 if config.use_unified_kv_cache is False or is_affordable else context_length,

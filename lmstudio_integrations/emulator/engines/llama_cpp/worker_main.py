@@ -43,6 +43,7 @@ class WorkerParameters:
         flash_attention: Whether to force it on or off; `None` lets the engine decide.
         cache_types: Storage of keys and values, for example `("q8_0", "f16")`.
         rope_frequency: Base and scale of the position encoding; 0 for the model's own.
+        prompt_cache_mib: The memory for prompts that are in no slot any more, in MiB.
         memory_bytes: The memory limit of the process, without weights that are mapped from their file; 0 for no
             limit.
     """
@@ -60,6 +61,7 @@ class WorkerParameters:
     flash_attention: bool | None = None
     cache_types: tuple[str, str] = ("f16", "f16")
     rope_frequency: tuple[float, float] = (0.0, 0.0)
+    prompt_cache_mib: int = 0
     memory_bytes: int = 0
 
     @property
@@ -111,8 +113,13 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         "ui": False,
         # A conversation may end with an assistant message, which must not be continued and repeated.
         "prefill_assistant": False,
-        # The states of earlier prompts would take up to 8 GiB; the slots keep their last one anyway.
-        "cache_ram_mib": 0,
+        # What the slots had before. By default, the engine would use up to 8 GiB.
+        "cache_ram_mib": parameters.prompt_cache_mib,
+        # The parent knows which conversation is in which slot. A prompt with no slot of its own gets the one that was
+        # idle for longest: whatever a slot has is only saved if it is chosen like that.
+        "slot_prompt_similarity": 0.0,
+        # Otherwise it would empty the slots that are idle, and find nothing for a prompt that is sent to one of them.
+        "cache_idle_slots": False,
         "verbosity": -1,
     }
     if parameters.gpu_layers is not None:

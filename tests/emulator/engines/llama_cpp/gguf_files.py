@@ -61,8 +61,8 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def parameters(path: Path, **changes: Any) -> Any:
+def parameters(path: Path, *, memory: int = 5, **changes: Any) -> Any:
     settings: dict[str, Any] = {"key": "m", "kind": "llm", "context_length": 1024, "slots": 2}
     return load_parameters.parameters_of(
-        LoadRequest(**(settings | changes)), path, read_header(path), threads=3, memory=5
+        LoadRequest(**(settings | changes)), path, read_header(path), threads=3, memory=memory
     )

@@ -80,6 +80,12 @@ def test_slots_share_a_cache_only_if_necessary(tmp_path: Path) -> None:
     assert parameters(large, fields={"llm.load.useUnifiedKvCache": False}).cache_length == 0
 
 
+@pytest.mark.parametrize(("memory", "mebibytes"), [(0, 1024), (64 << 30, 1024), (2 << 30, 512)])
+def test_earlier_prompts_take_at_most_a_quarter_of_the_memory(tmp_path: Path, memory: int, mebibytes: int) -> None:
+    path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
+    assert parameters(path, memory=memory).prompt_cache_mib == mebibytes
+
+
 @pytest.mark.parametrize(
     ("settings", "fits"),
     [({}, True), ({"autoFit": True}, True), ({"autoFit": False}, False), ({"contextLength": 512}, False)],

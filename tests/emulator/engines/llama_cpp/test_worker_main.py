@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def test_contexts_and_batches_are_as_large_as_needed() -> None:
     assert "flash_attn_type" not in vectors
 
 
-def test_earlier_prompts_do_not_pile_up_in_memory() -> None:
-    assert worker_main.attributes(FULL, xllamacpp, "key")["cache_ram_mib"] == 0
+def test_earlier_prompts_have_no_more_memory_than_the_parent_gives_them() -> None:
+    assert worker_main.attributes(FULL, xllamacpp, "key")["cache_ram_mib"] == FULL.prompt_cache_mib == 0
+    assert worker_main.attributes(replace(FULL, prompt_cache_mib=5), xllamacpp, "key")["cache_ram_mib"] == 5
 
 
 def test_a_batch_has_room_for_every_slot() -> None:

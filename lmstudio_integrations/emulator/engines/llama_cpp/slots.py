@@ -1,0 +1,97 @@
+"""Which of the engine's slots gets a prediction: the idle one that has its conversation cached.
+
+Each slot keeps the last prompt that it processed. The engine alone would choose the slot whose prompt begins like the
+new one, so conversations with the same system prompt would overwrite each other. Slots that are not chosen here are
+chosen by the engine: the one that was idle for longest, whose prompt it moves to its cache in memory.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from lmstudio_integrations.emulator.engines.base import GenerateRequest
+from lmstudio_integrations.emulator.engines.offload import is_large_request, offload
+from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
+
+_PIECE = 512
+"""Characters of a text without messages that count as one part."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A slot that a prediction has.
+
+    Attributes:
+        number: Its number; where the engine has chosen it, the number that the engine is expected to choose.
+        is_pinned: Whether the prediction must have this one.
+    """
+
+    number: int
+    is_pinned: bool
+
+
+class Slots:
+    """The slots of one engine.
+
+    Args:
+        number: How many there are.
+    """
+
+    def __init__(self, number: int) -> None:
+        # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once.
+        self._free = asyncio.Semaphore(number)
+        self._idle: dict[int, PromptOutline | None] = dict.fromkeys(range(number))
+
+    @asynccontextmanager
+    async def use(self, outline: PromptOutline) -> AsyncGenerator[Slot]:
+        """Wait for a slot and use it for a prompt. Set `number` to the one that the engine has chosen."""
+        async with self._free:
+            slot = choose(self._idle, outline)
+            expected = slot.number
+            cached = self._idle.pop(expected)
+            try:
+                yield slot
+            finally:
+                if slot.number in self._idle:
+                    self._idle[expected] = cached
+                    del self._idle[slot.number]
+                else:
+                    slot.number = expected
+                self._idle[slot.number] = outline
+
+
+def choose(idle: dict[int, PromptOutline | None], outline: PromptOutline) -> Slot:
+    """Choose one of the idle slots, which are in the order in which they became idle."""
+    numbers = list(idle)
+    best = max(numbers, key=lambda number: _claim(idle[number], outline))
+    if _claim(idle[best], outline) > (0, 0):
+        return Slot(best, is_pinned=True)
+    empty = next((number for number in numbers if idle[number] is None), None)
+    return Slot(numbers[0], is_pinned=False) if empty is None else Slot(empty, is_pinned=True)
+
+
+def _claim(cached: PromptOutline | None, outline: PromptOutline) -> tuple[int, int]:
+    """Return how much of a conversation a slot has: of its beginning, then anywhere; zeros if it has another one.
+
+    A conversation that was summarized still has its last messages. What stands before the first turn is no claim,
+    unless the slot has nothing else: many conversations have the same.
+    """
+    if cached is None:
+        return 0, 0
+    common = outline.common_with(cached)
+    if common <= outline.fixed and not outline.continues(cached):
+        common = 0
+    return common, len(set(outline.parts[outline.fixed :]).intersection(cached.parts[cached.fixed :]))
+
+
+async def outline_of_request(request: GenerateRequest) -> PromptOutline:
+    """Return the outline of the prompt of a prediction."""
+    return await offload(lambda: _outline(request), large=is_large_request(request))
+
+
+def _outline(request: GenerateRequest) -> PromptOutline:
+    if request.history is not None:
+        return outline_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in request.tools])
+    text = request.prompt or ""
+    return PromptOutline(tuple(hash(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)))
