@@ -34,6 +34,7 @@ from lmstudio_integrations.emulator.engines.offload import is_large, is_large_re
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
 from lmstudio_integrations.emulator.engines.scripted.playback import Stall, check_template, play, play_silently
+from lmstudio_integrations.emulator.engines.scripted.prompt_cache import PromptCache
 from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
@@ -125,6 +126,7 @@ class ScriptedModel:
     def __init__(self, config: _ModelConfig, sleep: Sleep) -> None:
         self._config = config
         self._sleep = sleep
+        self._cache = PromptCache()
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; it can be cancelled before every token.
@@ -132,7 +134,7 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
         """
-        begin = partial(play, self._config.rules, request)
+        begin = partial(play, self._config.rules, request, self._cache)
         for event in await offload(begin, large=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)

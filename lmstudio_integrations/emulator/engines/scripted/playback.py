@@ -14,6 +14,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError, model_cra
 from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, out_of_memory, unsupported
+from lmstudio_integrations.emulator.engines.scripted.prompt_cache import PromptCache
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     Error,
     InjectFault,
@@ -47,10 +48,15 @@ Playback = Iterator[EngineEvent | Wait | Stall | None]
 """Events, waits, a stall, and `None` for a token that is held back."""
 
 
-def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
+def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | None = None) -> Playback:
     """Return what a model with these rules does for a prediction.
 
     The slow part is done: a rule is chosen, and the prompt is read.
+
+    Args:
+        rules: The rules.
+        request: The prediction.
+        cache: The prompts that the model has read before.
 
     Raises:
         EngineError: If its first step is an error, or it needs a rule and has none. Later errors are raised while the
@@ -70,7 +76,8 @@ def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
         tokens, remaining = request.context_length - 1, None
     else:
         tokens, remaining = _read(request)
-    events = _perform(request, steps, tokens, remaining)
+    cached = 0 if cache is None else min(cache.add(request), tokens - 1)
+    events = _perform(request, steps, progress_details(tokens, tokens, cached), remaining)
     faults = [step for step in steps if isinstance(step, InjectFault) and step.packet is not None]
     return _interrupted(events, faults) if faults else events
 
@@ -113,10 +120,13 @@ def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait 
             yield fault
 
 
-def _perform(request: GenerateRequest, steps: Sequence[Step], tokens: int, remaining: int | None) -> Playback:
+def _perform(
+    request: GenerateRequest, steps: Sequence[Step], prompt: dict[str, int], remaining: int | None
+) -> Playback:
     """Perform the steps until something ends the response."""
-    for progress, processed in ((0.0, 0), (1.0, tokens)):
-        yield PromptProgress(progress, progress_details(tokens, processed))
+    tokens = prompt["totalPromptTokenCount"]
+    yield PromptProgress(0.0, progress_details(tokens, 0))
+    yield PromptProgress(1.0, prompt)
     writer = Writer(request.config, tokens, remaining)
     for step in steps:
         yield from _perform_step(step, writer)
