@@ -40,6 +40,14 @@ class BoundedCache(Generic[KeyT, ValueT]):
             value = self._values.setdefault(key, made)
         return value
 
+    def pop(self, key: KeyT) -> ValueT | None:
+        """Return the value of a key, if it is cached, and drop it."""
+        return self._values.pop(key, None)
+
+    def values(self) -> list[ValueT]:
+        """Return all values."""
+        return list(self._values.values())
+
     def pop_all(self) -> list[tuple[KeyT, ValueT]]:
         """Return all entries and drop them."""
         values, self._values = self._values, {}

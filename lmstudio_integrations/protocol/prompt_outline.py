@@ -4,10 +4,8 @@ A server that has processed a prompt keeps it for a while, and continues from th
 outlines, the client chooses hosts and notices prompts that begin differently each time; the emulator chooses slots.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-from pydantic_core import to_json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 
 class PromptOutline(NamedTuple):
@@ -32,12 +30,16 @@ class PromptOutline(NamedTuple):
         return self.parts[: len(earlier.parts)] == earlier.parts
 
 
+OutlineMaker: TypeAlias = Callable[[], PromptOutline]
+"""Makes the outline of a prompt, where it is needed."""
+
+
 def outline_of(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> PromptOutline:
     """Return the outline of a conversation and its tools, both in wire form."""
-    parts, fixed, is_fixed = [hash(to_json(tools))], 1, True
+    parts, fixed, is_fixed = [hash(repr(tools))], 1, True
     for message in messages:
         role = message["role"]
-        hashes = [hash((role, to_json(_lasting(part)))) for part in message["content"]]
+        hashes = [hash((role, repr(_lasting(part)))) for part in message["content"]]
         parts += hashes
         is_fixed = is_fixed and role == "system"
         fixed += len(hashes) if is_fixed else 0

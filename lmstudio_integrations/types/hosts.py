@@ -23,6 +23,8 @@ class HostStatus:
         downloaded: Whether the model is loaded or can be loaded.
         in_flight: The calls of this process that run or wait there.
         parallel: How many calls the host runs at once.
+        conversations: The conversations of this process that began a turn there within the last minute.
+        call_seconds: How long a call of this process takes there on average; `None` before the first response.
         responded_at: When a call of this process last got a response there, by `time.monotonic()`; `-inf` before.
         context_length: The context length of the loaded instance, in tokens, if it is known.
         path: The file of the loaded instance, if it is known.
@@ -38,6 +40,8 @@ class HostStatus:
     downloaded: bool = False
     in_flight: int = 0
     parallel: int = 1
+    conversations: int = 0
+    call_seconds: float | None = None
     responded_at: float = -math.inf
     context_length: int | None = None
     path: str | None = None
@@ -50,9 +54,18 @@ class HostStatus:
         return self.in_flight < self.parallel
 
     @property
-    def use(self) -> float:
-        """The calls in flight, as a share of those that it runs at once."""
-        return self.in_flight / self.parallel
+    def wait(self) -> float:
+        """About how many seconds another call would wait for a slot; infinite if that is not known."""
+        if self.has_free_slot:
+            return 0.0
+        if self.call_seconds is None:
+            return math.inf
+        return (self.in_flight - self.parallel + 1) * self.call_seconds / self.parallel
+
+    @property
+    def load(self) -> float:
+        """The calls in flight, or the active conversations if they are more, as a share of those that run at once."""
+        return max(self.in_flight, self.conversations) / self.parallel
 
 
 _COMPARED = ("quantization", "path", "context_length")

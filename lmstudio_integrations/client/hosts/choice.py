@@ -1,5 +1,6 @@
 """The policy for several hosts: which one gets the next call, and on which one a load is started meanwhile. Pure."""
 
+import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -18,21 +19,32 @@ class HostChoice(NamedTuple):
     load: int | None = None
 
 
-def choose(hosts: Sequence[HostStatus], *, may_load: bool = True, excluded: Collection[int] = ()) -> HostChoice:
-    """Choose the host of a call: a free slot where the model is loaded, else the least used of those hosts.
+def choose(
+    hosts: Sequence[HostStatus],
+    *,
+    saved: Sequence[float] = (),
+    may_load: bool = True,
+    excluded: Collection[int] = (),
+) -> HostChoice:
+    """Choose the host of a call where the model is loaded: the one that is likely to begin the response first.
+
+    That is a host with a free slot, or the one that has the beginning of the prompt in its cache, if the others would
+    take longer for processing it than the call waits for a slot there. Among equals, it is the host with the least to
+    do, and the one that responded last.
 
     If no slot is free, the model is also loaded on another host that has it downloaded. Hosts that are not available
-    are chosen only if no other is left. Among equals, the one that responded last gets the call: a conversation stays
-    where its prompt is cached, and a host that accepts calls but does not respond gets none.
+    are chosen only if no other is left. A host that has not responded to its first call yet gets no other one.
 
     Args:
         hosts: The hosts, at least one of them not excluded.
+        saved: For each host, how many seconds of processing its cache saves for this prompt; by default none.
         may_load: Whether calls may load the model.
         excluded: Hosts that must not be chosen, by their numbers.
     """
     allowed = [number for number in range(len(hosts)) if number not in excluded]
-    allowed.sort(key=lambda number: -hosts[number].responded_at)  # below, the first of equals is chosen
     numbers = [number for number in allowed if hosts[number].available] or allowed
+    # Below, the first of equals is chosen.
+    numbers.sort(key=lambda number: _cost(hosts[number], saved[number] if saved else 0.0))
     loaded = [number for number in numbers if hosts[number].loaded]
     loading = [number for number in numbers if hosts[number].loading and not hosts[number].loaded]
     has_room = any(hosts[number].has_free_slot for number in (*loaded, *loading))
@@ -44,11 +56,12 @@ def choose(hosts: Sequence[HostStatus], *, may_load: bool = True, excluded: Coll
     ]
     if loaded:
         load = loadable[0] if loadable and not has_room and hosts[loadable[0]].available else None
-        return HostChoice(_least_used(hosts, loaded), load)
+        return HostChoice(loaded[0], load)
     if loadable and not has_room:
         return HostChoice(loadable[0])
-    return HostChoice(_least_used(hosts, loading or numbers))
+    return HostChoice((loading or numbers)[0])
 
 
-def _least_used(hosts: Sequence[HostStatus], numbers: Sequence[int]) -> int:
-    return min(numbers, key=lambda number: (not hosts[number].has_free_slot, hosts[number].use))
+def _cost(host: HostStatus, saved: float) -> tuple[float, bool, float, float]:
+    is_unproven = host.in_flight > 0 and host.responded_at == -math.inf
+    return host.wait - saved, is_unproven, host.load, -host.responded_at

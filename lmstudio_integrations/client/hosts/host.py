@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
+from lmstudio_integrations.client.hosts.conversations import Conversations
 from lmstudio_integrations.client.models.loading import Loader, matches
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos
@@ -64,6 +65,7 @@ class HostRecord:
         info: The loaded instance in wire form, if there is one.
         parallel: How many calls it runs at once, if it reported that.
         downloaded: Whether the model can be loaded.
+        conversations: The conversations that it has in its prompt cache.
         probe: The running probe; only the I/O thread uses it.
     """
 
@@ -79,6 +81,7 @@ class HostRecord:
     info: WireInfo | None = None
     parallel: int | None = None
     downloaded: bool = False
+    conversations: Conversations = field(default_factory=Conversations)
     probe: "asyncio.Task[None] | None" = None
 
     @property
@@ -187,6 +190,8 @@ class Host:
             downloaded=loaded or record.downloaded,
             in_flight=len(record.calls),
             parallel=record.parallel or DEFAULT_PARALLEL[self.model.state.kind],
+            conversations=record.conversations.active(),
+            call_seconds=record.conversations.call_seconds,
             responded_at=record.responded_at,
             context_length=context_length if is_count(context_length) else None,
             path=known.get("path"),

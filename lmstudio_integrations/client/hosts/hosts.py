@@ -12,6 +12,7 @@ from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioConfigWarning
+from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 
 
@@ -88,7 +89,9 @@ class Hosts:
         """The smallest context length of the loaded instances, in tokens, if any is known."""
         return min((status.context_length for status in self.statuses() if status.context_length), default=None)
 
-    def reserve(self, hosts: Sequence[Host], excluded: set[int], call: object) -> tuple[int, Hashable] | None:
+    def reserve(
+        self, hosts: Sequence[Host], excluded: set[int], call: object, outline: PromptOutline | None = None
+    ) -> tuple[int, Hashable] | None:
         """Choose a host for a call and take a slot there; start a load elsewhere if no slot is free.
 
         Return the number of the host and the slot, or `None` if no slot is free and some hosts were not asked yet.
@@ -97,18 +100,22 @@ class Hosts:
             hosts: The hosts to choose from.
             excluded: The numbers of those that the call has tried.
             call: Stands for the call.
+            outline: Its prompt, if that is a conversation.
         """
         while True:
             statuses = [host.status() for host in hosts]
             self.compare(statuses)
             may_load = hosts[0].model.state.policy != "require_loaded"
-            number, load = choose(statuses, may_load=may_load, excluded=excluded)
+            saved = [] if outline is None else [host.record.conversations.seconds_saved(outline) for host in hosts]
+            number, load = choose(statuses, saved=saved, may_load=may_load, excluded=excluded)
             host, status = hosts[number], statuses[number]
             if not (status.loaded and status.has_free_slot) and not all(each.record.is_known for each in hosts):
                 return None
             slot = host.record.reserve(call, status.parallel if status.has_free_slot else None)
             if slot is None:
                 continue  # another thread was faster
+            if outline is not None:
+                host.record.conversations.begin(outline)
             if may_load and not status.loaded:
                 host.record.loads[call] = None
             if load is not None:

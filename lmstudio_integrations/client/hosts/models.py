@@ -20,6 +20,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
 from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -57,11 +58,12 @@ class _OnHosts(Model):
         *,
         reload: bool = True,
         files: tuple[FileHandle, ...] = (),
+        outline: OutlineMaker | None = None,
     ) -> Attempts:
         """Return the attempts of an operation; one with uploaded files runs on the host that has them."""
         address, hosts = address_of(files), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
-        return HostAttempts(self.hosts, pinned or hosts, timeouts, reload=reload)
+        return HostAttempts(self.hosts, pinned or hosts, timeouts, reload=reload, outline=outline)
 
     def unload(self) -> Flow[None]:
         """Unload the instances of all hosts that have one; the handle does not load these again automatically."""

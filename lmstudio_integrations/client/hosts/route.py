@@ -21,6 +21,8 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.prompt_outline import OutlineMaker, PromptOutline
+from lmstudio_integrations.types.results import PredictionResult
 
 _HERE_ONLY = (
     LMStudioModelNotFoundError,
@@ -41,6 +43,7 @@ class HostAttempts(Attempts):
         candidates: Those that the operation may run on.
         timeouts: Timeouts that differ from the clients'.
         reload: See `Attempts`.
+        outline: Makes the outline of the prompt, if the operation goes on with a conversation.
     """
 
     def __init__(
@@ -50,10 +53,11 @@ class HostAttempts(Attempts):
         timeouts: Timeouts = NO_TIMEOUTS,
         *,
         reload: bool = True,
+        outline: OutlineMaker | None = None,
     ) -> None:
         first = candidates[0].model
         super().__init__(first.caller, first.state, timeouts, reload=reload)
-        self._route = Route(hosts, candidates)
+        self._route = Route(hosts, candidates, None if outline is None else outline())
 
     def next(self) -> Flow[Operation]:
         """Return the operation of the next attempt, on the best host."""
@@ -88,9 +92,9 @@ class HostAttempts(Attempts):
         """Return the error of the operation; if all hosts failed, it has the reason of each."""
         return self._route.combined(error)
 
-    def succeeded(self) -> None:
+    def succeeded(self, result: PredictionResult | None = None) -> None:
         """Record that the host has responded, and release its slot."""
-        self._route.succeeded()
+        self._route.succeeded(result)
 
     def release(self) -> None:
         """Release the slot, if there is one."""
@@ -103,9 +107,10 @@ class Route:
     Its slot is released when it ends, at the latest when it is collected.
     """
 
-    def __init__(self, hosts: Hosts, candidates: Sequence[Host]) -> None:
+    def __init__(self, hosts: Hosts, candidates: Sequence[Host], outline: PromptOutline | None = None) -> None:
         self._all = hosts
         self._hosts = candidates
+        self._outline = outline
         self._number: int | None = None
         self._slot: Hashable | None = None
         self._call = object()
@@ -133,7 +138,7 @@ class Route:
         reserved = None
         while reserved is None:
             yield from self._all.probed()
-            reserved = self._all.reserve(self._hosts, set(self._errors), self._call)
+            reserved = self._all.reserve(self._hosts, set(self._errors), self._call, self._outline)
         self._number, self._slot = reserved
         return self._hosts[self._number]
 
@@ -154,13 +159,15 @@ class Route:
             self._errors, self.started_at = {}, None
         return seconds
 
-    def succeeded(self) -> None:
-        """Record that the host has responded, and release its slot."""
+    def succeeded(self, result: PredictionResult | None = None) -> None:
+        """Record that the host has responded, and what it did for a conversation; release its slot."""
         host = self.host
         self.release()
         if host is None or host.model.state.instance is None:  # images were uploaded, before any use of the model
             return
         host.record.record_success()
+        if result is not None and self._outline is not None:
+            host.record.conversations.end(self._outline, result)
         if host.model.state.kind == "embedding":  # the length of its vectors may be known only now
             self._all.compare(self._all.statuses())
 

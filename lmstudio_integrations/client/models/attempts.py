@@ -31,6 +31,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.errors import details_of, means_unloaded
 from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.types.results import PredictionResult
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -238,8 +239,12 @@ class Attempts:
         """End an attempt that got no response."""
         self._end_turn(succeeded=False)
 
-    def succeeded(self) -> None:
-        """Record that the operation has succeeded. On one server there is nothing to do; see `HostAttempts`."""
+    def succeeded(self, result: PredictionResult | None = None) -> None:
+        """Record that the operation has succeeded. On one server there is nothing to do; see `HostAttempts`.
+
+        Args:
+            result: The response, if it is a prediction.
+        """
 
     def release(self) -> None:
         """Give back the slot on a host. On one server there is none; see `HostAttempts`. Any thread may call it."""

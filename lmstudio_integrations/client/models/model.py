@@ -12,6 +12,7 @@ from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
 
@@ -53,14 +54,16 @@ class Model:
         timeouts: Timeouts = NO_TIMEOUTS,
         *,
         reload: bool = True,
-        files: tuple[FileHandle, ...] = (),  # noqa: ARG002 - models on several hosts choose the one that has them
+        files: tuple[FileHandle, ...] = (),  # noqa: ARG002 - these two are for models on several hosts
+        outline: OutlineMaker | None = None,  # noqa: ARG002
     ) -> Attempts:
         """Return the attempts of an operation.
 
         Args:
             timeouts: Timeouts that differ from the client's.
             reload: See `Attempts`.
-            files: The uploaded files that the operation refers to.
+            files: The uploaded files that the operation refers to; of several hosts, one has them.
+            outline: Makes the outline of the prompt of a conversation; of several hosts, one may have it in its cache.
         """
         return Attempts(self.caller, self.state, timeouts, reload=reload)
 

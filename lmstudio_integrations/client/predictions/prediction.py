@@ -36,6 +36,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import Channel, Namespace
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult, PromptProgress
@@ -67,6 +68,7 @@ class Plan:
         preset: A preset on the server, by its (fuzzy) identifier.
         timeouts: Timeouts that differ from the client's.
         files: The uploaded files that it refers to.
+        outline: Makes the outline of its conversation.
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
         check_context: Whether to count the prompt again if the server may have cut it.
@@ -78,6 +80,7 @@ class Plan:
     preset: str | None = None
     timeouts: Timeouts = field(default_factory=dict[str, float | None])
     files: tuple[FileHandle, ...] = ()
+    outline: OutlineMaker | None = None
     callbacks: Callbacks = NO_CALLBACKS
     parse_json: bool = False
     check_context: bool = False
@@ -129,7 +132,7 @@ class Prediction:
 
     def __init__(self, model: Model, plan: Plan) -> None:
         self._plan = plan
-        self._attempts = model.attempts(plan.timeouts, files=plan.files)
+        self._attempts = model.attempts(plan.timeouts, files=plan.files, outline=plan.outline)
         self._delivery = Delivery(plan.callbacks)
         self._requests = plan.requests
         self.ready: deque[PredictionEvent] = deque()
@@ -517,8 +520,8 @@ class Prediction:
             end.stats = {**end.stats, "modelLoadTimeSec": sum(operation.load_times)}
             operation.load_times.clear()
         end.host = str(attempts.caller.target)
-        attempts.succeeded()
         result = response.received.result()
+        attempts.succeeded(result)
         if plan.review is not None:
             result = plan.review.completed(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None

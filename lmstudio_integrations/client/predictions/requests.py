@@ -28,10 +28,12 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
+from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
 
@@ -271,10 +273,20 @@ def plan_round(
         optional_text(parameters.get("preset"), "preset"),
         checked_timeouts(parameters),
         tuple(given.files),
+        partial(_outline, given, settings),
         check_context=parameters.get("check_context", False),
     )
     plan.review = _review(conversation, settings, parameters, tools_first=tools_first, checks_calls=checks_calls)
     return plan
+
+
+def _outline(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptOutline:
+    """Return the outline of a conversation. The names of images that are not uploaded yet stand for their contents."""
+    if isinstance(history, PendingHistory):
+        names = [str(hash(image)) for image in history.images]
+        files = [FileHandle(name=name, identifier="", size_bytes=0, file_type="image") for name in names]
+        history = history.encode(files)
+    return outline_of(history.messages, offered_tools(settings))
 
 
 def _review(

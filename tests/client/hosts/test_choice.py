@@ -1,6 +1,8 @@
 """The policy for several hosts, for any state of the hosts."""
 
+from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -59,12 +61,69 @@ AWAY = replace(LOADED, available=False)
         ([replace(LOADING, in_flight=3), ABSENT], (0, None)),
         ([AWAY, ABSENT], (1, None)),
         ([AWAY, AWAY], (0, None)),
+        ([replace(RECENT, conversations=1), replace(LOADED, conversations=2)], (0, None)),
+        ([replace(RECENT, conversations=2), LOADED], (1, None)),
+        ([replace(RECENT, in_flight=1, conversations=9), replace(LOADED, in_flight=1)], (0, None)),
+        ([replace(RECENT, in_flight=1), replace(RECENT, conversations=2)], (0, None)),
+        ([replace(FULL, call_seconds=2.0), replace(FULL, call_seconds=1.0)], (1, None)),
     ],
 )
-def test_a_free_slot_comes_first_then_another_load_then_the_least_used_host_then_the_one_that_responded_last(
+def test_a_free_slot_comes_first_then_another_load_then_the_host_with_least_to_do_then_the_one_that_responded_last(
     hosts: list[HostStatus], expected: tuple[int, int | None]
 ) -> None:
     assert choose(hosts) == expected
+
+
+BUSY = replace(FULL, call_seconds=1.0)  # a call waits half a second
+
+
+@pytest.mark.parametrize(
+    ("hosts", "saved", "chosen"),
+    [
+        ([RECENT, LOADED], [0.0, 0.1], 1),
+        ([replace(RECENT, conversations=5, in_flight=1), LOADED], [0.1, 0.0], 0),
+        ([BUSY, LOADED], [0.6, 0.0], 0),
+        ([BUSY, LOADED], [0.4, 0.0], 1),
+        ([BUSY, BUSY], [0.4, 0.0], 0),
+        ([replace(BUSY, in_flight=3), BUSY], [0.4, 0.0], 1),
+        ([FULL, LOADED], [100.0, 0.0], 1),
+        ([AWAY, LOADED], [100.0, 0.0], 1),
+        ([DOWNLOADED, LOADED], [100.0, 0.0], 1),
+    ],
+)
+def test_a_conversation_waits_for_its_host_if_that_is_faster_than_processing_it_elsewhere(
+    hosts: list[HostStatus], saved: list[float], chosen: int
+) -> None:
+    assert choose(hosts, saved=saved).host == chosen
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("number", [2, 4])
+def test_conversations_are_spread_evenly_and_stay_where_they_are(number: int, seed: int) -> None:
+    chance = Random(seed)
+    hosts = [replace(RECENT, parallel=4) for _ in range(number)]
+    turns = [0] * number
+    homes: dict[int, int] = {}
+    for _ in range(10):
+        agents = list(range(8))
+        chance.shuffle(agents)
+        running: list[int] = []
+        while agents or running:
+            if agents and (not running or chance.random() < 0.7):
+                agent = agents.pop()
+                saved = [float(homes.get(agent) == host) for host in range(number)]
+                host = choose(hosts, saved=saved).host
+                assert homes.setdefault(agent, host) == host
+                running.append(agent)
+                turns[host] += 1
+            else:
+                running.pop(chance.randrange(len(running)))
+            in_flight, conversations = Counter(homes[agent] for agent in running), Counter(homes.values())
+            hosts = [
+                replace(here, in_flight=in_flight[host], conversations=conversations[host], call_seconds=0.1)
+                for host, here in enumerate(hosts)
+            ]
+    assert max(turns) <= 1.3 * sum(turns) / number
 
 
 @given(HOSTS, st.booleans(), st.data())

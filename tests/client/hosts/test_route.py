@@ -17,7 +17,7 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
     available: Any = SimpleNamespace(
         max_retries=1,
         probed=lambda: iter(()),
-        reserve=lambda hosts, excluded, _call: (min(set(range(len(hosts))) - excluded), None),
+        reserve=lambda hosts, excluded, _call, _outline: (min(set(range(len(hosts))) - excluded), None),
     )
     route = Route(available, hosts)
     begun: list[float | None] = []
