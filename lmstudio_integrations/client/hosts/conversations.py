@@ -85,4 +85,6 @@ def _keys(outline: PromptOutline) -> list[int]:
 
 
 def _averaged(average: float | None, latest: float | None) -> float | None:
-    return latest if average is None or latest is None else average + _WEIGHT * (latest - average)
+    if average is None or latest is None:
+        return latest if average is None else average
+    return average + _WEIGHT * (latest - average)

@@ -70,3 +70,8 @@ def known(model: Any) -> list[HostStatus]:
 def requests(server: Emulator) -> int:
     """Return how many predictions and embeddings a server got."""
     return len(server.predictions) + len(server.embedded_texts)
+
+
+def running(server: Emulator) -> int:
+    """Return how many predictions of a server run."""
+    return sum(each.state == "running" for each in server.predictions)

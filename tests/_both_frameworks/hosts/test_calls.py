@@ -34,6 +34,7 @@ from tests._both_frameworks.hosts.servers import (
     key_of,
     known,
     requests,
+    running,
     servers,
     two_servers,
 )
@@ -105,10 +106,6 @@ def test_calls_at_once_fill_the_slots_of_all_hosts(
         for each in calls:
             assert "Done." in str(each.result(SECONDS))
     assert [status.in_flight for status in model.hosts()] == [0, 0]
-
-
-def running(server: Emulator) -> int:
-    return sum(each.state == "running" for each in server.predictions)
 
 
 @every_language_model
