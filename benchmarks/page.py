@@ -1,23 +1,23 @@
-"""Writes the generated parts of the pages about speed, and draws their chart: `python -m benchmarks.page`.
+"""Writes the generated parts of the pages about speed and waiting, and draws their charts: `python -m benchmarks.page`.
 
 `docs/guides/speed.md` is for users, `docs/internals/benchmarks.md` for contributors. Both are made of
-`benchmarks/results.json`, which `python -m benchmarks.speed` writes. What stands between the markers is overwritten;
-the rest of a page is written by hand. The chart needs matplotlib.
+`benchmarks/results.json`, which `python -m benchmarks.speed` writes. `docs/guides/waiting.md` is made of
+`benchmarks/waits.json`, which `python -m benchmarks.waits` writes. What stands between the markers is overwritten; the
+rest of a page is written by hand. The charts need matplotlib.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
+from benchmarks import waits
 from benchmarks.environment import ROOT
 from benchmarks.programs import FLOOR, OURS
 from benchmarks.speed import GROUPS, RESULTS, ROWS, Row, number, table
-
-PAGES = (ROOT / "docs/guides/speed.md", ROOT / "docs/internals/benchmarks.md")
-CHART = ROOT / "docs/images/speed.svg"
 
 _PART = re.compile(r"(<!-- begin (\w+)[^>]*-->\n).*?(<!-- end \2 -->\n)", re.DOTALL)
 
@@ -40,6 +40,14 @@ CASES = {
 
 COLUMNS = ("langchain", "llama_index", "native")
 """The groups as users read them."""
+
+DRAWN_WAITS = {
+    "chat": "A chat",
+    "agent": "An agent",
+    "retrieval": "Retrieval",
+    "in_front": "Retrieval, in front",
+}
+"""What the chart about waiting shows."""
 
 OURS_COLOR, PEER_COLOR = "#2563eb", "#b8bec9"
 
@@ -64,26 +72,59 @@ BESIDE: dict[str, Any] = {
 """Where the number of a bar stands; nothing shines through it."""
 
 
-def written(page: str, results: Mapping[str, Any]) -> str:
-    """Return the page with its generated parts made of results."""
+class Report(NamedTuple):
+    """Pages and a chart that are made of kept results.
+
+    Attributes:
+        results: The file of the results.
+        pages: The pages.
+        chart: The chart.
+        parts: Makes the generated parts of the pages, by their names.
+        draw: Draws the chart on a canvas.
+    """
+
+    results: Path
+    pages: Sequence[Path]
+    chart: Path
+    parts: Callable[[Mapping[str, Any]], Mapping[str, str]]
+    draw: Callable[[Mapping[str, Any], Any], Any]
+
+    def written(self, page: str) -> str:
+        """Return a page with its generated parts made of the results."""
+        parts = self.parts(json.loads(self.results.read_text(encoding="utf-8")))
+        return _PART.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", page)
+
+    def last_line(self) -> str:
+        """Return the last line of the chart, which says of which results it is made."""
+        digest = hashlib.sha256(self.results.read_bytes()).hexdigest()
+        return f"<!-- {self.results.name}: {digest} -->\n"
+
+
+def _speed(results: Mapping[str, Any]) -> dict[str, str]:
     python, *packages = (f"{name} {version}" for name, version in results["versions"].items())
     run = (
         f"Medians of {results['rounds']} rounds on {results['date']}, with {python} on "
         f"{results['machine']['platform']}, {results['machine']['cpus']} cores."
     )
-    parts = {
+    return {
         "run": run,
         "costs": _costs(results),
         "behind": _behind(results),
         "summary": "\n".join(_sentence(text, _multiples(group, results)) for group, text in _SENTENCES.items()),
         "results": f"{run}\n\n{table(ROWS, results['measurements'])}\n\nMeasured with {', '.join(packages)}.",
     }
-    return _PART.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", page)
 
 
-def digest_line(results: str) -> str:
-    """Return the last line of the chart that belongs to results, as JSON."""
-    return f"<!-- {RESULTS.name}: {hashlib.sha256(results.encode()).hexdigest()} -->\n"
+def _waits(results: Mapping[str, Any]) -> dict[str, str]:
+    machine = results["machine"]
+    run = (
+        f"Measured on {results['date']}, on {machine['platform']}, {machine['cpus']} cores, one of them for the model."
+    )
+    return {"run": run, "waits": waits.table(_waits_of(results))}
+
+
+def _waits_of(results: Mapping[str, Any]) -> dict[str, waits.Waits]:
+    return {name: waits.Waits(**case) for name, case in results["cases"].items()}
 
 
 def _values(group: str, case: str, results: Mapping[str, Any]) -> dict[str, float]:
@@ -142,25 +183,14 @@ def _times(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
-def draw(results: Mapping[str, Any], path: Path, last_line: str) -> None:
-    """Draw the chart and end the file with a line."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    with mpl.rc_context(STYLE):
-        values = {case: {group: _values(group, case, results) for group in COLUMNS} for case in CASES.values()}
-        bars = [sum(map(len, groups.values())) for groups in values.values()]
-        canvas, axes = plt.subplots(len(CASES), figsize=(5.6, 7.6), height_ratios=bars)
-        for panel, (title, case) in zip(axes, CASES.items(), strict=True):
-            _draw_panel(panel, f"{title}, {_unit(case)}", values[case])
-        canvas.supxlabel("client CPU; less is better")
-        canvas.tight_layout()
-        canvas.savefig(path, metadata={"Date": None})
-        plt.close(canvas)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    path.write_text("".join(f"{line.rstrip()}\n" for line in lines) + last_line, encoding="utf-8")
+def _draw_speed(results: Mapping[str, Any], plt: Any) -> Any:
+    values = {case: {group: _values(group, case, results) for group in COLUMNS} for case in CASES.values()}
+    bars = [sum(map(len, groups.values())) for groups in values.values()]
+    canvas, axes = plt.subplots(len(CASES), figsize=(5.6, 7.6), height_ratios=bars)
+    for panel, (title, case) in zip(axes, CASES.items(), strict=True):
+        _draw_panel(panel, f"{title}, {_unit(case)}", values[case])
+    canvas.supxlabel("client CPU; less is better")
+    return canvas
 
 
 def _draw_panel(panel: Any, title: str, groups: Mapping[str, Mapping[str, float]]) -> None:
@@ -182,13 +212,53 @@ def _draw_panel(panel: Any, title: str, groups: Mapping[str, Mapping[str, float]
     panel.set_title(title, loc="left", fontweight="bold")
 
 
+def _draw_waits(results: Mapping[str, Any], plt: Any) -> Any:
+    found = _waits_of(results)
+    canvas, axes = plt.subplots(1, len(DRAWN_WAITS), figsize=(7.6, 2.4), sharey=True)
+    for panel, (name, title) in zip(axes, DRAWN_WAITS.items(), strict=True):
+        for turns, color, label in (
+            (found[name].uncached, PEER_COLOR, "nothing cached"),
+            (found[name].seconds, OURS_COLOR, "cached"),
+        ):
+            panel.plot(range(1, len(turns) + 1), [median(each) for each in turns], color=color, label=label)
+        panel.set_title(title, loc="left", fontweight="bold")
+        panel.set_xlabel("turn")
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylabel("seconds to the first token")
+    axes[-1].legend(frameon=False)
+    return canvas
+
+
+REPORTS = (
+    Report(
+        RESULTS,
+        (ROOT / "docs/guides/speed.md", ROOT / "docs/internals/benchmarks.md"),
+        ROOT / "docs/images/speed.svg",
+        _speed,
+        _draw_speed,
+    ),
+    Report(waits.RESULTS, (ROOT / "docs/guides/waiting.md",), ROOT / "docs/images/waiting.svg", _waits, _draw_waits),
+)
+
+
 def main() -> None:
-    """Write the pages and draw the chart."""
-    text = RESULTS.read_text(encoding="utf-8")
-    results = json.loads(text)
-    for page in PAGES:
-        page.write_text(written(page.read_text(encoding="utf-8"), results), encoding="utf-8")
-    draw(results, CHART, digest_line(text))
+    """Write the pages and draw the charts."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    for report in REPORTS:
+        for page in report.pages:
+            page.write_text(report.written(page.read_text(encoding="utf-8")), encoding="utf-8")
+        with mpl.rc_context(STYLE):
+            canvas = report.draw(json.loads(report.results.read_text(encoding="utf-8")), plt)
+            canvas.tight_layout()
+            canvas.savefig(report.chart, metadata={"Date": None})
+            plt.close(canvas)
+        lines = report.chart.read_text(encoding="utf-8").splitlines()
+        drawn = "".join(f"{line.rstrip()}\n" for line in lines)
+        report.chart.write_text(drawn + report.last_line(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from benchmarks import cancelled_tool_calls
-from benchmarks.page import CHART, PAGES, digest_line, written
+from benchmarks.page import REPORTS, Report
 from benchmarks.server import Connection, tokens_of, vector
-from benchmarks.speed import RESULTS
 from tests.docs.snippets import ROOT
 
 LIVING_PER_RESPONSE = 250
@@ -52,13 +51,13 @@ async def test_the_scripted_server_embeds(client: lms.AsyncClient) -> None:
     assert await model.embed(["one", "two"]) == [list(vector()), list(vector())]
 
 
-def test_the_pages_and_their_chart_are_made_of_the_kept_results() -> None:
-    text = RESULTS.read_text(encoding="utf-8")
-    for path in PAGES:
+@pytest.mark.parametrize("report", REPORTS, ids=[report.results.stem for report in REPORTS])
+def test_the_pages_and_their_chart_are_made_of_the_kept_results(report: Report) -> None:
+    for path in report.pages:
         page = path.read_text(encoding="utf-8")
         assert "<!-- begin " in page
-        assert written(page, json.loads(text)) == page, "run python -m benchmarks.page"
-    assert CHART.read_text(encoding="utf-8").endswith(digest_line(text)), "run python -m benchmarks.page"
+        assert report.written(page) == page, "run python -m benchmarks.page"
+    assert report.chart.read_text(encoding="utf-8").endswith(report.last_line()), "run python -m benchmarks.page"
 
 
 @pytest.mark.exhaustive
