@@ -14,9 +14,11 @@ from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_s
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
 from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.models import ChatTemplateInfo, LlmInstanceInfo
+from lmstudio_integrations.types.models import ChatTemplateInfo
 from lmstudio_integrations.types.results import PredictionEnd
 from lmstudio_integrations.types.structured import response_settings
 
@@ -170,18 +172,15 @@ class ResolvedCall(NamedTuple):
 
     def load(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
         """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template."""
-        model = self.model()
-        template = model.get_chat_template_info()
-        return self._recorded(model, model.get_info(load=True)), template
+        return run(self._load(self.model().model))
 
     async def aload(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
         """Do the same as `load` in a coroutine."""
-        model = self.async_model()
-        template = await model.get_chat_template_info()
-        return self._recorded(model, await model.get_info(load=True)), template
+        return await arun(self._load(self.async_model().model))
 
-    def _recorded(self, model: LLM | AsyncLLM, info: LlmInstanceInfo) -> Mapping[str, Any]:
-        """Record the info of the model before its first response; return it in wire form."""
+    def _load(self, model: LanguageModel) -> Flow[tuple[Mapping[str, Any], ChatTemplateInfo]]:
+        template = yield from model.get_chat_template_info()
+        info = yield from model.load_all()
         wire = info.to_dict()
-        self.runtime.record_info(self.handle.model, str(model.model.caller.target), wire, {})
-        return wire
+        self.runtime.record_info(self.handle.model, str(model.caller.target), wire, {})
+        return wire, template

@@ -45,6 +45,13 @@ class ConnectionSettings(ServerSettings, _ModelSettings):
         "APIs that copy the object, such as `configurable_fields`.",
     )
 
+    instances: Count = Field(
+        default=1,
+        description="How many instances of the model to use on each host, by the identifiers `key`, `key:2` and so on. "
+        "Calls are shared among them as among several hosts. More than one are loaded as under `explicit`, and need a "
+        "`model`. The default is 1.",
+    )
+
     ttl: Seconds | None = Field(
         default=None,
         description="Unload the model after this many idle seconds, if this object loads it. If unset, the server's "

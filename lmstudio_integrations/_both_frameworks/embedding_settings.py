@@ -11,6 +11,7 @@ from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
+from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 
@@ -47,13 +48,13 @@ class EmbeddingSettings(ConnectionSettings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        self._model().get_info(load=True)
+        run(self._model().model.load_all())
         return self
 
     @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        await self._async_model().get_info(load=True)
+        await arun(self._async_model().model.load_all())
         return self
 
     def _model(self) -> EmbeddingModel:

@@ -14,7 +14,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 
 _PREFIX = "plugin:"
 
-_OF_MODELS = ("preset", "reasoning_effort", "load_config", "context_length", "ttl", "load_policy")
+_OF_MODELS = ("preset", "reasoning_effort", "load_config", "context_length", "ttl", "load_policy", "instances")
 """Fields that only models have, besides the prediction settings."""
 
 _ARGUMENTS = {"log_probs": "logprobs", "structured": "response_format"}

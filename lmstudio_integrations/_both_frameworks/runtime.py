@@ -45,11 +45,12 @@ class LoadedModelInfo:
     """What the servers reported about a loaded model.
 
     Attributes:
-        instances: The instances that responded last, by host, in wire form (`docs/protocol.md#model-info`).
+        instances: The instances that responded last, by host, in wire form (`docs/protocol.md#model-info`). If several
+            are used on each, by host and identifier.
         load_config: How the last one was loaded, in wire form; empty if it has not responded yet.
     """
 
-    instances: Mapping[str | None, Mapping[str, Any]]
+    instances: Mapping[Hashable, Mapping[str, Any]]
     load_config: Mapping[str, Any]
 
     @property
@@ -57,9 +58,9 @@ class LoadedModelInfo:
         """The instance with the smallest context length, in which every prompt fits."""
         return min(self.instances.values(), key=lambda info: info.get("contextLength") or math.inf)
 
-    def has(self, host: str | None, info: Mapping[str, Any]) -> bool:
+    def has(self, place: Hashable, info: Mapping[str, Any]) -> bool:
         """Whether `info` is of the same load; a model may be loaded again with another context length."""
-        get, known = info.get, self.instances.get(host, {}).get
+        get, known = info.get, self.instances.get(place, {}).get
         return known("instanceReference") == get("instanceReference") and known("contextLength") == get("contextLength")
 
 
@@ -86,12 +87,16 @@ class _ClientPool(Generic[ClientT]):
 
     def _new_handle(self, spec: HandleSpec) -> Any:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
-        clients = [self._client(server).with_timeouts(**timeouts) for server in model.servers]
+        places = model.places
+        clients = [self._client(server).with_timeouts(**timeouts) for server, _ in places]
         plugin = plugin_of(model.key)
         if plugin is not None:
             return clients[0].plugins.generator(plugin).with_retries(spec.max_retries)
         namespaces = [_namespace(client, model.kind) for client in clients]
-        states = self._states.get_or_make(model, lambda: [_state_of(each, model) for each in namespaces])
+        states = self._states.get_or_make(
+            model,
+            lambda: [_state_of(each, model, number) for each, (_, number) in zip(namespaces, places, strict=True)],
+        )
         handles: list[Any] = [namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)]
         if len(handles) == 1:
             return handles[0].with_retries(spec.max_retries)
@@ -167,9 +172,10 @@ class Runtime(BaseRuntime):
             load_config: How it was loaded, in wire form; empty if that is not known.
         """
         known = self.model_info(spec)
-        if known is not None and known.has(host, info):
+        place = host if spec.instances == 1 else (host, info.get("identifier"))
+        if known is not None and known.has(place, info):
             return known
-        loaded = LoadedModelInfo({**(known.instances if known else {}), host: info}, load_config)
+        loaded = LoadedModelInfo({**(known.instances if known else {}), place: info}, load_config)
         self._model_info.put(spec, loaded)
         self.resolved = None  # what is sent for `reasoning_effort` depends on the model's key
         return loaded
@@ -210,8 +216,8 @@ class Runtime(BaseRuntime):
         return self._async.handle(spec)
 
     def parallel(self, spec: HandleSpec) -> int | None:
-        """Return how many calls several hosts run at once, as far as it is known; `None` for one host."""
-        return self.model(spec).model.hosts.parallel if len(spec.model.servers) > 1 else None
+        """Return how many calls several hosts or instances run at once, as far as it is known; `None` for one."""
+        return self.model(spec).model.hosts.parallel if len(spec.model.places) > 1 else None
 
     def hosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
@@ -235,7 +241,9 @@ class Runtime(BaseRuntime):
 
     def _pop_states(self) -> list[tuple[ServerSpec, ModelState]]:
         entries = self._states.pop_all()
-        return [pair for spec, states in entries for pair in zip(spec.servers, states, strict=True)]
+        return [
+            (server, state) for spec, states in entries for (server, _), state in zip(spec.places, states, strict=True)
+        ]
 
     def close(self) -> None:
         """Close the clients, and with them all running calls. The next call makes new clients."""
@@ -258,16 +266,19 @@ def _namespace(client: Client | AsyncClient, kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _state_of(namespace: Any, model: ModelSpec) -> ModelState:
+def _state_of(namespace: Any, model: ModelSpec, number: int | None) -> ModelState:
+    # A just-in-time load cannot choose the identifier, by which several instances differ.
+    is_explicit = number is not None and model.load_policy == "get_or_load"
     state: ModelState = namespace.lazy_model(
         model.key,
         ttl=model.ttl,
         config=model.load_config and json.loads(model.load_config),
-        load_policy=model.load_policy,
+        load_policy="explicit" if is_explicit else model.load_policy,
         on_config_mismatch=model.on_config_mismatch,
         on_load_progress=model.on_load_progress,
         show_progress=model.show_progress,
     ).model.state
+    state.number = number
     state.adapters = dict(model.adapters)
     return state
 

@@ -32,6 +32,7 @@ class ModelSpec(NamedTuple):
     """Which model, on which servers, and how to load it.
 
     It is hashable, because models are cached by it: `load_config` is JSON text.
+    `instances` is how many instances of it are used on each server.
     `adapters` has the adapter of each kind of model, which errors name.
     """
 
@@ -41,10 +42,17 @@ class ModelSpec(NamedTuple):
     ttl: float | None
     load_config: str | None
     load_policy: Any
+    instances: int
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
     show_progress: bool
     adapters: AdapterNames
+
+    @property
+    def places(self) -> list[tuple[ServerSpec, int | None]]:
+        """Where the model is used: each server with the number of an instance there, `None` if there is one."""
+        numbers = range(1, self.instances + 1) if self.instances > 1 else (None,)
+        return [(server, number) for number in numbers for server in self.servers]
 
 
 class HandleSpec(NamedTuple):
@@ -71,6 +79,7 @@ class HandleSpec(NamedTuple):
         servers = servers_of(values)
         if len(servers) > 1 and values["model"] is None:
             raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
+        _check_instances(values)
         config = load_config_of(values, kind)
         model = ModelSpec(
             servers,
@@ -79,6 +88,7 @@ class HandleSpec(NamedTuple):
             values["ttl"],
             None if config is None else config.to_json(),
             values["load_policy"],
+            values["instances"],
             values["on_config_mismatch"],
             _hashable(values["on_load_progress"]),
             values["show_progress"],
@@ -86,6 +96,26 @@ class HandleSpec(NamedTuple):
         )
         timeouts = tuple([(name, values[name]) for name in TIMEOUTS])  # faster than a generator
         return cls(model, timeouts, values["max_retries"])
+
+
+def _check_instances(values: Mapping[str, Any]) -> None:
+    """Check how many instances a call uses.
+
+    Raises:
+        LMStudioValueError: If it is no whole number of at least 1, or several cannot be used.
+    """
+    number = values["instances"]
+    if type(number) is not int or number < 1:
+        raise LMStudioValueError(f"instances must be a whole number of at least 1; got {number!r}")
+    if number == 1:
+        return
+    if values["model"] is None:
+        raise LMStudioValueError(f"instances={number} needs a model, by whose key the instances are named")
+    if values["load_policy"] == "new_instance":
+        raise LMStudioValueError(
+            f"instances={number} does not go with load_policy='new_instance', which loads one for this object alone; "
+            "choose 'explicit', 'get_or_load' or 'require_loaded'"
+        )
 
 
 def load_config_of(values: Mapping[str, Any], kind: ModelKind) -> LoadSettings | None:

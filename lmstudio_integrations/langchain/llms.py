@@ -19,6 +19,7 @@ from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.support.tracebacks import short_traceback
+from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.langchain import _batching, _responses, _settings
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types.chat import WirePrompt
@@ -143,13 +144,13 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
             LMStudioServerError: If the server fails.
         """
         with translating_errors():
-            self._resolve_call({}).model().get_info(load=True)
+            run(self._resolve_call({}).model().model.load_all())
         return self
 
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
         with translating_errors():
-            await self._resolve_call({}).async_model().get_info(load=True)
+            await arun(self._resolve_call({}).async_model().model.load_all())
         return self
 
     def _as_called(self, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:

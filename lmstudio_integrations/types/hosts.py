@@ -1,6 +1,7 @@
 """The status of a model on one of several hosts, and how the hosts differ."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ class HostStatus:
 
     Attributes:
         host: The address of the host.
+        identifier: The identifier of the instance; `None` if none is loaded. One of several instances has its own
+            before it is loaded.
         available: Whether the host responded when it was last asked or used. If not, calls go to other hosts until it
             responds again.
         error: Why it is not available, or why the model was not loaded there; `None` if nothing failed.
@@ -33,6 +36,7 @@ class HostStatus:
     """
 
     host: str
+    identifier: str | None = None
     available: bool = True
     error: str | None = None
     loaded: bool = False
@@ -81,9 +85,18 @@ SAME_FILE: dict[ModelKind, str] = {
 def differences_of(statuses: Iterable[HostStatus]) -> dict[str, dict[str, Any]]:
     """Return in what the loaded instances of a model differ: the attributes, each with its value by host."""
     statuses = list(statuses)
+    places = Counter(each.host for each in statuses)
+
+    def values_of(name: str, known: str) -> dict[str, Any]:
+        return {
+            each.host if places[each.host] == 1 else f"{each.host} ({each.identifier})": getattr(each, name)
+            for each in statuses
+            if getattr(each, known) is not None
+        }
+
     values = {
-        "dimensions": {each.host: each.dimensions for each in statuses if each.dimensions is not None},
-        **{name: {each.host: getattr(each, name) for each in statuses if each.path is not None} for name in _COMPARED},
+        "dimensions": values_of("dimensions", "dimensions"),
+        **{name: values_of(name, "path") for name in _COMPARED},
     }
     return {name: by_host for name, by_host in values.items() if len(set(by_host.values())) > 1}
 

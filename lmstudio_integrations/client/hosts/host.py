@@ -144,18 +144,23 @@ class HostRecords:
         self._records: dict[Hashable, HostRecord] = {}
 
     def of(self, *key: Hashable) -> HostRecord:
-        """Return the record of a model, by its kind, its name, and the token for it: the host may reject a token."""
+        """Return the record of an instance, by its kind, its name, its number, and the token: a host may reject one."""
         return self._records.get(key) or self._records.setdefault(key, HostRecord())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Host:
-    """A model on one host."""
+    """A model on one host, or one of several instances of it."""
 
     model: Model
 
     @property
     def name(self) -> str:
+        """The address of the host, for people; with the identifier of the instance, if there are several."""
+        return self.address if self.model.state.number is None else f"{self.address} ({self.model.state.name})"
+
+    @property
+    def address(self) -> str:
         """The address of the host, for people."""
         return str(self.model.caller.target)
 
@@ -163,7 +168,7 @@ class Host:
     def record(self) -> HostRecord:
         """What is known of it, shared by all objects of this process."""
         caller, state = self.model.caller, self.model.state
-        return caller.shared(HostRecords).of(state.kind, state.key, caller.target.token)
+        return caller.shared(HostRecords).of(state.kind, state.key, state.number, caller.target.token)
 
     def unload(self) -> Flow[None]:
         """Unload the instance, if there is one; the handle does not load it again automatically."""
@@ -182,7 +187,8 @@ class Host:
         quantization = known.get("quantization")
         is_new = bool(known) and instance is not None and reference_of(known) != instance.reference
         return HostStatus(
-            host=self.name,
+            host=self.address,
+            identifier=known.get("identifier") or (None if self.model.state.number is None else self.model.state.name),
             available=record.error is None,
             error=record.error or record.load_error,
             loaded=loaded,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 from lmstudio_integrations.client.embeddings.embedder import Embedder, Vectors
@@ -64,6 +65,38 @@ class _OnHosts(Model):
         address, hosts = address_of(files), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
         return HostAttempts(self.hosts, pinned or hosts, timeouts, reload=reload, outline=outline)
+
+    def load_all(self) -> Flow[ModelInstanceInfo]:
+        """Load the model on a host if it is loaded on none; several instances are loaded on every host that can."""
+        if self.state.number is not None:
+            yield from self.hosts.probed(of_all=True)
+            statuses = self.hosts.statuses()
+            loadable = [
+                host
+                for host, status in zip(self.hosts.hosts, statuses, strict=True)
+                if status.available and status.downloaded
+            ]
+            yield from self._on_each(loadable or self.hosts.hosts[:1], lambda model: model.load())
+            yield from self.hosts.probed(again=True)
+        return (yield from super().load_all())
+
+    def _on_each(self, hosts: Sequence[Host], work: Callable[[Any], Flow[None]]) -> Flow[None]:
+        """Do something with the models of some hosts, on all servers at once; raise the first error when all ended."""
+        errors: list[LMStudioError] = []
+
+        def do(models: list[Model], make_waiter: MakeWaiter) -> Flow[None]:
+            changed = [model.changed(lambda caller: caller.with_waiters(make_waiter)) for model in models]
+            try:
+                yield from _each([work(model) for model in changed])
+            except LMStudioError as error:
+                errors.append(error)
+
+        by_server: dict[object, list[Model]] = {}
+        for host in hosts:
+            by_server.setdefault(host.address, []).append(host.model)
+        yield from run_concurrently(self.caller, [partial(do, models) for models in by_server.values()])
+        if errors:
+            raise errors[0]
 
     def unload(self) -> Flow[None]:
         """Unload the instances of all hosts that have one; the handle does not load these again automatically."""

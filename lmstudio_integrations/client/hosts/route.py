@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from copy import copy
 
 from lmstudio_integrations._support.text import one_line
-from lmstudio_integrations.client.hosts.host import Host
+from lmstudio_integrations.client.hosts.host import Host, HostRecord
 from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.models.attempts import Attempts, Retries, is_retryable
 from lmstudio_integrations.client.models.state import ModelState
@@ -127,8 +127,14 @@ class Route:
 
     @property
     def can_fail_over(self) -> bool:
-        """Whether another host is left."""
-        return len(self._errors) + 1 < len(self._hosts)
+        """Whether another host is left. Another instance on the same host is none: it stops responding as well."""
+        used = {number for number in range(len(self._hosts)) if number in self._errors or self._is_beside(number)}
+        return len(used) < len(self._hosts)
+
+    def _is_beside(self, number: int) -> bool:
+        """Whether a host is that of the attempt, or another instance on it."""
+        assert self._number is not None, "an attempt has a host"
+        return self._hosts[number].address == self._hosts[self._number].address
 
     def next(self) -> Flow[Host]:
         """Return where the next attempt runs. All attempts until a retry share the total timeout."""
@@ -149,9 +155,17 @@ class Route:
             error: The failure.
             seen: Whether the caller has received a part of the response, so that there must not be another attempt.
         """
-        if self._number is None or not self._record_failure(error) or seen:
+        if self._number is None:
             return None
-        self._errors[self._number] = error
+        # A host that does not respond, or rejects the token, does so for all instances on it.
+        is_of_host = is_retryable(error) or isinstance(error, LMStudioAuthenticationError)
+        failed = [at for at in range(len(self._hosts)) if at == self._number or (is_of_host and self._is_beside(at))]
+        may_move = False
+        for number in failed:
+            may_move = self._record_failure(self._hosts[number].record, error)
+        if seen or not may_move:
+            return None
+        self._errors.update(dict.fromkeys(failed, error))
         if len(self._errors) < len(self._hosts):
             return 0.0
         seconds = self._retries.next_delay(error) if is_retryable(error) else None
@@ -179,18 +193,18 @@ class Route:
 
     def combined(self, error: LMStudioError) -> LMStudioError:
         """Return the error of the operation; if all hosts failed, it has the reason of each."""
-        if len(self._errors) < 2 or error not in self._errors.values():
+        # The instances of a host that does not respond have one error.
+        failed = {id(each): (self._hosts[number], each) for number, each in reversed(self._errors.items())}
+        if len(failed) < 2 or error not in self._errors.values():
             return error
-        reasons = "; ".join(f"{self._hosts[number].name}: {one_line(each)}" for number, each in self._errors.items())
+        reasons = "; ".join(f"{host.name}: {one_line(each)}" for host, each in reversed(failed.values()))
         combined = copy(min(self._errors.values(), key=_helpfulness))
-        combined.args = (f"all {len(self._errors)} hosts failed: {reasons}",)
+        combined.args = (f"all {len(failed)} hosts failed: {reasons}",)
         combined.__cause__ = error
         return combined
 
-    def _record_failure(self, error: LMStudioError) -> bool:
-        """Record why the host failed; return whether another host may be tried."""
-        assert self._number is not None, "an operation fails on a host"
-        record = self._hosts[self._number].record
+    def _record_failure(self, record: HostRecord, error: LMStudioError) -> bool:
+        """Record why a host failed; return whether another host may be tried."""
         match error:
             case LMStudioTimeoutError(timeout_name="timeout") if self._errors or not error.unanswered:
                 return False  # the host responds, or it got only what other hosts had left of the time

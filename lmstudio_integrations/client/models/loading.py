@@ -11,9 +11,16 @@ from typing import Any
 from lmstudio_integrations.client.models.admission import Flight
 from lmstudio_integrations.client.models.config_check import check_config
 from lmstudio_integrations.client.models.load_packets import LoadPackets
-from lmstudio_integrations.client.models.queries import list_all_loaded, list_downloaded, list_wire_infos
+from lmstudio_integrations.client.models.queries import list_all_loaded, list_downloaded, list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, identifier_of, reference_of
+from lmstudio_integrations.client.models.state import (
+    Instance,
+    ModelState,
+    WireInfo,
+    identifier_of,
+    numbered,
+    reference_of,
+)
 from lmstudio_integrations.client.support.advice import NAME_A_MODEL, with_advice
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
@@ -84,6 +91,14 @@ class Loader:
     def _find_instance(self) -> Flow[Instance]:
         """Find a loaded instance: the one that the user named, else any."""
         kind, key = self._state.kind, self._state.key
+        if self._state.number is not None:
+            found = yield from self.find_loaded()
+            if found is None:
+                raise LMStudioModelNotFoundError(
+                    f"no instance {self._state.name!r} is loaded; load it with that identifier, or set a smaller "
+                    "number of instances"
+                )
+            return (yield from self._adopt(found, loaded=False))
         specifier = QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)
         lookup = Lookup(specifier=specifier.to_dict(), throwIfNotFound=True)
         try:
@@ -164,7 +179,7 @@ class Loader:
         """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
         info = yield from self.find_loaded()
         if info is None:
-            flights, key = self._server_models.flights, (self._state.kind, self._state.key)
+            flights, key = self._server_models.flights, (self._state.kind, self._state.key, self._state.number)
             work = self._load_explicitly_if_permitted()
             instance = yield from Flight.share(self._operation, flights, key, work, errors=LMStudioServerError)
             if instance is not None:
@@ -184,6 +199,8 @@ class Loader:
         except LMStudioServerError as error:
             if not means_no_explicit_load(error):
                 raise
+            if self._state.number is not None:  # a just-in-time load cannot choose the identifier
+                raise with_advice(error, "several instances are loaded explicitly; set a smaller number") from error
             instance = yield from self._get_or_load()
             self._server_models.warn_once(
                 ("denied", kind, key),
@@ -199,20 +216,21 @@ class Loader:
         model_key = yield from self._model_key(key)
         # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
         name = model_key if key.lower() == model_key.lower() else key
+        identifier = numbered(model_key, self._state.number)
         started, seconds = time.monotonic(), _FIRST_PAUSE
         while True:
             info = yield from self.find_loaded(model_key)
             if info is not None:
                 return (yield from self._use(info))
             try:
-                info = yield from self._load_under_identifier(name, model_key, self._explicit_ttl_ms)
+                info = yield from self._load_under_identifier(name, identifier, self._explicit_ttl_ms)
             except LMStudioServerError as error:
                 if not means_taken(error):
                     raise
-                yield from self._reject_other_model(model_key, error)
+                yield from self._reject_other_model(identifier, model_key, error)
             else:
                 return (yield from self._adopt(info, loaded=True))
-            self._check_load_timeout(model_key, time.monotonic() - started)
+            self._check_load_timeout(identifier, time.monotonic() - started)
             yield from self._operation.pause(seconds)
             seconds = min(2 * seconds, _LONGEST_PAUSE)
 
@@ -222,13 +240,22 @@ class Loader:
         return (yield from self._adopt(info, loaded=False))
 
     def find_loaded(self, model_key: str | None = None) -> Flow[WireInfo | None]:
-        """Return a loaded instance that matches the user's name or the model key; that identifier comes first."""
-        kind, key = self._state.kind, self._state.key
-        names = {key, model_key or self._server_models.model_key(kind, key)}
+        """Return a loaded instance that matches the user's name or the model key; that identifier comes first.
+
+        One of several instances matches by its identifier only.
+        """
+        kind, key, number = self._state.kind, self._state.key, self._state.number
+        model_key = model_key or self._server_models.model_key(kind, key)
+        names = {key, model_key}
         infos = yield from list_wire_infos(self._operation, kind)
         with decode_errors("Model list"):
             found = [info for info in infos if any(name and matches(name, info) for name in names)]
-            return min(found, key=lambda info: info["identifier"] != key, default=None)
+            if number is None:
+                return min(found, key=lambda info: info["identifier"] != key, default=None)
+            model_key = model_key or next((info["modelKey"] for info in found), None)
+            identifiers = [numbered(name, number) for name in (key, model_key) if name]
+            of_model = [info for info in infos if info["modelKey"] == model_key and info["identifier"] in identifiers]
+            return min(of_model, key=lambda info: identifiers.index(info["identifier"]), default=None)
 
     def _model_key(self, name: str) -> Flow[str]:
         """Return the model key of a name, so that two spellings do not load two copies."""
@@ -248,9 +275,10 @@ class Loader:
         """Return the model key of a name that no downloaded model has: start to load it, and cancel.
 
         No endpoint only resolves a name, and the names that the server accepts are not all in its list of models. The
-        channel is read to its end. If the load was faster than its cancellation, the new instance is used.
+        channel is read to its end. If the load was faster than its cancellation, the new instance is used; where
+        several are used and it is not the next of them, it is unloaded.
         """
-        kind, model_key = self._state.kind, None
+        kind, model_key, made = self._state.kind, None, None
         parameter = self._load_parameter(name, self._explicit_ttl_ms)
         with self._operation.start(kind, channel(kind, "loadModel"), parameter, label="Model load") as call:
             try:
@@ -263,32 +291,36 @@ class Loader:
                             elif packet["type"] == "success":
                                 self._server_models.record_explicit(packet["info"])
                                 self._state.loaded_here = reference_of(packet["info"])
+                                made = identifier_of(packet["info"])
             except LMStudioServerError:
                 if model_key is None:
                     raise
         if model_key is None:
             raise closed_early("Model load")
+        number = self._state.number
+        if number is not None and made not in {None, numbered(model_key, number)}:
+            yield from unload(self._operation, kind, str(made))
         return model_key
 
-    def _reject_other_model(self, model_key: str, error: LMStudioServerError) -> Flow[None]:
+    def _reject_other_model(self, identifier: str, model_key: str, error: LMStudioServerError) -> Flow[None]:
         """Raise if another model has the identifier; otherwise another program is loading this model.
 
         Raises:
             LMStudioModelLoadError: If waiting would not help.
         """
         for kind, info in (yield from list_all_loaded(self._operation)):
-            if info["identifier"] == model_key and info.get("modelKey") != model_key:
+            if info["identifier"] == identifier and info.get("modelKey") != model_key:
                 raise LMStudioModelLoadError(
-                    f"{model_key!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
-                    f"under that identifier; unload it with client.{kind}.unload({model_key!r})"
+                    f"{identifier!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
+                    f"under that identifier; unload it with client.{kind}.unload({identifier!r})"
                 ) from error
 
-    def _check_load_timeout(self, model_key: str, elapsed: float) -> None:
+    def _check_load_timeout(self, identifier: str, elapsed: float) -> None:
         limit = self._operation.timeouts.get("load_timeout")
         if limit is not None and elapsed >= limit:
             raise LMStudioTimeoutError(
-                f"Model load: another program has reserved the identifier {model_key!r}, but no instance of that model "
-                f"is loaded: load_timeout expired after {limit:.12g} s; raise load_timeout, or set it to None",
+                f"Model load: another program has reserved the identifier {identifier!r}, but no instance of that "
+                f"model is loaded: load_timeout expired after {limit:.12g} s; raise load_timeout, or set it to None",
                 timeout_name="load_timeout",
                 elapsed=elapsed,
             )
@@ -362,6 +394,7 @@ class Loader:
         """
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
             instance = Instance.of(info)
+        instance.is_one_of_several = self._state.number is not None
         self._server_models.record(self._state.kind, self._state.key, info)
         yield from check_config(self._operation, self._state, info, loaded=loaded)
         known = self._state.instance

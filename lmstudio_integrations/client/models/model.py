@@ -78,6 +78,10 @@ class Model:
                 yield from attempts.begin()
                 return
 
+    def load_all(self) -> Flow[ModelInstanceInfo]:
+        """Load the model if it is not loaded, all of its instances if several are used; return its info."""
+        return (yield from self.get_info(load=True))
+
     def unload(self) -> Flow[None]:
         """Unload the instance; the handle does not load it again automatically."""
         state = self.state
@@ -85,8 +89,8 @@ class Model:
         if state.instance is None and state.policy == "new_instance":
             yield from self.unload_if_loaded_here()  # a loaded instance with this key may belong to another program
             return
-        if state.instance is None and state.key is None:
-            yield from self.load()
+        if state.instance is None and (state.key is None or state.number is not None):
+            yield from self.load()  # finds its identifier
         yield from queries.unload(Operation(self.caller), state.kind, state.name)
 
     def unload_if_loaded_here(self) -> Flow[None]:

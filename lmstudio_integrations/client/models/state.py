@@ -37,6 +37,8 @@ class Instance:
         takes_late_system_messages: Whether its chat template takes system messages after the first turn, once it was
             asked.
         missed_calls: How many required tool calls in a row it did not make.
+        is_one_of_several: Whether requests must name it by its reference: an identifier may also match another
+            instance of the same model.
     """
 
     identifier: str
@@ -45,6 +47,7 @@ class Instance:
     dimensions: int | None = None
     takes_late_system_messages: bool | None = None
     missed_calls: int = 0
+    is_one_of_several: bool = False
 
     @classmethod
     def of(cls, info: WireInfo) -> "Instance":
@@ -64,6 +67,8 @@ class Instance:
         Raises:
             LMStudioProtocolError: If no request can have this identifier.
         """
+        if self.is_one_of_several and self.reference is not None:
+            return {"type": "instanceReference", "instanceReference": self.reference}
         return _specifier(self.identifier)
 
 
@@ -81,6 +86,7 @@ class ModelState:
         on_load_progress: Called with the progress of a load, 0.0 to 1.0.
         show_progress: Whether a bar shows it.
         requested_identifier: The identifier of a new instance.
+        number: Which of several instances of the model it is, from 1; `None` if one is used.
         adapters: The adapter of each kind of model, which errors name; empty for the native client.
         instance: The instance that was found or loaded last, even if it is not loaded any more.
         loaded_here: The reference of the instance that was loaded last with this state.
@@ -97,6 +103,7 @@ class ModelState:
     on_load_progress: OnProgress | None = None
     show_progress: bool = False
     requested_identifier: str | None = None
+    number: int | None = None
     adapters: Mapping[ModelKind, str] = field(default_factory=dict[ModelKind, str])
     instance: Instance | None = None
     loaded_here: str | None = None
@@ -126,7 +133,13 @@ class ModelState:
     @property
     def name(self) -> str:
         """The identifier if it is known, else what the user gave."""
-        return (self.instance and self.instance.identifier) or self.key or "any loaded model"
+        known = self.instance and self.instance.identifier
+        return known or (self.key and numbered(self.key, self.number)) or "any loaded model"
+
+
+def numbered(name: str, number: int | None) -> str:
+    """Return the identifier of one of several instances of a model: a server gives the same to further instances."""
+    return name if number in {None, 1} else f"{name}:{number}"
 
 
 def identifier_of(info: WireInfo) -> str:

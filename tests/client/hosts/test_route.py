@@ -13,7 +13,8 @@ from lmstudio_integrations.errors import LMStudioConnectionLostError
 def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    hosts: list[Any] = [SimpleNamespace(record=SimpleNamespace(record_failure=lambda _error: None)) for _ in range(2)]
+    record = SimpleNamespace(record_failure=lambda _error: None)
+    hosts: list[Any] = [SimpleNamespace(address=address, record=record) for address in "ab"]
     available: Any = SimpleNamespace(
         max_retries=1,
         probed=lambda: iter(()),
