@@ -42,6 +42,7 @@ from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.results import ToolCallEnd
 from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -51,6 +52,15 @@ LOAD_SECONDS = 600.0
 
 FETCH_SHARE = 0.9
 """The part of the progress of a load at which the weights have been fetched."""
+
+_CALL_AS_TEXT = (
+    {"role": "user", "content": "alfa"},
+    {"role": "assistant", "content": '{"name": "bravo"}'},
+    {"role": "tool", "content": "charlie", "tool_call_id": "123456789", "name": "bravo"},
+    {"role": "assistant", "content": "delta"},
+    {"role": "user", "content": "echo"},
+)
+"""A conversation with a tool call that is text: some templates reject it, or drop the result."""
 
 Json = dict[str, Any]
 
@@ -122,15 +132,27 @@ class LlamaCppEngine:
             raise
         on_progress(1.0)
         template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
+        tools = is_object(template) and bool(template.get("supports_tools"))
         return LlamaCppModel(
             worker,
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
-            tools=is_object(template) and bool(template.get("supports_tools")),
+            tools=tools,
+            calls_as_text=tools and await _takes_calls_as_text(worker),
             vision=is_object(modalities) and bool(modalities.get("vision")),
             seed=load_parameters.seed_of(request),
         )
+
+
+async def _takes_calls_as_text(worker: Worker) -> bool:
+    """Whether a template with tools shows the result of one also after a call that is text."""
+    try:
+        prompt = str((await worker.call("/apply-template", {"messages": _CALL_AS_TEXT}))["prompt"])
+    except EngineError:  # it raises one itself, as some do
+        return False
+    places = [prompt.find(message["content"]) for message in _CALL_AS_TEXT]
+    return -1 not in places and places == sorted(places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +163,7 @@ class Plan:
     body: Json
     reader: responses.ResponseReader
     read_chunk: Callable[[Mapping[str, Any]], responses.Delta]
+    forced: bool
 
 
 class LlamaCppModel:
@@ -155,9 +178,12 @@ class LlamaCppModel:
         embedding: bool,
         tools: bool,
         vision: bool,
+        calls_as_text: bool = False,
         seed: int | None = None,
     ) -> None:
         self._worker = worker
+        self._calls_as_text = calls_as_text
+        self._written = messages.WrittenCalls()
         self._seed = seed
         self.context_length = context_length
         self.tools = tools
@@ -187,6 +213,8 @@ class LlamaCppModel:
                     if delta.end is not None:
                         slot.number = delta.end["id_slot"]
                     for event in plan.reader.read(delta):
+                        if plan.forced and isinstance(event, ToolCallEnd):
+                            self._written.add(str(event.id), str(event.raw_content))
                         yield event
                         if isinstance(event, Finished):
                             return
@@ -222,7 +250,7 @@ class LlamaCppModel:
         manual = request_body.manual_template(config)
         if manual is not None:
             return await offload(partial(messages.render_manual, manual, converted), large=large)
-        return str((await self._worker.call("/apply-template", self._chat(converted, tools, config)))["prompt"])
+        return await self._render(self._chat(converted, tools, config))
 
     async def close(self) -> None:
         """End the worker; predictions that still run fail."""
@@ -244,12 +272,13 @@ class LlamaCppModel:
 
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
-        forced = list(request.tools) if request.tool_choice == "required" else []
-        offered = list(request.tools) if request.tool_choice == "auto" and self.tools else []
-        large = is_large_request(request)
-        await offload(partial(constraints.check_tools, [*forced, *offered]), large=large)
-        instructions = messages.tool_instructions(forced) if forced else ""
         manual = request_body.manual_template(config)
+        forced = list(request.tools) if request.tool_choice == "required" else []
+        # A forced call has the same prompt as any other, so that the prompts of an agent that forces some begin alike.
+        offered = list(request.tools) if self.tools and manual is None and request.tool_choice != "none" else []
+        large = is_large_request(request)
+        await offload(partial(constraints.check_tools, forced or offered), large=large)
+        instructions = messages.tool_instructions(forced) if forced and not offered else ""
         self._check_images(history, manual=manual is not None)
 
         async def converted(some: ChatHistory) -> list[Json]:
@@ -267,8 +296,14 @@ class LlamaCppModel:
             return int(response["input_tokens"])
 
         history, tokens = await context_window.fit(history, count, self._limit(request), config.context_overflow_policy)
-        complete = {**await body(history), **await self._constraint(request, forced)}
-        return self._finish_plan(request, "/v1/chat/completions", complete, tokens, forced=bool(forced))
+        path, complete = "/v1/chat/completions", await body(history)
+        if forced and not request.images:
+            # As a chat, the engine lets the model write a code block around the call, and removes it from the text.
+            path, complete = "/completions", {"prompt": await self._render(complete)}
+        elif forced:
+            complete["tool_choice"] = "none"  # the tools are in the prompt, and the grammar has another form of calls
+        complete |= await self._constraint(request, forced)
+        return self._finish_plan(request, path, complete, tokens, forced=bool(forced))
 
     async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool]) -> Json:
         build = partial(constraints.output_constraint, request.config, forced)
@@ -302,7 +337,10 @@ class LlamaCppModel:
             tags=tags,
             log_probs=candidates,
         )
-        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion)
+        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion, forced)
+
+    async def _render(self, chat: Json) -> str:
+        return str((await self._worker.call("/apply-template", chat))["prompt"])
 
     def _messages(
         self,
@@ -311,9 +349,14 @@ class LlamaCppModel:
         request: GenerateRequest | None = None,
         instructions: str = "",
     ) -> list[Json]:
+        native_tools = self.tools and request_body.manual_template(config) is None
+        # Without the instructions, the prompt begins differently from that of the call, and the model reads marked
+        # calls better.
+        keeps_text = self._calls_as_text if native_tools else bool(instructions)
         return messages.to_messages(
             history,
-            native_tools=self.tools,
+            native_tools=native_tools,
+            written=self._written.text_of if keeps_text else lambda _: None,
             images=request.images if request else None,
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
             instructions=instructions,

@@ -2,10 +2,11 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
+from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.emulator.engines.base import Image
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.offload import join, require_lengths
@@ -23,11 +24,31 @@ from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallReq
 
 Json = dict[str, Any]
 
+_WRITTEN_CALLS = 1000
+"""The calls of one model of which the text is kept."""
+
+
+class WrittenCalls:
+    """The forced calls of one model as it wrote them. A prompt that has them word for word is in the engine's cache."""
+
+    def __init__(self) -> None:
+        self._texts = BoundedCache[str, str](_WRITTEN_CALLS)
+
+    def add(self, call_id: str, text: str) -> None:
+        """Keep the text of a call."""
+        self._texts.put(call_id, text)
+
+    def text_of(self, call: ToolCallRequest) -> str | None:
+        """Return the text of a call; `None` if it is not kept, or the call was changed since."""
+        text = self._texts.get(call.id or "")
+        return text if text is not None and json.loads(text) == _call_body(call) else None
+
 
 def to_messages(
     history: ChatHistory,
     *,
     native_tools: bool,
+    written: Callable[[ToolCallRequest], str | None] = lambda _: None,
     images: Mapping[str, Image] | None = None,
     system_prompt: str = "",
     instructions: str = "",
@@ -39,6 +60,7 @@ def to_messages(
     Args:
         history: The conversation.
         native_tools: Whether the template supports tool calls and results; else they are written as text.
+        written: Returns the text of a call that is to stay as the model wrote it.
         images: Uploaded images by identifier; `None` omits images.
         system_prompt: Used if the conversation has no system message.
         instructions: Added to the system message.
@@ -47,7 +69,7 @@ def to_messages(
         EngineError: If a message contains a file that is not an image, or the conversation is too long.
     """
     translated = chain.from_iterable(
-        _translate(message, native_tools=native_tools, images=images) for message in history.messages
+        _translate(message, native_tools=native_tools, written=written, images=images) for message in history.messages
     )
     messages = _with_system(_merged(translated), system_prompt, instructions)
     require_lengths("prompt", map(_length, messages))
@@ -75,7 +97,13 @@ def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
     return join(chain(parts, [str(template.get("beforeAssistant", ""))]))
 
 
-def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
+def _translate(
+    message: Message,
+    *,
+    native_tools: bool,
+    written: Callable[[ToolCallRequest], str | None],
+    images: Mapping[str, Image] | None,
+) -> list[Json]:
     match message:
         case ToolMessage() if native_tools:
             return [
@@ -87,7 +115,7 @@ def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Ima
             results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
             return [{"role": "user", "content": "\n".join(results)}]
         case AssistantMessage():
-            return [_assistant(message, native_tools=native_tools)]
+            return [_assistant(message, native_tools=native_tools, written=written)]
         case _:
             return [_user_or_system(message, images)]
 
@@ -111,14 +139,24 @@ def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
     return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
 
 
-def _assistant(message: AssistantMessage, *, native_tools: bool) -> Json:
+def _assistant(
+    message: AssistantMessage, *, native_tools: bool, written: Callable[[ToolCallRequest], str | None]
+) -> Json:
     requests = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
-    text = _text(message)
-    if requests and native_tools:
+    text, texts = _text(message), [written(request) for request in requests]
+    if requests and native_tools and None in texts:
         return {"role": "assistant", "content": text, "tool_calls": [_native_call(request) for request in requests]}
-    bodies = [{"name": request.name, "arguments": request.arguments or {}} for request in requests]
-    calls = [f"[TOOL_REQUEST]{json.dumps(body, ensure_ascii=False)}[END_TOOL_REQUEST]" for body in bodies]
+    pairs = zip(requests, texts, strict=True)
+    calls = [_marked_call(request) if kept is None else kept for request, kept in pairs]
     return {"role": "assistant", "content": "\n".join(filter(None, [text, *calls]))}
+
+
+def _marked_call(call: ToolCallRequest) -> str:
+    return f"[TOOL_REQUEST]{json.dumps(_call_body(call), ensure_ascii=False)}[END_TOOL_REQUEST]"
+
+
+def _call_body(call: ToolCallRequest) -> Json:
+    return {"name": call.name, "arguments": call.arguments or {}}
 
 
 def _native_call(call: ToolCallRequest) -> Json:

@@ -246,6 +246,22 @@ async def test_a_required_tool_call_is_streamed(chat_model: LlamaCppModel) -> No
     assert json.loads(written) == end.arguments
 
 
+async def test_a_required_tool_call_is_not_processed_again(chat_model: LlamaCppModel) -> None:
+    chat = chat_of("What is 17 plus 25?")
+    first = await run(chat_model, chat.to_history(), tools=[ADD], tool_choice="required")
+    (call,) = [event for event in first if isinstance(event, ToolCallEnd)]
+    chat.add_assistant_response("", [call.to_request()])
+    chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id=call.id, name=call.name)])
+    second = await run(
+        chat_model, chat.to_history(), tools=[ADD], tool_choice="required", config=settings(max_tokens=1)
+    )
+    *_, progress = [event.details for event in second if isinstance(event, PromptProgress)]
+    assert progress is not None
+    before = finished(first)
+    # The token that ends the call was never read.
+    assert progress["cachedTokenCount"] >= before.prompt_tokens + before.predicted_tokens - 1
+
+
 async def test_references_inside_a_tool_survive(chat_model: LlamaCppModel) -> None:
     events = await run(chat_model, history_of("How is the weather in Oslo?"), tools=[WEATHER], tool_choice="required")
     end = next(event for event in events if isinstance(event, ToolCallEnd))

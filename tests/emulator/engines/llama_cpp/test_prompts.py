@@ -1,0 +1,121 @@
+"""How the prompts of one conversation begin, under templates in the manner of the families of models."""
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pytest
+
+from lmstudio_integrations.emulator.engines.base import GenerateRequest
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
+from lmstudio_integrations.types.chat import Chat
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+from tests.emulator.engines.llama_cpp.models import ADD, STEADY, WEATHER, load
+
+pytestmark = pytest.mark.slow
+
+CONTEXT_LENGTH = 1024
+TOOLS = [ADD, WEATHER]
+SEEDS = range(4)
+
+
+class Family(NamedTuple):
+    """What a family's template does.
+
+    Attributes:
+        knows_tools: Whether it shows tools.
+        keeps_calls: Whether it takes a forced call as the model has written it.
+        opens: What the model writes before a text.
+        moves: A pattern of what the template itself moves.
+    """
+
+    knows_tools: bool = True
+    keeps_calls: bool = True
+    opens: str = ""
+    moves: str = "(?!)"
+
+
+FAMILIES = {
+    "smollm2": Family(knows_tools=False),  # the model's own
+    "gemma": Family(knows_tools=False),
+    "hermes": Family(),
+    "llama": Family(),
+    "mistral": Family(keeps_calls=False, moves=r"\[AVAILABLE_TOOLS\].*?\[/AVAILABLE_TOOLS\]"),
+    "harmony": Family(keeps_calls=False, opens="<|channel|>final<|message|>"),
+}
+
+
+async def load_family(name: str) -> LlamaCppModel:
+    path = Path(__file__).parent / "templates" / f"{name}.jinja"
+    if not path.exists():
+        return await load(context_length=CONTEXT_LENGTH, slots=1)
+    template = {"type": "jinja", "jinjaPromptTemplate": {"template": path.read_text("utf-8")}}
+    return await load(context_length=CONTEXT_LENGTH, slots=1, fields={"llm.load.promptTemplate": template})
+
+
+async def prompt_of(model: LlamaCppModel, chat: Chat, choice: Literal["auto", "required"]) -> str:
+    """Return what the engine reads for the next message."""
+    history = chat.to_history()
+    request = GenerateRequest(STEADY, history, tools=TOOLS, tool_choice=choice, context_length=CONTEXT_LENGTH)
+    body = (await model._plan_chat(request, history)).body
+    return str(body["prompt"] if choice == "required" else await model._render(body))
+
+
+class Conversation:
+    """A conversation with random turns: texts, calls, and forced calls in any of the forms that the grammar allows."""
+
+    def __init__(self, model: LlamaCppModel, family: Family, seed: int) -> None:
+        self._model = model
+        self._family = family
+        self._random = random.Random(seed)
+        self._forces = self._random.random() < 0.5  # without tools in the template, one prompt has them and one not
+        self.chat = Chat(self._text() if self._random.random() < 0.7 else None)
+        self.choice: Literal["auto", "required"] = "auto"
+
+    def ask(self) -> None:
+        """Add a turn of the user, and choose how the model is to respond."""
+        if not self.chat.messages or self.chat.messages[-1].role in {"assistant", "system"}:
+            self.chat.add_user_message(self._text())
+        forces = self._random.random() < 0.5 if self._family.knows_tools else self._forces
+        self.choice = "required" if forces else "auto"
+
+    def respond(self) -> str:
+        """Add a response; return what of it must stay in the next prompt."""
+        draw, call_id = self._random, str(self._random.randrange(10**8, 10**9))
+        text = self._text()
+        arguments = {"a": draw.randrange(99), "b": draw.randrange(99), "é": [text, None, 0.5]}
+        call = ToolCallRequest(id=call_id, name="add", arguments=arguments)
+        if self.choice == "auto" and draw.random() < 0.5:
+            self.chat.add_assistant_response(text)
+            return self._family.opens + text
+        self.chat.add_assistant_response("", [call])
+        self.chat.add_tool_results([ToolCallResultPart(content=self._text(), tool_call_id=call_id, name="add")])
+        if self.choice == "auto":
+            return ""
+        body = {"name": "add", "arguments": arguments}
+        written = json.dumps(body, indent=draw.choice([None, 1, 2]), ensure_ascii=draw.random() < 0.5)
+        self._model._written.add(call_id, written)
+        return written if self._family.keeps_calls else ""
+
+    def _text(self) -> str:
+        words = ["one", "{2}", "<tool_call>", "dre\nißig", '"', "\\", "[INST]", "😀", "  two  spaces"]
+        return " ".join(self._random.choices(words, k=self._random.randrange(1, 9))).strip()
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("name", FAMILIES)
+async def test_a_prompt_begins_with_the_prompt_and_the_response_before_it(name: str) -> None:
+    family, model = FAMILIES[name], await load_family(name)
+    try:
+        assert (model.tools, model._calls_as_text) == (family.knows_tools, family.knows_tools and family.keeps_calls)
+        for seed in SEEDS:
+            conversation, before = Conversation(model, family, seed), ""
+            for _ in range(6):
+                conversation.ask()
+                prompt = re.sub(family.moves, "", await prompt_of(model, conversation.chat, conversation.choice))
+                assert prompt.startswith(before), f"seed {seed}"
+                before = prompt + conversation.respond()
+    finally:
+        await model.close()
