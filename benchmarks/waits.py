@@ -27,7 +27,6 @@ from typing import Any, NamedTuple, TypeAlias
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
-    BaseMessageChunk,
     HumanMessage,
     SystemMessage,
     ToolMessage,
@@ -217,14 +216,12 @@ def converse(model: ChatLMStudio, conversation: Conversation) -> list[Measured]:
 
 
 def _respond(model: ChatLMStudio, turn: Turn) -> Measured:
-    bound = model.bind_tools(turn.tools) if turn.tools else model
-    started, first, whole = time.perf_counter(), 0.0, None
+    bound: Any = model.bind_tools(turn.tools) if turn.tools else model
+    started, first, chunks = time.perf_counter(), 0.0, list[Any]()
     for chunk in bound.stream(turn.messages, **turn.arguments):
         first = first or time.perf_counter() - started
-        whole = chunk if whole is None else whole + chunk
-    assert isinstance(whole, BaseMessageChunk)
-    response = message_chunk_to_message(whole)
-    assert isinstance(response, AIMessage)
+        chunks.append(chunk)
+    response: Any = message_chunk_to_message(sum(chunks[1:], chunks[0]))
     return Measured(turn, response, first)
 
 

@@ -26,6 +26,7 @@ from tests._both_frameworks.hosts.servers import (
     embedding_model,
     key_of,
     requests,
+    running,
     servers,
 )
 from tests._both_frameworks.hosts.test_calls import (
@@ -34,7 +35,6 @@ from tests._both_frameworks.hosts.test_calls import (
     both_paths,
     every_adapter,
     every_language_model,
-    running,
 )
 from tests.support.adapters import Adapter
 from tests.support.gate import Gate

@@ -20,6 +20,7 @@ from lmstudio_integrations.emulator.engines.base import (
     EngineEvent,
     Finished,
     GenerateRequest,
+    Image,
     LoadRequest,
     ModelMetadata,
     Progress,
@@ -245,8 +246,8 @@ class LlamaCppModel:
             EngineError: If the template fails on the conversation, or it is too long.
         """
         large = is_large(history.messages, len(tools))
-        await offload(partial(constraints.check_tools, tools if self.tools else ()), large=large)
-        converted = await offload(partial(self._messages, history, config), large=large)
+        await offload(partial(constraints.check_tools, tools), large=large)
+        converted = await offload(partial(self._messages, history, tools, config), large=large)
         manual = request_body.manual_template(config)
         if manual is not None:
             return await offload(partial(messages.render_manual, manual, converted), large=large)
@@ -273,16 +274,15 @@ class LlamaCppModel:
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
         manual = request_body.manual_template(config)
-        forced = list(request.tools) if request.tool_choice == "required" else []
         # A forced call has the same prompt as any other, so that the prompts of an agent that forces some begin alike.
-        offered = list(request.tools) if self.tools and manual is None and request.tool_choice != "none" else []
+        offered = list(request.tools) if request.tool_choice != "none" else []
+        forced = offered if request.tool_choice == "required" else []
         large = is_large_request(request)
-        await offload(partial(constraints.check_tools, forced or offered), large=large)
-        instructions = messages.tool_instructions(forced) if forced and not offered else ""
+        await offload(partial(constraints.check_tools, offered), large=large)
         self._check_images(history, manual=manual is not None)
 
         async def converted(some: ChatHistory) -> list[Json]:
-            return await offload(partial(self._messages, some, config, request, instructions), large=large)
+            return await offload(partial(self._messages, some, offered, config, request.images), large=large)
 
         if manual is not None:
             render = partial(messages.render_manual, manual, await converted(history))
@@ -345,21 +345,18 @@ class LlamaCppModel:
     def _messages(
         self,
         history: ChatHistory,
+        tools: Sequence[Tool],
         config: LlmPredictionConfig,
-        request: GenerateRequest | None = None,
-        instructions: str = "",
+        images: Mapping[str, Image] | None = None,
     ) -> list[Json]:
         native_tools = self.tools and request_body.manual_template(config) is None
-        # Without the instructions, the prompt begins differently from that of the call, and the model reads marked
-        # calls better.
-        keeps_text = self._calls_as_text if native_tools else bool(instructions)
         return messages.to_messages(
             history,
             native_tools=native_tools,
-            written=self._written.text_of if keeps_text else lambda _: None,
-            images=request.images if request else None,
+            written=self._written.text_of if self._calls_as_text or not native_tools else lambda _: None,
+            images=images,
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
-            instructions=instructions,
+            instructions=messages.tool_instructions(tools) if tools and not native_tools else "",
         )
 
     def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:

@@ -80,7 +80,10 @@ def tool_instructions(tools: Sequence[Tool]) -> str:
     """Return the part of a system prompt that describes tools to a model whose template does not support them."""
     lines = "\n".join(json.dumps(tool.function.to_dict(), ensure_ascii=False) for tool in tools)
     form = '{"name": <tool>, "arguments": {…}}'
-    return f"You can call these tools:\n{lines}\nAnswer only with a tool call as JSON: {form}"
+    return (
+        f"You can call these tools:\n{lines}\nCall a tool with JSON: {form}. "
+        "After [TOOL_RESULT], answer the question in words with the result."
+    )
 
 
 def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:

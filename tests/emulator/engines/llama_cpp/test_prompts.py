@@ -70,7 +70,6 @@ class Conversation:
         self._model = model
         self._family = family
         self._random = random.Random(seed)
-        self._forces = self._random.random() < 0.5  # without tools in the template, one prompt has them and one not
         self.chat = Chat(self._text() if self._random.random() < 0.7 else None)
         self.choice: Literal["auto", "required"] = "auto"
 
@@ -78,8 +77,7 @@ class Conversation:
         """Add a turn of the user, and choose how the model is to respond."""
         if not self.chat.messages or self.chat.messages[-1].role in {"assistant", "system"}:
             self.chat.add_user_message(self._text())
-        forces = self._random.random() < 0.5 if self._family.knows_tools else self._forces
-        self.choice = "required" if forces else "auto"
+        self.choice = self._random.choice(["auto", "required"])
 
     def respond(self) -> str:
         """Add a response; return what of it must stay in the next prompt."""
