@@ -90,9 +90,11 @@ class _Growth(NamedTuple):
         if place == "tools":
             problem, remedy = "the tools, or their order, differ from the call before", _SAME_ORDER
         else:
-            is_new = self.start + self.same == len(self.earlier.outline.parts)
+            messages = self.outline.messages
+            is_part = messages[self.start] in {messages[self.start - 1], messages[self.end - self.same]}
+            is_new = self.start + self.same == len(self.earlier.outline.parts) and not is_part
             difference = "was not in the call before" if is_new else "differs from the call before"
-            problem = f"message {self.outline.messages[self.start]} ({place}) {difference}"
+            problem = f"message {messages[self.start]} ({place}) {difference}"
             remedy = _CHANGES_LAST
         return _Departure(
             place,

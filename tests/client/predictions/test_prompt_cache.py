@@ -19,8 +19,8 @@ Message = dict[str, Any]
 Messages = list[Message]
 
 
-def message(role: str, text: str) -> Message:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
+def message(role: str, *texts: str) -> Message:
+    return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
 
 
 def system(text: str = "Be brief. " * 20) -> Message:
@@ -64,11 +64,11 @@ class Simulation:
     def respond(self, messages: Messages, tools: Sequence[Any] = (), response: Message | None = None) -> Message:
         """Respond to a prompt, by default with what it says last."""
         response = response or message("assistant", f"You said: {messages[-1]['content'][0]}. What else?")
-        written = [repr(tools) if tools else "", *map(repr, messages)]
+        written = [repr(tools) if tools else "", *_written(messages)]
         cached = _tokens(written[: max((_common(each, written) for each in self._cached), default=0)])
         self.lost = _tokens(self._cached[-1]) - cached if self._cached else 0
-        self._cached.append([*written, repr(response)])
-        stats = {"promptTokensCount": _tokens(written), "predictedTokensCount": _tokens([repr(response)])}
+        self._cached.append([*written, *_written([response])])
+        stats = {"promptTokensCount": _tokens(written), "predictedTokensCount": _tokens(_written([response]))}
         (part,) = response["content"]
         calls = [ToolCallRequest.from_dict(part["toolCallRequest"])] if "toolCallRequest" in part else []
         result = PredictionResult(
@@ -80,6 +80,10 @@ class Simulation:
         )
         self.memory.add(outline_of(messages, tools), result)
         return response
+
+
+def _written(messages: Messages) -> list[str]:
+    return [f"<{each['role']}>{part}" for each in messages for part in each["content"]]
 
 
 def _common(one: list[str], other: list[str]) -> int:
@@ -112,6 +116,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
             front(messages, system(f"Context {turn}. " * turn), in_place=False) if turn else messages
         ),
         "message 0 (system)",
+    ),
+    "one more part of the first message": (
+        lambda messages, turn: front(messages, message("system", "Rules. " * 40, *[f"It is {turn}."] * (turn > 0))),
+        "message 0 (system) differs from the call before",
     ),
     "an earlier response that is rewritten": (
         lambda messages, turn: [
