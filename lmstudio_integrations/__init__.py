@@ -45,9 +45,9 @@ _EXPORTS = {
         LMStudioFileExpiredError LMStudioImageDownloadError LMStudioInsufficientResourcesError
         LMStudioModelCrashedError LMStudioModelLoadError LMStudioModelNotFoundError LMStudioModelUnloadedError
         LMStudioOSError LMStudioPluginError LMStudioPluginToolError LMStudioPredictionError
-        LMStudioPresetNotFoundError LMStudioPromptTemplateError LMStudioProtocolError LMStudioRuntimeError
-        LMStudioServerError LMStudioStructuredOutputError LMStudioTimeoutError LMStudioToolCallError
-        LMStudioToolConnectionLostError LMStudioToolSessionWarning LMStudioTruncationWarning
+        LMStudioPresetNotFoundError LMStudioPromptCacheWarning LMStudioPromptTemplateError LMStudioProtocolError
+        LMStudioRuntimeError LMStudioServerError LMStudioStructuredOutputError LMStudioTimeoutError
+        LMStudioToolCallError LMStudioToolConnectionLostError LMStudioToolSessionWarning LMStudioTruncationWarning
         LMStudioUnknownMessageWarning LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError
         LMStudioWebsocketError LMStudioWrongModelKindError
     """,

@@ -88,9 +88,10 @@ class Outcome:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """The server's statistics by our names: speed, times, stop reason, speculative decoding."""
-        stats = self.result.end.stats
-        return {_STATS[name]: value for name, value in stats.items() if name in _STATS and value is not None}
+        """The server's statistics by our names: speed, times, stop reason, cached tokens, speculative decoding."""
+        end, cached = self.result.end, self.result.cached_tokens
+        found = {_STATS[name]: value for name, value in end.stats.items() if name in _STATS and value is not None}
+        return found if cached is None or not end.has_stats else {**found, "cached_tokens": cached}
 
     def log_anomalies(self, *, missing_call: bool = True) -> None:
         """Log that the response is all reasoning, lacks a required tool call, or has calls that cannot be made.

@@ -523,10 +523,12 @@ def _with_all_usage(responses: Sequence[Any]) -> Any:
         return last
     metadata = [each.response_metadata for each in responses]
     token_usage = combined_output(metadata, None)["token_usage"]
+    cached = [each["cached_tokens"] for each in metadata if "cached_tokens" in each]
     update: dict[str, Any] = {
         "response_metadata": {
             **last.response_metadata,
             **({"token_usage": token_usage} if token_usage else {}),
+            **({"cached_tokens": sum(cached)} if cached else {}),
             "attempts": len(responses),
         }
     }

@@ -14,10 +14,16 @@ class PromptOutline(NamedTuple):
     Attributes:
         parts: The hash of the tools, then of each part of each message in turn.
         fixed: How many of them stand before the first turn: the tools and the system messages at the beginning.
+        messages: For each part, the index of its message; -1 for the tools.
+        roles: The role of each message.
+        sizes: About how many characters each part has.
     """
 
     parts: tuple[int, ...]
     fixed: int = 0
+    messages: tuple[int, ...] = ()
+    roles: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
 
     def common_with(self, other: "PromptOutline") -> int:
         """Return how many parts two prompts have in common at their beginning."""
@@ -36,16 +42,24 @@ OutlineMaker: TypeAlias = Callable[[], PromptOutline]
 
 def outline_of(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> PromptOutline:
     """Return the outline of a conversation and its tools, both in wire form."""
-    parts, fixed, is_fixed = [hash(repr(tools))], 1, True
-    for message in messages:
+    written = repr(list(tools)) if tools else ""
+    parts, sizes, indexes, roles = [hash(written)], [len(written)], [-1], list[str]()
+    fixed, is_fixed = 1, True
+    for index, message in enumerate(messages):
         role = message["role"]
-        hashes = [hash((role, repr(_lasting(part)))) for part in message["content"]]
-        parts += hashes
+        texts = [_text_of(part) for part in message["content"]]
+        parts += [hash((role, text)) for text in texts]
+        sizes += map(len, texts)
+        indexes += [index] * len(texts)
+        roles.append(role)
         is_fixed = is_fixed and role == "system"
-        fixed += len(hashes) if is_fixed else 0
-    return PromptOutline(tuple(parts), fixed)
+        fixed += len(texts) if is_fixed else 0
+    return PromptOutline(tuple(parts), fixed, tuple(indexes), tuple(roles), tuple(sizes))
 
 
-def _lasting(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a part without the identifier of a file, which is a new one each time that it is uploaded."""
-    return {**part, "identifier": ""} if part.get("type") == "file" else part
+def _text_of(part: Mapping[str, Any]) -> str:
+    """Return what stands for a part: not the identifier of a file, which is a new one each time it is uploaded."""
+    if part.get("type") == "text":  # nearly all are, and a text is hashed once
+        text: str = part["text"]
+        return text
+    return repr({**part, "identifier": ""} if part.get("type") == "file" else part)

@@ -353,6 +353,32 @@ def _cut_in_silence(case: Case) -> Any:
     return case.on_server(prompt="cut " + "word " * 100)
 
 
+def _grow(system: Callable[[int], str | None], tools: Callable[[int], list[Any]]) -> None:
+    """Let a conversation grow by two turns."""
+    with Emulator(models(context_length=4096)) as server:
+        chat, history = ChatLMStudio(model=LLM, host=server.address), list[Any]()
+        for turn in range(2):
+            history.append(("user", f"And what else is there to see on day {turn}? " * 9))
+            first = [("system", text)] if (text := system(turn)) else []
+            history.append(("assistant", chat.invoke([*first, *history], tools=tools(turn)).text))
+
+
+@mistake("prompt-cache", only("LangChain"))
+def _clock_in_front(_: Case) -> None:
+    _grow(lambda turn: f"It is 12:0{turn}.", lambda _: [])
+
+
+@mistake("prompt-cache", only("LangChain"))
+def _context_in_front(_: Case) -> None:
+    _grow(lambda turn: "It rains." if turn else None, lambda _: [])
+
+
+@mistake("prompt-cache", only("LangChain"))
+def _shuffled_tools(_: Case) -> None:
+    tools = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "ab"]
+    _grow(lambda _: None, lambda turn: tools[:: (-1) ** turn])
+
+
 @mistake("no-profile", only("LangChain"))
 def _without_profile(_: Case) -> Any:
     return SummarizationMiddleware(ChatLMStudio(model=LLM), trigger=("fraction", 0.8))

@@ -39,6 +39,14 @@ def test_what_stands_before_the_first_turn_is_known() -> None:
     assert outline_of([SYSTEM, SYSTEM, QUESTION, SYSTEM], TOOLS).fixed == 3
 
 
+def test_the_message_and_the_size_of_each_part_are_known() -> None:
+    call = {"role": "assistant", "content": [{"type": "toolCallRequest", "toolCallRequest": {"name": "add"}}]}
+    outline = outline_of([SYSTEM, {"role": "user", "content": []}, message("user", "Hi", "there"), call])
+    assert outline.roles == ("system", "user", "user", "assistant")
+    assert outline.messages == (-1, 0, 2, 2, 3)
+    assert outline.sizes[:4] == (0, len("Be brief."), 2, 5)
+
+
 def test_a_file_that_was_uploaded_again_is_the_same_part() -> None:
     first, second = (
         outline_of([{"role": "user", "content": [{"type": "file", "name": "a.png", "identifier": identifier}]}])

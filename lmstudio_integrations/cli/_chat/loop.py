@@ -9,7 +9,12 @@ from lmstudio_integrations.cli._chat.session import ChatSession
 from lmstudio_integrations.cli._errors import report
 from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._wrapping import note
-from lmstudio_integrations.errors import LMStudioError, LMStudioEvictionWarning, LMStudioTruncationWarning
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioEvictionWarning,
+    LMStudioPromptCacheWarning,
+    LMStudioTruncationWarning,
+)
 
 PROMPT, PROMPT_INSIDE_QUOTES = "> ", ". "
 
@@ -21,8 +26,9 @@ def converse(session: ChatSession, read_line: ReadLine, *, shows_stats: bool) ->
     """Respond to each message until Ctrl-D."""
     note(f"This is {instance_name(session.model.get_info())}. Ctrl-C stops a response, Ctrl-D ends the chat.")
     with warnings.catch_warnings():
-        # A model that the user changes to may replace the one before.
+        # The user may change to a model that replaces the one before, and may change the system prompt.
         warnings.simplefilter("ignore", LMStudioEvictionWarning)
+        warnings.simplefilter("ignore", LMStudioPromptCacheWarning)
         while _run_line(session, read_line, shows_stats=shows_stats):
             pass
 

@@ -18,6 +18,7 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.context_check import check_context
 from lmstudio_integrations.client.predictions.delivery import NO_CALLBACKS, Callbacks, Delivery
+from lmstudio_integrations.client.predictions.prompt_cache import PromptCache
 from lmstudio_integrations.client.predictions.review import Review
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.operation import Call, Operation
@@ -68,7 +69,7 @@ class Plan:
         preset: A preset on the server, by its (fuzzy) identifier.
         timeouts: Timeouts that differ from the client's.
         files: The uploaded files that it refers to.
-        outline: Makes the outline of its conversation.
+        outline: Returns the outline of its conversation.
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
         check_context: Whether to count the prompt again if the server may have cut it.
@@ -477,6 +478,7 @@ class Prediction:
             yield from self._delivery.show(batch)
         if review is not None and review.has_more and not response.is_second:
             assert end is not None, "a response is complete before another one follows"
+            self._compare_prompt(received.result())
             end.host = str(self._attempts.caller.target)
             response.call.server_is_done = True
             self._response = None
@@ -522,6 +524,8 @@ class Prediction:
         end.host = str(attempts.caller.target)
         result = response.received.result()
         attempts.succeeded(result)
+        if not response.is_second:
+            self._compare_prompt(result)
         if plan.review is not None:
             result = plan.review.completed(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
@@ -530,6 +534,11 @@ class Prediction:
         if not (self._delivery.is_read or self._delivery.reads_to_end):  # the first batch has the end
             attempts.listener.first_chunk()
         self._report_end(result)
+
+    def _compare_prompt(self, result: PredictionResult) -> None:
+        """Warn if the prompt leaves the server's cache although it should not. The second of two need not be in it."""
+        if self._plan.outline is not None:
+            self._attempts.caller.shared(PromptCache).add(self._plan.outline(), result)
 
     # Waiting --------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
@@ -273,7 +273,7 @@ def plan_round(
         optional_text(parameters.get("preset"), "preset"),
         checked_timeouts(parameters),
         tuple(given.files),
-        partial(_outline, given, settings),
+        cache(partial(_outline, given, settings)),
         check_context=parameters.get("check_context", False),
     )
     plan.review = _review(conversation, settings, parameters, tools_first=tools_first, checks_calls=checks_calls)

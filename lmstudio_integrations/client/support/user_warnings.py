@@ -3,7 +3,9 @@
 import inspect
 import warnings
 
-_FRAMEWORKS = "langchain langchain_classic langchain_core langgraph llama_index llama_index_instrumentation workflows"
+_FRAMEWORKS = (
+    "langchain langchain_classic langchain_core langgraph langsmith llama_index llama_index_instrumentation workflows"
+)
 _RUNNERS = "asyncio concurrent contextlib contextvars threading"
 _SKIPPED = {__name__.partition(".")[0], *_FRAMEWORKS.split(), *_RUNNERS.split()}
 """This package, the packages that call it, and those that run their calls."""
