@@ -16,6 +16,7 @@ from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo
@@ -170,17 +171,23 @@ class ResolvedCall(NamedTuple):
             )
         return self.runtime.record_info(self.handle.model, end.host, info, end.load_model_config)
 
-    def load(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
-        """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template."""
-        return run(self._load(self.model().model))
+    def load(self, warm: Prefix | None = None) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+        """Load the model if it is not loaded; return its info in wire form, and what is known of its chat template.
 
-    async def aload(self) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
+        Args:
+            warm: What is processed ahead of the first question, with the tools of this call. Nothing by default.
+        """
+        return run(self._load(self.model().model, warm))
+
+    async def aload(self, warm: Prefix | None = None) -> tuple[Mapping[str, Any], ChatTemplateInfo]:
         """Do the same as `load` in a coroutine."""
-        return await arun(self._load(self.async_model().model))
+        return await arun(self._load(self.async_model().model, warm))
 
-    def _load(self, model: LanguageModel) -> Flow[tuple[Mapping[str, Any], ChatTemplateInfo]]:
+    def _load(self, model: LanguageModel, warm: Prefix | None) -> Flow[tuple[Mapping[str, Any], ChatTemplateInfo]]:
         template = yield from model.get_chat_template_info()
         info = yield from model.load_all()
         wire = info.to_dict()
         self.runtime.record_info(self.handle.model, str(model.caller.target), wire, {})
+        if warm is not None:
+            yield from model.warm(warm, self.request_arguments())
         return wire, template

@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from lmstudio_integrations.cli._common import (
 )
 from lmstudio_integrations.cli._completion import downloaded_keys
 from lmstudio_integrations.cli._formatting import duration, file_size, instance_name
+from lmstudio_integrations.cli._warm import process, read_prefix
 
 if TYPE_CHECKING:
     from lmstudio_integrations.cli._model_names import FoundModel
@@ -64,6 +66,14 @@ def load(
     explicit: Annotated[
         bool, typer.Option("--explicit", help="Load it so that it evicts no other model, and none evicts it.")
     ] = False,
+    warm: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Process this system prompt, or these messages and tools as JSON, ahead of the first question.",
+            show_default=False,
+        ),
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Accept only a full name.")] = False,
     estimate_only: Annotated[
         bool, typer.Option("--estimate-only", help="Print how much memory it would need, and do not load it.")
@@ -85,12 +95,17 @@ def load(
     if identifier is not None and not identifier.strip():
         raise typer.BadParameter("the name is empty", param_hint="--identifier")
     config = load_config(context_length, gpu)
+    prefix = None if warm is None else read_prefix(warm)
     with Client(host, token) as client, warnings_as_notes():
         found = find_downloaded(client, model, exact=exact, first=yes)
+        if warm is not None and found.info.type != "llm":
+            raise typer.BadParameter(f"{found.name} is an embedding model, which has no prompts", param_hint="--warm")
         if estimate_only:
             print_estimate(estimate(client, found, config), as_json=as_json)
             return
         info = load_found(client, found, config, load_parameters(identifier, ttl, explicit=explicit), identifier)
+        if warm is not None and prefix is not None:
+            process(client, info, warm, prefix)
     if as_json:
         print_json(info.to_dict())
     else:

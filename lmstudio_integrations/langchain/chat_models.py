@@ -35,6 +35,7 @@ from lmstudio_integrations.client.api.responses import (
     PredictionStream,
     Responder,
 )
+from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
 from lmstudio_integrations.langchain import (
@@ -49,6 +50,7 @@ from lmstudio_integrations.langchain import (
 )
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.langchain._responses import ChunkStream
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
 from lmstudio_integrations.types.results import PredictionResult
@@ -369,23 +371,54 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             profile["max_input_tokens"] = config.context_length
         return cast("ModelProfile", {**profile, **_profile(self._reported), **(fields["profile"] or {})})
 
-    def load(self) -> Self:
+    def load(
+        self,
+        *,
+        warm: LanguageModelInput | None = None,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] = (),
+    ) -> Self:
         """Load the model if it is not loaded, and complete `profile` with what the server reports; return this object.
 
+        Args:
+            warm: What every conversation begins with, to be processed now: the system prompt, or messages. The first
+                question then waits only for its own tokens. On several hosts, each that has the model does it.
+            tools: The tools of the conversations, also to be processed now. `bind_tools` binds them to the calls.
+
         Raises:
+            LMStudioValueError: If a message or a tool cannot be sent.
             LMStudioServerError: If the server fails.
         """
         with translating_errors():
-            call = self._resolve_call({})
-            self._record_profile(call, call.load()[0])
+            call, prefix = self._warming(warm, tools)
+            self._record_profile(call, call.load(prefix)[0])
         return self
 
-    async def aload(self) -> Self:
+    async def aload(
+        self,
+        *,
+        warm: LanguageModelInput | None = None,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] = (),
+    ) -> Self:
         """Load the model if it is not loaded, and complete `profile`; see `load`."""
         with translating_errors():
-            call = self._resolve_call({})
-            self._record_profile(call, (await call.aload())[0])
+            call, prefix = self._warming(warm, tools)
+            self._record_profile(call, (await call.aload(prefix))[0])
         return self
+
+    def _warming(
+        self,
+        warm: LanguageModelInput | None,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+    ) -> tuple[ResolvedCall, Prefix | None]:
+        """Return the call of a warm start, and the messages of its prompt; `None` if nothing is to be processed."""
+        call = self._resolve_call({"tools": _tools.openai_tools(tools)} if tools else {})
+        if warm is None:
+            return call, WireHistory([]) if tools else None
+        if isinstance(warm, str):
+            return call, warm
+        messages = self._convert_input(warm).to_messages()
+        pending = _messages.convert(messages, send_reasoning=call.values["send_reasoning"])
+        return call, for_upload(pending, call.values)
 
     # Tools and structured output ------------------------------------------------------------------------------------
 

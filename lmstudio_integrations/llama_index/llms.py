@@ -32,6 +32,7 @@ from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.images import PendingHistory
+from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _responses, _streams, _tools
@@ -276,24 +277,44 @@ class LMStudio(GenerationSettings, Structured):
         return _context_windows.key_of(self.host, self.model)
 
     @with_short_traceback
-    def load(self) -> Self:
+    def load(self, *, warm: str | Sequence[ChatMessage] | None = None, tools: Sequence[BaseTool] = ()) -> Self:
         """Record the context window and the chat template's tokens of the model; return this object.
 
         The model is loaded if necessary.
 
+        Args:
+            warm: What every conversation begins with, to be processed now: the system prompt, or messages. The first
+                question then waits only for its own tokens. On several hosts, each that has the model does it.
+            tools: The tools of the conversations, also to be processed now.
+
         Raises:
+            LMStudioValueError: If a message or a tool cannot be sent.
             LMStudioServerError: If the server fails.
         """
-        info, template = self._resolve_call({}).load()
+        call, prefix = self._warming(warm, tools)
+        info, template = call.load(prefix)
         _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
 
     @with_short_traceback
-    async def aload(self) -> Self:
+    async def aload(self, *, warm: str | Sequence[ChatMessage] | None = None, tools: Sequence[BaseTool] = ()) -> Self:
         """Record the context window and the chat template's tokens of the model; see `load`."""
-        info, template = await self._resolve_call({}).aload()
+        call, prefix = self._warming(warm, tools)
+        info, template = await call.aload(prefix)
         _context_windows.record(self._context_key(), info["contextLength"], template.added_tokens)
         return self
+
+    def _warming(
+        self, warm: str | Sequence[ChatMessage] | None, tools: Sequence[BaseTool]
+    ) -> tuple[ResolvedCall, Prefix | None]:
+        """Return the call of a warm start, and the messages of its prompt; `None` if nothing is to be processed."""
+        given = {"tools": _tools.openai_tools(tools)} if tools else {}
+        if warm is None:
+            return self._resolve_call(given), WireHistory([]) if tools else None
+        if isinstance(warm, str):
+            return self._resolve_call(given), warm
+        request = self._chat_request(warm, given)
+        return request.call, request.history
 
     @with_short_traceback
     def tokenize(self, text: str) -> list[int]:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,3 +177,51 @@ def test_without_a_name_the_user_picks_a_model_to_load(managed: Emulator) -> Non
         terminal.type("3\n")
         assert terminal.wait() == 0
     assert [info.model_key for info in managed.loaded()] == [LARGE]
+
+
+TOOL = {"type": "function", "function": {"name": "pier", "parameters": {"type": "object", "properties": {}}}}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "messages", "tools"),
+    [
+        ("prompt.txt", "Be brief.", [SYSTEM], []),
+        ("prompt.md", "{be} brief.", [{"role": "system", "content": "{be} brief."}], []),
+        ("prompt.json", json.dumps([SYSTEM]), [SYSTEM], []),
+        ("prompt.json", json.dumps({"messages": [SYSTEM], "tools": [TOOL]}), [SYSTEM], ["pier"]),
+        ("prompt.json", json.dumps({"tools": [TOOL]}), [{"role": "user", "content": "."}], ["pier"]),
+    ],
+)
+def test_a_prompt_is_processed_ahead(
+    managed: Emulator, command: Command, tmp_path: Path, name: str, text: str, messages: list[Any], tools: list[str]
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    status, out, err = command("load", SMALL, "--warm", str(path))
+    assert (status, out) == (0, f"{SMALL}\n")
+    assert f"Processed {path} (" in err
+    (record,) = managed.predictions
+    assert (record.messages, [tool["function"]["name"] for tool in record.tools]) == (messages, tools)
+    assert record.stats["predictedTokensCount"] == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "text", "expected"),
+    [
+        (SMALL, "a.json", "no", "is not JSON"),
+        (SMALL, "a.json", '{"prompt": "no"}', "must hold a list of messages"),
+        (SMALL, "a.txt", " ", "the system prompt is empty"),
+        (SMALL, "a.json", '{"messages": [{"role": "poet", "content": "no"}]}', "poet"),
+        (EMBEDDER, "a.txt", "no", "is an embedding model"),
+    ],
+)
+def test_what_is_no_prompt_is_an_error(
+    command: Command, tmp_path: Path, model: str, name: str, text: str, expected: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    status, out, err = command("load", model, "--warm", str(path))
+    assert status != 0
+    assert expected in f"{status} {err}".replace("\n", " ")
+    assert out == ""

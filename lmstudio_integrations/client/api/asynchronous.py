@@ -3,7 +3,7 @@
 Every method runs a flow and awaits it; `sync.py` is the same for threads. Users and adapters call it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
@@ -41,6 +41,7 @@ from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -109,6 +110,12 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
         return AsyncPredictionStream(self.model.prepare_completion(prompt, parameters))
+
+    async def warm(
+        self, prefix: History | None = None, tools: Iterable[ToolInput] = (), **parameters: Unpack[PredictionParameters]
+    ) -> None:
+        """Process a system prompt and tools now; see `LLM.warm`."""
+        await arun(self.model.warm(prefix, parameters, tools))
 
     async def apply_prompt_template(
         self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()

@@ -3,7 +3,7 @@
 Every method runs a flow and waits for it; `asynchronous.py` is the same for coroutines. Users and adapters call it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
@@ -42,6 +42,7 @@ from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ChatTemplateInfo,
     ContextUse,
@@ -121,6 +122,24 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
     def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
         return PredictionStream(self.model.prepare_completion(prompt, parameters))
+
+    def warm(
+        self, prefix: History | None = None, tools: Iterable[ToolInput] = (), **parameters: Unpack[PredictionParameters]
+    ) -> None:
+        """Process a system prompt and tools now, so that the first question waits only for its own tokens.
+
+        The server keeps them in its prompt cache until other prompts need the space. Loads the model if necessary.
+
+        Args:
+            prefix: The system prompt, a `Chat`, or `{"messages": […]}`. Without it, only tools are processed.
+            tools: The tools of the questions, as `act` takes them.
+            parameters: Those of the questions, such as `config`; see `PredictionParameters`. One token is generated.
+
+        Raises:
+            LMStudioValueError: If the prefix, a tool or a setting is invalid.
+            LMStudioServerError: If the server reports an error.
+        """
+        run(self.model.warm(prefix, parameters, tools))
 
     def apply_prompt_template(self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.

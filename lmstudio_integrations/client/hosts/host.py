@@ -18,6 +18,7 @@ from lmstudio_integrations.client.hosts.conversations import Conversations
 from lmstudio_integrations.client.models.loading import Loader, matches
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos
+from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.transport.flows import Flow, arun
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
@@ -279,10 +280,12 @@ def _find(operation: Operation, state: ModelState) -> Flow[_Found]:
 
 
 def _is_downloaded(operation: Operation, state: ModelState) -> Flow[bool]:
-    key = state.key or ""
+    # One of several instances may be named by the identifier of the first.
+    known = operation.caller.shared(ServerModels).model_key(state.kind, state.key)
+    names = [name for name in (state.key, state.number and known) if name]
 
     def read(infos: Any) -> bool:
-        return any(info.get("type") == state.kind and matches(key, info) for info in infos)
+        return any(info.get("type") == state.kind and matches(name, info) for info in infos for name in names)
 
     return (yield from operation.call("system", "listDownloadedModels", None, read, label="Model list"))
 

@@ -1,6 +1,6 @@
 """Models on several hosts: what a handle has in place of a model on one server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar, cast
@@ -14,6 +14,8 @@ from lmstudio_integrations.client.hosts.route import HostAttempts
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.requests import PredictionParameters
+from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
@@ -23,6 +25,7 @@ from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioEr
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -121,6 +124,17 @@ class _OnHosts(Model):
 
 class LanguageModelOnHosts(_OnHosts, LanguageModel):
     """A language model on several hosts."""
+
+    def warm(
+        self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()
+    ) -> Flow[None]:
+        """Process what stands before the first question, on every host that has the model loaded."""
+        yield from self.hosts.probed(of_all=True)
+        loaded = [host for host in self.hosts.hosts if host.status().loaded]
+        if loaded:
+            yield from self._on_each(loaded, lambda model: model.warm(prefix, parameters, tools))
+        else:
+            yield from super().warm(prefix, parameters, tools)
 
 
 class EmbedderOnHosts(_OnHosts, Embedder):

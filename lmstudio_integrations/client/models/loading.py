@@ -214,9 +214,11 @@ class Loader:
         key = self._state.key
         assert key is not None, "a model is found or loaded by its key"
         model_key = yield from self._model_key(key)
+        number = self._state.number
         # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
-        name = model_key if key.lower() == model_key.lower() else key
-        identifier = numbered(model_key, self._state.number)
+        # The first of several instances may have been named by its identifier, by which no other is loaded.
+        is_key = key.lower() == model_key.lower() or (number is not None and "/" not in key)
+        name, identifier = model_key if is_key else key, numbered(model_key, number)
         started, seconds = time.monotonic(), _FIRST_PAUSE
         while True:
             info = yield from self.find_loaded(model_key)
@@ -252,7 +254,9 @@ class Loader:
             found = [info for info in infos if any(name and matches(name, info) for name in names)]
             if number is None:
                 return min(found, key=lambda info: info["identifier"] != key, default=None)
-            model_key = model_key or next((info["modelKey"] for info in found), None)
+            if model_key is None and found:
+                model_key = str(found[0]["modelKey"])
+                self._server_models.record_key(kind, key, model_key)
             identifiers = [numbered(name, number) for name in (key, model_key) if name]
             of_model = [info for info in infos if info["modelKey"] == model_key and info["identifier"] in identifiers]
             return min(of_model, key=lambda info: identifiers.index(info["identifier"]), default=None)

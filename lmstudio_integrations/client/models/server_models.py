@@ -52,9 +52,13 @@ class ServerModels:
         """
         key, reference = info.get("modelKey"), reference_of(info)
         if isinstance(key, str):
-            self._keys.put((kind, name), key)
+            self.record_key(kind, name, key)
             if reference is not None:
                 self._instances.put(reference, key)
+
+    def record_key(self, kind: ModelKind, name: str | None, model_key: str) -> None:
+        """Record the model key that a name was resolved to."""
+        self._keys.put((kind, name), model_key)
 
     def model_key(self, kind: ModelKind, name: str | None) -> str | None:
         """Return the model key that a name was resolved to, if it ever was."""

@@ -18,7 +18,9 @@ from lmstudio_integrations.client.predictions.requests import (
     plan_response,
 )
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
+from lmstudio_integrations.client.predictions.warming import Prefix, parameters_of_prefix, prefix_of, with_question
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
@@ -37,6 +39,27 @@ class LanguageModel(Model):
     def prepare_completion(self, prompt: str, parameters: PredictionParameters) -> Prediction:
         """Prepare the continuation of a text."""
         return Prediction(self, plan_completion(prompt, parameters, is_async=self.caller.is_async))
+
+    def warm(
+        self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()
+    ) -> Flow[None]:
+        """Process what stands before the first question, so that the server has it in its prompt cache.
+
+        Some chat templates reject a prompt without a question; for those, a short one follows.
+
+        Args:
+            prefix: The messages, or the system prompt as a string; `None` are only tools.
+            parameters: Those of the questions.
+            tools: The tools of the questions, as `act` takes them.
+        """
+        messages, once = prefix_of(prefix), parameters_of_prefix(parameters, tools)
+        try:
+            yield from self.prepare_response(messages, once).to_end()
+        except LMStudioPromptTemplateError as error:
+            try:
+                yield from self.prepare_response(with_question(messages), once).to_end()
+            except LMStudioPromptTemplateError:
+                raise error from None
 
     def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
         """Prepare a tool loop."""

@@ -3,7 +3,7 @@
 `language_model.py` makes predictions of these plans. Everything is checked before it is sent.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import cache, partial
 from typing import Any, TypeAlias
@@ -34,6 +34,7 @@ from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.functions import ToolFunctionDef
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
 
@@ -205,6 +206,12 @@ class LegacyCompletionRequest(CompletionRequest):
         history = WireHistory.of_prompt(self._prompt).to_dict()
         layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
         return Predict(modelSpecifier=instance.specifier, history=history, predictionConfigStack=layers)
+
+
+def with_tools(settings: LlmPredictionConfig, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:
+    """Return settings that offer tools."""
+    definitions = [tool.to_tool().to_dict() for tool in tools]
+    return settings.merged(LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": definitions}))
 
 
 def to_chat(history: History) -> Chat:

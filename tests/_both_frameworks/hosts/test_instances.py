@@ -149,12 +149,18 @@ def test_only_what_was_loaded_here_is_unloaded(server: Emulator) -> None:
     assert identifiers(server) == [CHAT]
 
 
-def test_an_instance_that_cannot_be_loaded_is_left_out(gate: Gate) -> None:
-    broken = chat_model(rules=[{"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}, *chat_model().rules])
-    with Emulator([broken], load=[]) as server:
+def test_an_instance_for_which_there_is_no_memory_is_left_out() -> None:
+    with Emulator(
+        [chat_model(rules=[{"when": {"load": True, "round": 2}, "then": [{"fault": "out_of_memory"}]}])]
+    ) as server:
         model = ChatLMStudio(model=CHAT, host=server.address, instances=2)
         with pytest.raises(LMStudioError, match=r"several instances are loaded explicitly; set a smaller number"):
             model.load()
+        assert [status.loaded for status in model.hosts()] == [True, False]
+        model.batch(["Hello"] * 2)
+        assert {each.model for each in server.predictions} == {CHAT}
+        model.load()
+        assert identifiers(server) == [CHAT, SECOND]
 
 
 # Which instance -------------------------------------------------------------------------------------------------------
@@ -182,6 +188,12 @@ def test_other_names_of_a_model_mean_the_same_instances(server: Emulator) -> Non
     for name in (CHAT, CHAT.upper(), "short", f"scripted/{CHAT}"):
         ChatLMStudio(model=name, host=server.address, instances=2).load()
         assert identifiers(server) == [CHAT, SECOND], name
+
+
+def test_the_first_instance_may_have_another_identifier(server: Emulator) -> None:
+    server.load(CHAT, identifier="mine")
+    ChatLMStudio(model="mine", host=server.address, instances=2).load()
+    assert identifiers(server) == ["mine", SECOND]
 
 
 def test_an_identifier_that_another_model_has_is_an_error(server: Emulator) -> None:

@@ -139,6 +139,7 @@ HANDLE_CALLS: dict[str, Callable[[lms.LLM], Any]] = {
     "get_context_length": lambda model: model.get_context_length(),
     "processing_state": lambda model: model.get_processing_state(),
     "template": lambda model: model.apply_prompt_template("hi"),
+    "warm": lambda model: model.warm("Be brief."),
     "context_use": lambda model: model.get_context_use("hi"),
     "chat_template_info": lambda model: model.get_chat_template_info(),
 }

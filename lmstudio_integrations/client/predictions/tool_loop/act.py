@@ -23,6 +23,7 @@ from lmstudio_integrations.client.predictions.requests import (
     RequestMaker,
     plan_round,
     to_chat,
+    with_tools,
 )
 from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCallController
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
@@ -391,5 +392,4 @@ def _settings(parameters: ActParameters, tools: Iterable[ToolFunctionDef]) -> Ll
     settings = LlmPredictionConfig.parse(parameters.get("config"))
     if settings.structured is not None:
         raise LMStudioValueError("act() has no structured output; call respond() with a response_format afterwards")
-    definitions = [tool.to_tool().to_dict() for tool in tools]
-    return settings.merged(LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": definitions}))
+    return with_tools(settings, tools)

@@ -19,6 +19,7 @@ from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
     LMStudioServerError,
 )
+from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from tests.emulator.engines.llama_cpp.models import CHAT
 
@@ -138,3 +139,30 @@ def test_a_load_that_fails_names_the_key_and_no_directory(tmp_path: Path, caplog
     assert "my-model: broken.gguf is not a GGUF file" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert str(weights) in caplog.text
+
+
+STRICT = (
+    "{% for message in messages %}{% if not loop.last or message.role == 'user' %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% else %}{{ raise_exception('no question') }}{% endif %}{% endfor %}<|im_start|>assistant\n"
+)
+
+
+@pytest.mark.parametrize("template", [None, STRICT], ids=["its own template", "a template that needs a question"])
+def test_after_a_warm_start_the_first_question_processes_only_its_own_tokens(template: str | None) -> None:
+    system = "You answer questions about the ferries of a small harbor, briefly and politely. " * 4
+    settings = None if template is None else {"type": "jinja", "jinjaPromptTemplate": {"template": template}}
+    config = LlmLoadModelConfig(context_length=512, max_parallel_predictions=1, prompt_template=settings)
+    question = Chat(system)
+    question.add_user_message("Where is pier 7?")
+    engine = LlamaCppEngine(threads=1, offline=True)
+    with Emulator([f"{CHAT}={CHAT}"], engines={"llama_cpp": engine}) as server, Client(server.address) as client:
+        model = client.llm.load_new_instance(CHAT, config=config)
+        model.warm(system)
+        result = model.respond(question, config={"max_tokens": 1})
+        own = model.count_tokens("<|im_start|>user\nWhere is pier 7?<|im_end|>\n<|im_start|>assistant\n")
+        prompt, cached = result.stats.prompt_tokens_count, result.cached_tokens
+        assert prompt is not None
+        assert cached is not None
+        assert 60 < prompt - own <= cached < prompt
+        assert len(server.predictions) == (2 if template is None else 3)

@@ -1,0 +1,59 @@
+"""`load --warm`: reads what is processed ahead of the first question, and processes it."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.cli._common import note, progress_bar
+from lmstudio_integrations.cli._formatting import duration
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.api.sync import Client
+    from lmstudio_integrations.types.models import ModelInstanceInfo
+
+_HINT = "--warm"
+_STDIN = Path("-")
+_MEMBERS = {"messages", "tools"}
+
+
+def read_prefix(path: Path) -> tuple[Any, list[Any]]:
+    """Return the messages of a file, or its text as the system prompt; and the definitions of its tools."""
+    from pydantic_core import from_json  # noqa: PLC0415 - slow
+
+    data = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
+    try:
+        value = from_json(data)
+    except ValueError as error:
+        if path.suffix.lower() == ".json":
+            raise typer.BadParameter(f"{path} is not JSON: {error}", param_hint=_HINT) from None
+        value = None
+    if is_list(value):
+        value = {"messages": value}
+    if is_object(value):
+        tools = value.get("tools") or []
+        if not value or not is_list(tools) or value.keys() - _MEMBERS:
+            raise typer.BadParameter(
+                f'{path} must hold a list of messages, or {{"messages": […], "tools": […]}}', param_hint=_HINT
+            )
+        return ({"messages": value["messages"]} if value.get("messages") else None), tools
+    try:
+        return data.decode(), []
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{path} is not UTF-8", param_hint=_HINT) from None
+
+
+def process(client: "Client", info: "ModelInstanceInfo", path: Path, prefix: tuple[Any, list[Any]]) -> None:
+    """Process the messages and tools of a file on a loaded instance, with a progress bar."""
+    messages, tools = prefix
+    started = time.monotonic()
+    with progress_bar(f"Processing {path}") as show:
+        client.llm.model(info.identifier, load_policy="require_loaded").warm(
+            messages,
+            config={"raw_tools": {"type": "toolArray", "tools": tools}} if tools else None,
+            on_prompt_processing_progress=show,
+        )
+    note(f"Processed {path} ({duration(time.monotonic() - started)}).")
