@@ -14,6 +14,9 @@ from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.offload import is_large_request, offload
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
 
+_LITTLE = 0.05
+"""What may be lost of a slot for the sake of the system message and tools in it, relative to these."""
+
 _PIECE = 512
 """Characters of a text without messages that count as one part."""
 
@@ -75,12 +78,13 @@ def _claim(cached: PromptOutline | None, outline: PromptOutline) -> tuple[int, i
     """Return how much of a conversation a slot has: of its beginning, then anywhere; zeros if it has another one.
 
     A conversation that was summarized still has its last messages. What stands before the first turn is no claim,
-    unless the slot has nothing else: many conversations have the same.
+    because many conversations have the same, unless the slot has hardly anything else.
     """
     if cached is None:
         return 0, 0
     common = outline.common_with(cached)
-    if common <= outline.fixed and not outline.continues(cached):
+    kept, lost = sum(cached.sizes[:common]), sum(cached.sizes[common:])
+    if common <= outline.fixed and lost > _LITTLE * kept:
         common = 0
     return common, len(set(outline.parts[outline.fixed :]).intersection(cached.parts[cached.fixed :]))
 

@@ -7,8 +7,9 @@ from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 
 
 def outline(parts: str) -> PromptOutline:
-    """The outline of tools, a system message and turns, each a letter."""
-    return PromptOutline(tuple(map(ord, parts)), min(2, len(parts)))
+    """The outline of tools, a system message and turns, each a letter; a digit is a short one."""
+    sizes = tuple(5 if part.isdigit() else 100 for part in parts)
+    return PromptOutline(tuple(map(ord, parts)), min(2, len(parts)), sizes=sizes)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ def outline(parts: str) -> PromptOutline:
         ({0: "TSab", 1: None}, "TSx", 1, True),
         ({1: "TSab", 0: "TSc"}, "TSx", 1, False),
         ({0: "TSab", 1: "TS"}, "TSx", 1, True),
+        ({0: "TSab", 1: "TS1", 2: None}, "TSx", 1, True),
         ({0: "TSab", 1: "TSac"}, "TSab", 0, True),
         ({0: "TSx", 1: "TSabcd"}, "TSscd", 1, True),
         ({0: "TSab", 1: "TSx"}, "tSab", 0, True),
@@ -33,6 +35,7 @@ def outline(parts: str) -> PromptOutline:
         "an empty one, not that with the same system prompt",
         "the one that was idle for longest, by the engine",
         "one that was warmed up",
+        "one with a short question",
         "the longer beginning",
         "a summary of the last messages",
         "other tools, same messages",
