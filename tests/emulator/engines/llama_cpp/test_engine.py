@@ -442,6 +442,25 @@ async def test_two_full_context_windows_at_once_have_caches_of_their_own() -> No
         await model.close()
 
 
+async def test_more_conversations_than_slots_stay_cached() -> None:
+    model = await load(context_length=512, slots=2)
+    try:
+        chats = [chat_of(f"Topic {number}: the weather in the mountains.") for number in range(5)]
+        before: list[int] = []
+        for turn in range(3):
+            lengths: list[int] = []
+            for number, chat in enumerate(chats):
+                events = await run(model, chat.to_history(), config=settings(max_tokens=8), context_length=512)
+                details = next(event.details for event in events if isinstance(event, PromptProgress))
+                assert not turn or details["cachedTokenCount"] >= before[number] - 1
+                lengths.append(finished(events).prompt_tokens)
+                chat.add_assistant_response(text_of(events))
+                chat.add_user_message("And then?")
+            before = lengths
+    finally:
+        await model.close()
+
+
 async def test_special_tokens_of_the_template_count_as_one_token(chat_model: LlamaCppModel) -> None:
     assert len(await chat_model.tokenize("<|im_end|>")) == 1
     assert await chat_model.tokenize("") == []
