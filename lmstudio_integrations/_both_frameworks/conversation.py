@@ -18,7 +18,7 @@ from lmstudio_integrations._both_frameworks.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.chat import WireHistory, wire_message
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
@@ -225,7 +225,7 @@ def encode(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, Fil
 
 
 def _written(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> list[dict[str, Any]]:
-    return [{"role": each.role, "content": [_wire(part, handles) for part in each.parts]} for each in messages]
+    return [wire_message(each.role, [_wire(part, handles) for part in each.parts]) for each in messages]
 
 
 def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:

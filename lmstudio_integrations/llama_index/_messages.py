@@ -79,8 +79,6 @@ def _add_response(conversation: Conversation, message: ChatMessage, *, send_reas
         blocks = (block for block in message.blocks if isinstance(block, ThinkingBlock))
         parts = [*reasoning_part("".join(block.content or "" for block in blocks)), *parts]
     calls = _calls(message)
-    if calls:
-        parts = [part for part in parts if part != ""]
     if parts or calls:
         conversation.add("assistant", parts)
     for name, call_id, arguments in calls:

@@ -46,17 +46,17 @@ def check_references(schema: Mapping[str, Any], name: str) -> None:
 
 
 def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a tool's definition in wire form: its parameters are an object with properties, even if it has none."""
+    """Return a tool's definition in wire form: its parameters are an object with properties, even if it has none.
+
+    The same definition always has the same order of keys, wherever it was stored: it begins the prompt, and a server
+    processes all of a prompt again that begins differently. The parameters stay in the given order.
+    """
     check_references(parameters or {}, f"the schema of tool {name!r}")
-    flat = inlined(parameters or {})
+    flat = rewritten(inlined(parameters or {}), lambda part: dict(sorted(part.items())))
+    flat |= {"type": "object", "properties": flat.get("properties") or {}}
+    described = {"description": description} if description else {}
     kept = {key: flat[key] for key in _PARAMETERS if key in flat}
-    function: dict[str, Any] = {
-        "name": name,
-        "parameters": {**kept, "type": "object", "properties": kept.get("properties") or {}},
-    }
-    if description:
-        function["description"] = description
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": {"name": name, **described, "parameters": kept}}
 
 
 def call_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class TextPart(TaggedModel):
 class _Message(TaggedModel):
     """The base of all messages; each role narrows the types of its content."""
 
+    role: Any
     content: list[Any]
 
 
@@ -66,6 +67,22 @@ class ChatHistory(WireModel):
     messages: list[Annotated[Message, Field(discriminator="role")]]
 
 
+_NO_TEXT = {"type": "text", "text": ""}
+
+
+def wire_message(role: str, content: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a message in wire form: the same message is always the same, as a server continues from the same prompt.
+
+    An empty text says nothing beside other parts, and is all that a message without parts has.
+
+    Args:
+        role: Its role.
+        content: Its parts, in wire form.
+    """
+    said = [part for part in content if part != _NO_TEXT]
+    return {"role": role, "content": said or ([] if role == "tool" else [_NO_TEXT])}
+
+
 class WireHistory(NamedTuple):
     """A conversation in wire form, for callers that do not need its messages as objects.
 
@@ -84,7 +101,8 @@ class WireHistory(NamedTuple):
     def of(cls, history: ChatHistory) -> Self:
         """Return the wire form of a conversation."""
         parts = [part for message in history.messages for part in message.content]
-        return cls(history.to_dict()["messages"], [part for part in parts if isinstance(part, FileHandle)])
+        messages = [wire_message(each["role"], each["content"]) for each in history.to_dict()["messages"]]
+        return cls(messages, [part for part in parts if isinstance(part, FileHandle)])
 
     @classmethod
     def of_prompt(cls, text: str) -> Self:

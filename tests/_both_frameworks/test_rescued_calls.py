@@ -196,10 +196,11 @@ def test_a_required_call_that_does_not_come_is_requested_by_grammar(fresh: Emula
     assert seen["prompt"] == first.stats["promptTokensCount"] + second.stats["promptTokensCount"]
     assert (len(first.tools), second.tools) == (1, [])
     assert second.config["enableThinking"] is False
-    *_, remark, instruction = second.messages
+    definitions, remark, instruction = second.messages
+    assert "look" in str(definitions)
+    assert "other" not in str(definitions)
     assert REMARK in str(remark)
-    assert "look" in str(instruction)
-    assert "other" not in str(instruction)
+    assert "Now call one of the tools" in str(instruction)
 
 
 @pytest.mark.parametrize("name", [name for name in WAYS if "native" not in name])
@@ -299,6 +300,7 @@ def test_a_stream_that_is_cancelled_between_the_predictions_keeps_the_first(fres
 
 def test_the_request_by_grammar_follows_on_any_conversation() -> None:
     asked: dict[str, Any] = {"role": "user", "content": [{"type": "text", "text": "Go on"}]}
+    system: dict[str, Any] = {"role": "system", "content": [{"type": "text", "text": "Be brief"}]}
     began: dict[str, Any] = {"role": "assistant", "content": [{"type": "text", "text": "I "}]}
     result: dict[str, Any] = {"role": "tool", "content": []}
     histories: list[tuple[list[dict[str, Any]], str, list[str]]] = [
@@ -306,12 +308,19 @@ def test_the_request_by_grammar_follows_on_any_conversation() -> None:
         ([asked], "No", ["user", "assistant", "user"]),
         ([asked, began], "go", ["user", "assistant", "user"]),
         ([asked, began, result], "", ["user", "assistant", "tool", "user"]),
+        ([system, asked], "", ["system", "user"]),
+        ([system], "", ["system", "user"]),
+        ([began], "", ["user", "assistant", "user"]),
+        ([], "", ["user"]),
     ]
     for history, text, roles in histories:
         messages = with_instruction(history, text, [TOOL])
         assert [message["role"] for message in messages] == roles
-        assert "look" in messages[-1]["content"][-1]["text"]
+        # What is the same each time comes first.
+        assert any('"look"' in part["text"] for part in messages[0]["content"])
+        assert "Now call one of the tools" in messages[-1]["content"][-1]["text"]
         assert asked["content"] == [{"type": "text", "text": "Go on"}]
+        assert system["content"] == [{"type": "text", "text": "Be brief"}]
 
 
 class Report(BaseModel):

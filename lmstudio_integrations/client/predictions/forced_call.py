@@ -30,6 +30,7 @@ _MOST_MISSES = 2
 _FULL = "contextLengthReached"
 """The stop reason of a response after which the context window has no place for another one."""
 
+_INSTRUCTION = 'Now call one of the tools. Respond only with JSON: {"name": …, "arguments": …}'
 _REQUESTED_AGAIN = "a required tool call did not come; it is requested once more, by grammar"
 _GRAMMAR_FIRST = "the last required tool calls did not come; this one is requested by grammar at once"
 
@@ -136,22 +137,28 @@ def with_instruction(
 ) -> list[dict[str, Any]]:
     """Return a conversation that asks for a tool call.
 
+    The definitions come first, as they stay the same: only what comes after them has to be processed again each time.
+
     Args:
         messages: The conversation, in wire form.
         text: What the model has responded instead.
         definitions: The definitions of the tools, in wire form.
     """
-    tools = "\n".join(json.dumps(each["function"], ensure_ascii=False) for each in definitions)
-    instruction = (
-        "Now call one of these tools. Respond with a JSON object that has the tool's name and its arguments, and "
-        f'nothing else: {{"name": …, "arguments": …}}\n\n{tools}'
-    )
+    tools = "\n".join(["These are tools:", *(json.dumps(each["function"], ensure_ascii=False) for each in definitions)])
     asked: list[dict[str, Any]] = [*messages]
     if text.strip():
         before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
-        asked.append({"role": "assistant", "content": [*before, {"type": "text", "text": text}]})
+        asked.append({"role": "assistant", "content": [*before, _text(text)]})
+    first = asked.pop(0) if asked and asked[0]["role"] in {"system", "user"} else {"role": "user", "content": []}
+    content = first["content"]
+    content = [*content, _text(f"\n\n{tools}")] if first["role"] == "system" else [_text(f"{tools}\n\n"), *content]
+    asked.insert(0, {**first, "content": content})
     last: dict[str, Any] = {"role": "user", "content": []}
-    if asked and asked[-1]["role"] == "user":
+    if asked[-1]["role"] == "user":
         last = asked.pop()
     separator = "\n\n" if last["content"] else ""
-    return [*asked, {**last, "content": [*last["content"], {"type": "text", "text": separator + instruction}]}]
+    return [*asked, {**last, "content": [*last["content"], _text(separator + _INSTRUCTION)]}]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}

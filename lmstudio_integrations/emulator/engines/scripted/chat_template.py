@@ -47,7 +47,7 @@ def render(messages: Sequence[Message], tools: Sequence[Tool], prompt_template: 
     around = _around(prompt_template)
     offered = [tool.function.to_dict() for tool in tools]
     head = f"<|tools|>\n{json.dumps(offered, ensure_ascii=False)}\n" if offered else ""
-    contents = ((message.role, "\n".join(map(_part, message.content))) for message in messages)
+    contents = ((message.role, _content(message)) for message in messages)
     body = (f"{around[role][0]}{content}{around[role][1]}" for role, content in contents)
     return join(chain([head], body, [around["assistant"][0]]))
 
@@ -64,6 +64,12 @@ def _around(prompt_template: Mapping[str, Any] | None) -> Mapping[str, tuple[str
         for role in ("system", "user", "assistant")
     }
     return {**_PLAIN, **given}
+
+
+def _content(message: Message) -> str:
+    """Return the parts of a message, each in a line of its own, and tool calls where the model writes them: behind."""
+    gaps = ["" if isinstance(part, ToolCallRequestPart) else "\n" for part in message.content[1:]]
+    return "".join(f"{gap}{_part(part)}" for gap, part in zip(["", *gaps], message.content, strict=False))
 
 
 def _part(part: TextPart | FileHandle | ToolCallRequestPart | ToolCallResultPart) -> str:
