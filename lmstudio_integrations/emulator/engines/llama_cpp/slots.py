@@ -17,6 +17,9 @@ from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline
 _LITTLE = 0.05
 """What may be lost of a slot for the sake of the system message and tools in it, relative to these."""
 
+_MUCH = 100
+"""Characters of turns that show that two prompts belong to one conversation: more than "Yes" and "Please go on"."""
+
 _PIECE = 512
 """Characters of a text without messages that count as one part."""
 
@@ -86,7 +89,9 @@ def _claim(cached: PromptOutline | None, outline: PromptOutline) -> tuple[int, i
     kept, lost = sum(cached.sizes[:common]), sum(cached.sizes[common:])
     if common <= outline.fixed and lost > _LITTLE * kept:
         common = 0
-    return common, len(set(outline.parts[outline.fixed :]).intersection(cached.parts[cached.fixed :]))
+    turns = set(outline.parts[outline.fixed :])
+    same = sum(size for part, size in zip(cached.parts, cached.sizes, strict=False) if part in turns)
+    return common, same if same >= _MUCH else 0
 
 
 async def outline_of_request(request: GenerateRequest) -> PromptOutline:
