@@ -196,7 +196,7 @@ class Measured(NamedTuple):
     Attributes:
         turn: What was sent.
         response: What came back.
-        seconds: The time to the first token, with the wait for a slot.
+        seconds: The time until the prompt was processed, with the wait for a slot.
     """
 
     turn: Turn
@@ -217,12 +217,18 @@ def converse(model: ChatLMStudio, conversation: Conversation) -> list[Measured]:
 
 def _respond(model: ChatLMStudio, turn: Turn) -> Measured:
     bound: Any = model.bind_tools(turn.tools) if turn.tools else model
-    started, first, chunks = time.perf_counter(), 0.0, list[Any]()
-    for chunk in bound.stream(turn.messages, **turn.arguments):
-        first = first or time.perf_counter() - started
+    started, times, chunks = time.perf_counter(), list[float](), list[Any]()
+
+    def record(progress: float = 1.0) -> None:
+        if progress == 1:
+            times.append(time.perf_counter() - started)
+
+    # Text that may become a tool call is held back, so the first chunk may come after the first token.
+    for chunk in bound.stream(turn.messages, on_prompt_progress=record, **turn.arguments):
+        record()
         chunks.append(chunk)
     response: Any = message_chunk_to_message(sum(chunks[1:], chunks[0]))
-    return Measured(turn, response, first)
+    return Measured(turn, response, times[0])
 
 
 _numbers = itertools.count()
@@ -237,7 +243,7 @@ def _uncached(turn: Turn) -> Turn:
         {**tool, "function": {**tool["function"], "description": f"{number} {tool['function']['description']}"}}
         for tool in turn.tools
     ]
-    return Turn([SystemMessage(f"{number} {system.content}"), *others], tools, {**turn.arguments, "max_tokens": 8})
+    return Turn([SystemMessage(f"{number} {system.content}"), *others], tools, turn.arguments)
 
 
 class Waits(NamedTuple):
@@ -249,7 +255,7 @@ class Waits(NamedTuple):
         processed: The tokens of all prompts that were processed.
         seconds: For each turn, the times to the first token.
         uncached: The same with nothing cached; empty for turns that were not sent again.
-        hosts: How many calls each host had.
+        places: How many calls each instance had, on each host.
     """
 
     found: int
@@ -257,7 +263,7 @@ class Waits(NamedTuple):
     processed: int
     seconds: list[list[float]]
     uncached: list[list[float]]
-    hosts: list[int]
+    places: list[int]
 
     @property
     def share(self) -> float:
@@ -266,8 +272,8 @@ class Waits(NamedTuple):
 
     @property
     def imbalance(self) -> float:
-        """The calls of the host that had most, relative to the mean."""
-        return max(self.hosts) * len(self.hosts) / sum(self.hosts)
+        """The calls of the instance that had most, relative to the mean."""
+        return max(self.places) * len(self.places) / sum(self.places)
 
     def ratio(self, turn: int) -> float:
         """The time to the first token of a turn relative to that with nothing cached, in the worst conversation."""
@@ -278,21 +284,28 @@ def measure(case: Case, turns: int, hosts: Sequence[str], key: str) -> Waits:
     """Have the conversations of a case at once, then send their prompts again with nothing cached."""
     model = ChatLMStudio(model=key, host=list(hosts), instances=case.instances, temperature=0, seed=1, max_tokens=24)
     model.load()
+    again = range(turns) if case.conversations == 1 else range(max(TURN - 2, 0), min(TURN, turns))
     with ThreadPoolExecutor(case.conversations) as pool:
         have = pool.map(lambda number: converse(model, case.converse(number, turns)), range(case.conversations))
-        rounds = [list(each) for each in zip(*have, strict=True)]
-        again = range(turns) if case.conversations == 1 else [min(turns, TURN) - 1]
-        uncached: list[list[float]] = [[] for _ in range(turns)]
-        for at in again:
-            repeated = pool.map(lambda each: _respond(model, _uncached(each.turn)), rounds[at])
-            uncached[at] = [round(each.seconds, 3) for each in repeated]
-    counts = Counter(each.response.response_metadata["host"] for each in itertools.chain(*rounds))
+        conversations = list(have)
+        repeat = pool.map(lambda each: [_respond(model, _uncached(each[at].turn)) for at in again], conversations)
+        repeated = list(repeat)
+    places = Counter(_place(each.response) for each in itertools.chain(*conversations))
+    counts = [*places.values(), *[0] * (case.hosts * case.instances - len(places))]
     with lms.Client(hosts[0]) as client:
         native = client.llm.model(key)
-        conversations = zip(*rounds, strict=True)
         found, optimum, processed = map(sum, zip(*(_cached(native, each) for each in conversations), strict=True))
-    seconds = [[round(each.seconds, 3) for each in turn] for turn in rounds]
-    return Waits(found, optimum, processed, seconds, uncached, [counts[host] for host in hosts])
+    seconds, uncached = _by_turn(conversations), [list[float]() for _ in range(turns)]
+    uncached[again.start : again.stop] = _by_turn(repeated)
+    return Waits(found, optimum, processed, seconds, uncached, counts)
+
+
+def _place(response: AIMessage) -> tuple[str, str]:
+    return response.response_metadata["host"], response.response_metadata["instance_identifier"]
+
+
+def _by_turn(conversations: Sequence[Sequence[Measured]]) -> list[list[float]]:
+    return [[round(each.seconds, 3) for each in turn] for turn in zip(*conversations, strict=True)]
 
 
 def _cached(model: lms.LLM, conversation: Sequence[Measured]) -> tuple[int, int, int]:
@@ -324,7 +337,7 @@ def emulators(count: int) -> Iterator[list[str]]:
 def table(results: Mapping[str, Waits]) -> str:
     """Return the results as a table in Markdown."""
     lines = [
-        f"| case | from the cache | processed | first token, turn {TURN} | nothing cached | ratio | busiest host |",
+        f"| case | from the cache | processed | first token, turn {TURN} | nothing cached | ratio | busiest |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, waits in results.items():
