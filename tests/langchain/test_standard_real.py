@@ -38,7 +38,7 @@ class TestRealChat(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": MODEL, "temperature": 0, "seed": 1, "max_tokens": 72}
+        return {"model": MODEL, "temperature": 0, "seed": 1, "max_tokens": 128}
 
 
 class TestRealEmbeddings(EmbeddingsIntegrationTests):

@@ -149,9 +149,12 @@ def with_instruction(
     if text.strip():
         before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
         asked.append({"role": "assistant", "content": [*before, _text(text)]})
-    first = asked.pop(0) if asked and asked[0]["role"] in {"system", "user"} else {"role": "user", "content": []}
-    content = first["content"]
-    content = [*content, _text(f"\n\n{tools}")] if first["role"] == "system" else [_text(f"{tools}\n\n"), *content]
+    first: dict[str, Any] = {"role": "user", "content": []}
+    if asked and asked[0]["role"] in {"system", "user"}:
+        first = asked.pop(0)
+    given: list[dict[str, Any]] = first["content"]
+    is_system = first["role"] == "system"
+    content = [*given, _text(f"\n\n{tools}")] if is_system else [_text(f"{tools}\n\n"), *given]
     asked.insert(0, {**first, "content": content})
     last: dict[str, Any] = {"role": "user", "content": []}
     if asked[-1]["role"] == "user":
