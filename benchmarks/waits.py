@@ -17,6 +17,7 @@ import itertools
 import random
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -284,8 +285,10 @@ def measure(case: Case, turns: int, hosts: Sequence[str], key: str) -> Waits:
     """Have the conversations of a case at once, then send their prompts again with nothing cached."""
     model = ChatLMStudio(model=key, host=list(hosts), instances=case.instances, temperature=0, seed=1, max_tokens=24)
     model.load()
-    again = range(turns) if case.conversations == 1 else range(max(TURN - 2, 0), min(TURN, turns))
-    with ThreadPoolExecutor(case.conversations) as pool:
+    last = min(TURN, turns)
+    again = range(turns) if case.conversations == 1 else range(last - 2, last)
+    with warnings.catch_warnings(), ThreadPoolExecutor(case.conversations) as pool:
+        warnings.simplefilter("ignore", lms.LMStudioPromptCacheWarning)  # it is right about what is sent again
         have = pool.map(lambda number: converse(model, case.converse(number, turns)), range(case.conversations))
         conversations = list(have)
         repeat = pool.map(lambda each: [_respond(model, _uncached(each[at].turn)) for at in again], conversations)

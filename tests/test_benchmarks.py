@@ -4,6 +4,7 @@ No test measures time, but one measures memory, which does not depend on the mac
 """
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 import lmstudio_integrations as lms
-from benchmarks import cancelled_tool_calls
+from benchmarks import cancelled_tool_calls, waits
 from benchmarks.page import REPORTS, Report
 from benchmarks.server import Connection, tokens_of, vector
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.docs.snippets import ROOT
 
 LIVING_PER_RESPONSE = 250
@@ -58,6 +60,20 @@ def test_the_pages_and_their_chart_are_made_of_the_kept_results(report: Report) 
         assert "<!-- begin " in page
         assert report.written(page) == page, "run python -m benchmarks.page"
     assert report.chart.read_text(encoding="utf-8").endswith(report.last_line()), "run python -m benchmarks.page"
+
+
+@pytest.mark.parametrize("name", ["agent", "retrieval", "summarized", "hosts_2", "instances_2"])
+def test_what_was_cached_is_set_against_what_could_have_been(name: str) -> None:
+    case = waits.CASES[name]._replace(conversations=2)
+    models = (ModelEntry(key="m", preload=True),)
+    with contextlib.ExitStack() as stack:
+        hosts = [stack.enter_context(Emulator(models)).address for _ in range(case.hosts)]
+        measured = waits.measure(case, 4, hosts, "m")
+    # A scripted model caches whole messages.
+    assert 0.9 < measured.share <= 1
+    assert measured.imbalance == 1
+    assert [len(turn) for turn in measured.seconds] == [2] * 4
+    assert waits.table({name: measured})
 
 
 @pytest.mark.exhaustive
