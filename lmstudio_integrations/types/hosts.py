@@ -26,7 +26,8 @@ class HostStatus:
         downloaded: Whether the model is loaded or can be loaded.
         in_flight: The calls of this process that run or wait there.
         parallel: How many calls the host runs at once.
-        conversations: The conversations of this process that began a turn there within the last minute.
+        conversations: About how many conversations of this process are going on there: those that had a turn within the
+            last minute. Of those that had only one, so many count as others have gone on.
         call_seconds: How long a call of this process takes there on average; `None` before the first response.
         responded_at: When a call of this process last got a response there, by `time.monotonic()`; `-inf` before.
         context_length: The context length of the loaded instance, in tokens, if it is known.
@@ -44,7 +45,7 @@ class HostStatus:
     downloaded: bool = False
     in_flight: int = 0
     parallel: int = 1
-    conversations: int = 0
+    conversations: float = 0.0
     call_seconds: float | None = None
     responded_at: float = -math.inf
     context_length: int | None = None
@@ -56,15 +57,6 @@ class HostStatus:
     def has_free_slot(self) -> bool:
         """Whether another call would run at once."""
         return self.in_flight < self.parallel
-
-    @property
-    def wait(self) -> float:
-        """About how many seconds another call would wait for a slot; infinite if that is not known."""
-        if self.has_free_slot:
-            return 0.0
-        if self.call_seconds is None:
-            return math.inf
-        return (self.in_flight - self.parallel + 1) * self.call_seconds / self.parallel
 
     @property
     def load(self) -> float:

@@ -29,11 +29,11 @@ def choose(
     """Choose the host of a call where the model is loaded: the one that is likely to begin the response first.
 
     That is a host with a free slot, or the one that has the beginning of the prompt in its cache, if the others would
-    take longer for processing it than the call waits for a slot there. Among equals, it is the host with the least to
-    do, and the one that responded last.
+    take longer for processing it than the call waits for a slot there. Among equals, a host that has not responded to
+    its first call yet comes last; else it is the host with the least to do, and the one that responded last.
 
     If no slot is free, the model is also loaded on another host that has it downloaded. Hosts that are not available
-    are chosen only if no other is left. A host that has not responded to its first call yet gets no other one.
+    are chosen only if no other is left.
 
     Args:
         hosts: The hosts, at least one of them not excluded.
@@ -43,8 +43,9 @@ def choose(
     """
     allowed = [number for number in range(len(hosts)) if number not in excluded]
     numbers = [number for number in allowed if hosts[number].available] or allowed
+    usual = _usual_seconds(hosts)
     # Below, the first of equals is chosen.
-    numbers.sort(key=lambda number: _cost(hosts[number], saved[number] if saved else 0.0))
+    numbers.sort(key=lambda number: _cost(hosts[number], saved[number] if saved else 0.0, usual))
     loaded = [number for number in numbers if hosts[number].loaded]
     loading = [number for number in numbers if hosts[number].loading and not hosts[number].loaded]
     has_room = any(hosts[number].has_free_slot for number in (*loaded, *loading))
@@ -62,6 +63,19 @@ def choose(
     return HostChoice((loading or numbers)[0])
 
 
-def _cost(host: HostStatus, saved: float) -> tuple[float, bool, float, float]:
+def _cost(host: HostStatus, saved: float, usual: float) -> tuple[float, bool, float, float]:
     is_unproven = host.in_flight > 0 and host.responded_at == -math.inf
-    return host.wait - saved, is_unproven, host.load, -host.responded_at
+    return _wait(host, usual) - saved, is_unproven, host.load, -host.responded_at
+
+
+def _wait(host: HostStatus, usual: float) -> float:
+    """Return about how many seconds another call would wait for a slot."""
+    if host.has_free_slot:
+        return 0.0
+    return (host.in_flight - host.parallel + 1) * (host.call_seconds or usual) / host.parallel
+
+
+def _usual_seconds(hosts: Sequence[HostStatus]) -> float:
+    """Return how long a call takes on the hosts of which that is known, for the others."""
+    known = [host.call_seconds for host in hosts if host.call_seconds]
+    return sum(known) / len(known) if known else 1.0

@@ -25,6 +25,7 @@ _WEIGHT = 0.3
 class _Cached(NamedTuple):
     tokens: int
     at: float
+    turns: int
 
 
 class Conversations:
@@ -43,30 +44,43 @@ class Conversations:
         """Record that the next turn of a conversation is sent to the host."""
         key, known = self._find(outline)
         if key is not None:
-            self._cached.put(key, _Cached(known.tokens if known else 0, time.monotonic()))
+            tokens, turns = (known.tokens, known.turns) if known else (0, 0)
+            self._cached.put(key, _Cached(tokens, time.monotonic(), turns + 1))
 
-    def end(self, outline: PromptOutline, result: PredictionResult) -> None:
-        """Record that the host has responded to it."""
-        stats, keys = result.end.stats, _keys(outline)
-        previous, _ = self._find(outline)
-        if previous is not None:
-            self._cached.pop(previous)
-            self._cached.put(keys[-1], _Cached(stats.get("totalTokensCount") or 0, time.monotonic()))
+    def end(self, outline: PromptOutline | None, result: PredictionResult) -> None:
+        """Record that the host has responded, to a conversation if there is an outline."""
+        stats, keys = result.end.stats, _keys(outline) if outline else []
+        if outline and keys:
+            previous, known = self._find(outline)
+            if previous is not None:
+                self._cached.pop(previous)
+            tokens = stats.get("totalTokensCount") or 0
+            self._cached.put(keys[-1], _Cached(tokens, time.monotonic(), known.turns if known else 1))
         self.call_seconds = _averaged(self.call_seconds, stats.get("totalTimeSec"))
-        processed = (stats.get("promptTokensCount") or 0) - (result.cached_tokens or 0)
-        first_token = stats.get("timeToFirstTokenSec")
-        if processed > 0 and first_token is not None:
+        cached, first_token = result.cached_tokens or 0, stats.get("timeToFirstTokenSec")
+        processed = (stats.get("promptTokensCount") or 0) - cached
+        if processed > cached and first_token is not None:  # for few tokens, most of the time is for something else
             self._token_seconds = _averaged(self._token_seconds, first_token / processed)
+
+    def forget(self) -> None:
+        """Record that the host has nothing in its cache."""
+        self._cached.pop_all()
 
     def seconds_saved(self, outline: PromptOutline) -> float:
         """Return about how long the host would take for what it has cached of a prompt; 0 if that is nothing."""
         _, known = self._find(outline)
         return 0.0 if known is None else known.tokens * (self._token_seconds or 0.0)
 
-    def active(self) -> int:
-        """Return how many conversations had a turn here lately, so that the next one is to be expected."""
+    def active(self) -> float:
+        """Return about how many conversations go on here: had a turn lately, so that the next one is to be expected.
+
+        Of those that had their first turn only, as many are expected as have gone on until now, or one at the most:
+        many calls are no conversations.
+        """
         since = time.monotonic() - _ACTIVE
-        return sum(each.at >= since for each in self._cached.values())
+        recent = [each for each in self._cached.values() if each.at >= since]
+        going = sum(each.turns > 1 for each in recent)
+        return going + (len(recent) - going) * (going + 1) / (len(recent) + 1)
 
     def _find(self, outline: PromptOutline) -> tuple[int | None, _Cached | None]:
         """Return under which key a conversation is cached, and what; if it is not, under which it is to be."""

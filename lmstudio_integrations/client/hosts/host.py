@@ -110,6 +110,7 @@ class HostRecord:
     def record_failure(self, error: LMStudioError) -> None:
         """Leave the host out for a while: it does not respond."""
         self.loaded, self.info = False, None
+        self.conversations.forget()
         self.error = one_line(error)
         self.checked_at = now = time.monotonic()
         if now >= self.retry_at:  # calls that fail together count once
@@ -119,6 +120,7 @@ class HostRecord:
     def record_load_failure(self, error: LMStudioError) -> None:
         """Load nothing on the host for a while: it responds, but it cannot load or find the model."""
         self.loaded, self.info, self.downloaded = False, None, False
+        self.conversations.forget()
         self.load_error = one_line(error)
         self.checked_at = time.monotonic()
 
@@ -132,6 +134,8 @@ class HostRecord:
 
     def record_probe(self, found: _Found) -> None:
         """Record what a probe found. A host that responds to it may still respond to no call."""
+        if self.info is not None and (found.info is None or reference_of(found.info) != reference_of(self.info)):
+            self.conversations.forget()  # it was unloaded
         self.loaded, self.downloaded = found.info is not None, found.downloaded
         self.info, self.parallel = found.info, found.parallel
         self.error, self.load_error = None, None

@@ -109,7 +109,9 @@ class Hosts:
             saved = [] if outline is None else [host.record.conversations.seconds_saved(outline) for host in hosts]
             number, load = choose(statuses, saved=saved, may_load=may_load, excluded=excluded)
             host, status = hosts[number], statuses[number]
-            if not (status.loaded and status.has_free_slot) and not all(each.record.is_known for each in hosts):
+            usable = [each for at, each in enumerate(statuses) if at not in excluded]
+            has_room = any(each.loaded and each.has_free_slot for each in usable)
+            if not has_room and not all(each.record.is_known for each in hosts):
                 return None
             slot = host.record.reserve(call, status.parallel if status.has_free_slot else None)
             if slot is None:

@@ -180,7 +180,7 @@ class Route:
         if host is None or host.model.state.instance is None:  # images were uploaded, before any use of the model
             return
         host.record.record_success()
-        if result is not None and self._outline is not None:
+        if result is not None:
             host.record.conversations.end(self._outline, result)
         if host.model.state.kind == "embedding":  # the length of its vectors may be known only now
             self._all.compare(self._all.statuses())

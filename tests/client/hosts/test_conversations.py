@@ -47,10 +47,22 @@ def test_the_seconds_that_the_cache_saves_are_those_of_the_tokens_it_has(
 
 def test_averages_follow_the_latest_calls(known: Conversations) -> None:
     known.begin(outline("TSabc"))
-    known.end(outline("TSabc"), result(200, cached=100, first_token=1.0, total=1.0))
+    known.end(outline("TSabc"), result(200, first_token=2.0, total=1.0))
     assert known.call_seconds == pytest.approx(3.0 - 0.3 * 2.0)
-    # From 0.02 seconds for a token nearly to 0.01, with 210 tokens in the cache.
+    # From 0.02 seconds for a token to nearly 0.01, with 210 tokens in the cache.
     assert known.seconds_saved(outline("TSabcd")) == pytest.approx(210 * (0.02 - 0.3 * 0.01))
+
+
+def test_a_prompt_that_was_mostly_cached_does_not_tell_how_long_a_token_takes(known: Conversations) -> None:
+    for _ in range(6):
+        known.end(outline("TSab"), result(100, cached=99, first_token=0.1))
+    assert known.seconds_saved(outline("TSab")) == pytest.approx(2.2)
+
+
+def test_a_response_to_something_else_tells_how_long_a_call_takes() -> None:
+    conversations = Conversations()
+    conversations.end(None, result(100))
+    assert (conversations.call_seconds, conversations.active()) == (3.0, 0)
 
 
 def test_a_response_that_reports_nothing_changes_nothing(known: Conversations) -> None:
@@ -69,13 +81,18 @@ def test_a_conversation_is_active_for_a_while_and_counts_once(monkeypatch: pytes
         conversations.end(outline(parts), result(100))
     assert conversations.active() == 1
     conversations.begin(outline("TSx"))
-    assert conversations.active() == 2
+    assert 1 < conversations.active() < 2, "it may go on, too"
     now[0] += module._ACTIVE + 1
     assert conversations.active() == 0
 
 
-def test_old_conversations_are_forgotten() -> None:
-    conversations = Conversations()
-    for number in range(module._MOST + 10):
+def test_calls_that_are_no_conversations_hardly_count_and_are_forgotten() -> None:
+    conversations, before = Conversations(), 0.0
+    for number in range(module._MOST):
         conversations.begin(PromptOutline((0, number)))
-    assert conversations.active() == module._MOST
+        assert before < conversations.active() < 1
+        before = conversations.active()
+    conversations.begin(PromptOutline((0, -1)))
+    assert conversations.active() == before
+    conversations.forget()
+    assert conversations.active() == 0

@@ -1,13 +1,14 @@
 """What is remembered of a host that fails, without a host."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from lmstudio_integrations.client.hosts import host as host_module
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 
 ERROR = LMStudioTimeoutError("It does not respond")
 DOWNLOADED = host_module._Found(None, None, downloaded=True)
@@ -47,3 +48,23 @@ def test_calls_that_fail_together_count_once(now: list[float]) -> None:
     for _ in range(4):
         record.record_failure(ERROR)
     assert record.retry_at - now[0] == 5.0
+
+
+def test_the_cache_of_a_host_that_fails_or_loads_again_is_forgotten() -> None:
+    def found(reference: str | None) -> host_module._Found:
+        info = None if reference is None else {"instanceReference": reference}
+        return host_module._Found(info, None, downloaded=True)
+
+    record, outline = HostRecord(), PromptOutline((0, 1))
+    changes: list[tuple[Callable[[], None], bool]] = [
+        (lambda: record.record_probe(found("a")), True),
+        (lambda: record.record_probe(found("a")), True),
+        (lambda: record.record_probe(found("b")), False),
+        (lambda: record.record_probe(found(None)), False),
+        (lambda: record.record_failure(ERROR), False),
+        (lambda: record.record_load_failure(ERROR), False),
+    ]
+    for change, remains in changes:
+        record.conversations.begin(outline)
+        change()
+        assert bool(record.conversations.active()) is remains

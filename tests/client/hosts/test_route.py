@@ -1,13 +1,18 @@
 """The way of one operation over hosts that all fail."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lmstudio_integrations.client.hosts.host import HostRecord
+from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.hosts.route import Route
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioConnectionLostError
+from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.types.hosts import HostStatus
 
 
 def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +33,22 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
         route.delay_after(LMStudioConnectionLostError("gone"))
         now[0] += 10
     assert begun == [0, 0, 20]
+
+
+def test_a_call_waits_for_its_conversation_while_another_host_is_still_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hosts, "compare", lambda *_: None)
+    outline, model = PromptOutline((0, 1)), SimpleNamespace(state=SimpleNamespace(policy="get_or_load"))
+    statuses = [
+        HostStatus(host="a", available=True, loaded=True),
+        HostStatus(host="b", available=True, loaded=True, in_flight=1, call_seconds=1.0),
+        HostStatus(host="c", available=True),
+    ]
+    hosts: list[Any] = [
+        SimpleNamespace(status=lambda status=status: status, record=HostRecord(checked_at=0.0), model=model)
+        for status in statuses
+    ]
+    hosts[2].record.checked_at = -math.inf
+    monkeypatch.setattr(hosts[1].record.conversations, "seconds_saved", lambda _: 2.0)
+    reserved = Hosts.__new__(Hosts).reserve(hosts, set(), object(), outline)
+    assert reserved is not None
+    assert reserved[0] == 1

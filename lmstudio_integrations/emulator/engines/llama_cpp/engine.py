@@ -128,19 +128,20 @@ class LlamaCppEngine:
         worker = await Worker.start(parameters, seconds=self._load_seconds)
         try:
             properties = await worker.call("/props")
+            template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
+            tools = is_object(template) and bool(template.get("supports_tools"))
+            calls_as_text = tools and await _takes_calls_as_text(worker)
         except BaseException:
             await worker.close()
             raise
         on_progress(1.0)
-        template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
-        tools = is_object(template) and bool(template.get("supports_tools"))
         return LlamaCppModel(
             worker,
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
             tools=tools,
-            calls_as_text=tools and await _takes_calls_as_text(worker),
+            calls_as_text=calls_as_text,
             vision=is_object(modalities) and bool(modalities.get("vision")),
             seed=load_parameters.seed_of(request),
         )
@@ -210,9 +211,10 @@ class LlamaCppModel:
             body = {**plan.body, "id_slot": slot.number} if slot.is_pinned else plan.body
             async with aclosing(self._worker.stream(plan.path, body)) as chunks:
                 async for chunk in chunks:
+                    slot.has_begun = True
                     delta = plan.read_chunk(chunk)
                     if delta.end is not None:
-                        slot.number = delta.end["id_slot"]
+                        slot.number, slot.has_ended = delta.end["id_slot"], True
                     for event in plan.reader.read(delta):
                         if plan.forced and isinstance(event, ToolCallEnd):
                             self._written.add(str(event.id), str(event.raw_content))

@@ -24,17 +24,25 @@ _PIECE = 512
 """Characters of a text without messages that count as one part."""
 
 
+_UNKNOWN = PromptOutline(())
+"""What is in a slot if a prediction ended without saying where it ran."""
+
+
 @dataclass(slots=True)
 class Slot:
     """A slot that a prediction has.
 
     Attributes:
-        number: Its number; where the engine has chosen it, the number that the engine is expected to choose.
+        number: Its number; where the engine chooses it, the one that it is expected to choose, or has chosen.
         is_pinned: Whether the prediction must have this one.
+        has_begun: Whether the engine has begun the prediction.
+        has_ended: Whether it has ended, and said where it ran.
     """
 
     number: int
     is_pinned: bool
+    has_begun: bool = False
+    has_ended: bool = False
 
 
 class Slots:
@@ -51,7 +59,7 @@ class Slots:
 
     @asynccontextmanager
     async def use(self, outline: PromptOutline) -> AsyncGenerator[Slot]:
-        """Wait for a slot and use it for a prompt. Set `number` to the one that the engine has chosen."""
+        """Wait for a slot and use it for a prompt. Set what happens to the slot that is yielded."""
         async with self._free:
             slot = choose(self._idle, outline)
             expected = slot.number
@@ -59,12 +67,15 @@ class Slots:
             try:
                 yield slot
             finally:
-                if slot.number in self._idle:
-                    self._idle[expected] = cached
-                    del self._idle[slot.number]
+                if not slot.has_begun:
+                    self._idle = {expected: cached, **self._idle}  # as if nothing had been
                 else:
-                    slot.number = expected
-                self._idle[slot.number] = outline
+                    if slot.number in self._idle:
+                        self._idle[expected] = cached
+                        del self._idle[slot.number]
+                    else:
+                        slot.number = expected
+                    self._idle[slot.number] = outline if slot.is_pinned or slot.has_ended else _UNKNOWN
 
 
 def choose(idle: dict[int, PromptOutline | None], outline: PromptOutline) -> Slot:

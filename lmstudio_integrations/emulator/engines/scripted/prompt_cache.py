@@ -24,7 +24,8 @@ class PromptCache:
             return 0
         messages, tools = request.history.messages, offered(request)
         outline = outline_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in tools])
-        common = max((outline.common_with(each) for each in self._outlines), default=0)
+        # A copy, because long prompts are read in other threads.
+        common = max((outline.common_with(each) for each in list(self._outlines)), default=0)
         self._outlines.append(outline)
         ends = accumulate(len(message.content) for message in messages)
         whole = [message for message, end in zip(messages, ends, strict=True) if end < common]  # the tools are a part

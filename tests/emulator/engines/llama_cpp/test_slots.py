@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, choose
+from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slot, Slots, choose
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 
 
@@ -53,23 +53,46 @@ def test_a_conversation_gets_the_slot_that_has_it(
     assert (slot.number, slot.is_pinned) == (number, is_pinned)
 
 
+async def respond(slots: Slots, parts: str, number: int | None = None) -> Slot:
+    """Run a prediction, by default where it is expected to run."""
+    async with slots.use(outline(parts)) as slot:
+        slot.has_begun = slot.has_ended = True
+        slot.number = slot.number if number is None else number
+    return slot
+
+
 async def test_the_slot_that_the_engine_chose_has_the_conversation() -> None:
     slots = Slots(3)
     for parts in ("TSa", "TSb", "TSc"):
-        async with slots.use(outline(parts)):
-            pass
-    async with slots.use(outline("TSd")) as slot:
-        assert (slot.number, slot.is_pinned) == (0, False)
-        slot.number = 2  # the engine thought otherwise
-    for parts, number in (("TSdd", 2), ("TSaa", 0), ("TSbb", 1)):
-        async with slots.use(outline(parts)) as slot:
-            assert slot.number == number
+        await respond(slots, parts)
+    assert not (await respond(slots, "TSd", 2)).is_pinned
+    assert [(await respond(slots, parts)).number for parts in ("TSdd", "TSaa", "TSbb")] == [2, 0, 1]
 
 
 async def test_a_number_that_the_engine_cannot_have_chosen_is_ignored() -> None:
     slots = Slots(2)
-    async with slots.use(outline("TSa")) as first, slots.use(outline("TSb")) as second:
-        assert (first.number, second.number) == (0, 1)
-        second.number = 0
-    async with slots.use(outline("TSbc")) as slot:
-        assert slot.number == 1
+    async with slots.use(outline("TSa")):
+        assert (await respond(slots, "TSb", 0)).number == 1
+    assert (await respond(slots, "TSbc")).number == 1
+
+
+async def test_a_prediction_that_never_began_leaves_the_slot_as_it_was() -> None:
+    slots = Slots(2)
+    for parts in ("TSa", "TSb"):
+        await respond(slots, parts)
+    with pytest.raises(ValueError, match="rejected"):
+        async with slots.use(outline("TSc")) as slot:
+            raise ValueError("rejected")
+    assert not slot.is_pinned
+    assert [(await respond(slots, parts)).number for parts in ("TSaa", "TSbb")] == [0, 1]
+
+
+async def test_nothing_is_known_of_the_slot_of_a_prediction_that_was_cancelled() -> None:
+    slots = Slots(2)
+    for parts in ("TSa", "TSb"):
+        await respond(slots, parts)
+    async with slots.use(outline("TSc")) as slot:
+        slot.has_begun = True
+    cancelled = slot.number
+    slot = await respond(slots, "TScc")
+    assert (slot.number, slot.is_pinned) == (1 - cancelled, False)
