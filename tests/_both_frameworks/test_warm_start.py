@@ -243,6 +243,26 @@ def test_the_settings_of_the_object_shape_the_prompt(server: Emulator) -> None:
     assert model.max_tokens == 50
 
 
+@pytest.mark.parametrize("client_class", [Client, AsyncClient])
+async def test_callbacks_of_questions_get_nothing_of_what_is_generated(server: Emulator, client_class: Any) -> None:
+    progress: list[float] = []
+    called: list[str] = []
+    callbacks = ("on_message", "on_first_token", "on_prediction_fragment")
+    warmed = (
+        client_class(server.address)
+        .llm.lazy_model(CHAT)
+        .warm(
+            SYSTEM,
+            on_prompt_processing_progress=progress.append,
+            **{name: lambda *_, name=name: called.append(name) for name in callbacks},
+        )
+    )
+    if client_class is AsyncClient:
+        await warmed
+    assert not called
+    assert progress[-1] == 1.0
+
+
 def test_nothing_is_processed_unless_it_is_asked_for(server: Emulator) -> None:
     ChatLMStudio(model=CHAT, host=server.address).load()
     LMStudio(model=CHAT, host=server.address).load()
