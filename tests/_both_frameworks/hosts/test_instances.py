@@ -24,6 +24,7 @@ from tests._both_frameworks.hosts.servers import (
     call,
     chat_model,
     embedding_model,
+    handle_of,
     key_of,
     requests,
     running,
@@ -147,6 +148,24 @@ def test_only_what_was_loaded_here_is_unloaded(server: Emulator) -> None:
         model.load()
         assert identifiers(server) == [CHAT, SECOND]
     assert identifiers(server) == [CHAT]
+
+
+@pytest.mark.parametrize("gone", [[SECOND], [CHAT, SECOND]], ids=["one", "all"])
+@pytest.mark.parametrize("is_used", [False, True])
+def test_an_instance_that_others_have_unloaded_is_not_loaded_to_unload_it(
+    server: Emulator, gone: list[str], is_used: bool
+) -> None:
+    loading = ChatLMStudio(model=CHAT, host=server.address, instances=2)
+    model = loading.load() if is_used else ChatLMStudio(model=CHAT, host=server.address, instances=2)
+    if not is_used:
+        for identifier in (CHAT, SECOND):
+            server.load(CHAT, identifier=identifier)
+        model.hosts()
+    for identifier in gone:
+        server.unload(identifier)
+    handle_of(model).unload()
+    assert identifiers(server) == []
+    assert len(server.loads) == 2
 
 
 def test_an_instance_for_which_there_is_no_memory_is_left_out() -> None:
