@@ -182,6 +182,24 @@ def test_an_instance_for_which_there_is_no_memory_is_left_out() -> None:
         assert identifiers(server) == [CHAT, SECOND]
 
 
+def test_a_host_that_cannot_load_the_instances_is_left_out() -> None:
+    full = [{"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}]
+    with servers((chat_model(rules=full),), (chat_model(),)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair), instances=2).load()
+        assert [identifiers(server) for server in pair] == [[], [CHAT, SECOND]]
+        assert "Hello" in model.invoke("Hello").text
+
+
+def test_a_load_that_failed_is_tried_again_by_the_next_one() -> None:
+    once = [{"when": {"load": True, "round": 2}, "then": [{"fault": "out_of_memory"}]}]
+    with servers((chat_model(rules=once),)) as (server,):
+        model = ChatLMStudio(model=CHAT, host=server.address, instances=2)
+        with pytest.raises(LMStudioError):
+            model.load()
+        model.load()
+        assert identifiers(server) == [CHAT, SECOND]
+
+
 # Which instance -------------------------------------------------------------------------------------------------------
 
 
