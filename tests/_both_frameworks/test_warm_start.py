@@ -1,6 +1,7 @@
 """A warm start: after it, the first question processes only its own tokens, on every path of both frameworks."""
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioError, LMStudioPromptTemplateError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
-from tests._both_frameworks.hosts.servers import CHAT, addresses, chat_model, servers
+from tests._both_frameworks.hosts.servers import CHAT, addresses, chat_model, handle_of, known, servers
 from tests.support.ports import free_port
 
 SYSTEM, QUESTION = "You answer questions about the ferries of a small harbor.", "Where is pier 7?"
@@ -224,6 +225,44 @@ def test_of_several_hosts_those_that_have_the_model_loaded_are_warm(count: int) 
         assert [len(server.predictions) for server in pair] == [1, count - 1]
 
 
+MODEL = ModelEntry(key=CHAT, slots=2, preload=True)
+
+
+def failing(fault: str) -> ModelEntry:
+    return ModelEntry(key=CHAT, slots=2, preload=True, rules=({"then": [{"fault": fault}]},))
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_host_that_was_switched_off_since_it_was_asked_is_left_out(instances: int) -> None:
+    with servers((MODEL,), (MODEL,)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair), instances=instances).load()
+        pair[1].stop()
+        assert [status.loaded for status in known(model)] == [True, True] * instances
+        handle_of(model).warm(SYSTEM)
+        assert [status.available for status in known(model)] == [True, False] * instances
+        assert len(pair[0].predictions) == instances
+        model.load(warm=SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected"),
+    [
+        (["crash", None], None),
+        (["template", None], LMStudioPromptTemplateError),
+        (["crash", "template"], LMStudioPromptTemplateError),
+        (["crash", "crash"], LMStudioError),
+    ],
+)
+def test_an_error_of_one_host_is_raised_if_no_host_is_warm_or_another_would_not_help(
+    faults: list[str | None], expected: type[Exception] | None
+) -> None:
+    with servers(*((failing(fault) if fault else MODEL,) for fault in faults)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair))
+        with pytest.raises(expected) if expected else contextlib.nullcontext():
+            model.load(warm=SYSTEM)
+        assert all(server.predictions for server in pair)
+
+
 def test_the_settings_of_the_object_shape_the_prompt(server: Emulator) -> None:
     seen: list[float] = []
     model = ChatLMStudio(
@@ -241,6 +280,26 @@ def test_the_settings_of_the_object_shape_the_prompt(server: Emulator) -> None:
     assert record.config["maxTokens"] == 1
     assert record.messages == [{"role": "user", "content": "Hello"}]
     assert model.max_tokens == 50
+
+
+@pytest.mark.parametrize("client_class", [Client, AsyncClient])
+async def test_callbacks_of_questions_get_nothing_of_what_is_generated(server: Emulator, client_class: Any) -> None:
+    progress: list[float] = []
+    called: list[str] = []
+    callbacks = ("on_message", "on_first_token", "on_prediction_fragment")
+    warmed = (
+        client_class(server.address)
+        .llm.lazy_model(CHAT)
+        .warm(
+            SYSTEM,
+            on_prompt_processing_progress=progress.append,
+            **{name: lambda *_, name=name: called.append(name) for name in callbacks},
+        )
+    )
+    if client_class is AsyncClient:
+        await warmed
+    assert not called
+    assert progress[-1] == 1.0
 
 
 def test_nothing_is_processed_unless_it_is_asked_for(server: Emulator) -> None:

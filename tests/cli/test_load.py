@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from lmstudio_integrations.cli import _load, _loaded_models, _questions
 from lmstudio_integrations.cli._load import gpu_ratio
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import ChatLMStudio
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Command
 from tests.cli.terminal import TIMEOUT, interrupt, needs_pty, on_terminal, started
 
@@ -209,6 +211,14 @@ def test_a_prompt_is_processed_ahead(
 @pytest.mark.parametrize(
     ("model", "name", "text", "expected"),
     [
+        (SMALL, "a.json", "[]", "must hold a list of messages"),
+        (SMALL, "a.json", '{"messages": []}', "must hold a list of messages"),
+        (SMALL, "a.json", '{"messages": "no"}', "messages"),
+        (SMALL, "a.json", '[{"role": "system", "content": " "}]', "the prompt is empty"),
+        (SMALL, "a.json", '{"tools": {"name": "no"}}', "must hold a list of messages"),
+        (SMALL, "a.json", '{"tools": [{"name": "pier"}]}', "a tool must be"),
+        (SMALL, "a.json", '{"tools": [{"type": "function", "function": {}}]}', "a string as name"),
+        (SMALL, "a.json", json.dumps({"tools": [TOOL, TOOL]}), "two of the tools have the name 'pier'"),
         (SMALL, "a.json", "no", "is not JSON"),
         (SMALL, "a.json", '{"prompt": "no"}', "must hold a list of messages"),
         (SMALL, "a.txt", " ", "the system prompt is empty"),
@@ -216,12 +226,25 @@ def test_a_prompt_is_processed_ahead(
         (EMBEDDER, "a.txt", "no", "is an embedding model"),
     ],
 )
-def test_what_is_no_prompt_is_an_error(
-    command: Command, tmp_path: Path, model: str, name: str, text: str, expected: str
+def test_what_is_no_prompt_is_an_error_before_the_load(
+    managed: Emulator, command: Command, tmp_path: Path, model: str, name: str, text: str, expected: str
 ) -> None:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     status, out, err = command("load", model, "--warm", str(path))
     assert status != 0
-    assert expected in f"{status} {err}".replace("\n", " ")
+    assert expected in " ".join(re.sub("[│╭╮╰╯─]", "", f"{status} {err}").split())
     assert out == ""
+    assert not managed.loads
+
+
+def test_tools_have_the_form_in_which_an_agent_sends_them(managed: Emulator, command: Command, tmp_path: Path) -> None:
+    properties = {"to": {"type": "string", "title": "To"}, "where": {"$ref": "#/$defs/Where"}}
+    parameters = {"title": "pier", "properties": properties, "$defs": {"Where": {"enum": ["here"]}}, "type": "object"}
+    tool = {"function": {"parameters": parameters, "name": "the pier", "strict": True}, "type": "function"}
+    path = tmp_path / "prompt.json"
+    path.write_text(json.dumps({"messages": [SYSTEM], "tools": [tool]}), encoding="utf-8")
+    command("load", SMALL, "--warm", str(path))
+    ChatLMStudio(model=SMALL, host=managed.address).bind_tools([tool]).invoke([("system", "Be brief."), "Hello"])
+    warmed, asked = (json.dumps(record.tools) for record in managed.predictions)
+    assert warmed == asked

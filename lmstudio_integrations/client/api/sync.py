@@ -133,7 +133,8 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
         Args:
             prefix: The system prompt, a `Chat`, or `{"messages": […]}`. Without it, only tools are processed.
             tools: The tools of the questions, as `act` takes them.
-            parameters: Those of the questions, such as `config`; see `PredictionParameters`. One token is generated.
+            parameters: Those of the questions, such as `config`; see `PredictionParameters`. One token is generated. Of
+                the callbacks, only `on_prompt_processing_progress` is called.
 
         Raises:
             LMStudioValueError: If the prefix, a tool or a setting is invalid.

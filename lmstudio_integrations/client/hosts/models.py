@@ -1,5 +1,6 @@
 """Models on several hosts: what a handle has in place of a model on one server."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files.uploads import address_of
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.hosts import Hosts
-from lmstudio_integrations.client.hosts.route import HostAttempts
+from lmstudio_integrations.client.hosts.route import HostAttempts, record_failure
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -21,7 +22,19 @@ from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
-from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioError
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioConfigMismatchError,
+    LMStudioContextOverflowError,
+    LMStudioError,
+    LMStudioOSError,
+    LMStudioPresetNotFoundError,
+    LMStudioPromptTemplateError,
+    LMStudioRuntimeError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+    LMStudioWrongModelKindError,
+)
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.types.files import FileHandle
@@ -29,10 +42,26 @@ from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 ModelT = TypeVar("ModelT", bound=Model)
 
 BATCH = MAX_IN_FLIGHT
 """Texts of one batch: as many as are sent to a host at once."""
+
+_ON_EVERY_HOST = (
+    LMStudioCancelledError,
+    LMStudioConfigMismatchError,
+    LMStudioContextOverflowError,
+    LMStudioOSError,
+    LMStudioPresetNotFoundError,
+    LMStudioPromptTemplateError,
+    LMStudioRuntimeError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+    LMStudioWrongModelKindError,
+)
+"""Errors of what the program passes or does; another host does not mend them."""
 
 
 class _OnHosts(Model):
@@ -72,7 +101,7 @@ class _OnHosts(Model):
     def load_all(self) -> Flow[ModelInstanceInfo]:
         """Load the model on a host if it is loaded on none; several instances are loaded on every host that can."""
         if self.state.number is not None:
-            yield from self.hosts.probed(of_all=True)
+            yield from self.hosts.probed(again=True)  # a host that failed before is given another chance
             statuses = self.hosts.statuses()
             loadable = [
                 host
@@ -84,22 +113,32 @@ class _OnHosts(Model):
         return (yield from super().load_all())
 
     def _on_each(self, hosts: Sequence[Host], work: Callable[[Any], Flow[None]]) -> Flow[None]:
-        """Do something with the models of some hosts, on all servers at once; raise the first error when all ended."""
-        errors: list[LMStudioError] = []
+        """Do something with the models of some hosts, on all servers at once. A server that fails is left out.
 
-        def do(models: list[Model], make_waiter: MakeWaiter) -> Flow[None]:
-            changed = [model.changed(lambda caller: caller.with_waiters(make_waiter)) for model in models]
-            try:
-                yield from _each([work(model) for model in changed])
-            except LMStudioError as error:
-                errors.append(error)
+        Raises:
+            LMStudioError: When all ended: an error that the call has on every server, or the first one if no server
+                has done all of its work.
+        """
+        errors: list[tuple[str, LMStudioError]] = []
 
-        by_server: dict[object, list[Model]] = {}
+        def do(of_server: list[Host], make_waiter: MakeWaiter) -> Flow[None]:
+            for host in of_server:
+                try:
+                    yield from work(host.model.changed(lambda caller: caller.with_waiters(make_waiter)))
+                except LMStudioError as error:
+                    record_failure(host.record, error)
+                    logger.info("%s was left out: %s", host.name, error)
+                    errors.append((host.address, error))
+
+        by_server: dict[str, list[Host]] = {}
         for host in hosts:
-            by_server.setdefault(host.address, []).append(host.model)
-        yield from run_concurrently(self.caller, [partial(do, models) for models in by_server.values()])
-        if errors:
-            raise errors[0]
+            by_server.setdefault(host.address, []).append(host)
+        yield from run_concurrently(self.caller, [partial(do, of_server) for of_server in by_server.values()])
+        of_call: list[LMStudioError] = [error for _, error in errors if isinstance(error, _ON_EVERY_HOST)]
+        if of_call:
+            raise of_call[0]
+        if errors and by_server.keys() == dict(errors).keys():
+            raise errors[0][1]
 
     def unload(self) -> Flow[None]:
         """Unload the instances of all hosts that have one; the handle does not load these again automatically."""

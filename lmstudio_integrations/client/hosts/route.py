@@ -162,7 +162,7 @@ class Route:
         failed = [at for at in range(len(self._hosts)) if at == self._number or (is_of_host and self._is_beside(at))]
         may_move = False
         for number in failed:
-            may_move = self._record_failure(self._hosts[number].record, error)
+            may_move = record_failure(self._hosts[number].record, error, had_all_the_time=not self._errors)
         if seen or not may_move:
             return None
         self._errors.update(dict.fromkeys(failed, error))
@@ -203,28 +203,35 @@ class Route:
         combined.__cause__ = error
         return combined
 
-    def _record_failure(self, record: HostRecord, error: LMStudioError) -> bool:
-        """Record why a host failed; return whether another host may be tried."""
-        match error:
-            case LMStudioTimeoutError(timeout_name="timeout") if self._errors or not error.unanswered:
-                return False  # the host responds, or it got only what other hosts had left of the time
-            case LMStudioTimeoutError(timeout_name="timeout" | "idle_timeout"):
-                record.record_failure(error)
-                return False
-            case LMStudioTimeoutError(timeout_name="queue_timeout" | "first_token_timeout"):
-                record.record_failure(error)
-            case LMStudioTimeoutError(timeout_name="load_timeout"):
-                record.record_load_failure(error)
-            case _ if isinstance(error, _HERE_ONLY):
-                record.record_load_failure(error)
-            case _ if is_retryable(error):
-                record.record_failure(error)
-            case _:
-                return False
-        return True
-
     def __del__(self) -> None:
         self.release()
+
+
+def record_failure(record: HostRecord, error: LMStudioError, *, had_all_the_time: bool = True) -> bool:
+    """Record why a host failed; return whether another host may be tried.
+
+    Args:
+        record: What is known of the host.
+        error: The failure.
+        had_all_the_time: Whether the host had all of the total timeout, and not what other hosts had left of it.
+    """
+    match error:
+        case LMStudioTimeoutError(timeout_name="timeout") if not (had_all_the_time and error.unanswered):
+            return False  # the host responds, or it may not have had the time for it
+        case LMStudioTimeoutError(timeout_name="timeout" | "idle_timeout"):
+            record.record_failure(error)
+            return False
+        case LMStudioTimeoutError(timeout_name="queue_timeout" | "first_token_timeout"):
+            record.record_failure(error)
+        case LMStudioTimeoutError(timeout_name="load_timeout"):
+            record.record_load_failure(error)
+        case _ if isinstance(error, _HERE_ONLY):
+            record.record_load_failure(error)
+        case _ if is_retryable(error):
+            record.record_failure(error)
+        case _:
+            return False
+    return True
 
 
 def _helpfulness(error: LMStudioError) -> tuple[bool, bool]:

@@ -41,7 +41,9 @@ from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requ
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
 
-_CALLBACKS = {field.name for field in fields(Callbacks)}
+CALLBACKS = frozenset(field.name for field in fields(Callbacks))
+"""The keyword arguments that are callbacks."""
+
 _SETTINGS = frozenset(LlmPredictionConfig.model_fields)
 
 _COMPLETION_TEMPLATE: dict[str, Any] = {
@@ -345,7 +347,7 @@ def _with_callbacks(plan: Plan, settings: LlmPredictionConfig, parameters: Predi
     plan.parse_json = (
         settings.structured is not None and parameters.get("check_response", True) and is_requested(settings)
     )
-    if not _CALLBACKS.isdisjoint(parameters):
+    if not CALLBACKS.isdisjoint(parameters):
         plan.callbacks = Callbacks(
             parameters.get("on_first_token"),
             parameters.get("on_prediction_fragment"),

@@ -5,10 +5,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.predictions.requests import History, PredictionParameters, encode, with_tools
+from lmstudio_integrations.client.predictions.requests import (
+    CALLBACKS,
+    History,
+    PredictionParameters,
+    encode,
+    with_tools,
+)
 from lmstudio_integrations.client.support.arguments import list_of, text_of
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -17,6 +23,8 @@ from lmstudio_integrations.types.functions import ToolInput, parse_tools
 
 Prefix: TypeAlias = History | PendingHistory
 """The messages before the first question; a string is the system prompt."""
+
+_OF_THE_RESPONSE = CALLBACKS - {"on_prompt_processing_progress"}
 
 _QUESTION = WireHistory.of_prompt(".").messages
 """The shortest question, for chat templates that reject a prompt without one. Some omit an empty message."""
@@ -63,10 +71,13 @@ def parameters_of_prefix(parameters: PredictionParameters, tools: Iterable[ToolI
     settings, listed = LlmPredictionConfig.parse(parameters.get("config")), list_of(tools, "tools")
     if listed:
         settings = with_tools(settings, parse_tools(listed).values())
+    kept = cast(
+        "PredictionParameters", {name: given for name, given in parameters.items() if name not in _OF_THE_RESPONSE}
+    )
     return {
-        **parameters,
+        **kept,
         "config": settings.merged(LlmPredictionConfig(max_tokens=1)),
-        # What is generated is not used, so nothing is made of it.
+        # What is generated is not used, so nothing is made of it, and no callback gets it.
         "check_response": False,
         "tools_first": False,
         "rescue_tool_calls": False,

@@ -63,8 +63,13 @@ def call(adapter: Adapter, path: str, model: Any, text: str, **given: Any) -> An
 
 def known(model: Any) -> list[HostStatus]:
     """Return what the hosts of an object are known to do, without asking them."""
-    statuses: list[HostStatus] = model._runtime.model(model._resolve_model(vars(model))).model.hosts.statuses()
+    statuses: list[HostStatus] = handle_of(model).model.hosts.statuses()
     return statuses
+
+
+def handle_of(model: Any) -> Any:
+    """Return the native handle that an object uses."""
+    return model._runtime.model(model._resolve_model(vars(model)))
 
 
 def requests(server: Emulator) -> int:

@@ -24,6 +24,7 @@ from tests._both_frameworks.hosts.servers import (
     call,
     chat_model,
     embedding_model,
+    handle_of,
     key_of,
     requests,
     running,
@@ -149,6 +150,24 @@ def test_only_what_was_loaded_here_is_unloaded(server: Emulator) -> None:
     assert identifiers(server) == [CHAT]
 
 
+@pytest.mark.parametrize("gone", [[SECOND], [CHAT, SECOND]], ids=["one", "all"])
+@pytest.mark.parametrize("is_used", [False, True])
+def test_an_instance_that_others_have_unloaded_is_not_loaded_to_unload_it(
+    server: Emulator, gone: list[str], is_used: bool
+) -> None:
+    loading = ChatLMStudio(model=CHAT, host=server.address, instances=2)
+    model = loading.load() if is_used else ChatLMStudio(model=CHAT, host=server.address, instances=2)
+    if not is_used:
+        for identifier in (CHAT, SECOND):
+            server.load(CHAT, identifier=identifier)
+        model.hosts()
+    for identifier in gone:
+        server.unload(identifier)
+    handle_of(model).unload()
+    assert identifiers(server) == []
+    assert len(server.loads) == 2
+
+
 def test_an_instance_for_which_there_is_no_memory_is_left_out() -> None:
     with Emulator(
         [chat_model(rules=[{"when": {"load": True, "round": 2}, "then": [{"fault": "out_of_memory"}]}])]
@@ -159,6 +178,24 @@ def test_an_instance_for_which_there_is_no_memory_is_left_out() -> None:
         assert [status.loaded for status in model.hosts()] == [True, False]
         model.batch(["Hello"] * 2)
         assert {each.model for each in server.predictions} == {CHAT}
+        model.load()
+        assert identifiers(server) == [CHAT, SECOND]
+
+
+def test_a_host_that_cannot_load_the_instances_is_left_out() -> None:
+    full = [{"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}]
+    with servers((chat_model(rules=full),), (chat_model(),)) as pair:
+        model = ChatLMStudio(model=CHAT, host=addresses(pair), instances=2).load()
+        assert [identifiers(server) for server in pair] == [[], [CHAT, SECOND]]
+        assert "Hello" in model.invoke("Hello").text
+
+
+def test_a_load_that_failed_is_tried_again_by_the_next_one() -> None:
+    once = [{"when": {"load": True, "round": 2}, "then": [{"fault": "out_of_memory"}]}]
+    with servers((chat_model(rules=once),)) as (server,):
+        model = ChatLMStudio(model=CHAT, host=server.address, instances=2)
+        with pytest.raises(LMStudioError):
+            model.load()
         model.load()
         assert identifiers(server) == [CHAT, SECOND]
 
