@@ -383,6 +383,7 @@ class Prediction:
     def _finish_with(self, kept: PredictionResult) -> Flow[list[PredictionEvent]]:
         """End with the first response; return its last event."""
         self._outcome = kept
+        self._attempts.succeeded(kept)
         self._report_end(kept)
         yield from self._delivery.show_message(kept)
         return [kept.end]
