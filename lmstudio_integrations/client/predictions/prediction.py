@@ -383,6 +383,7 @@ class Prediction:
     def _finish_with(self, kept: PredictionResult) -> Flow[list[PredictionEvent]]:
         """End with the first response; return its last event."""
         self._outcome = kept
+        self._attempts.succeeded(kept)
         self._report_end(kept)
         yield from self._delivery.show_message(kept)
         return [kept.end]
@@ -478,9 +479,9 @@ class Prediction:
             yield from self._delivery.show(batch)
         if review is not None and review.has_more and not response.is_second:
             assert end is not None, "a response is complete before another one follows"
-            self._compare_prompt(received.result())
-            end.host = str(self._attempts.caller.target)
             response.call.server_is_done = True
+            end.host = str(self._attempts.caller.target)
+            self._compare_prompt(received.result())
             self._response = None
             return batch
         if end is None:

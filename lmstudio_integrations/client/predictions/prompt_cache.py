@@ -19,7 +19,13 @@ from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
 _MOST_PROMPTS = 64
-"""The prompts that are remembered for each server. One that continues another one takes its place."""
+"""The prompts that are remembered for each server. One that has grown from another one takes its place."""
+
+_MOST_COMPARED = 8
+"""How many of them, the newest ones, a prompt is compared with that continues none."""
+
+_MOST_ENDS = 2
+"""How many places, the last ones, may be the end of an earlier prompt: a text may be there in each turn."""
 
 _MOST_WARNINGS = 8
 """The warnings about each server: the conversations of one program often have the same problem."""
@@ -149,11 +155,12 @@ class PromptCache:
         if previous is not None:
             self._prompts.pop(previous.key)
             warned = previous.warned
-        elif growths := _growths(known, outline):
+        elif growths := _growths(known, parts, outline):
             departure = growths[-1].departure(result)
             warned = warned.union(*[growth.earlier.warned for growth in growths])
         is_news = departure is not None and departure.place not in warned
         if departure is not None:
+            self._prompts.pop(growths[-1].earlier.key)
             warned |= {departure.place}
         key, tokens = hash((model, outline.parts)), read + predicted - result.reasoning_tokens
         self._prompts.put(key, _Prompt(key, model, outline, _response_parts(result), tokens, warned))
@@ -168,28 +175,24 @@ def _continued(known: Iterable[_Prompt], outline: PromptOutline) -> _Prompt | No
     return max(continued, key=lambda each: len(each.outline.parts), default=None)
 
 
-def _growths(known: Iterable[_Prompt], outline: PromptOutline) -> list[_Growth]:
+def _growths(known: Iterable[_Prompt], parts: frozenset[int], outline: PromptOutline) -> list[_Growth]:
     """Return how a prompt has grown from those with which it has most in common, the latest of them last."""
-    found = [each for earlier in known for each in _grown(earlier, outline)]
+    responded = [each for each in known if not each.response.isdisjoint(parts)]
+    found = [each for earlier in responded[-_MOST_COMPARED:] for each in _grown(earlier, outline)]
     most = max(((each.same, each.start) for each in found), default=None)
     return [each for each in found if (each.same, each.start) == most]
 
 
 def _grown(earlier: _Prompt, outline: PromptOutline) -> Iterable[_Growth]:
     """Yield how a prompt may have grown from one earlier prompt: its last part may be there several times."""
-    old, new = earlier.outline.parts, outline.parts
+    old, new, messages = earlier.outline.parts, outline.parts, outline.messages
     start = outline.common_with(earlier.outline)
-    for end in range(2, len(new)):
-        if new[end - 1] == old[-1] and not earlier.response.isdisjoint(_message_from(outline, end)):
-            pairs = zip(reversed(old[max(start, 1) :]), reversed(new[1:end]), strict=False)
-            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-            yield _Growth(earlier, outline, start, same, end)
-
-
-def _message_from(outline: PromptOutline, first: int) -> Iterable[int]:
-    """Return the parts of the message that begins with a part."""
-    of_message = zip(outline.parts[first:], outline.messages[first:], strict=True)
-    return [part for part, message in of_message if message == outline.messages[first]]
+    responses = {message for part, message in zip(new, messages, strict=True) if part in earlier.response}
+    ends = [end for end in range(2, len(new)) if new[end - 1] == old[-1] and messages[end] in responses]
+    for end in ends[-_MOST_ENDS:]:
+        pairs = zip(reversed(old[max(start, 1) :]), reversed(new[1:end]), strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        yield _Growth(earlier, outline, start, same, end)
 
 
 def _response_parts(result: PredictionResult) -> frozenset[int]:

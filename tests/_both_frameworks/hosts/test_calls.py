@@ -446,6 +446,21 @@ def test_closing_a_stream_frees_its_slot(pair: list[Emulator]) -> None:
     assert model.hosts()[0].in_flight == 0
 
 
+def test_a_stream_whose_second_prediction_fails_frees_its_slot() -> None:
+    rules = ({"when": {"structured": True}, "then": [{"error": "no such grammar"}]}, {"then": [{"text": "Sunny."}]})
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    models = (chat_model(preload=True, rules=rules),)
+    with servers(models, models) as emulators:
+        model = ChatLMStudio(model=CHAT, host=addresses(emulators))
+        model.hosts()
+        counts = list[list[int]]()
+        for _ in model.bind_tools([tool], tool_choice="any").stream("Hello"):
+            counts.append([status.in_flight for status in known(model)])
+        assert sum(map(requests, emulators)) == 2
+    assert counts[0] == [1, 0]
+    assert counts[-1] == [0, 0]
+
+
 @pytest.mark.slow
 def test_a_stream_that_is_collected_frees_its_slot(pair: list[Emulator]) -> None:
     llm = LMStudio(model=CHAT, host=addresses(pair))

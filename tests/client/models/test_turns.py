@@ -10,6 +10,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.admission import Turn, Turns
+from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -210,7 +211,10 @@ async def server(gate: Gate) -> AsyncIterator[Emulator]:
 
 async def waiting_in_queue(count: int) -> None:
     """Wait until this many operations wait for their turn."""
-    await wait_until(lambda: sum(len(models.turns._queue) for models in IOThread.current().shared.values()) == count)
+    shared = IOThread.current().shared.values()
+    await wait_until(
+        lambda: sum(len(each.turns._queue) for each in list(shared) if isinstance(each, ServerModels)) == count
+    )
 
 
 async def generating(model: Any, server: Emulator) -> "asyncio.Task[Any]":

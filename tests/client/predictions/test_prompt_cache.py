@@ -174,6 +174,20 @@ def test_tools_that_change_are_reported_once(tools: list[list[Any]]) -> None:
     assert re.match("the tools, or their order, .* the same tools in the same order", str(report.message))
 
 
+def test_each_conversation_with_a_clock_keeps_one_prompt() -> None:
+    server, ticks, conversations = Simulation(), count(), [list[Message]() for _ in range(3)]
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for turn in range(60):
+            number = turn % 3
+            messages, clock = conversations[number], system("Rules. " * 90 + f"{next(ticks)}")
+            messages.append(user("Continue"))
+            answer = message("assistant", f"This is story {number}, which goes on and on in the same way.")
+            messages.append(server.respond([clock, *messages], response=answer))
+    assert len(given) == 3
+    assert len(server.memory._prompts) == 3
+
+
 # Not reported --------------------------------------------------------------------------------------------------------
 
 QUESTION = user("What is rain, and where does all of it come from?")
