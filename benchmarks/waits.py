@@ -1,7 +1,7 @@
 """Measure what a user waits for: how much of each prompt comes from the prompt cache, and the time to the first token.
 
 `python -m benchmarks.waits [--only CASE …] [--turns N]` runs the emulator with the real engine and the bundled weights.
-A run of all cases is kept in `benchmarks/waits.json`, of which `python -m benchmarks.page` makes a page and its chart.
+Results are kept in `benchmarks/waits.json`, of which `python -m benchmarks.page` makes a page and its chart.
 `python -m benchmarks.waits --host ADDRESS … --model KEY` measures an LM Studio that runs.
 
 A conversation could have as many tokens of a prompt from the cache as its last two prompts have in common at their
@@ -14,6 +14,7 @@ anything cached.
 import argparse
 import contextlib
 import itertools
+import json
 import random
 import sys
 import time
@@ -283,7 +284,15 @@ class Waits(NamedTuple):
 
 def measure(case: Case, turns: int, hosts: Sequence[str], key: str) -> Waits:
     """Have the conversations of a case at once, then send their prompts again with nothing cached."""
-    model = ChatLMStudio(model=key, host=list(hosts), instances=case.instances, temperature=0, seed=1, max_tokens=24)
+    model = ChatLMStudio(
+        model=key,
+        host=list(hosts),
+        instances=case.instances,
+        temperature=0,
+        seed=1,
+        max_tokens=24,
+        idle_timeout=None,  # several engines may be slow on one machine
+    )
     model.load()
     last = min(TURN, turns)
     again = range(turns) if case.conversations == 1 else range(last - 2, last)
@@ -372,13 +381,19 @@ def main() -> None:
                 results[name] = measure(case, arguments.turns, hosts[: case.hosts], arguments.model)
                 print(table({name: results[name]}).splitlines()[-1], file=sys.stderr, flush=True)
     print(table(results))
-    if results.keys() == CASES.keys() and not (arguments.host or arguments.stay_nowhere):
-        kept = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": environment.machine(),
-            "cases": {name: waits._asdict() for name, waits in results.items()},
-        }
-        RESULTS.write_text(to_json(kept), encoding="utf-8")
+    if not (arguments.host or arguments.stay_nowhere):
+        _keep(results)
+
+
+def _keep(results: Mapping[str, Waits]) -> None:
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if RESULTS.exists() else {}
+    kept |= {name: waits._asdict() for name, waits in results.items()}
+    everything = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": environment.machine(),
+        "cases": {name: kept[name] for name in CASES if name in kept},
+    }
+    RESULTS.write_text(to_json(everything), encoding="utf-8")
 
 
 if __name__ == "__main__":
