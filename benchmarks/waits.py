@@ -380,18 +380,18 @@ def main() -> None:
             if case.hosts <= len(hosts):
                 results[name] = measure(case, arguments.turns, hosts[: case.hosts], arguments.model)
                 print(table({name: results[name]}).splitlines()[-1], file=sys.stderr, flush=True)
+                if not (arguments.host or arguments.stay_nowhere):
+                    _keep(name, results[name])
     print(table(results))
-    if not (arguments.host or arguments.stay_nowhere):
-        _keep(results)
 
 
-def _keep(results: Mapping[str, Waits]) -> None:
+def _keep(name: str, waits: Waits) -> None:
     kept = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if RESULTS.exists() else {}
-    kept |= {name: waits._asdict() for name, waits in results.items()}
+    kept[name] = waits._asdict()
     everything = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": environment.machine(),
-        "cases": {name: kept[name] for name in CASES if name in kept},
+        "cases": {case: kept[case] for case in CASES if case in kept},
     }
     RESULTS.write_text(to_json(everything), encoding="utf-8")
 
