@@ -223,6 +223,7 @@ def _draw_waits(results: Mapping[str, Any], plt: Any) -> Any:
             panel.plot(range(1, len(turns) + 1), [median(each) for each in turns], color=color, label=label)
         panel.set_title(title, loc="left", fontweight="bold")
         panel.set_xlabel("turn")
+        panel.set_xticks(range(1, len(found[name].seconds) + 1, 3))
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("seconds to the first token")
     axes[-1].legend(frameon=False)

@@ -153,14 +153,15 @@ class PromptCache:
         known = [each for each in self._prompts.values() if each.outline.parts[-1] in parts and each.model == model]
         previous, departure, warned = _continued(known, outline), None, frozenset[str]()
         if previous is not None:
-            self._prompts.pop(previous.key)
             warned = previous.warned
         elif growths := _growths(known, parts, outline):
             departure = growths[-1].departure(result)
+            previous = growths[-1].earlier if departure else None
             warned = warned.union(*[growth.earlier.warned for growth in growths])
+        if previous is not None:
+            self._prompts.pop(previous.key)
         is_news = departure is not None and departure.place not in warned
         if departure is not None:
-            self._prompts.pop(growths[-1].earlier.key)
             warned |= {departure.place}
         key, tokens = hash((model, outline.parts)), read + predicted - result.reasoning_tokens
         self._prompts.put(key, _Prompt(key, model, outline, _response_parts(result), tokens, warned))
