@@ -42,7 +42,7 @@ class Conversations:
 
     def begin(self, outline: PromptOutline) -> None:
         """Record that the next turn of a conversation is sent to the host."""
-        key, known = self._find(outline)
+        key, known = self._find(_keys(outline))
         if key is not None:
             tokens, turns = (known.tokens, known.turns) if known else (0, 0)
             self._cached.put(key, _Cached(tokens, time.monotonic(), turns + 1))
@@ -50,10 +50,9 @@ class Conversations:
     def end(self, outline: PromptOutline | None, result: PredictionResult) -> None:
         """Record that the host has responded, to a conversation if there is an outline."""
         stats, keys = result.end.stats, _keys(outline) if outline else []
-        if outline and keys:
-            previous, known = self._find(outline)
-            if previous is not None:
-                self._cached.pop(previous)
+        previous, known = self._find(keys)
+        if previous is not None:
+            self._cached.pop(previous)
             tokens = stats.get("totalTokensCount") or 0
             self._cached.put(keys[-1], _Cached(tokens, time.monotonic(), known.turns if known else 1))
         self.call_seconds = _averaged(self.call_seconds, stats.get("totalTimeSec"))
@@ -68,7 +67,7 @@ class Conversations:
 
     def seconds_saved(self, outline: PromptOutline) -> float:
         """Return about how long the host would take for what it has cached of a prompt; 0 if that is nothing."""
-        _, known = self._find(outline)
+        _, known = self._find(_keys(outline))
         return 0.0 if known is None else known.tokens * (self._token_seconds or 0.0)
 
     def active(self) -> float:
@@ -82,9 +81,8 @@ class Conversations:
         going = sum(each.turns > 1 for each in recent)
         return going + (len(recent) - going) * (going + 1) / (len(recent) + 1)
 
-    def _find(self, outline: PromptOutline) -> tuple[int | None, _Cached | None]:
+    def _find(self, keys: list[int]) -> tuple[int | None, _Cached | None]:
         """Return under which key a conversation is cached, and what; if it is not, under which it is to be."""
-        keys = _keys(outline)
         for key in reversed(keys):
             known = self._cached.get(key)
             if known is not None:

@@ -23,7 +23,6 @@ _MUCH = 100
 _PIECE = 512
 """Characters of a text without messages that count as one part."""
 
-
 _UNKNOWN = PromptOutline(())
 """What is in a slot if a prediction ended without saying where it ran."""
 
