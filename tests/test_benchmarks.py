@@ -71,7 +71,8 @@ def test_what_was_cached_is_set_against_what_could_have_been(name: str) -> None:
         measured = waits.measure(case, 4, hosts, "m")
     # A scripted model caches whole messages.
     assert 0.9 < measured.share <= 1
-    assert measured.imbalance == 1
+    # Which host had how many depends on how far the conversations overlapped.
+    assert (sum(measured.places), len(measured.places)) == (8, case.hosts * case.instances)
     assert [len(turn) for turn in measured.seconds] == [2] * 4
     assert waits.table({name: measured})
 
