@@ -29,8 +29,9 @@ def choose(
     """Choose the host of a call where the model is loaded: the one that is likely to begin the response first.
 
     That is a host with a free slot, or the one that has the beginning of the prompt in its cache, if the others would
-    take longer for processing it than the call waits for a slot there. Among equals, a host that has not responded to
-    its first call yet comes last; else it is the host with the least to do, and the one that responded last.
+    take longer for processing it than the call waits for a slot there. Among equals, it is the host with the least to
+    do, and the one that responded last. A host that has not responded to its first call yet counts as if as many
+    conversations went on there as anywhere.
 
     If no slot is free, the model is also loaded on another host that has it downloaded. Hosts that are not available
     are chosen only if no other is left.
@@ -43,9 +44,16 @@ def choose(
     """
     allowed = [number for number in range(len(hosts)) if number not in excluded]
     numbers = [number for number in allowed if hosts[number].available] or allowed
-    usual = _usual_seconds(hosts)
+    usual, most = _usual_seconds(hosts), max(host.conversations for host in hosts)
+
+    def cost(number: int) -> tuple[float, float, float]:
+        host = hosts[number]
+        # A host that never responds to what it accepts would have no conversations, and get every new one.
+        load = max(host.load, most / host.parallel) if _is_unproven(host) else host.load
+        return _wait(host, usual) - (saved[number] if saved else 0.0), load, -host.responded_at
+
     # Below, the first of equals is chosen.
-    numbers.sort(key=lambda number: _cost(hosts[number], saved[number] if saved else 0.0, usual))
+    numbers.sort(key=cost)
     loaded = [number for number in numbers if hosts[number].loaded]
     loading = [number for number in numbers if hosts[number].loading and not hosts[number].loaded]
     has_room = any(hosts[number].has_free_slot for number in (*loaded, *loading))
@@ -63,9 +71,8 @@ def choose(
     return HostChoice((loading or numbers)[0])
 
 
-def _cost(host: HostStatus, saved: float, usual: float) -> tuple[float, bool, float, float]:
-    is_unproven = host.in_flight > 0 and host.responded_at == -math.inf
-    return _wait(host, usual) - saved, is_unproven, host.load, -host.responded_at
+def _is_unproven(host: HostStatus) -> bool:
+    return host.in_flight > 0 and host.responded_at == -math.inf
 
 
 def _wait(host: HostStatus, usual: float) -> float:

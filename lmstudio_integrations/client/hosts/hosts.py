@@ -77,12 +77,17 @@ class Hosts:
         return [host.status() for host in self.hosts]
 
     @property
-    def parallel(self) -> int:
-        """How many calls the hosts run at once, as far as it is known; hosts that cannot run any do not count."""
+    def slots(self) -> list[int]:
+        """How many calls each host runs at once, as far as it is known; hosts that cannot run any do not count."""
         statuses = self.statuses()
         known = [host.record.is_known for host in self.hosts]
         usable = [status for status, is_known in zip(statuses, known, strict=True) if status.downloaded or not is_known]
-        return sum(status.parallel for status in usable or statuses)
+        return [status.parallel for status in usable or statuses]
+
+    @property
+    def parallel(self) -> int:
+        """How many calls the hosts run at once."""
+        return sum(self.slots)
 
     @property
     def context_length(self) -> int | None:

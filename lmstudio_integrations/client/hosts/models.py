@@ -149,6 +149,11 @@ class _OnHosts(Model):
         """Unload the instances that this process loaded."""
         yield from _each([host.model.unload_if_loaded_here() for host in self.hosts.hosts])
 
+    def slots(self) -> Flow[list[int]]:
+        """Return how many calls each host runs at once."""
+        yield from self.hosts.probed(of_all=True)
+        return self.hosts.slots
+
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
         """Return the info of a loaded instance, with the smallest context length of all hosts.
 

@@ -316,7 +316,7 @@ def test_a_host_that_does_not_respond_fails_once_for_all_its_instances(adapter: 
 @every_adapter
 def test_what_cannot_work_is_one_error(adapter: Adapter, settings: dict[str, Any], text: str) -> None:
     fields = {"model": key_of(adapter), "host": "localhost:9"}
-    if adapter.kind != "embedding":
+    if adapter.takes_settings:
         with pytest.raises(ValueError, match=text):
             getattr(adapter.make(**fields), adapter.method)("Hello", **settings)
     with pytest.raises(ValueError, match=text.partition(" must")[0]):

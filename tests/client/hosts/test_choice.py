@@ -1,5 +1,6 @@
 """The policy for several hosts, for any state of the hosts."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from random import Random
@@ -9,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstudio_integrations.client.hosts.choice import choose
+from lmstudio_integrations.client.hosts.conversations import Conversations
+from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 from lmstudio_integrations.types.hosts import HostStatus
+from tests.client.hosts.test_conversations import result
 
 STATUSES = st.builds(
     lambda available, state, in_flight, parallel: HostStatus(
@@ -65,6 +69,8 @@ AWAY = replace(LOADED, available=False)
         ([replace(RECENT, conversations=2), LOADED], (1, None)),
         ([replace(RECENT, in_flight=1, conversations=9), replace(LOADED, in_flight=1)], (0, None)),
         ([replace(RECENT, in_flight=1), replace(RECENT, conversations=2)], (0, None)),
+        ([replace(LOADED, in_flight=1), replace(RECENT, conversations=2)], (1, None)),
+        ([replace(LOADED, in_flight=1, parallel=4), replace(RECENT, in_flight=2, parallel=4)], (0, None)),
         ([replace(FULL, call_seconds=2.0), replace(FULL, call_seconds=1.0)], (1, None)),
     ],
 )
@@ -100,31 +106,49 @@ def test_a_conversation_waits_for_its_host_if_that_is_faster_than_processing_it_
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("number", [2, 4])
-def test_conversations_are_spread_evenly_and_stay_where_they_are(number: int, seed: int) -> None:
+@pytest.mark.parametrize("responded", [4, 1, 0])
+def test_conversations_that_start_together_are_spread_evenly_and_stay_where_they_are(
+    responded: int, number: int, seed: int
+) -> None:
     chance = Random(seed)
-    hosts = [replace(RECENT, parallel=4) for _ in range(number)]
-    turns = [0] * number
+    known = [Conversations() for _ in range(number)]
+    at = [1.0 if host < responded else -math.inf for host in range(number)]
     homes: dict[int, int] = {}
-    for _ in range(10):
+    running: list[int] = []
+    turns: Counter[int] = Counter()
+
+    def start(agent: int, prompt: PromptOutline) -> None:
+        in_flight = Counter(homes[agent] for agent in running)
+        hosts = [
+            replace(
+                LOADED,
+                parallel=4,
+                in_flight=in_flight[host],
+                responded_at=at[host],
+                conversations=known[host].active(),
+                call_seconds=0.1,
+            )
+            for host in range(number)
+        ]
+        host = choose(hosts, saved=[each.seconds_saved(prompt) for each in known]).host
+        assert homes.setdefault(agent, host) == host
+        known[host].begin(prompt)
+        running.append(agent)
+        turns[host] += 1
+
+    for turn in range(10):
+        prompts = [PromptOutline((0, 0, *range(100 * agent, 100 * agent + 2 * turn + 1)), 2) for agent in range(8)]
         agents = list(range(8))
         chance.shuffle(agents)
-        running: list[int] = []
         while agents or running:
-            if agents and (not running or chance.random() < 0.7):
+            if agents and (turn == 0 or not running or chance.random() < 0.7):
                 agent = agents.pop()
-                saved = [float(homes.get(agent) == host) for host in range(number)]
-                host = choose(hosts, saved=saved).host
-                assert homes.setdefault(agent, host) == host
-                running.append(agent)
-                turns[host] += 1
+                start(agent, prompts[agent])
             else:
-                running.pop(chance.randrange(len(running)))
-            in_flight, conversations = Counter(homes[agent] for agent in running), Counter(homes.values())
-            hosts = [
-                replace(here, in_flight=in_flight[host], conversations=conversations[host], call_seconds=0.1)
-                for host, here in enumerate(hosts)
-            ]
-    assert max(turns) <= 1.3 * sum(turns) / number
+                agent = running.pop(chance.randrange(len(running)))
+                known[homes[agent]].end(prompts[agent], result(100 * (turn + 1), 100 * turn))
+                at[homes[agent]] = 1.0
+    assert max(turns.values()) <= 1.3 * turns.total() / number
 
 
 @given(HOSTS, st.booleans(), st.data())
