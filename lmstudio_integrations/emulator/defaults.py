@@ -42,7 +42,7 @@ LOAD: dict[ModelKind, dict[str, Any]] = {
         "llm.load.autoFitMinContextLength": 0,
         "llm.load.llama.acceleration.offloadRatio": "max",
         "llm.load.llama.evalBatchSize": 2048,
-        "llm.load.llama.flashAttention": False,
+        "llm.load.llama.flashAttention": True,
         "llm.load.llama.ropeFrequencyBase": _off(0),
         "llm.load.llama.ropeFrequencyScale": _off(0),
         "llm.load.llama.keepModelInMemory": True,

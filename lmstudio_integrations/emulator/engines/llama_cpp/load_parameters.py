@@ -12,7 +12,7 @@ from lmstudio_integrations.emulator.engines.errors import EngineError, load_fail
 from lmstudio_integrations.emulator.engines.llama_cpp import minilm
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, WorkerParameters
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_main import MAX_SLOTS, PROMPT_STEP, WorkerParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
@@ -158,6 +158,7 @@ def parameters_of(
         why = "arguments of llama.cpp's command line"
         raise unsupported("argumentsOverride", why, "Omit the setting llamaCppArgumentsOverride.")
     template = (config.prompt_template or {}).get("jinjaPromptTemplate")
+    cache_types = config.llama_k_cache_quantization_type or "f16", config.llama_v_cache_quantization_type or "f16"
     is_affordable = context_length * request.slots * header.bytes_per_token <= CACHE_BYTES
     return WorkerParameters(
         **common,
@@ -165,10 +166,12 @@ def parameters_of(
         projector=str(projector_of(path) or ""),
         prompt_cache_mib=min(PROMPT_CACHE_BYTES, memory // 4 or PROMPT_CACHE_BYTES) >> 20,
         chat_template=str(template.get("template", "")) if is_object(template) else "",
+        prompt_step=min(config.eval_batch_size or PROMPT_STEP, PROMPT_STEP),
         auto_fit=config.auto_fit is not False,
         cache_length=0 if config.use_unified_kv_cache is False or is_affordable else context_length,
-        flash_attention=config.flash_attention or None,
-        cache_types=(config.llama_k_cache_quantization_type or "f16", config.llama_v_cache_quantization_type or "f16"),
+        # A quantized cache of values needs it.
+        flash_attention=config.flash_attention if cache_types[1] in {"f32", "f16"} else True,
+        cache_types=cache_types,
     )
 
 

@@ -38,6 +38,7 @@ class WorkerParameters:
         cache_length: Tokens of a cache that all slots share; 0 for one cache each.
         projector: Path of the GGUF file that encodes images.
         chat_template: A Jinja template instead of the model's own.
+        prompt_step: The most tokens of a prompt that are processed at once.
         gpu_layers: Layers on the GPU; `None` lets the engine decide.
         auto_fit: Whether the engine may put fewer layers on the GPU than it would, so that they fit.
         flash_attention: Whether to force it on or off; `None` lets the engine decide.
@@ -56,6 +57,7 @@ class WorkerParameters:
     cache_length: int = 0
     projector: str = ""
     chat_template: str = ""
+    prompt_step: int = PROMPT_STEP
     gpu_layers: int | None = None
     auto_fit: bool = True
     flash_attention: bool | None = None
@@ -87,7 +89,7 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         # A text must fit into one batch, and the engine crashes if its sequences cannot share the batch evenly.
         batch = -(-context_length // parameters.slots) * parameters.slots
     else:
-        batch = max(min(PROMPT_STEP, context_length), parameters.slots)
+        batch = max(min(parameters.prompt_step, context_length), parameters.slots)
     values: dict[str, Any] = {
         "model.path": parameters.model,
         "mmproj.path": parameters.projector,

@@ -37,6 +37,7 @@ def test_load_settings_reach_the_worker(tmp_path: Path) -> None:
         {
             "gpu": {"ratio": 0.5},
             "flashAttention": True,
+            "evalBatchSize": 32,
             "ropeFrequencyBase": 5000.0,
             "llamaKCacheQuantizationType": "q8_0",
             "llamaVCacheQuantizationType": False,
@@ -48,10 +49,23 @@ def test_load_settings_reach_the_worker(tmp_path: Path) -> None:
     assert (reported.model, reported.context_length, reported.slots, reported.threads) == (str(path), 1024, 2, 3)
     assert reported.gpu_layers == 2
     assert reported.flash_attention is True
+    assert reported.prompt_step == 32
     assert reported.rope_frequency == (5000.0, 0.0)
     assert reported.cache_types == ("q8_0", "f16")
     assert reported.chat_template == "T"
     assert load_parameters.seed_of(LoadRequest("m", "llm", fields=config.to_fields())) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "values", "used"),
+    [(None, None, None), (True, None, True), (False, None, False), (False, "q8_0", True), (None, "f32", None)],
+)
+def test_flash_attention_is_as_set_unless_the_cache_needs_it(
+    tmp_path: Path, given: bool | None, values: str | None, used: bool | None
+) -> None:
+    path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
+    config = LlmLoadModelConfig.parse({"flashAttention": given, "llamaVCacheQuantizationType": values})
+    assert parameters(path, fields=config.to_fields()).flash_attention is used
 
 
 @pytest.mark.parametrize(("ratio", "layers"), [("max", None), ("off", 0), (1, 4), (None, None)])

@@ -50,6 +50,7 @@ def test_the_server_is_never_open_to_others() -> None:
 def test_contexts_and_batches_are_as_large_as_needed() -> None:
     own = worker_main.attributes(FULL, xllamacpp, "key")
     assert (own["n_ctx"], own["kv_unified"], own["n_batch"]) == (1536, False, worker_main.PROMPT_STEP)
+    assert worker_main.attributes(replace(FULL, prompt_step=32), xllamacpp, "key")["n_ubatch"] == 32
     shared = worker_main.attributes(WorkerParameters("m", 512, slots=3, cache_length=512), xllamacpp, "key")
     assert (shared["n_ctx"], shared["kv_unified"]) == (512, True)
     # A text longer than the batch would be rejected.
