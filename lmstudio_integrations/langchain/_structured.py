@@ -35,6 +35,7 @@ from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudio
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._responses import combined_output
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum, response_schema
+from lmstudio_integrations.types.confidence import FieldConfidence
 from lmstudio_integrations.types.structured import (
     EXCERPT,
     PartialJson,
@@ -186,6 +187,15 @@ class _StreamedValue:
         """
         if self._chunks:
             yield from self._changed(self._parser.parse_result([self._generation()]))
+
+    def confidence(self) -> dict[str, FieldConfidence] | None:
+        """Return the confidence of the fields, once all chunks are added; `None` if it is not known."""
+        message = _message([self._generation()]) if self._chunks else None
+        calls: list[ToolCall] = getattr(message, "tool_calls", [])
+        if message is None or (self._tool or "") != (calls[0]["name"] if calls else ""):
+            return None  # it is that of something else
+        found: dict[str, Any] | None = message.response_metadata.get("confidence")
+        return None if found is None else {path: FieldConfidence(**each) for path, each in found.items()}
 
     def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:
         """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""
@@ -364,10 +374,14 @@ def with_parser(
     parser: StrictParser,
     *,
     include_raw: bool,
+    include_confidence: bool = False,
     max_attempts: int = 1,
     other_tools: frozenset[str] = frozenset(),
 ) -> Runnable[Any, Any]:
-    """Chain a model and a parser; with `include_raw`, the messages and errors of the parser are part of the result."""
+    """Chain a model and a parser; with `include_raw`, the messages and errors of the parser are part of the result.
+
+    So is, with `include_confidence`, the confidence of the fields.
+    """
     if max_attempts > 1:
         model = _CorrectingModel(bound=model, parser=parser, max_attempts=max_attempts, other_tools=other_tools)
     if not include_raw:
@@ -377,14 +391,14 @@ def with_parser(
         streamed = _StreamedValue(parser)
         for chunk in chunks:
             yield from _parts(streamed, chunk)
-        yield from _last_parts(streamed)
+        yield from _last_parts(streamed, include_confidence=include_confidence)
 
     async def awith_raw(chunks: AsyncIterator[BaseMessage]) -> AsyncIterator[dict[str, Any]]:
         streamed = _StreamedValue(parser)
         async for chunk in chunks:
             for part in _parts(streamed, chunk):
                 yield part
-        for part in _last_parts(streamed):
+        for part in _last_parts(streamed, include_confidence=include_confidence):
             yield part
 
     return model | RunnableGenerator(with_raw, awith_raw)
@@ -409,7 +423,7 @@ def _parts(streamed: _StreamedValue, chunk: BaseMessage) -> Iterator[_ResultPart
         yield _ResultPart(parsed=value)
 
 
-def _last_parts(streamed: _StreamedValue) -> Iterator[_ResultPart]:
+def _last_parts(streamed: _StreamedValue, *, include_confidence: bool) -> Iterator[_ResultPart]:
     error = None
     try:
         for value in streamed.finish():
@@ -418,6 +432,8 @@ def _last_parts(streamed: _StreamedValue) -> Iterator[_ResultPart]:
         error = raised
         yield _ResultPart(parsed=None)
     yield _ResultPart(parsing_error=error)
+    if include_confidence:
+        yield _ResultPart(confidence=streamed.confidence())
 
 
 # Attempts -------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.errors import LMStudioStructuredOutputError
+from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._tools import format_of
 from lmstudio_integrations.types.structured import PartialJson, check_max_attempts, correction, read_response
@@ -59,7 +59,7 @@ class Structured(FunctionCallingLLM):
 
         Raises:
             LMStudioStructuredOutputError: If the last response is no such instance, for example because it was cut off.
-            LMStudioValueError: If `max_attempts` is not an integer of at least 1.
+            LMStudioValueError: If `max_attempts` is not an integer of at least 1, or `include_confidence` is set.
         """
         if not self._by_grammar:
             result: ModelT = without_span(super().structured_predict)(output_cls, prompt, llm_kwargs, **prompt_args)
@@ -173,7 +173,17 @@ class _Attempts(Generic[ModelT]):
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments of `chat`; the caller's dict is not changed."""
+    """Return the arguments of `chat`; the caller's dict is not changed.
+
+    Raises:
+        LMStudioValueError: If the confidence is requested, for which an instance has no place.
+    """
+    if (llm_kwargs or {}).get("include_confidence"):
+        name = output_cls.__name__
+        raise LMStudioValueError(
+            f"include_confidence=True has no effect here: only an instance of {name} is returned; use "
+            f"chat(…, response_format={name}, include_confidence=True), which has raw['confidence']"
+        )
     given = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
     return {**given, "response_format": format_of(output_cls)}
 

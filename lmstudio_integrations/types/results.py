@@ -16,6 +16,7 @@ from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._wire_model import WireModel
+from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInstanceInfo
 from lmstudio_integrations.types.structured import read_as
@@ -91,12 +92,22 @@ class ToolCallArguments:
 
 @dataclass(slots=True)
 class ToolCallEnd:
-    """A tool call is complete. `arguments` is parsed; `raw_content` is what the model wrote."""
+    """A tool call is complete.
+
+    Attributes:
+        id: Its identifier.
+        name: The name of the tool.
+        arguments: The arguments, parsed.
+        raw_content: What the model wrote.
+        confidence: How sure the model was of each argument, if `log_probs` was set and the call was made by grammar or
+            read from the text: others have no tokens. See `docs/guides/confidence.md`.
+    """
 
     id: str | None
     name: str
     arguments: dict[str, Any] | None = None
     raw_content: str | None = None
+    confidence: dict[str, FieldConfidence] | None = None
 
     def to_request(self) -> ToolCallRequest:
         """Return the call as a part of a chat."""
@@ -219,6 +230,7 @@ class PredictionResult:
         tool_calls: Every tool call that the model began, in order.
         raw_content: Everything that the model wrote, reasoning and tags included.
         tokens: The tokens of response and reasoning, each with text, id and log-probability, if `log_probs` was set.
+        response_tokens: Those of the response alone.
         cached_tokens: Tokens of the prompt that the server took from its cache; `None` if it did not report them.
         reasoning_tokens: About how many tokens were reasoning, its tags included.
     """
@@ -232,6 +244,7 @@ class PredictionResult:
     tool_calls: tuple[ToolCallRecord, ...] = field(default=(), repr=False)
     raw_content: str = field(default="", repr=False)
     tokens: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    response_tokens: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     cached_tokens: int | None = None
     reasoning_tokens: int = 0
 
@@ -261,6 +274,20 @@ class PredictionResult:
     def prediction_config(self) -> LlmPredictionConfig:
         """The configuration of the prediction."""
         return LlmPredictionConfig.from_fields(_by_key(self.end.prediction_config))
+
+    @cached_property
+    def confidence(self) -> dict[str, FieldConfidence] | None:
+        """How sure the model was of each field of a JSON response, or of each argument of the first tool call.
+
+        It is by the path of the field, such as `items[0].price`; see `docs/guides/confidence.md`. `None` if `log_probs`
+        was not set, the response is not JSON, or the server sent no tokens of it, as of tool calls.
+        """
+        ends = [call.end for call in self.tool_calls if call.end]
+        if ends:
+            return ends[0].confidence
+        structured = _by_key(self.end.prediction_config).get("llm.prediction.structured")
+        schema = structured.get("jsonSchema") if is_object(structured) else None
+        return confidence_of(self.content, self.response_tokens, schema)
 
     def parsed_as(self, model: type[T]) -> T:
         """Return the response as an instance of a type, for example of the class that was the `response_format`.

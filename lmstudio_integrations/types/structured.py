@@ -314,8 +314,13 @@ def correction(error: LMStudioStructuredOutputError) -> str:
 # Helpers --------------------------------------------------------------------------------------------------------------
 
 
+def without_markers(text: str) -> str:
+    """Return a response without the tags that LM Studio may leave in it."""
+    return _MARKER.sub("", text)
+
+
 def _cleaned(text: str) -> str:
-    return _MARKER.sub("", text).strip()
+    return without_markers(text).strip()
 
 
 def _reason(error: ValueError | RecursionError) -> str:
