@@ -1,18 +1,25 @@
 # %% [markdown]
-# # Rerank search results with the model in LangChain
+# # Hybrid search and reranking in LangChain
 #
-# Vectors find the texts that are about the same as the question, which is not
-# always the one that answers it. So retrieve more texts than you need, let the chat
-# model score each of them, and keep the best.
+# A search by words finds the M42 and knows no synonym; a search by vectors knows
+# that a leash belongs to a dog and takes M41 for M42. So let both search, and let a
+# model judge each text that they found: a reranker reads the question and the text
+# together.
 
 # %%
+from typing import Any
+
+import bm25s
 from langchain_core.documents import Document
-from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import chain
 from langchain_core.vectorstores import InMemoryVectorStore
-from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
+from lmstudio_integrations.langchain import (
+    ChatLMStudio,
+    LMStudioEmbeddings,
+    LMStudioReranker,
+)
 
 # %% [markdown]
 # Load a language model and an embedding model; any will do.
@@ -26,85 +33,81 @@ except lms.LMStudioError as error:
 
 # %%
 TEXTS = [
-    "The ferry is nine euros for adults and half of that for children.",
-    "Pets on a leash are carried for free on all boats of the town.",
-    "To pay for the ferry, use the machine on the pier.",
-    "In a storm the ferry stays in the harbor. Tickets are refunded.",
-    "The bus to the pier does not take dogs.",
+    "The M42 costs nine euros for adults, and half of that for children.",
+    "Dogs travel for free on all boats, if they are on a leash.",
+    "The M41 costs seven euros for adults. Children travel for free.",
+    "The bus to the pier of the M42 does not take dogs.",
     "Dogs are welcome on the beach from October to April.",
+    "To pay in cash, go to the office at pier 3.",
+    "In a storm the boats stay in the harbor. Tickets are refunded.",
+    "The museum shows a model of the first lighthouse.",
 ]
-QUESTION = "How much is the ferry for a dog?"
+QUESTION = "What does my dog pay on the M42?"
 
 # %% [markdown]
-# ## Retrieve
+# ## Two searches
 #
-# The closest text has the words of the question, but not the answer. Here `k` takes
-# all of the few texts; with thousands, 20 to 50 are common.
+# `bm25s` is a small library for BM25. Take more texts from each search than you
+# need: with thousands, 20 to 50 are common.
 
 # %%
-store = InMemoryVectorStore.from_texts(TEXTS, LMStudioEmbeddings())
-found = store.similarity_search(QUESTION, k=6)
-for document in found:
-    print("Retrieved:", document.page_content)
+documents = [Document(text) for text in TEXTS]
+store = InMemoryVectorStore.from_documents(documents, LMStudioEmbeddings())
+bm25 = bm25s.BM25()
+bm25.index(bm25s.tokenize(TEXTS, show_progress=False), show_progress=False)
+
+
+def by_words(query: str, k: int) -> list[Document]:
+    """Return the documents that have a word of the query, by BM25."""
+    tokens = bm25s.tokenize(query, show_progress=False)
+    found: Any = bm25.retrieve(tokens, documents, k=k, show_progress=False)
+    best = zip(found.documents[0], found.scores[0], strict=True)
+    return [document for document, score in best if score > 0]
+
+
+def search(query: str, k: int) -> list[Document]:
+    """Return what either search finds, each document once."""
+    found = by_words(query, k) + store.similarity_search(query, k=k)
+    return list({each.page_content: each for each in found}.values())
+
+
+for document in search(QUESTION, k=4):
+    print("Found:", document.page_content)
 
 # %% [markdown]
-# ## Score
+# ## Rerank
 #
-# One call per text: each is scored on its own, so neither its place in a list nor
-# the other texts change its score, and the prompts stay short. The schema allows
-# nothing but a number from 0 to 10.
+# The scores of the two searches cannot be compared. They need not be: the reranker
+# asks the model whether a text is relevant, and its score is the probability that
+# the response begins with yes. That is one token for each text.
 #
-# `batch` sends the calls together. LM Studio runs as many at once as the model was
-# loaded for, and queues the others. Still, this is one call per text and question:
-# rerank where a better answer is worth the wait.
-
+# Here the loaded model does it. `LMStudioReranker(model="qwen3-reranker-0.6b")`
+# takes one that was trained for it, which is small and fast.
 
 # %%
-class Relevance(BaseModel):
-    """How well a text answers a question."""
-
-    score: int = Field(ge=0, le=10)
+reranker = LMStudioReranker(top_n=2, score_threshold=0.5)
 
 
-prompt = ChatPromptTemplate.from_template(
-    """How well does the text answer the question?
-Give a score from 0 (it is about something else) to 10 (it has the answer).
-
-Question: {question}
-Text: {text}"""
-)
-model = ChatLMStudio(temperature=0)
-scorer = prompt | model.with_structured_output(Relevance)
+@chain
+def retrieve(question: str) -> list[Document]:
+    """Return the best documents of both searches, best first."""
+    return list(reranker.compress_documents(search(question, k=4), question))
 
 
-def rerank(question: str, documents: list[Document], k: int) -> list[Document]:
-    """Return the best documents, best first; equal scores keep their order."""
-    inputs = [
-        {"question": question, "text": each.page_content} for each in documents
-    ]
-    scores = [Relevance.model_validate(each).score for each in scorer.batch(inputs)]
-    ranked = sorted(zip(scores, documents, strict=True), key=lambda each: -each[0])
-    for score, document in ranked:
-        print(f"Score {score:2}: {document.page_content}")
-    return [document for _, document in ranked[:k]]
-
-
-best = rerank(QUESTION, found, k=2)
-assert len(best) == 2
-if "Pets" not in best[0].page_content:
+best = retrieve.invoke(QUESTION)
+for document in best:
+    print(f"{document.metadata['relevance_score']:.2f}", document.page_content)
+if documents[1].page_content not in [each.page_content for each in best]:
     raise SystemExit("The model did not find the best text; take a larger model.")
 
 # %% [markdown]
 # ## Answer
 #
-# The model reads only the best texts.
+# The model reads only the best texts. `retrieve` is a `Runnable`, so a chain takes
+# it as its retriever.
 
 # %%
 context = "\n".join(document.page_content for document in best)
+model = ChatLMStudio(temperature=0)
 response = model.invoke(f"{context}\n\nAnswer in one sentence: {QUESTION}")
 print("Response:", response.text)
-
-# %% [markdown]
-# In LlamaIndex, `StructuredLLMRerank(llm=LMStudio(), top_n=2)` is such a reranker,
-# a node postprocessor that scores ten texts with each call. Import it from
-# `llama_index.core.postprocessor`.

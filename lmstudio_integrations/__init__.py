@@ -1,8 +1,8 @@
 """LM Studio as a first-class model provider, over its native WebSocket API.
 
-`import lmstudio_integrations as lms` gives the native client; `ChatLMStudio`, `LMStudioLLM`, `LMStudioEmbeddings`
-and `LMStudioToolkit` are the LangChain adapters. Each name is imported when it is first used, so importing the package
-is cheap and never imports a framework.
+`import lmstudio_integrations as lms` gives the native client; `ChatLMStudio`, `LMStudioLLM`, `LMStudioEmbeddings`,
+`LMStudioReranker` and `LMStudioToolkit` are the LangChain adapters. Each name is imported when it is first used, so
+importing the package is cheap and never imports a framework.
 
 The public names stand in `_EXPORTS`. Type checkers read `__init__.pyi`, which `python -m tools.stub` writes from it.
 """
@@ -51,8 +51,9 @@ _EXPORTS = {
         LMStudioUnknownMessageWarning LMStudioUnreachableError LMStudioUnsupportedError LMStudioValueError
         LMStudioWebsocketError LMStudioWrongModelKindError
     """,
-    ".langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioToolkit",
+    ".langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit",
     ".types.chat": "AssistantMessage Chat SystemMessage ToolMessage UserMessage",
+    ".types.confidence": "FieldConfidence",
     ".types.config": "EmbeddingLoadModelConfig LlmLoadModelConfig LlmPredictionConfig",
     ".types.config_dicts": """
         EmbeddingLoadModelConfigDict GpuSettingDict LlmLoadModelConfigDict LlmPredictionConfigDict
@@ -66,6 +67,7 @@ _EXPORTS = {
         InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo
     """,
     ".types.plugins": "ToolContent ToolImage ToolReport",
+    ".types.reranking": "RerankResult RerankTemplate",
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult
         PredictionRoundResult PromptProgress ToolCallArguments ToolCallEnd ToolCallFailed ToolCallName

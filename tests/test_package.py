@@ -36,24 +36,24 @@ PUBLIC = {
         AsyncPluginTool AsyncPredictionStream AsyncToolUseSession BaseModel Chat ChatHistoryData ChatHistoryDataDict
         ChatLMStudio ChatTemplateInfo Client ContextUse DictObject DictSchema DownloadFinalizedCallback
         DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel DownloadedLlm EmbeddingLoadModelConfig
-        EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo EmbeddingModelInstanceInfo FileHandle
-        FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict GuardToolCallController HostStatus
-        InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LMStudioToolkit LlmInfo LlmInstanceInfo
-        LlmLoadModelConfig LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment
-        LlmPredictionStats LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict ModelSchema
-        ModelSpecifier ModelSpecifierDict ParsedDocument PluginGenerator PluginTool PredictionEnd PredictionEvent
-        PredictionFirstTokenCallback PredictionFragmentCallback PredictionMessageCallback PredictionResult
-        PredictionRoundResult PredictionStream PromptProcessingCallback PromptProgress ResponseSchema RetrievalResult
-        SyncModelHandle SystemMessage SystemPrompt SystemPromptContent TextData TextDataDict ToolCallArguments
-        ToolCallContext ToolCallEnd ToolCallFailed ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData
-        ToolCallStart ToolContent ToolDefinition ToolFunctionDef ToolFunctionDefDict ToolImage ToolMessage ToolReport
-        ToolResultMessage ToolUseSession UserMessage UserMessageContent UserMessageDict configure_default_client
-        embedding_model get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm
-        prepare_image set_sync_api_timeout
+        EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo EmbeddingModelInstanceInfo FieldConfidence
+        FileHandle FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict GuardToolCallController HostStatus
+        InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit LlmInfo
+        LlmInstanceInfo LlmLoadModelConfig LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict
+        LlmPredictionFragment LlmPredictionStats LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict
+        ModelSchema ModelSpecifier ModelSpecifierDict ParsedDocument PluginGenerator PluginTool PredictionEnd
+        PredictionEvent PredictionFirstTokenCallback PredictionFragmentCallback PredictionMessageCallback
+        PredictionResult PredictionRoundResult PredictionStream PromptProcessingCallback PromptProgress RerankResult
+        RerankTemplate ResponseSchema RetrievalResult SyncModelHandle SystemMessage SystemPrompt SystemPromptContent
+        TextData TextDataDict ToolCallArguments ToolCallContext ToolCallEnd ToolCallFailed ToolCallName ToolCallRecord
+        ToolCallRequest ToolCallResultData ToolCallStart ToolContent ToolDefinition ToolFunctionDef ToolFunctionDefDict
+        ToolImage ToolMessage ToolReport ToolResultMessage ToolUseSession UserMessage UserMessageContent UserMessageDict
+        configure_default_client embedding_model get_default_client get_sync_api_timeout list_downloaded_models
+        list_loaded_models llm prepare_image set_sync_api_timeout
     """,
-    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioToolkit register",
+    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit register",
     f"{NAME}.llama_index": """
-        LMStudio LMStudioEmbedding LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
+        LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
     """,
     f"{NAME}.emulator": """
         Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
@@ -69,9 +69,9 @@ FIXTURES = {
     "lmstudio_session_emulator",
     "lmstudio_session_host",
 }
-COMMANDS = {"chat", "demo", "doctor", "embed", "get", "load", "ls", "ps", "serve", "tools", "unload"}
+COMMANDS = {"chat", "demo", "doctor", "embed", "get", "load", "ls", "ps", "rerank", "serve", "tools", "unload"}
 
-RAY = {f"{NAME}.ray.actors": "Embedder Generator", f"{NAME}.ray.stages": "embed generate"}
+RAY = {f"{NAME}.ray.actors": "Embedder Generator Reranker", f"{NAME}.ray.stages": "embed generate rerank"}
 """The public names of `ray`, which has them only where Ray is installed, by the modules that need no Ray."""
 
 

@@ -39,6 +39,9 @@ GROUPS = {
     "Embedding": (
         "length_policy query_prefix document_prefix query_instruction text_instruction dimensions embed_batch_size"
     ),
+    "Reranking": (
+        "top_n score_threshold instruction template metadata_mode keep_retrieval_score max_concurrency errors"
+    ),
     "Generation": (
         "temperature max_tokens stop stop_strings seed top_k top_k_sampling top_p top_p_sampling min_p min_p_sampling "
         "repeat_penalty presence_penalty frequency_penalty xtc_probability xtc_threshold logit_bias logprobs "

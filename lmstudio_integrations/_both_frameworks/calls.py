@@ -18,6 +18,7 @@ from lmstudio_integrations.client.predictions.language_model import LanguageMode
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
+from lmstudio_integrations.types.confidence import ALTERNATIVES
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo
 from lmstudio_integrations.types.results import PredictionEnd
@@ -36,7 +37,7 @@ class RequestFormats(Protocol):
         ...
 
 
-CHAT_ARGUMENTS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
+CHAT_ARGUMENTS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format", "include_confidence"})
 """What makes part of the request of a chat besides its settings."""
 
 
@@ -78,6 +79,8 @@ class CallArguments:
         tools = self.formats.openai_tools(request.get("tools") or ())
         choice = request.get("tool_choice")
         settings |= tool_settings(tools, choice)
+        if request.get("include_confidence"):
+            settings["log_probs"] = max(number or 0, ALTERNATIVES)
         settings |= response_settings(request.get("response_format"), self.formats.response_schema)
         if not tools:
             return settings, without_tools
@@ -103,6 +106,7 @@ class ResolvedCall(NamedTuple):
         config: How to generate.
         tool_use: How it uses tools.
         problem: Which of the settings has no effect on the model, if one has none.
+        include_confidence: Whether the response is to have the confidence of its fields.
     """
 
     values: Mapping[str, Any]
@@ -111,6 +115,7 @@ class ResolvedCall(NamedTuple):
     config: LlmPredictionConfig
     tool_use: ToolUse
     problem: str | None = None
+    include_confidence: bool = False
 
     def model(self) -> LLM:
         """Return the model, for threads.

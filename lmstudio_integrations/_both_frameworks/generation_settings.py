@@ -191,7 +191,14 @@ class GenerationSettings(ConnectionSettings):
                 reject_generator(values["model"])
             values, requested = generator_settings(values, requested, type(self).model_fields, _NATIVE_NAMES)
         config = LlmPredictionConfig.parse(requested or None)
-        call = ResolvedCall(values, self._runtime, self._resolve_model(values), config, tool_use)
+        call = ResolvedCall(
+            values,
+            self._runtime,
+            self._resolve_model(values),
+            config,
+            tool_use,
+            include_confidence=bool(request.get("include_confidence")),
+        )
         return call if values.get("reasoning_effort") is None else _with_effort(call)
 
 

@@ -5,6 +5,7 @@ framework's own objects. Does no I/O but logging.
 """
 
 import logging
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
@@ -31,13 +32,15 @@ class Outcome:
     Attributes:
         result: The prediction.
         tool_use: How the call uses tools.
+        include_confidence: Whether the response is to have the confidence of its fields.
         calls: The complete tool calls that are kept.
         failed: The other tool calls, each with the reason.
     """
 
-    def __init__(self, result: PredictionResult, tool_use: ToolUse) -> None:
+    def __init__(self, result: PredictionResult, tool_use: ToolUse, *, include_confidence: bool = False) -> None:
         self.result = result
         self.tool_use = tool_use
+        self.include_confidence = include_confidence
         self.calls: list[ToolCallRecord] = []
         self.failed: list[tuple[ToolCallRecord, str]] = []
         for record in result.tool_calls:
@@ -92,6 +95,12 @@ class Outcome:
         end, cached = self.result.end, self.result.cached_tokens
         found = {_STATS[name]: value for name, value in end.stats.items() if name in _STATS and value is not None}
         return found if cached is None or not end.has_stats else {**found, "cached_tokens": cached}
+
+    @property
+    def confidence(self) -> dict[str, Any] | None:
+        """The confidence of the fields of a structured response as JSON; `None` if it is not requested or not known."""
+        found = self.result.confidence if self.include_confidence else None
+        return None if found is None else {path: asdict(each) for path, each in found.items()}
 
     def log_anomalies(self, *, missing_call: bool = True) -> None:
         """Log that the response is all reasoning, lacks a required tool call, or has calls that cannot be made.

@@ -29,7 +29,7 @@ _COMMANDS = [
         (r"\bchoose another port\b", "choose another one with --port"),
         (r"\bpass its address\b", "pass it as --host"),
         (r", or pass an ssl_context that accepts it", ""),
-        (r"\b(smaller|with|with a) context_length\b", r"\1 --context-length"),
+        (r"\b(smaller|larger|with|with a) context_length\b", r"\1 --context-length"),
         (r"\bset length_policy='(\w+)'", r"pass --length-policy \1"),
         (r", or set load_policy='get_or_load', which loads it on first use", ""),
         (r"\bload_policy='explicit'", "--explicit"),

@@ -1,4 +1,4 @@
-"""LM Studio in LangChain: chat models, raw completion, embeddings and tools over the native protocol.
+"""LM Studio in LangChain: chat models, raw completion, embeddings, rerankers and tools over the native protocol.
 
 Needs the `langchain` extra. The classes are imported when they are first asked for, so that
 embeddings do not pay for chat models.
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from lmstudio_integrations.langchain.chat_models import ChatLMStudio as ChatLMStudio
     from lmstudio_integrations.langchain.embeddings import LMStudioEmbeddings as LMStudioEmbeddings
     from lmstudio_integrations.langchain.llms import LMStudioLLM as LMStudioLLM
+    from lmstudio_integrations.langchain.rerankers import LMStudioReranker as LMStudioReranker
     from lmstudio_integrations.langchain.toolkit import LMStudioToolkit as LMStudioToolkit
 
-__all__ = ["ChatLMStudio", "LMStudioEmbeddings", "LMStudioLLM", "LMStudioToolkit", "register"]
+__all__ = ["ChatLMStudio", "LMStudioEmbeddings", "LMStudioLLM", "LMStudioReranker", "LMStudioToolkit", "register"]
 
 _MODULES = {
     "ChatLMStudio": "chat_models",
     "LMStudioEmbeddings": "embeddings",
     "LMStudioLLM": "llms",
+    "LMStudioReranker": "rerankers",
     "LMStudioToolkit": "toolkit",
     "register": "_registration",
 }

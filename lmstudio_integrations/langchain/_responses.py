@@ -52,18 +52,25 @@ _TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 # The whole message --------------------------------------------------------------------------------------------------
 
 
-def to_message(result: PredictionResult, tool_use: ToolUse, alternatives: int = 0) -> AIMessage:
+def to_message(
+    result: PredictionResult,
+    tool_use: ToolUse,
+    alternatives: int | None = 0,
+    *,
+    include_confidence: bool = False,
+) -> AIMessage:
     """Return the message of a finished prediction.
 
     Args:
         result: The prediction.
         tool_use: How the call uses tools.
-        alternatives: How many other tokens the log-probabilities list for each token.
+        alternatives: How many other tokens the log-probabilities list for each token; `None` to leave them out.
+        include_confidence: Whether the metadata have the confidence of the fields.
     """
-    outcome = Outcome(result, tool_use)
+    outcome = Outcome(result, tool_use, include_confidence=include_confidence)
     outcome.log_anomalies()
     metadata = response_metadata(outcome)
-    if result.tokens:
+    if result.tokens and alternatives is not None:
         metadata["logprobs"] = {"content": _logprobs(result.tokens, alternatives)}
     reasoning = result.reasoning_content
     return AIMessage(
@@ -95,6 +102,7 @@ def response_metadata(outcome: Outcome, *, with_usage: bool = True) -> dict[str,
         "model_provider": PROVIDER,
         "finish_reason": finish_reason(outcome.result),
         "tool_call_errors": [reason for _, reason in outcome.failed] or None,
+        "confidence": outcome.confidence,
         "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if with_usage and counts[-1] else None,
         **outcome.model,
         **outcome.stats,
@@ -196,22 +204,25 @@ class ChunkStream:
     Args:
         tool_use: How the call uses tools.
         result: Returns the prediction, which the client accumulates; called with the last event.
-        alternatives: How many other tokens the log-probabilities list for each token.
+        alternatives: How many other tokens the log-probabilities list for each token; `None` to leave them out.
         with_usage: Whether the last chunk has the token counts.
+        include_confidence: Whether the last chunk has the confidence of the fields.
     """
 
     def __init__(
         self,
         tool_use: ToolUse,
         result: Callable[[], PredictionResult],
-        alternatives: int = 0,
+        alternatives: int | None = 0,
         *,
         with_usage: bool = True,
+        include_confidence: bool = False,
     ) -> None:
         self._tool_use = tool_use
         self._result = result
         self._alternatives = alternatives
         self._with_usage = with_usage
+        self._include_confidence = include_confidence
         self._call: _StreamedCall | None = None
         self._next_index = FIRST_TOOL_INDEX
         self._has_call = False
@@ -239,7 +250,7 @@ class ChunkStream:
 
     def _fragment(self, event: LlmPredictionFragment) -> ChatGenerationChunk | None:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
-        if event.tokens:
+        if event.tokens and self._alternatives is not None:
             metadata["logprobs"] = {"content": _logprobs(event.tokens, self._alternatives)}
         if event.reasoning_type == "reasoning":
             kwargs = {"reasoning_content": event.content}
@@ -252,7 +263,7 @@ class ChunkStream:
 
     def _last_chunk(self) -> ChatGenerationChunk:
         result, with_usage = self._result(), self._with_usage
-        outcome = Outcome(result, self._tool_use)
+        outcome = Outcome(result, self._tool_use, include_confidence=self._include_confidence)
         outcome.log_anomalies()
         message = AIMessageChunk(
             content="",

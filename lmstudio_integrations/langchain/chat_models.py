@@ -37,7 +37,7 @@ from lmstudio_integrations.client.api.responses import (
 )
 from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
-from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError
+from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
     _batching,
     _counting,
@@ -236,7 +236,12 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
                 return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
-        message = _responses.to_message(self._recorded(call, result), call.tool_use, top_logprobs_of(call.values) or 0)
+        message = _responses.to_message(
+            self._recorded(call, result),
+            call.tool_use,
+            _alternatives(call),
+            include_confidence=call.include_confidence,
+        )
         generations = [ChatGeneration(message=message)]
         return ChatResult(generations=generations, llm_output=_responses.llm_output_of(message.response_metadata))
 
@@ -284,8 +289,9 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         return _responses.ChunkStream(
             call.tool_use,
             lambda: self._recorded(call, source.result()),
-            top_logprobs_of(call.values) or 0,
+            _alternatives(call),
             with_usage=bool(call.values["stream_usage"]),
+            include_confidence=call.include_confidence,
         )
 
     def _stream_chat_model_events(
@@ -459,6 +465,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         *,
         method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
         include_raw: bool = False,
+        include_confidence: bool = False,
         strict: bool | None = None,
         max_attempts: int = 1,
         **kwargs: Any,
@@ -471,27 +478,37 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
                 call. `json_mode` allows any JSON object, which the prompt must describe.
             include_raw: Whether the result is a dict with `raw`, `parsed` and `parsing_error`. The parts of a stream
                 have one of these members each; their sum is the result.
+            include_confidence: Whether that dict also has `confidence`: a `FieldConfidence` for each field of the
+                response, by its path, such as `items[0].price`. `None` if it is not known, as of a tool call that the
+                server has parsed. See `docs/guides/confidence.md`.
             strict: Whether the schema forbids further members.
             max_attempts: How many predictions there are at most: the model is asked to correct a response that does not
                 parse or does not fit. The usage of `raw` is that of all. Streams never ask again.
             kwargs: Further settings of the calls; they override those of the method.
 
         Raises:
-            LMStudioValueError: If the method is unknown, the schema is missing or invalid, or `max_attempts` is not an
-                integer of at least 1.
+            LMStudioValueError: If the method is unknown, the schema is missing or invalid, `max_attempts` is not an
+                integer of at least 1, or `include_confidence` has no `include_raw`.
         """
         with translating_errors():
             check_max_attempts(max_attempts)
+            if include_confidence and not include_raw:
+                raise LMStudioValueError(
+                    "include_confidence=True needs include_raw=True: the confidence is in the dict beside 'parsed'"
+                )
             requested = _structured.bind_kwargs(schema, method, strict=strict)
             parser = _structured.parser_of(schema, requested)
             others = _tools.openai_tools(kwargs.pop("tools", None) or ())
             tools = [*requested.pop("tools", ()), *others]
+        if include_confidence:
+            requested["include_confidence"] = True
         given = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
         model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
         return _structured.with_parser(
             model,
             parser,
             include_raw=include_raw,
+            include_confidence=include_confidence,
             max_attempts=max_attempts,
             other_tools=frozenset(tool["function"]["name"] for tool in others),
         )
@@ -670,6 +687,12 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
+
+
+def _alternatives(call: ResolvedCall) -> int | None:
+    """Return how many other tokens the log-probabilities list; `None` if only the confidence needs them."""
+    number = top_logprobs_of(call.values)
+    return number if call.include_confidence else number or 0
 
 
 class _ResolvedProfile:

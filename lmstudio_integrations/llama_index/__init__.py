@@ -1,4 +1,4 @@
-"""LM Studio in LlamaIndex: language models, embeddings and tools over the native protocol.
+"""LM Studio in LlamaIndex: language models, embeddings, rerankers and tools over the native protocol.
 
 Needs the `llama-index` extra. The classes are imported when they are first asked for. Once this package is imported,
 LlamaIndex also loads them from what `to_dict` wrote, such as the model of an extractor.
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError as LlamaIndexToolCallError
     from lmstudio_integrations.llama_index.embeddings import LMStudioEmbedding as LMStudioEmbedding
     from lmstudio_integrations.llama_index.llms import LMStudio as LMStudio
+    from lmstudio_integrations.llama_index.rerankers import LMStudioReranker as LMStudioReranker
     from lmstudio_integrations.llama_index.tokenizer import LMStudioTokenizer as LMStudioTokenizer
     from lmstudio_integrations.llama_index.tool_spec import LMStudioToolSpec as LMStudioToolSpec
 
 __all__ = [
     "LMStudio",
     "LMStudioEmbedding",
+    "LMStudioReranker",
     "LMStudioTokenizer",
     "LMStudioToolSpec",
     "LlamaIndexToolCallError",
@@ -28,6 +30,7 @@ __all__ = [
 _MODULES = {
     "LMStudio": "llms",
     "LMStudioEmbedding": "embeddings",
+    "LMStudioReranker": "rerankers",
     "LMStudioTokenizer": "tokenizer",
     "LMStudioToolSpec": "tool_spec",
     "LlamaIndexToolCallError": "_errors",

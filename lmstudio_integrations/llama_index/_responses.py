@@ -52,13 +52,18 @@ LogProbs: TypeAlias = list[list[LogProb]]
 # Whole responses ----------------------------------------------------------------------------------------------------
 
 
-def chat_response(result: PredictionResult, tool_use: ToolUse) -> ChatResponse:
+def chat_response(result: PredictionResult, tool_use: ToolUse, *, include_confidence: bool = False) -> ChatResponse:
     """Return the chat response of a finished prediction.
+
+    Args:
+        result: The prediction.
+        tool_use: How the call uses tools.
+        include_confidence: Whether `raw` has the confidence of the fields.
 
     Raises:
         LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
     """
-    outcome = _checked(result, tool_use)
+    outcome = _checked(Outcome(result, tool_use, include_confidence=include_confidence))
     calls: list[ToolCallBlock] = []
     for record in outcome.calls:
         assert record.end is not None, "what is kept is complete"
@@ -71,22 +76,23 @@ def chat_response(result: PredictionResult, tool_use: ToolUse) -> ChatResponse:
     )
 
 
-def completion_response(result: PredictionResult, tool_use: ToolUse) -> CompletionResponse:
-    """Return the completion response of a finished prediction.
+def completion_response(
+    result: PredictionResult, tool_use: ToolUse, *, include_confidence: bool = False
+) -> CompletionResponse:
+    """Return the completion response of a finished prediction; see `chat_response`.
 
     Raises:
         LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
     """
     return CompletionResponse(
         text=result.content,
-        raw=_raw(_checked(result, tool_use)),
+        raw=_raw(_checked(Outcome(result, tool_use, include_confidence=include_confidence))),
         logprobs=[_logprobs(token) for token in result.tokens] or None,
         additional_kwargs=_completion_kwargs(result),
     )
 
 
-def _checked(result: PredictionResult, tool_use: ToolUse) -> Outcome:
-    outcome = Outcome(result, tool_use)
+def _checked(outcome: Outcome) -> Outcome:
     outcome.log_anomalies(missing_call=False)
     _check(outcome)
     return outcome
@@ -172,6 +178,7 @@ def _raw(outcome: Outcome) -> dict[str, Any]:
         "model": model.pop("model_name"),
         "usage": usage or None,
         "finish_reason": finish_reason(outcome.result),
+        "confidence": outcome.confidence,
         "only_reasoning": outcome.only_reasoning,
         **model,
         "stats": outcome.stats or None,
@@ -222,11 +229,15 @@ class ResponseBuilder:
     Args:
         tool_use: How the call uses tools.
         result: Returns the prediction, which the client accumulates; called with the last event.
+        include_confidence: Whether `raw` of the last chunk has the confidence of the fields.
     """
 
-    def __init__(self, tool_use: ToolUse, result: Callable[[], PredictionResult]) -> None:
+    def __init__(
+        self, tool_use: ToolUse, result: Callable[[], PredictionResult], *, include_confidence: bool = False
+    ) -> None:
         self._tool_use = tool_use
         self._result = result
+        self._include_confidence = include_confidence
         self._text = self._reasoning = ""
         self._reasoning_block: ThinkingBlock | None = None
         self._reasoning_tokens = 0
@@ -261,7 +272,7 @@ class ResponseBuilder:
         result = self._result()
         self._call = None
         self._reasoning_block = _reasoning_block_of(result)
-        self._outcome = Outcome(result, self._tool_use)
+        self._outcome = Outcome(result, self._tool_use, include_confidence=self._include_confidence)
         self._outcome.log_anomalies(missing_call=False)
         return Step(outcome=self._outcome)
 

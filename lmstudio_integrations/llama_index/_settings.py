@@ -1,4 +1,4 @@
-"""What `LMStudio` and `LMStudioEmbedding` share besides their settings: names from other integrations, and copies."""
+"""What the adapters of models share besides their settings: names from other integrations, and how they are pickled."""
 
 import logging
 import pickle
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lmstudio_integrations._both_frameworks.server_settings import SECRETS, ServerSettings
 from lmstudio_integrations.errors import LMStudioValueError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,19 @@ def with_silence_timeouts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def picklable(model: BaseModel) -> dict[str, Any]:
+class ComponentSettings(ServerSettings):
+    """How a component of LlamaIndex is pickled. Core's own way deletes from the original what cannot be pickled."""
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {"__dict__": {**_picklable(self), **self._secrets_set()}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = state["__dict__"]
+        self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
+        self._record_dropped_secrets(fields)
+
+
+def _picklable(model: BaseModel) -> dict[str, Any]:
     """Return the settings of an adapter that can be pickled; those that are lost are logged."""
     fields = {name: value for name, value in model if _can_be_pickled(value)}
     dropped = [name for name, field in type(model).model_fields.items() if name not in fields and not field.exclude]

@@ -15,13 +15,12 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
     prefixed,
 )
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
-from lmstudio_integrations._both_frameworks.server_settings import SECRETS
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
 from lmstudio_integrations.types._numbers import Int
 
 _NAMES = ("model", "model_name")
@@ -59,7 +58,7 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": models[0], "model_name": models[0]} if models else {"model": None, "model_name": _UNNAMED}
 
 
-class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
+class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
@@ -175,20 +174,11 @@ class LMStudioEmbedding(EmbeddingSettings, BaseEmbedding):
         return "LMStudioEmbedding"
 
     # Copies -----------------------------------------------------------------------------------------------------------
-    # Core's own pickling deletes from the original object what cannot be pickled.
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         memo = {} if memo is None else memo
         memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
         return super().__deepcopy__(memo)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        return {"__dict__": {**picklable(self), **self._secrets_set()}}
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        fields = state["__dict__"]
-        self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
-        self._record_dropped_secrets(fields)
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
     # with the same words. -------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -26,9 +26,7 @@ from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArg
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.generators import plugin_of
-from lmstudio_integrations._both_frameworks.server_settings import SECRETS
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
-from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.images import PendingHistory
@@ -45,7 +43,7 @@ from lmstudio_integrations.llama_index._callbacks import (
 )
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._responses import ResponseBuilder
-from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, picklable, with_silence_timeouts
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
 from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
@@ -71,7 +69,7 @@ class _Request:
 
 
 @reject_secrets_before_tracing
-class LMStudio(GenerationSettings, Structured):
+class LMStudio(GenerationSettings, ComponentSettings, Structured):
     """Chat with a model in LM Studio, or complete texts with it.
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
@@ -225,20 +223,11 @@ class LMStudio(GenerationSettings, Structured):
         return "LMStudio"
 
     # Copies -----------------------------------------------------------------------------------------------------------
-    # Core's own pickling deletes from the original object what cannot be pickled.
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         memo = {} if memo is None else memo
         memo[id(self.rate_limiter)] = self.rate_limiter  # it cannot be copied, so all copies share it
         return super().__deepcopy__(memo)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        return {"__dict__": {**picklable(self), **self._secrets_set()}}
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        fields = state["__dict__"]
-        self.__init__(**{name: value for name, value in fields.items() if name not in SECRETS})  # type: ignore[misc]  # as core's, for the private attributes
-        self._record_dropped_secrets(fields)
 
     # Metadata -------------------------------------------------------------------------------------------------------
 
@@ -351,19 +340,20 @@ class LMStudio(GenerationSettings, Structured):
         Args:
             messages: The conversation.
             kwargs: Settings of this call by the names of the fields, and `tools`, `tool_choice`,
-                `parallel_tool_calls`, `response_format`.
+                `parallel_tool_calls`, `response_format`. With `include_confidence=True`, `raw["confidence"]` says how
+                sure the model was of each field of a structured response; see `docs/guides/confidence.md`.
 
         Raises:
             LMStudioValueError: If a setting is unknown, or a message cannot be sent.
             LMStudioServerError: If the server fails.
             LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
         """
-        return _responses.chat_response(*self._generate(self._chat_request(messages, kwargs)))
+        return self._generate(self._chat_request(messages, kwargs), _responses.chat_response)
 
     @with_chat_events
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
-        return _responses.chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
+        return await self._agenerate(self._chat_request(messages, kwargs), _responses.chat_response)
 
     @with_chat_events
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -391,14 +381,13 @@ class LMStudio(GenerationSettings, Structured):
             LMStudioValueError: If a setting is unknown, or the prompt is not a string.
             LMStudioServerError: If the server fails.
         """
-        return _responses.completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
+        return self._generate(self._completion_request(prompt, formatted, kwargs), _responses.completion_response)
 
     @with_completion_events
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
-        return _responses.completion_response(
-            *await self._agenerate(self._completion_request(prompt, formatted, kwargs))
-        )
+        request = self._completion_request(prompt, formatted, kwargs)
+        return await self._agenerate(request, _responses.completion_response)
 
     @with_completion_events
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
@@ -434,14 +423,18 @@ class LMStudio(GenerationSettings, Structured):
             return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], given)
         return _Request(self._resolve_call(given), prompt=prompt)
 
-    def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
-        with _recording_overflow(request.call), self._open(request) as stream:
-            return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
+    def _generate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
+        call = request.call
+        with _recording_overflow(call), self._open(request) as stream:
+            result = self._recorded(call, stream.wait_for_result())
+        return make(result, call.tool_use, include_confidence=call.include_confidence)
 
-    async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
-        with _recording_overflow(request.call):
+    async def _agenerate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
+        call = request.call
+        with _recording_overflow(call):
             async with self._aopen(request) as stream:
-                return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
+                result = self._recorded(call, await stream.wait_for_result())
+        return make(result, call.tool_use, include_confidence=call.include_confidence)
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
         stream = self._open(request)
@@ -454,7 +447,11 @@ class LMStudio(GenerationSettings, Structured):
         )
 
     def _builder(self, call: ResolvedCall, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
-        return _responses.ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
+        return _responses.ResponseBuilder(
+            call.tool_use,
+            lambda: self._recorded(call, stream.result()),
+            include_confidence=call.include_confidence,
+        )
 
     def _open(self, request: _Request) -> PredictionStream:
         call = request.call

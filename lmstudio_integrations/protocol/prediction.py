@@ -344,13 +344,15 @@ class Accumulator:
     def result(self) -> PredictionResult:
         """Return the finished prediction."""
         assert self.end is not None, "a prediction ends with its statistics, or with an exception"
-        response, reasoning, tokens, reasoning_tokens = list[str](), list[str](), list[dict[str, Any]](), 0
+        response, reasoning, reasoning_tokens = list[str](), list[str](), 0
+        tokens, response_tokens = list[dict[str, Any]](), list[dict[str, Any]]()
         for fragment in self.fragments:
             # Structural text and tags belong to neither, as in TypeScript (docs/protocol.md#respond-and-complete).
             if fragment.reasoning_type == "none":
                 if fragment.is_structural:
                     continue
                 response.append(fragment.content)
+                response_tokens += fragment.tokens or ()
             else:
                 # The tags count as tokens of the reasoning.
                 reasoning_tokens += fragment.tokens_count if is_count(fragment.tokens_count) else 0
@@ -368,6 +370,7 @@ class Accumulator:
             tool_calls=tuple(self.tool_calls),
             raw_content="".join([fragment.content for fragment in self.fragments]),
             tokens=tuple(tokens),
+            response_tokens=tuple(response_tokens),
             cached_tokens=self.cached_tokens,
             reasoning_tokens=reasoning_tokens,
         )

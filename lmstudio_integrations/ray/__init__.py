@@ -1,4 +1,4 @@
-"""LM Studio in Ray Data: embed or generate a column of a dataset, on one host or on many.
+"""LM Studio in Ray Data: embed, generate or rerank a column of a dataset, on one host or on many.
 
 Needs the `ray` extra. `stages` adds a stage to a dataset, `actors` has what its actors run. Beside the adapters, on the
 client alone. The names are imported when they are first asked for.
@@ -13,12 +13,21 @@ from lmstudio_integrations._support.installation import install_command
 if TYPE_CHECKING:
     from lmstudio_integrations.ray.actors import Embedder as Embedder
     from lmstudio_integrations.ray.actors import Generator as Generator
+    from lmstudio_integrations.ray.actors import Reranker as Reranker
     from lmstudio_integrations.ray.stages import embed as embed
     from lmstudio_integrations.ray.stages import generate as generate
+    from lmstudio_integrations.ray.stages import rerank as rerank
 
-__all__ = ["Embedder", "Generator", "embed", "generate"]
+__all__ = ["Embedder", "Generator", "Reranker", "embed", "generate", "rerank"]
 
-_MODULES = {"Embedder": "actors", "Generator": "actors", "embed": "stages", "generate": "stages"}
+_MODULES = {
+    "Embedder": "actors",
+    "Generator": "actors",
+    "Reranker": "actors",
+    "embed": "stages",
+    "generate": "stages",
+    "rerank": "stages",
+}
 
 _NEEDED = {"ray": "ray[data]", "pyarrow": "pyarrow", "anyio": "anyio"}
 """What must be installed: the packages, and what provides them."""

@@ -77,6 +77,19 @@ def string_in(value: object, column: str) -> str:
     return value
 
 
+def strings_in(value: object, column: str) -> list[str]:
+    """Return a cell of a column that must have lists of strings.
+
+    Raises:
+        LMStudioValueError: If it is null, or no such list.
+    """
+    if value is None:
+        raise LMStudioValueError(f"column {column!r} is null")
+    if not is_list(value):
+        raise LMStudioValueError(f"column {column!r} must be a list of strings; got {type(value).__name__}")
+    return [string_in(each, f"{column}[{index}]") for index, each in enumerate(value)]
+
+
 def chat_of(value: object, column: str) -> Chat:
     """Return a conversation: a list of messages with role and content, or JSON text of one.
 

@@ -1,4 +1,4 @@
-"""What the actors of both stages share: their model, a batch as calls, errors as a column, columns of results.
+"""What the actors of all stages share: their model, a batch as calls, errors as a column, columns of results.
 
 `actors.py` subclasses it. Ray calls an actor with several batches at once, all on one event loop. Their rows share the
 slots of the hosts, so that a slot that becomes free takes the next row of any batch.
@@ -44,14 +44,14 @@ JOB_ERRORS = (
 
 
 class ModelArguments(TimeoutParameters, total=False):
-    """The keyword arguments that both stages share, including the timeouts of `TimeoutParameters`.
+    """The keyword arguments that all stages share, including the timeouts of `TimeoutParameters`.
 
     Attributes:
         hosts: The hosts that share the rows, each as `host:port` or a URL. If unset, each actor uses `LMSTUDIO_HOST` of
             its node, else LM Studio on that node. The API token is read from `LM_API_TOKEN` in the environment of the
             actor. It is not an argument, because Ray stores and shows arguments.
         load_policy: How the model is found or loaded: `get_or_load`, the default of `generate`, `explicit`, the default
-            of `embed`, or `require_loaded`. See `ModelParameters`.
+            of `embed` and `rerank`, or `require_loaded`. See `ModelParameters`.
         load_config: How to load the model, if the job loads it.
         ttl: Unload the model after this many idle seconds, if the job loads it.
         on_config_mismatch: What to do if the loaded model's settings differ from `load_config`: `warn` (the default),
@@ -76,6 +76,7 @@ class Stage(ABC):
 
     kind: ClassVar[ModelKind]
     load_policy: ClassVar[LoadPolicy]
+    job_errors: ClassVar[tuple[type[LMStudioError], ...]] = JOB_ERRORS
 
     def __init__(self, model: str, output_column: str, **arguments: Unpack[ModelArguments]) -> None:
         self.model: str = text_of(model, "model")
@@ -189,7 +190,7 @@ class Stage(ABC):
         Raises:
             LMStudioError: The error, if errors are raised, or every row would have this one.
         """
-        if self.on_error == "raise" or isinstance(error, JOB_ERRORS):
+        if self.on_error == "raise" or isinstance(error, self.job_errors):
             raise error
         return {self.named("error"): f"{type(error).__name__}: {error}"}
 

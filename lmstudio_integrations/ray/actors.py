@@ -15,19 +15,22 @@ from typing_extensions import Unpack
 from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel, AsyncLLM
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
+from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
 from lmstudio_integrations.client.support.arguments import flag_of
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioServerError,
+    LMStudioUnsupportedError,
     LMStudioValueError,
 )
 from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
 from lmstudio_integrations.ray._handles import embed_with_host
-from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, string_in, tools_of, with_images
-from lmstudio_integrations.ray._stage import ModelArguments, Stage, Values
+from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, string_in, strings_in, tools_of, with_images
+from lmstudio_integrations.ray._stage import JOB_ERRORS, ModelArguments, Stage, Values
 from lmstudio_integrations.types._json_schemas import validator_of
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
+from lmstudio_integrations.types.reranking import RerankTemplate
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import ResponseFormat, read_response, with_format
 from lmstudio_integrations.types.tools import ToolCallRequest
@@ -269,6 +272,75 @@ class Generator(Stage):
             except (OverflowError, TypeError, ValueError) as error:
                 raise ValueError(f"{name}: {error}") from error
         return cells
+
+
+class Reranker(Stage):
+    """Scores the texts of each row: how relevant they are to its query.
+
+    The new columns are the scores (a list of 64-bit floats from 0 to 1, in the order of the texts, with null where the
+    model would say neither yes nor no), `…_model`, and `…_error` if `on_error` is `column`. Of a text that is too long
+    for the model, the beginning is scored.
+
+    Args:
+        model: The key or identifier of the model.
+        query: The column with the queries.
+        texts: The column with lists of texts.
+        instruction: What relevant means, as a sentence. By default, that of the template.
+        template: The prompt, as a `RerankTemplate` or as its `prompt` alone; see `RerankParameters`.
+        output_column: The name of the new column. The names of the others begin with it.
+        arguments: See `ModelArguments`.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+
+    kind: ClassVar[ModelKind] = "llm"
+    load_policy: ClassVar[LoadPolicy] = "explicit"
+    job_errors: ClassVar[tuple[type[LMStudioError], ...]] = (*JOB_ERRORS, LMStudioUnsupportedError)
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        query: str = "query",
+        texts: str = "texts",
+        instruction: str | None = None,
+        template: RerankTemplate | str | None = None,
+        output_column: str = "scores",
+        **arguments: Unpack[ModelArguments],
+    ) -> None:
+        super().__init__(model, output_column, **arguments)
+        self._query, self._texts = query, texts
+        self._llm = cast("AsyncLLM", self._handle)
+        self._parameters: RerankParameters = {"instruction": instruction, "template": template}
+        Reranking(self._llm.model, "query", [], self._parameters)  # only made to check the parameters
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that a batch must have."""
+        return (self._query, self._texts)
+
+    def output_types(self) -> dict[str, Any]:
+        """Return the Arrow types of the columns that it adds, without that of errors."""
+        arrow = pyarrow()
+        return {self.output_column: arrow.list_(arrow.float64()), self.named("model"): arrow.string()}
+
+    async def __call__(self, batch: Any) -> AsyncIterator[Any]:
+        """Yield a batch with the scores."""
+        rows = self.rows_of(batch)
+        results = await self.run_all([partial(self._rerank_or_error, row, len(rows)) for row in rows])
+        yield self.with_columns(batch, results)
+
+    async def _rerank_or_error(self, row: Values, rows: int) -> Values:
+        return await self.caught(self._rerank(row, rows))
+
+    async def _rerank(self, row: Values, rows: int) -> Values:
+        query, texts = string_in(row[self._query], self._query), strings_in(row[self._texts], self._texts)
+        at_once = max(int(self._slots.total_tokens) // rows, 1)  # few rows fill the slots with their texts
+        parameters: RerankParameters = {**self._parameters, "max_concurrency": at_once}
+        results = await self._llm.rerank(query, texts, **parameters)
+        scores = {result.index: result.score for result in results}
+        return {self.output_column: [scores[index] for index in range(len(texts))], self.named("model"): self.model}
 
 
 def _fields(settings: LlmPredictionConfig) -> dict[str, Column]:

@@ -1,6 +1,7 @@
-"""`embed` and `generate`: stages of Ray Data on LM Studio. Thin over `map_batches` with the classes of `actors.py`.
+"""`embed`, `generate` and `rerank`: stages of Ray Data on LM Studio.
 
-Everything that can be checked is checked here, in the driver, before Ray starts anything.
+They are thin over `map_batches` with the classes of `actors.py`. Everything that can be checked is checked here, in the
+driver, before Ray starts anything.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,7 +17,8 @@ from lmstudio_integrations.client.predictions.requests import PredictionSettings
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.ray._resume import remaining
 from lmstudio_integrations.ray._stage import ModelArguments, Stage, check_column, check_known
-from lmstudio_integrations.ray.actors import Embedder, Generator
+from lmstudio_integrations.ray.actors import Embedder, Generator, Reranker
+from lmstudio_integrations.types.reranking import RerankTemplate
 from lmstudio_integrations.types.structured import ResponseFormat
 
 NUM_CPUS = 0.1
@@ -78,7 +80,7 @@ class RayArguments(TypedDict, total=False):
 
 
 class StageArguments(ModelArguments, RayArguments, total=False):
-    """The keyword arguments that `embed` and `generate` share, with those of `ModelArguments` and `RayArguments`.
+    """The keyword arguments that all stages share, with those of `ModelArguments` and `RayArguments`.
 
     Attributes:
         key: The column that identifies a row. `resume_from` needs it.
@@ -163,6 +165,36 @@ def generate(
         "allow_private_image_hosts": allow_private_image_hosts,
     }
     return _staged(Generator, ds, {**own, **columns}, arguments)
+
+
+def rerank(
+    ds: DatasetT,
+    *,
+    model: str,
+    query: str = "query",
+    texts: str = "texts",
+    instruction: str | None = None,
+    template: RerankTemplate | str | None = None,
+    output_column: str = "scores",
+    **arguments: Unpack[StageArguments],
+) -> DatasetT:
+    """Return a dataset with a column of scores, of the texts of each row. Nothing runs before Ray needs the rows.
+
+    Args:
+        ds: A `ray.data.Dataset`.
+        model: The key or identifier of the model.
+        query: The column with the queries.
+        texts: The column with lists of texts.
+        instruction: What relevant means; see `Reranker`.
+        template: The prompt; see `Reranker`.
+        output_column: The name of the new column; see `Reranker` for the others.
+        arguments: See `StageArguments`.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid, or the columns of the dataset are known and do not fit.
+    """
+    own = {"query": query, "texts": texts, "instruction": instruction, "template": template}
+    return _staged(Reranker, ds, {"model": model, "output_column": output_column, **own}, arguments)
 
 
 _COLUMNS: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()

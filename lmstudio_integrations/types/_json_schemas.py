@@ -38,7 +38,7 @@ def check_references(schema: Mapping[str, Any], name: str) -> None:
         LMStudioValueError: If there is one.
     """
     for reference in _references(schema):
-        if reference.startswith("#/") and not _exists(reference, schema):
+        if reference.startswith("#/") and target_of(reference, schema) is None:
             raise LMStudioValueError(
                 f"{name} refers to {reference!r}, which it does not contain; add that definition, or pass a pydantic "
                 "class, whose schema is complete"
@@ -224,8 +224,8 @@ def _references(node: object) -> Iterator[str]:
                 yield from _references(value)
 
 
-def _exists(reference: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a reference has a target: a JSON pointer (RFC 6901) in a fragment of a URL."""
+def target_of(reference: str, schema: object) -> object:
+    """Return what a reference refers to, a JSON pointer (RFC 6901) in a fragment of a URL; `None` for nothing."""
     node: object = schema
     for part in unquote(reference).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -234,5 +234,5 @@ def _exists(reference: str, schema: Mapping[str, Any]) -> bool:
         elif is_list(node) and name.isdecimal() and int(name) < len(node):
             node = node[int(name)]
         else:
-            return False
-    return True
+            return None
+    return node

@@ -5,20 +5,18 @@ from importlib import import_module
 
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
 from tests._both_frameworks import test_metadata
-from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, classes
+from tests.support.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS, RERANKERS, classes
 from tests.test_package import PUBLIC
 
 
 def test_the_list_has_every_public_adapter() -> None:
-    public = {name: getattr(import_module(module), name) for module, names in PUBLIC.items() for name in names.split()}
-    adapters = {
-        name: each for name, each in public.items() if inspect.isclass(each) and issubclass(each, ConnectionSettings)
-    }
-    assert {name: adapter.make for name, adapter in ADAPTERS.items()} == adapters
+    public = [getattr(import_module(module), name) for module, names in PUBLIC.items() for name in names.split()]
+    adapters = {each for each in public if inspect.isclass(each) and issubclass(each, ConnectionSettings)}
+    assert {adapter.make for adapter in ADAPTERS.values()} == adapters
 
 
-def test_every_adapter_is_a_language_model_or_an_embedding_model() -> None:
-    assert LANGUAGE_MODELS | EMBEDDING_MODELS == ADAPTERS
+def test_every_adapter_is_of_one_kind() -> None:
+    assert LANGUAGE_MODELS | EMBEDDING_MODELS | RERANKERS == ADAPTERS
     assert len(classes("LangChain")) + len(classes("LlamaIndex")) == len(classes())
 
 

@@ -22,7 +22,7 @@ from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.faults.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
 from tests.faults.units import Unit
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
-from tests.support.adapters import ADAPTERS, Adapter, classes
+from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
 from tests.support.certificates import CERTIFICATES, LOCALHOST
 
 TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"
@@ -43,7 +43,7 @@ CALLS: dict[str, tuple[Any, str, Call]] = {
     **{f"{name} async": (each.make, _key(each), _awaited(each)) for name, each in ADAPTERS.items()},
 }
 
-OF_LANGUAGE_MODELS = {name: row for name, row in CALLS.items() if row[1] == CHAT}
+OF_LANGUAGE_MODELS = {name: row for name, row in CALLS.items() if name.removesuffix(" async") in LANGUAGE_MODELS}
 
 every_call = pytest.mark.parametrize(("make", "model", "call"), CALLS.values(), ids=CALLS)
 every_adapter = pytest.mark.parametrize("make", classes())

@@ -126,10 +126,11 @@ def test_a_client_without_a_host_names_this_machine() -> None:
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_shows_only_the_settings_that_were_changed(name: str) -> None:
     headers = {"X-Key": TOKEN}
-    made = ADAPTERS[name].make(model="m", host="h:1", api_token=TOKEN, headers=headers, ttl=5, timeout=None)
+    adapter = ADAPTERS[name]
+    made = adapter.make(model="m", host="h:1", api_token=TOKEN, headers=headers, ttl=5, timeout=None)
     text = shown(made)
-    assert text.startswith(f"{name}(")
-    assert {"model='m'", "host='h:1'", "ttl=5.0"} <= set(text[len(name) + 1 : -1].split(", "))
+    assert text.startswith(f"{adapter.name}(")
+    assert {"model='m'", "host='h:1'", "ttl=5.0"} <= set(text[len(adapter.name) + 1 : -1].split(", "))
     assert not [absent for absent in ("timeout", "headers", "callback", "prompt") if absent in text]
     assert shown(str(made))
     made.idle_timeout = 7.0

@@ -230,11 +230,13 @@ def test_a_pickle_has_no_secrets_and_gets_the_token_of_its_process(
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_token_that_was_lost_with_pickling_is_missed_by_name(name: str) -> None:
-    lost = ADAPTERS[name].make(model="m", host="127.0.0.1:9", api_token=TOKEN)
+    adapter = ADAPTERS[name]
+    lost = adapter.make(model="m", host="127.0.0.1:9", api_token=TOKEN)
     for _ in range(2):
         lost = pickle.loads(pickle.dumps(lost))
-    with pytest.raises(lms.LMStudioAuthenticationError, match=f"left out when this {name} was pickled; set LM_API_TO"):
-        ADAPTERS[name].call(lost, "Hello")
+    missed = f"left out when this {adapter.name} was pickled; set LM_API_TOKEN"
+    with pytest.raises(lms.LMStudioAuthenticationError, match=missed):
+        adapter.call(lost, "Hello")
 
 
 def test_the_spec_of_a_handle_does_not_show_a_secret() -> None:

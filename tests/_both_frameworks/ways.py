@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.messages import HumanMessage
@@ -13,7 +14,7 @@ from lmstudio_integrations.llama_index import LMStudio
 
 
 class Seen(dict[str, Any]):
-    """What a way delivers: text, reasoning, calls, usage, the statistics that the client adds, and the parts."""
+    """What a way delivers: text, reasoning, calls, usage, confidence, what the client adds, and the parts."""
 
 
 Way = Callable[[Any, str], Seen]
@@ -27,6 +28,7 @@ def seen_message(message: Any, parts: list[str]) -> Seen:
         reasoning=message.additional_kwargs.get("reasoning_content", ""),
         calls=[(call["name"], call["args"]) for call in message.tool_calls],
         prompt=message.usage_metadata["input_tokens"],
+        confidence=message.response_metadata.get("confidence"),
         parts=parts,
         **{name: message.response_metadata.get(name) for name in _ADDED},
     )
@@ -43,6 +45,7 @@ def seen_response(response: Any, parts: list[str]) -> Seen:
         reasoning="".join(block.content for block in blocks if block.block_type == "thinking"),
         calls=[(block.tool_name, block.tool_kwargs) for block in blocks if block.block_type == "tool_call"],
         prompt=response.raw["usage"]["prompt_tokens"],
+        confidence=response.raw.get("confidence"),
         parts=parts,
         **{name: response.raw["stats"].get(name) for name in _ADDED},
     )
@@ -53,11 +56,13 @@ def seen_responses(chunks: list[Any]) -> Seen:
 
 
 def seen_result(result: lms.PredictionResult, parts: list[str]) -> Seen:
+    confidence = None if result.confidence is None else {path: asdict(each) for path, each in result.confidence.items()}
     return Seen(
         text=result.content,
         reasoning=result.reasoning_content,
         calls=[(call.name, call.arguments) for call in result.tool_call_requests],
         prompt=result.stats.prompt_tokens_count,
+        confidence=confidence,
         parts=parts,
         **{name: getattr(result.stats, name) for name in _ADDED},
     )

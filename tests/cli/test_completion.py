@@ -38,6 +38,7 @@ def complete(
         ("chat ", [SMALL, LARGE, "stuck", "mine"]),
         ("unload ", ["mine", EMBEDDER]),
         ("embed file.txt --model ", [EMBEDDER]),
+        ("rerank query --model ", [SMALL, LARGE, "stuck", "mine"]),
     ],
 )
 def test_a_shell_completes_the_names_of_the_server(

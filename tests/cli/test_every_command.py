@@ -23,6 +23,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "get": ("some-model",),
     "doctor": (),
     "embed": ("-",),
+    "rerank": ("some query",),
     "tools": ("mcp/some-plugin",),
 }
 """How to run each command, to see what it says of a server that it cannot use."""

@@ -85,6 +85,7 @@ RUNS = {
     ),
     "embed": Run(["embed", "in.jsonl"], json.dumps(TEXT)),
     "embed, an error": Run(["embed", "fail.jsonl"], IN_AN_ERROR),
+    "rerank": Run(["rerank", "query", "in.jsonl"], printable_line(TEXT)),
     "demo": Run(["demo"], printable(TEXT)),
     "serve": Run(["serve", "--port", "0", "--catalog", "catalog.toml"], typed=[("scripted)", "\x03")]),
 }
@@ -105,6 +106,7 @@ PIPES = {
     "doctor": (["doctor"], CHAT),
     "tools": (["tools", "mcp/texts", "report", json.dumps({"text": TEXT})], f"{TEXT}\n"),
     "embed": (["embed", "in.jsonl"], json.dumps(TEXT, ensure_ascii=False)),
+    "rerank": (["rerank", "query", "in.jsonl"], f"{TEXT}\n"),
     "demo": (["demo"], TEXT),
 }
 
@@ -134,7 +136,7 @@ def server() -> Iterator[Emulator]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the input of `embed`, and a catalog for `serve`."""
+    """A folder with the input of `embed` and `rerank`, and a catalog for `serve`."""
     (tmp_path / "in.jsonl").write_text(json.dumps({"text": TEXT}, ensure_ascii=False) + "\n", encoding="utf-8")
     (tmp_path / "fail.jsonl").write_text('{"text": "fail"}\n', encoding="utf-8")
     (tmp_path / "catalog.toml").write_text(f"[[model]]\nkey = {json.dumps(NAME)}\n", encoding="utf-8")

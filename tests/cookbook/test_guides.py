@@ -6,6 +6,7 @@ import re
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM, LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding, LMStudioToolSpec
@@ -17,22 +18,25 @@ PAGE = re.compile(r"`(docs/[\w/-]+\.md)`")
 
 CHAT = ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Structured output", "Images", "Reasoning"]
 EMBED = ["Setup", "Instantiate", "Embed", "Search", "Async"]
+RERANK = ["Setup", "Instantiate", "Rerank", "Retrieve", "Async"]
 PLUGINS = ["Setup", "Instantiate", "Several plugins"]
 SECTIONS: dict[type, list[str]] = {
     ChatLMStudio: [*CHAT, "Async", "Statistics"],
     LMStudioLLM: ["Setup", "Instantiate", "Invoke", "Stream", "Async", "Statistics"],
     LMStudioEmbeddings: EMBED,
+    langchain.LMStudioReranker: RERANK,
     LMStudio: [*CHAT, "Async", "Statistics"],
     LMStudioEmbedding: EMBED,
+    llama_index.LMStudioReranker: RERANK,
     LMStudioToolkit: [*PLUGINS, "Agents", "Progress", "Async"],
     LMStudioToolSpec: [*PLUGINS, "Agents", "Async"],
     lms.Client: [*CHAT[:-1], "Reasoning and statistics", "Embeddings"],
     lms.AsyncClient: ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Embeddings"],
 }
 CLASSES = [pytest.param(kind, id=kind.__name__) for kind in SECTIONS]
-EXTRAS = {ChatLMStudio: "langchain", LMStudioLLM: "langchain", LMStudioEmbeddings: "langchain"} | {
-    LMStudio: "llama-index",
-    LMStudioEmbedding: "llama-index",
+EXTRAS = {
+    **dict.fromkeys((ChatLMStudio, LMStudioLLM, LMStudioEmbeddings, langchain.LMStudioReranker), "langchain"),
+    **dict.fromkeys((LMStudio, LMStudioEmbedding, llama_index.LMStudioReranker), "llama-index"),
 }
 
 

@@ -62,7 +62,7 @@ def test_a_setting_has_its_type_and_its_default(package: griffe.Object, field: s
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.Object, name: str) -> None:
     make = ADAPTERS[name].make
-    documented = package[make.__module__.partition(".")[2]][name].all_members
+    documented = package[make.__module__.partition(".")[2]][make.__name__].all_members
     parameters = inspect.signature(make).parameters
     ours = [field for field in parameters if field in documented]
     framework = {field for field in parameters if field not in documented}
@@ -73,7 +73,7 @@ def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.O
         assert shown.annotation == type_text(parameter.annotation)
         assert shown.value == repr(parameter.default)
         assert shown.docstring.value == make.model_fields[field].description
-    shown_class = package[make.__module__.partition(".")[2]][name]
+    shown_class = package[make.__module__.partition(".")[2]][make.__name__]
     assert sorted(chain(*shown_class.extra["settings"]["groups"].values())) == sorted(ours)
 
 
@@ -99,7 +99,7 @@ def test_every_public_class_and_function_has_an_entry(module: str) -> None:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_methods_that_list_the_hosts_are_shown(package: griffe.Object, name: str) -> None:
-    documented = package[ADAPTERS[name].make.__module__.partition(".")[2]][name].all_members
+    documented = package[ADAPTERS[name].make.__module__.partition(".")[2]][ADAPTERS[name].name].all_members
     for method in ("hosts", "ahosts"):
         docstring = documented[method].docstring
         assert docstring

@@ -91,8 +91,9 @@ def documented() -> dict[str, list[Snippet]]:
 
 def every_alias() -> Snippet:
     """Return calls of every adapter with every other name of a setting."""
-    names = [each.make.__name__ for each in ADAPTERS.values()]
-    imports = [f"from {each.make.__module__} import {each.make.__name__}" for each in ADAPTERS.values()]
+    modules = {each.make.__module__ for each in ADAPTERS.values()}
+    names = [f"{each.make.__module__}.{each.make.__name__}" for each in ADAPTERS.values()]
+    imports = [f"import {module}" for module in sorted(modules)]
     calls = [f'{name}({alias}="x")' for name in names for alias in ALIASES]
     return Snippet("every alias", 1, "python", "\n".join([*imports, *calls]))
 

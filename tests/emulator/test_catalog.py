@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from lmstudio_integrations import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.catalog import (
     BUNDLED,
@@ -32,6 +33,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     Error,
     InjectFault,
     Reasoning,
+    Relevance,
     Text,
     ToolCall,
     Wait,
@@ -391,7 +393,7 @@ PAGE = read("docs/tools/catalog.md")
 
 
 def test_the_catalog_of_the_documentation_works() -> None:
-    example, plugins = blocks("docs/tools/catalog.md", "toml")
+    example, plugins, reranker = blocks("docs/tools/catalog.md", "toml")
     catalog = from_tables(tomllib.loads(example))
     scripted = [each.key for each in catalog.models if each.engine == "scripted"]
     with Emulator(catalog=catalog) as server:
@@ -399,6 +401,11 @@ def test_the_catalog_of_the_documentation_works() -> None:
         assert len(scripted) == 2
     kinds = [plugin.kind for plugin in from_tables(tomllib.loads(plugins)).plugins]
     assert kinds == ["command", "url", "generator"]
+    (model,) = from_tables(tomllib.loads(reranker)).models
+    with Emulator([model]) as server, Client(server.address) as client:
+        results = client.llm.model(model.key).rerank("When does it leave?", ["It rains", "The ferries leave at nine"])
+        assert [each.index for each in results] == [1, 0]
+        assert [each.score for each in results] == pytest.approx([0.9, 0.01])
 
 
 def test_the_program_of_the_documentation_works() -> None:
@@ -415,5 +422,5 @@ def test_the_documentation_names_every_field_condition_and_step() -> None:
     assert of_plugins == {field.alias or name for name, field in PluginEntry.model_fields.items()}
     assert conditions == set(When.model_fields)
     assert steps == {
-        name for step in (Text, Reasoning, ToolCall, Error, InjectFault, Wait) for name in step.model_fields
+        name for step in (Text, Reasoning, ToolCall, Relevance, Error, InjectFault, Wait) for name in step.model_fields
     }

@@ -28,7 +28,6 @@ from lmstudio_integrations.llama_index import (
     register,
 )
 from tests.llama_index.scripted_server import Server
-from tests.support.adapters import classes
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"  # the shape of one
 
@@ -221,7 +220,7 @@ def test_a_cache_that_cannot_be_pickled_is_dropped_with_a_warning(caplog: pytest
     assert caplog.messages == ["this LMStudioEmbedding is pickled without embeddings_cache, which cannot be"]
 
 
-@pytest.mark.parametrize("kind", classes("LlamaIndex"))
+@pytest.mark.parametrize("kind", [LMStudio, LMStudioEmbedding])
 def test_deep_copies_share_their_rate_limiter(kind: type[Any]) -> None:
     limiter = TokenBucketRateLimiter(requests_per_minute=600)
     model = kind(model="m", rate_limiter=limiter)

@@ -276,9 +276,25 @@ def _misspelled(case: Case) -> Any:
     return case.on_server(model="gema-3-4b")
 
 
-@mistake("wrong-kind")
+@mistake("wrong-kind", LANGUAGE | EMBEDDING)
 def _wrong_kind(case: Case) -> Any:
     return case.on_server(model=WRONG[case.surface.kind])
+
+
+@mistake("cross-encoder", only("native"))
+def _cross_encoder(case: Case) -> Any:
+    return _rerank("llm")
+
+
+@mistake("cross-encoder", only("native"))
+def _reranker_without_words(case: Case) -> Any:
+    return _rerank("embedding", "qwen3-embedding")
+
+
+def _rerank(kind: ModelKind, key: str = "bge-reranker-v2-m3") -> Any:
+    model = ModelEntry(key=key, kind=kind)
+    with Emulator([model]) as server, lms.Client(server.address) as client:
+        return client.llm.lazy_model(model.key).rerank("What does a swim cost?", ["The pool costs four euros."])
 
 
 @mistake("evicted", CHAT)

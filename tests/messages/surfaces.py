@@ -94,7 +94,7 @@ SURFACES = {
        for name, is_async in (("Client", False), ("AsyncClient", True)) for kind in ("llm", "embedding")},
 }  # fmt: skip
 EMBEDDING = {name: each for name, each in SURFACES.items() if each.kind == "embedding"}
-LANGUAGE = {name: each for name, each in SURFACES.items() if each.kind == "llm"}
+LANGUAGE = {name: each for name, each in SURFACES.items() if each.kind == "llm" and "Reranker" not in name}
 CHAT = {name: each for name, each in LANGUAGE.items() if not name.startswith("LMStudioLLM")}
 ADAPTED = {name: each for name, each in SURFACES.items() if each.framework != "native"}
 NATIVE = {name: each for name, each in SURFACES.items() if each.framework == "native"}

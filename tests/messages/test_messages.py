@@ -10,6 +10,7 @@ import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.client.transport.connect import advice, opening, probe
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.messages import hosts, plugins  # noqa: F401 - adds the mistakes with several hosts, and with plugins
@@ -91,6 +92,7 @@ def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pyte
     seen: set[str] = set()
     for surfaces, trigger in MISTAKES[entry]:
         for name, surface in surfaces.items():
+            IOThread.current().shared.clear()  # the next server may have the port of an earlier one
             with monkeypatch.context() as patch:
                 shown = [" ".join(text.split()) for text in messages_of(trigger, Case(surface, patch))]
             fitting = {quote for quote, pattern in quotes.items() if any(map(pattern.search, shown))}

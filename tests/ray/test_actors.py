@@ -1,4 +1,4 @@
-"""The actors of both stages on a scripted server, called as Ray calls them: batch by batch, on one event loop."""
+"""The actors of all stages on a scripted server, called as Ray calls them: batch by batch, on one event loop."""
 
 import asyncio
 import base64
@@ -20,9 +20,10 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioStructuredOutputError,
     LMStudioUnreachableError,
+    LMStudioUnsupportedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.ray.actors import TEXTS_PER_CALL, Embedder, Generator
+from lmstudio_integrations.ray.actors import TEXTS_PER_CALL, Embedder, Generator, Reranker
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.web import PIXEL, web_server
 
@@ -38,6 +39,12 @@ RULES: tuple[Any, ...] = (
     {"when": {"image": True}, "then": [{"text": "an image"}]},
     {"when": {"structured": False}, "then": [{"text": "{last}"}]},
 )
+RERANKER_RULES: tuple[Any, ...] = (
+    {"when": {"last": "^fail"}, "then": [{"error": "It went wrong"}]},
+    {"when": {"last": "^wait"}, "then": [AT_THE_GATE, {"relevance": 0.5}]},
+    {"when": {"last": "^prose"}, "then": [{"text": "Well"}]},
+    {"when": {"last": "ferry"}, "then": [{"relevance": 0.9}]},
+)
 
 
 class Title(BaseModel):
@@ -49,7 +56,8 @@ class Title(BaseModel):
 def server(gate: Gate) -> Iterator[Emulator]:
     chat = ModelEntry(key="chat", slots=2, vision=True, rules=RULES)
     vectors = ModelEntry(key="vectors", kind="embedding", embedding_length=4, context_length=32)
-    with Emulator([chat, vectors], engines=gate.engines()) as emulator:
+    reranker = ModelEntry(key="reranker", slots=2, rules=RERANKER_RULES)
+    with Emulator([chat, vectors, reranker], engines=gate.engines()) as emulator:
         yield emulator
 
 
@@ -62,7 +70,7 @@ def table(**columns: Any) -> Any:
     return pa.table(columns)
 
 
-async def run(actor: Embedder | Generator, batch: Any) -> list[dict[str, Any]]:
+async def run(actor: Embedder | Generator | Reranker, batch: Any) -> list[dict[str, Any]]:
     """Return the rows of the one batch that an actor yields."""
     async with asyncio.timeout(30):
         (result,) = [each async for each in actor(batch)]
@@ -191,13 +199,14 @@ async def test_an_error_can_be_a_column_and_all_types_stay(arguments: dict[str, 
     assert second == "LMStudioValueError: column 'body' is null"
 
 
-@pytest.mark.parametrize("actor", [Generator, Embedder])
+@pytest.mark.parametrize("actor", [Generator, Embedder, Reranker])
 async def test_an_error_of_every_row_is_raised_even_if_errors_are_a_column(
     arguments: dict[str, Any], actor: Any
 ) -> None:
     column = {"prompt": "{text}"} if actor is Generator else {}
+    batch = table(text=["a"] * 20, query=["q"] * 20, texts=[["a"]] * 20)
     with pytest.raises(LMStudioModelNotFoundError):
-        await run(actor("no-such-model", on_error="column", **column, **arguments), table(text=["a"] * 20))
+        await run(actor("no-such-model", on_error="column", **column, **arguments), batch)
 
 
 async def test_a_host_that_does_not_respond_is_an_error_of_the_row() -> None:
@@ -208,6 +217,8 @@ async def test_a_host_that_does_not_respond_is_an_error_of_the_row() -> None:
     assert text["generated_text_error"].startswith(LMStudioUnreachableError.__name__)
     vectors = await run(Embedder("vectors", **arguments), table(text=["a", "b"]))
     assert {row["embeddings_error"].partition(":")[0] for row in vectors} == {LMStudioUnreachableError.__name__}
+    (scores,) = await run(Reranker("reranker", **arguments), table(query=["q"], texts=[["a"]]))
+    assert scores["scores_error"].startswith(LMStudioUnreachableError.__name__)
 
 
 async def test_an_empty_block_gets_the_columns_too(arguments: dict[str, Any]) -> None:
@@ -294,6 +305,74 @@ async def test_vectors_of_a_known_length_are_a_fixed_size_list(arguments: dict[s
         await run(Embedder("vectors", dimensions=5, **arguments), table(text=["a"]))
 
 
+# Scores -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "columns", [{}, {"query": "q", "texts": "t", "output_column": "out"}], ids=["default", "given"]
+)
+async def test_texts_get_their_scores_in_their_order(arguments: dict[str, Any], columns: dict[str, Any]) -> None:
+    names = {name: columns.get(name, name) for name in ("query", "texts")}
+    output = columns.get("output_column", "scores")
+    texts = [["It rains", "the ferry", "prose"], [], ["a ferry"]]
+    batch = table(**{names["query"]: ["When does the ferry leave?"] * 3, names["texts"]: texts})
+    rows = await run(Reranker("reranker", **columns, **arguments), batch)
+    expected = [[pytest.approx(0.01), pytest.approx(0.9), None], [], [pytest.approx(0.9)]]
+    assert [row[output] for row in rows] == expected
+    assert rows[0][f"{output}_model"] == "reranker"
+
+
+async def test_the_instruction_and_the_template_are_in_the_prompt(server: Emulator, arguments: dict[str, Any]) -> None:
+    template = "{instruction} | {query} | {text} | "
+    actor = Reranker("reranker", instruction="Is it about ships?", template=template, **arguments)
+    await run(actor, table(query=["q"], texts=[["a", "b"]]))
+    prompts = {f"Is it about ships? | q | {text} | " for text in "ab"}
+    assert {each.prompt for each in server.predictions} == prompts
+
+
+async def test_a_row_with_a_text_that_fails_has_an_error_and_no_scores(arguments: dict[str, Any]) -> None:
+    actor = Reranker("reranker", on_error="column", **arguments)
+    texts = [["a ferry", "fail"], ["a", None], None, ["a"], ["a ferry"]]
+    batch = table(query=["q", "q", "q", None, "q"], texts=texts)
+    (result,) = [each async for each in actor(batch)]
+    assert {name: result.schema.field(name).type for name in actor.types()} == actor.types()
+    assert result["scores"].to_pylist() == [None] * 4 + [[pytest.approx(0.9)]]
+    failed, *invalid, fine = result["scores_error"].to_pylist()
+    assert "It went wrong" in failed
+    assert invalid == [
+        "LMStudioValueError: column 'texts[1]' is null",
+        "LMStudioValueError: column 'texts' is null",
+        "LMStudioValueError: column 'query' is null",
+    ]
+    assert fine is None
+
+
+async def test_a_column_of_texts_must_have_lists(arguments: dict[str, Any]) -> None:
+    with pytest.raises(LMStudioValueError, match="column 'texts' must be a list of strings; got str"):
+        await run(Reranker("reranker", **arguments), table(query=["q"], texts=["a"]))
+
+
+async def test_a_server_without_log_probabilities_ends_the_job(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmstudio_integrations.emulator.engines.scripted.writer.candidate_count", lambda _: None)
+    with pytest.raises(LMStudioUnsupportedError, match="log-probabilities"):
+        await run(Reranker("reranker", on_error="column", **arguments), table(query=["q"], texts=[["a"]]))
+
+
+@pytest.mark.parametrize("texts", [[["a", *["wait"] * 3]], [["wait"] * 2] * 4], ids=["one row", "many rows"])
+async def test_the_texts_of_a_batch_share_the_slots_of_the_host(
+    server: Emulator, arguments: dict[str, Any], gate: Gate, texts: list[list[str]]
+) -> None:
+    server.load("reranker")
+    actor = Reranker("reranker", **arguments)
+    batch = asyncio.create_task(run(actor, table(query=["q"] * len(texts), texts=texts)))
+    states = [*["ended"] * (len(texts) == 1), "running", "running"]  # the first text of a query is scored alone
+    await asyncio.to_thread(server.wait_for, lambda: [each.state for each in server.predictions] == states)
+    gate.open()
+    assert [len(row["scores"]) for row in await batch] == [len(each) for each in texts]
+
+
 # Arguments ----------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +401,10 @@ INVALID: list[tuple[Any, dict[str, Any], str]] = [
         "length_policy must be one of 'error', 'truncate', 'average', 'pass'; got 'cut'",
     ),
     (Embedder, {"model": "vectors", "dimensions": 0}, "dimensions must be at least 1"),
+    (Reranker, {"model": ""}, "model is empty"),
+    (Reranker, {"model": "reranker", "instruction": 1}, "instruction must be"),
+    (Reranker, {"model": "reranker", "template": "{query}"}, "the prompt needs"),
+    (Reranker, {"model": "reranker", "top_n": 1}, "unknown setting 'top_n'"),
 ]
 
 

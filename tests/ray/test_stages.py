@@ -17,8 +17,8 @@ from lmstudio_integrations._support.installation import install_command
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.ray._resume import done_keys
-from lmstudio_integrations.ray.actors import Embedder, Generator
-from lmstudio_integrations.ray.stages import embed, generate
+from lmstudio_integrations.ray.actors import Embedder, Generator, Reranker
+from lmstudio_integrations.ray.stages import embed, generate, rerank
 
 
 class Dataset:
@@ -105,6 +105,16 @@ def test_one_actor_with_a_tenth_of_a_core_is_the_default() -> None:
     ((actor, passed),) = generate(Dataset(), model="chat", prompt="{body}").stages
     assert actor is Generator
     assert (passed["num_cpus"], passed["batch_size"], passed["compute"].max_size) == (0.1, 32, 1)
+
+
+def test_a_stage_of_a_reranker_names_its_columns() -> None:
+    ds = rerank(Dataset("question", "texts"), model="reranker", query="question", instruction="Is it about ships?")
+    ((actor, passed),) = ds.stages
+    assert actor is Reranker
+    own = passed["fn_constructor_kwargs"]
+    assert own.items() >= {"query": "question", "texts": "texts", "instruction": "Is it about ships?"}.items()
+    with pytest.raises(LMStudioValueError, match=r"no column 'query'; it has 'question', 'texts'"):
+        rerank(Dataset("question", "texts"), model="reranker")
 
 
 def test_a_pool_may_grow_or_be_given() -> None:
@@ -214,9 +224,11 @@ def test_without_ray_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_public_names_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "find_spec", lambda name: object())
-    assert dir(stages) == ["Embedder", "Generator", "embed", "generate"]
+    assert dir(stages) == ["Embedder", "Generator", "Reranker", "embed", "generate", "rerank"]
     assert stages.embed is embed
     assert stages.Generator is Generator
+    assert stages.rerank is rerank
+    assert stages.Reranker is Reranker
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         _ = stages.no_such_name
 

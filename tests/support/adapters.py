@@ -1,13 +1,20 @@
 """The adapters of both frameworks, and a call of each. Whatever holds for all adapters is tested with this list."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
 Framework: TypeAlias = Literal["LangChain", "LlamaIndex"]
-Kind: TypeAlias = Literal["chat", "text", "embedding"]
+Kind: TypeAlias = Literal["chat", "text", "embedding", "reranker"]
+
+TEXT = "The ferry takes twenty minutes."
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Adapter:
         kind: What its models do.
         method: The method that makes a call with a text.
         async_method: The same for coroutines.
+        arguments: Makes the arguments of the method from the text.
     """
 
     make: Any
@@ -27,29 +35,57 @@ class Adapter:
     kind: Kind
     method: str
     async_method: str
+    arguments: Callable[[str], tuple[Any, ...]] = lambda text: (text,)
+
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return str(self.make.__name__)
+
+    @property
+    def takes_settings(self) -> bool:
+        """Whether a call takes settings of its own."""
+        return self.kind in {"chat", "text"}
 
     def call(self, model: Any, text: str, **given: Any) -> Any:
         """Make a call with settings of its own."""
-        return getattr(model, self.method)(text, **given)
+        return getattr(model, self.method)(*self.arguments(text), **given)
 
     async def acall(self, model: Any, text: str, **given: Any) -> Any:
         """Make the same call without blocking."""
-        return await getattr(model, self.async_method)(text, **given)
+        return await getattr(model, self.async_method)(*self.arguments(text), **given)
 
 
 ADAPTERS = {
     "ChatLMStudio": Adapter(ChatLMStudio, "LangChain", "chat", "invoke", "ainvoke"),
     "LMStudioLLM": Adapter(LMStudioLLM, "LangChain", "text", "invoke", "ainvoke"),
     "LMStudioEmbeddings": Adapter(LMStudioEmbeddings, "LangChain", "embedding", "embed_query", "aembed_query"),
+    "LMStudioReranker": Adapter(
+        langchain.LMStudioReranker,
+        "LangChain",
+        "reranker",
+        "compress_documents",
+        "acompress_documents",
+        lambda text: ([Document(TEXT)], text),
+    ),
     "LMStudio": Adapter(LMStudio, "LlamaIndex", "chat", "complete", "acomplete"),
     "LMStudioEmbedding": Adapter(
         LMStudioEmbedding, "LlamaIndex", "embedding", "get_query_embedding", "aget_query_embedding"
+    ),
+    "llama_index.LMStudioReranker": Adapter(
+        llama_index.LMStudioReranker,
+        "LlamaIndex",
+        "reranker",
+        "postprocess_nodes",
+        "apostprocess_nodes",
+        lambda text: ([NodeWithScore(node=TextNode(text=TEXT))], QueryBundle(text)),
     ),
 }
 """Every adapter by its name. A new one is added here."""
 
 EMBEDDING_MODELS = {name: each for name, each in ADAPTERS.items() if each.kind == "embedding"}
-LANGUAGE_MODELS = {name: each for name, each in ADAPTERS.items() if each.kind != "embedding"}
+RERANKERS = {name: each for name, each in ADAPTERS.items() if each.kind == "reranker"}
+LANGUAGE_MODELS = {name: each for name, each in ADAPTERS.items() if each.takes_settings}
 
 
 def classes(framework: Framework | None = None, kind: Kind | None = None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Reads the rows of `embed`: lines of text, JSON lines, or a Parquet file, in batches and with their numbers.
+"""Reads the rows of `embed` and `rerank`: lines of text, JSON lines, or Parquet, in batches and with their numbers.
 
 Memory is bounded by a batch. `__init__.py` embeds the texts, and `output.py` writes the rows with their vectors.
 """
@@ -53,11 +53,11 @@ def arrow_parquet() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of the columns: of the text, and of those that are added."""
+    """The names of the columns: of the text, and of those that `embed` adds."""
 
     text: str
-    vector: str
-    model: str
+    vector: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Rows(ABC):
     def check_name(self, label: str, names: Any) -> None:
         """Reject columns that this command would add a second time."""
         for flag, name in (("--vector-field", self.columns.vector), ("--model-field", self.columns.model)):
-            if name in names:
+            if name and name in names:
                 raise LMStudioValueError(f"{label} has a field {name!r} already; choose another name with {flag}")
 
 

@@ -35,6 +35,7 @@ from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Too
 from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
+from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
@@ -55,6 +56,7 @@ from lmstudio_integrations.types.models import (
     ServerVersion,
 )
 from lmstudio_integrations.types.references import ModelReference
+from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
 
 
@@ -116,6 +118,12 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
     ) -> None:
         """Process a system prompt and tools now; see `LLM.warm`."""
         await arun(self.model.warm(prefix, parameters, tools))
+
+    async def rerank(
+        self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]
+    ) -> list[RerankResult]:
+        """Return how relevant texts are to a query, best first; see `LLM.rerank`."""
+        return await arun(self.model.rerank(query, texts, parameters))
 
     async def apply_prompt_template(
         self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()

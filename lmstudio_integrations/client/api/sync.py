@@ -35,6 +35,7 @@ from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Too
 from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
+from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
@@ -56,6 +57,7 @@ from lmstudio_integrations.types.models import (
     ServerVersion,
 )
 from lmstudio_integrations.types.references import ModelReference
+from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
 
 
@@ -141,6 +143,25 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
             LMStudioServerError: If the server reports an error.
         """
         run(self.model.warm(prefix, parameters, tools))
+
+    def rerank(self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]) -> list[RerankResult]:
+        """Return how relevant texts are to a query, best first.
+
+        Each text is one call, in which the model generates one token: the scores are the probabilities of yes and no.
+        Loads the model if necessary. Rerankers of the Qwen3 kind are asked as they were trained, other models through
+        their chat template. Special tokens in the query and in the texts are taken apart.
+
+        Args:
+            query: The query.
+            texts: The texts; of those that are too long for the model, the beginning is scored.
+            parameters: See `RerankParameters`.
+
+        Raises:
+            LMStudioContextOverflowError: If the query leaves no room for a text.
+            LMStudioUnsupportedError: If the model, or the runtime of the server, cannot do this.
+            LMStudioValueError: If an argument is invalid.
+        """
+        return run(self.model.rerank(query, texts, parameters))
 
     def apply_prompt_template(self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.

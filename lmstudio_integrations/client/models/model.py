@@ -15,6 +15,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
 
 Texts = list[str] | tuple[str, ...]
@@ -122,6 +123,11 @@ class Model:
             with attempts:
                 instance = yield from attempts.begin()
                 return (yield from queries.get_load_config(attempts.operation, self.state.kind, instance.specifier))
+
+    def slots(self) -> Flow[list[int]]:
+        """Return how many calls the instance runs at once, as a list: several hosts have one number each."""
+        fields = yield from self.get_load_fields()
+        return [parallel_of(fields.get(PARALLEL_KEY)) or DEFAULT_PARALLEL[self.state.kind]]
 
     def get_processing_state(self) -> Flow[InstanceProcessingState]:
         """Return what the instance is doing."""

@@ -18,6 +18,7 @@ from lmstudio_integrations.client.predictions.text_calls.tools import OfferedToo
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types._json_schemas import call_schema
+from lmstudio_integrations.types.confidence import confidence_of_arguments
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEvent, PredictionResult, PromptProgress
 from lmstudio_integrations.types.structured import json_object
@@ -97,7 +98,8 @@ class ForcedCall(SecondStep[RequestT]):
     def _events(self, received: Accumulator) -> list[PredictionEvent]:
         """Return the response by grammar as a tool call."""
         assert received.end is not None, "the response has ended"
-        text = received.result().content
+        result = received.result()
+        text = result.content
         call = json_object(text) or {}
         name, arguments = call.get("name"), call.get("arguments")
         tool = self._tools.named(name) if isinstance(name, str) else None
@@ -111,7 +113,8 @@ class ForcedCall(SecondStep[RequestT]):
             if problem is not None:
                 return failed_call_events(tool.name, problem, text)
         received.end.stats = {**received.end.stats, "forcedByGrammar": True}
-        return call_events(tool.name, arguments, text)
+        confidence = confidence_of_arguments(text, result.response_tokens, arguments, tool.schema)
+        return call_events(tool.name, arguments, text, confidence)
 
 
 def forced_settings(settings: LlmPredictionConfig, definitions: Sequence[Mapping[str, Any]]) -> LlmPredictionConfig:
@@ -126,7 +129,6 @@ def forced_settings(settings: LlmPredictionConfig, definitions: Sequence[Mapping
             tool_naming=None,
             tool_call_stop_strings=None,
             stop_strings=None,
-            log_probs=None,
             repeat_penalty=False,  # arguments repeat words of the question
         )
     )

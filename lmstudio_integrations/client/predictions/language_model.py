@@ -17,6 +17,7 @@ from lmstudio_integrations.client.predictions.requests import (
     plan_completion,
     plan_response,
 )
+from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
 from lmstudio_integrations.client.predictions.warming import Prefix, parameters_of_prefix, prefix_of, with_question
 from lmstudio_integrations.client.transport.flows import Flow
@@ -24,6 +25,7 @@ from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
+from lmstudio_integrations.types.reranking import RerankResult
 
 
 class LanguageModel(Model):
@@ -60,6 +62,10 @@ class LanguageModel(Model):
                 yield from self.prepare_response(with_question(messages), once).to_end()
             except LMStudioPromptTemplateError:
                 raise error from None
+
+    def rerank(self, query: str, texts: Iterable[str], parameters: RerankParameters) -> Flow[list[RerankResult]]:
+        """Return how relevant texts are to a query, best first."""
+        return (yield from Reranking(self, query, texts, parameters).run())
 
     def prepare_act(self, chat: History, tools: Iterable[ToolInput], parameters: ActParameters) -> Act:
         """Prepare a tool loop."""

@@ -140,6 +140,7 @@ HANDLE_CALLS: dict[str, Callable[[lms.LLM], Any]] = {
     "processing_state": lambda model: model.get_processing_state(),
     "template": lambda model: model.apply_prompt_template("hi"),
     "warm": lambda model: model.warm("Be brief."),
+    "rerank": lambda model: model.rerank("hi", ["ho"]),
     "context_use": lambda model: model.get_context_use("hi"),
     "chat_template_info": lambda model: model.get_chat_template_info(),
 }

@@ -51,6 +51,7 @@ def models(settings: dict[str, Any]) -> list[ModelEntry]:
     rules: list[dict[str, Any]] = [
         {"when": {"last": "^fail"}, "then": [{"error": "It went wrong"}]},
         {"when": {"last": settings.get("hold", "^$")}, "then": [{"wait": GATE}, {"text": "{last}"}]},
+        {"when": {"last": "^ferry$"}, "then": [{"relevance": 1}]},
         {"when": {"structured": False}, "then": [{"text": "{last}"}]},
     ]
     chat = ModelEntry(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 from ray import cloudpickle
 
-from lmstudio_integrations.ray import Generator, embed, generate
+from lmstudio_integrations.ray import Generator, embed, generate, rerank
 
 pytestmark = pytest.mark.ray
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -51,6 +51,23 @@ def test_stages_run_one_after_another_on_the_lm_studio_of_the_node(ray: ModuleTy
     assert table.schema.field("tags").type.value_type == pa.string()
     assert set(table["generated_text_model"].to_pylist()) == {"chat"}
     assert min(table["generated_text_completion_tokens"].to_pylist()) > 0
+
+
+def test_the_texts_of_rows_get_scores_with_the_same_types_in_all_blocks(ray: ModuleType, tmp_path: Path) -> None:
+    items = [{"id": number, "query": "ferry", "texts": ["rain", "ferry"][: number % 3]} for number in range(60)]
+    items[7]["texts"] = ["fail"]
+    ds = ray.data.from_items(items, override_num_blocks=4)
+    ds = rerank(ds, model="chat", on_error="column", key="id", resume_from=tmp_path, batch_size=5)
+    ds.write_parquet(str(tmp_path))
+    table = pq.read_table(tmp_path)
+    assert table.schema.field("scores").type.value_type == pa.float64()
+    rows = {row["id"]: row for row in table.to_pylist()}
+    assert "It went wrong" in rows[7]["scores_error"]
+    assert [rows[number]["scores"] for number in (0, 1, 2, 7)] == [[], [None], [None, 1.0], None]
+    again = rerank(
+        ray.data.from_items(items), model="chat", on_error="column", key="id", resume_from=tmp_path, batch_size=5
+    )
+    assert [row["id"] for row in again.take_all()] == [7]
 
 
 def test_rows_that_fail_have_their_error_in_a_column_and_all_blocks_have_the_same_types(ray: ModuleType) -> None:

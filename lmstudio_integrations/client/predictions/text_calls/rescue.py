@@ -15,6 +15,7 @@ from lmstudio_integrations._support.text import counted, shortened
 from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of_arguments
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -119,9 +120,12 @@ class Rescue:
         events: list[PredictionEvent] = []
         at, reading = (0, None) if found is None else found
         if reading is not None and (reading.problem is None or (self._keeps_misfits and reading.calls)):
-            self._drop_markup(at, received, released)
-            for call in reading.calls:
-                events += call_events(call.tool.name, call.arguments, reading.text)
+            dropped = [fragment for fragment in self._drop_markup(at, received, released) if _length(fragment)]
+            text = "".join([fragment.content for fragment in dropped])
+            tokens = [token for fragment in dropped for token in fragment.tokens or ()]
+            for tool, arguments in reading.calls:
+                confidence = confidence_of_arguments(text, tokens, arguments, tool.schema)
+                events += call_events(tool.name, arguments, reading.text, confidence)
             end.stats = {**end.stats, "rescuedToolCalls": len(reading.calls)}
             number, model = counted(len(reading.calls), "tool call"), end.model_info.get("modelKey")
             logger.warning("%r: read %s that the server left in the text (%s)", model, number, reading.family)
@@ -132,8 +136,10 @@ class Rescue:
             received.add(event)
         released += [*events, end]
 
-    def _drop_markup(self, at: int, received: Accumulator, released: list[PredictionEvent]) -> None:
-        """Drop the text from here on."""
+    def _drop_markup(
+        self, at: int, received: Accumulator, released: list[PredictionEvent]
+    ) -> list[LlmPredictionFragment]:
+        """Drop the text from here on; return the fragments in which it stood."""
         self._release_held(released, keeping=self._length - at)
         held = list(self._held)
         del received.fragments[len(received.fragments) - len(held) :]
@@ -144,16 +150,19 @@ class Rescue:
             released.append(kept)
         self._held.clear()
         self._held_length = 0
+        return held
 
 
-def call_events(name: str, arguments: dict[str, Any], raw_content: str) -> list[PredictionEvent]:
+def call_events(
+    name: str, arguments: dict[str, Any], raw_content: str, confidence: dict[str, FieldConfidence] | None
+) -> list[PredictionEvent]:
     """Return the events of a complete call."""
     call_id = uuid4().hex[:_ID_LENGTH]
     return [
         ToolCallStart(call_id),
         ToolCallName(name),
         ToolCallArguments(json.dumps(arguments, ensure_ascii=False)),
-        ToolCallEnd(call_id, name, arguments, raw_content),
+        ToolCallEnd(call_id, name, arguments, raw_content, confidence),
     ]
 
 

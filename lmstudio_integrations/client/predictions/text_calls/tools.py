@@ -28,8 +28,8 @@ class OfferedTool:
     def __init__(self, function: Mapping[str, Any]) -> None:
         self.name: str = function["name"]
         parameters = function.get("parameters")
-        self._schema_of_all: Mapping[str, Any] = parameters if is_object(parameters) else {}
-        properties = self._schema_of_all.get("properties")
+        self.schema: Mapping[str, Any] = parameters if is_object(parameters) else {}
+        properties = self.schema.get("properties")
         self.parameters: Mapping[str, Any] = properties if is_object(properties) else {}
 
     def problem(self, arguments: Mapping[str, Any], *, only_known: bool = False) -> str | None:
@@ -61,13 +61,13 @@ class OfferedTool:
 
     def _problems(self, arguments: Mapping[str, Any]) -> list[str]:
         try:
-            return self._schema.problems(arguments)
+            return self._validator.problems(arguments)
         except Exception as error:  # servers accept schemas that `jsonschema` fails over in many ways
             raise NoCallError from error
 
     @cached_property
-    def _schema(self) -> ArgumentSchema:
-        return ArgumentSchema(self._schema_of_all, self.name)
+    def _validator(self) -> ArgumentSchema:
+        return ArgumentSchema(self.schema, self.name)
 
 
 class OfferedTools:

@@ -20,6 +20,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     InjectFault,
     PromptFault,
     Reasoning,
+    Relevance,
     Rule,
     Situation,
     Step,
@@ -34,6 +35,9 @@ from lmstudio_integrations.emulator.engines.scripted.writer import Writer
 from lmstudio_integrations.types.results import PromptProgress
 
 _ANY_OBJECT = {"type": "object"}
+
+_IRRELEVANT = 0.01
+"""The relevance of a text that no rule matches, if there are rules for relevance."""
 
 _REJECTED = "System message must be at the beginning."
 """What the template of a popular model raises."""
@@ -64,7 +68,7 @@ def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | N
     """
     situation = Situation.of(request)
     rule = first_match(rules, situation)
-    steps = rule.steps(situation.last) if rule else _default_steps(request, situation.last)
+    steps = rule.steps(situation.last) if rule else _default_steps(rules, request, situation)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
     of_prompt, steps = _separated(steps)
@@ -143,6 +147,8 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
             yield from writer.write_reasoning(step.reasoning)
         case ToolCall():
             yield from writer.write_call(step)
+        case Relevance():
+            yield from writer.write_relevance(step.relevance)
         case Error():
             raise _error(step)
         case Wait():
@@ -212,7 +218,7 @@ def _read(request: GenerateRequest) -> tuple[int, int | None]:
     return tokens, limit - tokens if policy == "stopAtLimit" else None
 
 
-def _default_steps(request: GenerateRequest, last: str) -> Sequence[Step]:
+def _default_steps(rules: Sequence[Rule], request: GenerateRequest, situation: Situation) -> Sequence[Step]:
     """Return what the model does when no rule applies."""
     structured = request.config.structured or {}
     if structured.get("type") == "gbnf":
@@ -225,4 +231,8 @@ def _default_steps(request: GenerateRequest, last: str) -> Sequence[Step]:
             raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
         tool = request.tools[0].function
         return [ToolCall(tool=tool.name, arguments=shortest_instance({**(tool.parameters or {}), **_ANY_OBJECT}))]
-    return [Text(text=f'You said "{last}". What shall we talk about next?')]
+    if situation.query is not None:
+        has_rules = any(isinstance(step, Relevance) for rule in rules for step in rule.then)
+        relevance = _IRRELEVANT if has_rules else words.coverage(situation.query, situation.last)
+        return [Relevance(relevance=relevance)]
+    return [Text(text=f'You said "{situation.last}". What shall we talk about next?')]

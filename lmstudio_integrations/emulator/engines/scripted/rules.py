@@ -18,6 +18,7 @@ from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateReque
 from lmstudio_integrations.emulator.engines.scripted.chat_template import message_text
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
+from lmstudio_integrations.emulator.engines.scripted.reranking import rerank_prompt
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
@@ -42,7 +43,7 @@ class When(_Part):
     Attributes:
         last: A regular expression that matches somewhere in the last message, in the syntax of Rust's `regex`: without
             look-around and back-references, so that no message takes long to search. Only the first 1,000,000
-            characters of a message are searched.
+            characters of a message are searched. In the prompt of a reranker, the last message is the text.
         role: Who wrote the last message.
         tools: Names of tools that must all be offered.
         structured: Whether JSON or a grammar is requested.
@@ -113,6 +114,16 @@ class ToolCall(_Part):
     malformed: str | None = None
 
 
+class Relevance(_Part):
+    """The model says `yes` or `no` as a reranker does.
+
+    Attributes:
+        relevance: The probability of `yes`, from 0 to 1, which is the score of the text; that of `no` is the rest.
+    """
+
+    relevance: Annotated[float, Field(ge=0, le=1)]
+
+
 class Error(_Part):
     """The prediction, or the load, fails.
 
@@ -171,12 +182,13 @@ class Wait(_Part):
 
 _FAULTS_OF_MODELS = frozenset({"stall", "crash", "out_of_memory"})
 
-Step: TypeAlias = Text | Reasoning | ToolCall | Error | InjectFault | Wait
+Step: TypeAlias = Text | Reasoning | ToolCall | Relevance | Error | InjectFault | Wait
 
 _STEPS: dict[str, type[Step]] = {
     "text": Text,
     "reasoning": Reasoning,
     "tool": ToolCall,
+    "relevance": Relevance,
     "error": Error,
     "fault": InjectFault,
     "wait": Wait,
@@ -301,9 +313,10 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the conditions of a rule are checked against."""
+    """What the conditions of a rule are checked against, and the query of a reranker."""
 
     last: str = ""
+    query: str | None = None
     role: str = "user"
     tools: frozenset[str] = frozenset()
     structured: bool = False
@@ -314,11 +327,12 @@ class Situation:
 
     @classmethod
     def of(cls, request: GenerateRequest) -> "Situation":
-        """Describe a request. A raw prompt counts as a user message."""
+        """Describe a request. A raw prompt counts as a user message, that of a reranker as its text."""
         structured = (request.config.structured or {}).get("type") in {"json", "gbnf"}
         tools = frozenset(tool.function.name for tool in offered(request))
         if request.history is None:
-            return cls(last=request.prompt or "", tools=tools, structured=structured)
+            query, last = rerank_prompt(request.prompt or "") or (None, request.prompt or "")
+            return cls(last=last, query=query, tools=tools, structured=structured)
         messages = request.history.messages
         users = [index for index, message in enumerate(messages) if message.role == "user"]
         turn = messages[users[-1] :] if users else messages

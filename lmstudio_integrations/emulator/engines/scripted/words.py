@@ -7,7 +7,8 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 _WORD = re.compile(r"\s*\S+|\s+")
@@ -21,6 +22,9 @@ _TOKENS = 2**31 - _FIRST_WORD
 
 _OTHERS = (" the", " a", " of", " and", " to", " in", " is", " it", " that", " not")
 """The other candidates of a token."""
+
+_IMPOSSIBLE = -1000.0
+"""The logarithm of a probability of 0: JSON has no infinity."""
 
 _SHORT_WORD_WEIGHT, _TRIGRAM_WEIGHT = 0.3, 0.3
 
@@ -40,26 +44,35 @@ def token_id(token: str) -> int:
     return _FIRST_WORD + _hash(token) % _TOKENS
 
 
-def log_probs(token: str, candidates: int) -> dict[str, Any]:
-    """Return an entry of `fragment.tokens` (docs/protocol.md#fragments), made up of the token alone.
-
-    Two runs agree, and the probabilities add up to at most 1.
+def log_probs(probabilities: Mapping[str, float], candidates: int) -> dict[str, Any]:
+    """Return an entry of `fragment.tokens` (docs/protocol.md#fragments).
 
     Args:
-        token: Its text.
-        candidates: How many of the most probable tokens to list, the written one first. There are eleven.
+        probabilities: Those of the written token, which is the first, and of the others, by their texts.
+        candidates: How many of them to list.
     """
-    number = token_id(token)
-    probability = 0.5 + number % 499 / 1000
-    written: dict[str, Any] = {"text": token, "id": number, "logProb": math.log(probability)}
-    if not candidates:
-        return written
-    others = [other for other in _OTHERS if other != token][: candidates - 1]
-    rest = [
-        {"text": other, "id": token_id(other), "logProb": math.log((1 - probability) / 2**rank)}
-        for rank, other in enumerate(others, 1)
+    listed: list[dict[str, Any]] = [
+        {"text": token, "id": token_id(token), "logProb": math.log(probability) if probability else _IMPOSSIBLE}
+        for token, probability in islice(probabilities.items(), max(candidates, 1))
     ]
-    return {**written, "candidates": [written, *rest]}
+    return {**listed[0], "candidates": listed} if candidates else listed[0]
+
+
+def probabilities_of(token: str) -> dict[str, float]:
+    """Return the probabilities of a token and of ten others, made up of the token alone.
+
+    Two runs agree, and they add up to at most 1.
+    """
+    probability = 0.5 + token_id(token) % 499 / 1000
+    others = (other for other in _OTHERS if other != token)
+    return {token: probability, **{other: (1 - probability) / 2**rank for rank, other in enumerate(others, 1)}}
+
+
+def coverage(query: str, text: str) -> float:
+    """Return how much of a query a text has, from 0 to 1: of its words, and of the trigrams in them."""
+    features, found = list(_features(query)), {feature for feature, _ in _features(text)}
+    whole = sum(weight for _, weight in features)
+    return sum(weight for feature, weight in features if feature in found) / whole if whole else 0.0
 
 
 def embed(text: str, length: int) -> list[float]:

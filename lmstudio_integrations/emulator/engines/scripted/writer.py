@@ -9,7 +9,7 @@ import math
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
@@ -110,14 +110,21 @@ class Writer:
         self._budget = None if config.reasoning_budget is False else config.reasoning_budget
         self._calls = 0
 
-    def write(self, text: str) -> Iterator[LlmPredictionFragment | None]:
-        """Write text, until it or the response ends. Tokens that `logit_bias` forbids are left out."""
+    def write(
+        self, text: str, probabilities: Mapping[str, float] | None = None
+    ) -> Iterator[LlmPredictionFragment | None]:
+        """Write text, until it or the response ends. Tokens that `logit_bias` forbids are left out.
+
+        Args:
+            text: The text.
+            probabilities: Those of its tokens; made up if not given.
+        """
         for token in _split(text, self._tags):
             if self._forbidden and words.token_id(token) in self._forbidden:
                 continue
             if not self._count_token():
                 return
-            yield from self._matcher.feed(self._fragment(token)) or (None,)
+            yield from self._matcher.feed(self._fragment(token, probabilities)) or (None,)
             if self._matcher.found is not None:
                 self.stop_reason = "toolCalls" if self._matcher.found in self._tool_stops else "stopStringFound"
                 return
@@ -130,6 +137,11 @@ class Writer:
         if self._budget is not None:
             self._budget -= len(tokens)
         yield from self.write(f"{self._tags.start}{''.join(tokens)}{self._tags.end}")
+
+    def write_relevance(self, relevance: float) -> Iterator[LlmPredictionFragment | None]:
+        """Write the more probable word, yes or no, with the probabilities of both."""
+        words_by_probability = sorted({"yes": relevance, "no": 1 - relevance}.items(), key=lambda each: -each[1])
+        yield from self.write(words_by_probability[0][0], dict(words_by_probability))
 
     def write_call(self, call: ToolCall) -> Iterator[EngineEvent]:
         """Write a tool call, until it or the response ends."""
@@ -175,8 +187,10 @@ class Writer:
         self.written += 1
         return True
 
-    def _fragment(self, token: str) -> LlmPredictionFragment:
-        logprobs = None if self._candidates is None else [words.log_probs(token, self._candidates)]
+    def _fragment(self, token: str, probabilities: Mapping[str, float] | None) -> LlmPredictionFragment:
+        logprobs = None
+        if self._candidates is not None:
+            logprobs = [words.log_probs(probabilities or words.probabilities_of(token), self._candidates)]
         kind = self._reasoning_type(token)
         return LlmPredictionFragment(token, 1, reasoning_type=kind, is_structural=kind.endswith("Tag"), tokens=logprobs)
 

@@ -1,0 +1,1 @@
+"""Rerankers made of language models: prompts, scores, and the calls for them."""

@@ -1,0 +1,253 @@
+"""One call of `rerank`: it asks the model about each text, as many at once as the instances run, and sorts the texts.
+
+`prompts.py` makes what is asked, `scores.py` reads the response. Each text is a prediction of one token.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypedDict, cast
+
+from lmstudio_integrations._support.text import beginning
+from lmstudio_integrations.client.embeddings.long_texts import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
+from lmstudio_integrations.client.models.chat_templates import render
+from lmstudio_integrations.client.models.model import Model
+from lmstudio_integrations.client.models.state import ContextWindow
+from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.predictions.requests import plan_completion
+from lmstudio_integrations.client.predictions.reranking.prompts import (
+    WHICH_CAN,
+    family_of,
+    from_chat_template,
+    neutral,
+    template_of,
+)
+from lmstudio_integrations.client.predictions.reranking.scores import FEW, MOST, Words
+from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
+from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
+    LMStudioError,
+    LMStudioPromptTemplateError,
+    LMStudioUnsupportedError,
+    LMStudioValueError,
+    LMStudioWrongModelKindError,
+)
+from lmstudio_integrations.protocol.errors import details_of
+from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.models import ModelInstanceInfo
+from lmstudio_integrations.types.reranking import QUESTION, OnRerankError, RerankResult, RerankTemplate
+from lmstudio_integrations.types.results import PredictionResult
+
+_ASKED = WireHistory.of_prompt(QUESTION).to_dict()
+_WITHOUT_THOUGHTS = stack_of(LlmPredictionConfig(enable_thinking=False))
+
+_SETTINGS = LlmPredictionConfig(
+    max_tokens=1,
+    temperature=1.0,
+    top_k_sampling=-1,
+    top_p_sampling=False,
+    min_p_sampling=False,
+    repeat_penalty=False,
+    presence_penalty=False,
+    frequency_penalty=False,
+    xtc_probability=False,
+    context_overflow_policy="stopAtLimit",
+    reasoning_parsing={"enabled": False, "startString": "<think>", "endString": "</think>"},
+)
+"""Settings under which the model's own probabilities are reported: LM Studio filters them as it filters tokens.
+
+The tags of reasoning are tokens like others, which have probabilities: the model may draw one in place of the word.
+"""
+
+_DRAWS = 5
+"""How often to ask again if the response has ended with the first token. Servers need not report that one."""
+
+
+class RerankParameters(TypedDict, total=False):
+    """The keyword arguments of `rerank`.
+
+    Attributes:
+        instruction: What relevant means, as a sentence: `Given a question, find the rule that answers it`. By default,
+            that of the template.
+        top_n: How many results to return, the best ones. By default all.
+        max_concurrency: How many texts are scored at once. By default as many as the instances run.
+        template: The prompt, as a `RerankTemplate` or as its `prompt` alone, for rerankers of other families than
+            Qwen3-Reranker. Models without a family are asked through their chat template.
+        errors: Whether a text that fails raises, or is marked: it then has no score, and its `error`. The default is
+            `raise`.
+        on_progress: Called with the share of the texts that are done, from 0.0 to 1.0. It must not be async.
+    """
+
+    instruction: str | None
+    top_n: int | None
+    max_concurrency: int | None
+    template: RerankTemplate | str | None
+    errors: OnRerankError
+    on_progress: Callable[[float], Any] | None
+
+
+class Reranking:
+    """One call of `rerank`.
+
+    Args:
+        model: The model.
+        query: The query.
+        texts: The texts.
+        parameters: The keyword arguments.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+
+    def __init__(self, model: Model, query: str, texts: Iterable[str], parameters: RerankParameters) -> None:
+        check_names(parameters, RerankParameters.__annotations__)
+        self._model = model
+        self._query = text_of(query, "query")
+        self._texts = list_of(texts, "texts", of_texts=True)
+        for index, text in enumerate(self._texts):
+            if not isinstance(text, str):
+                raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
+        instruction, template = parameters.get("instruction"), parameters.get("template")
+        self._instruction = None if instruction is None else text_of(instruction, "instruction")
+        self._template = None if template is None else template_of(template)
+        self._top_n = whole_number(parameters.get("top_n"), "top_n")
+        self._at_once = whole_number(parameters.get("max_concurrency"), "max_concurrency")
+        self._errors = parameters.get("errors", "raise")
+        if self._errors not in {"raise", "mark"}:
+            raise LMStudioValueError(f"errors must be 'raise' or 'mark'; got {self._errors!r}")
+        self._on_progress = parameters.get("on_progress")
+        self._alternatives = FEW
+        self._results: list[RerankResult] = []
+
+    def run(self) -> Flow[list[RerankResult]]:
+        """Return the results, best first."""
+        if not self._texts:
+            return []
+        template = self._template or family_of(self._model.state.key)
+        info = yield from self._info()
+        template = template or family_of(info.model_key, info.path) or (yield from self._asking_template())
+        prompts = yield from self._prompts(template, info)
+        slots = yield from self._model.slots()
+        numbers = iter(range(len(prompts)))
+
+        def score(numbers: Iterable[int], make_waiter: MakeWaiter) -> Flow[None]:
+            model = self._model.changed(lambda caller: caller.with_waiters(make_waiter))
+            for number in numbers:
+                prompt, truncated = prompts[number]
+                self._add((yield from self._result(model, number, prompt, template, truncated=truncated)))
+
+        # One text on each host first, so that the others find what they have in common in the cache.
+        first = [[number] for _, number in zip(slots[: self._at_once], numbers, strict=False)]
+        yield from run_concurrently(self._model.caller, [partial(score, some) for some in first])
+        flows = min(self._at_once or sum(slots), len(prompts))  # all of them take from one iterator
+        yield from run_concurrently(self._model.caller, [partial(score, numbers)] * flows)
+        return sorted(self._results, key=_rank)[: self._top_n]
+
+    def _info(self) -> Flow[ModelInstanceInfo]:
+        try:
+            return (yield from self._model.get_info(load=True))
+        except LMStudioWrongModelKindError as error:
+            problem = f"{self._model.state.name!r} is no language model, so it cannot rerank"
+            raise LMStudioWrongModelKindError(f"{problem}; {WHICH_CAN}", **details_of(error)) from error
+
+    def _asking_template(self) -> Flow[RerankTemplate]:
+        """Return the template of a model that follows instructions."""
+        attempts = self._model.attempts()
+        try:
+            while True:
+                with attempts:
+                    instance = yield from attempts.begin()
+                    rendered = yield from render(
+                        attempts.operation, instance.specifier, _ASKED, {"omitBosToken": True}, _WITHOUT_THOUGHTS
+                    )
+                    return from_chat_template(rendered)
+        except LMStudioPromptTemplateError:  # a model that only continues texts
+            return from_chat_template(QUESTION)
+
+    def _prompts(self, template: RerankTemplate, info: ModelInstanceInfo) -> Flow[list[tuple[str, bool]]]:
+        """Return the prompt of each text, and whether it has only the beginning of the text."""
+        query = neutral(self._query, template)
+        instruction = None if self._instruction is None else neutral(self._instruction, template).rstrip(".")
+        before, after = template.frame(query, instruction)
+        texts = [neutral(text, template) for text in self._texts]
+        window = ContextWindow(info.context_length, info.max_context_length)
+        taken = utf8_length(before) + utf8_length(after) + 1
+        if taken + max(map(utf8_length, texts)) > window.length - SPECIAL_TOKENS:
+            taken = (yield from self._count([before]))[0] + (yield from self._count([after]))[0] + 1
+        if taken + SPECIAL_TOKENS >= window.length:
+            raise LMStudioContextOverflowError(
+                f"the query and the instruction leave no room for a text: with the prompt they take {taken} of "
+                f"{window.length} tokens; shorten them, or load the model with a larger context_length",
+                used=taken,
+                limit=window.length,
+            )
+        request = EmbeddingRequest(texts, "truncate", "")
+        parts = yield from fit_texts(request, self._count, window._replace(length=window.length - taken))
+        prompts: list[tuple[str, bool]] = []
+        for text, part in zip(texts, parts, strict=True):
+            is_cut = part.text != text
+            # Every tokenizer has a border after a word.
+            kept = part.text.rpartition(" ")[0] or part.text if is_cut else text
+            prompts.append((before + kept + after, is_cut))
+        return prompts
+
+    def _count(self, texts: list[str]) -> Flow[list[int]]:
+        return cast("list[int]", (yield from self._model.count_tokens(texts)))
+
+    def _result(
+        self, model: Model, index: int, prompt: str, template: RerankTemplate, *, truncated: bool
+    ) -> Flow[RerankResult]:
+        """Return the result of a text."""
+        try:
+            words, cached = yield from self._words(model, prompt, template)
+        except LMStudioError as error:
+            if self._errors == "raise" or isinstance(error, LMStudioUnsupportedError):
+                raise
+            return RerankResult(index, None, truncated, error=error)
+        return RerankResult(index, words.score, truncated, cached)
+
+    def _words(self, model: Model, prompt: str, template: RerankTemplate) -> Flow[tuple[Words, int | None]]:
+        """Return the probabilities of the words; ask for more alternatives if these do not say enough."""
+        seed = None
+        while True:
+            asked = self._alternatives
+            settings = _SETTINGS.merged(LlmPredictionConfig(log_probs=asked, seed=seed))
+            plan = plan_completion(prompt, {"config": settings}, is_async=model.caller.is_async)
+            result = yield from Prediction(model, plan).to_end()
+            if not result.tokens:
+                _check_end(result)
+                seed = (seed or 0) + 1
+                if seed < _DRAWS:
+                    continue
+            words = Words.of(result.tokens[0] if result.tokens else {}, template)
+            if words.are_exact or asked == MOST:
+                return words, result.cached_tokens
+            self._alternatives = MOST  # also for the texts that follow
+
+    def _add(self, result: RerankResult) -> None:
+        self._results.append(result)
+        if self._on_progress is not None:
+            self._on_progress(len(self._results) / len(self._texts))
+
+
+def _rank(result: RerankResult) -> tuple[bool, float, int]:
+    """Return the key that puts the best text first, one without a score last, and equal ones in their order."""
+    return result.score is None, -(result.score or 0.0), result.index
+
+
+def _check_end(result: PredictionResult) -> None:
+    """Check that a response without log-probabilities has ended with its first token, which has no text.
+
+    Raises:
+        LMStudioUnsupportedError: If the server does not report any.
+    """
+    if result.raw_content:
+        key = result.end.model_info.get("modelKey")
+        raise LMStudioUnsupportedError(
+            f"the server reported no log-probabilities for the response {beginning(result.raw_content)} of {key!r}, "
+            "of which scores are made; update LM Studio and its runtime, or choose another format of the model, such "
+            "as GGUF"
+        )

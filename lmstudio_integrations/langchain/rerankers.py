@@ -1,0 +1,137 @@
+"""`LMStudioReranker`: sorts retrieved documents in LangChain with a language model over LM Studio's native protocol."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from pydantic import ConfigDict, Field
+
+from lmstudio_integrations._both_frameworks.field_types import UNSET, Secret
+from lmstudio_integrations._both_frameworks.reranker_settings import RerankerSettings
+from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations.langchain._errors import translating_errors
+from lmstudio_integrations.types._numbers import Fraction
+from lmstudio_integrations.types.reranking import RerankResult
+
+
+class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
+    """Sort retrieved documents by how relevant they are, with a model in LM Studio.
+
+    Each document is one call, in which the model generates one token: the scores are the probabilities of yes and no.
+    The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. The page `docs/langchain/reranker.md` shows what such examples print.
+
+    Setup:
+        Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+
+    Instantiate:
+        Rerankers of the Qwen3 kind are asked as they were trained. Other language models are asked in their chat
+        template.
+
+        ```python
+        from lmstudio_integrations.langchain import LMStudioReranker
+
+        reranker = LMStudioReranker(model="qwen3-reranker-0.6b", top_n=2)
+        ```
+
+    Rerank:
+        ```python
+        from langchain_core.documents import Document
+
+        texts = ["The pool costs four euros.", "The ferry takes an hour."]
+        documents = [Document(text) for text in texts]
+        for document in reranker.compress_documents(documents, "What does a swim cost?"):
+            print(document.metadata["relevance_score"], document.page_content)
+        ```
+
+    Retrieve:
+        Search for more documents than you need, and keep the best.
+        `ContextualCompressionRetriever(base_compressor=reranker, base_retriever=…)`, of `langchain_classic`, does both.
+
+        ```python
+        from langchain_core.vectorstores import InMemoryVectorStore
+
+        from lmstudio_integrations.langchain import LMStudioEmbeddings
+
+        embeddings = LMStudioEmbeddings(model="text-embedding-all-minilm-l6-v2")
+        store = InMemoryVectorStore.from_documents(documents, embeddings)
+        question = "What does a swim cost?"
+        found = store.similarity_search(question, k=20)
+        print(reranker.compress_documents(found, question)[0].page_content)
+        ```
+
+    Async:
+        ```python
+        import asyncio
+
+        async def main() -> None:
+            print(len(await reranker.acompress_documents(documents, question)))
+
+        asyncio.run(main())
+        ```
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioReranker"),)
+
+    if TYPE_CHECKING:
+        api_token: Secret = UNSET  # repeated: see `Parameter`
+
+    score_threshold: Fraction | None = Field(
+        default=None,
+        description="Drop documents that have a lower score, from 0 to 1, or none. By default none is dropped.",
+    )
+
+    def load(self) -> Self:
+        """Load the model if it is not loaded; return this object.
+
+        Raises:
+            LMStudioServerError: If the server fails.
+        """
+        with translating_errors():
+            return super().load()
+
+    async def aload(self) -> Self:
+        """Load the model if it is not loaded; see `load`."""
+        with translating_errors():
+            return await super().aload()
+
+    def compress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,  # noqa: ARG002 - LangChain's
+    ) -> Sequence[Document]:
+        """Return copies of documents, best first, with their `relevance_score` in the metadata.
+
+        Args:
+            documents: The documents.
+            query: The query.
+            callbacks: Not used.
+        """
+        with translating_errors():
+            results = self._rerank(query, [document.page_content for document in documents])
+        return self._ranked(documents, results)
+
+    async def acompress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,  # noqa: ARG002 - LangChain's
+    ) -> Sequence[Document]:
+        """Return copies of documents, best first; see `compress_documents`."""
+        with translating_errors():
+            results = await self._arerank(query, [document.page_content for document in documents])
+        return self._ranked(documents, results)
+
+    def _ranked(self, documents: Sequence[Document], results: Iterable[RerankResult]) -> list[Document]:
+        least = self.score_threshold
+        kept = [each for each in results if least is None or (each.score is not None and each.score >= least)]
+        return [
+            documents[each.index].model_copy(
+                update={"metadata": {**documents[each.index].metadata, "relevance_score": each.score}}
+            )
+            for each in kept
+        ]

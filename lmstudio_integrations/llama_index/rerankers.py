@@ -1,0 +1,163 @@
+"""`LMStudioReranker`: sorts retrieved nodes in LlamaIndex with a language model over LM Studio's native protocol."""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # core does not list it
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from pydantic import ConfigDict, Field
+
+from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, Secret
+from lmstudio_integrations._both_frameworks.reranker_settings import RerankerSettings
+from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations.client.support.tracebacks import short_traceback
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.llama_index._settings import CORE_DESCRIPTIONS, ComponentSettings, with_silence_timeouts
+from lmstudio_integrations.types.reranking import RerankResult
+
+_dispatcher = get_dispatcher(__name__)
+
+
+class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocessor):
+    """Sort retrieved nodes by how relevant they are, with a model in LM Studio.
+
+    Each node is one call, in which the model generates one token: the scores are the probabilities of yes and no. The
+    object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
+    between threads and event loops. The page `docs/llama-index/reranker.md` shows what such examples print.
+
+    Setup:
+        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
+        `lmsi serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+
+    Instantiate:
+        Rerankers of the Qwen3 kind are asked as they were trained. Other language models are asked in their chat
+        template.
+
+        ```python
+        from lmstudio_integrations.llama_index import LMStudioReranker
+
+        reranker = LMStudioReranker(model="qwen3-reranker-0.6b", top_n=2)
+        ```
+
+    Rerank:
+        ```python
+        from llama_index.core.schema import NodeWithScore, TextNode
+
+        texts = ["The pool costs four euros.", "The ferry takes an hour."]
+        nodes = [NodeWithScore(node=TextNode(text=text)) for text in texts]
+        for node in reranker.postprocess_nodes(nodes, query_str="What does a swim cost?"):
+            print(node.score, node.text)
+        ```
+
+    Retrieve:
+        Retrieve more nodes than you need, and keep the best.
+        `index.as_query_engine(similarity_top_k=20, node_postprocessors=[reranker])` does both before the model answers.
+
+        ```python
+        from llama_index.core import VectorStoreIndex
+
+        from lmstudio_integrations.llama_index import LMStudioEmbedding
+
+        embed_model = LMStudioEmbedding(model="text-embedding-all-minilm-l6-v2")
+        index = VectorStoreIndex([each.node for each in nodes], embed_model=embed_model)
+        question = "What does a swim cost?"
+        found = index.as_retriever(similarity_top_k=20).retrieve(question)
+        print(reranker.postprocess_nodes(found, query_str=question)[0].text)
+        ```
+
+    Async:
+        ```python
+        import asyncio
+
+        async def main() -> None:
+            print(len(await reranker.apostprocess_nodes(nodes, query_str=question)))
+
+        asyncio.run(main())
+        ```
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    _adapters: ClassVar[AdapterNames] = (("llm", "LMStudioReranker"),)
+    _framework_descriptions: ClassVar[Mapping[str, str]] = CORE_DESCRIPTIONS
+
+    if TYPE_CHECKING:
+        api_token: Secret = UNSET  # repeated: see `Parameter`
+    else:
+        api_token: ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
+
+    metadata_mode: MetadataMode = Field(
+        default=MetadataMode.EMBED,
+        description="With which of its metadata a node is scored. The default is `embed`: as it was embedded.",
+    )
+
+    keep_retrieval_score: bool = Field(
+        default=False,
+        description="Whether the metadata of each node gets its `retrieval_score`. The default is `False`.",
+    )
+
+    @classmethod
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept the names of our fields in other integrations."""
+        return super()._resolve_aliases(with_silence_timeouts(values))
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name of this class in `to_dict` and traces."""
+        return "LMStudioReranker"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        with short_traceback(), self._events(nodes, query_bundle) as (query, report):
+            return report(self._ranked(nodes, self._rerank(query, self._texts(nodes))))
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        with short_traceback(), self._events(nodes, query_bundle) as (query, report):
+            return report(self._ranked(nodes, await self._arerank(query, self._texts(nodes))))
+
+    @contextmanager
+    def _events(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None
+    ) -> Generator[tuple[str, Callable[[list[NodeWithScore]], list[NodeWithScore]]]]:
+        """Emit core's events around a call; yield its query, and what takes its result.
+
+        Raises:
+            LMStudioValueError: If there is no query.
+        """
+        if query_bundle is None:
+            raise LMStudioValueError("a reranker needs the query; pass query_str or query_bundle")
+        query, name, top_n = query_bundle.query_str, self.model or "unknown", self.top_n or len(nodes)
+        started: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: name,
+            EventPayload.QUERY_STR: query,
+            EventPayload.TOP_K: top_n,
+        }
+        _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=name))
+        with self.callback_manager.event(CBEventType.RERANKING, payload=started) as event:
+
+            def report(ranked: list[NodeWithScore]) -> list[NodeWithScore]:
+                event.on_end(payload={EventPayload.NODES: ranked})
+                _dispatcher.event(ReRankEndEvent(nodes=ranked))
+                return ranked
+
+            yield query, report
+
+    def _texts(self, nodes: Iterable[NodeWithScore]) -> list[str]:
+        return [node.node.get_content(metadata_mode=self.metadata_mode) for node in nodes]
+
+    def _ranked(self, nodes: Sequence[NodeWithScore], results: Iterable[RerankResult]) -> list[NodeWithScore]:
+        ranked: list[NodeWithScore] = []
+        for result in results:
+            node = nodes[result.index].node
+            if self.keep_retrieval_score:
+                kept = {**node.metadata, "retrieval_score": nodes[result.index].score}
+                node = node.model_copy(update={"metadata": kept})
+            ranked.append(NodeWithScore(node=node, score=result.score))
+        return ranked
