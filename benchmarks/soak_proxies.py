@@ -14,8 +14,7 @@ from typing import Any
 from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.errors import LMStudioModelLoadError
-from tests.faults.actions import (
+from lmstudio_integrations.emulator.proxy.actions import (
     DEAD,
     after,
     before,
@@ -33,10 +32,11 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.messages import NOISE, without_content
-from tests.faults.proxy import Action, Proxy, ProxyThread, Tunnel, forward
+from lmstudio_integrations.emulator.proxy.messages import NOISE, without_content
+from lmstudio_integrations.emulator.proxy.proxy import Action, Proxy, ProxyThread, Tunnel, forward
+from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.faults.surfaces import DIMENSIONS
-from tests.faults.units import Unit
 
 PROXIES = 6
 CHAT_MODELS, EMBEDDING_MODELS = ("chat-0", "chat-1"), ("vectors-0", "vectors-1")

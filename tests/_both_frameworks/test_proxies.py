@@ -18,9 +18,9 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
+from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
-from tests.faults.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
-from tests.faults.units import Unit
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
 from tests.support.certificates import CERTIFICATES, LOCALHOST

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
-from tests.faults.actions import (
+from lmstudio_integrations.emulator.proxy.actions import (
     DEAD,
     after,
     before,
@@ -25,8 +25,7 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
-from tests.faults.messages import (
+from lmstudio_integrations.emulator.proxy.messages import (
     NOISE,
     PINGS,
     ended,
@@ -34,6 +33,9 @@ from tests.faults.messages import (
     warning,
     without_content,
 )
+from lmstudio_integrations.emulator.proxy.proxy import Action, Tunnel
+from lmstudio_integrations.emulator.proxy.units import Unit
+from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.model import (
     ALWAYS,
     CLOSED_EARLY,
@@ -52,9 +54,7 @@ from tests.faults.model import (
     expires,
     moves_after,
 )
-from tests.faults.proxy import Action, Tunnel
 from tests.faults.surfaces import CALL
-from tests.faults.units import Unit
 
 # What happens between two calls ------------------------------------------------------------------------------------
 

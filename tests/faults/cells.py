@@ -12,11 +12,12 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
+from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from tests.faults.model import WORKS, Fault, Outcome, Phase
-from tests.faults.proxy import Proxy, ProxyThread
 from tests.faults.surfaces import (
     DIMENSIONS,
     SURFACES,
@@ -51,7 +52,7 @@ class EarlyTimeoutError(Exception):
     """The timeout that the fault is to cause expired before the fault: the machine was busy, and nothing is shown."""
 
 
-class Cell:
+class Cell(Observer):
     """What belongs to one cell while it runs."""
 
     def __init__(self, fault: Fault, surface: Surface, servers: "Servers", retries: int) -> None:
@@ -80,10 +81,17 @@ class Cell:
             spare=servers.spare.address,
             tls=tls,
             listening=fault.listening,
+            observer=self,
         )
+        self.used: list[Tunnel] = []
         self.host = f"{fault.scheme}://{self.proxy.address}"
         host = [self.host, servers.spare.address] if fault.has_other_host else self.host
         self.subject = Subject(self.surface, host, self.model, self.retries)
+
+    def on_unit(self, tunnel: Tunnel, unit: Unit) -> None:
+        """Note which connection a request uses."""
+        if unit.labels & {"load request", "request"}:
+            self.used.append(tunnel)
 
     def run(self) -> None:
         """Go through the calls of a row.
@@ -214,16 +222,16 @@ class Cell:
         """Make a call; the next one must use the connection that the row names."""
         if verb == "next" and self.fault.noticed:
             until_noticed(self.host)
-        before = list(self.proxy.used)
+        before = list(self.used)
         self.call(verb, outcome)
         if verb == "next" and outcome is WORKS:
-            now = "same connection" if self.proxy.used[-1] in before else "new connection"
-            now = now if len(self.proxy.used) > len(before) else "other host"
+            now = "same connection" if self.used[-1] in before else "new connection"
+            now = now if len(self.used) > len(before) else "other host"
             _require(self.fault.then_on in {now, "either connection"}, f"the next call used the {now}")
 
     def _check_that_it_happened(self) -> None:
         if self.fault.has_other_host:
-            _require(bool(self.proxy.used), "the first host got no call")
+            _require(bool(self.used), "the first host got no call")
         if self.fault.inject or self.fault.between is not None:
             # A call may be over before its last frames have passed.
             _require(self.proxy.happened.wait(MARGIN), "the fault never happened")

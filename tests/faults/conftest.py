@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
 from tests.faults.cells import pause_of_this_thread
-from tests.faults.proxy import ProxyThread
 from tests.support.pauses import replace_pauses
 
 

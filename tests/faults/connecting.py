@@ -2,8 +2,7 @@
 
 from websockets.frames import CloseCode
 
-from lmstudio_integrations.errors import LMStudioAuthenticationError
-from tests.faults.actions import (
+from lmstudio_integrations.emulator.proxy.actions import (
     after,
     before,
     close,
@@ -18,6 +17,7 @@ from tests.faults.actions import (
     reset,
     respond,
 )
+from lmstudio_integrations.errors import LMStudioAuthenticationError
 from tests.faults.model import ALWAYS, CONNECTING, LOST, UNREACHABLE, WORKS, Fault, Outcome, Phase, at
 
 

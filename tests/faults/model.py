@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
-from tests.faults.proxy import Action, Injection
+from lmstudio_integrations.emulator.proxy.proxy import Action, Injection
 from tests.faults.surfaces import Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
-from tests.faults.actions import (
+from lmstudio_integrations.emulator.proxy.actions import (
     DEAD,
     before,
     black_hole,
@@ -24,7 +24,16 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.messages import BINARY, MEGABYTE, NOISE, PINGS, TERABYTE, ended, failed, without_content
+from lmstudio_integrations.emulator.proxy.messages import (
+    BINARY,
+    MEGABYTE,
+    NOISE,
+    PINGS,
+    TERABYTE,
+    ended,
+    failed,
+    without_content,
+)
 from tests.faults.model import (
     CLOSED_EARLY,
     CONNECTING,

@@ -19,7 +19,6 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.faults.units import TEXTS
 from tests.support.adapters import classes
 
 T = TypeVar("T")
@@ -36,6 +35,9 @@ Keyword arguments go to the function. The tools that the response calls are run,
 
 DIMENSIONS = 8
 """Numbers of a vector."""
+
+TEXTS = 3
+"""How many texts each call of an embedding surface embeds; their vectors are its first, middle and last packet."""
 
 TIMEOUT_NAMES = frozenset(name for name in ChatLMStudio.model_fields if name.endswith("timeout"))
 

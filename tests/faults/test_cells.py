@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from lmstudio_integrations.emulator.proxy.actions import drop, duplicate, reset
+from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
 from tests.faults import calling, cells
-from tests.faults.actions import drop, duplicate, reset
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import LOST, UNREACHABLE, WORKS, Fault, Phase, at, expires
-from tests.faults.proxy import ProxyThread
 from tests.faults.responding import ROWS
 from tests.faults.surfaces import SURFACES, Subject, Surface
 

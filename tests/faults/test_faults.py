@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import Fault
-from tests.faults.proxy import ProxyThread
 from tests.faults.surfaces import SURFACES
 from tests.support.certificates import LOCALHOST
 

@@ -14,11 +14,11 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.proxy.proxy import Proxy, ProxyThread
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.faults.cells import until_noticed
-from tests.faults.proxy import Proxy, ProxyThread
 from tests.faults.tool_call_table import LOST, TABLE, TIMEOUT, ToolFault
 
 LIMIT, SHORT = 10.0, 0.5

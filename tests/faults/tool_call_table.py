@@ -6,9 +6,9 @@ from enum import Enum
 from typing import Any
 
 import lmstudio_integrations as lms
-from tests.faults import actions
+from lmstudio_integrations.emulator.proxy import actions
+from lmstudio_integrations.emulator.proxy.proxy import Injection
 from tests.faults.model import at
-from tests.faults.proxy import Injection
 
 LOST = lms.LMStudioToolConnectionLostError
 TIMEOUT = lms.LMStudioTimeoutError

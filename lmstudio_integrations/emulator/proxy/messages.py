@@ -5,9 +5,9 @@ from typing import Any
 
 from websockets.frames import Frame, Opcode
 
-from tests.faults.actions import Message, replace
-from tests.faults.proxy import Action
-from tests.faults.units import serialized
+from lmstudio_integrations.emulator.proxy.actions import Message, replace
+from lmstudio_integrations.emulator.proxy.proxy import Action
+from lmstudio_integrations.emulator.proxy.units import serialized
 
 NOISE: tuple[str | bytes, ...] = (
     "[1, 2]",

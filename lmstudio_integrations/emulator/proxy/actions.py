@@ -7,8 +7,8 @@ from typing import Any
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from tests.faults.proxy import Action, Tunnel, forward
-from tests.faults.units import Sender, Unit, serialized, text_frame
+from lmstudio_integrations.emulator.proxy.proxy import Action, Tunnel, forward
+from lmstudio_integrations.emulator.proxy.units import Sender, Unit, serialized, text_frame
 
 Message = dict[str, Any]
 
@@ -17,17 +17,17 @@ async def drop(tunnel: Tunnel, unit: Unit) -> None:
     """Lose this unit."""
 
 
-async def reset(tunnel: Tunnel, unit: Unit) -> None:
+async def reset(tunnel: Tunnel, _unit: Unit) -> None:
     """Break the connection with RST."""
     tunnel.reset()
 
 
-async def finish(tunnel: Tunnel, unit: Unit) -> None:
+async def finish(tunnel: Tunnel, _unit: Unit) -> None:
     """End the connection with FIN, without the WebSocket's closing handshake."""
     await tunnel.finish()
 
 
-async def half_close(tunnel: Tunnel, unit: Unit) -> None:
+async def half_close(tunnel: Tunnel, _unit: Unit) -> None:
     """Close the server's direction only."""
     tunnel.half_close()
 
@@ -43,7 +43,7 @@ async def hold(tunnel: Tunnel, unit: Unit) -> None:
     tunnel.held[unit.sender] = unit.data
 
 
-async def freeze(tunnel: Tunnel, unit: Unit) -> None:
+async def freeze(tunnel: Tunnel, _unit: Unit) -> None:
     """Stop the whole host: nothing is read or written on any connection, new or old."""
     tunnel.proxy.thawed.clear()
 
@@ -118,7 +118,7 @@ def cut(then: Action) -> Action:
 def raw(data: bytes) -> Action:
     """Send other bytes in place of this unit."""
 
-    async def act(tunnel: Tunnel, unit: Unit) -> None:
+    async def act(tunnel: Tunnel, _unit: Unit) -> None:
         await tunnel.send("server", data)
 
     return act
@@ -154,7 +154,7 @@ def close(code: CloseCode, *, and_hang: bool = False) -> Action:
     """Close the WebSocket as a server does: with a close frame, and with FIN once the client has sent its own."""
     data = serialized("server", Frame(Opcode.CLOSE, Close(code, "").serialize()))
 
-    async def act(tunnel: Tunnel, unit: Unit) -> None:
+    async def act(tunnel: Tunnel, _unit: Unit) -> None:
         tunnel.is_closing = not and_hang
         await tunnel.send("server", data, is_last=True)
 
@@ -174,7 +174,7 @@ def delay(seconds: float) -> Action:
 def respond(data: bytes) -> Action:
     """Respond in the server's place, and close."""
 
-    async def act(tunnel: Tunnel, unit: Unit) -> None:
+    async def act(tunnel: Tunnel, _unit: Unit) -> None:
         await tunnel.send("server", data)
         await tunnel.finish()
 

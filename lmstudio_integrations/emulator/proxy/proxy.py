@@ -1,11 +1,12 @@
-"""A TCP proxy between client and server that injects faults.
+"""A TCP proxy between clients and a server that can be observed, and in which faults happen.
 
-It forwards bytes, and knows enough of HTTP and WebSocket to act on the n-th frame of an answer. It runs on a thread of
-its own; a test starts it with injections, may act on open connections, and heals it. Above it: `cells.py` and the soak.
+It forwards bytes, and knows enough of HTTP and WebSocket to act on the n-th frame of a response. It runs on a thread of
+its own; other threads start it with injections, act on its open connections, and heal it.
 """
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -17,8 +18,7 @@ from typing import Any, Self, TypeVar
 
 from websockets.frames import Opcode
 
-from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS
-from tests.faults.units import Conversation, FrameReader, Sender, Unit
+from lmstudio_integrations.emulator.proxy.units import Conversation, FrameReader, Sender, Unit
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ LIMIT = 10.0
 
 _CHUNK = 65536
 _HEAD_END = b"\r\n\r\n"
+_EXTENSIONS = re.compile(rb"\r\nsec-websocket-extensions:[^\r\n]*\r\n", re.IGNORECASE)
+"""What a client offers. Without it frames are not compressed, and can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Injection:
     """What happens at a point of the conversation.
 
     Attributes:
-        point: A label of `frames.Conversation`, or `accept`, `request head`, `upgrade` or `response head`.
+        point: A label of `units.Conversation`, or `accept`, `request head`, `upgrade` or `response head`.
         action: What happens in place of forwarding.
         times: How often; afterwards the proxy forwards again.
     """
@@ -42,6 +44,16 @@ class Injection:
     point: str
     action: "Action"
     times: int = 1
+
+
+class Observer:
+    """Sees everything that passes through a proxy, on the proxy's thread."""
+
+    def on_unit(self, tunnel: "Tunnel", unit: Unit) -> None:
+        """Handle a unit before it is forwarded, or anything else happens to it."""
+
+    def on_end(self, tunnel: "Tunnel") -> None:
+        """Handle the end of a connection."""
 
 
 class ProxyThread:
@@ -77,6 +89,7 @@ class Proxy:
         injections: What goes wrong, until it is healed.
         tls: The certificate, if clients connect with TLS; the server is always reached without.
         listening: Whether the port accepts connections from the start; otherwise they are rejected until it is healed.
+        observer: Sees what passes.
     """
 
     def __init__(
@@ -88,6 +101,7 @@ class Proxy:
         spare: str = "",
         tls: ssl.SSLContext | None = None,
         listening: bool = True,
+        observer: Observer | None = None,
     ) -> None:
         self._thread = thread
         self.upstream = upstream
@@ -102,8 +116,7 @@ class Proxy:
         self.tunnels: set[Tunnel] = set()
         self.happened = threading.Event()
         """Set once a fault has happened."""
-        self.used: list[Tunnel] = []
-        """The connection of each request."""
+        self.observer = observer or Observer()
 
     @property
     def address(self) -> str:
@@ -157,6 +170,7 @@ class Proxy:
             await tunnel.run()
         finally:
             self.tunnels.discard(tunnel)
+            self.observer.on_end(tunnel)
 
     async def _heal(self) -> None:
         self._remaining.clear()
@@ -204,6 +218,8 @@ class Tunnel:
         """What is sent after the next unit."""
         self.is_closing = False
         """Whether the server has sent its close frame, and waits for the client's."""
+        self.path = ""
+        """The path of the request that opened it; `/llm`, for example."""
         self._conversation = Conversation()
         self._is_upgrade = False
         self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
@@ -285,9 +301,9 @@ class Tunnel:
         reader = self._readers[sender]
         head = await reader.readuntil(_HEAD_END)
         await self._pass(self._head(sender, head))
-        frames = FrameReader(sender) if self._is_upgrade else None
+        frames = FrameReader(sender, self._conversation) if self._is_upgrade else None
         while data := await reader.read(_CHUNK):
-            units = [Unit(sender, data)] if frames is None else frames.feed(data, self._conversation)
+            units = [Unit(sender, data)] if frames is None else frames.feed(data)
             for unit in units:
                 await self._pass(unit)
 
@@ -296,13 +312,14 @@ class Tunnel:
             self._is_upgrade = head.startswith(b"HTTP/1.1 101")
             return Unit(sender, head, frozenset({"response head"} if self._is_upgrade else ()))
         self._is_upgrade = b"upgrade: websocket" in head.lower()
+        self.path = head.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
+        head = _EXTENSIONS.sub(b"\r\n", head)
         return Unit(sender, head, frozenset({"request head", "upgrade"} if self._is_upgrade else {"request head"}))
 
     async def _pass(self, unit: Unit) -> bool:
         """Forward a unit, or do what is due instead; return whether the connection goes on."""
         await self.proxy.thawed.wait()
-        if unit.labels & {"load request", "request"}:
-            self.proxy.used.append(self)
+        self.proxy.observer.on_unit(self, unit)
         if self.is_closing and unit.frame is not None and unit.frame.opcode is Opcode.CLOSE:
             await self.finish()
         action = next((due for label in sorted(unit.labels) if (due := self.proxy.consume(label))), forward)
@@ -328,7 +345,4 @@ def _bound(port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", port))
-    if not port and bound.getsockname()[1] in DISCOVERY_PORTS:  # other tests would look for LM Studio there
-        bound.close()
-        return _bound(port)
     return bound
