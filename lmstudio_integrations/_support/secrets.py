@@ -5,7 +5,7 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import cast
 from urllib.parse import urlsplit
@@ -68,6 +68,11 @@ def is_secret_name(name: str) -> bool:
 def redact(text: str) -> str:
     """Return a text without tokens and without the credentials of URLs."""
     return _value_pattern().sub(HIDDEN, text)
+
+
+def secret_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Return where a text has tokens, or the credentials of URLs."""
+    return (match.span() for match in _value_pattern().finditer(text))
 
 
 def holds_credentials(host: str) -> bool:

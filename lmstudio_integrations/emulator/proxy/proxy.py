@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 from websockets.frames import Opcode
 
 from lmstudio_integrations.emulator.proxy.units import Conversation, FrameReader, Sender, Unit
+from lmstudio_integrations.errors import LMStudioOSError
 
 T = TypeVar("T")
 
@@ -90,6 +91,11 @@ class Proxy:
         tls: The certificate, if clients connect with TLS; the server is always reached without.
         listening: Whether the port accepts connections from the start; otherwise they are rejected until it is healed.
         observer: Sees what passes.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes any free one.
+
+    Raises:
+        LMStudioOSError: If the port is taken.
     """
 
     def __init__(
@@ -102,6 +108,8 @@ class Proxy:
         tls: ssl.SSLContext | None = None,
         listening: bool = True,
         observer: Observer | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self._thread = thread
         self.upstream = upstream
@@ -110,7 +118,7 @@ class Proxy:
         self._tls = tls
         self._listening = listening
         self._server: asyncio.Server | None = None
-        self._socket = _bound(0)
+        self._socket = _bound(host, port)
         self.thawed = asyncio.Event()
         self.thawed.set()
         self.tunnels: set[Tunnel] = set()
@@ -121,7 +129,8 @@ class Proxy:
     @property
     def address(self) -> str:
         """`host:port` for clients."""
-        return f"127.0.0.1:{self._socket.getsockname()[1]}"
+        host, port, *_ = self._socket.getsockname()
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def __enter__(self) -> Self:
         if self._listening:
@@ -185,10 +194,10 @@ class Proxy:
 
     async def _reject_connections(self) -> None:
         assert self._server is not None, "a port that rejects connections cannot be closed"
-        port = self._socket.getsockname()[1]
+        host, port, *_ = self._socket.getsockname()
         self._server.close()
         self._server = None
-        self._socket = _bound(port)
+        self._socket = _bound(host, port)
 
     async def _close(self) -> None:
         self.thawed.set()
@@ -339,10 +348,15 @@ async def forward(tunnel: Tunnel, unit: Unit) -> None:
     await tunnel.send(unit.sender, unit.data + tunnel.held.pop(unit.sender, b""))
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     """Return a socket that has its port, but rejects connections until it listens."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches the delay of small packets off for sockets that name their protocol.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise LMStudioOSError(f"cannot listen on {host}, port {port}: {error}; choose another port") from error
     return bound

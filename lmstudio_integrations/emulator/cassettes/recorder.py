@@ -1,0 +1,240 @@
+"""Writes what passes through a proxy to a cassette.
+
+The lines of a request are written when it has ended, because a secret may arrive in several packets.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, EventKind, Interaction, Kind, Writer
+from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
+from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
+
+_DIGITS = 3
+"""Of seconds: less is noise, and would change with each recording."""
+
+_REQUESTS: dict[str, tuple[Kind, str, str]] = {
+    "rpcCall": ("call", "callId", "parameter"),
+    "channelCreate": ("channel", "channelId", "creationParameter"),
+}
+_REPLIES: dict[str, tuple[EventKind, str, str]] = {
+    "rpcResult": ("result", "callId", "result"),
+    "rpcError": ("error", "callId", "error"),
+    "channelSend": ("received", "channelId", "message"),
+    "channelError": ("error", "channelId", "error"),
+    "channelClose": ("closed", "channelId", ""),
+}
+"""The frames of each side: what they are in a cassette, the member with the id, and the member with the content."""
+
+Open = dict[tuple[str, int], Interaction]
+"""The requests of a connection that have not ended, by the name of their id and the id."""
+
+
+class Recorder(Observer):
+    """Turns the frames of a proxy into the requests of a cassette.
+
+    Args:
+        write: Receives each request when it has ended. Called on the proxy's thread.
+        redaction: What must not be recorded.
+    """
+
+    def __init__(self, write: Callable[[Interaction], None], redaction: Redaction) -> None:
+        self._write = write
+        self._redaction = redaction
+        self.section: str = ""
+        """What the requests from now on belong to."""
+        self._began = time.monotonic()
+        self._count = 0
+        self._open: dict[Tunnel, Open] = {}
+
+    def on_unit(self, tunnel: Tunnel, unit: Unit) -> None:
+        """Record a frame, if it belongs to a request."""
+        message = unit.message
+        if not message:
+            return
+        of_connection = self._open.setdefault(tunnel, {})
+        if "authVersion" in message:
+            self._redaction.hide(message.get("clientIdentifier"))
+            self._redaction.hide(message.get("clientPasskey"))
+        elif unit.sender == "server":
+            self._on_reply(of_connection, message)
+        elif message.get("type") in _REQUESTS:
+            self._on_request(of_connection, message, tunnel.path.strip("/"))
+        elif message.get("type") == "channelSend":
+            self._add(of_connection, ("channelId", message.get("channelId", 0)), "sent", message.get("message"))
+
+    def on_end(self, tunnel: Tunnel) -> None:
+        """End the requests of a connection that is lost."""
+        of_connection = self._open.pop(tunnel, {})
+        for key in tuple(of_connection):
+            self._add(of_connection, key, "closed" if _is_over(of_connection[key]) else "lost")
+
+    def finish(self) -> None:
+        """Write the requests that have not ended."""
+        for of_connection in self._open.values():
+            for key, interaction in tuple(of_connection.items()):
+                if _is_over(interaction):
+                    self._add(of_connection, key, "closed")
+                else:
+                    self._complete(interaction)
+            of_connection.clear()
+
+    def _on_request(self, of_connection: Open, message: dict[str, Any], namespace: str) -> None:
+        kind, id_key, parameter_key = _REQUESTS[message["type"]]
+        self._count += 1
+        of_connection[id_key, message[id_key]] = Interaction(
+            self._count,
+            self._since(self._began),
+            kind,
+            namespace,
+            str(message.get("endpoint")),
+            message.get(parameter_key, ABSENT),
+            section=self.section,
+        )
+
+    def _on_reply(self, of_connection: Open, message: dict[str, Any]) -> None:
+        if message.get("type") == "communicationWarning":
+            self._on_warning(of_connection, message)
+        elif message.get("type") in _REPLIES:
+            kind, id_key, body_key = _REPLIES[message["type"]]
+            self._add(of_connection, (id_key, message.get(id_key, 0)), kind, message.get(body_key, ABSENT))
+
+    def _on_warning(self, of_connection: Open, message: dict[str, Any]) -> None:
+        """A server that does not take a request never replies to it, and names its endpoint in a warning."""
+        warning = {name: message[name] for name in ("warning", "kind") if name in message}
+        for key, interaction in reversed(of_connection.items()):
+            if not interaction.events and interaction.endpoint in str(message.get("warning")):
+                self._add(of_connection, key, "warning", warning)
+                return
+
+    def _add(self, of_connection: Open, key: tuple[str, int], kind: EventKind, body: Any = ABSENT) -> None:
+        interaction = of_connection.get(key)
+        if interaction is None:
+            return
+        interaction.events.append(Event(kind, self._since(self._began + interaction.at), body))
+        if interaction.end is not None:
+            del of_connection[key]
+            self._complete(interaction)
+
+    def _complete(self, interaction: Interaction) -> None:
+        self._write(redacted(interaction, self._redaction))
+
+    def _since(self, start: float) -> float:
+        return max(round(time.monotonic() - start, _DIGITS), 0.0)
+
+
+def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
+    """Return a request without secrets."""
+    parameter = interaction.parameter if interaction.parameter is ABSENT else redaction.value(interaction.parameter)
+    given = [event.body for event in interaction.events]
+    bodies = [body if body is ABSENT else redaction.value(body) for body in given]
+    for (texts, _), (_, put) in zip(_texts_in_parts(given), _texts_in_parts(bodies), strict=True):
+        for index, text in enumerate(redaction.parts(texts)):
+            if text != texts[index]:
+                put(index, text)
+    if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
+        # The numbers of the tokens are the text in another form.
+        bodies = [{**body, "tokens": [0] * len(body["tokens"])} if _has_tokens(body) else body for body in bodies]
+    events = [Event(event.kind, event.at, body) for event, body in zip(interaction.events, bodies, strict=True)]
+    return replace(interaction, parameter=parameter, events=events)
+
+
+def _is_over(interaction: Interaction) -> bool:
+    """Whether only the end of the channel is missing."""
+    return any(packet.get("type") in LAST_PACKETS for packet in list(interaction.packets())[-1:])
+
+
+def _has_tokens(body: object) -> bool:
+    return is_object(body) and isinstance(body.get("tokens"), list)
+
+
+def _texts_in_parts(bodies: Sequence[Any]) -> Iterable[tuple[list[str], Callable[[int, str], None]]]:
+    """Return the texts that a prediction sends in parts, each with a function that replaces a part."""
+    packets = [body for body in bodies if is_object(body)]
+    fragments = [each["fragment"] for each in packets if is_object(each.get("fragment"))]
+    arguments = [each for each in packets if each.get("type") == "toolCallGenerationArgumentFragmentGenerated"]
+    tokens = [token for each in fragments for token in each.get("tokens") or () if is_object(token)]
+    for holders, name in ((fragments, "content"), (arguments, "content"), (tokens, "text")):
+        texts = [str(holder.get(name, "")) for holder in holders]
+
+        def put(index: int, text: str, holders: list[dict[str, Any]] = holders, name: str = name) -> None:
+            holders[index][name] = text
+            # The number of a token, and what might have come in its place, are its text in another form.
+            for other in ("id", "candidates"):
+                holders[index].pop(other, None)
+
+        yield texts, put
+
+
+class Recording:
+    """A proxy in front of a server that writes a cassette. A context manager; inside, clients connect to `address`.
+
+    Prompts, responses and the names of models are recorded; secrets are not (docs/tools/cassettes.md#secrets).
+
+    Args:
+        path: The cassette, which must not exist yet.
+        server: `host:port` of LM Studio, or of an emulator.
+        redact: Regular expressions; what they match is hidden.
+        contents: Whether the contents of images and files are recorded, instead of their hashes.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes any free one.
+
+    Raises:
+        LMStudioOSError: If the file exists or cannot be written, or the port is taken.
+        LMStudioValueError: If a regular expression is not valid.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        server: str,
+        *,
+        redact: Iterable[str] = (),
+        contents: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        self.requests = 0
+        """How many requests are recorded so far."""
+        redaction = Redaction(redact, contents=contents)
+        self._writer = Writer(self.path)
+        self._recorder = Recorder(self._write, redaction)
+        self._thread = ProxyThread()
+        self._proxy = Proxy(self._thread, server, observer=self._recorder, host=host, port=port)
+
+    @property
+    def address(self) -> str:
+        """Host and port as clients take them."""
+        return self._proxy.address
+
+    def begin_section(self, name: str) -> None:
+        """Name the part of the recording to which the requests from now on belong."""
+        self._recorder.section = name
+
+    def __enter__(self) -> Self:
+        self._thread.__enter__()
+        self._proxy.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.run(self._finish())
+        self._proxy.close()
+        self._thread.__exit__(kind, error, trace)
+        self._writer.close()
+
+    async def _finish(self) -> None:
+        self._recorder.finish()
+
+    def _write(self, interaction: Interaction) -> None:
+        self.requests += 1
+        self._writer.write(interaction)
