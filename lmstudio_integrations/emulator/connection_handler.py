@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -21,7 +21,7 @@ from lmstudio_integrations.emulator.errors import WireError, internal_error
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.limits import has_more_values
 from lmstudio_integrations.emulator.sockets import Socket
-from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -43,9 +43,12 @@ class ConnectionHandler:
         authenticator: Checks the client's credentials.
     """
 
+    served: ClassVar[Mapping[Namespace, Mapping[str, Endpoint]]] = SERVED
+    """The endpoints that get a response."""
+
     def __init__(self, socket: Socket, namespace: Namespace, state: ServerState, authenticator: Authenticator) -> None:
         self.namespace: Namespace = namespace
-        self.session: ServerSession = ServerSession(SERVED[namespace], self._authenticate)
+        self.session: ServerSession = ServerSession(self.served[namespace], self._authenticate)
         self._socket = socket
         self._state = state
         self._authenticator = authenticator
@@ -163,11 +166,15 @@ class ConnectionHandler:
         self._log("info", call.endpoint.name)
         try:
             await self._state.simulate_latency()
-            result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
-            self.session.reply(call.call_id, result)
+            await self._respond(call)
         except Exception as error:  # noqa: BLE001 - a handler that fails must not close the socket
             self.session.reject(call.call_id, self._failure(error, call.endpoint.name))
         self._flush_soon()
+
+    async def _respond(self, call: CallReceived) -> None:
+        """Reply to a call, or raise what is wrong with it."""
+        result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
+        self.session.reply(call.call_id, result)
 
     def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:
         """Return the task of a channel; packets may arrive before it runs."""
@@ -177,11 +184,10 @@ class ConnectionHandler:
         return self._serve(opened, channel)
 
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
-        handler = HANDLERS[self.namespace][opened.endpoint.name]
         self._log("info", opened.endpoint.name)
         try:
             await self._state.simulate_latency()
-            await handler(self._context(), channel, opened.parameter)
+            await self._stream(opened, channel)
         except Exception as error:  # noqa: BLE001 - a handler that fails must not close the socket
             self.session.fail(opened.channel_id, self._failure(error, opened.endpoint.name))
         else:
@@ -189,6 +195,10 @@ class ConnectionHandler:
         finally:
             del self._channels[opened.channel_id]
         self._flush_soon()
+
+    async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
+        """Send the packets of a channel, or raise what ends it."""
+        await HANDLERS[self.namespace][opened.endpoint.name](self._context(), channel, opened.parameter)
 
     def _failure(self, error: Exception, endpoint: str) -> Mapping[str, Any]:
         """Return the wire form of what a handler raised; a defect of the emulator is logged."""

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.authentication import Authenticator
+from lmstudio_integrations.emulator.cassettes.cassette import read
+from lmstudio_integrations.emulator.cassettes.player import Pace, Player, ReplayConnection
+from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.catalog import (
     Catalog,
     ModelEntry,
@@ -128,6 +131,7 @@ class Emulator:
             check_weights(self.catalog)
         self.host = host
         self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
+        self._player: Player | None = None
         self._load = tuple(load)
         self._plugins = [create_plugin(entry) for entry in self.catalog.plugins]
         self._engines = engines
@@ -141,6 +145,37 @@ class Emulator:
         self._thread: threading.Thread | None = None
         self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
+
+    @classmethod
+    def replay(cls, cassette: str | Path, *, pace: Pace = "fast", redact: Iterable[str] = (), **settings: Any) -> Self:
+        """Return an emulator that responds with what was recorded, and has no models of its own.
+
+        A request gets the response of the recorded request that it equals, or that means the same
+        (docs/tools/cassettes.md#matching). Any other is an error that tells the difference to the nearest one.
+
+        Args:
+            cassette: The file.
+            pace: `fast` sends everything at once, `recorded` with the waits of the recording.
+            redact: Regular expressions, the same as when it was recorded.
+            settings: `host`, `port`, `tokens`, `latency`, `origins`, `clock` and `limits` of `Emulator`.
+
+        Raises:
+            LMStudioOSError: If the file cannot be read.
+            LMStudioValueError: If it is not a cassette, or of another version, or an argument is not valid.
+        """
+        if pace not in get_args(Pace):
+            raise LMStudioValueError(f"the pace must be 'fast' or 'recorded', got {pace!r}")
+        server = cls((), **settings)
+        server._player = Player(read(Path(cassette)), Redaction(redact))
+        server._new_server = partial(
+            server._new_server, handle=partial(ReplayConnection, player=server._player, pace=pace)
+        )
+        return server
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """What clients of a replayed cassette asked that it does not have: a text for each, with the difference."""
+        return () if self._player is None else tuple(self._player.unmatched)
 
     def __repr__(self) -> str:
         models, running = counted(len(self.catalog.models), "model"), self._running

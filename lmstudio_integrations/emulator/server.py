@@ -47,6 +47,7 @@ class Server:
         host: The address to listen on.
         port: The port; 0 for any free one, of several the first free one.
         origins: Browser origins that may connect; every other one is rejected.
+        handle: Makes what serves a connection.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Server:
         host: str = "127.0.0.1",
         port: int | Sequence[int] = 0,
         origins: Collection[str] = (),
+        handle: Callable[[Socket, Namespace, ServerState, Authenticator], ConnectionHandler] = ConnectionHandler,
     ) -> None:
+        self._handle = handle
         self.host = host
         self.port: int = 0
         self.connections: set[ConnectionHandler] = set()
@@ -150,7 +153,7 @@ class Server:
         assert isinstance(socket, Socket), "create_connection creates it"
         assert socket.request is not None, "the handshake is done"
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
-        connection = ConnectionHandler(socket, namespace, self._state, self._authenticator)
+        connection = self._handle(socket, namespace, self._state, self._authenticator)
         self.connections.add(connection)
         self._state.records.notify()
         try:

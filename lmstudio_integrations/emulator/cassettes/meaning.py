@@ -1,0 +1,154 @@
+"""What a request means, so that two of them can be compared although different clients wrote them.
+
+Left aside are the order of settings and the layers that they are in, settings that only repeat a default, the form in
+which a model is named, TTLs, generated identifiers, times of day, and paths of temporary files.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.emulator import defaults
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
+from lmstudio_integrations.emulator.prediction_settings import completion_prompt, is_completion
+from lmstudio_integrations.protocol.kv_config import KvConfigStack
+from lmstudio_integrations.types.chat import ChatHistory
+
+_INCIDENTAL = {"loadTtlMs", "ttlMs", "deviceIdentifier", "ignoreServerSessionConfig"}
+"""Members of requests that do not change what the server responds."""
+
+_ANNOTATIONS = {"$schema", "title", "additionalProperties"}
+"""Members that some clients add to a JSON schema and others do not."""
+
+_NEUTRAL = (
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?!\d)"), "<time>"),
+    (re.compile(r"(?:/private)?(?:/tmp|/var/folders|/var/tmp)/[^\s\"'<>|:*?,;)\]}]+"), "<path>"),
+    (re.compile(r"(?:~|[A-Za-z]:)?[\\/]\S*?[\\/]Temp[\\/][^\s\"'<>|:*?,;)\]}]+", re.IGNORECASE), "<path>"),
+)
+"""What differs from run to run in texts, and what stands for it."""
+
+References = Mapping[str, str]
+"""The identifiers of instances, by their references, which are new with each load."""
+
+
+def references(interactions: Iterable[Interaction]) -> dict[str, str]:
+    """Return the references of the instances that a recording tells of."""
+    found: dict[str, str] = {}
+    for interaction in interactions:
+        result = interaction.result
+        infos = [packet.get("info") for packet in interaction.packets()]
+        for info in [*infos, *(result if is_list(result) else [result])]:
+            if is_object(info) and "instanceReference" in info:
+                found[info["instanceReference"]] = str(info.get("identifier"))
+    return found
+
+
+def meaning(namespace: str, endpoint: str, parameter: Any, known: References) -> dict[str, Any]:
+    """Return what a request means, as plain data with names for people."""
+    if not is_object(parameter):
+        return {"request": f"{namespace}.{endpoint}"} | ({} if parameter is ABSENT else {"parameter": parameter})
+    members = {name: value for name, value in parameter.items() if name not in _INCIDENTAL}
+    found: dict[str, Any] = {"request": f"{namespace}.{endpoint}"}
+    for name in ("modelSpecifier", "specifier"):
+        if name in members:
+            found["model"] = _model(members.pop(name), known)
+    stack = _stack(members.pop("predictionConfigStack", None))
+    history = members.pop("history", None)
+    if stack is not None and endpoint == "predict" and is_completion(stack):
+        # Older clients complete texts in this way (docs/protocol.md#legacy-completion).
+        found |= {"request": f"{namespace}.completeRawText", "rawPrompt": _prompt(history)}
+    elif history is not None:
+        found["messages"] = _messages(history)
+    if stack is not None:
+        found["settings"] = _settings(stack, defaults.PREDICTION)
+    load = _stack(members.pop("loadConfigStack", None))
+    if load is not None:
+        found["settings"] = _settings(load, defaults.LOAD["embedding" if namespace == "embedding" else "llm"])
+    neutral: dict[str, Any] = _neutral(found | members)
+    return neutral
+
+
+def _model(specifier: Any, known: References) -> Any:
+    """Return the identifier of a model, where it is known."""
+    if is_object(specifier):
+        if specifier.get("type") == "instanceReference":
+            return known.get(specifier.get("instanceReference", ""), specifier)
+        query = specifier.get("query")
+        if is_object(query) and query.keys() == {"identifier"}:
+            return query["identifier"]
+    return specifier
+
+
+def _stack(stack: Any) -> KvConfigStack | None:
+    try:
+        return None if stack is None else KvConfigStack.model_validate(stack)
+    except ValidationError:
+        return None  # of a newer protocol: it is compared as it is
+
+
+def _prompt(history: Any) -> Any:
+    try:
+        return completion_prompt(ChatHistory.model_validate(history))
+    except ValidationError:
+        return history
+
+
+def _settings(stack: KvConfigStack, unset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from what they are without the request."""
+    effective = defaults.effective(unset, stack.collapse())
+    changed = {key: value for key, value in effective.items() if key not in unset or _on(value) != _on(unset[key])}
+    return {key.removeprefix("llm.prediction."): _schema(_on(changed[key])) for key in sorted(changed)}
+
+
+def _on(value: Any) -> Any:
+    """Return the value of a setting that can be off, without its switch."""
+    if is_object(value) and value.keys() <= {"checked", "value"} and "checked" in value:
+        return value.get("value") if value["checked"] else "off"
+    return value
+
+
+def _schema(value: Any, *, names_parameters: bool = False) -> Any:
+    """Return a setting without what only annotates the JSON schemas in it."""
+    if is_list(value):
+        return [_schema(each) for each in value]
+    if not is_object(value):
+        return value
+    return {
+        name: _schema(each, names_parameters=name == "properties")
+        for name, each in value.items()
+        if names_parameters or name not in _ANNOTATIONS or is_object(each)
+    }
+
+
+def _messages(history: Any) -> Any:
+    """Return messages whose tool calls are numbered, because their identifiers are generated."""
+    numbers: dict[Any, str] = {}
+
+    def numbered(value: Any, name: str = "") -> Any:
+        if is_list(value):
+            return [numbered(each) for each in value]
+        if is_object(value):
+            is_call = "arguments" in value or value.get("type") == "function"
+            return {
+                member: numbered(each, "id" if member == "toolCallId" or (member == "id" and is_call) else "")
+                for member, each in value.items()
+            }
+        return numbers.setdefault(value, f"call {len(numbers) + 1}") if name == "id" and value is not None else value
+
+    messages = history.get("messages") if is_object(history) else None
+    return numbered(messages if is_list(messages) else history)
+
+
+def _neutral(value: Any) -> Any:
+    if is_list(value):
+        return [_neutral(each) for each in value]
+    if is_object(value):
+        return {name: _neutral(each) for name, each in value.items()}
+    if isinstance(value, str):
+        for pattern, name in _NEUTRAL:
+            value = pattern.sub(name, value)
+    return value

@@ -1,0 +1,283 @@
+"""Responds with what was recorded.
+
+`Player` finds the recorded request that a new one equals, and knows which are used up. `ReplayConnection` sends what
+followed it, at the pace of the recording or at once. It takes the place of the emulator's handlers.
+"""
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from lmstudio_integrations._support.text import counted
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.emulator.cassettes.difference import differences, likeness
+from lmstudio_integrations.emulator.cassettes.meaning import meaning, references
+from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.handlers import SERVED
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
+from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+Pace: TypeAlias = Literal["fast", "recorded"]
+"""How fast a recording is replayed: everything at once, or with the waits of the recording."""
+
+PATIENCE = 10.0
+"""Seconds that a client has to send what it sent in the recording, such as a cancel."""
+
+_ONCE = {"predict", "completeRawText", "generateWithGenerator"}
+"""Requests whose recorded response is used once: the same prompt may get another response each time. For any other, the
+last response counts for all further requests."""
+
+
+class RecordedError(WireError):
+    """An error of the recording; it is sent as it was."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error.get("title")))
+        self._error = error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wire form."""
+        return dict(self._error)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to be found in a recording."""
+
+    namespace: str
+    endpoint: str
+    parameter: Any
+
+    @classmethod
+    def of(cls, namespace: str, received: CallReceived | ChannelOpened) -> "Request":
+        """Return what a client asks. A parameter that is null is taken as absent."""
+        return cls(namespace, received.endpoint.name, ABSENT if received.parameter is None else received.parameter)
+
+
+class Player:
+    """Finds recorded requests. Belongs to the event loop of its server.
+
+    Args:
+        interactions: The recording.
+        redaction: Removes secrets from new requests, as it did from the recorded ones.
+    """
+
+    def __init__(self, interactions: Iterable[Interaction], redaction: Redaction) -> None:
+        self.unmatched: list[str] = []
+        """Why requests were not found, one text for each."""
+        self._interactions = list(interactions)
+        self._redaction = redaction
+        self._used: set[Interaction] = set()
+
+    @property
+    def played(self) -> frozenset[Interaction]:
+        """The recorded requests that were asked again."""
+        return frozenset(self._used)
+
+    def find(self, request: Request) -> Interaction | None:
+        """Return the recorded request that this one equals: in the first place exactly, in the second by meaning.
+
+        Equal requests are found in their order. `None` if there is none, or none that is not used up.
+        """
+        parameter = self._redacted(request)
+        alike: list[Interaction] = []
+        for candidates in (self._same, self._alike):
+            alike = candidates(request.namespace, request.endpoint, parameter) or alike
+            unused = next((each for each in alike if each not in self._used), None)
+            if unused is not None:
+                self._used.add(unused)
+                return unused
+        return alike[-1] if alike and request.endpoint not in _ONCE else None
+
+    def explain(self, request: Request) -> WireError:
+        """Return the error for a request that is not in the recording, with the difference to the nearest one."""
+        parameter = self._redacted(request)
+        sent = self._meaning(request.namespace, request.endpoint, parameter)
+        used = len(self._alike(request.namespace, request.endpoint, parameter))
+        if used:
+            cause = f"It was recorded {counted(used, 'time')}, and each recorded response is used once."
+        else:
+            cause = self._nearest(request.namespace, request.endpoint, sent)
+        self.unmatched.append(f"{request.namespace}.{request.endpoint}: {cause}")
+        logger.warning("not in the cassette: %s", self.unmatched[-1])
+        return WireError(
+            f"The cassette has no such request ({request.namespace}.{request.endpoint})",
+            cause=cause,
+            suggestion="Record the cassette again if the program has changed on purpose.",
+        )
+
+    def _nearest(self, namespace: str, endpoint: str, sent: dict[str, Any]) -> str:
+        others = [each for each in self._interactions if (each.namespace, each.endpoint) == (namespace, endpoint)]
+        if not others:
+            recorded = sorted({f"{each.namespace}.{each.endpoint}" for each in self._interactions})
+            return f"It has requests of {', '.join(recorded) or 'no endpoint'} only."
+        meanings = {each: self._meaning(namespace, endpoint, each.parameter) for each in others}
+        nearest = max(others, key=lambda each: likeness(meanings[each], sent))
+        lines = "\n".join(f"  {line}" for line in differences(meanings[nearest], sent))
+        return f"The nearest is request {nearest.number}:\n{lines}"
+
+    def _same(self, namespace: str, endpoint: str, parameter: Any) -> list[Interaction]:
+        return self._by_parameter.get(_exact_key(namespace, endpoint, parameter), [])
+
+    def _alike(self, namespace: str, endpoint: str, parameter: Any) -> list[Interaction]:
+        return self._by_meaning.get(_key(self._meaning(namespace, endpoint, parameter)), [])
+
+    @cached_property
+    def _by_parameter(self) -> Mapping[str, list[Interaction]]:
+        return self._table(lambda each: _exact_key(each.namespace, each.endpoint, each.parameter))
+
+    @cached_property
+    def _by_meaning(self) -> Mapping[str, list[Interaction]]:
+        return self._table(lambda each: _key(self._meaning(each.namespace, each.endpoint, each.parameter)))
+
+    @cached_property
+    def _references(self) -> dict[str, str]:
+        return references(self._interactions)
+
+    def _table(self, key: Callable[[Interaction], str]) -> Mapping[str, list[Interaction]]:
+        table: defaultdict[str, list[Interaction]] = defaultdict(list)
+        for interaction in self._interactions:
+            table[key(interaction)].append(interaction)
+        return table
+
+    def _redacted(self, request: Request) -> Any:
+        return request.parameter if request.parameter is ABSENT else self._redaction.value(request.parameter)
+
+    def _meaning(self, namespace: str, endpoint: str, parameter: Any) -> dict[str, Any]:
+        return meaning(namespace, endpoint, parameter, self._references)
+
+
+def _exact_key(namespace: str, endpoint: str, parameter: Any) -> str:
+    return _key([namespace, endpoint] if parameter is ABSENT else [namespace, endpoint, parameter])
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _lenient(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint that takes any parameter: what a server makes of a wrong one is in the recording."""
+    if isinstance(endpoint, Rpc):
+        return replace(endpoint, parameter=Any)
+    return replace(endpoint, parameter=Any, packets=dict.fromkeys(endpoint.packets))
+
+
+class ReplayConnection(ConnectionHandler):
+    """One socket of one client, which gets what was recorded.
+
+    Args:
+        arguments: Those of `ConnectionHandler`.
+        player: The recording.
+        pace: How fast it is replayed.
+    """
+
+    served: ClassVar[Mapping[Namespace, Mapping[str, Endpoint]]] = {
+        namespace: {name: _lenient(endpoint) for name, endpoint in endpoints.items()}
+        for namespace, endpoints in SERVED.items()
+    }
+
+    def __init__(self, *arguments: Any, player: Player, pace: Pace) -> None:
+        super().__init__(*arguments)
+        self._player = player
+        self._pace = pace
+
+    async def _respond(self, call: CallReceived) -> None:
+        interaction = self._found(call)
+        end = interaction.end
+        if end is not None:
+            await self._wait_until(self._loop.time(), end)
+        if end is None:
+            await self._loop.create_future()  # no reply came, until the client went
+        elif end.kind == "result":
+            self.session.reply(call.call_id, None if end.body is ABSENT else end.body)
+        else:
+            await self._end(end)
+
+    async def _end(self, event: Event) -> None:
+        """End a request as it ended in the recording: with an error, the loss of the connection, or never.
+
+        Raises:
+            RecordedError: If it was an error.
+        """
+        if event.kind == "error":
+            raise RecordedError(event.body)
+        if event.kind == "lost":
+            self._socket.transport.abort()
+        else:
+            self.session.warn(event.body["warning"], event.body.get("kind", "unknown"))
+            self._flush_soon()
+        await self._loop.create_future()  # nothing follows a warning
+
+    async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
+        interaction = self._found(opened)
+        packets: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        channel.on_packet = packets.put_nowait
+        began = self._loop.time()
+        for index, event in enumerate(interaction.events):
+            if event.kind == "sent":
+                await _receive(packets, event)
+                began = self._loop.time() - event.at  # what follows, follows this
+                continue
+            await self._wait_until(began, event)
+            rest = interaction.events[index:]
+            if not packets.empty() and all(each.kind != "sent" for each in rest):
+                self._stop(channel, rest)
+                return
+            if event.kind == "received":
+                channel.send(event.body)
+            elif event.kind != "closed":
+                await self._end(event)
+        if interaction.end is None:
+            await packets.get()  # the recording ended before: the channel stays open until the client stops it
+
+    def _found(self, received: CallReceived | ChannelOpened) -> Interaction:
+        """Return the recorded request.
+
+        Raises:
+            WireError: If there is none.
+        """
+        request = Request.of(self.namespace, received)
+        interaction = self._player.find(request)
+        if interaction is None:
+            raise self._player.explain(request)
+        return interaction
+
+    async def _wait_until(self, began: float, event: Event) -> None:
+        """Wait as in the recording; in any case let a client cancel (docs/protocol.md#check-cancel-points)."""
+        due = began + event.at if self._pace == "recorded" else began
+        await asyncio.sleep(max(due - self._loop.time(), 0))
+
+    def _stop(self, channel: OpenChannel, rest: list[Event]) -> None:
+        """End a channel that the client stops, and in the recording did not: with its last packet, if it has one."""
+        for event in rest:
+            packet = event.body
+            if event.kind == "received" and packet.get("type") in LAST_PACKETS:
+                stats = packet.get("stats")
+                stopped = {**packet, "stats": {**stats, "stopReason": USER_STOPPED}} if is_object(stats) else packet
+                channel.send(stopped)
+
+
+async def _receive(packets: "asyncio.Queue[Mapping[str, Any]]", event: Event) -> None:
+    """Wait for a packet that the client sent in the recording.
+
+    Raises:
+        WireError: If it does not come, or another one comes.
+    """
+    expected = event.body.get("type") if is_object(event.body) else None
+    try:
+        packet = await asyncio.wait_for(packets.get(), PATIENCE)
+    except TimeoutError:
+        raise WireError(f"In the recording, the client sent {expected!r} here; now it sent nothing") from None
+    if packet.get("type") != expected:
+        raise WireError(f"In the recording, the client sent {expected!r} here; now it sent {packet.get('type')!r}")
