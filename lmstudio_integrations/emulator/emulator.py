@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar, get_args
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.cassettes.cassette import read
+from lmstudio_integrations.emulator.cassettes.forwarder import EpisodeConnection
 from lmstudio_integrations.emulator.cassettes.player import Pace, Player, ReplayConnection
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.catalog import (
@@ -147,7 +148,15 @@ class Emulator:
         self._running: _Running | None = None
 
     @classmethod
-    def replay(cls, cassette: str | Path, *, pace: Pace = "fast", redact: Iterable[str] = (), **settings: Any) -> Self:
+    def replay(
+        cls,
+        cassette: str | Path,
+        *,
+        pace: Pace = "fast",
+        redact: Iterable[str] = (),
+        fallback: str | None = None,
+        **settings: Any,
+    ) -> Self:
         """Return an emulator that responds with what was recorded, and has no models of its own.
 
         A request gets the response of the recorded request that it equals, or that means the same
@@ -157,6 +166,7 @@ class Emulator:
             cassette: The file.
             pace: `fast` sends everything at once, `recorded` with the waits of the recording.
             redact: Regular expressions, the same as when it was recorded.
+            fallback: `host:port` of a server that responds to what the cassette does not have.
             settings: `host`, `port`, `tokens`, `latency`, `origins`, `clock` and `limits` of `Emulator`.
 
         Raises:
@@ -167,9 +177,8 @@ class Emulator:
             raise LMStudioValueError(f"the pace must be 'fast' or 'recorded', got {pace!r}")
         server = cls((), **settings)
         server._player = Player(read(Path(cassette)), Redaction(redact))
-        server._new_server = partial(
-            server._new_server, handle=partial(ReplayConnection, player=server._player, pace=pace)
-        )
+        handle = ReplayConnection if fallback is None else partial(EpisodeConnection, server=fallback)
+        server._new_server = partial(server._new_server, handle=partial(handle, player=server._player, pace=pace))
         return server
 
     @property

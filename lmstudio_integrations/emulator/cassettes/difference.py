@@ -36,10 +36,10 @@ def likeness(recorded: Any, sent: Any) -> float:
     """Return how alike two requests are, from 0 to 1."""
     if recorded == sent:
         return 1.0
-    texts = [_text(recorded), _text(sent)]
-    matcher = SequenceMatcher(None, *texts, autojunk=False)
+    one, other = _text(recorded), _text(sent)
+    matcher = SequenceMatcher(None, one, other, autojunk=False)
     # The exact ratio takes time in the square of the length.
-    return matcher.ratio() if max(map(len, texts)) <= _SHORT else matcher.quick_ratio()
+    return matcher.ratio() if max(len(one), len(other)) <= _SHORT else matcher.quick_ratio()
 
 
 def _compared(recorded: Any, sent: Any, place: str, names: Sequence[str]) -> Iterator[str]:

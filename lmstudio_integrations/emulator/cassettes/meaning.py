@@ -47,6 +47,14 @@ def references(interactions: Iterable[Interaction]) -> dict[str, str]:
     return found
 
 
+def loaded_by(interaction: Interaction) -> str | None:
+    """Return the identifier of the instance that a request loaded or found, if it did."""
+    infos = (packet.get("info") for packet in interaction.packets())
+    return next(
+        (str(info.get("identifier")) for info in infos if is_object(info) and "instanceReference" in info), None
+    )
+
+
 def meaning(namespace: str, endpoint: str, parameter: Any, known: References) -> dict[str, Any]:
     """Return what a request means, as plain data with names for people."""
     if not is_object(parameter):
@@ -55,7 +63,7 @@ def meaning(namespace: str, endpoint: str, parameter: Any, known: References) ->
     found: dict[str, Any] = {"request": f"{namespace}.{endpoint}"}
     for name in ("modelSpecifier", "specifier"):
         if name in members:
-            found["model"] = _model(members.pop(name), known)
+            found["model"] = model_of(members.pop(name), known)
     stack = _stack(members.pop("predictionConfigStack", None))
     history = members.pop("history", None)
     if stack is not None and endpoint == "predict" and is_completion(stack):
@@ -72,7 +80,7 @@ def meaning(namespace: str, endpoint: str, parameter: Any, known: References) ->
     return neutral
 
 
-def _model(specifier: Any, known: References) -> Any:
+def model_of(specifier: Any, known: References) -> Any:
     """Return the identifier of a model, where it is known."""
     if is_object(specifier):
         if specifier.get("type") == "instanceReference":

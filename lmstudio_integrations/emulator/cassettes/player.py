@@ -17,7 +17,7 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences, likeness
-from lmstudio_integrations.emulator.cassettes.meaning import meaning, references
+from lmstudio_integrations.emulator.cassettes.meaning import loaded_by, meaning, model_of, references
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
@@ -99,6 +99,11 @@ class Player:
                 self._used.add(unused)
                 return unused
         return alike[-1] if alike and request.endpoint not in _ONCE else None
+
+    def load_of(self, specifier: Any) -> Interaction | None:
+        """Return the recorded request, already asked again, that loaded the model which a specifier names."""
+        identifier = model_of(specifier, self._references)
+        return next((each for each in self._used if identifier is not None and loaded_by(each) == identifier), None)
 
     def explain(self, request: Request) -> WireError:
         """Return the error for a request that is not in the recording, with the difference to the nearest one."""
@@ -193,7 +198,10 @@ class ReplayConnection(ConnectionHandler):
         self._pace = pace
 
     async def _respond(self, call: CallReceived) -> None:
-        interaction = self._found(call)
+        interaction = self._player.find(Request.of(self.namespace, call))
+        if interaction is None:
+            await self._respond_anew(call)
+            return
         end = interaction.end
         if end is not None:
             await self._wait_until(self._loop.time(), end)
@@ -220,7 +228,10 @@ class ReplayConnection(ConnectionHandler):
         await self._loop.create_future()  # nothing follows a warning
 
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
-        interaction = self._found(opened)
+        interaction = self._player.find(Request.of(self.namespace, opened))
+        if interaction is None:
+            await self._stream_anew(opened, channel)
+            return
         packets: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         channel.on_packet = packets.put_nowait
         began = self._loop.time()
@@ -241,17 +252,21 @@ class ReplayConnection(ConnectionHandler):
         if interaction.end is None:
             await packets.get()  # the recording ended before: the channel stays open until the client stops it
 
-    def _found(self, received: CallReceived | ChannelOpened) -> Interaction:
-        """Return the recorded request.
+    async def _respond_anew(self, call: CallReceived) -> None:
+        """Reply to a call that is not in the recording.
 
         Raises:
-            WireError: If there is none.
+            WireError: Always.
         """
-        request = Request.of(self.namespace, received)
-        interaction = self._player.find(request)
-        if interaction is None:
-            raise self._player.explain(request)
-        return interaction
+        raise self._player.explain(Request.of(self.namespace, call))
+
+    async def _stream_anew(self, opened: ChannelOpened, channel: OpenChannel) -> None:  # noqa: ARG002 - used elsewhere
+        """Send the packets of a channel that is not in the recording.
+
+        Raises:
+            WireError: Always.
+        """
+        raise self._player.explain(Request.of(self.namespace, opened))
 
     async def _wait_until(self, began: float, event: Event) -> None:
         """Wait as in the recording; in any case let a client cancel (docs/protocol.md#check-cancel-points)."""

@@ -1,0 +1,180 @@
+"""Asks a real server what a recording does not have, so that new requests can be added to a cassette.
+
+What was loaded in the recording is not loaded on the server: it is loaded there before the first request that uses it.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import from_json
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from lmstudio_integrations._support.secrets import client_logger
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction, Kind
+from lmstudio_integrations.emulator.cassettes.player import RecordedError, ReplayConnection, Request
+from lmstudio_integrations.emulator.context import ConnectedClient, OpenChannel
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.protocol import envelope
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
+from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
+
+Frames = asyncio.Queue[Mapping[str, Any]]
+"""What a server sends on a request."""
+
+_ENDS = {"rpcResult", "rpcError", "channelClose", "channelError"}
+_LOST = {"title": "The connection to the recorded server was lost"}
+
+
+class EpisodeConnection(ReplayConnection):
+    """One socket of one client, which gets what was recorded, and the rest from a server.
+
+    Args:
+        arguments: Those of `ReplayConnection`.
+        server: `host:port` of the server.
+    """
+
+    def __init__(self, *arguments: Any, server: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._server = server
+        self._opening = asyncio.Lock()
+        self._upstream: _Upstream | None = None
+        self._loads: dict[Interaction, asyncio.Task[str]] = {}
+
+    async def run(self) -> None:
+        """Serve the socket until it is closed."""
+        try:
+            await super().run()
+        finally:
+            if self._upstream is not None:
+                await self._upstream.close()
+
+    async def _respond_anew(self, call: CallReceived) -> None:
+        _, frames = await self._ask("call", call)
+        reply = await frames.get()
+        if "error" in reply:
+            raise RecordedError(reply["error"])
+        self.session.reply(call.call_id, reply.get("result"))
+
+    async def _stream_anew(self, opened: ChannelOpened, channel: OpenChannel) -> None:
+        number, frames = await self._ask("channel", opened)
+        upstream = await self._connected()
+        channel.on_packet = lambda packet: upstream.send(
+            {"type": "channelSend", "channelId": number, "message": packet}
+        )
+        while (frame := await frames.get())["type"] == "channelSend":
+            channel.send(frame["message"])
+        if "error" in frame:
+            raise RecordedError(frame["error"])
+
+    async def _ask(self, kind: Kind, received: CallReceived | ChannelOpened) -> tuple[int, Frames]:
+        request = Request.of(self.namespace, received)
+        parameter = request.parameter
+        if is_object(parameter):
+            parameter = {
+                name: await self._loaded(value) if name in {"modelSpecifier", "specifier"} else value
+                for name, value in parameter.items()
+            }
+        return (await self._connected()).request(kind, request.endpoint, parameter)
+
+    async def _loaded(self, specifier: Any) -> Any:
+        """Return what names a model on the server, once it is loaded there if the recording has loaded it."""
+        interaction = self._player.load_of(specifier)
+        if interaction is None:
+            return specifier
+        if interaction not in self._loads:
+            self._loads[interaction] = self._start_load(interaction)
+        reference = await asyncio.shield(self._loads[interaction])
+        is_reference = is_object(specifier) and specifier.get("type") == "instanceReference"
+        return {**specifier, "instanceReference": reference} if is_reference else specifier
+
+    def _start_load(self, interaction: Interaction) -> "asyncio.Task[str]":
+        return asyncio.ensure_future(self._load(interaction))
+
+    async def _load(self, interaction: Interaction) -> str:
+        _, frames = (await self._connected()).request("channel", interaction.endpoint, interaction.parameter)
+        while (frame := await frames.get())["type"] == "channelSend":
+            packet = frame["message"]
+            if packet.get("type") in LAST_PACKETS:
+                return str(packet["info"]["instanceReference"])
+        raise RecordedError(frame.get("error", _LOST))
+
+    async def _connected(self) -> "_Upstream":
+        async with self._opening:
+            if self._upstream is None:
+                assert self._client is not None, "requests come after authentication"
+                self._upstream = await _Upstream.open(f"ws://{self._server}/{self.namespace}", self._client)
+        return self._upstream
+
+
+class _Upstream:
+    """A socket of a server, with the requests on it."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._ids = itertools.count(1)
+        self._requests: dict[int, Frames] = {}
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue()
+        self._tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
+
+    @classmethod
+    async def open(cls, url: str, client: ConnectedClient) -> "_Upstream":
+        """Connect with the credentials of a client.
+
+        Raises:
+            WireError: If that fails.
+        """
+        try:
+            socket = await connect(url, max_size=None, compression=None, logger=client_logger)
+            credentials = {"clientIdentifier": client.identifier, "clientPasskey": client.passkey}
+            await socket.send(envelope.dumps({"authVersion": envelope.AUTH_VERSION, **credentials}))
+            result = from_json(await socket.recv())
+        except (OSError, InvalidHandshake, ConnectionClosed) as error:
+            raise WireError(f"The server to record cannot be reached: {error}") from error
+        if not result.get("success"):
+            await socket.close()
+            raise WireError(f"The server to record rejects this client: {result.get('error')}")
+        return cls(socket)
+
+    async def close(self) -> None:
+        """Close the socket."""
+        for task in self._tasks:
+            task.cancel()
+        await self._socket.close()
+
+    def request(self, kind: Kind, endpoint: str, parameter: Any) -> tuple[int, Frames]:
+        """Send a request; return its id, and what the server sends on it."""
+        number, frames = next(self._ids), Frames()
+        self._requests[number] = frames
+        frame, id_key, parameter_key = (
+            ("rpcCall", "callId", "parameter")
+            if kind == "call"
+            else ("channelCreate", "channelId", "creationParameter")
+        )
+        given = {} if parameter is ABSENT else {parameter_key: parameter}
+        self.send({"type": frame, "endpoint": endpoint, id_key: number, **given})
+        return number, frames
+
+    def send(self, frame: Mapping[str, Any]) -> None:
+        """Send a frame after those before it."""
+        self._outgoing.put_nowait(envelope.dumps(frame))
+
+    async def _write(self) -> None:
+        while True:
+            await self._socket.send(await self._outgoing.get())
+
+    async def _read(self) -> None:
+        try:
+            async for data in self._socket:
+                frame = from_json(data)
+                number = frame.get("callId", frame.get("channelId"))
+                if number in self._requests:
+                    self._requests[number].put_nowait(frame)
+                if frame["type"] in _ENDS:
+                    self._requests.pop(number, None)
+        finally:
+            for frames in self._requests.values():
+                frames.put_nowait({"type": "channelError", "error": _LOST})

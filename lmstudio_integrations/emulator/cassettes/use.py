@@ -1,0 +1,89 @@
+"""One cassette for one program or test: it is recorded, replayed, or both, as the mode says."""
+
+import json
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read, save
+from lmstudio_integrations.emulator.cassettes.meaning import meaning, references
+from lmstudio_integrations.emulator.cassettes.player import Pace
+from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+
+Mode: TypeAlias = Literal["none", "once", "new_episodes", "all", "rewrite"]
+"""When a cassette is recorded."""
+
+
+def records(path: Path, mode: Mode) -> bool:
+    """Whether a server is needed in a mode, because something may be recorded."""
+    return mode != "none" and not (mode == "once" and path.exists())
+
+
+@contextmanager
+def use_cassette(
+    path: str | Path,
+    mode: Mode = "none",
+    *,
+    server: str | None = None,
+    redact: Iterable[str] = (),
+    contents: bool = False,
+    pace: Pace = "fast",
+) -> Generator[Emulator | Recording]:
+    """Record a cassette or replay it, and provide a server with an `address` for the clients of the block.
+
+    A cassette that is recorded is written when the block ends without an error.
+
+    Args:
+        path: The cassette; if its name ends in `.gz`, it is compressed.
+        mode: `none` never records; what the cassette does not have is an error. `once` records if there is no cassette
+            yet. `new_episodes` replays it, and adds what it does not have. `all` records everything, and keeps what
+            the cassette has besides. `rewrite` records everything, and keeps nothing.
+        server: `host:port` of the LM Studio that is recorded; not needed where nothing is.
+        redact: Regular expressions; what they match is hidden from the cassette, and from requests before they are
+            compared with it.
+        contents: Whether the contents of images and files are recorded, instead of their hashes.
+        pace: `fast` replays everything at once, `recorded` with the waits of the recording.
+
+    Raises:
+        LMStudioOSError: If the cassette cannot be read or written.
+        LMStudioValueError: If an argument is not valid, or the file is not a cassette.
+    """
+    path, redact = Path(path), tuple(redact)
+    if mode not in get_args(Mode):
+        raise LMStudioValueError(f"the mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
+    if not records(path, mode):
+        if not path.exists():
+            raise LMStudioOSError(f"there is no cassette {str(path)!r}; record it with the mode 'once'")
+        with Emulator.replay(path, pace=pace, redact=redact) as replayed:
+            yield replayed
+        return
+    if server is None:
+        raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
+    old = read(path) if path.exists() and mode != "rewrite" else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".recording-{path.name}")
+    new.unlink(missing_ok=True)
+    try:
+        with Recording(new, server, redact=redact, contents=contents) as recording:
+            if mode == "new_episodes" and old:
+                with Emulator.replay(path, pace=pace, redact=redact, fallback=recording.address) as replayed:
+                    yield replayed
+            else:
+                yield recording
+        save(path, [*(old if mode == "new_episodes" else _not_again(old, read(new))), *read(new)])
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _not_again(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
+    """Return the requests that were not made again."""
+    known = references([*old, *new])
+
+    def key(each: Interaction) -> str:
+        return json.dumps(meaning(each.namespace, each.endpoint, each.parameter, known), sort_keys=True)
+
+    again = {key(each) for each in new}
+    return [each for each in old if key(each) not in again]
