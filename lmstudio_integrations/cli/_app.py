@@ -18,7 +18,22 @@ from lmstudio_integrations.cli._errors import report_usage
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-COMMANDS = ("doctor", "chat", "ls", "ps", "load", "unload", "get", "embed", "rerank", "tools", "serve", "demo")
+COMMANDS = (
+    "doctor",
+    "chat",
+    "ls",
+    "ps",
+    "load",
+    "unload",
+    "get",
+    "embed",
+    "rerank",
+    "tools",
+    "serve",
+    "demo",
+    "record",
+    "cassette",
+)
 
 
 _SYNONYMS = {"run": "chat", "pull": "get", "stop": "unload", "show": "ls", "version": "--version"}

@@ -34,6 +34,10 @@ Host = Annotated[
 Token = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="Its API token; prefer LM_API_TOKEN.", show_default=False)
 ]
+Redact = Annotated[
+    list[str] | None,
+    typer.Option(metavar="REGEX", help="Hide what this regular expression matches. May be repeated."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)]
 
 

@@ -6,15 +6,16 @@ import time
 from collections.abc import Collection, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.cli._common import note, results
+from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
+from lmstudio_integrations.emulator.cassettes.player import Pace
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_toml
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
@@ -77,6 +78,14 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         Path | None,
         typer.Option(metavar="FILE", help="A file with API tokens to accept, one per line; # begins a comment."),
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Respond with what `lmsi record` wrote, instead of with models.", show_default=False
+        ),
+    ] = None,
+    pace: Annotated[Pace, typer.Option(help="Replay everything at once, or with the waits of the recording.")] = "fast",
+    redact: Redact = None,
     quiet: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--quiet", "-q", help="Do not log loads, unloads, requests and calls of tools.")
     ] = False,
@@ -106,23 +115,27 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     tool is a line on stderr.
     """
     tokens = accepted_tokens(token or (), token_file)
-    offered = build_catalog(model or (), catalog, rules, scripted=scripted)
+    listen: dict[str, Any] = {
+        "host": host,
+        "port": DISCOVERY_PORTS if port is None else port,
+        "tokens": tokens,
+        "limits": limits_of(max_connections, max_file * MIB, max_uploads * MIB),
+    }
+    if replay:
+        if model or load or catalog or rules:
+            raise typer.BadParameter("a cassette has its own models; omit --model, --load, --catalog and --rules")
+        emulator = Emulator.replay(replay, pace=pace, redact=redact or (), **listen)
+    else:
+        offered = build_catalog(model or (), catalog, rules, scripted=scripted)
+        if is_exposed(host, tokens):
+            reject_exposed_plugins(offered, host)
+        memory = None if worker_memory is None else worker_memory * MIB
+        emulator = Emulator(catalog=offered, load=load or (), offline=offline, worker_memory=memory, **listen)
     if is_exposed(host, tokens):
-        reject_exposed_plugins(offered, host)
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
-    emulator = Emulator(
-        catalog=offered,
-        host=host,
-        port=DISCOVERY_PORTS if port is None else port,
-        tokens=tokens,
-        load=load or (),
-        offline=offline,
-        worker_memory=None if worker_memory is None else worker_memory * MIB,
-        limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
-    )
     variable = None if token or token_file else token_variable()
     with contextlib.nullcontext() if quiet else log_as_notes():
-        emulator.serve_forever(lambda: announce(emulator, token_note(variable) if tokens else None))
+        emulator.serve_forever(lambda: announce(emulator, token_note(variable) if tokens else None, replay))
 
 
 def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
@@ -185,13 +198,18 @@ def token_note(variable: str | None) -> str:
     return f"Clients need one of the API tokens you gave: export {TOKEN_VARIABLES[0]}=TOKEN"
 
 
-def announce(emulator: Emulator, about_tokens: str | None = None) -> None:
-    """Print the address of the server, its models and plugins; on stderr, how clients reach it and what stops it."""
+def announce(emulator: Emulator, about_tokens: str | None = None, cassette: Path | None = None) -> None:
+    """Print the address of the server, and its models and plugins, or its cassette.
+
+    On stderr, print how clients reach it and what stops it.
+    """
     console = results()
     console.write_line(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalog.models:
         details = {entry.kind: None, (entry.weights or "") if entry.needs_weights else entry.engine: None}
         console.write_line(f"  {entry.key} ({', '.join(name for name in details if name not in {'', entry.key})})")
+    if cassette is not None:
+        console.write_line(f"  {cassette} (recorded)")
     for plugin in emulator.catalog.plugins:
         console.write_line(f"  {plugin.identifier} (plugin, {plugin.kind})")
     note(reach(emulator.host, emulator.port))

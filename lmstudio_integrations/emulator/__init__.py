@@ -1,5 +1,7 @@
 """A headless server that speaks LM Studio's native protocol, for tests and for machines without the app."""
 
+from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.cassettes.use import use_cassette
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, PluginEntry, Preset
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator
@@ -20,5 +22,7 @@ __all__ = [
     "PluginEntry",
     "PredictionRecord",
     "Preset",
+    "Recording",
     "SystemClock",
+    "use_cassette",
 ]

@@ -127,7 +127,7 @@ class Recorder(Observer):
         self._write(redacted(interaction, self._redaction))
 
     def _since(self, start: float) -> float:
-        return max(round(time.monotonic() - start, _DIGITS), 0.0)
+        return max(0.0, round(time.monotonic() - start, _DIGITS))  # in this order, because -0.0 is no less than 0.0
 
 
 def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:

@@ -1,0 +1,41 @@
+"""`cassette`: what a recording contains, and how two of them differ."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lmstudio_integrations.cli._common import note, results
+
+
+def cassette(
+    action: Annotated[
+        Literal["show", "diff"], typer.Argument(help="show: one line for each request. diff: how two cassettes differ.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The cassette.")],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="OTHER", help="The one to compare it with.", show_default=False)
+    ] = None,
+) -> None:
+    """Show what a recording of `lmsi record` contains, or how two of them differ.
+
+    Times and generated identifiers are left aside when two are compared. The exit status is 1 if they differ.
+    """
+    from lmstudio_integrations.emulator.cassettes.cassette import read  # noqa: PLC0415 - slow
+    from lmstudio_integrations.emulator.cassettes.response import compared, described  # noqa: PLC0415
+
+    if (other is None) == (action == "diff"):
+        raise typer.BadParameter(f"{action} takes {'two files' if other is None else 'one file'}", param_hint="FILE")
+    console, recorded = results(), read(file)
+    if other is None:
+        for interaction in recorded:
+            console.write_line(f"{interaction.number:>4}  {described(interaction, recorded)}")
+        return
+    found = list(compared(recorded, read(other)))
+    for difference in found:
+        console.write_line(difference.title)
+        for line in difference.details:
+            console.write_line(f"  {line}")
+    if found:
+        raise typer.Exit(1)
+    note("The requests and the responses are the same.")

@@ -1,0 +1,82 @@
+"""`record`: a proxy in front of an LM Studio that writes what passes to a file."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from lmstudio_integrations._support.environment import HOST_VARIABLE
+from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results
+
+
+_TURN = 0.2
+"""Seconds. A wait without a limit keeps signals back on Windows."""
+
+
+def record(  # noqa: PLR0917 - one parameter for each flag
+    to: Annotated[
+        Path, typer.Option(metavar="FILE", help="The cassette to write, compressed if the name ends in .gz.")
+    ],
+    host: Host = None,
+    token: Token = None,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="The port to listen on; 0 for any free one.")
+    ] = 0,
+    redact: Redact = None,
+    contents: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--contents", help="Record the contents of images and files, instead of their hashes.")
+    ] = False,
+) -> None:
+    """Record what programs and an LM Studio say to each other, to replay it in tests.
+
+    The first line of the output is the address that programs must connect to. Ctrl-C ends the recording. Prompts and
+    responses are recorded; API tokens and the folders of users are not.
+    """
+    from lmstudio_integrations.emulator import Recording  # noqa: PLC0415 - slow
+
+    server = recorded_server(host, token)
+    with Recording(to, server, redact=redact or (), contents=contents, port=port) as recording:
+        note(f"Prompts and responses of every program that connects are written to {to}; API tokens are not.")
+        results().write_line(f"ws://{recording.address}")
+        note(f"To use it: export {HOST_VARIABLE}={recording.address}")
+        note(f"It is {server} that responds. Ctrl-C ends the recording.")
+        wait_for_interrupt()
+    note(f"{counted(recording.requests, 'request')} in {to}.")
+
+
+def recorded_server(host: str | None, token: str | None) -> str:
+    """Return the address of the LM Studio to record.
+
+    Raises:
+        LMStudioClientError: If there is none, or it rejects the token.
+    """
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.transport.connect.addresses import Address  # noqa: PLC0415
+    from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
+
+    with Client(host, token) as client:
+        client.system.get_version()
+        address = client.api_host or Client.find_default_local_api_host() or ""
+    if Address.parse(address).tls:
+        raise LMStudioValueError(f"{address} uses TLS, and a recording needs a server without; name LM Studio itself")
+    return address
+
+
+def wait_for_interrupt() -> None:
+    """Return after Ctrl-C or SIGTERM."""
+    ended = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        ended.set()
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        with on_interrupt(ended.set):
+            while not ended.wait(_TURN):
+                pass
+    finally:
+        signal.signal(signal.SIGTERM, previous)
