@@ -12,7 +12,6 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results
 
-
 _TURN = 0.2
 """Seconds. A wait without a limit keeps signals back on Windows."""
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast, get_args
 
-from pydantic_core import from_json
-
-from lmstudio_integrations._support.typeguards import is_number, is_object
+from lmstudio_integrations._support.typeguards import is_number
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.protocol.envelope import dumps
+from lmstudio_integrations.protocol.envelope import dumps, parse
 
 VERSION = 1
 """The version of the format. A reader rejects a file with any other."""
@@ -115,7 +113,7 @@ def read(path: Path) -> list[Interaction]:
     for number, line in enumerate(lines[1:], 2):
         if line:
             try:
-                _add(found, cast("dict[str, Any]", from_json(line)))
+                _add(found, parse(line)[0] or {})
             except (ValueError, KeyError, TypeError) as error:
                 raise LMStudioValueError(
                     f"line {number} of the cassette {str(path)!r} is no event of one: {error!r}"
@@ -124,11 +122,8 @@ def read(path: Path) -> list[Interaction]:
 
 
 def _check_head(path: Path, line: bytes) -> None:
-    try:
-        head = from_json(line)
-    except ValueError:
-        head = None
-    if not is_object(head) or "cassette" not in head:
+    head, _ = parse(line)
+    if head is None or "cassette" not in head:
         raise LMStudioValueError(f"{str(path)!r} is not a cassette; `lmsi record` writes them")
     if head["cassette"] != VERSION:
         raise LMStudioValueError(
@@ -163,11 +158,11 @@ class Writer:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists():
+            raise LMStudioOSError(f"the cassette {str(path)!r} exists; delete it, or choose another name")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = path.open("xb")
-        except FileExistsError as error:
-            raise LMStudioOSError(f"the cassette {str(path)!r} exists; delete it, or choose another name") from error
         except OSError as error:
             raise LMStudioOSError(f"cannot write the cassette {str(path)!r}: {error}") from error
         # The time and the name are left out, so that the same content is always the same bytes.

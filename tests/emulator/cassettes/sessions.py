@@ -1,0 +1,210 @@
+"""Generated sessions that have secrets everywhere, and the check that none of them is recorded.
+
+`python -m tests.emulator.cassettes.sessions NUMBER` checks so many.
+"""
+
+import json
+import random
+import string
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Writer, read
+from lmstudio_integrations.emulator.cassettes.player import Player, Request
+from lmstudio_integrations.emulator.cassettes.recorder import Recorder
+from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.proxy.units import Sender, Unit
+
+PATTERNS = (r"CUSTOMER-\d+", r"(?i)project\s+nightingale")
+"""What the user of these sessions hides."""
+
+WORDS = ("The", "ferry", "leaves", "at", "noon", "für", "日本", "\U0001f6f3", "\\", '"quoted"', "\n")
+
+
+class Session:
+    """One session: frames of several connections, and the secrets in them.
+
+    Args:
+        seed: Decides everything.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.secrets: set[str] = set()
+        self.requests: list[Request] = []
+        self.frames: list[tuple[str, Sender, dict[str, Any]]] = []
+        for number in range(self.random.randint(1, 4)):
+            self._connection(number)
+
+    # Secrets --------------------------------------------------------------------------------------------------------
+
+    def _letters(self, count: int, alphabet: str = string.ascii_letters + string.digits) -> str:
+        return "".join(self.random.choice(alphabet) for _ in range(count))
+
+    def _secret(self) -> str:
+        """Return a text with a secret in it, which is recognized wherever it stands."""
+        key, home = self._letters(20), self._letters(9, string.ascii_lowercase)
+        kinds: dict[str, tuple[str, str]] = {
+            "token": (f"sk-lm-{self._letters(8)}:{key}", key),
+            "halves": (f"{self._letters(8)}:{key}", key),
+            "other key": (f"sk-{key}", key),
+            "bearer": (f"Bearer {key}", key),
+            "url": (f"https://user:{key}@example.org/x", key),
+            "query": (f"https://example.org/x?api_key={key}", key),
+            "linux": (f"/home/{home}/notes.txt", home),
+            "mac": (f"/Users/{home}/notes.txt", home),
+            "windows": (f"C:\\Users\\{home}\\notes.txt", home),
+            "customer": (f"CUSTOMER-{(digits := self._letters(9, string.digits))}", digits),
+            "project": ("Project  Nightingale", "Nightingale"),
+        }
+        text, secret = kinds[self.random.choice(list(kinds))]
+        self.secrets.add(secret)
+        return text
+
+    def _named(self) -> dict[str, Any]:
+        """Return an object in which the name of a member says that its value is secret."""
+        name = self.random.choice(["password", "apiKey", "client_secret", "Authorization", "headers", "access_token"])
+        value = self._letters(12)
+        self.secrets.add(value)
+        return {name: self.random.choice([value, [value], {"x": value}])}
+
+    def _text(self) -> str:
+        words = [self.random.choice(WORDS) for _ in range(self.random.randint(0, 8))]
+        words.insert(self.random.randint(0, len(words)), self._secret())
+        return " ".join(words)
+
+    def _value(self) -> Any:
+        makes: list[Callable[[], Any]] = [
+            self._text,
+            self._named,
+            lambda: [self._text(), 1, None],
+            lambda: {"path": self._text(), "deep": [self._named()]},
+        ]
+        return self.random.choice(makes)()
+
+    def _parts(self, text: str) -> list[str]:
+        cuts = sorted(self.random.randint(0, len(text)) for _ in range(self.random.randint(0, 12)))
+        return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+    # Frames ---------------------------------------------------------------------------------------------------------
+
+    def _connection(self, number: int) -> None:
+        passkey, identifier = self._letters(24), f"guest:{self._letters(16)}"
+        self.secrets |= {passkey, identifier}
+        namespace = self.random.choice(["llm", "embedding", "files", "plugins"])
+        name = f"{number}/{namespace}"
+        self.frames += [
+            (name, "client", {"authVersion": 1, "clientIdentifier": identifier, "clientPasskey": passkey}),
+            (name, "server", {"success": True}),
+        ]
+        about = f"passkey {passkey} of {identifier}"
+        for request_id in range(self.random.randint(1, 4)):
+            make = {"llm": self._prediction, "plugins": self._tools}.get(namespace, self._call)
+            make(name, namespace, request_id, about)
+
+    def _ask(self, name: str, namespace: str, endpoint: str, request_id: int, parameter: Any) -> None:
+        is_call = endpoint not in {"predict", "startToolUseSession"}
+        frame = (
+            {"type": "rpcCall", "callId": request_id, "parameter": parameter}
+            if is_call
+            else {"type": "channelCreate", "channelId": request_id, "creationParameter": parameter}
+        )
+        self.frames.append((name, "client", {**frame, "endpoint": endpoint}))
+        self.requests.append(Request(namespace, endpoint, parameter))
+
+    def _packet(self, name: str, request_id: int, packet: Any, sender: Sender = "server") -> None:
+        self.frames.append((name, sender, {"type": "channelSend", "channelId": request_id, "message": packet}))
+
+    def _prediction(self, name: str, namespace: str, request_id: int, about: str) -> None:
+        tool = {"name": "t", "parameters": {"type": "object", "properties": {"password": {"type": "string"}}}}
+        field = {"key": "llm.prediction.apiKey", "value": (key := self._letters(12))}
+        self.secrets.add(key)
+        parameter = {
+            "modelSpecifier": {"type": "query", "query": {"identifier": "m"}},
+            "history": {"messages": [{"role": "user", "content": [{"type": "text", "text": self._text()}]}]},
+            "predictionConfigStack": {
+                "layers": [{"layerName": "apiOverride", "config": {"fields": [field, {"key": "x", "value": [tool]}]}}]
+            },
+        }
+        self._ask(name, namespace, "predict", request_id, parameter)
+        text = f"{self._text()} {about}"
+        for part in self._parts(text):
+            token = {"text": part, "id": 7, "candidates": [{"text": part, "id": 7}]}
+            self._packet(name, request_id, {"type": "fragment", "fragment": {"content": part, "tokens": [token]}})
+        arguments = self._value()
+        self._packet(name, request_id, {"type": "toolCallGenerationStart"})
+        for part in self._parts(json.dumps({"text": self._text()}, ensure_ascii=False)):
+            packet = {"type": "toolCallGenerationArgumentFragmentGenerated", "content": part}
+            self._packet(name, request_id, packet)
+        call = {"type": "function", "name": "t", "arguments": {"value": arguments}}
+        self._packet(name, request_id, {"type": "toolCallGenerationEnd", "toolCallRequest": call})
+        if self.random.random() < 0.5:
+            self._packet(name, request_id, {"type": "cancel", "why": self._text()}, "client")
+        error = {"title": self._text(), "cause": about, "errorData": self._value()}
+        self.frames.append((name, "server", {"type": "channelError", "channelId": request_id, "error": error}))
+
+    def _tools(self, name: str, namespace: str, request_id: int, about: str) -> None:
+        value = self._letters(12)
+        self.secrets.add(value)
+        config = {"type": "direct", "config": {"fields": [{"key": "harmless", "value": value}]}}
+        parameter = {"pluginIdentifier": "mcp/x", "pluginConfigSpecifier": config}
+        self._ask(name, namespace, "startToolUseSession", request_id, parameter)
+        call = {"type": "callTool", "callId": 1, "name": "t", "arguments": self._value()}
+        self._packet(name, request_id, call, "client")
+        self._packet(name, request_id, {"type": "toolCallStatus", "status": {"text": about}})
+        self._packet(name, request_id, {"type": "toolCallComplete", "callId": 1, "result": self._value()})
+
+    def _call(self, name: str, namespace: str, request_id: int, about: str) -> None:
+        upload = self._letters(40)
+        self.secrets.add(upload)
+        endpoint, parameter = self.random.choice(
+            [
+                ("tokenize", {"inputString": self._text()}),
+                ("embedString", {"inputString": self._text()}),
+                ("uploadFileBase64", {"name": self._text(), "contentBase64": upload}),
+            ]
+        )
+        self._ask(name, namespace, endpoint, request_id, parameter)
+        if self.random.random() < 0.5:
+            frame: dict[str, Any] = {"type": "rpcResult", "callId": request_id, "result": {"x": self._value()}}
+        else:
+            frame = {"type": "communicationWarning", "warning": f"Received {endpoint} {about} {self._text()}"}
+        self.frames.append((name, "server", frame))
+
+
+def leaks(session: Session, path: Path) -> list[str]:
+    """Record a session; return the secrets that are in the cassette, and the requests that are not found again."""
+    writer = Writer(path)
+    recorder = Recorder(writer.write, Redaction(PATTERNS))
+    tunnels: dict[str, Any] = {}
+    for name, sender, message in session.frames:
+        tunnel = tunnels.setdefault(name, Mock(path=f"/{name.partition('/')[2]}"))
+        recorder.on_unit(tunnel, Unit(sender, b"", message=message))
+    for tunnel in tunnels.values():
+        recorder.on_end(tunnel)
+    writer.close()
+    recorded = path.read_text(encoding="utf-8")
+    player = Player(read(path), Redaction(PATTERNS))
+    found = [f"in the file: {secret}" for secret in sorted(session.secrets) if secret in recorded]
+    assert all(request.parameter is not ABSENT for request in session.requests)
+    return found + [f"not found: {request}" for request in session.requests if player.find(request) is None]
+
+
+def main(count: int) -> int:
+    """Check so many sessions; return the status of the process."""
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(count):
+            found = leaks(Session(seed), Path(folder) / f"{seed}.lms.jsonl")
+            if found:
+                print(f"session {seed}: {found}")
+                return 1
+    print(f"{count} sessions, no secret in any file")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
