@@ -119,3 +119,45 @@ def test_the_plugin_alone_imports_nothing_of_the_package(run: Run) -> None:
         """
     )
     result.assert_outcomes(passed=1)
+
+
+CASSETTE_TEST = """
+import contextlib
+import lmstudio_integrations as lms
+import pytest
+
+@pytest.mark.parametrize("word", ["a b/c"])
+def test_it_responds(lmstudio_cassette, word):
+    with lms.Client() as client, contextlib.suppress(lms.LMStudioServerError):
+        assert word in client.llm.model("qwen2.5-7b-instruct").respond(word + EXTRA).content
+"""
+
+
+def test_a_test_is_recorded_once_and_replayed_without_a_server(run: Run, pytester: pytest.Pytester) -> None:
+    source = CASSETTE_TEST.replace("EXTRA", '""')
+    with Emulator(["qwen2.5-7b-instruct"]) as server:
+        run(source, "--lmstudio-record=once", f"--lmstudio-host={server.address}").assert_outcomes(passed=1)
+        assert len(server.predictions) == 1
+    module = next(pytester.path.glob("test_*.py")).stem
+    (cassette,) = pytester.path.glob("cassettes/**/*.jsonl")
+    assert cassette == pytester.path / "cassettes" / module / "test_it_responds-a-b-c.lms.jsonl"
+    run(source, "--lmstudio-record=once").assert_outcomes(passed=1)
+    # A program that handles the error passes, and its test must fail.
+    result = run(CASSETTE_TEST.replace("EXTRA", '"!"'))
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*the cassette does not have all requests:", '*recorded "a b/c", sent "a b/c!"*'])
+
+
+def test_a_recording_needs_an_lm_studio(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
+    result = run(
+        """
+        import lmstudio_integrations as lms
+
+        lms.Client.find_default_local_api_host = classmethod(lambda cls: None)
+        """
+        + CASSETTE_TEST.replace("EXTRA", '""').replace("\n", "\n        "),
+        "--lmstudio-record=rewrite",
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*no LM Studio to record: start it, or name it with --lmstudio-host*"])

@@ -25,11 +25,12 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "embed": ("-",),
     "rerank": ("some query",),
     "tools": ("mcp/some-plugin",),
+    "record": ("--to", "never-written.lms.jsonl"),
 }
 """How to run each command, to see what it says of a server that it cannot use."""
 
-ON_ITS_OWN = {"serve", "demo"}
-"""`serve` is a server; `demo` starts one where there is none."""
+ON_ITS_OWN = {"serve", "demo", "cassette"}
+"""`serve` is a server; `demo` starts one where there is none; `cassette` reads files."""
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 WRONG = "sk-lm-abcdefgh:9876543210jihgfedcba"

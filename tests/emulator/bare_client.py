@@ -8,7 +8,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, Recording
 
 TIMEOUT = 5.0
 OPEN_TIMEOUT = 50.0
@@ -107,7 +107,7 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def bare(server: Emulator, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
+def bare(server: Emulator | Recording, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
     """Open a socket without authentication."""
     settings = {"compression": None, "max_size": None, "open_timeout": OPEN_TIMEOUT} | settings
     with connect(f"ws://{server.address}/{namespace}", **settings) as socket:
@@ -116,7 +116,11 @@ def bare(server: Emulator, namespace: str = "llm", **settings: Any) -> Iterator[
 
 @contextmanager
 def wire(
-    server: Emulator, namespace: str = "llm", client: str = "guest:me", passkey: str = "secret", **settings: Any
+    server: Emulator | Recording,
+    namespace: str = "llm",
+    client: str = "guest:me",
+    passkey: str = "secret",
+    **settings: Any,
 ) -> Iterator[Wire]:
     """Open an authenticated socket."""
     with bare(server, namespace, **settings) as opened:

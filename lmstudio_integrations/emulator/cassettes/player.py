@@ -232,25 +232,45 @@ class ReplayConnection(ConnectionHandler):
         if interaction is None:
             await self._stream_anew(opened, channel)
             return
+        if any(event.kind == "sent" for event in interaction.events):
+            await self._converse(interaction, channel, opened.endpoint.stop)
+            return
+        began, at = self._loop.time(), 0
+        with channel.scope as scope:
+            for at, event in enumerate(interaction.events):  # noqa: B007 - used after the block
+                await self._wait_until(began, event)
+                await self._send_event(channel, event)
+            if interaction.end is None:
+                await self._loop.create_future()  # the channel stays open until the client stops it
+        if scope.reason:
+            self._stop(channel, interaction.events[at:])
+
+    async def _converse(self, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:
+        """Send what was recorded on a channel on which the client sent packets as well, which it has to send again.
+
+        Raises:
+            WireError: If it does not.
+        """
         packets: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         channel.on_packet = packets.put_nowait
+        if channel.scope.reason:  # the client stopped it at once, before this ran
+            packets.put_nowait({"type": stop})
         began = self._loop.time()
-        for index, event in enumerate(interaction.events):
+        for event in interaction.events:
             if event.kind == "sent":
                 await _receive(packets, event)
                 began = self._loop.time() - event.at  # what follows, follows this
-                continue
-            await self._wait_until(began, event)
-            rest = interaction.events[index:]
-            if not packets.empty() and all(each.kind != "sent" for each in rest):
-                self._stop(channel, rest)
-                return
-            if event.kind == "received":
-                channel.send(event.body)
-            elif event.kind != "closed":
-                await self._end(event)
+            else:
+                await self._wait_until(began, event)
+                await self._send_event(channel, event)
         if interaction.end is None:
-            await packets.get()  # the recording ended before: the channel stays open until the client stops it
+            await packets.get()
+
+    async def _send_event(self, channel: OpenChannel, event: Event) -> None:
+        if event.kind == "received":
+            channel.send(event.body)
+        elif event.kind != "closed":
+            await self._end(event)
 
     async def _respond_anew(self, call: CallReceived) -> None:
         """Reply to a call that is not in the recording.

@@ -1,0 +1,113 @@
+"""`record` writes what passes, `cassette` shows and compares it, and `serve --replay` responds with it."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, use_cassette
+from tests.cli.terminal import in_pipe, started
+
+Run = Callable[..., int | str | None]
+CHAT = "chat"
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([CHAT]) as running:
+        yield running
+
+
+def say(address: str, *texts: str) -> list[str]:
+    with lms.Client(address) as client:
+        model = client.llm.model(CHAT)
+        return [model.respond(text).content for text in texts]
+
+
+def recorded(path: Path, server: Emulator, *texts: str) -> Path:
+    with use_cassette(path, "rewrite", server=server.address) as recording:
+        say(recording.address, *texts)
+    return path
+
+
+def address_of(process: "subprocess.Popen[str]") -> str:
+    """Return the address on the first line of the output."""
+    assert process.stdout is not None
+    found = re.fullmatch(r"ws://(.*)\n", process.stdout.readline())
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process can handle")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end: signal.Signals) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with started("record", "--to", str(path), "--host", server.address, "--redact", "se.ret") as process:
+        said = say(address_of(process), "Hi", "My secret")
+        process.send_signal(end)
+        _, notes = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert notes.startswith("Prompts and responses of every program that connects are written to")
+    assert notes.endswith(f"3 requests in {path}.\n")
+    assert "secret" not in path.read_text(encoding="utf-8")
+    with started("serve", "--replay", str(path), "--port", "0", "--redact", "se.ret") as process:
+        assert say(address_of(process), "Hi", "My secret") == [said[0], said[1].replace("secret", "**********")]
+
+
+def test_a_cassette_is_shown(server: Emulator, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recorded(tmp_path / "x.lms.jsonl", server, "Hi")
+    assert run("cassette", "show", str(path)) == 0
+    load, prediction = (re.sub(r"\s+", " ", line) for line in capsys.readouterr().out.splitlines())
+    assert re.fullmatch(r" 1 llm.getOrLoad chat -> loaded \d\.\d\d s", load)
+    pattern = (
+        r""" 2 llm.predict chat 'Hi' -> 'You said "Hi". What shall we talk about next\?' \(eosFound\) \d\.\d\d s"""
+    )
+    assert re.fullmatch(pattern, prediction)
+
+
+def test_two_cassettes_are_compared(
+    server: Emulator, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = recorded(tmp_path / "one.lms.jsonl", server, "Hi", "Ho")
+    server.unload(CHAT)
+    same = recorded(tmp_path / "same.lms.jsonl.gz", server, "Hi", "Ho")
+    assert run("cassette", "diff", str(one), str(same)) == 0
+    rules = [{"then": [{"text": "Else"}]}]
+    with Emulator([{"key": CHAT, "rules": rules}]) as other_server:
+        other = recorded(tmp_path / "other.lms.jsonl", other_server, "Hi", "Hu", "Ha")
+    capsys.readouterr()
+    assert run("cassette", "diff", str(one), str(other)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "request 2 (llm.predict): the responses differ",
+        '  text: first "You said \\"Hi\\". What shal"…, second "Else"',
+        "request 3 (llm.predict) is another one in the second",
+        '  messages[0] (user).content[0].text, from character 1: first "Ho", second "Hu"',
+        "request 4 (llm.predict) is only in the second",
+    ]
+
+
+WRONG: dict[str, tuple[tuple[str, ...], str]] = {
+    "one file to compare": (("cassette", "diff", "FILE"), "diff takes two files"),
+    "two files to show": (("cassette", "show", "FILE", "FILE"), "show takes one file"),
+    "no cassette": (("cassette", "show", __file__), "is not a cassette"),
+    "models beside a cassette": (("serve", "--replay", "FILE", "--model", "m"), "omit --model, --load, --catalog"),
+    "a file that exists": (("record", "--to", "FILE", "--host", "HOST"), "exists; delete it, or choose another name"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_use_is_explained(server: Emulator, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    path = recorded(tmp_path / "x.lms.jsonl", server, "Hi")
+    given = {"FILE": str(path), "HOST": server.address}
+    done = in_pipe(*(given.get(each, each) for each in arguments))
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

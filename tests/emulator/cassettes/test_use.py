@@ -1,0 +1,158 @@
+"""When a cassette is recorded and when it is replayed, mode by mode; and what a recording does with a connection."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, Recording, use_cassette
+from lmstudio_integrations.emulator.cassettes.cassette import read
+from lmstudio_integrations.emulator.cassettes.use import Mode
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
+from tests.emulator.bare_client import prediction_request, wire
+
+TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
+CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
+
+Say = Callable[[str, str], str]
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([CHAT, VECTORS]) as running:
+        yield running
+
+
+def say(address: str, text: str) -> str:
+    with lms.Client(address) as client:
+        return client.llm.model(CHAT).respond(text).content
+
+
+def say_async(address: str, text: str) -> str:
+    async def respond() -> str:
+        async with lms.AsyncClient(address) as client:
+            return (await (await client.llm.model(CHAT)).respond(text)).content
+
+    return asyncio.run(respond())
+
+
+def texts_of(path: Path) -> list[str]:
+    """Return the last texts of the predictions of a cassette."""
+    found = (each.parameter for each in read(path) if each.endpoint == "predict")
+    return [parameter["history"]["messages"][-1]["content"][0]["text"] for parameter in found]
+
+
+MODES: dict[str, tuple[Mode, list[str], list[str], list[str]]] = {
+    "none": ("none", ["a"], [], ["a", "b"]),
+    "once": ("once", ["a"], [], ["a", "b"]),
+    "new episodes": ("new_episodes", ["a", "c"], ["c"], ["a", "b", "c"]),
+    "all": ("all", ["b", "c"], ["b", "c"], ["a", "b", "c"]),
+    "rewrite": ("rewrite", ["c"], ["c"], ["c"]),
+}
+"""By mode: what is said to a cassette of "a" and "b", what of it reaches the server, and what the cassette has then."""
+
+
+@pytest.mark.parametrize("speak", [say, say_async])
+@pytest.mark.parametrize(("mode", "said", "asked", "kept"), MODES.values(), ids=MODES)
+def test_a_mode_decides_what_is_recorded_and_replayed(
+    server: Emulator, tmp_path: Path, speak: Say, mode: Mode, said: list[str], asked: list[str], kept: list[str]
+) -> None:
+    path = tmp_path / "deep" / "session.lms.jsonl.gz"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        answers = {text: speak(recorded.address, text) for text in ("a", "b")}
+    before = len(server.predictions)
+    with use_cassette(path, mode, server=server.address) as used:
+        heard = {text: speak(used.address, text) for text in said}
+    assert all(heard[text] == answers[text] for text in answers.keys() & heard.keys())
+    assert [record.messages[-1]["content"] for record in server.predictions[before:]] == asked
+    assert texts_of(path) == kept
+    server.unload(CHAT)
+    with use_cassette(path) as replayed:
+        assert {text: speak(replayed.address, text) for text in heard} == heard
+    assert len(server.predictions) == before + len(asked)
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_a_block_that_fails_records_nothing(server: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with pytest.raises(ZeroDivisionError), use_cassette(path, "once", server=server.address):
+        _ = 1 / 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "message"),
+    [
+        ("none", LMStudioOSError, "record it with the mode 'once'"),
+        ("once", LMStudioValueError, "name the server to record"),
+        ("often", LMStudioValueError, "none, once, new_episodes, all, rewrite; got 'often'"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, mode: Mode, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message), use_cassette(tmp_path / "x.lms.jsonl", mode):
+        pass
+
+
+def test_a_request_that_the_server_rejects_is_recorded_in_the_middle_of_a_replay(
+    server: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    for mode in ("new_episodes", "none"):
+        with (
+            use_cassette(path, mode, server=server.address) as used,
+            lms.Client(used.address) as client,
+            pytest.raises(LMStudioServerError, match="nothing"),
+        ):
+            client.llm.unload("nothing")
+
+
+@pytest.mark.parametrize(("token", "message"), [(TOKEN, "rejects this client"), (None, "cannot be reached")])
+def test_a_server_that_cannot_be_asked_is_an_error_of_the_request(
+    server: Emulator, tmp_path: Path, token: str | None, message: str
+) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    with Emulator([CHAT], tokens=[token] if token else ()) as other:
+        address = other.address
+        if token is None:
+            other.stop()
+        with Emulator.replay(path, fallback=address) as used, pytest.raises(LMStudioServerError, match=message):
+            say(used.address, "b")
+
+
+def test_a_cancel_reaches_the_server_that_is_asked_anew(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    stalling = {"key": CHAT, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
+    with Emulator([CHAT]) as server, use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    with (
+        Emulator([stalling]) as server,
+        use_cassette(path, "new_episodes", server=server.address) as used,
+        lms.Client(used.address) as client,
+    ):
+        stream = client.llm.model(CHAT).respond_stream("b")
+        for fragment in stream:
+            assert fragment.content == "One"
+            stream.cancel()
+        assert stream.result().stats.stop_reason == "userStopped"
+        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+def test_what_is_under_way_is_recorded_as_far_as_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    stalling = {"key": CHAT, "preload": True, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
+    with Emulator([stalling]) as server, ExitStack() as sockets:
+        with Recording(path, server.address) as recording:
+            socket = sockets.enter_context(wire(recording))
+            packets = socket.packets(socket.open("predict", prediction_request(CHAT)))
+            kinds = [next(packets)["type"] for _ in range(3)]
+        (interaction,) = read(path)
+    assert interaction.end is None
+    assert [packet["type"] for packet in interaction.packets()] == kinds
+    assert recording.requests == 1
