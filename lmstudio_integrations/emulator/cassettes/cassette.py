@@ -24,14 +24,17 @@ EventKind: TypeAlias = Literal["sent", "received", "result", "error", "closed", 
 """A packet of the client or of the server, the reply to a call, an error that ends either, the end of a channel, the
 loss of the connection, or a warning in the place of a reply."""
 
+_REQUESTS = frozenset(get_args(Kind))
 _BODIES: dict[EventKind, str] = {
     "sent": "packet",
     "received": "packet",
     "result": "result",
     "error": "error",
+    "closed": "",
+    "lost": "",
     "warning": "warning",
 }
-"""The member of a line that holds what was said. The other kinds have none."""
+"""The member of a line that holds what was said, if anything was."""
 
 ENDS: frozenset[EventKind] = frozenset({"result", "error", "closed", "lost", "warning"})
 """After these, nothing belongs to the request any more."""
@@ -136,13 +139,13 @@ def _add(found: dict[int, Interaction], line: dict[str, Any]) -> None:
     kind, number, at = line["event"], line["id"], line["at"]
     if not is_number(at):
         raise TypeError(f"the time {at!r} is not a number of seconds")
-    if kind in get_args(Kind):
+    if kind in _REQUESTS:
         parameter = line.get("parameter", ABSENT)
         found[number] = Interaction(
             number, at, kind, line["namespace"], line["endpoint"], parameter, section=line.get("section", "")
         )
-    elif kind in get_args(EventKind):
-        found[number].events.append(Event(kind, at, line.get(_BODIES.get(kind, ""), ABSENT)))
+    elif kind in _BODIES:
+        found[number].events.append(Event(kind, at, line.get(_BODIES[kind], ABSENT)))
     else:
         raise ValueError(f"unknown event {kind!r}")
 
