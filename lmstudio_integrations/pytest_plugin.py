@@ -100,7 +100,7 @@ def _cassette_path(request: pytest.FixtureRequest) -> Path:
 
 
 def _recorded_host(request: pytest.FixtureRequest) -> str:
-    from lmstudio_integrations import Client  # noqa: PLC0415 - see the docstring of the module
+    from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - see the docstring of the module
 
     given: str | None = request.config.getoption("--lmstudio-host") or os.environ.get("LMSTUDIO_HOST")
     found = given or Client.find_default_local_api_host()

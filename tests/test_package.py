@@ -57,19 +57,35 @@ PUBLIC = {
     """,
     f"{NAME}.emulator": """
         Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
-        PluginCallRecord PluginEntry PredictionRecord Preset SystemClock
+        PluginCallRecord PluginEntry PredictionRecord Preset Recording SystemClock use_cassette
     """,
 }
 """The public names, but for the errors, which are all public. Removing one breaks programs of users."""
 
 FIXTURES = {
+    "lmstudio_cassette",
     "lmstudio_emulator",
     "lmstudio_host",
     "lmstudio_models",
     "lmstudio_session_emulator",
     "lmstudio_session_host",
 }
-COMMANDS = {"chat", "demo", "doctor", "embed", "get", "load", "ls", "ps", "rerank", "serve", "tools", "unload"}
+COMMANDS = {
+    "cassette",
+    "chat",
+    "demo",
+    "doctor",
+    "embed",
+    "get",
+    "load",
+    "ls",
+    "ps",
+    "record",
+    "rerank",
+    "serve",
+    "tools",
+    "unload",
+}
 
 RAY = {f"{NAME}.ray.actors": "Embedder Generator Reranker", f"{NAME}.ray.stages": "embed generate rerank"}
 """The public names of `ray`, which has them only where Ray is installed, by the modules that need no Ray."""
