@@ -201,8 +201,8 @@ class Recording:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        self.path = Path(path)
-        self.requests = 0
+        self.path: Path = Path(path)
+        self.requests: int = 0
         """How many requests are recorded so far."""
         redaction = Redaction(redact, contents=contents)
         self._writer = Writer(self.path)

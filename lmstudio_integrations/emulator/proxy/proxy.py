@@ -61,7 +61,7 @@ class ProxyThread:
     """A thread with an event loop, for any number of proxies."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="fault-proxy", daemon=True)
 
     def __enter__(self) -> Self:
@@ -112,19 +112,19 @@ class Proxy:
         port: int = 0,
     ) -> None:
         self._thread = thread
-        self.upstream = upstream
-        self.spare = spare
+        self.upstream: str = upstream
+        self.spare: str = spare
         self._remaining = {injection: injection.times for injection in injections}
         self._tls = tls
         self._listening = listening
         self._server: asyncio.Server | None = None
         self._socket = _bound(host, port)
-        self.thawed = asyncio.Event()
+        self.thawed: asyncio.Event = asyncio.Event()
         self.thawed.set()
         self.tunnels: set[Tunnel] = set()
-        self.happened = threading.Event()
+        self.happened: threading.Event = threading.Event()
         """Set once a fault has happened."""
-        self.observer = observer or Observer()
+        self.observer: Observer = observer or Observer()
 
     @property
     def address(self) -> str:
@@ -217,17 +217,17 @@ class Tunnel:
     def __init__(
         self, proxy: Proxy, task: asyncio.Task[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self.proxy = proxy
-        self.task = task
+        self.proxy: Proxy = proxy
+        self.task: asyncio.Task[Any] = task
         self.silent: set[Sender] = set()
         """Whose bytes are lost from now on."""
         self.dripping: set[Sender] = set()
         """Whose bytes arrive one by one from now on."""
         self.held: dict[Sender, bytes] = {}
         """What is sent after the next unit."""
-        self.is_closing = False
+        self.is_closing: bool = False
         """Whether the server has sent its close frame, and waits for the client's."""
-        self.path = ""
+        self.path: str = ""
         """The path of the request that opened it; `/llm`, for example."""
         self._conversation = Conversation()
         self._is_upgrade = False
