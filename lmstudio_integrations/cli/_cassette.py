@@ -22,14 +22,16 @@ def cassette(
     Times and generated identifiers are left aside when two are compared. The exit status is 1 if they differ.
     """
     from lmstudio_integrations.emulator.cassettes.cassette import read  # noqa: PLC0415 - slow
+    from lmstudio_integrations.emulator.cassettes.known import KnownInstances  # noqa: PLC0415
     from lmstudio_integrations.emulator.cassettes.response import compared, described  # noqa: PLC0415
 
     if (other is None) == (action == "diff"):
         raise typer.BadParameter(f"{action} takes {'two files' if other is None else 'one file'}", param_hint="FILE")
     console, recorded = results(), read(file)
     if other is None:
+        known = KnownInstances(recorded).references
         for interaction in recorded:
-            console.write_line(f"{interaction.number:>4}  {described(interaction, recorded)}")
+            console.write_line(f"{interaction.number:>4}  {described(interaction, known)}")
         return
     found = list(compared(recorded, read(other)))
     for difference in found:

@@ -15,6 +15,9 @@ from lmstudio_integrations.types.tools import Tool
 
 ToolMode = Literal["none", "auto", "required"]
 
+_COMPLETION = "completeModeFormatting"
+"""The layer with the template of a raw completion."""
+
 
 def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in effect: the defaults, then what was requested."""
@@ -39,7 +42,12 @@ def requested(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -
 
 def is_completion(stack: KvConfigStack) -> bool:
     """Return whether an older client requests raw completion (docs/protocol.md#legacy-completion)."""
-    return any(layer.layer_name == "completeModeFormatting" for layer in stack.layers)
+    return any(layer.layer_name == _COMPLETION for layer in stack.layers)
+
+
+def without_completion(stack: KvConfigStack) -> KvConfigStack:
+    """Return the settings of such a request besides the template that makes it a completion."""
+    return KvConfigStack(layers=[layer for layer in stack.layers if layer.layer_name != _COMPLETION])
 
 
 def completion_prompt(history: ChatHistory) -> str:

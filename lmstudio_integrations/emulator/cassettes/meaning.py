@@ -1,19 +1,20 @@
 """What a request means, so that two of them can be compared although different clients wrote them.
 
 Left aside are the order of settings and the layers that they are in, settings that only repeat a default, the form in
-which a model is named, TTLs, generated identifiers, times of day, and paths of temporary files.
+which a model is named, whether the files of a message are before its texts, empty texts, the names of tools in their
+results, how a whole number is written, TTLs, generated identifiers, times of day, and paths of temporary files.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator import defaults
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
-from lmstudio_integrations.emulator.prediction_settings import completion_prompt, is_completion
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT
+from lmstudio_integrations.emulator.prediction_settings import completion_prompt, is_completion, without_completion
 from lmstudio_integrations.protocol.kv_config import KvConfigStack
 from lmstudio_integrations.types.chat import ChatHistory
 
@@ -35,26 +36,6 @@ References = Mapping[str, str]
 """The identifiers of instances, by their references, which are new with each load."""
 
 
-def references(interactions: Iterable[Interaction]) -> dict[str, str]:
-    """Return the references of the instances that a recording tells of."""
-    found: dict[str, str] = {}
-    for interaction in interactions:
-        result = interaction.result
-        infos = [packet.get("info") for packet in interaction.packets()]
-        for info in [*infos, *(result if is_list(result) else [result])]:
-            if is_object(info) and "instanceReference" in info:
-                found[info["instanceReference"]] = str(info.get("identifier"))
-    return found
-
-
-def loaded_by(interaction: Interaction) -> str | None:
-    """Return the identifier of the instance that a request loaded or found, if it did."""
-    infos = (packet.get("info") for packet in interaction.packets())
-    return next(
-        (str(info.get("identifier")) for info in infos if is_object(info) and "instanceReference" in info), None
-    )
-
-
 def meaning(namespace: str, endpoint: str, parameter: Any, known: References) -> dict[str, Any]:
     """Return what a request means, as plain data with names for people."""
     if not is_object(parameter):
@@ -69,6 +50,7 @@ def meaning(namespace: str, endpoint: str, parameter: Any, known: References) ->
     if stack is not None and endpoint == "predict" and is_completion(stack):
         # Older clients complete texts in this way (docs/protocol.md#legacy-completion).
         found |= {"request": f"{namespace}.completeRawText", "rawPrompt": _prompt(history)}
+        stack = without_completion(stack)
     elif history is not None:
         found["messages"] = _messages(history)
     if stack is not None:
@@ -148,7 +130,24 @@ def _messages(history: Any) -> Any:
         return numbers.setdefault(value, f"call {len(numbers) + 1}") if name == "id" and value is not None else value
 
     messages = history.get("messages") if is_object(history) else None
-    return numbered(messages if is_list(messages) else history)
+    return numbered([_message(each) for each in messages] if is_list(messages) else history)
+
+
+def _message(message: Any) -> Any:
+    """Return a message without what some clients write and others do not."""
+    content = message.get("content") if is_object(message) else None
+    if not is_list(content) or not all(is_object(part) for part in content):
+        return message
+    parts = [part for part in content if part.get("type") != "text" or part.get("text")]
+    # Whoever adds images to a text: some SDKs put them before it, and others after it.
+    parts.sort(key=lambda part: part.get("type") != "file")
+    return {**message, "content": [_without_name(part) for part in parts]}
+
+
+def _without_name(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a tool without the name of the tool, which its call has."""
+    is_result = part.get("type") == "toolCallResult"
+    return {name: value for name, value in part.items() if not (is_result and name == "name")}
 
 
 def _neutral(value: Any) -> Any:
@@ -159,4 +158,4 @@ def _neutral(value: Any) -> Any:
     if isinstance(value, str):
         for pattern, name in _NEUTRAL:
             value = pattern.sub(name, value)
-    return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

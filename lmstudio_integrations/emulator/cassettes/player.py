@@ -17,7 +17,8 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences, likeness
-from lmstudio_integrations.emulator.cassettes.meaning import loaded_by, meaning, model_of, references
+from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
+from lmstudio_integrations.emulator.cassettes.meaning import meaning, model_of
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
@@ -88,7 +89,8 @@ class Player:
     def find(self, request: Request) -> Interaction | None:
         """Return the recorded request that this one equals: in the first place exactly, in the second by meaning.
 
-        Equal requests are found in their order. `None` if there is none, or none that is not used up.
+        Equal requests are found in their order. If there is none, a request that only asks about a model gets what the
+        recording tells of it elsewhere. `None` if nothing is found, or nothing that is not used up.
         """
         parameter = self._redacted(request)
         alike: list[Interaction] = []
@@ -98,11 +100,13 @@ class Player:
             if unused is not None:
                 self._used.add(unused)
                 return unused
-        return alike[-1] if alike and request.endpoint not in _ONCE else None
+        if alike:
+            return alike[-1] if request.endpoint not in _ONCE else None
+        return self._known.response(request.namespace, request.endpoint, parameter)
 
     def load_of(self, specifier: Any) -> Interaction | None:
         """Return the recorded request, already asked again, that loaded the model which a specifier names."""
-        identifier = model_of(specifier, self._references)
+        identifier = model_of(specifier, self._known.references)
         return next((each for each in self._used if identifier is not None and loaded_by(each) == identifier), None)
 
     def explain(self, request: Request) -> WireError:
@@ -113,7 +117,7 @@ class Player:
         if used:
             cause = f"It was recorded {counted(used, 'time')}, and each recorded response is used once."
         else:
-            cause = self._nearest(request.namespace, request.endpoint, sent)
+            cause = self._nearest(sent)
         self.unmatched.append(f"{request.namespace}.{request.endpoint}: {cause}")
         logger.warning("not in the cassette: %s", self.unmatched[-1])
         return WireError(
@@ -122,12 +126,12 @@ class Player:
             suggestion="Record the cassette again if the program has changed on purpose.",
         )
 
-    def _nearest(self, namespace: str, endpoint: str, sent: dict[str, Any]) -> str:
-        others = [each for each in self._interactions if (each.namespace, each.endpoint) == (namespace, endpoint)]
+    def _nearest(self, sent: dict[str, Any]) -> str:
+        meanings = {each: self._meaning(each.namespace, each.endpoint, each.parameter) for each in self._interactions}
+        others = [each for each in self._interactions if meanings[each]["request"] == sent["request"]]
         if not others:
-            recorded = sorted({f"{each.namespace}.{each.endpoint}" for each in self._interactions})
+            recorded = sorted({str(each["request"]) for each in meanings.values()})
             return f"It has requests of {', '.join(recorded) or 'no endpoint'} only."
-        meanings = {each: self._meaning(namespace, endpoint, each.parameter) for each in others}
         nearest = max(others, key=lambda each: likeness(meanings[each], sent))
         lines = "\n".join(f"  {line}" for line in differences(meanings[nearest], sent))
         return f"The nearest is request {nearest.number}:\n{lines}"
@@ -147,8 +151,8 @@ class Player:
         return self._table(lambda each: _key(self._meaning(each.namespace, each.endpoint, each.parameter)))
 
     @cached_property
-    def _references(self) -> dict[str, str]:
-        return references(self._interactions)
+    def _known(self) -> KnownInstances:
+        return KnownInstances(self._interactions)
 
     def _table(self, key: Callable[[Interaction], str]) -> Mapping[str, list[Interaction]]:
         table: defaultdict[str, list[Interaction]] = defaultdict(list)
@@ -160,7 +164,7 @@ class Player:
         return request.parameter if request.parameter is ABSENT else self._redaction.value(request.parameter)
 
     def _meaning(self, namespace: str, endpoint: str, parameter: Any) -> dict[str, Any]:
-        return meaning(namespace, endpoint, parameter, self._references)
+        return meaning(namespace, endpoint, parameter, self._known.references)
 
 
 def _exact_key(namespace: str, endpoint: str, parameter: Any) -> str:

@@ -3,6 +3,8 @@
 The lines of a request are written when it has ended, because a secret may arrive in several packets.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -19,6 +21,9 @@ from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
 
 _DIGITS = 3
 """Of seconds: less is noise, and would change with each recording."""
+
+_LAST_MOMENT = 0.25
+"""Seconds that open requests have at the end of a recording: what a client sent last may still be on its way."""
 
 _REQUESTS: dict[str, tuple[Kind, str, str]] = {
     "rpcCall": ("call", "callId", "parameter"),
@@ -53,6 +58,9 @@ class Recorder(Observer):
         self._began = time.monotonic()
         self._count = 0
         self._open: dict[Tunnel, Open] = {}
+        self.idle = asyncio.Event()
+        """Set while no request is open."""
+        self.idle.set()
 
     def on_unit(self, tunnel: Tunnel, unit: Unit) -> None:
         """Record a frame, if it belongs to a request."""
@@ -89,6 +97,7 @@ class Recorder(Observer):
     def _on_request(self, of_connection: Open, message: dict[str, Any], namespace: str) -> None:
         kind, id_key, parameter_key = _REQUESTS[message["type"]]
         self._count += 1
+        self.idle.clear()
         of_connection[id_key, message[id_key]] = Interaction(
             self._count,
             self._since(self._began),
@@ -122,6 +131,8 @@ class Recorder(Observer):
         if interaction.end is not None:
             del of_connection[key]
             self._complete(interaction)
+            if not any(self._open.values()):
+                self.idle.set()
 
     def _complete(self, interaction: Interaction) -> None:
         self._write(redacted(interaction, self._redaction))
@@ -233,6 +244,8 @@ class Recording:
         self._writer.close()
 
     async def _finish(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._recorder.idle.wait(), _LAST_MOMENT)
         self._recorder.finish()
 
     def _write(self, interaction: Interaction) -> None:

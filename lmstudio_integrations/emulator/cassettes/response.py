@@ -8,7 +8,8 @@ from lmstudio_integrations._support.text import beginning, counted, shortened
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences
-from lmstudio_integrations.emulator.cassettes.meaning import loaded_by, meaning, references
+from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
+from lmstudio_integrations.emulator.cassettes.meaning import meaning
 
 _ENDS = {"lost": "connection lost", "loaded": "loaded", "end": "no end"}
 """What is said of requests that have no other outcome."""
@@ -52,9 +53,9 @@ def response(interaction: Interaction) -> dict[str, Any]:
     return found
 
 
-def described(interaction: Interaction, interactions: list[Interaction]) -> str:
+def described(interaction: Interaction, known: References) -> str:
     """Return a line about a request: where it went, what it asked, and what came of it."""
-    asked = meaning(interaction.namespace, interaction.endpoint, interaction.parameter, references(interactions))
+    asked = meaning(interaction.namespace, interaction.endpoint, interaction.parameter, known)
     what = [str(asked.get("model") or asked.get("identifier") or asked.get("modelKey") or ""), _last_text(asked)]
     seconds = interaction.events[-1].at if interaction.events else 0.0
     return "  ".join(filter(None, [asked["request"], *what, f"-> {_outcome(interaction)}", f"{seconds:.2f} s"]))
@@ -91,7 +92,7 @@ def _changed(
 
 
 def _meanings(interactions: list[Interaction]) -> list[dict[str, Any]]:
-    known = references(interactions)
+    known = KnownInstances(interactions).references
     return [meaning(each.namespace, each.endpoint, each.parameter, known) for each in interactions]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read, save
-from lmstudio_integrations.emulator.cassettes.meaning import meaning, references
+from lmstudio_integrations.emulator.cassettes.known import KnownInstances
+from lmstudio_integrations.emulator.cassettes.meaning import meaning
 from lmstudio_integrations.emulator.cassettes.player import Pace
 from lmstudio_integrations.emulator.cassettes.recorder import Recording
 from lmstudio_integrations.emulator.emulator import Emulator
@@ -80,7 +81,7 @@ def use_cassette(
 
 def _not_again(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
     """Return the requests that were not made again."""
-    known = references([*old, *new])
+    known = KnownInstances([*old, *new]).references
 
     def key(each: Interaction) -> str:
         return json.dumps(meaning(each.namespace, each.endpoint, each.parameter, known), sort_keys=True)

@@ -1,0 +1,109 @@
+"""The instances of models that a recording tells of, whatever was asked there.
+
+Clients differ in what they ask about a model: one lists what is loaded, another looks up a single instance, and a third
+takes the info that came with the load. Such requests get what the recording tells; what it does not tell stays unknown.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.emulator.proxy.units import LOADS
+
+Info = dict[str, Any]
+"""An instance in wire form (docs/protocol.md#model-info)."""
+
+
+class KnownInstances:
+    """The instances of a recording, each as it was told last."""
+
+    def __init__(self, interactions: Iterable[Interaction]) -> None:
+        self.references: dict[str, str] = {}
+        """The identifiers of instances, by their references, which are new with each load."""
+        self._infos: dict[tuple[str, str], Info] = {}
+        self._load_configs: dict[str, Any] = {}
+        self._loaded: set[tuple[str, str]] = set()
+        for interaction in interactions:
+            for info in _infos(interaction):
+                self.references[info["instanceReference"]] = info["identifier"]
+                self._infos[info["type"], info["identifier"]] = info
+            for packet in interaction.packets():
+                if "loadModelConfig" in packet and is_object(packet.get("modelInfo")):
+                    self._load_configs[packet["modelInfo"].get("instanceReference")] = packet["loadModelConfig"]
+            if interaction.endpoint == "getOrLoad":
+                self._loaded.add((interaction.namespace, _identifier(interaction.parameter)))
+
+    def response(self, namespace: str, endpoint: str, parameter: Any) -> Interaction | None:
+        """Return the response to a request that only asks what is there; `None` to any other, or if it is unknown."""
+        members = parameter if is_object(parameter) else {}
+        if endpoint == "getOrLoad":
+            packets = [Event("received", 0, packet) for packet in self._already_loaded(namespace, members)]
+            events = [*packets, Event("closed", 0)] if packets else []
+            return Interaction(0, 0, "channel", namespace, endpoint, parameter, events) if events else None
+        events = [Event("result", 0, result) for result in self._results(namespace, endpoint, members)]
+        return Interaction(0, 0, "call", namespace, endpoint, parameter, events) if events else None
+
+    def _already_loaded(self, namespace: str, parameter: Info) -> list[Info]:
+        """Return the packet for a model that the recording uses without loading it, so in whatever way it is loaded."""
+        name = _identifier(parameter)
+        if (namespace, name) in self._loaded:
+            return []
+        return [{"type": "alreadyLoaded", "info": info} for info in self._named(namespace, name)]
+
+    def _results(self, namespace: str, endpoint: str, parameter: Info) -> list[Any]:
+        """Return the result of a call, as a list that is empty if it is unknown."""
+        match endpoint:
+            case "listLoaded":
+                infos = self._of(namespace)
+                return [infos] if infos else []
+            case "getModelInfo":
+                return self._specified(namespace, parameter)
+            case "getLoadConfig":
+                references = [info["instanceReference"] for info in self._specified(namespace, parameter)]
+                return [self._load_configs[each] for each in references if each in self._load_configs]
+            case "unloadModel":
+                return [ABSENT for _ in self._named(namespace, _identifier(parameter))]
+            case _:
+                return []
+
+    def _of(self, namespace: str) -> list[Info]:
+        return [info for (kind, _), info in self._infos.items() if kind == namespace]
+
+    def _named(self, namespace: str, name: str) -> list[Info]:
+        """Return the instance with this identifier, else the first one of this model; none if there is neither."""
+        infos = self._of(namespace)
+        return [info for key in ("identifier", "modelKey") for info in infos if info.get(key) == name][:1]
+
+    def _specified(self, namespace: str, parameter: Info) -> list[Info]:
+        """Return the instance that a request names, as a list that is empty if it is unknown."""
+        specifier = parameter.get("specifier")
+        if not is_object(specifier):
+            return []
+        if "instanceReference" in specifier:
+            return self._named(namespace, self.references.get(specifier["instanceReference"], ""))
+        query = specifier.get("query")
+        if not is_object(query):
+            return []
+        if query.keys() == {"identifier"}:
+            return self._named(namespace, query["identifier"])
+        return [info for info in self._of(namespace) if query.items() <= info.items()][:1]
+
+
+def loaded_by(interaction: Interaction) -> str | None:
+    """Return the identifier of the instance that a request loaded, or found loaded; `None` for any other request."""
+    infos = _infos(interaction) if interaction.endpoint in LOADS else iter(())
+    return next((info["identifier"] for info in infos), None)
+
+
+def _infos(interaction: Interaction) -> Iterator[Info]:
+    """Return the instances that a response describes, in order."""
+    result = interaction.result
+    told = [packet.get(name) for packet in interaction.packets() for name in ("info", "modelInfo")]
+    for info in [*told, *(result if is_list(result) else [result])]:
+        if is_object(info) and isinstance(info.get("instanceReference"), str):
+            yield {**info, "identifier": str(info.get("identifier"))}
+
+
+def _identifier(parameter: Any) -> str:
+    return str(parameter.get("identifier", "")) if is_object(parameter) else ""

@@ -1,0 +1,112 @@
+// The programs of programs.py, in TypeScript: `node programs.mjs FOLDER ADDRESS...`. FOLDER has the SDK.
+
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { join } from "node:path";
+
+const [folder, ...addresses] = process.argv.slice(2);
+const resolve = createRequire(join(folder, "package.json")).resolve;
+const { Chat, LMStudioClient, rawFunctionTool } = await import(pathToFileURL(resolve("@lmstudio/sdk")));
+
+const CHAT = "qwen2.5-7b-instruct";
+const EMBEDDING = "text-embedding-nomic-embed-text-v1.5";
+const PIXEL =
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const SCHEMA = {
+  type: "object",
+  properties: { title: { type: "string" }, pages: { type: "integer" } },
+  required: ["title", "pages"],
+};
+
+const chatModel = (client) => client.llm.model(CHAT, { verbose: false });
+const embeddingModel = (client) => client.embedding.model(EMBEDDING, { verbose: false });
+
+const PROGRAMS = {
+  async respond(client) {
+    return (await (await chatModel(client)).respond("Who are you?")).content;
+  },
+  async settings(client) {
+    const config = { temperature: 0, maxTokens: 3, topKSampling: 20, topPSampling: 0.9, stopStrings: ["never"] };
+    const { content, stats } = await (await chatModel(client)).respond("Be brief", config);
+    return [content, stats.stopReason];
+  },
+  async stream(client) {
+    const fragments = [];
+    for await (const { content } of (await chatModel(client)).respond("Tell a story")) fragments.push(content);
+    return fragments;
+  },
+  async chat(client) {
+    const model = await chatModel(client);
+    const history = Chat.from([{ role: "system", content: "You are a parrot." }]);
+    const responses = [];
+    for (const text of ["Hello", "What did I say?", "And now?"]) {
+      history.append("user", text);
+      responses.push((await model.respond(history)).content);
+      history.append("assistant", responses.at(-1));
+    }
+    return responses;
+  },
+  async complete(client) {
+    const { content, stats } = await (await chatModel(client)).complete("Once upon a time", { maxTokens: 5 });
+    return [content, stats.stopReason];
+  },
+  async structured(client) {
+    const structured = { type: "json", jsonSchema: SCHEMA };
+    return JSON.parse((await (await chatModel(client)).respond("Name a book", { structured })).content);
+  },
+  async act(client) {
+    const tool = rawFunctionTool({
+      name: "add",
+      description: "Add two numbers",
+      parametersJsonSchema: {
+        type: "object",
+        properties: { a: { type: "integer" }, b: { type: "integer" } },
+        required: ["a", "b"],
+      },
+      implementation: ({ a, b }) => a + b,
+    });
+    const texts = [];
+    const onMessage = (message) => texts.push(message.getText());
+    const { rounds } = await (await chatModel(client)).act("What is 2 + 3?", [tool], { onMessage });
+    return [rounds, texts.at(-1)];
+  },
+  async cancel(client) {
+    const prediction = (await chatModel(client)).respond("Wait");
+    for await (const _ of prediction) await prediction.cancel();
+    const { content, stats } = await prediction.result();
+    return [content, stats.stopReason];
+  },
+  async image(client) {
+    const image = await client.files.prepareImageBase64("pixel.png", PIXEL);
+    const history = [{ role: "user", content: "What is this?", images: [image] }];
+    return (await (await chatModel(client)).respond(history)).content;
+  },
+  async tokens(client) {
+    const model = await chatModel(client);
+    const history = Chat.from([
+      { role: "system", content: "Be brief." },
+      { role: "user", content: "Hello there" },
+    ]);
+    return [
+      await model.tokenize("Hello there"),
+      await model.countTokens("Hello, world"),
+      await model.applyPromptTemplate(history),
+      await model.getContextLength(),
+    ];
+  },
+  async embed_one(client) {
+    return (await (await embeddingModel(client)).embed("one text")).embedding;
+  },
+  async embed_several(client) {
+    const vectors = await (await embeddingModel(client)).embed(["one", "two", "three"]);
+    return vectors.map(({ embedding }) => embedding);
+  },
+};
+
+for (const address of addresses) {
+  const client = new LMStudioClient({ baseUrl: `ws://${address}` });
+  const found = {};
+  for (const [name, program] of Object.entries(PROGRAMS)) found[name] = await program(client);
+  console.log(JSON.stringify(found));
+  await client[Symbol.asyncDispose]();
+}
