@@ -17,6 +17,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Eve
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.errors import LMStudioOSError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
 
 _DIGITS = 3
@@ -215,11 +216,14 @@ class Recording:
         self.path: Path = Path(path)
         self.requests: int = 0
         """How many requests are recorded so far."""
-        redaction = Redaction(redact, contents=contents)
-        self._writer = Writer(self.path)
-        self._recorder = Recorder(self._write, redaction)
+        self._recorder = Recorder(self._write, Redaction(redact, contents=contents))
         self._thread = ProxyThread()
         self._proxy = Proxy(self._thread, server, observer=self._recorder, host=host, port=port)
+        try:
+            self._writer = Writer(self.path)
+        except LMStudioOSError:
+            self._proxy.discard()
+            raise
 
     @property
     def address(self) -> str:

@@ -9,7 +9,7 @@ from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
-from lmstudio_integrations.emulator.cassettes.meaning import meaning
+from lmstudio_integrations.emulator.cassettes.meaning import References, meaning
 
 _ENDS = {"lost": "connection lost", "loaded": "loaded", "end": "no end"}
 """What is said of requests that have no other outcome."""

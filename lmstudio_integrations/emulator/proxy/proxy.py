@@ -146,6 +146,10 @@ class Proxy:
         """Close the port and every connection."""
         self._thread.run(self._close())
 
+    def discard(self) -> None:
+        """Give the port back, if the proxy was never entered."""
+        self._socket.close()
+
     def heal(self) -> None:
         """End the faults: listen, thaw, and forward from now on. What is broken or silent stays so."""
         self._thread.run(self._heal())
