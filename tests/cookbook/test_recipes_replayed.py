@@ -1,0 +1,62 @@
+"""A recipe that is recorded on the models of the catalog, the real ones included, prints the same when it is replayed.
+
+All recipes take two minutes: `EVERY_RECIPE=1 pytest tests/cookbook/test_recipes_replayed.py -m ""`.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from tests.cookbook.recipe_runs import Servers, parameters, patient
+from tests.cookbook.recipes import RECIPES, Recipe, copy_cookbook, run
+from tests.cookbook.warm_runs import run_warm
+from tools.outputs import normalized
+
+SAMPLE = {
+    "deep_agent",
+    "langchain_extraction",
+    "langchain_images",
+    "langchain_lm_studio_tools",
+    "langchain_reasoning",
+    "langchain_reranking",
+    "langchain_retrieval",
+    "langchain_streaming",
+    "langchain_tools",
+    "langgraph_memory",
+    "llama_index_agent",
+}
+"""One of each kind."""
+
+DIFFERENT = {"langchain_classification": "it cancels whichever requests run when five have ended"}
+"""Recipes whose requests are not the same twice, and why."""
+
+CHOSEN = SAMPLE if "EVERY_RECIPE" not in os.environ else {recipe.name for recipe in RECIPES} - DIFFERENT.keys()
+
+FOLDER = re.compile(r"\bFOLDER\b|/tmp/\w+")
+"""A temporary folder, which is new in each run: a recipe replaces its own, and not that of the recording."""
+
+
+def printed(output: str) -> str:
+    """Return an output without timings, identifiers and temporary folders."""
+    return FOLDER.sub("FOLDER", normalized(output))
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.slow
+@patient
+@pytest.mark.parametrize("recipe", [row for row in parameters() if row.id in CHOSEN])
+def test_a_recipe_prints_the_same_when_it_is_replayed(recipe: Recipe, servers: Servers, tmp_path: Path) -> None:
+    runner = run if recipe.program else run_warm
+    server, cassette = servers.with_models(recipe.catalog, recipe.models), tmp_path / "cassette"
+    with Recording(cassette, server.address) as recording:
+        live = runner(recipe, copy_cookbook(tmp_path / "live"), recording.address)
+    with Emulator.replay(cassette) as replay:
+        replayed = runner(recipe, copy_cookbook(tmp_path / "replayed"), replay.address)
+        assert replay.unmatched == ()
+    assert (live.returncode, live.stderr) == (0, "")
+    assert (replayed.returncode, replayed.stderr) == (0, "")
+    assert printed(replayed.stdout) == printed(live.stdout)
