@@ -1,6 +1,6 @@
 """A recipe that is recorded on the models of the catalog, the real ones included, prints the same when it is replayed.
 
-All recipes take two minutes: `EVERY_RECIPE=1 pytest tests/cookbook/test_recipes_replayed.py -m ""`.
+All recipes take two minutes: `EVERY_RECIPE=1 pytest -m "" tests/cookbook/test_recipes_replayed.py`.
 """
 
 import os
@@ -32,8 +32,8 @@ SAMPLE = {
 }
 """One of each kind."""
 
-DIFFERENT = {"langchain_classification": "it cancels whichever requests run when five have ended"}
-"""Recipes whose requests are not the same twice, and why."""
+DIFFERENT = {"langchain_classification": "it makes the requests again that run when five have ended"}
+"""Recipes that do not do the same twice, and why."""
 
 IN_ANY_ORDER = {"langchain_agent": "it prints the results of tools that run at once, in the order in which they end"}
 """Recipes whose lines may change places from run to run, and why."""
