@@ -30,7 +30,7 @@ class KnownInstances:
                 self._infos[info["type"], info["identifier"]] = info
             for packet in interaction.packets():
                 if "loadModelConfig" in packet and is_object(packet.get("modelInfo")):
-                    self._load_configs[packet["modelInfo"].get("instanceReference")] = packet["loadModelConfig"]
+                    self._load_configs[str(packet["modelInfo"].get("instanceReference"))] = packet["loadModelConfig"]
             if interaction.endpoint == "getOrLoad":
                 self._loaded.add((interaction.namespace, _identifier(interaction.parameter)))
 
@@ -81,7 +81,7 @@ class KnownInstances:
         if not is_object(specifier):
             return []
         if "instanceReference" in specifier:
-            return self._named(namespace, self.references.get(specifier["instanceReference"], ""))
+            return self._named(namespace, self.references.get(str(specifier["instanceReference"]), ""))
         query = specifier.get("query")
         if not is_object(query):
             return []

@@ -66,7 +66,7 @@ def model_of(specifier: Any, known: References) -> Any:
     """Return the identifier of a model, where it is known."""
     if is_object(specifier):
         if specifier.get("type") == "instanceReference":
-            return known.get(specifier.get("instanceReference", ""), specifier)
+            return known.get(str(specifier.get("instanceReference")), specifier)
         query = specifier.get("query")
         if is_object(query) and query.keys() == {"identifier"}:
             return query["identifier"]

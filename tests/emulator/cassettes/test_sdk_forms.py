@@ -1,0 +1,78 @@
+"""The same request, as different SDKs write it, has one meaning."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.cassettes.meaning import meaning
+
+KNOWN = {"r1": "chat"}
+NAMED = {"type": "query", "query": {"identifier": "chat"}}
+IMAGE = {"type": "file", "name": "a.png", "identifier": "local:1", "sizeBytes": 70, "fileType": "image"}
+OTHER_IMAGE = IMAGE | {"identifier": "local:2"}
+CALL, OTHER_CALL = (
+    {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "id": name, "name": "add", "arguments": {}}}
+    for name in ("7", "8")
+)
+RESULT = {"type": "toolCallResult", "content": "5", "toolCallId": "7"}
+TEMPLATE = {"key": "llm.prediction.promptTemplate", "value": {"type": "jinja", "stopStrings": []}}
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
+
+
+def layer(*fields: tuple[str, Any], name: str = "apiOverride") -> dict[str, Any]:
+    settings = [{"key": f"llm.prediction.{key}", "value": value} for key, value in fields]
+    return {"layerName": name, "config": {"fields": settings}}
+
+
+def predict(*content: Any, role: str = "user", layers: Any = (), model: Any = NAMED) -> Any:
+    messages = [{"role": role, "content": list(content)}]
+    stack = {"layers": list(layers)}
+    return "predict", {"modelSpecifier": model, "history": {"messages": messages}, "predictionConfigStack": stack}
+
+
+def complete(prompt: str, *layers: Any) -> Any:
+    stack = {"layers": list(layers)}
+    return "completeRawText", {"modelSpecifier": NAMED, "rawPrompt": prompt, "predictionConfigStack": stack}
+
+
+COMPLETION = {"layerName": "completeModeFormatting", "config": {"fields": [TEMPLATE]}}
+TEMPERATURE = layer(("temperature", 0))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (predict(text("Hello"), layers=[TEMPERATURE, COMPLETION]), complete("Hello", TEMPERATURE)),
+        (complete("Hello", layer(("stopStrings", []))), complete("Hello")),
+        (predict(layers=[TEMPERATURE]), predict(layers=[layer(("temperature", 0.0))])),
+        (predict(IMAGE, text("Look")), predict(text("Look"), IMAGE)),
+        (predict(text(""), CALL, role="assistant"), predict(OTHER_CALL, role="assistant")),
+        (predict(RESULT, role="tool"), predict(RESULT | {"name": "add"}, role="tool")),
+        (predict(), predict(model={"type": "instanceReference", "instanceReference": "r1"})),
+    ],
+)
+def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
+    (endpoint, parameter), (other_endpoint, other_parameter) = one, other
+    assert json.dumps(parameter) != json.dumps(other_parameter)
+    assert meaning("llm", endpoint, parameter, KNOWN) == meaning("llm", other_endpoint, other_parameter, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (complete("Hello", TEMPERATURE), complete("Hello")),
+        (predict(text("Hello")), complete("Hello")),
+        (predict(layers=[layer(("temperature", 1))]), predict(layers=[layer(("temperature", 1.5))])),
+        (predict(IMAGE, OTHER_IMAGE), predict(OTHER_IMAGE, IMAGE)),
+        (predict(text("a"), text("b")), predict(text("b"), text("a"))),
+        (predict(RESULT, role="tool"), predict(RESULT | {"content": "6"}, role="tool")),
+        (predict(), predict(model={"type": "instanceReference", "instanceReference": "r2"})),
+    ],
+)
+def test_two_requests_mean_something_else(one: Any, other: Any) -> None:
+    (endpoint, parameter), (other_endpoint, other_parameter) = one, other
+    assert meaning("llm", endpoint, parameter, KNOWN) != meaning("llm", other_endpoint, other_parameter, KNOWN)
