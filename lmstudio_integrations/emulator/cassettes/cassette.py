@@ -7,7 +7,7 @@ import gzip
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast, get_args
+from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from lmstudio_integrations._support.typeguards import is_number
 from lmstudio_integrations.emulator.defaults import version
@@ -41,6 +41,23 @@ ENDS: frozenset[EventKind] = frozenset({"result", "error", "closed", "lost", "wa
 
 ABSENT: Any = object()
 """A parameter or result that is void: its member is absent, which is not the same as null."""
+
+
+class Request(NamedTuple):
+    """What a client asks.
+
+    Attributes:
+        namespace: Where the endpoint is.
+        endpoint: The endpoint.
+        parameter: What is asked; `ABSENT` if it is void.
+    """
+
+    namespace: str
+    endpoint: str
+    parameter: Any = ABSENT
+
+    def __str__(self) -> str:
+        return f"{self.namespace}.{self.endpoint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,11 @@ class Interaction:
     parameter: Any = ABSENT
     events: list[Event] = field(default_factory=list[Event])
     section: str = ""
+
+    @property
+    def request(self) -> Request:
+        """What was asked."""
+        return Request(self.namespace, self.endpoint, self.parameter)
 
     def packets(self) -> Iterator[dict[str, Any]]:
         """Return what the server sent on a channel."""

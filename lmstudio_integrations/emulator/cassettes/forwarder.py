@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from lmstudio_integrations._support.secrets import client_logger
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction, Kind
-from lmstudio_integrations.emulator.cassettes.player import RecordedError, ReplayConnection, Request
+from lmstudio_integrations.emulator.cassettes.player import RecordedError, ReplayConnection, asked
 from lmstudio_integrations.emulator.context import ConnectedClient, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol import envelope
@@ -71,7 +71,7 @@ class EpisodeConnection(ReplayConnection):
             raise RecordedError(frame["error"])
 
     async def _ask(self, kind: Kind, received: CallReceived | ChannelOpened) -> tuple[int, Frames]:
-        request = Request.of(self.namespace, received)
+        request = asked(self.namespace, received)
         parameter = request.parameter
         if is_object(parameter):
             parameter = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.proxy.units import LOADS
 
 Info = dict[str, Any]
@@ -34,8 +34,9 @@ class KnownInstances:
             if interaction.endpoint == "getOrLoad":
                 self._loaded.add((interaction.namespace, _identifier(interaction.parameter)))
 
-    def response(self, namespace: str, endpoint: str, parameter: Any) -> Interaction | None:
+    def response(self, request: Request) -> Interaction | None:
         """Return the response to a request that only asks what is there; `None` to any other, or if it is unknown."""
+        namespace, endpoint, parameter = request
         members = parameter if is_object(parameter) else {}
         if endpoint == "getOrLoad":
             packets = [Event("received", 0, packet) for packet in self._already_loaded(namespace, members)]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator import defaults
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Request
 from lmstudio_integrations.emulator.prediction_settings import completion_prompt, is_completion, without_completion
 from lmstudio_integrations.protocol.kv_config import KvConfigStack
 from lmstudio_integrations.types.chat import ChatHistory
@@ -36,28 +36,28 @@ References = Mapping[str, str]
 """The identifiers of instances, by their references, which are new with each load."""
 
 
-def meaning(namespace: str, endpoint: str, parameter: Any, known: References) -> dict[str, Any]:
+def meaning(request: Request, known: References) -> dict[str, Any]:
     """Return what a request means, as plain data with names for people."""
-    if not is_object(parameter):
-        return {"request": f"{namespace}.{endpoint}"} | ({} if parameter is ABSENT else {"parameter": parameter})
-    members = {name: value for name, value in parameter.items() if name not in _INCIDENTAL}
-    found: dict[str, Any] = {"request": f"{namespace}.{endpoint}"}
+    found: dict[str, Any] = {"request": str(request)}
+    if not is_object(request.parameter):
+        return found | ({} if request.parameter is ABSENT else {"parameter": request.parameter})
+    members = {name: value for name, value in request.parameter.items() if name not in _INCIDENTAL}
     for name in ("modelSpecifier", "specifier"):
         if name in members:
             found["model"] = model_of(members.pop(name), known)
-    stack = _stack(members.pop("predictionConfigStack", None))
+    stack = _pop_stack(members, "predictionConfigStack")
     history = members.pop("history", None)
-    if stack is not None and endpoint == "predict" and is_completion(stack):
+    if stack is not None and request.endpoint == "predict" and is_completion(stack):
         # Older clients complete texts in this way (docs/protocol.md#legacy-completion).
-        found |= {"request": f"{namespace}.completeRawText", "rawPrompt": _prompt(history)}
+        found |= {"request": f"{request.namespace}.completeRawText", "rawPrompt": _prompt(history)}
         stack = without_completion(stack)
     elif history is not None:
         found["messages"] = _messages(history)
     if stack is not None:
         found["settings"] = _settings(stack, defaults.PREDICTION)
-    load = _stack(members.pop("loadConfigStack", None))
+    load = _pop_stack(members, "loadConfigStack")
     if load is not None:
-        found["settings"] = _settings(load, defaults.LOAD["embedding" if namespace == "embedding" else "llm"])
+        found["settings"] = _settings(load, defaults.LOAD["embedding" if request.namespace == "embedding" else "llm"])
     neutral: dict[str, Any] = _neutral(found | members)
     return neutral
 
@@ -73,11 +73,14 @@ def model_of(specifier: Any, known: References) -> Any:
     return specifier
 
 
-def _stack(stack: Any) -> KvConfigStack | None:
+def _pop_stack(members: dict[str, Any], name: str) -> KvConfigStack | None:
+    """Take the settings out of a request; those of a form that is not known stay, and are compared as they are."""
     try:
-        return None if stack is None else KvConfigStack.model_validate(stack)
+        stack = KvConfigStack.model_validate(members.get(name))
     except ValidationError:
-        return None  # of a newer protocol: it is compared as it is
+        return None
+    del members[name]
+    return stack
 
 
 def _prompt(history: Any) -> Any:

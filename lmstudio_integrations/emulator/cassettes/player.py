@@ -9,13 +9,13 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.cassettes.difference import differences, likeness
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
 from lmstudio_integrations.emulator.cassettes.meaning import meaning, model_of
@@ -52,20 +52,6 @@ class RecordedError(WireError):
         return dict(self._error)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request to be found in a recording."""
-
-    namespace: str
-    endpoint: str
-    parameter: Any
-
-    @classmethod
-    def of(cls, namespace: str, received: CallReceived | ChannelOpened) -> "Request":
-        """Return what a client asks. A parameter that is null is taken as absent."""
-        return cls(namespace, received.endpoint.name, ABSENT if received.parameter is None else received.parameter)
-
-
 class Player:
     """Finds recorded requests. Belongs to the event loop of its server.
 
@@ -81,28 +67,23 @@ class Player:
         self._redaction = redaction
         self._used: set[Interaction] = set()
 
-    @property
-    def played(self) -> frozenset[Interaction]:
-        """The recorded requests that were asked again."""
-        return frozenset(self._used)
-
     def find(self, request: Request) -> Interaction | None:
         """Return the recorded request that this one equals: in the first place exactly, in the second by meaning.
 
         Equal requests are found in their order. If there is none, a request that only asks about a model gets what the
         recording tells of it elsewhere. `None` if nothing is found, or nothing that is not used up.
         """
-        parameter = self._redacted(request)
+        request = self._redacted(request)
         alike: list[Interaction] = []
         for candidates in (self._same, self._alike):
-            alike = candidates(request.namespace, request.endpoint, parameter) or alike
+            alike = candidates(request) or alike
             unused = next((each for each in alike if each not in self._used), None)
             if unused is not None:
                 self._used.add(unused)
                 return unused
         if alike:
             return alike[-1] if request.endpoint not in _ONCE else None
-        return self._known.response(request.namespace, request.endpoint, parameter)
+        return self._known.response(request)
 
     def load_of(self, specifier: Any) -> Interaction | None:
         """Return the recorded request, already asked again, that loaded the model which a specifier names."""
@@ -111,23 +92,22 @@ class Player:
 
     def explain(self, request: Request) -> WireError:
         """Return the error for a request that is not in the recording, with the difference to the nearest one."""
-        parameter = self._redacted(request)
-        sent = self._meaning(request.namespace, request.endpoint, parameter)
-        used = len(self._alike(request.namespace, request.endpoint, parameter))
+        request = self._redacted(request)
+        used = len(self._alike(request))
         if used:
             cause = f"It was recorded {counted(used, 'time')}, and each recorded response is used once."
         else:
-            cause = self._nearest(sent)
-        self.unmatched.append(f"{request.namespace}.{request.endpoint}: {cause}")
+            cause = self._nearest(self._meaning(request))
+        self.unmatched.append(f"{request}: {cause}")
         logger.warning("not in the cassette: %s", self.unmatched[-1])
         return WireError(
-            f"The cassette has no such request ({request.namespace}.{request.endpoint})",
+            f"The cassette has no such request ({request})",
             cause=cause,
             suggestion="Record the cassette again if the program has changed on purpose.",
         )
 
     def _nearest(self, sent: dict[str, Any]) -> str:
-        meanings = {each: self._meaning(each.namespace, each.endpoint, each.parameter) for each in self._interactions}
+        meanings = {each: self._meaning(each.request) for each in self._interactions}
         others = [each for each in self._interactions if meanings[each]["request"] == sent["request"]]
         if not others:
             recorded = sorted({str(each["request"]) for each in meanings.values()})
@@ -136,43 +116,49 @@ class Player:
         lines = "\n".join(f"  {line}" for line in differences(meanings[nearest], sent))
         return f"The nearest is request {nearest.number}:\n{lines}"
 
-    def _same(self, namespace: str, endpoint: str, parameter: Any) -> list[Interaction]:
-        return self._by_parameter.get(_exact_key(namespace, endpoint, parameter), [])
+    def _same(self, request: Request) -> list[Interaction]:
+        return self._by_request.get(_exact_key(request), [])
 
-    def _alike(self, namespace: str, endpoint: str, parameter: Any) -> list[Interaction]:
-        return self._by_meaning.get(_key(self._meaning(namespace, endpoint, parameter)), [])
+    def _alike(self, request: Request) -> list[Interaction]:
+        return self._by_meaning.get(_key(self._meaning(request)), [])
 
     @cached_property
-    def _by_parameter(self) -> Mapping[str, list[Interaction]]:
-        return self._table(lambda each: _exact_key(each.namespace, each.endpoint, each.parameter))
+    def _by_request(self) -> Mapping[str, list[Interaction]]:
+        return self._table(_exact_key)
 
     @cached_property
     def _by_meaning(self) -> Mapping[str, list[Interaction]]:
-        return self._table(lambda each: _key(self._meaning(each.namespace, each.endpoint, each.parameter)))
+        return self._table(lambda request: _key(self._meaning(request)))
 
     @cached_property
     def _known(self) -> KnownInstances:
         return KnownInstances(self._interactions)
 
-    def _table(self, key: Callable[[Interaction], str]) -> Mapping[str, list[Interaction]]:
+    def _table(self, key: Callable[[Request], str]) -> Mapping[str, list[Interaction]]:
         table: defaultdict[str, list[Interaction]] = defaultdict(list)
         for interaction in self._interactions:
-            table[key(interaction)].append(interaction)
+            table[key(interaction.request)].append(interaction)
         return table
 
-    def _redacted(self, request: Request) -> Any:
-        return request.parameter if request.parameter is ABSENT else self._redaction.value(request.parameter)
+    def _redacted(self, request: Request) -> Request:
+        given = request.parameter
+        return request if given is ABSENT else request._replace(parameter=self._redaction.value(given))
 
-    def _meaning(self, namespace: str, endpoint: str, parameter: Any) -> dict[str, Any]:
-        return meaning(namespace, endpoint, parameter, self._known.references)
+    def _meaning(self, request: Request) -> dict[str, Any]:
+        return meaning(request, self._known.references)
 
 
-def _exact_key(namespace: str, endpoint: str, parameter: Any) -> str:
-    return _key([namespace, endpoint] if parameter is ABSENT else [namespace, endpoint, parameter])
+def _exact_key(request: Request) -> str:
+    return _key([each for each in request if each is not ABSENT])
 
 
 def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
+
+
+def asked(namespace: str, received: CallReceived | ChannelOpened) -> Request:
+    """Return what a client asks. A parameter that is null is taken as absent."""
+    return Request(namespace, received.endpoint.name, ABSENT if received.parameter is None else received.parameter)
 
 
 def _lenient(endpoint: Endpoint) -> Endpoint:
@@ -202,7 +188,7 @@ class ReplayConnection(ConnectionHandler):
         self._pace = pace
 
     async def _respond(self, call: CallReceived) -> None:
-        interaction = self._player.find(Request.of(self.namespace, call))
+        interaction = self._player.find(asked(self.namespace, call))
         if interaction is None:
             await self._respond_anew(call)
             return
@@ -232,7 +218,7 @@ class ReplayConnection(ConnectionHandler):
         await self._loop.create_future()  # nothing follows a warning
 
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
-        interaction = self._player.find(Request.of(self.namespace, opened))
+        interaction = self._player.find(asked(self.namespace, opened))
         if interaction is None:
             await self._stream_anew(opened, channel)
             return
@@ -282,7 +268,7 @@ class ReplayConnection(ConnectionHandler):
         Raises:
             WireError: Always.
         """
-        raise self._player.explain(Request.of(self.namespace, call))
+        raise self._player.explain(asked(self.namespace, call))
 
     async def _stream_anew(self, opened: ChannelOpened, channel: OpenChannel) -> None:  # noqa: ARG002 - used elsewhere
         """Send the packets of a channel that is not in the recording.
@@ -290,7 +276,7 @@ class ReplayConnection(ConnectionHandler):
         Raises:
             WireError: Always.
         """
-        raise self._player.explain(Request.of(self.namespace, opened))
+        raise self._player.explain(asked(self.namespace, opened))
 
     async def _wait_until(self, began: float, event: Event) -> None:
         """Wait as in the recording; in any case let a client cancel (docs/protocol.md#check-cancel-points)."""

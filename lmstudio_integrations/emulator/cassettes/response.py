@@ -55,7 +55,7 @@ def response(interaction: Interaction) -> dict[str, Any]:
 
 def described(interaction: Interaction, known: References) -> str:
     """Return a line about a request: where it went, what it asked, and what came of it."""
-    asked = meaning(interaction.namespace, interaction.endpoint, interaction.parameter, known)
+    asked = meaning(interaction.request, known)
     what = [str(asked.get("model") or asked.get("identifier") or asked.get("modelKey") or ""), _last_text(asked)]
     seconds = interaction.events[-1].at if interaction.events else 0.0
     return "  ".join(filter(None, [asked["request"], *what, f"-> {_outcome(interaction)}", f"{seconds:.2f} s"]))
@@ -93,7 +93,7 @@ def _changed(
 
 def _meanings(interactions: list[Interaction]) -> list[dict[str, Any]]:
     known = KnownInstances(interactions).references
-    return [meaning(each.namespace, each.endpoint, each.parameter, known) for each in interactions]
+    return [meaning(each.request, known) for each in interactions]
 
 
 def _last_text(asked: dict[str, Any]) -> str:

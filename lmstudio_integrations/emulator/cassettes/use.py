@@ -84,7 +84,7 @@ def _not_again(old: list[Interaction], new: list[Interaction]) -> list[Interacti
     known = KnownInstances([*old, *new]).references
 
     def key(each: Interaction) -> str:
-        return json.dumps(meaning(each.namespace, each.endpoint, each.parameter, known), sort_keys=True)
+        return json.dumps(meaning(each.request, known), sort_keys=True)
 
     again = {key(each) for each in new}
     return [each for each in old if key(each) not in again]

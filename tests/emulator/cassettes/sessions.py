@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Writer, read
-from lmstudio_integrations.emulator.cassettes.player import Player, Request
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Request, Writer, read
+from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.recorder import Recorder
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.proxy.units import Sender, Unit

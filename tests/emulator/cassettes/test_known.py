@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances
 
 MINE = {"type": "llm", "modelKey": "chat", "identifier": "mine", "instanceReference": "r1", "vision": True}
@@ -50,14 +50,14 @@ def reference(name: str) -> dict[str, Any]:
     ],
 )
 def test_a_call_gets_what_the_recording_tells(namespace: str, endpoint: str, parameter: Any, expected: Any) -> None:
-    response = KNOWN.response(namespace, endpoint, parameter)
+    response = KNOWN.response(Request(namespace, endpoint, parameter))
     assert response is not None
     assert response.kind == "call"
     assert response.events == [Event("result", 0, expected)]
 
 
 def test_a_model_that_was_not_loaded_in_this_way_is_loaded_already() -> None:
-    response = KNOWN.response("llm", "getOrLoad", {"identifier": "mine"})
+    response = KNOWN.response(Request("llm", "getOrLoad", {"identifier": "mine"}))
     assert response is not None
     assert response.kind == "channel"
     assert list(response.packets()) == [{"type": "alreadyLoaded", "info": MINE}]
@@ -82,4 +82,4 @@ def test_a_model_that_was_not_loaded_in_this_way_is_loaded_already() -> None:
     ],
 )
 def test_what_the_recording_does_not_tell_stays_unknown(namespace: str, endpoint: str, parameter: Any) -> None:
-    assert KNOWN.response(namespace, endpoint, parameter) is None
+    assert KNOWN.response(Request(namespace, endpoint, parameter)) is None

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.cassettes.difference import MAX_LISTED, differences
-from lmstudio_integrations.emulator.cassettes.player import Player, Request
+from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 
 Change = Callable[[dict[str, Any]], object]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.emulator.cassettes.cassette import Request
 from lmstudio_integrations.emulator.cassettes.meaning import meaning
 
 KNOWN = {"r1": "chat"}
@@ -56,9 +57,9 @@ TEMPERATURE = layer(("temperature", 0))
     ],
 )
 def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
-    (endpoint, parameter), (other_endpoint, other_parameter) = one, other
-    assert json.dumps(parameter) != json.dumps(other_parameter)
-    assert meaning("llm", endpoint, parameter, KNOWN) == meaning("llm", other_endpoint, other_parameter, KNOWN)
+    first, second = (Request("llm", *each) for each in (one, other))
+    assert json.dumps(first.parameter) != json.dumps(second.parameter)
+    assert meaning(first, KNOWN) == meaning(second, KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -74,5 +75,5 @@ def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
     ],
 )
 def test_two_requests_mean_something_else(one: Any, other: Any) -> None:
-    (endpoint, parameter), (other_endpoint, other_parameter) = one, other
-    assert meaning("llm", endpoint, parameter, KNOWN) != meaning("llm", other_endpoint, other_parameter, KNOWN)
+    first, second = (Request("llm", *each) for each in (one, other))
+    assert meaning(first, KNOWN) != meaning(second, KNOWN)
