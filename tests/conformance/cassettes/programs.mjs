@@ -56,7 +56,7 @@ const PROGRAMS = {
     return JSON.parse((await (await chatModel(client)).respond("Name a book", { structured })).content);
   },
   async typed(client) {
-    const structured = z.object({ title: z.string(), tags: z.array(z.string()) });
+    const structured = z.object({ title: z.string(), tags: z.array(z.string()) }).describe("A book.");
     return (await (await chatModel(client)).respond("Name another book", { structured })).parsed;
   },
   async reasoning(client) {

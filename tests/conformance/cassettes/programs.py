@@ -11,6 +11,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import pydantic
+
 lms: Any = import_module(sys.argv[1])
 
 CHAT, EMBEDDING = "qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"
@@ -22,6 +24,13 @@ SCHEMA = {
     "properties": {"title": {"type": "string"}, "pages": {"type": "integer"}},
     "required": ["title", "pages"],
 }
+
+
+class Book(pydantic.BaseModel):
+    """A book."""
+
+    title: str
+    tags: list[str]
 
 
 def respond(client: Any) -> Any:
@@ -65,11 +74,6 @@ def structured(client: Any) -> Any:
 
 def typed(client: Any) -> Any:
     """Ask for a response of a type."""
-
-    class Book(lms.BaseModel):
-        title: str
-        tags: list[str]
-
     return client.llm.model(CHAT).respond("Name another book", response_format=Book).parsed
 
 
