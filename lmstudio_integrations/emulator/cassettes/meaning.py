@@ -51,7 +51,7 @@ def meaning(namespace: str, endpoint: str, parameter: Any, known: References) ->
     for name in ("modelSpecifier", "specifier"):
         if name in members:
             found["model"] = _model(members.pop(name), known)
-    stack = _stack(members.pop("predictionConfigStack", None))
+    stack = _stack(members, "predictionConfigStack")
     history = members.pop("history", None)
     if stack is not None and endpoint == "predict" and is_completion(stack):
         # Older clients complete texts in this way (docs/protocol.md#legacy-completion).
@@ -61,7 +61,7 @@ def meaning(namespace: str, endpoint: str, parameter: Any, known: References) ->
         found["messages"] = _messages(history)
     if stack is not None:
         found["settings"] = _settings(stack, defaults.PREDICTION)
-    load = _stack(members.pop("loadConfigStack", None))
+    load = _stack(members, "loadConfigStack")
     if load is not None:
         unset = defaults.LOAD["embedding" if namespace == "embedding" else "llm"]
         found["settings"] = _settings(load, {**unset, **_LOAD_DEFAULTS})
@@ -80,11 +80,14 @@ def _model(specifier: Any, known: References) -> Any:
     return specifier
 
 
-def _stack(stack: Any) -> KvConfigStack | None:
+def _stack(members: dict[str, Any], name: str) -> KvConfigStack | None:
+    """Take the settings out of a request; those of a newer protocol stay in it, and are compared as they are."""
     try:
-        return None if stack is None else KvConfigStack.model_validate(stack)
+        stack = KvConfigStack.model_validate(members.get(name))
     except ValidationError:
-        return None  # of a newer protocol: it is compared as it is
+        return None
+    del members[name]
+    return stack
 
 
 def _prompt(history: Any) -> Any:

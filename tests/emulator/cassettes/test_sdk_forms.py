@@ -87,6 +87,7 @@ def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
         (predict(RESULT, role="tool"), predict(RESULT | {"content": "6"}, role="tool")),
         (predict(), predict(model={"type": "instanceReference", "instanceReference": "r2"})),
         (predict(layers=[structured({})]), predict(layers=[structured({"$defs": {"A": {}}})])),
+        (predict(layers=["of a newer protocol"]), predict(layers=["of another one"])),
         (load(("load.gpuSplitConfig", EVENLY | {"disabledGpus": [1]})), load(("llm.load.llama.autoFit", True))),
     ],
 )
