@@ -32,6 +32,12 @@ _NEUTRAL = (
 )
 """What differs from run to run in texts, and what stands for it."""
 
+_LOAD_DEFAULTS: Mapping[str, Any] = {
+    "load.gpuSplitConfig": {"strategy": "evenly", "disabledGpus": [], "priority": [], "customRatio": []},
+    **{f"llm.load.{engine}.autoFit": False for engine in ("llama", "mlx", "yuzu")},
+}
+"""Settings that some SDKs add to those of a GPU, and others do not."""
+
 References = Mapping[str, str]
 """The identifiers of instances, by their references, which are new with each load."""
 
@@ -57,7 +63,8 @@ def meaning(request: Request, known: References) -> dict[str, Any]:
         found["settings"] = _settings(stack, defaults.PREDICTION)
     load = _pop_stack(members, "loadConfigStack")
     if load is not None:
-        found["settings"] = _settings(load, defaults.LOAD["embedding" if request.namespace == "embedding" else "llm"])
+        unset = defaults.LOAD["embedding" if request.namespace == "embedding" else "llm"]
+        found["settings"] = _settings(load, {**unset, **_LOAD_DEFAULTS})
     neutral: dict[str, Any] = _neutral(found | members)
     return neutral
 
@@ -113,8 +120,12 @@ def _schema(value: Any, *, names_parameters: bool = False) -> Any:
     return {
         name: _schema(each, names_parameters=name == "properties")
         for name, each in value.items()
-        if names_parameters or name not in _ANNOTATIONS or is_object(each)
+        if names_parameters or not _is_annotation(name, each)
     }
+
+
+def _is_annotation(name: str, value: Any) -> bool:
+    return value == {} if name == "$defs" else name in _ANNOTATIONS and not is_object(value)
 
 
 def _messages(history: Any) -> Any:

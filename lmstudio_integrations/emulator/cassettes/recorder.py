@@ -23,7 +23,7 @@ from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
 _DIGITS = 3
 """Of seconds: less is noise, and would change with each recording."""
 
-_LAST_MOMENT = 0.25
+_LAST_MOMENT = 1.0
 """Seconds that open requests have at the end of a recording: what a client sent last may still be on its way."""
 
 _REQUESTS: dict[str, tuple[Kind, str, str]] = {

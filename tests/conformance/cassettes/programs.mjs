@@ -7,6 +7,7 @@ import { join } from "node:path";
 const [folder, ...addresses] = process.argv.slice(2);
 const resolve = createRequire(join(folder, "package.json")).resolve;
 const { Chat, LMStudioClient, rawFunctionTool } = await import(pathToFileURL(resolve("@lmstudio/sdk")));
+const { z } = createRequire(resolve("@lmstudio/sdk"))("zod");
 
 const CHAT = "qwen2.5-7b-instruct";
 const EMBEDDING = "text-embedding-nomic-embed-text-v1.5";
@@ -54,6 +55,17 @@ const PROGRAMS = {
     const structured = { type: "json", jsonSchema: SCHEMA };
     return JSON.parse((await (await chatModel(client)).respond("Name a book", { structured })).content);
   },
+  async typed(client) {
+    const structured = z.object({ title: z.string(), tags: z.array(z.string()) }).describe("A book.");
+    return (await (await chatModel(client)).respond("Name another book", { structured })).parsed;
+  },
+  async reasoning(client) {
+    let text = "";
+    for await (const { content, reasoningType } of (await chatModel(client)).respond("Think about it")) {
+      if (reasoningType === "reasoning") text += content;
+    }
+    return text;
+  },
   async act(client) {
     const tool = rawFunctionTool({
       name: "add",
@@ -80,6 +92,13 @@ const PROGRAMS = {
     const image = await client.files.prepareImageBase64("pixel.png", PIXEL);
     const history = [{ role: "user", content: "What is this?", images: [image] }];
     return (await (await chatModel(client)).respond(history)).content;
+  },
+  async load(client) {
+    const config = { contextLength: 1000, gpu: { ratio: 0.5 }, evalBatchSize: 128 };
+    const model = await client.llm.load(CHAT, { identifier: "mine", config, ttl: 60, verbose: false });
+    const found = [(await model.respond("Here I am")).content, await model.getContextLength()];
+    await model.unload();
+    return found;
   },
   async tokens(client) {
     const model = await chatModel(client);

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import pydantic
+
 lms: Any = import_module(sys.argv[1])
 
 CHAT, EMBEDDING = "qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"
@@ -22,6 +24,13 @@ SCHEMA = {
     "properties": {"title": {"type": "string"}, "pages": {"type": "integer"}},
     "required": ["title", "pages"],
 }
+
+
+class Book(pydantic.BaseModel):
+    """A book."""
+
+    title: str
+    tags: list[str]
 
 
 def respond(client: Any) -> Any:
@@ -63,6 +72,17 @@ def structured(client: Any) -> Any:
     return client.llm.model(CHAT).respond("Name a book", response_format=SCHEMA).parsed
 
 
+def typed(client: Any) -> Any:
+    """Ask for a response of a type."""
+    return client.llm.model(CHAT).respond("Name another book", response_format=Book).parsed
+
+
+def reasoning(client: Any) -> Any:
+    """Read reasoning apart from the response."""
+    fragments = client.llm.model(CHAT).respond_stream("Think about it")
+    return "".join(each.content for each in fragments if each.reasoning_type == "reasoning")
+
+
 def act(client: Any) -> Any:
     """Offer a tool that the model calls."""
     tool = {
@@ -94,6 +114,15 @@ def image(client: Any) -> Any:
     return client.llm.model(CHAT).respond(history).content
 
 
+def load(client: Any) -> Any:
+    """Load a model with settings, and unload it."""
+    config = {"contextLength": 1000, "gpu": {"ratio": 0.5}, "evalBatchSize": 128}
+    model = client.llm.load_new_instance(CHAT, "mine", config=config, ttl=60)
+    found = [model.respond("Here I am").content, model.get_context_length()]
+    model.unload()
+    return found
+
+
 def tokens(client: Any) -> Any:
     """Count the tokens of a text, and apply the template to a chat."""
     model, history = client.llm.model(CHAT), lms.Chat("Be brief.")
@@ -123,9 +152,12 @@ PROGRAMS: tuple[Callable[[Any], Any], ...] = (
     chat,
     complete,
     structured,
+    typed,
+    reasoning,
     act,
     cancel,
     image,
+    load,
     tokens,
     embed_one,
     embed_several,

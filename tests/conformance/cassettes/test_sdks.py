@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.cassettes.recorder import Recording
 
 HERE = Path(__file__).parent
 SDKS = ("lmstudio_integrations", "lmstudio", "@lmstudio/sdk")
-PROGRAMS = 12
+PROGRAMS = 15
 MODELS = (
     ModelEntry(
         key="qwen2.5-7b-instruct",
@@ -26,6 +26,7 @@ MODELS = (
             {"when": {"tools": ["add"], "role": "user"}, "then": [{"tool": "add", "arguments": {"a": 2, "b": 3}}]},
             {"when": {"role": "tool"}, "then": [{"text": "The result is {last}."}]},
             {"when": {"image": True}, "then": [{"text": "I see a picture."}]},
+            {"when": {"last": "^Think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
             {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]},
         ),
     ),

@@ -40,6 +40,19 @@ def complete(prompt: str, *layers: Any) -> Any:
     return "completeRawText", {"modelSpecifier": NAMED, "rawPrompt": prompt, "predictionConfigStack": stack}
 
 
+def structured(schema: Any) -> Any:
+    return layer(("structured", {"type": "json", "jsonSchema": {"type": "object", **schema}}))
+
+
+def load(*settings: tuple[str, Any]) -> Any:
+    fields = [{"key": key, "value": value} for key, value in settings]
+    return "loadModel", {
+        "modelKey": "chat",
+        "loadConfigStack": {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]},
+    }
+
+
+EVENLY: dict[str, Any] = {"strategy": "evenly", "disabledGpus": [], "priority": [], "customRatio": []}
 COMPLETION = {"layerName": "completeModeFormatting", "config": {"fields": [TEMPLATE]}}
 TEMPERATURE = layer(("temperature", 0))
 
@@ -54,6 +67,8 @@ TEMPERATURE = layer(("temperature", 0))
         (predict(text(""), CALL, role="assistant"), predict(OTHER_CALL, role="assistant")),
         (predict(RESULT, role="tool"), predict(RESULT | {"name": "add"}, role="tool")),
         (predict(), predict(model={"type": "instanceReference", "instanceReference": "r1"})),
+        (predict(layers=[structured({})]), predict(layers=[structured({"$defs": {}, "title": "A"})])),
+        (load(("load.gpuSplitConfig", EVENLY)), load(("llm.load.llama.autoFit", False))),
     ],
 )
 def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
@@ -72,6 +87,9 @@ def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
         (predict(text("a"), text("b")), predict(text("b"), text("a"))),
         (predict(RESULT, role="tool"), predict(RESULT | {"content": "6"}, role="tool")),
         (predict(), predict(model={"type": "instanceReference", "instanceReference": "r2"})),
+        (predict(layers=[structured({})]), predict(layers=[structured({"$defs": {"A": {}}})])),
+        (predict(layers=["of a newer protocol"]), predict(layers=["of another one"])),
+        (load(("load.gpuSplitConfig", EVENLY | {"disabledGpus": [1]})), load(("llm.load.llama.autoFit", True))),
     ],
 )
 def test_two_requests_mean_something_else(one: Any, other: Any) -> None:
