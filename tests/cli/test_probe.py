@@ -1,7 +1,9 @@
 """The probe: what it asks, that it touches nothing of the user, and what it needs."""
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from lmstudio_integrations.cli._probe.rows import ROWS, Row
 from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.cassettes.cassette import read
-from lmstudio_integrations.errors import LMStudioError, LMStudioModelLoadError, LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.docs.snippets import read as read_page
 from tests.live.standin import KEY, entry
 
@@ -55,7 +57,7 @@ def server() -> Iterator[Emulator]:
     models = [
         entry(),
         ModelEntry(key=EMBEDDER, kind="embedding"),
-        ModelEntry(key=BROKEN, rule=[{"when": {"load": True}, "then": [{"error": "no memory"}]}]),
+        ModelEntry(key=BROKEN, rules=({"when": {"load": True}, "then": [{"error": "no memory"}]},)),
     ]
     with Emulator(models, load=[EMBEDDER], plugins={"mcp/reading": [reads]}) as server:
         with Client(server.address) as client:
@@ -101,7 +103,7 @@ def test_the_probe_unloads_its_instances_after_ctrl_c(server: Emulator, tmp_path
 
 def test_an_error_in_a_row_does_not_end_the_probe(server: Emulator, tmp_path: Path) -> None:
     def fail(_bench: object) -> None:
-        raise RuntimeError("the server closed the connection")
+        raise ConnectionResetError
 
     rows = [ROWS[0], Row("fails", "Does it?", "load-model", "Nothing.", fail), ROWS[1]]
     run_probe(server.address, KEY, tmp_path / "probe.jsonl", rows=rows)
@@ -114,7 +116,7 @@ def test_an_error_in_a_row_does_not_end_the_probe(server: Emulator, tmp_path: Pa
         ("acme/other", LMStudioValueError, "no downloaded model matches 'acme/other'"),
         (KEY[:-1], LMStudioValueError, f"did you mean '{KEY}'"),
         (EMBEDDER, LMStudioValueError, f"'{EMBEDDER}' is an embedding model; name a language model"),
-        (BROKEN, LMStudioModelLoadError, "no memory"),
+        (BROKEN, LMStudioServerError, "no memory"),
     ],
 )
 def test_the_probe_needs_a_downloaded_language_model_that_can_be_loaded(
@@ -142,30 +144,28 @@ def test_a_cassette_is_never_overwritten(server: Emulator, tmp_path: Path) -> No
     assert (path.read_text(), identifiers(server)) == ("mine", before)
 
 
-@pytest.mark.parametrize(("answer", "is_made"), [(True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("answer", "error"), [("y\n", None), ("n\n", typer.Abort), ("\n", typer.Abort), ("", EOFError)]
+)
 def test_the_calls_are_listed_and_made_only_with_consent(
-    answer: bool, is_made: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    answer: str, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("typer.confirm", lambda *_, abort, **__: answer or (abort and _abort()))
-    try:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    monkeypatch.setattr("lmstudio_integrations.cli._probe.run.has_terminal", lambda: True)
+    with nullcontext() if error is None else pytest.raises(error):
         confirm_calls(KEY, "localhost:1234")
-    except typer.Abort:
-        assert not is_made
-    else:
-        assert is_made
-    shown = " ".join(capsys.readouterr().err.split())
+    printed = capsys.readouterr()
+    shown = " ".join(printed.err.split())
     assert all(f"{row.name} {row.calls}" in shown for row in ROWS)
+    assert "These calls go to localhost:1234" in shown
     assert f"They load instances of {KEY} with names of their own" in shown
-    assert "localhost:1234" in shown
+    assert printed.out == ""
 
 
-def _abort() -> None:
-    raise typer.Abort
-
-
-def test_yes_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("typer.confirm", lambda *_, **__: pytest.fail("it asks"))
+def test_without_a_terminal_nothing_is_asked() -> None:
     confirm_calls(KEY, "localhost:1234", yes=True)
+    with pytest.raises(LMStudioValueError, match="not a terminal, so cannot ask; pass --yes"):
+        confirm_calls(KEY, "localhost:1234")
 
 
 def test_every_row_belongs_to_a_place_of_the_page_on_the_protocol_which_names_it() -> None:

@@ -10,6 +10,8 @@ from lmstudio_integrations.cli._probe.bench import PREFIX
 from lmstudio_integrations.cli._probe.rows import Row
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
 
+PAGE = "docs/protocol.md"
+
 TELLING = ("fileType", "status", "queued")
 """Members of results whose value is an answer."""
 
@@ -25,6 +27,11 @@ def outlines(interactions: Sequence[Interaction]) -> list[str]:
     return [line for (_, line), _ in groupby((each.parameter, _outline(each)) for each in interactions)]
 
 
+def place(row: Row) -> str:
+    """Return the place of the specification that a row is about."""
+    return f"{PAGE}#{row.anchor}"
+
+
 def difference(row: Row, real: Sequence[Interaction], ours: Sequence[Interaction]) -> str | None:
     """Return what an emulator did otherwise than a real server in a row; `None` if nothing."""
     theirs, mine = outlines(real), outlines(ours)
@@ -34,7 +41,7 @@ def difference(row: Row, real: Sequence[Interaction], ours: Sequence[Interaction
         [
             f"{row.name}: {row.question}",
             *_compared(theirs, mine),
-            f"Correct docs/protocol.md#{row.anchor}, and the emulator by it.",
+            f"Correct {place(row)}, and the emulator by it.",
         ]
     )
 
@@ -86,16 +93,16 @@ def _with_facts(name: str, facts: Sequence[str]) -> str:
 
 
 def _facts_of_packet(packet: dict[str, Any], interaction: Interaction) -> list[str]:
-    match packet:
-        case {"type": "success", "stats": {"stopReason": reason, **stats}}:
-            return [f"stopReason {reason}", *_unreported(stats, interaction)]
-        case {"type": "promptProcessingProgress", "progress": 1, "details": {"cachedTokenCount": cached}}:
-            return [f"{'some' if cached else 'no'} tokens cached"] if interaction.section == CACHE_ROW else []
-        case {"type": "fragment", "fragment": {"tokens": [{**token}, *_]}}:
-            is_certain = token.get("logProb", CERTAIN) > CERTAIN
-            return [f"{len(token.get('candidates', ()))} candidates", *(["certain"] if is_certain else [])]
-        case _:
-            return []
+    kind = packet.get("type")
+    if kind == "success" and "stats" in packet:
+        return [f"stopReason {packet['stats'].get('stopReason')}", *_unreported(packet["stats"], interaction)]
+    if kind == "promptProcessingProgress" and packet.get("progress") == 1 and interaction.section == CACHE_ROW:
+        return [f"{'some' if packet.get('details', {}).get('cachedTokenCount') else 'no'} tokens cached"]
+    if kind == "fragment" and packet["fragment"].get("tokens"):
+        token = packet["fragment"]["tokens"][0]
+        is_certain = token.get("logProb", CERTAIN) > CERTAIN
+        return [f"{len(token.get('candidates', ()))} candidates", *(["certain"] if is_certain else [])]
+    return []
 
 
 def _unreported(stats: dict[str, Any], interaction: Interaction) -> list[str]:
@@ -106,14 +113,9 @@ def _unreported(stats: dict[str, Any], interaction: Interaction) -> list[str]:
 
 
 def _facts_of_result(result: Any) -> list[str]:
-    match result:
-        case {"instanceReference": _}:
-            return ["an instance"]
-        case {**members}:
-            told = [f"{name} {members[name]}" for name in TELLING if name in members]
-            return told or sorted(members)
-        case [*items]:
-            names = [str(item.get("identifier")) for item in items]
-            return [name for name in names if name.startswith(PREFIX)]
-        case _:
-            return [repr(result)]
+    if isinstance(result, list):
+        names = [str(item.get("identifier")) for item in result]
+        return [name for name in names if name.startswith(PREFIX)]
+    if "instanceReference" in result:
+        return ["an instance"]
+    return [f"{name} {result[name]}" for name in TELLING if name in result] or sorted(result)

@@ -28,7 +28,7 @@ def entry(interactions: Sequence[Interaction] = ()) -> ModelEntry:
     info = next((info for each in interactions if (info := _loaded(each))), None)
     if info is None:
         return ModelEntry(
-            key=KEY, publisher="acme", path="acme/probed-GGUF/probed.gguf", load_seconds=LOAD_SECONDS, rule=RULES
+            key=KEY, publisher="acme", path="acme/probed-GGUF/probed.gguf", load_seconds=LOAD_SECONDS, rules=RULES
         )
     return ModelEntry(
         key=info["modelKey"],
@@ -38,7 +38,7 @@ def entry(interactions: Sequence[Interaction] = ()) -> ModelEntry:
         tools=info.get("trainedForToolUse"),
         max_context_length=info["maxContextLength"],
         load_seconds=LOAD_SECONDS,
-        rule=RULES,
+        rules=RULES,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction
-from tests.live.behavior import difference
+from tests.live.behavior import difference, place
 from tests.live.recording import BY_NAME, Rows, by_row
 from tests.live.specification import findings
 
@@ -17,7 +17,7 @@ def test_what_the_real_server_says_is_as_specified(evidence: str, recorded: Sequ
     found = findings(by_row(recorded)[evidence], is_invalid=row.is_invalid)
     if found:
         lines = "\n  ".join(found)
-        pytest.fail(f"{row.name}: {row.question}\n  {lines}\nSee docs/protocol.md#{row.anchor}.", pytrace=False)
+        pytest.fail(f"{row.name}: {row.question}\n  {lines}\nSee {place(row)}.", pytrace=False)
 
 
 @pytest.mark.timeout(120)

@@ -3,14 +3,14 @@
 The instances are unloaded past the proxy, so a recording holds only what its rows are about.
 """
 
-from contextlib import suppress
-from typing import Any
+from contextlib import AbstractContextManager, suppress
 
 from lmstudio_integrations.cli._probe.payloads import JsonDict, by_reference
-from lmstudio_integrations.cli._probe.wire import Wire
+from lmstudio_integrations.cli._probe.wire import Wire, connected
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
+from lmstudio_integrations.types.config_dicts import LlmLoadModelConfigDict
 
 PREFIX = "lmsi-probe-"
 """What the identifiers of the probe's own instances begin with."""
@@ -18,7 +18,7 @@ PREFIX = "lmsi-probe-"
 TTL = 600.0
 """Seconds. An instance that the probe cannot unload, because the connection is lost, disappears by itself."""
 
-Config = dict[str, Any]
+Config = LlmLoadModelConfigDict
 
 MAIN: Config = {"context_length": 2048, "max_parallel_predictions": 2}
 SMALL: Config = {"context_length": 256, "max_parallel_predictions": 1}
@@ -93,9 +93,9 @@ class Bench:
         self._own.add(identifier)
         return identifier
 
-    def wire(self, namespace: str = "llm", credentials: Credentials | None = None) -> Wire:
+    def wire(self, namespace: str = "llm", credentials: Credentials | None = None) -> AbstractContextManager[Wire]:
         """Connect for requests that the client does not make."""
-        return Wire(self.address, namespace, credentials or self._credentials)
+        return connected(self.address, namespace, credentials or self._credentials)
 
     def unload(self, identifier: str) -> None:
         """Unload an instance of the probe's own, if it is loaded."""

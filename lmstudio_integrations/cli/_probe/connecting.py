@@ -15,7 +15,7 @@ def look_for_file_after_reconnect(bench: Bench) -> None:
     credentials = Credentials.new_guest()
     parameter = {"name": "note.txt", "contentBase64": "VGhlIGZlcnJ5Lg=="}
     with bench.wire("files", credentials) as wire:
-        identifier = wire.call("uploadFileBase64", parameter)["result"]["identifier"]
+        identifier = wire.result("uploadFileBase64", parameter)["identifier"]
         wire.call("getLocalFileAbsolutePath", {"fileName": identifier})
     with bench.wire("files", credentials) as wire:
         wire.call("getLocalFileAbsolutePath", {"fileName": identifier})

@@ -73,7 +73,7 @@ def reload_under_reference(bench: Bench) -> None:
     identifier = bench.new_identifier()
     with bench.wire() as wire:
         wire.stream("loadModel", _load_parameter(bench, identifier))
-        info = wire.call("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": True})["result"]
+        info = wire.result("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": True})
         old = by_reference(info["instanceReference"])
         wire.stream("predict", prediction(old, GREETING, FEW))
         wire.call("unloadModel", {"identifier": identifier})

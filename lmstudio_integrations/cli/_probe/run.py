@@ -5,18 +5,23 @@ from contextlib import closing
 from pathlib import Path
 
 import typer
+from websockets.exceptions import WebSocketException
 
 from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._loaded_models import downloaded_models, identifiers
 from lmstudio_integrations.cli._model_names import find_models
 from lmstudio_integrations.cli._probe.bench import PREFIX, Bench
 from lmstudio_integrations.cli._probe.rows import ROWS, Row
+from lmstudio_integrations.cli._questions import has_terminal, read_line
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.cassettes.recorder import Recording
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 
 NO_PLUGIN = "lmsi-probe/no-such-plugin"
 """The plugin whose tools are listed, unless the user names one."""
+
+_ANSWERS = (LMStudioError, OSError, WebSocketException)
+"""What a server that rejects a request, closes a connection or does not respond raises."""
 
 PROBE_HELP = (
     "Ask LM Studio what the documentation of its protocol does not know, with instances of its own of this model, and "
@@ -36,7 +41,9 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
         yes: Whether the user has agreed already.
 
     Raises:
-        typer.Abort: If it may not, or nobody can say so.
+        EOFError: After Ctrl-D.
+        LMStudioValueError: If there is nobody to ask.
+        typer.Abort: If it may not.
     """
     width = max(len(row.name) for row in ROWS)
     for row in ROWS:
@@ -46,8 +53,12 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
         "beside what is loaded, and unload them at the end. They download nothing, run no tool, change no setting, "
         "and touch no other instance; but predictions on it may be slower meanwhile, and memory is needed."
     )
-    if not yes:
-        typer.confirm("Make them, and record the responses?", abort=True, err=True)
+    if yes:
+        return
+    if not has_terminal():
+        raise LMStudioValueError("not a terminal, so cannot ask; pass --yes if these calls may be made")
+    if read_line("Make them, and record the responses? [y/N]: ").strip().lower() not in {"y", "yes"}:
+        raise typer.Abort
 
 
 def run_probe(
@@ -101,7 +112,7 @@ def _run(row: Row, bench: Bench) -> None:
     """Make the calls of a row. An error is in the cassette; without the first instance, there is nothing to ask."""
     try:
         row.run(bench)
-    except Exception:
+    except _ANSWERS:
         if not bench.is_loaded:
             raise
     finally:

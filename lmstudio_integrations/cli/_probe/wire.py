@@ -2,15 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
 from itertools import count
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
-from lmstudio_integrations.errors import LMStudioAuthenticationError
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioProtocolError
 
 REPLY_TIMEOUT = 10.0
 """Seconds for the reply to a call. A server never replies to some of them (docs/protocol.md#invalid-input)."""
@@ -23,8 +23,9 @@ _ENDS = {"channelClose", "channelError"}
 Frame = dict[str, Any]
 
 
-class Wire:
-    """An authenticated connection. A context manager.
+@contextmanager
+def connected(address: str, namespace: str, credentials: Credentials) -> Generator["Wire", None, None]:
+    """Connect and authenticate.
 
     Args:
         address: `host:port` of the server.
@@ -32,28 +33,36 @@ class Wire:
         credentials: Who connects.
 
     Raises:
-        LMStudioAuthenticationError: If the server rejects the credentials, when the block is entered.
-        OSError: If the server is not reachable, or closes the connection, then.
-        TimeoutError: If it does not respond, then or later.
+        LMStudioAuthenticationError: If the server rejects the credentials.
+        OSError: If the server is not reachable.
+        TimeoutError: If it does not respond, now or later.
+        WebSocketException: If it does not speak the protocol, or closes the connection, now or later.
     """
+    with connect(f"ws://{address}/{namespace}", compression=None, max_size=None, proxy=None) as socket:
+        wire = Wire(socket)
+        wire.authenticate(credentials)
+        yield wire
 
-    def __init__(self, address: str, namespace: str, credentials: Credentials) -> None:
-        self._credentials = credentials
+
+class Wire:
+    """A connection to a namespace. What it does not return is still recorded by the proxy."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
         self._ids = count(1)
-        self._socket = connect(f"ws://{address}/{namespace}", compression=None, max_size=None, proxy=None)
 
-    def __enter__(self) -> Self:
-        try:
-            self._authenticate()
-        except BaseException:
-            self._socket.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
+    def authenticate(self, credentials: Credentials) -> None:
+        """Log in."""
+        self._send(
+            {
+                "authVersion": 1,
+                "clientIdentifier": credentials.identifier,
+                "clientPasskey": credentials.passkey,
+            }
+        )
+        result = self._receive(REPLY_TIMEOUT)
+        if result.get("success") is not True:
+            raise LMStudioAuthenticationError(f"the server rejected the credentials: {result.get('error')}")
 
     def call(self, endpoint: str, parameter: Any = None) -> Frame:
         """Make a call, and return the reply, or the warning that comes in its place."""
@@ -61,6 +70,17 @@ class Wire:
         frame = {"type": "rpcCall", "endpoint": endpoint, "callId": number}
         self._send(frame if parameter is None else {**frame, "parameter": parameter})
         return self.read(lambda frame: frame.get("callId") == number or _warns(frame, endpoint), REPLY_TIMEOUT)
+
+    def result(self, endpoint: str, parameter: Any) -> Any:
+        """Make a call, and return its result.
+
+        Raises:
+            LMStudioProtocolError: If there is none.
+        """
+        frame = self.call(endpoint, parameter)
+        if "result" not in frame:
+            raise LMStudioProtocolError(f"{endpoint} has no result, but {frame}")
+        return frame["result"]
 
     def open(self, endpoint: str, parameter: Any) -> int:
         """Open a channel, and return its number."""
@@ -98,13 +118,6 @@ class Wire:
             frame = self._receive(deadline - time.monotonic())
             if is_last(frame):
                 return frame
-
-    def _authenticate(self) -> None:
-        identifier, passkey = self._credentials.identifier, self._credentials.passkey
-        self._send({"authVersion": 1, "clientIdentifier": identifier, "clientPasskey": passkey})
-        result = self._receive(REPLY_TIMEOUT)
-        if result.get("success") is not True:
-            raise LMStudioAuthenticationError(f"the server rejected the credentials: {result.get('error')}")
 
     def _send(self, frame: Frame) -> None:
         self._socket.send(json.dumps(frame))
