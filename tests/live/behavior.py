@@ -23,8 +23,9 @@ CERTAIN = -0.001
 
 
 def outlines(interactions: Sequence[Interaction]) -> list[str]:
-    """Return what happened in a row, a line for each request; one that is repeated with the same response is one."""
-    return [line for (_, line), _ in groupby((each.parameter, _outline(each)) for each in interactions)]
+    """Return what happened in a row, a line for each request. Of one that is repeated, the last response counts."""
+    repeated = groupby(interactions, lambda each: (each.endpoint, each.parameter))
+    return [_outline([*same][-1]) for _, same in repeated]
 
 
 def place(row: Row) -> str:

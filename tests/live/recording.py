@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from lmstudio_integrations.cli._probe.rows import ROWS, Row
+from lmstudio_integrations.cli._probe.rows import ROWS
 from lmstudio_integrations.cli._probe.run import NO_PLUGIN, run_probe
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read
@@ -22,10 +22,15 @@ def by_row(interactions: Iterable[Interaction]) -> Rows:
     return {name: rows[name] for name in rows if name in BY_NAME}
 
 
-def ask_emulator(recorded: Sequence[Interaction], to: Path, rows: Sequence[Row] = ROWS) -> Rows:
-    """Ask an emulator with a model like the recorded one, and return what it does, row by row."""
-    model = entry(recorded)
-    plugin = _plugin(recorded)
+def ask_emulator(recorded: Sequence[Interaction], to: Path) -> Rows:
+    """Ask an emulator with a model like the recorded one, and return what it does in the rows of the recording.
+
+    Args:
+        recorded: The recording; without requests, all rows are asked.
+        to: The cassette to write.
+    """
+    model, plugin, sections = entry(recorded), _plugin(recorded), {each.section for each in recorded}
+    rows = [row for row in ROWS if row is ROWS[0] or not sections or row.name in sections]
     with Emulator([model], plugins=({plugin: [get_weather]} if plugin else {})) as server:
         run_probe(server.address, model.key, to, plugin=plugin or NO_PLUGIN, rows=rows)
     return by_row(read(to))

@@ -19,7 +19,7 @@ RULES: tuple[dict[str, Any], ...] = (
 """What any model is expected to do with the prompts of the probe."""
 
 KEY = "acme/probed"
-LOAD_SECONDS = 0.02
+LOAD_SECONDS = 0.05
 """Enough that a load can be canceled."""
 
 

@@ -70,14 +70,15 @@ class Bench:
 
     def special(self, config: Config) -> LLM:
         """Return an instance with these load settings; at most one such instance stays between two rows."""
-        if self._special is None or self._special[0] != config:
-            if self._special is not None:
-                self.unload(self._special[1].identifier)
+        if self._special is not None and self._special[0] != config:
+            self.unload(self._special[1].identifier)
+            self._special = None
+        if self._special is None:
             self._special = config, self.load(config)
         return self._special[1]
 
     def load(self, config: Config) -> LLM:
-        """Load an instance. It takes no memory from others: it is loaded explicitly, so it evicts none."""
+        """Load an instance: explicitly, so that it evicts no other."""
         identifier = self.new_identifier()
         return self.client.llm.load_new_instance(
             self.model_key, identifier, config=config, ttl=TTL, on_config_mismatch="ignore"

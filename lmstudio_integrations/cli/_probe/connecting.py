@@ -1,8 +1,10 @@
 """Rows of the probe about files, identities, plugins and invalid requests."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from lmstudio_integrations.cli._probe.bench import Bench
+from lmstudio_integrations.cli._probe.wire import REPLY_TIMEOUT
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 
 
@@ -44,8 +46,9 @@ def list_tools(bench: Bench) -> None:
 
 def call_unknown_endpoints(bench: Bench) -> None:
     with bench.wire() as wire:
-        wire.call("lmsiProbe")
-        wire.stream("lmsiProbeChannel", {})
+        with suppress(TimeoutError):
+            wire.call("lmsiProbe")
+        wire.stream("lmsiProbeChannel", {}, REPLY_TIMEOUT)
 
 
 def send_invalid_parameter(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from lmstudio_integrations.cli._probe.bench import SMALL, Bench
 from lmstudio_integrations.cli._probe.payloads import (
+    CITY,
     COUNT_ON,
     FEW,
     GREETING,
@@ -113,7 +114,7 @@ def queue(bench: Bench) -> None:
     with bench.wire() as wire:
         running = wire.open("predict", prediction(specifier, STORY, OVERFLOWING))
         wire.wait_for_text(running)
-        queued = [wire.open("predict", prediction(specifier, GREETING, 1)) for _ in range(2)]
+        queued = [wire.open("predict", prediction(specifier, prompt, 1)) for prompt in (GREETING, CITY)]
         wire.call("getInstanceProcessingState", state)
         wire.cancel(running)
         wire.finish(running, *queued)

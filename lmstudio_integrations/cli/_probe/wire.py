@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -50,6 +50,8 @@ class Wire:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._ids = count(1)
+        self._ended: set[int] = set()
+        """The channels that have ended, also while something else was read."""
 
     def authenticate(self, credentials: Credentials) -> None:
         """Log in."""
@@ -92,30 +94,31 @@ class Wire:
         """Cancel what a channel does."""
         self._send({"type": "channelSend", "channelId": channel, "message": {"type": "cancel"}})
 
-    def stream(self, endpoint: str, parameter: Any) -> Frame:
+    def stream(self, endpoint: str, parameter: Any, timeout: float = END_TIMEOUT) -> Frame:
         """Open a channel, read until it ends, and return the last frame, or the warning that comes in its place."""
         channel = self.open(endpoint, parameter)
-        return self.read(lambda frame: _ends(frame, {channel}) or _warns(frame, endpoint))
+        return self.read(lambda frame: channel in self._ended or _warns(frame, endpoint), timeout)
 
     def finish(self, *channels: int) -> None:
         """Read until these channels have ended."""
-        left = set(channels)
-        while left:
-            left.discard(self.read(lambda frame: _ends(frame, left))["channelId"])
+        if not self._ended.issuperset(channels):
+            self.read(lambda _frame: self._ended.issuperset(channels))
 
     def wait_for_text(self, channel: int) -> None:
-        """Read until a prediction generates."""
+        """Read until a prediction generates, or has ended."""
 
         def is_text(frame: Frame) -> bool:
             return frame.get("channelId") == channel and frame.get("message", {}).get("type") == "fragment"
 
-        self.read(lambda frame: is_text(frame) or _ends(frame, {channel}))
+        self.read(lambda frame: is_text(frame) or channel in self._ended)
 
     def read(self, is_last: Callable[[Frame], bool], timeout: float = END_TIMEOUT) -> Frame:
         """Return the first frame that is the last one to read; what comes before it is recorded, and skipped here."""
         deadline = time.monotonic() + timeout
         while True:
             frame = self._receive(deadline - time.monotonic())
+            if frame.get("type") in _ENDS:
+                self._ended.add(frame["channelId"])
             if is_last(frame):
                 return frame
 
@@ -125,10 +128,6 @@ class Wire:
     def _receive(self, timeout: float) -> Frame:
         frame: Frame = json.loads(self._socket.recv(max(timeout, 0.0)))
         return frame
-
-
-def _ends(frame: Frame, channels: Collection[int]) -> bool:
-    return frame.get("channelId") in channels and frame.get("type") in _ENDS
 
 
 def _warns(frame: Frame, endpoint: str) -> bool:
