@@ -16,7 +16,8 @@ TELLING = ("fileType", "status", "queued")
 """Members of results whose value is an answer."""
 
 CACHE_ROW = "cached-tokens"
-"""Elsewhere, what is in the cache depends on what was asked before."""
+SAMPLERS_ROW = "log-probabilities"
+"""Elsewhere, what is cached depends on what was asked before, and how sure the model is on what it writes."""
 
 CERTAIN = -0.001
 """A log-probability above it leaves nothing to other tokens."""
@@ -42,7 +43,7 @@ def difference(row: Row, real: Sequence[Interaction], ours: Sequence[Interaction
         [
             f"{row.name}: {row.question}",
             *_compared(theirs, mine),
-            f"Correct {place(row)}, and the emulator by it.",
+            f"Unless the model has decided this, correct {place(row)}, and the emulator by it.",
         ]
     )
 
@@ -97,10 +98,12 @@ def _facts_of_packet(packet: dict[str, Any], interaction: Interaction) -> list[s
     kind = packet.get("type")
     if kind == "success" and "stats" in packet:
         return [f"stopReason {packet['stats'].get('stopReason')}", *_unreported(packet["stats"], interaction)]
-    if kind == "promptProcessingProgress" and packet.get("progress") == 1 and interaction.section == CACHE_ROW:
-        return [f"{'some' if packet.get('details', {}).get('cachedTokenCount') else 'no'} tokens cached"]
-    if kind == "fragment" and packet["fragment"].get("tokens"):
-        token = packet["fragment"]["tokens"][0]
+    if kind == "promptProcessingProgress" and interaction.section == CACHE_ROW:
+        details = packet.get("details", {})
+        is_cached = 2 * details.get("cachedTokenCount", 0) > details.get("totalPromptTokenCount", 0)
+        return ["most tokens cached"] if is_cached else []
+    if kind == "fragment" and interaction.section == SAMPLERS_ROW:
+        token, *_ = packet["fragment"].get("tokens") or [{}]
         is_certain = token.get("logProb", CERTAIN) > CERTAIN
         return [f"{len(token.get('candidates', ()))} candidates", *(["certain"] if is_certain else [])]
     return []

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lmstudio_integrations.cli._probe.payloads import COUNT_ON, STORY
+from lmstudio_integrations.cli._probe.payloads import COUNT, PATTERN, STORY
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction
 
 RULES: tuple[dict[str, Any], ...] = (
-    {"when": {"last": f"^{COUNT_ON}"}, "then": [{"text": "".join(f"one{number}\n" for number in range(1000))}]},
+    {"when": {"last": f"^{PATTERN}"}, "then": [{"text": PATTERN * 20}]},
+    {"when": {"last": f"^{COUNT}"}, "then": [{"text": "one\ntwo\nthree"}]},
     {"when": {"last": f"^{STORY}"}, "then": [{"text": "Once upon a time"}, {"fault": "stall"}]},
     {"when": {"last": "^Is water wet"}, "then": [{"text": "yes"}]},
     {

@@ -60,7 +60,7 @@ def test_a_server_that_behaves_otherwise_in_one_row_is_reported(probed: Rows, tm
         "tool-call: Which packets does a tool call have, and why does the prediction stop?",
         "  real server: llm.predict: promptProcessingProgress, fragment, success (stopReason eosFound), closed",
         f"  emulator:    llm.predict: promptProcessingProgress, {TOOL_CALL}, success (stopReason eosFound), closed",
-        "Correct docs/protocol.md#predict-packets, and the emulator by it.",
+        "Unless the model has decided this, correct docs/protocol.md#predict-packets, and the emulator by it.",
     ]
 
 

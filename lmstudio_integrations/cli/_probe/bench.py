@@ -44,6 +44,7 @@ class Bench:
         self._direct = direct
         self._credentials = Credentials.new_guest() if token is None else Credentials.from_token(token)
         self._named = 0
+        self._others = {handle.identifier for handle in direct.llm.list_loaded()}
         self._own: set[str] = set()
         self._special: tuple[Config, LLM] | None = None
         self._main: LLM | None = None
@@ -91,7 +92,8 @@ class Bench:
 
     def own(self, identifier: str) -> str:
         """Count an instance as one of the probe's own, and return its identifier."""
-        self._own.add(identifier)
+        if identifier not in self._others:  # whatever a server replies, what was loaded before is not touched
+            self._own.add(identifier)
         return identifier
 
     def wire(self, namespace: str = "llm", credentials: Credentials | None = None) -> AbstractContextManager[Wire]:

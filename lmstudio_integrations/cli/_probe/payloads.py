@@ -15,8 +15,10 @@ SOME = 64
 OVERFLOWING = 400
 """Tokens of a response that does not fit into the small context window."""
 
-COUNT_ON = "Count from 1 to 1000 in words, one number a line, and stop only at the end."
-"""A prompt whose response fills a small context window."""
+COUNT = "Count from 1 to 1000 in words, one number a line."
+
+PATTERN = "tick tock " * 20
+"""A text that models continue without an end, so that the response fills a small context window."""
 
 STORY = "Tell a very long story about a ferry."
 """A prompt whose response goes on until it is canceled."""

@@ -1,16 +1,18 @@
 """Rows of the probe about predictions, and about what prompts are."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lmstudio_integrations.cli._probe.bench import SMALL, Bench
 from lmstudio_integrations.cli._probe.payloads import (
     CITY,
-    COUNT_ON,
+    COUNT,
     FEW,
     GREETING,
     LONG_TEXT,
     OVERFLOWING,
+    PATTERN,
     SOME,
     STORY,
     TOOL,
@@ -34,21 +36,16 @@ def predict_with_unknown_preset(bench: Bench) -> None:
 
 
 def overflow(bench: Bench, policy: str) -> None:
-    instance = bench.special(SMALL)
-    long_chat = {
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": GREETING},
-            {"role": "assistant", "content": LONG_TEXT},
-            {"role": "user", "content": "Which number is your favorite?"},
-        ]
-    }
-    for chat, tokens in ((long_chat, FEW), (COUNT_ON, OVERFLOWING)):
-        config = {"context_overflow_policy": policy, "max_tokens": tokens, "temperature": 0.0}
-        try:
-            instance.respond(chat, config=config)
-        except LMStudioServerError:  # which may be the policy
-            continue
+    instance, config = bench.special(SMALL), {"context_overflow_policy": policy, "temperature": 0.0}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": GREETING},
+        {"role": "assistant", "content": LONG_TEXT},
+        {"role": "user", "content": "Which number is your favorite?"},
+    ]
+    with suppress(LMStudioServerError):  # which may be the policy
+        instance.respond({"messages": messages}, config={**config, "max_tokens": FEW})
+    instance.complete(PATTERN, config={**config, "max_tokens": OVERFLOWING, "repeat_penalty": False})
 
 
 def overflow_by_one_message(bench: Bench) -> None:
@@ -92,7 +89,7 @@ def report_last_token(bench: Bench) -> None:
 
 
 def stop_at_string(bench: Bench) -> None:
-    bench.main.respond(COUNT_ON, config={"stop_strings": ["\n", " "], "max_tokens": 4 * SOME, "temperature": 0.0})
+    bench.main.respond(COUNT, config={"stop_strings": ["\n", " "], "max_tokens": 4 * SOME, "temperature": 0.0})
 
 
 def complete(bench: Bench) -> None:

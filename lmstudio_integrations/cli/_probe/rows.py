@@ -358,7 +358,7 @@ ROWS: tuple[Row, ...] = (
         "tool-session",
         "May this client start a session with the tools of a plugin?",
         "tool-sessions",
-        "List the tools of a plugin: the one of --plugin, else one that does not exist. No tool is called.",
+        "Start the plugin of --plugin, else one that does not exist, and list its tools. None is called.",
         connecting.list_tools,
     ),
     Row(

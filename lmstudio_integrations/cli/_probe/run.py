@@ -20,7 +20,7 @@ from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 NO_PLUGIN = "lmsi-probe/no-such-plugin"
 """The plugin whose tools are listed, unless the user names one."""
 
-_ANSWERS = (LMStudioError, OSError, WebSocketException)
+_EXPECTED = (LMStudioError, OSError, WebSocketException)
 """What a server that rejects a request, closes a connection or does not respond raises."""
 
 PROBE_HELP = (
@@ -112,7 +112,7 @@ def _run(row: Row, bench: Bench) -> None:
     """Make the calls of a row. An error is in the cassette; without the first instance, there is nothing to ask."""
     try:
         row.run(bench)
-    except _ANSWERS:
+    except _EXPECTED:
         if not bench.is_loaded:
             raise
     finally:
