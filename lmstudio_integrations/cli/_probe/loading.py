@@ -1,0 +1,128 @@
+"""Rows of the probe about loading, finding and describing models."""
+
+import time
+from typing import Any
+
+from lmstudio_integrations.cli._probe.bench import SMALL, TTL, Bench
+from lmstudio_integrations.cli._probe.payloads import (
+    FEW,
+    GREETING,
+    by_identifier,
+    by_reference,
+    config_stack,
+    prediction,
+)
+
+IDLE_TTL_MS = 300
+IDLE_CHECKS, IDLE_PAUSE = 40, 0.25
+"""How often, and every how many seconds, a row looks whether its idle instance is still loaded."""
+
+
+def load_main(bench: Bench) -> None:
+    bench.reference  # noqa: B018 - the instance has been loaded now, and described
+
+
+def load_without_identifier(bench: Bench) -> None:
+    instance = bench.client.llm.load_new_instance(bench.model_key, ttl=TTL)
+    bench.own(instance.identifier)
+
+
+def _load_parameter(bench: Bench, identifier: str, **members: Any) -> dict[str, Any]:
+    return {
+        "modelKey": bench.model_key,
+        "identifier": identifier,
+        "ttlMs": round(TTL * 1000),
+        "loadConfigStack": config_stack({"llm.load.contextLength": 256}),
+        **members,
+    }
+
+
+def load_with_taken_identifier(bench: Bench) -> None:
+    with bench.wire() as wire:
+        frame = wire.stream("loadModel", _load_parameter(bench, bench.main.identifier))
+    if frame["type"] == "channelClose":  # the server has chosen another identifier, which begins with the requested one
+        for handle in bench.client.llm.list_loaded():
+            if handle.identifier.startswith(f"{bench.main.identifier}:"):
+                bench.own(handle.identifier)
+
+
+def load_unknown_model(bench: Bench) -> None:
+    with bench.wire() as wire:
+        wire.stream("loadModel", _load_parameter(bench, bench.new_identifier(), modelKey="lmsi-probe/no-such-model"))
+
+
+def cancel_load(bench: Bench) -> None:
+    with bench.wire() as wire:
+        load = wire.open("loadModel", _load_parameter(bench, bench.new_identifier()))
+        wire.cancel(load)
+        wire.finish(load)
+
+
+def wait_for_idle_ttl(bench: Bench) -> None:
+    identifier = bench.new_identifier()
+    with bench.wire() as wire:
+        wire.stream("loadModel", _load_parameter(bench, identifier, ttlMs=IDLE_TTL_MS))
+        for _ in range(IDLE_CHECKS):
+            lookup = {"specifier": by_identifier(identifier), "throwIfNotFound": False}
+            if "result" not in wire.call("getModelInfo", lookup):
+                return
+            time.sleep(IDLE_PAUSE)
+
+
+def reload_under_reference(bench: Bench) -> None:
+    identifier = bench.new_identifier()
+    with bench.wire() as wire:
+        wire.stream("loadModel", _load_parameter(bench, identifier))
+        info = wire.result("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": True})
+        old = by_reference(info["instanceReference"])
+        wire.stream("predict", prediction(old, GREETING, FEW))
+        wire.call("unloadModel", {"identifier": identifier})
+        wire.stream("predict", prediction(old, GREETING, FEW))
+        wire.call("getModelInfo", {"specifier": old, "throwIfNotFound": True})
+        wire.stream("loadModel", _load_parameter(bench, identifier))
+        wire.call("getModelInfo", {"specifier": old, "throwIfNotFound": True})
+
+
+def look_up_by_names(bench: Bench) -> None:
+    info = bench.main.get_info()
+    publisher, repository, *_ = [*info.path.split("/"), ""]
+    queries = (
+        {"identifier": info.model_key},
+        {"identifier": info.model_key.upper()},
+        {"identifier": info.path},
+        {"identifier": info.identifier[:-1]},
+        {"path": info.path},
+        {"path": f"{publisher}/{repository}"},
+        {"path": f"{publisher}/{repository}".upper()},
+        {"path": publisher},
+        {"domain": "llm", "identifier": info.identifier},
+        {"vision": not info.vision, "identifier": info.identifier},
+    )
+    with bench.wire() as wire:
+        for query in queries:
+            lookup = {"specifier": {"type": "query", "query": query}, "throwIfNotFound": False}
+            wire.call("getModelInfo", lookup)
+
+
+def list_two_instances(bench: Bench) -> None:
+    bench.load(SMALL)
+    bench.client.llm.list_loaded()
+
+
+def read_load_config(bench: Bench) -> None:
+    bench.main.get_load_config()
+
+
+def estimate_usage(bench: Bench) -> None:
+    bench.client.llm.estimate_usage(bench.model_key, config={"context_length": 2048})
+
+
+def read_base_prediction_config(bench: Bench) -> None:
+    with bench.wire() as wire:
+        wire.call("getBasePredictionConfig", {"specifier": bench.reference})
+
+
+def read_state_of_unknown_instance(bench: Bench) -> None:
+    with bench.wire() as wire:
+        parameter = {"specifier": by_identifier("lmsi-probe-none"), "throwIfNotFound": False}
+        wire.call("getInstanceProcessingState", parameter)

@@ -1,0 +1,150 @@
+"""Rows of the probe about predictions, and about what prompts are."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lmstudio_integrations.cli._probe.bench import SMALL, Bench
+from lmstudio_integrations.cli._probe.payloads import (
+    CITY,
+    COUNT,
+    FEW,
+    GREETING,
+    LONG_TEXT,
+    OVERFLOWING,
+    PATTERN,
+    SOME,
+    STORY,
+    TOOL,
+    TOOLS,
+    WEATHER,
+    by_identifier,
+    prediction,
+)
+from lmstudio_integrations.errors import LMStudioServerError
+
+
+def predict_with_unknown_instance(bench: Bench) -> None:
+    with bench.wire() as wire:
+        wire.stream("predict", prediction(by_identifier("lmsi-probe-none"), GREETING, FEW))
+
+
+def predict_with_unknown_preset(bench: Bench) -> None:
+    with bench.wire() as wire:
+        parameter = prediction(bench.reference, GREETING, FEW, fuzzyPresetIdentifier="lmsi-probe no such preset")
+        wire.stream("predict", parameter)
+
+
+def overflow(bench: Bench, policy: str) -> None:
+    instance, config = bench.special(SMALL), {"context_overflow_policy": policy, "temperature": 0.0}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": GREETING},
+        {"role": "assistant", "content": LONG_TEXT},
+        {"role": "user", "content": "Which number is your favorite?"},
+    ]
+    with suppress(LMStudioServerError):  # which may be the policy
+        instance.respond({"messages": messages}, config={**config, "max_tokens": FEW})
+    instance.complete(PATTERN, config={**config, "max_tokens": OVERFLOWING, "repeat_penalty": False})
+
+
+def overflow_by_one_message(bench: Bench) -> None:
+    bench.special(SMALL).respond(LONG_TEXT, config={"max_tokens": FEW})
+
+
+def respond_in_format(bench: Bench, structured: Mapping[str, Any], prompt: str) -> None:
+    bench.main.respond(prompt, config={"structured": dict(structured), "max_tokens": SOME, "temperature": 0.0})
+
+
+def respond_with_tools(bench: Bench, prompt: str, tools: Mapping[str, Any] = TOOLS, **config: Any) -> None:
+    bench.main.respond(prompt, config={"raw_tools": dict(tools), "max_tokens": 2 * SOME, "temperature": 0.0, **config})
+
+
+def predict_with_settings(bench: Bench, settings: Sequence[Mapping[str, Any]]) -> None:
+    with bench.wire() as wire:
+        for fields in settings:
+            wire.stream("predict", prediction(bench.reference, GREETING, FEW, fields))
+
+
+def checked(value: object) -> dict[str, Any]:
+    return {"checked": True, "value": value}
+
+
+def report_log_probabilities(bench: Bench) -> None:
+    common = {"log_probs": 5, "max_tokens": 1, "temperature": 1.0}
+    off = {"top_k_sampling": -1, "top_p_sampling": False, "min_p_sampling": False}
+    samplers: Sequence[Mapping[str, Any]] = (
+        off,
+        {**off, "top_k_sampling": 1},
+        {**off, "top_p_sampling": 0.01},
+        {**off, "min_p_sampling": 1.0},
+        {**off, "temperature": 0.0},
+    )
+    for sampler in samplers:
+        bench.main.respond(GREETING, config={**common, **sampler})
+
+
+def report_last_token(bench: Bench) -> None:
+    bench.main.respond(GREETING, config={"log_probs": 1, "max_tokens": 4 * SOME, "temperature": 0.0})
+
+
+def stop_at_string(bench: Bench) -> None:
+    bench.main.respond(COUNT, config={"stop_strings": ["\n", " "], "max_tokens": 4 * SOME, "temperature": 0.0})
+
+
+def complete(bench: Bench) -> None:
+    bench.main.complete("One, two, three,", config={"max_tokens": FEW})
+
+
+def alternate_conversations(bench: Bench) -> None:
+    rules = "\n".join(f"{number}. Name the pier and the time of ferry {number}." for number in range(1, 30))
+    for question in ("When does it leave?", "And back?"):
+        for place in ("the island", "the city"):
+            system = f"You know the ferries to {place}.\n{rules}"
+            messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+            bench.main.respond({"messages": messages}, config={"max_tokens": 1})
+
+
+def queue(bench: Bench) -> None:
+    specifier = by_identifier(bench.special(SMALL).identifier)
+    state = {"specifier": specifier, "throwIfNotFound": True}
+    with bench.wire() as wire:
+        running = wire.open("predict", prediction(specifier, STORY, OVERFLOWING))
+        wire.wait_for_text(running)
+        queued = [wire.open("predict", prediction(specifier, prompt, 1)) for prompt in (GREETING, CITY)]
+        wire.call("getInstanceProcessingState", state)
+        wire.cancel(running)
+        wire.finish(running, *queued)
+        wire.call("getInstanceProcessingState", state)
+
+
+def unload_while_queued(bench: Bench) -> None:
+    identifier = bench.load(SMALL).identifier
+    specifier = by_identifier(identifier)
+    with bench.wire() as wire:
+        running = wire.open("predict", prediction(specifier, STORY, OVERFLOWING))
+        wire.wait_for_text(running)
+        queued = wire.open("predict", prediction(specifier, GREETING, 1))
+        wire.call("getInstanceProcessingState", {"specifier": specifier, "throwIfNotFound": True})
+        with bench.wire() as other:  # the replies on the first connection are read later
+            other.call("unloadModel", {"identifier": identifier})
+        wire.finish(running, queued)
+
+
+def cancel(bench: Bench, *, after_first: bool) -> None:
+    with bench.wire() as wire:
+        running = wire.open("predict", prediction(bench.reference, STORY, OVERFLOWING))
+        if after_first:
+            wire.wait_for_text(running)
+        wire.cancel(running)
+        wire.finish(running)
+
+
+def count_tokens(bench: Bench) -> None:
+    text = "The ferry leaves at noon, and the Fähre kommt um 12 Uhr."
+    bench.main.tokenize(text)
+    bench.main.count_tokens(text)
+
+
+def render_prompt(bench: Bench) -> None:
+    bench.main.apply_prompt_template(WEATHER, tools=[TOOL])

@@ -1,0 +1,132 @@
+"""Asks the user, asks the server, and writes the cassette."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import typer
+from websockets.exceptions import WebSocketException
+
+from lmstudio_integrations.cli._common import note
+from lmstudio_integrations.cli._loaded_models import downloaded_models, identifiers
+from lmstudio_integrations.cli._model_names import find_models
+from lmstudio_integrations.cli._probe.bench import PREFIX, Bench
+from lmstudio_integrations.cli._probe.rows import ROWS, Row
+from lmstudio_integrations.cli._questions import has_terminal, read_line
+from lmstudio_integrations.client.api.sync import Client
+from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
+
+NO_PLUGIN = "lmsi-probe/no-such-plugin"
+"""The plugin whose tools are listed, unless the user names one."""
+
+_EXPECTED = (LMStudioError, OSError, WebSocketException)
+"""What a server that rejects a request, closes a connection or does not respond raises."""
+
+PROBE_HELP = (
+    "Ask LM Studio what the documentation of its protocol does not know, with instances of its own of this model, and "
+    "record that. It lists its calls first, and asks."
+)
+PLUGIN_HELP = "With --probe: list the tools of this plugin, and call none. By default of one that does not exist."
+YES_HELP = "With --probe: do not ask."
+"""The texts of the options of `lmsi record`."""
+
+
+def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
+    """Print what the probe does, on stderr, and ask whether it may.
+
+    Args:
+        model_key: The model.
+        server: `host:port` of LM Studio.
+        yes: Whether the user has agreed already.
+
+    Raises:
+        EOFError: After Ctrl-D.
+        LMStudioValueError: If there is nobody to ask.
+        typer.Abort: If it may not.
+    """
+    width = max(len(row.name) for row in ROWS)
+    for row in ROWS:
+        note(f"  {row.name:{width}}  {row.calls}")
+    note(
+        f"These calls go to {server}, one after the other. They load instances of {model_key} with names of their own "
+        "beside what is loaded, and unload them at the end. They download nothing, run no tool, change no setting, "
+        "and touch no other instance; but predictions on it may be slower meanwhile, and memory is needed."
+    )
+    if yes:
+        return
+    if not has_terminal():
+        raise LMStudioValueError("not a terminal, so cannot ask; pass --yes if these calls may be made")
+    if read_line("Make them, and record the responses? [y/N]: ").strip().lower() not in {"y", "yes"}:
+        raise typer.Abort
+
+
+def run_probe(
+    server: str,
+    model_key: str,
+    to: Path,
+    *,
+    token: str | None = None,
+    plugin: str | None = None,
+    redact: Iterable[str] = (),
+    contents: bool = False,
+    rows: Sequence[Row] = ROWS,
+    on_row: Callable[[Row], object] = lambda _row: None,
+) -> int:
+    """Make the calls of the rows, write a cassette with a section for each, and return the number of its requests.
+
+    What the server rejects is no error here: that it does is the answer. The probe's own instances are unloaded at the
+    end, also after Ctrl-C; the cassette then has the rows so far.
+
+    Args:
+        server: `host:port` of LM Studio, or of an emulator.
+        model_key: A downloaded language model, by its key.
+        to: The cassette, which must not exist yet.
+        token: The API token of the server.
+        plugin: The plugin whose tools are listed; by default, one that does not exist.
+        redact: Regular expressions; what they match is hidden.
+        contents: Whether the contents of the uploaded files are recorded, instead of their hashes.
+        rows: The questions. The first one must load the main instance.
+        on_row: Called before each row.
+
+    Raises:
+        LMStudioError: If the server is not reachable, or rejects the token.
+        LMStudioOSError: If the cassette exists or cannot be written.
+        LMStudioServerError: If the model cannot be loaded.
+        LMStudioValueError: If the model is not downloaded or no language model, or an earlier probe is still loaded.
+    """
+    with Client(server, token) as direct:
+        name = _checked_name(direct, model_key)
+        with (
+            Recording(to, server, redact=redact, contents=contents) as recording,
+            closing(Bench(direct, recording.address, name, plugin or NO_PLUGIN, token)) as bench,
+        ):
+            for row in rows:
+                on_row(row)
+                recording.begin_section(row.name)
+                _run(row, bench)
+        return recording.requests
+
+
+def _run(row: Row, bench: Bench) -> None:
+    """Make the calls of a row. An error is in the cassette; without the first instance, there is nothing to ask."""
+    try:
+        row.run(bench)
+    except _EXPECTED:
+        if not bench.is_loaded:
+            raise
+    finally:
+        bench.end_row()
+
+
+def _checked_name(client: Client, model_key: str) -> str:
+    """Return the name to load the model with."""
+    found = find_models(model_key, downloaded_models(client), exact=True)[0]
+    if found.info.type != "llm":
+        raise LMStudioValueError(f"{model_key!r} is an embedding model; name a language model, see `lmsi ls --llm`")
+    left = sorted(each for each in identifiers(client) if each.startswith(PREFIX))
+    if left:
+        raise LMStudioValueError(
+            f"another probe runs, or has left {', '.join(left)}; wait for it, or run `lmsi unload {left[0]}`"
+        )
+    return found.name

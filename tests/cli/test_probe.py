@@ -1,0 +1,177 @@
+"""The probe: what it asks, that it touches nothing of the user, and what it needs."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import typer
+
+from lmstudio_integrations import Client
+from lmstudio_integrations.cli._probe.bench import PREFIX
+from lmstudio_integrations.cli._probe.rows import ROWS, Row
+from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.cassettes.cassette import read
+from lmstudio_integrations.errors import LMStudioError, LMStudioOSError, LMStudioServerError, LMStudioValueError
+from tests.docs.snippets import read as read_page
+from tests.live.standin import KEY, entry
+
+EMBEDDER = "acme/embedder"
+BROKEN = "acme/broken"
+
+PERMITTED = {
+    "applyPromptTemplate",
+    "completeRawText",
+    "countTokens",
+    "estimateModelUsage",
+    "getBasePredictionConfig",
+    "getInstanceProcessingState",
+    "getLoadConfig",
+    "getLocalFileAbsolutePath",
+    "getModelInfo",
+    "listLoaded",
+    "lmsiProbe",
+    "lmsiProbeChannel",
+    "loadModel",
+    "predict",
+    "startToolUseSession",
+    "tokenize",
+    "unloadModel",
+    "uploadFileBase64",
+    "version",
+}
+"""Nothing that downloads, that loads just in time, that calls a tool, or that changes a setting of LM Studio."""
+
+
+def reads(text: str) -> str:
+    """Return a text."""
+    return text
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with models of the user: one loaded explicitly, and one just in time."""
+    models = [
+        entry(),
+        ModelEntry(key=EMBEDDER, kind="embedding"),
+        ModelEntry(key=BROKEN, rules=({"when": {"load": True}, "then": [{"error": "no memory"}]},)),
+    ]
+    with Emulator(models, load=[EMBEDDER], plugins={"mcp/reading": [reads]}) as server:
+        with Client(server.address) as client:
+            client.llm.model(KEY)
+        yield server
+
+
+def identifiers(server: Emulator) -> set[str]:
+    return {info.identifier for info in server.loaded()}
+
+
+@pytest.mark.slow
+def test_the_probe_asks_every_row_and_leaves_everything_as_it_was(server: Emulator, tmp_path: Path) -> None:
+    before = [info.instance_reference for info in server.loaded()]
+    run_probe(server.address, KEY, tmp_path / "probe.jsonl", plugin="mcp/reading")
+    assert [info.instance_reference for info in server.loaded()] == before
+    assert server.tool_calls == ()
+    recorded = read(tmp_path / "probe.jsonl")
+    assert {each.section for each in recorded} == {row.name for row in ROWS}
+    assert {each.endpoint for each in recorded} <= PERMITTED
+    loads = [each.parameter for each in recorded if each.endpoint == "loadModel"]
+    assert {each["modelKey"] for each in loads} == {KEY, "lmsi-probe/no-such-model"}
+    assert all(each["ttlMs"] for each in loads)
+    unloaded = [each.parameter["identifier"] for each in recorded if each.endpoint == "unloadModel"]
+    assert all(each.startswith(PREFIX) for each in unloaded)
+    sent = [event.body for each in recorded for event in each.events if event.kind == "sent"]
+    assert {packet["type"] for packet in sent} == {"cancel", "discardSession"}
+
+
+def test_the_probe_unloads_its_instances_after_ctrl_c(server: Emulator, tmp_path: Path) -> None:
+    before = identifiers(server)
+
+    def interrupt(row: Row) -> None:
+        if row is not ROWS[0]:
+            assert identifiers(server) > before
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_probe(server.address, KEY, tmp_path / "probe.jsonl", on_row=interrupt)
+    assert identifiers(server) == before
+    assert {each.section for each in read(tmp_path / "probe.jsonl")} == {ROWS[0].name}
+
+
+def test_an_error_in_a_row_does_not_end_the_probe(server: Emulator, tmp_path: Path) -> None:
+    def fail(_bench: object) -> None:
+        raise ConnectionResetError
+
+    rows = [ROWS[0], Row("fails", "Does it?", "load-model", "Nothing.", fail), ROWS[1]]
+    run_probe(server.address, KEY, tmp_path / "probe.jsonl", rows=rows)
+    assert {each.section for each in read(tmp_path / "probe.jsonl")} == {ROWS[0].name, ROWS[1].name}
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("acme/other", LMStudioValueError, "no downloaded model matches 'acme/other'"),
+        (KEY[:-1], LMStudioValueError, f"did you mean '{KEY}'"),
+        (EMBEDDER, LMStudioValueError, f"'{EMBEDDER}' is an embedding model; name a language model"),
+        (BROKEN, LMStudioServerError, "no memory"),
+    ],
+)
+def test_the_probe_needs_a_downloaded_language_model_that_can_be_loaded(
+    model: str, error: type[LMStudioError], message: str, server: Emulator, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        run_probe(server.address, model, tmp_path / "probe.jsonl")
+
+
+def test_the_probe_does_not_run_beside_another(server: Emulator, tmp_path: Path) -> None:
+    with Client(server.address) as client:
+        client.llm.load_new_instance(KEY, f"{PREFIX}1")
+    with pytest.raises(
+        LMStudioValueError, match=f"another probe runs, or has left {PREFIX}1; .*`lmsi unload {PREFIX}1`"
+    ):
+        run_probe(server.address, KEY, tmp_path / "probe.jsonl")
+    assert f"{PREFIX}1" in identifiers(server)
+
+
+def test_a_cassette_is_never_overwritten(server: Emulator, tmp_path: Path) -> None:
+    before, path = identifiers(server), tmp_path / "probe.jsonl"
+    path.write_text("mine")
+    with pytest.raises(LMStudioOSError, match="exists"):
+        run_probe(server.address, KEY, path)
+    assert (path.read_text(), identifiers(server)) == ("mine", before)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [("y\n", None), ("n\n", typer.Abort), ("\n", typer.Abort), ("", EOFError)]
+)
+def test_the_calls_are_listed_and_made_only_with_consent(
+    answer: str, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    monkeypatch.setattr("lmstudio_integrations.cli._probe.run.has_terminal", lambda: True)
+    with nullcontext() if error is None else pytest.raises(error):
+        confirm_calls(KEY, "localhost:1234")
+    printed = capsys.readouterr()
+    shown = " ".join(printed.err.split())
+    assert all(f"{row.name} {row.calls}" in shown for row in ROWS)
+    assert "These calls go to localhost:1234" in shown
+    assert f"They load instances of {KEY} with names of their own" in shown
+    assert printed.out == ""
+
+
+def test_without_a_terminal_nothing_is_asked() -> None:
+    confirm_calls(KEY, "localhost:1234", yes=True)
+    with pytest.raises(LMStudioValueError, match="not a terminal, so cannot ask; pass --yes"):
+        confirm_calls(KEY, "localhost:1234")
+
+
+def test_every_row_belongs_to_a_place_of_the_page_on_the_protocol_which_names_it() -> None:
+    page = read_page("docs/protocol.md")
+    unknown = page.partition("{ #unknown }")[2].partition("\n## ")[0]
+    assert [row.name for row in ROWS if f"{{ #{row.anchor} }}" not in page] == []
+    assert [row.name for row in ROWS if f"`{row.name}`" not in unknown] == []
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert all(row.question.endswith("?") and row.calls.endswith(".") for row in ROWS)

@@ -1,0 +1,125 @@
+"""What a server did, without what differs from one model and machine to another; and where two servers differ."""
+
+import json
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from itertools import groupby
+from typing import Any
+
+from lmstudio_integrations.cli._probe.bench import PREFIX
+from lmstudio_integrations.cli._probe.rows import Row
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
+
+PAGE = "docs/protocol.md"
+
+TELLING = ("fileType", "status", "queued")
+"""Members of results whose value is an answer."""
+
+CACHE_ROW = "cached-tokens"
+SAMPLERS_ROW = "log-probabilities"
+"""Elsewhere, what is cached depends on what was asked before, and how sure the model is on what it writes."""
+
+CERTAIN = -0.001
+"""A log-probability above it leaves nothing to other tokens."""
+
+
+def outlines(interactions: Sequence[Interaction]) -> list[str]:
+    """Return what happened in a row, a line for each request. Of one that is repeated, the last response counts."""
+    repeated = groupby(interactions, lambda each: (each.endpoint, each.parameter))
+    return [_outline([*same][-1]) for _, same in repeated]
+
+
+def place(row: Row) -> str:
+    """Return the place of the specification that a row is about."""
+    return f"{PAGE}#{row.anchor}"
+
+
+def difference(row: Row, real: Sequence[Interaction], ours: Sequence[Interaction]) -> str | None:
+    """Return what an emulator did otherwise than a real server in a row; `None` if nothing."""
+    theirs, mine = outlines(real), outlines(ours)
+    if theirs == mine:
+        return None
+    return "\n".join(
+        [
+            f"{row.name}: {row.question}",
+            *_compared(theirs, mine),
+            f"Unless the model has decided this, correct {place(row)}, and the emulator by it.",
+        ]
+    )
+
+
+def _compared(real: Sequence[str], ours: Sequence[str]) -> Iterator[str]:
+    for kind, first, last, begin, end in SequenceMatcher(None, real, ours, autojunk=False).get_opcodes():
+        if kind == "equal":
+            yield from (f"  both:        {line}" for line in real[first:last])
+        else:
+            yield from (f"  real server: {line}" for line in real[first:last] or ["nothing"])
+            yield from (f"  emulator:    {line}" for line in ours[begin:end] or ["nothing"])
+
+
+def _outline(interaction: Interaction) -> str:
+    events = interaction.events
+    is_canceled = any(event.kind == "sent" and event.body == {"type": "cancel"} for event in events)
+    if is_canceled:  # how many packets come until then is a matter of time
+        events = [event for event in events if event.kind != "received" or event.body.get("type") == "success"]
+    said = [said for said, _ in groupby(_said(event, interaction) for event in events if event.kind != "sent")]
+    return f"{_request(interaction)}{', canceled' if is_canceled else ''}: {', '.join(said) or 'nothing'}"
+
+
+def _request(interaction: Interaction) -> str:
+    name = f"{interaction.namespace}.{interaction.endpoint}"
+    match interaction.parameter:
+        case {"specifier": {"query": query}}:
+            return f"{name} {json.dumps(query)}"
+        case _:
+            return name
+
+
+def _said(event: Event, interaction: Interaction) -> str:
+    match event.kind:
+        case "received":
+            return _with_facts(str(event.body.get("type")), _facts_of_packet(event.body, interaction))
+        case "result":
+            return "void" if event.body is ABSENT else _with_facts("result", _facts_of_result(event.body))
+        case "error":
+            code = (event.body.get("displayData") or {}).get("code")
+            return _with_facts("error", [str(code or "without a code")])
+        case "warning":
+            return _with_facts("warning", [str(event.body.get("kind", "without a kind"))])
+        case _:
+            return event.kind
+
+
+def _with_facts(name: str, facts: Sequence[str]) -> str:
+    return f"{name} ({', '.join(facts)})" if facts else name
+
+
+def _facts_of_packet(packet: dict[str, Any], interaction: Interaction) -> list[str]:
+    kind = packet.get("type")
+    if kind == "success" and "stats" in packet:
+        return [f"stopReason {packet['stats'].get('stopReason')}", *_unreported(packet["stats"], interaction)]
+    if kind == "promptProcessingProgress" and interaction.section == CACHE_ROW:
+        details = packet.get("details", {})
+        is_cached = 2 * details.get("cachedTokenCount", 0) > details.get("totalPromptTokenCount", 0)
+        return ["most tokens cached"] if is_cached else []
+    if kind == "fragment" and interaction.section == SAMPLERS_ROW:
+        token, *_ = packet["fragment"].get("tokens") or [{}]
+        is_certain = token.get("logProb", CERTAIN) > CERTAIN
+        return [f"{len(token.get('candidates', ()))} candidates", *(["certain"] if is_certain else [])]
+    return []
+
+
+def _unreported(stats: dict[str, Any], interaction: Interaction) -> list[str]:
+    """Return how many predicted tokens were not reported with their log-probability, if any were."""
+    fragments = (packet.get("fragment", {}) for packet in interaction.packets())
+    reported = sum(len(fragment.get("tokens", ())) for fragment in fragments)
+    return [f"{stats.get('predictedTokensCount', 0) - reported} tokens unreported"] if reported else []
+
+
+def _facts_of_result(result: Any) -> list[str]:
+    if isinstance(result, list):
+        names = [str(item.get("identifier")) for item in result]
+        return [name for name in names if name.startswith(PREFIX)]
+    if "instanceReference" in result:
+        return ["an instance"]
+    return [f"{name} {result[name]}" for name in TELLING if name in result] or sorted(result)

@@ -1,0 +1,43 @@
+"""Recordings for the tests: the one of `--from-cassette`, and one of an emulator that stands in for LM Studio."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read
+from tests.live.recording import Rows, ask_emulator, by_row
+
+NO_CASSETTE = "needs --from-cassette FILE, which `lmsi record --probe MODEL --to FILE` writes"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of evidence for each row of the recording."""
+    if "evidence" not in metafunc.fixturenames:
+        return
+    path: Path | None = metafunc.config.getoption("from_cassette")
+    if path is None:
+        metafunc.parametrize("evidence", [pytest.param("", marks=pytest.mark.skip(NO_CASSETTE))])
+        return
+    names = list(by_row(read(path)))
+    if not names:
+        raise pytest.UsageError(f"the cassette {path} has no row of the probe; {NO_CASSETTE}")
+    metafunc.parametrize("evidence", names)
+
+
+@pytest.fixture(scope="session")
+def recorded(request: pytest.FixtureRequest) -> Sequence[Interaction]:
+    """The recording of `--from-cassette`."""
+    return read(request.config.getoption("from_cassette"))
+
+
+@pytest.fixture(scope="session")
+def emulated(recorded: Sequence[Interaction], tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """What the emulator does in the rows of the recording."""
+    return ask_emulator(recorded, tmp_path_factory.mktemp("emulated") / "emulated.jsonl")
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """All rows, asked of an emulator."""
+    return ask_emulator((), tmp_path_factory.mktemp("probed") / "probed.jsonl")

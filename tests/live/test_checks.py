@@ -1,0 +1,197 @@
+"""The checks of evidence, with an emulator in the place of LM Studio: what deviates is found, and nothing else."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.cli._probe.rows import ROWS
+from lmstudio_integrations.cli._probe.run import run_probe
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction, read, save
+from tests.live.behavior import difference
+from tests.live.recording import BY_NAME, Rows, ask_emulator, by_row
+from tests.live.specification import findings
+from tests.live.standin import KEY, RULES, entry
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+TOOL_CALL = ", ".join(
+    f"toolCallGeneration{part}" for part in ("Start", "NameReceived", "ArgumentFragmentGenerated", "End")
+)
+
+Change = Callable[[Interaction], None]
+
+
+def different_rows(real: Rows, ours: Rows) -> dict[str, str]:
+    """Return the rows in which an emulator differs from a recording, with the differences."""
+    found = {name: difference(BY_NAME[name], real[name], ours.get(name, ())) for name in real}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def findings_of(rows: Rows) -> list[str]:
+    return [each for name in rows for each in findings(rows[name], is_invalid=BY_NAME[name].is_invalid)]
+
+
+def test_an_emulator_in_the_place_of_lm_studio_is_as_specified_and_as_the_emulator(
+    probed: Rows, tmp_path: Path
+) -> None:
+    assert list(probed) == [row.name for row in ROWS]
+    assert findings_of(probed) == []
+    recorded = [each for interactions in probed.values() for each in interactions]
+    assert different_rows(probed, ask_emulator(recorded, tmp_path / "again.jsonl")) == {}
+
+
+def test_a_server_that_behaves_otherwise_in_one_row_is_reported(probed: Rows, tmp_path: Path) -> None:
+    silent = entry().model_copy(update={"rules": tuple(rule for rule in RULES if "tools" not in rule["when"])})
+    rows = [ROWS[0], BY_NAME["tool-call"], BY_NAME["stop-string"]]
+    with Emulator([silent]) as server:
+        run_probe(server.address, KEY, tmp_path / "real.jsonl", rows=rows)
+    found = different_rows(by_row(read(tmp_path / "real.jsonl")), probed)
+    assert list(found) == ["tool-call"]
+    assert found["tool-call"].splitlines() == [
+        "tool-call: Which packets does a tool call have, and why does the prediction stop?",
+        "  real server: llm.predict: promptProcessingProgress, fragment, success (stopReason eosFound), closed",
+        f"  emulator:    llm.predict: promptProcessingProgress, {TOOL_CALL}, success (stopReason eosFound), closed",
+        "Unless the model has decided this, correct docs/protocol.md#predict-packets, and the emulator by it.",
+    ]
+
+
+def _last_packet(interaction: Interaction) -> dict[str, Any]:
+    return [*interaction.packets()][-1]
+
+
+def _set_stop_reason(reason: str) -> Change:
+    def change(interaction: Interaction) -> None:
+        _last_packet(interaction)["stats"]["stopReason"] = reason
+
+    return change
+
+
+def _drop_last_packet(interaction: Interaction) -> None:
+    interaction.events = [event for event in interaction.events if event.body is not _last_packet(interaction)]
+
+
+def _set_result(**members: Any) -> Change:
+    return lambda interaction: interaction.result.update(members)
+
+
+def _set_error(error: dict[str, Any]) -> Change:
+    def change(interaction: Interaction) -> None:
+        interaction.events[-1] = Event("error", 0.0, error)
+
+    return change
+
+
+def _return_nothing(interaction: Interaction) -> None:
+    interaction.events[-1] = Event("result", 0.0)
+
+
+def _never_end(interaction: Interaction) -> None:
+    del interaction.events[-1]
+
+
+def _lose(interaction: Interaction) -> None:
+    interaction.events[-1] = Event("lost", 0.0)
+
+
+def _cut_tool_call(interaction: Interaction) -> None:
+    interaction.events = [
+        event
+        for event in interaction.events
+        if event.kind != "received" or event.body["type"] != "toolCallGenerationEnd"
+    ]
+
+
+def _read_more_than_all(interaction: Interaction) -> None:
+    for packet in interaction.packets():
+        if "details" in packet:
+            packet["details"]["cachedTokenCount"] += 1
+
+
+DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
+    "unknown stop reason": (
+        "overflow-stop-at-limit",
+        -1,
+        _set_stop_reason("full"),
+        "stats.stopReason must be one of",
+        "stopReason full",
+    ),
+    "another stop reason": ("overflow-stop-at-limit", -1, _set_stop_reason("failed"), "", "stopReason failed"),
+    "channel without a last packet": (
+        "raw-completion",
+        -1,
+        _drop_last_packet,
+        "closed without a last packet",
+        "closed",
+    ),
+    "another file type": ("image-types", -1, _set_result(fileType="image"), "", "fileType image"),
+    "unknown file type": ("image-types", 2, _set_result(fileType="webp"), "fileType must be one of", "fileType webp"),
+    "unknown member": ("tokens", 0, _set_result(ids=[1]), "unknown field 'ids'", "ids, tokens"),
+    "counts that disagree": ("tokens", 1, _set_result(tokenCount=1), "and countTokens 1", ""),
+    "another error code": (
+        "unknown-preset",
+        -1,
+        _set_error({"displayData": {"code": "generic.specificModelUnloaded"}}),
+        "",
+        "error (generic.specificModelUnloaded)",
+    ),
+    "unknown error code": (
+        "unknown-preset",
+        -1,
+        _set_error({"displayData": {"code": "generic.other"}}),
+        "displayData.code must be one of",
+        "error (generic.other)",
+    ),
+    "error in place of a warning": (
+        "unknown-endpoint",
+        0,
+        _set_error({}),
+        "with a warning only; it did with error",
+        "error (without a code)",
+    ),
+    "result that is absent": ("load-config", -1, _return_nothing, "the result is absent", "void"),
+    "result of a void call": ("instance-reference", 3, _set_error({}), "", "error (without a code)"),
+    "call without an end": ("tokens", 0, _never_end, "it has not ended", "nothing"),
+    "connection lost": ("canceled-load", -1, _lose, "must not end like this: lost", "lost"),
+    "tool call without an end": ("tool-call", -1, _cut_tool_call, "neither an end nor a failure", "emulator:"),
+    "counts that do not add up": ("stop-string", -1, _read_more_than_all, "not the sum of the other counts", ""),
+}
+"""What a server may do otherwise: the row, the request, the change, the finding and the difference that report it."""
+
+
+@pytest.mark.parametrize("name", DEVIATIONS)
+def test_each_deviation_of_a_recording_is_found(name: str, probed: Rows) -> None:
+    row, index, change, finding, expected = DEVIATIONS[name]
+    real = {**probed, row: deepcopy(probed[row])}
+    change(real[row][index])
+    found = findings_of({row: real[row]})
+    assert [finding in each for each in found] == ([True] * len(found) if finding else [])
+    assert bool(found) == bool(finding)
+    different = different_rows(real, probed)
+    assert list(different) == ([row] if expected else [])
+    assert expected in different.get(row, "")
+
+
+def test_a_request_that_is_missing_is_a_difference(probed: Rows) -> None:
+    real = {**probed, "identity-after-release": probed["identity-after-release"][:1]}
+    assert "  real server: nothing\n" in different_rows(real, probed)["identity-after-release"]
+
+
+def test_the_command_checks_a_recording_row_by_row(probed: Rows, tmp_path: Path) -> None:
+    cassette = tmp_path / "real.jsonl"
+    endless = [replace(each, events=[]) for each in probed["tokens"]]
+    save(cassette, [*probed["load"], *endless])
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "live", "--from-cassette", str(cassette)]
+    done = subprocess.run([*command, "tests/live"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "2 failed, 2 passed" in done.stdout
+    assert "tokens: Do the tokens of a text and their count agree?" in done.stdout
+    assert "llm.tokenize, request 3: it has not ended" in done.stdout
+    assert 'real server: llm.tokenize {"identifier": "lmsi-probe-1"}: nothing' in done.stdout
