@@ -4,13 +4,20 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results
+
+PROBE_HELP = (
+    "Ask LM Studio what the documentation of its protocol does not know, with instances of its own of this model, and "
+    "record that. It lists its calls first, and asks."
+)
+PLUGIN_HELP = "With --probe: list the tools of this plugin, and call none. By default of one that does not exist."
+YES_HELP = "With --probe: do not ask."
 
 _TURN = 0.2
 """Seconds. A wait without a limit keeps signals back on Windows."""
@@ -29,6 +36,9 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     contents: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--contents", help="Record the contents of images and files, instead of their hashes.")
     ] = False,
+    probe: Annotated[str | None, typer.Option(metavar="MODEL", help=PROBE_HELP, show_default=False)] = None,
+    plugin: Annotated[str | None, typer.Option(metavar="PLUGIN", help=PLUGIN_HELP, show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help=YES_HELP)] = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Record what programs and an LM Studio say to each other, to replay it in tests.
 
@@ -38,6 +48,9 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     from lmstudio_integrations.emulator import Recording  # noqa: PLC0415 - slow
 
     server = recorded_server(host, token)
+    if probe is not None:
+        record_probe(server, probe, to, token=token, plugin=plugin, redact=redact or (), contents=contents, yes=yes)
+        return
     with Recording(to, server, redact=redact or (), contents=contents, port=port) as recording:
         note(f"Prompts and responses of every program that connects are written to {to}; API tokens are not.")
         results().write_line(f"ws://{recording.address}")
@@ -45,6 +58,19 @@ def record(  # noqa: PLR0917 - one parameter for each flag
         note(f"It is {server} that responds. Ctrl-C ends the recording.")
         wait_for_interrupt()
     note(f"{counted(recording.requests, 'request')} in {to}.")
+
+
+def record_probe(server: str, model_key: str, to: Path, *, yes: bool, **settings: Any) -> None:
+    """Ask LM Studio what is unknown of it, if the user agrees, and record that.
+
+    Raises:
+        typer.Abort: If the user does not agree.
+    """
+    from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe  # noqa: PLC0415 - slow
+
+    confirm_calls(model_key, server, yes=yes)
+    requests = run_probe(server, model_key, to, on_row=lambda row: note(f"{row.name} …"), **settings)
+    note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
 
 
 def recorded_server(host: str | None, token: str | None) -> str:

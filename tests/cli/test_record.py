@@ -11,6 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, use_cassette
+from lmstudio_integrations.emulator.cassettes.cassette import read
 from tests.cli.terminal import in_pipe, started
 
 Run = Callable[..., int | str | None]
@@ -60,6 +61,15 @@ def test_what_is_recorded_is_served_again(server: Emulator, tmp_path: Path, end:
         assert say(address_of(process), "Hi", "My secret") == [said[0], said[1].replace("secret", "**********")]
 
 
+@pytest.mark.slow
+def test_a_probe_is_recorded(server: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "probe.lms.jsonl"
+    done = in_pipe("record", "--probe", CHAT, "--to", str(path), "--host", server.address, "--yes")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert re.search(rf"\d+ requests in {re.escape(str(path))}\. Read it before you share it\.\n$", done.stderr)
+    assert read(path)
+
+
 def test_a_cassette_is_shown(server: Emulator, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     path = recorded(tmp_path / "x.lms.jsonl", server, "Hi")
     assert run("cassette", "show", str(path)) == 0
@@ -98,6 +108,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "two files to show": (("cassette", "show", "FILE", "FILE"), "show takes one file"),
     "no cassette": (("cassette", "show", __file__), "is not a cassette"),
     "models beside a cassette": (("serve", "--replay", "FILE", "--model", "m"), "omit --model, --load, --catalog"),
+    "a probe without a terminal": (
+        ("record", "--probe", CHAT, "--to", "NEW", "--host", "HOST"),
+        "not a terminal, so cannot ask; pass --yes",
+    ),
     "a file that exists": (("record", "--to", "FILE", "--host", "HOST"), "exists; delete it, or choose another name"),
 }
 
@@ -106,7 +120,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_use_is_explained(server: Emulator, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     path = recorded(tmp_path / "x.lms.jsonl", server, "Hi")
-    given = {"FILE": str(path), "HOST": server.address}
+    given = {"FILE": str(path), "NEW": str(tmp_path / "new.lms.jsonl"), "HOST": server.address}
     done = in_pipe(*(given.get(each, each) for each in arguments))
     assert done.returncode != 0
     assert message in done.stderr

@@ -23,14 +23,6 @@ NO_PLUGIN = "lmsi-probe/no-such-plugin"
 _EXPECTED = (LMStudioError, OSError, WebSocketException)
 """What a server that rejects a request, closes a connection or does not respond raises."""
 
-PROBE_HELP = (
-    "Ask LM Studio what the documentation of its protocol does not know, with instances of its own of this model, and "
-    "record that. It lists its calls first, and asks."
-)
-PLUGIN_HELP = "With --probe: list the tools of this plugin, and call none. By default of one that does not exist."
-YES_HELP = "With --probe: do not ask."
-"""The texts of the options of `lmsi record`."""
-
 
 def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
     """Print what the probe does, on stderr, and ask whether it may.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
-from lmstudio_integrations._support.text import beginning, counted, shortened
+from lmstudio_integrations._support.text import beginning, counted
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences
@@ -104,6 +104,11 @@ def _last_text(asked: dict[str, Any]) -> str:
     return beginning(value) if isinstance(value, str) else ""
 
 
+def _name(result: Any) -> Any:
+    """Return the identifier of what a call returned; without one, all of it."""
+    return result["identifier"] if is_object(result) and "identifier" in result else result
+
+
 def _outcome(interaction: Interaction) -> str:
     found = response(interaction)
     failure = found.get("error") or found.get("warning")
@@ -117,5 +122,5 @@ def _outcome(interaction: Interaction) -> str:
     if is_object(result) and is_list(result.get("embedding")):
         return counted(len(result["embedding"]), "number")
     if result is not None:
-        return counted(len(result), "item") if is_list(result) else shortened(repr(result))
+        return counted(len(result), "item") if is_list(result) else beginning(str(_name(result)))
     return next((word for name, word in _ENDS.items() if name in found), "done")
