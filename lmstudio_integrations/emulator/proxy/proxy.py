@@ -60,24 +60,22 @@ class Observer:
 class ProxyThread:
     """A thread with an event loop, for any number of proxies."""
 
-    def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="fault-proxy", daemon=True)
-
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lmstudio-proxy", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(LIMIT)
-        self.loop.close()
+        self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the thread and return its result."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(LIMIT)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT)
 
 
 class Proxy:
