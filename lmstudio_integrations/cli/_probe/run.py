@@ -24,11 +24,11 @@ _EXPECTED = (LMStudioError, OSError, WebSocketException)
 """What a server that rejects a request, closes a connection or does not respond raises."""
 
 PROBE_HELP = (
-    "Ask LM Studio what the documentation of its protocol does not know, with instances of its own of this model, and "
-    "record that. It lists its calls first, and asks."
+    "Record what LM Studio does where the specification of its protocol is unsure, in calls to instances of this model "
+    "that are loaded and unloaded for that. Lists the calls first, and asks."
 )
-PLUGIN_HELP = "With --probe: list the tools of this plugin, and call none. By default of one that does not exist."
-YES_HELP = "With --probe: do not ask."
+PLUGIN_HELP = "With --probe: the plugin whose tools are listed; none is called. By default one that does not exist."
+YES_HELP = "With --probe: make the calls without asking."
 """The texts of the options of `lmsi record`."""
 
 
