@@ -171,7 +171,7 @@ def test_the_calls_are_listed_and_made_only_with_consent(
     shown = " ".join(printed.err.split())
     assert all(f"{row.name} {row.calls}" in shown for row in ROWS)
     assert "These calls go to localhost:1234" in shown
-    assert f"They load instances of {KEY} with names of their own" in shown
+    assert f"They load instances of {KEY} beside what is loaded" in shown
     assert printed.out == ""
 
 
