@@ -7,7 +7,6 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -37,20 +36,10 @@ started: list[str] = []
 sys.addaudithook(lambda event, _: started.append(event) if event in STARTS else None)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that names a recording of a real LM Studio."""
-    parser.addoption(
-        "--from-cassette",
-        type=Path,
-        metavar="FILE",
-        help="with -m live: check only this recording of a real LM Studio, made by `lmsi record --probe`",
-    )
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what only the exhaustive tier runs, and what is fast. A test that is named is run with all its rows."""
-    if config.getoption("from_cassette") is not None:
+    if config.getoption("from_cassette", None) is not None:
         on_server = [item for item in items if item.get_closest_marker("live") and "evidence" not in _parameters(item)]
         items[:] = [item for item in items if item not in on_server]
         config.hook.pytest_deselected(items=on_server)

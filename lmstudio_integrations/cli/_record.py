@@ -10,14 +10,14 @@ import typer
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE
 from lmstudio_integrations._support.text import counted
-from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results
+from lmstudio_integrations.cli._common import Host, Redact, Token, note, on_interrupt, results, warnings_as_notes
 
 PROBE_HELP = (
-    "Ask LM Studio what the documentation of its protocol does not know, with instances of its own of this model, and "
-    "record that. It lists its calls first, and asks."
+    "Record what LM Studio does where the specification of its protocol is unsure, in calls to instances of this model "
+    "that are loaded and unloaded for that. Lists the calls first, and asks."
 )
-PLUGIN_HELP = "With --probe: list the tools of this plugin, and call none. By default of one that does not exist."
-YES_HELP = "With --probe: do not ask."
+PLUGIN_HELP = "With --probe: the plugin whose tools are listed; none is called. By default one that does not exist."
+YES_HELP = "With --probe: make the calls without asking."
 
 _TURN = 0.2
 """Seconds. A wait without a limit keeps signals back on Windows."""
@@ -69,7 +69,8 @@ def record_probe(server: str, model_key: str, to: Path, *, yes: bool, **settings
     from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe  # noqa: PLC0415 - slow
 
     confirm_calls(model_key, server, yes=yes)
-    requests = run_probe(server, model_key, to, on_row=lambda row: note(f"{row.name} …"), **settings)
+    with warnings_as_notes():
+        requests = run_probe(server, model_key, to, on_row=lambda row: note(f"{row.name} …"), **settings)
     note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
 
 

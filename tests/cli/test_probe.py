@@ -101,6 +101,19 @@ def test_the_probe_unloads_its_instances_after_ctrl_c(server: Emulator, tmp_path
     assert {each.section for each in read(tmp_path / "probe.jsonl")} == {ROWS[0].name}
 
 
+def test_the_probe_logs_in_with_a_token_which_is_not_recorded(tmp_path: Path) -> None:
+    identifier, passkey = "abcdefgh", "abcdefghij0123456789"
+    token, path = f"sk-lm-{identifier}:{passkey}", tmp_path / "probe.jsonl"
+    asked = [row for row in ROWS if row.name in {"load", "model-matching", "identity-after-release"}]
+    with Emulator([entry()], tokens=[token]) as server:
+        run_probe(server.address, KEY, path, token=token, rows=asked)
+    # The last row asks as a guest, which this server does not accept.
+    assert {each.section for each in read(path)} == {"load", "model-matching"}
+    recorded = path.read_text(encoding="utf-8")
+    assert identifier not in recorded
+    assert passkey not in recorded
+
+
 def test_an_error_in_a_row_does_not_end_the_probe(server: Emulator, tmp_path: Path) -> None:
     def fail(_bench: object) -> None:
         raise ConnectionResetError
@@ -158,7 +171,7 @@ def test_the_calls_are_listed_and_made_only_with_consent(
     shown = " ".join(printed.err.split())
     assert all(f"{row.name} {row.calls}" in shown for row in ROWS)
     assert "These calls go to localhost:1234" in shown
-    assert f"They load instances of {KEY} with names of their own" in shown
+    assert f"They load instances of {KEY} beside what is loaded" in shown
     assert printed.out == ""
 
 

@@ -6,20 +6,24 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read
+from lmstudio_integrations.errors import LMStudioError
 from tests.live.recording import Rows, ask_emulator, by_row
 
-NO_CASSETTE = "needs --from-cassette FILE, which `lmsi record --probe MODEL --to FILE` writes"
+NO_CASSETTE = "needs --from-cassette=FILE, which `lmsi record --probe MODEL --to FILE` writes"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test of evidence for each row of the recording."""
     if "evidence" not in metafunc.fixturenames:
         return
-    path: Path | None = metafunc.config.getoption("from_cassette")
+    path: Path | None = metafunc.config.getoption("from_cassette", None)
     if path is None:
         metafunc.parametrize("evidence", [pytest.param("", marks=pytest.mark.skip(NO_CASSETTE))])
         return
-    names = list(by_row(read(path)))
+    try:
+        names = list(by_row(read(path)))
+    except LMStudioError as error:
+        raise pytest.UsageError(str(error)) from error
     if not names:
         raise pytest.UsageError(f"the cassette {path} has no row of the probe; {NO_CASSETTE}")
     metafunc.parametrize("evidence", names)

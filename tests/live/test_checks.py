@@ -189,7 +189,7 @@ def test_the_command_checks_a_recording_row_by_row(probed: Rows, tmp_path: Path)
     cassette = tmp_path / "real.jsonl"
     endless = [replace(each, events=[]) for each in probed["tokens"]]
     save(cassette, [*probed["load"], *endless])
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "live", "--from-cassette", str(cassette)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "live", f"--from-cassette={cassette}"]
     done = subprocess.run([*command, "tests/live"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "2 failed, 2 passed" in done.stdout
     assert "tokens: Do the tokens of a text and their count agree?" in done.stdout

@@ -1,4 +1,4 @@
-"""`pytest -m live --from-cassette FILE`: a recording of a real LM Studio against the specification and the emulator."""
+"""`pytest -m live --from-cassette=FILE`: a recording of a real LM Studio against the specification and the emulator."""
 
 from collections.abc import Sequence
 

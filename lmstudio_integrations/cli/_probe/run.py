@@ -41,9 +41,9 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
     for row in ROWS:
         note(f"  {row.name:{width}}  {row.calls}")
     note(
-        f"These calls go to {server}, one after the other. They load instances of {model_key} with names of their own "
-        "beside what is loaded, and unload them at the end. They download nothing, run no tool, change no setting, "
-        "and touch no other instance; but predictions on it may be slower meanwhile, and memory is needed."
+        f"These calls go to {server}. They load instances of {model_key} beside what is loaded, and unload them at the "
+        "end. They download nothing, run no tool, change no setting, and touch no other instance. Meanwhile they need "
+        "memory, and other predictions may be slower."
     )
     if yes:
         return
