@@ -71,9 +71,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test without a fault, and under each fault that it has chosen."""
     marker = metafunc.definition.get_closest_marker("lmstudio_faults")
     if "lmstudio_faults" in metafunc.fixturenames:
-        metafunc.parametrize("lmstudio_faults", ["none", *_chosen(marker.args if marker else ())], indirect=True)
+        names = _chosen(marker.args if marker else (), metafunc.function.__name__)
+        metafunc.parametrize("lmstudio_faults", ["none", *names], indirect=True)
     elif marker:
-        pytest.fail("the marker lmstudio_faults needs the fixture lmstudio_faults as a parameter", pytrace=False)
+        pytest.fail(
+            f"{metafunc.function.__name__} has the marker lmstudio_faults, but no parameter lmstudio_faults: the test "
+            "must connect to lmstudio_faults.address",
+            pytrace=False,
+        )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -92,8 +97,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if proxy.has_expired:
         pytest.fail(_too_long(proxy), pytrace=False)
     item.stash[_passed] = True
-    if proxy.fault is not None and not proxy.has_happened:
-        pytest.skip(f"{proxy.fault.name} never happened: the test did not get to this point")
+    if proxy.fault is not None and not proxy.has_happened():
+        _skip(f"{proxy.fault.name} never happened: the test did not get to this point")
     return result
 
 
@@ -152,7 +157,7 @@ def lmstudio_session_host(request: pytest.FixtureRequest) -> str:
     return _host(request, "lmstudio_session_emulator")
 
 
-def _chosen(choices: Sequence[str]) -> list[str]:
+def _chosen(choices: Sequence[str], test: str) -> list[str]:
     """Return the names of the faults that a test has chosen."""
     from lmstudio_integrations.emulator.proxy.fault_choices import chosen  # noqa: PLC0415
     from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
@@ -160,14 +165,19 @@ def _chosen(choices: Sequence[str]) -> list[str]:
     try:
         return [fault.name for fault in chosen(choices)]
     except LMStudioValueError as error:
-        pytest.fail(f"the marker lmstudio_faults: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"the marker lmstudio_faults of {test}: {error}", pytrace=False) from None
+
+
+def _skip(reason: str) -> None:
+    """Skip the test here, because pytest shows where it is skipped, and the hook is hidden."""
+    pytest.skip(reason)
 
 
 def _too_long(proxy: "FaultProxy") -> str:
     name = proxy.fault.name if proxy.fault else "none"
     return (
-        f"{name}: the test still waited after {proxy.limit:g} s, and its connections were closed; set timeouts, such as "
-        "idle_timeout, or give the test more time: @pytest.mark.lmstudio_faults(limit=…)"
+        f"{name}: the test still waited after {proxy.limit:g} s, so its connections were closed; set timeouts, such "
+        "as idle_timeout, or give the test more time: @pytest.mark.lmstudio_faults(limit=…)"
     )
 
 

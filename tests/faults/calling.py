@@ -20,12 +20,13 @@ from lmstudio_integrations.emulator.proxy.actions import (
     reset,
 )
 from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
-from lmstudio_integrations.emulator.proxy.faults import Phase
+from lmstudio_integrations.emulator.proxy.faults import Phase, at
 from lmstudio_integrations.emulator.proxy.messages import (
     NOISE,
     PINGS,
+    warning,
 )
-from lmstudio_integrations.emulator.proxy.proxy import Action, Tunnel
+from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.model import (
@@ -133,9 +134,11 @@ _FIRST = (
         steps=({"fault": "stall"},),
         embedding_steps=({"fault": "stall"},),
     ),
-    row(
-        "endpoint-unknown",
+    Row(
+        "The server does not know the endpoint.",
+        Phase.FIRST,
         Outcome(errors.LMStudioUnsupportedError),
+        inject=at("request", warning("Received a request for unknown endpoint, endpoint = {endpoint}"), ALWAYS),
         then=Outcome(errors.LMStudioUnsupportedError, note="until the client reconnects"),
     ),
     row("parameters-rejected", PROTOCOL),
@@ -155,6 +158,7 @@ _LAST = (
     row("last-packet-lost", CLOSED_EARLY, QUEUED),
     row("connection-dead-before-last-packet", IDLE, QUEUED, then_on="new connection"),
     row("engine-stalls-before-last-packet", IDLE, QUEUED),
+    row("response-endless", expires("timeout"), QUEUED),
     row("channel-close-lost", WORKS, None),
     row("last-packet-twice", WORKS),
     row("channel-close-twice", WORKS, None),

@@ -23,6 +23,18 @@ async def stall(tunnel: Tunnel, unit: Unit) -> None:
     await tunnel.stall(unit)
 
 
+def endless(make: Callable[[Message], Message], seconds: float) -> Action:
+    """In place of the end of this channel, send a packet again and again, until it is cancelled."""
+
+    async def act(tunnel: Tunnel, unit: Unit) -> None:
+        await tunnel.stall(unit)
+        if "channelId" in unit.message:
+            data = text_frame("server", json.dumps(make(unit.message)))
+            tunnel.repeat(data, seconds, unit.message["channelId"])
+
+    return act
+
+
 async def reset(tunnel: Tunnel, _unit: Unit) -> None:
     """Break the connection with RST."""
     tunnel.reset()

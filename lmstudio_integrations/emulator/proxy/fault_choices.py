@@ -86,6 +86,6 @@ def _endpoints(operation: str, text: str) -> Iterable[str]:
 
 
 def _unknown(name: str, known: str) -> LMStudioValueError:
-    nearest = closest_names(name, FAULTS)
+    nearest = closest_names(name, [*KINDS, *PHASES, *FAULTS])
     meant = f"did you mean {nearest[0]!r}? " if nearest else ""
     return LMStudioValueError(f"unknown fault {name!r}; {meant}known are {known}")

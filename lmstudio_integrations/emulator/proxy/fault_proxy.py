@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+from collections.abc import Callable
 from random import Random
 from types import TracebackType
 from typing import Self
@@ -68,17 +69,19 @@ class FaultProxy:
         """`host:port` for the program under test."""
         return self._proxy.address
 
-    @property
-    def has_happened(self) -> bool:
-        """Whether the fault has happened."""
+    def has_happened(self, timeout: float = 1.0) -> bool:
+        """Return whether the fault has happened. Waits for it while predictions run, at most `timeout` seconds."""
+        self._thread.run(self._running_after(timeout, self._proxy.happened.is_set))
         return self._proxy.happened.is_set()
 
     def unfinished(self, timeout: float = 2.0) -> list[str]:
         """Return the predictions that still run after `timeout` seconds, and that nobody has cancelled.
 
         LM Studio goes on with such a prediction until its end, and the model is busy. Returns at once if there is none.
+        From this call on, `limit` has no effect.
         """
-        return self._thread.run(self._unfinished_after(timeout))
+        self._cancel_limit()
+        return self._thread.run(self._running_after(timeout, lambda: False))
 
     def __enter__(self) -> Self:
         self._thread.__enter__()
@@ -91,21 +94,25 @@ class FaultProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._cancel_limit()
+        self._proxy.close()
+        self._thread.__exit__(kind, error, trace)
+
+    def _cancel_limit(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer.join()
-        self._proxy.close()
-        self._thread.__exit__(kind, error, trace)
 
     def _expire(self) -> None:
         self.has_expired = True
         self._proxy.close()
 
-    async def _unfinished_after(self, seconds: float) -> list[str]:
+    async def _running_after(self, seconds: float, is_over: Callable[[], bool]) -> list[str]:
+        """Return the predictions that run when none does, something is over, or the time is."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             running = [each for tunnel in self._proxy.tunnels for each in tunnel.conversation.predictions]
-            if not running or asyncio.get_running_loop().time() >= deadline:
+            if not running or is_over() or asyncio.get_running_loop().time() >= deadline:
                 return running
             await asyncio.sleep(_POLL_SECONDS)
 

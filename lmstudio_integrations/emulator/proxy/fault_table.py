@@ -1,4 +1,4 @@
-"""Every fault that the proxy can inject, by its name. Users and the tests of this package share the table.
+"""Every fault that the proxy injects and that ends, by its name. Users and the tests of this package share the table.
 
 `tests/faults/` says what a call of this package comes to under each of them, and
 `docs/internals/reliability.md` shows it. `docs/tools/faults.md` lists the names.
@@ -29,6 +29,7 @@ from lmstudio_integrations.emulator.proxy.actions import (
     drip,
     drop,
     duplicate,
+    endless,
     finish,
     fragmented,
     freeze,
@@ -55,6 +56,7 @@ from lmstudio_integrations.emulator.proxy.messages import (
     failed,
     http,
     of_unknown_type,
+    repeated,
     warning,
     without_content,
 )
@@ -62,6 +64,9 @@ from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, Injection
 
 LATE = 0.5
 """Seconds by which a packet is late."""
+
+REPEATED = 0.1
+"""Seconds between two packets of a response that never ends."""
 
 _CRASHED_WITH = 139
 """The exit code of a process that has read memory it must not read."""
@@ -80,7 +85,6 @@ _PORTAL = respond(http("200 OK", "<html>Log in</html>"))
 _REDIRECT = respond(http("302 Found", headers="Location: /again\r\n"))
 _NO_PASSKEY = replace(lambda _: {"success": False, "error": "Invalid passkey"})
 _UNRELATED = before("no JSON", "[1]", '{"type":"channelClose","channelId":1}', b"\xff\xfe")
-_UNKNOWN_ENDPOINT = warning("Received a request for unknown endpoint, endpoint = {endpoint}")
 _INVALID_PARAMETER = warning("Received invalid parameter, endpoint = {endpoint}")
 
 _Row: TypeAlias = tuple[str, Kind, str, tuple[Injection, ...]]
@@ -300,12 +304,6 @@ _ROWS: Mapping[Phase, tuple[_Row, ...]] = {
             at("first packet", stall),
         ),
         (
-            "endpoint-unknown",
-            "error",
-            "The server does not know the endpoint.",
-            at("request", _UNKNOWN_ENDPOINT, ALWAYS),
-        ),
-        (
             "parameters-rejected",
             "error",
             "The server rejects the parameters of the request.",
@@ -516,6 +514,12 @@ _ROWS: Mapping[Phase, tuple[_Row, ...]] = {
             "slow",
             "The engine stalls before the last packet.",
             at("last packet", stall),
+        ),
+        (
+            "response-endless",
+            "slow",
+            "The model repeats itself, and the response never ends.",
+            at("last packet", endless(repeated, REPEATED)),
         ),
         ("channel-close-lost", "malformed", "The close of the channel is lost.", at("end", drop)),
         ("last-packet-twice", "malformed", "The last packet arrives twice.", at("last packet", duplicate)),

@@ -44,6 +44,12 @@ def without_content(message: Message) -> Message:
     return {**message, "message": {"type": message["message"]["type"]}}
 
 
+def repeated(message: Message) -> Message:
+    """Return one more fragment of a response."""
+    fragment = {"content": " again", "tokensCount": 1, "containsDrafted": False, "reasoningType": "none"}
+    return {**message, "message": {"type": "fragment", "fragment": fragment}}
+
+
 def ended(message: Message) -> Message:
     """Return the end of the channel."""
     return {"type": "channelClose", "channelId": message["channelId"]}

@@ -393,6 +393,15 @@ class Tunnel:
             else:
                 self._withhold(unit)
 
+    def repeat(self, data: bytes, seconds: float, channel: int) -> None:
+        """Send bytes to the client every few seconds, until a channel that has stalled is cancelled."""
+        self._pumps.append(asyncio.create_task(self._repeat(data, seconds, channel)))
+
+    async def _repeat(self, data: bytes, seconds: float, channel: int) -> None:
+        while self.conversation.is_stalled(channel):
+            await self.send("server", data)
+            await asyncio.sleep(seconds)
+
     # Forwarding -----------------------------------------------------------------------------------------------------
 
     async def _pump(self, sender: Sender) -> None:

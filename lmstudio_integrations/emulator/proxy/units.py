@@ -110,6 +110,11 @@ class Conversation:
         if request is not None:
             request.is_stalled = True
 
+    def is_stalled(self, channel: int) -> bool:
+        """Whether a channel has stalled and has not been cancelled."""
+        request = self._channels.get(channel)
+        return request is not None and request.is_stalled
+
     def forget(self, message: Mapping[str, Any]) -> None:
         """Forget a request that the server does not get."""
         if message.get("type") == "channelCreate":
