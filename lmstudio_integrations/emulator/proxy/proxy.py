@@ -199,14 +199,18 @@ class Proxy:
         return netloc(self._host, self.port)
 
     def __enter__(self) -> Self:
-        blocking.allow(self._host, self.port)
-        self._thread.run(self._open())
+        self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def open(self) -> None:
+        """Listen, unless connections are rejected."""
+        blocking.allow(self._host, self.port)
+        self._thread.run(self._open())
 
     def close(self) -> None:
         """Close the port and every connection. Does nothing if it is closed."""
