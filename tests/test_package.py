@@ -56,14 +56,15 @@ PUBLIC = {
         LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
     """,
     f"{NAME}.emulator": """
-        Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
-        PluginCallRecord PluginEntry PredictionRecord Preset SystemClock
+        Catalog Clock ConnectionRecord EmbeddingRecord Emulator FAULTS Fault FaultProxy Limits LoadRecord ManualClock
+        ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset SystemClock
     """,
 }
 """The public names, but for the errors, which are all public. Removing one breaks programs of users."""
 
 FIXTURES = {
     "lmstudio_emulator",
+    "lmstudio_faults",
     "lmstudio_host",
     "lmstudio_models",
     "lmstudio_session_emulator",

@@ -236,7 +236,7 @@ class Proxy:
         if due is None:
             return None
         injection = due.injection
-        logger.info("%s%s", injection.fault, f" on {unit.endpoint}" if unit.endpoint else "")
+        logger.info("fault: %s%s", injection.fault, f" on {unit.endpoint}" if unit.endpoint else "")
         if not due.has_happened and injection.seconds < math.inf:
             asyncio.get_running_loop().call_later(injection.seconds, due.end)
         due.has_happened = True
