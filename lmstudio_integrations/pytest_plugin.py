@@ -126,12 +126,13 @@ def lmstudio_faults(request: pytest.FixtureRequest, lmstudio_emulator: "Emulator
     from lmstudio_integrations.emulator import FaultProxy  # noqa: PLC0415 - see the docstring of the module
 
     node: pytest.Item = request.node
+    seed: int = request.config.getoption("--lmstudio-seed")
     name: str = request.param
     marker = node.get_closest_marker("lmstudio_faults")
     proxy = FaultProxy(
         lmstudio_emulator.address,
         None if name == "none" else name,
-        seed=request.config.getoption("--lmstudio-seed"),
+        seed=seed,
         limit=marker.kwargs.get("limit", FAULT_LIMIT) if marker else FAULT_LIMIT,
     )
     with proxy:

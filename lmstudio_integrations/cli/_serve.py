@@ -108,13 +108,14 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME[:PROBABILITY][@OPERATION]",
-            help="A fault that happens at each opportunity, or with a probability such as 0.1; only to predict, "
-            "complete, embed, load or another endpoint, if one is given. May be repeated. `list` lists the names.",
+            metavar="FAULT",
+            help="A fault that clients see, as NAME[:PROBABILITY][@OPERATION]: at each opportunity, or with a "
+            "probability such as 0.1; of all requests, or only of predict, complete, embed, load or another endpoint. "
+            "May be repeated. The FAULT list prints the names.",
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="What draws the faults; with the same seed they are the same.")
+        int, typer.Option(metavar="N", help="What draws the faults: the same number draws the same.")
     ] = 0,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio.
