@@ -126,7 +126,7 @@ def lmstudio_faults(request: pytest.FixtureRequest, lmstudio_emulator: "Emulator
     from lmstudio_integrations.emulator import FaultProxy  # noqa: PLC0415 - see the docstring of the module
 
     node: pytest.Item = request.node
-    seed: int = request.config.getoption("--lmstudio-seed")
+    seed = int(request.config.getoption("--lmstudio-seed") or 0)
     name: str = request.param
     marker = node.get_closest_marker("lmstudio_faults")
     proxy = FaultProxy(

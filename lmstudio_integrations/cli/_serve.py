@@ -109,14 +109,11 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         list[str] | None,
         typer.Option(
             metavar="FAULT",
-            help="A fault that clients see, as NAME[:PROBABILITY][@OPERATION]: at each opportunity, or with a "
-            "probability such as 0.1; of all requests, or only of predict, complete, embed, load or another endpoint. "
-            "May be repeated. The FAULT list prints the names.",
+            help="A fault that clients see: NAME, NAME:0.1 with a probability, or NAME:0.1@predict of one operation "
+            "(predict, complete, embed, load or another endpoint). May be repeated. The FAULT list prints the names.",
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="What draws the faults: the same number draws the same.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="What draws the faults: the same number draws the same.")] = 0,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio.
 

@@ -103,7 +103,7 @@ def allowed(addresses: Sequence[Address]) -> list[Address]:
         LMStudioRuntimeError: If they block all.
     """
     found = [each for each in addresses if not blocking.is_blocked(each.host, each.port, is_loopback=each.is_loopback)]
-    if not found:
+    if addresses and not found:
         raise LMStudioRuntimeError(
             f"--lmstudio-block rejects the connection to {', '.join(each.netloc for each in addresses)}: no emulator "
             "of this test run listens there; use the address of a fixture, such as lmstudio_host, or run pytest "
