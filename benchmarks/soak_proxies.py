@@ -111,11 +111,12 @@ class MisbehavingProxy(Proxy):
         super().__init__(thread, upstream)
         self._dice = dice
 
-    def consume(self, point: str) -> Action | None:
+    def consume(self, unit: Unit) -> Action | None:
         """Return a fault, or nothing."""
-        if self._dice.random() >= _PROBABILITY:
-            return None
-        return self._dice.choice(FAULTS[point]) if point in FAULTS else None
+        for point in sorted(unit.labels & FAULTS.keys()):
+            if self._dice.random() < _PROBABILITY:
+                return self._dice.choice(FAULTS[point])
+        return None
 
 
 def _models() -> list[dict[str, Any]]:

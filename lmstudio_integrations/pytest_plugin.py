@@ -6,22 +6,28 @@ fixture is used.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.emulator import Emulator, Recording
+    from lmstudio_integrations.emulator import Emulator, FaultProxy, Recording
     from lmstudio_integrations.emulator.cassettes.use import Mode
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
 
 
+FAULT_LIMIT = 30.0
+"""Seconds that a test may take under a fault."""
+
+_passed = pytest.StashKey[bool]()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the options: a real LM Studio or none, what is recorded, and when faults happen."""
     group = parser.getgroup("lmstudio")
     group.addoption(
         "--lmstudio-host",
@@ -36,7 +42,76 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="when the tests that use lmstudio_cassette record an LM Studio: never, if there is no cassette yet, what "
         "the cassette does not have, everything, or everything from nothing (default: none)",
     )
+    group.addoption(
+        "--lmstudio-block",
+        action="store_true",
+        help="reject the connections of this package's clients to all servers that the test run has not started itself",
+    )
+    group.addoption(
+        "--lmstudio-seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="when the faults of lmstudio_faults happen: with 0 at the first opportunity; any other number draws one",
+    )
     parser.addini("lmstudio_redact", "regular expressions; what they match is hidden from cassettes", type="linelist")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and block connections if told so."""
+    config.addinivalue_line(
+        "markers",
+        "lmstudio_faults(*choices, limit=30): run the test under the faults of these kinds, phases or names, all by "
+        "default; it needs the fixture lmstudio_faults, and may take `limit` seconds under each",
+    )
+    if config.getoption("--lmstudio-block"):
+        if config.getoption("--lmstudio-host"):
+            raise pytest.UsageError("--lmstudio-block rejects connections to --lmstudio-host; give one of the two")
+        from lmstudio_integrations._support import blocking  # noqa: PLC0415 - see the docstring of the module
+
+        blocking.block()
+        config.add_cleanup(blocking.unblock)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Show the seed, unless it is the default."""
+    seed = config.getoption("--lmstudio-seed")
+    return f"lmstudio: --lmstudio-seed={seed}" if seed else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test without a fault, and under each fault that it has chosen."""
+    marker = metafunc.definition.get_closest_marker("lmstudio_faults")
+    if "lmstudio_faults" in metafunc.fixturenames:
+        names = _chosen(marker.args if marker else (), metafunc.function.__name__)
+        metafunc.parametrize("lmstudio_faults", ["none", *names], indirect=True)
+    elif marker:
+        pytest.fail(
+            f"{metafunc.function.__name__} has the marker lmstudio_faults, but no parameter lmstudio_faults: the test "
+            "must connect to lmstudio_faults.address",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that waits too long under a fault, and skip one that does not reach it."""
+    __tracebackhide__ = True
+    proxy: FaultProxy | None = getattr(item, "funcargs", {}).get("lmstudio_faults")
+    if proxy is None:
+        return (yield)
+    try:
+        result = yield
+    except Exception as error:
+        if proxy.has_expired:
+            raise pytest.fail.Exception(_too_long(proxy)) from error
+        raise
+    if proxy.has_expired:
+        pytest.fail(_too_long(proxy), pytrace=False)
+    item.stash[_passed] = True
+    if proxy.fault is not None and not proxy.has_happened():
+        _skip(f"{proxy.fault.name} never happened: the test did not get to this point")
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +130,32 @@ def lmstudio_emulator(lmstudio_models: Sequence[Any]) -> "Iterator[Emulator]":
 def lmstudio_session_emulator(lmstudio_models: Sequence[Any]) -> "Iterator[Emulator]":
     """A running emulator that all tests share, including the models that they load."""
     yield from _emulator(lmstudio_models)
+
+
+@pytest.fixture
+def lmstudio_faults(request: pytest.FixtureRequest, lmstudio_emulator: "Emulator") -> "Iterator[FaultProxy]":
+    """A proxy in front of `lmstudio_emulator`: the test runs without a fault, then under each that it chooses."""
+    from lmstudio_integrations.emulator import FaultProxy  # noqa: PLC0415 - see the docstring of the module
+
+    node: pytest.Item = request.node
+    seed = int(request.config.getoption("--lmstudio-seed") or 0)
+    name: str = request.param
+    marker = node.get_closest_marker("lmstudio_faults")
+    proxy = FaultProxy(
+        lmstudio_emulator.address,
+        None if name == "none" else name,
+        seed=seed,
+        limit=marker.kwargs.get("limit", FAULT_LIMIT) if marker else FAULT_LIMIT,
+    )
+    with proxy:
+        yield proxy
+        unfinished = proxy.unfinished() if node.stash.get(_passed, False) else []
+    if unfinished:
+        pytest.fail(
+            f"{name}: {unfinished[0]} still runs on the server, although the test is over: nobody reads it or has "
+            "cancelled it, and a local model stays busy with it; close the stream, for example with contextlib.closing",
+            pytrace=False,
+        )
 
 
 @pytest.fixture
@@ -107,6 +208,30 @@ def _recorded_host(request: pytest.FixtureRequest) -> str:
     if found is None:
         pytest.fail("no LM Studio to record: start it, or name it with --lmstudio-host", pytrace=False)
     return found
+
+
+def _chosen(choices: Sequence[str], test: str) -> list[str]:
+    """Return the names of the faults that a test has chosen."""
+    from lmstudio_integrations.emulator.proxy.fault_choices import chosen  # noqa: PLC0415
+    from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
+
+    try:
+        return [fault.name for fault in chosen(choices)]
+    except LMStudioValueError as error:
+        raise pytest.fail.Exception(f"the marker lmstudio_faults of {test}: {error}", pytrace=False) from None
+
+
+def _skip(reason: str) -> None:
+    """Skip the test here, because pytest shows where it is skipped, and the hook is hidden."""
+    pytest.skip(reason)
+
+
+def _too_long(proxy: "FaultProxy") -> str:
+    name = proxy.fault.name if proxy.fault else "none"
+    return (
+        f"{name}: the test still waited after {proxy.limit:g} s, so its connections were closed; set timeouts, such "
+        "as idle_timeout, or give the test more time: @pytest.mark.lmstudio_faults(limit=…)"
+    )
 
 
 def _emulator(models: Sequence[Any]) -> "Iterator[Emulator]":

@@ -56,8 +56,8 @@ PUBLIC = {
         LMStudio LMStudioEmbedding LMStudioReranker LMStudioTokenizer LMStudioToolSpec LlamaIndexToolCallError register
     """,
     f"{NAME}.emulator": """
-        Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
-        PluginCallRecord PluginEntry PredictionRecord Preset Recording SystemClock use_cassette
+        Catalog Clock ConnectionRecord EmbeddingRecord Emulator FAULTS Fault FaultProxy Limits LoadRecord ManualClock
+        ModelEntry PluginCallRecord PluginEntry PredictionRecord Preset Recording SystemClock use_cassette
     """,
 }
 """The public names, but for the errors, which are all public. Removing one breaks programs of users."""
@@ -65,6 +65,7 @@ PUBLIC = {
 FIXTURES = {
     "lmstudio_cassette",
     "lmstudio_emulator",
+    "lmstudio_faults",
     "lmstudio_host",
     "lmstudio_models",
     "lmstudio_session_emulator",

@@ -1,12 +1,15 @@
 """The fixtures for users' own tests, each in a pytest run of its own."""
 
+import importlib
 import sys
 from collections.abc import Callable
-from typing import TypeAlias
+from contextlib import closing
+from typing import Any, TypeAlias
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import FAULTS, Emulator, FaultProxy
+from tests.docs.snippets import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -161,3 +164,124 @@ def test_a_recording_needs_an_lm_studio(run: Run, monkeypatch: pytest.MonkeyPatc
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*no LM Studio to record: start it, or name it with --lmstudio-host*"])
+
+
+FAULTY = """
+import pytest
+from lmstudio_integrations.langchain import ChatLMStudio
+
+{marker}
+def test_it(lmstudio_faults):
+    model = ChatLMStudio(model="qwen2.5-7b-instruct", host=lmstudio_faults.address, max_retries=1)
+    assert "ferry" in model.invoke("When does the ferry leave?").text
+"""
+
+
+def faulty(*arguments: str) -> str:
+    """Return a test under the faults that a marker chooses."""
+    return FAULTY.format(marker=f"@pytest.mark.lmstudio_faults({', '.join(map(repr, arguments))})")
+
+
+def test_a_test_runs_without_a_fault_and_under_each_that_it_chooses(run: Run) -> None:
+    result = run(faulty("connection-reset-before-response", "engine-fails-before-response"), "-v")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*::test_it[[]none[]] PASSED*",
+            "*::test_it[[]connection-reset-before-response[]] PASSED*",
+            "*::test_it[[]engine-fails-before-response[]] FAILED*",
+        ]
+    )
+
+
+def test_a_fault_that_never_happens_skips_the_test_whatever_the_seed(run: Run) -> None:
+    source = """
+        def test_it(lmstudio_faults):
+            pass
+    """
+    result = run(source, "-v", "-rs", "-k", "none or last-packet-lost", "--lmstudio-seed", "7")
+    result.assert_outcomes(passed=1, skipped=1, deselected=len(FAULTS) - 1)
+    result.stdout.fnmatch_lines(["lmstudio: --lmstudio-seed=7"])
+    result.stdout.fnmatch_lines(["SKIPPED*: last-packet-lost never happened: the test did not get to this point"])
+
+
+def test_a_wrong_marker_is_an_error_of_the_collection(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(test_other="import pytest\n@pytest.mark.lmstudio_faults\ndef test_it():\n    pass")
+    result = run(faulty("conection"))
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*lmstudio_faults of test_it: unknown fault 'conection'; did you mean 'connection'?*",
+            "test_it has the marker lmstudio_faults, but no parameter lmstudio_faults:*",
+        ]
+    )
+
+
+BLOCKED = """
+    import pytest
+    from lmstudio_integrations import LMStudioRuntimeError
+    from lmstudio_integrations.langchain import ChatLMStudio
+
+    MODEL = "qwen2.5-7b-instruct"
+
+    @pytest.mark.parametrize("host", [None, "localhost:1234", ["192.0.2.1:1234", "192.0.2.2:1234"]])
+    def test_others(host, lmstudio_emulator):
+        with pytest.raises(LMStudioRuntimeError, match="--lmstudio-block rejects .*1234: no emulator"):
+            ChatLMStudio(model=MODEL, host=host, max_retries=3).invoke("Hello!")
+
+    def test_own(lmstudio_host):
+        assert ChatLMStudio(model=MODEL, host=lmstudio_host).invoke("Hello!")
+
+    @pytest.mark.lmstudio_faults("last-packet-twice")
+    def test_proxies(lmstudio_faults):
+        assert ChatLMStudio(model=MODEL, host=lmstudio_faults.address).invoke("Hello!")
+"""
+
+
+def test_all_other_servers_can_be_blocked(run: Run) -> None:
+    run(BLOCKED, "--lmstudio-block").assert_outcomes(passed=6)
+
+
+def test_a_real_server_cannot_be_blocked_and_used(run: Run) -> None:
+    result = run("", "--lmstudio-block", "--lmstudio-host", "localhost:1234")
+    result.stderr.fnmatch_lines(["ERROR: --lmstudio-block rejects connections to --lmstudio-host; give one of the two"])
+
+
+APPLICATION = ROOT / "cookbook/testing_faults"
+"""The application on the page, and its test."""
+
+BUGS = {
+    "connection-reset-mid-response": ("PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)", "PAUSES = ()", "*ConnectionLostError: *"),
+    "engine-stalls-mid-response": ("idle_timeout=wait", "idle_timeout=None", "*: the test still waited after 5 s, *"),
+    "response-endless": ("        self.model.close()", "        pass", "*: the prediction for 'Write about *close*"),
+}
+"""By the fault that finds it: what is right, what is wrong in its place, and what pytest prints."""
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("fault", BUGS)
+def test_a_bug_of_the_application_is_found(pytester: pytest.Pytester, run: Run, fault: str) -> None:
+    right, wrong, found = BUGS[fault]
+    program = (APPLICATION / "draft.py").read_text(encoding="utf-8")
+    assert program.count(right) == 1
+    pytester.makepyfile(draft=program.replace(right, wrong))
+    test = (APPLICATION / "test_draft.py").read_text(encoding="utf-8")
+    result = run(test.replace("limit=10", f"{fault!r}, limit=5"), "-rfE")
+    is_left = fault == "response-endless"
+    result.assert_outcomes(passed=1 + is_left, failed=1 - is_left, errors=0 + is_left)
+    result.stdout.fnmatch_lines([found])
+
+
+@pytest.mark.sampled(6)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_application_passes_under_every_fault(fault: str) -> None:
+    draft: Any = importlib.import_module("cookbook.testing_faults.draft")
+    rules = [{"then": [{"text": "The ferry is late again\nIt left the harbor an hour after noon."}]}]
+    with (
+        Emulator([{"key": "qwen/qwen3-4b", "rules": rules}]) as server,
+        FaultProxy(server.address, fault) as proxy,
+    ):
+        with closing(draft.Draft(proxy.address, wait=0.5)) as article:
+            assert article.headline("the ferry").startswith("The ferry")
+            assert proxy.has_happened()
+        assert proxy.unfinished() == []

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from lmstudio_integrations.emulator.proxy.faults import Phase
 from tests.faults.fault_table import TABLE
-from tests.faults.model import WORKS, Fault, Outcome, Phase
+from tests.faults.model import WORKS, Outcome, Row
 from tests.faults.surfaces import SURFACES, Kind
 from tests.faults.tool_call_table import TABLE as TOOL_CALLS
 from tests.faults.tool_call_table import ToolFault
@@ -119,7 +120,7 @@ def _next_tool_call(fault: ToolFault) -> str:
     return "works, in a new session" if fault.ends_session else "works, in the same session"
 
 
-def _cells(fault: Fault) -> tuple[str, ...]:
+def _cells(fault: Row) -> tuple[str, ...]:
     outcomes = [
         "-" if outcome is None else _outcome(outcome) for outcome in (fault.outcome("chat"), fault.outcome("embedding"))
     ]
@@ -130,7 +131,7 @@ def _cells(fault: Fault) -> tuple[str, ...]:
     return fault.name, *outcomes, _retries(fault), after
 
 
-def _retries(fault: Fault) -> str:
+def _retries(fault: Row) -> str:
     again = {
         surface.streams: fault.is_retried(surface, outcome)
         for surface in SURFACES
@@ -151,7 +152,7 @@ def _outcome(outcome: Outcome) -> str:
     return f"`{outcome.error.__name__}`{timeout}{note}"
 
 
-def _next(fault: Fault) -> str:
+def _next(fault: Row) -> str:
     if fault.permanent:
         return "same error"
     then = _outcome(fault.then)

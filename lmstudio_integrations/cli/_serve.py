@@ -3,9 +3,10 @@
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import typer
@@ -14,12 +15,14 @@ from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARI
 from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
-from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
+from lmstudio_integrations.emulator import FAULTS, Catalog, Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.cassettes.player import Pace
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_toml
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, MIB
+from lmstudio_integrations.emulator.proxy.fault_choices import recurring
+from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioValueError
 
 Models = Annotated[
@@ -31,6 +34,9 @@ Models = Annotated[
         "Without it and --catalog: the two bundled models.",
     ),
 ]
+
+LOOPBACK = "127.0.0.1"
+"""Where the emulator listens if a proxy with faults listens in its place."""
 
 SCRIPTED_PACE = 200.0
 """The default speed of scripted models, in tokens per second."""
@@ -108,18 +114,33 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     max_uploads: Annotated[
         int, typer.Option(metavar="MIB", min=1, help="Size of all files of one client together, in MiB.")
     ] = DEFAULT_LIMITS.upload_bytes // MIB,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FAULT",
+            help="A fault that clients see: NAME, NAME:0.1 with a probability, or NAME:0.1@predict of one operation "
+            "(predict, complete, embed, load or another endpoint). May be repeated. The FAULT list prints the names.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="What draws the faults: the same number draws the same.")] = 0,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio.
 
     The first line of the output is the address, and Ctrl-C stops the server. Each load, unload, request and call of a
     tool is a line on stderr.
     """
+    if fault and "list" in fault:
+        list_faults()
+        return
+    injections = [injection for text in fault or () for injection in recurring(text)]
     tokens = accepted_tokens(token or (), token_file)
+    ports = DISCOVERY_PORTS if port is None else (port,)
+    limits = limits_of(max_connections, max_file * MIB, max_uploads * MIB)
     listen: dict[str, Any] = {
-        "host": host,
-        "port": DISCOVERY_PORTS if port is None else port,
+        "host": LOOPBACK if injections else host,
+        "port": 0 if injections else ports,
         "tokens": tokens,
-        "limits": limits_of(max_connections, max_file * MIB, max_uploads * MIB),
+        "limits": limits,
     }
     if replay:
         if model or load or catalog or rules:
@@ -134,8 +155,20 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if is_exposed(host, tokens):
         note(f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.")
     variable = None if token or token_file else token_variable()
-    with contextlib.nullcontext() if quiet else log_as_notes():
-        emulator.serve_forever(lambda: announce(emulator, token_note(variable) if tokens else None, replay))
+    with contextlib.ExitStack() as stack:
+        if not quiet:
+            stack.enter_context(log_as_notes())
+        proxy = stack.enter_context(proxy_of(injections, host, ports, seed, limits)) if injections else None
+
+        def on_ready() -> None:
+            if proxy is not None:
+                proxy.upstream = emulator.address
+                proxy.open()
+                note(f"Faults, drawn with --seed {seed}: {', '.join(fault or ())}")
+            port = emulator.port if proxy is None else proxy.port
+            announce(emulator, token_note(variable) if tokens else None, Address(host, port), replay)
+
+        emulator.serve_forever(on_ready)
 
 
 def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
@@ -198,13 +231,16 @@ def token_note(variable: str | None) -> str:
     return f"Clients need one of the API tokens you gave: export {TOKEN_VARIABLES[0]}=TOKEN"
 
 
-def announce(emulator: Emulator, about_tokens: str | None = None, cassette: Path | None = None) -> None:
+def announce(
+    emulator: Emulator, about_tokens: str | None = None, address: Address | None = None, cassette: Path | None = None
+) -> None:
     """Print the address of the server, and its models and plugins, or its cassette.
 
     On stderr, print how clients reach it and what stops it.
     """
+    address = address or Address(emulator.host, emulator.port)
     console = results()
-    console.write_line(f"ws://{Address(emulator.host, emulator.port).netloc}")
+    console.write_line(f"ws://{address.netloc}")
     for entry in emulator.catalog.models:
         details = {entry.kind: None, (entry.weights or "") if entry.needs_weights else entry.engine: None}
         console.write_line(f"  {entry.key} ({', '.join(name for name in details if name not in {'', entry.key})})")
@@ -212,10 +248,42 @@ def announce(emulator: Emulator, about_tokens: str | None = None, cassette: Path
         console.write_line(f"  {cassette} (recorded)")
     for plugin in emulator.catalog.plugins:
         console.write_line(f"  {plugin.identifier} (plugin, {plugin.kind})")
-    note(reach(emulator.host, emulator.port))
+    note(reach(address.host, address.port))
     if about_tokens:
         note(about_tokens)
     note("Ctrl-C stops the server.")
+
+
+@contextlib.contextmanager
+def proxy_of(
+    injections: Sequence[Injection], host: str, ports: Sequence[int], seed: int, limits: Limits
+) -> Generator[Proxy]:
+    """Return a proxy with faults that has its port, and that the emulator stands behind once it is open.
+
+    Raises:
+        LMStudioOSError: If no port is free.
+    """
+    with ProxyThread() as thread:
+        proxy = Proxy(
+            thread,
+            "",
+            injections,
+            host=host,
+            ports=ports,
+            random=Random(seed),  # noqa: S311 - no secret
+            max_message_bytes=limits.message_bytes,
+        )
+        try:
+            yield proxy
+        finally:
+            proxy.close()
+
+
+def list_faults() -> None:
+    """Print the names of the faults, and what each of them is."""
+    console = results()
+    for fault in FAULTS.values():
+        console.write_line(f"{fault.name}  ({fault.kind}, {fault.phase.word})  {fault.summary}")
 
 
 def reach(host: str, port: int) -> str:

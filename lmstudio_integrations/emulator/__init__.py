@@ -6,14 +6,20 @@ from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, PluginEn
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.limits import Limits
+from lmstudio_integrations.emulator.proxy.fault_proxy import FaultProxy
+from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.proxy.faults import Fault
 from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PluginCallRecord, PredictionRecord
 
 __all__ = [
+    "FAULTS",
     "Catalog",
     "Clock",
     "ConnectionRecord",
     "EmbeddingRecord",
     "Emulator",
+    "Fault",
+    "FaultProxy",
     "Limits",
     "LoadRecord",
     "ManualClock",

@@ -16,6 +16,7 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from lmstudio_integrations._support import blocking
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
@@ -84,15 +85,12 @@ class Server:
         try:
             return await self._listen(last)
         except OSError as error:
-            is_taken = error.errno == errno.EADDRINUSE
-            ports, reason = ", ".join(map(str, self._ports)), "already in use" if is_taken else error
-            raise LMStudioOSError(
-                f"cannot listen on {self.host}, port {ports}: {reason}; choose another port, or 0 for any free one"
-            ) from error
+            raise port_error(self.host, self._ports, error) from error
 
     async def close(self) -> None:
         """Close all sockets, and wait until their requests have ended."""
         assert self._listener is not None, "the server listens"
+        blocking.disallow(self.host, self.port)
         for connection in self.connections:
             connection.abort_if_unread()
         self._listener.close()
@@ -125,6 +123,7 @@ class Server:
             logger=server_logger,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
+        blocking.allow(self.host, self.port)
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""
@@ -161,6 +160,15 @@ class Server:
         finally:
             self.connections.discard(connection)
             self._state.records.notify()
+
+
+def port_error(host: str, ports: Sequence[int], error: OSError) -> LMStudioOSError:
+    """Return the error for ports of which none is free."""
+    reason = "already in use" if error.errno == errno.EADDRINUSE else error
+    listed = ", ".join(map(str, ports))
+    return LMStudioOSError(
+        f"cannot listen on {host}, port {listed}: {reason}; choose another port, or 0 for any free one"
+    )
 
 
 def _json(socket: ServerConnection, value: object) -> Response:

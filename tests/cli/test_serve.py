@@ -23,12 +23,13 @@ from lmstudio_integrations.cli._serve import (
 )
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator import FAULTS, Emulator, Limits
 from lmstudio_integrations.emulator.catalog import BUNDLED
 from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioClientError,
+    LMStudioConnectionLostError,
     LMStudioServerError,
     LMStudioValueError,
 )
@@ -259,6 +260,44 @@ def test_programs_are_not_run_for_everyone(
         if rejected
         else "Error: accepted"
     )
+
+
+def test_faults_happen_to_the_clients_of_serve(serve: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    tried: list[str] = []
+
+    def check(emulator: Emulator) -> None:
+        address = capsys.readouterr().out.partition("\n")[0]
+        with Client(address, api_token=TOKEN) as client:
+            model = client.llm.model("any-model")
+            with pytest.raises(LMStudioConnectionLostError):
+                model.respond("Hello!")
+            assert model.tokenize("Hello!")
+        with pytest.raises(LMStudioAuthenticationError), Client(address, api_token=f"{TOKEN[:-1]}0") as client:
+            client.list_downloaded_models()
+        assert address != f"ws://{emulator.address}"
+        tried.append(address)
+
+    flags = ("--scripted", "--model", "any-model", "--token", TOKEN, "--port", "0")
+    serve(check, *flags, "--fault", "connection-reset-mid-response@predict")
+    assert tried
+    assert "fault: connection-reset-mid-response on predict" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_an_error_before_a_proxy_with_faults_starts(run: Run) -> None:
+    with Emulator(["m"]) as server:
+        port = server.port
+        problem = run("serve", "--scripted", "--model", "m", "--port", str(port), "--fault", "load-fails")
+    assert str(problem).startswith(f"Error: cannot listen on 127.0.0.1, port {port}: already in use")
+
+
+def test_the_faults_are_listed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("serve", "--fault", "list") == 0
+    assert [line.partition(" ")[0] for line in capsys.readouterr().out.splitlines()] == [*FAULTS]
+
+
+@pytest.mark.parametrize("fault", ["no-such", "load-fails:2", "load-fails@dance"])
+def test_a_wrong_fault_is_an_error(run: Run, fault: str) -> None:
+    assert re.match(r"Error: (unknown (fault|operation)|the probability) '", str(run("serve", "--fault", fault)))
 
 
 @pytest.mark.parametrize(

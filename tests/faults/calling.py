@@ -11,33 +11,25 @@ from websockets.frames import CloseCode
 from lmstudio_integrations import errors
 from lmstudio_integrations.emulator.proxy.actions import (
     DEAD,
-    after,
     before,
-    black_hole,
     close,
-    delay,
-    drop,
-    duplicate,
     finish,
     freeze,
     half_close,
     raw_before,
-    replace,
     reset,
 )
+from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.proxy.faults import Phase, at
 from lmstudio_integrations.emulator.proxy.messages import (
     NOISE,
     PINGS,
-    ended,
-    of_unknown_type,
     warning,
-    without_content,
 )
-from lmstudio_integrations.emulator.proxy.proxy import Action, Tunnel
+from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.model import (
-    ALWAYS,
     CLOSED_EARLY,
     CONNECTING,
     IDLE,
@@ -47,12 +39,11 @@ from tests.faults.model import (
     QUEUED,
     UNREACHABLE,
     WORKS,
-    Fault,
     Outcome,
-    Phase,
-    at,
+    Row,
     expires,
     moves_after,
+    row,
 )
 from tests.faults.surfaces import CALL
 
@@ -97,178 +88,63 @@ def _unload(cell: Cell) -> None:
 
 
 _LOAD = (
-    Fault(
-        "Loading makes no progress.",
-        Phase.LOAD,
-        LOADING,
-        load_steps=({"fault": "stall"},),
-    ),
-    Fault(
-        "The server does not have enough memory for the model.",
-        Phase.LOAD,
-        Outcome(errors.LMStudioInsufficientResourcesError),
-        load_steps=({"fault": "out_of_memory"},),
-    ),
-    Fault(
-        "The server cannot load the model.",
-        Phase.LOAD,
-        Outcome(errors.LMStudioModelLoadError),
-        load_steps=({"error": "Failed to load the model"},),
-    ),
-    Fault(
-        "The engine crashes.",
-        Phase.LOAD,
-        Outcome(errors.LMStudioModelCrashedError),
-        load_steps=({"fault": "crash"},),
-    ),
-    Fault(
-        "The connection is reset.",
-        Phase.LOAD,
-        LOST,
-        inject=at("load packet", reset),
-        then_on="new connection",
-    ),
-    Fault(
-        "The connection goes dead: it stays open, but no data passes.",
-        Phase.LOAD,
-        LOADING,
-        inject=at("load packet", DEAD),
-        then_on="new connection",
-    ),
-    Fault(
-        "The server closes the channel without a result.",
-        Phase.LOAD,
-        CLOSED_EARLY,
-        inject=at("load result", replace(ended)),
-    ),
-    Fault(
-        "The result does not identify the loaded model.",
-        Phase.LOAD,
-        PROTOCOL,
-        inject=at("load result", replace(without_content)),
-    ),
-    Fault(
-        "A packet has an unknown type.",
-        Phase.LOAD,
-        WORKS,
-        inject=at("load packet", replace(of_unknown_type)),
-    ),
+    row("load-stalls", LOADING, load_steps=({"fault": "stall"},)),
+    row("out-of-memory", Outcome(errors.LMStudioInsufficientResourcesError), load_steps=({"fault": "out_of_memory"},)),
+    row("load-fails", Outcome(errors.LMStudioModelLoadError), load_steps=({"error": "Failed to load the model"},)),
+    row("engine-crashes-while-loading", Outcome(errors.LMStudioModelCrashedError), load_steps=({"fault": "crash"},)),
+    row("connection-reset-while-loading", LOST, then_on="new connection"),
+    row("connection-dead-while-loading", LOADING, then_on="new connection"),
+    row("channel-closed-while-loading", CLOSED_EARLY),
+    row("load-result-empty", PROTOCOL),
+    row("unknown-packet-while-loading", WORKS),
 )
 
 _FIRST = (
-    Fault(
-        "The server does not respond to the request, but the connection is alive.",
-        Phase.FIRST,
-        QUEUED,
-        inject=at("request", drop, ALWAYS),
-    ),
-    Fault(
-        "The connection goes dead.",
-        Phase.FIRST,
-        QUEUED,
-        inject=at("request", DEAD),
-        then_on="new connection",
-    ),
-    Fault(
-        "The connection goes dead, and `keepalive` detects it before a timeout expires.",
-        Phase.FIRST,
+    row("request-unanswered", QUEUED),
+    row("connection-dead-before-response", QUEUED, then_on="new connection"),
+    row(
+        "connection-dead-before-response",
         LOST,
-        inject=at("request", DEAD),
+        name="The connection goes dead, and `keepalive` detects it before a timeout expires.",
         keepalive=0.2,
         then_on="new connection",
     ),
-    Fault(
-        "The connection goes dead from server to client.",
-        Phase.FIRST,
-        QUEUED,
-        inject=at("request", after(black_hole("server"))),
-        then_on="new connection",
-    ),
-    Fault(
-        "The connection goes dead from client to server.",
-        Phase.FIRST,
-        QUEUED,
-        inject=at("request", black_hole("client")),
-        then_on="new connection",
-    ),
-    Fault(
-        "The host freezes.",
-        Phase.FIRST,
-        QUEUED,
-        inject=at("request", freeze),
-        meanwhile=CONNECTING,
-        then_on="either connection",
-    ),
-    Fault(
-        "The connection is reset.",
-        Phase.FIRST,
-        LOST,
-        inject=at("request", reset),
-        then_on="new connection",
-    ),
-    Fault(
-        "The connection is closed.",
-        Phase.FIRST,
-        LOST,
-        inject=at("request", finish),
-        then_on="new connection",
-    ),
-    Fault(
-        "The server closes the WebSocket because it restarts (1012).",
-        Phase.FIRST,
-        LOST,
-        inject=at("request", close(CloseCode.SERVICE_RESTART)),
-        then_on="new connection",
-    ),
-    Fault(
-        "The server responds with an error.",
-        Phase.FIRST,
+    row("connection-dead-to-client-before-response", QUEUED, then_on="new connection"),
+    row("connection-dead-to-server-before-response", QUEUED, then_on="new connection"),
+    row("host-freezes-before-response", QUEUED, meanwhile=CONNECTING, then_on="either connection"),
+    row("connection-reset-before-response", LOST, then_on="new connection"),
+    row("connection-closed-before-response", LOST, then_on="new connection"),
+    row("server-restarts-before-response", LOST, then_on="new connection"),
+    row(
+        "engine-fails-before-response",
         Outcome(errors.LMStudioServerError),
         steps=({"error": "It went wrong", "cause": "because"},),
         embedding_steps=({"error": "It went wrong", "cause": "because"},),
     ),
-    Fault(
-        "The engine crashes.",
-        Phase.FIRST,
+    row(
+        "engine-crashes-before-response",
         Outcome(errors.LMStudioModelCrashedError),
         steps=({"fault": "crash"},),
         embedding_steps=({"fault": "crash"},),
     ),
-    Fault(
-        "The engine stalls during prompt processing.",
-        Phase.FIRST,
+    row(
+        "engine-stalls-before-response",
         expires("first_token_timeout"),
         QUEUED,
         steps=({"fault": "stall"},),
         embedding_steps=({"fault": "stall"},),
     ),
-    Fault(
+    Row(
         "The server does not know the endpoint.",
         Phase.FIRST,
         Outcome(errors.LMStudioUnsupportedError),
         inject=at("request", warning("Received a request for unknown endpoint, endpoint = {endpoint}"), ALWAYS),
         then=Outcome(errors.LMStudioUnsupportedError, note="until the client reconnects"),
     ),
-    Fault(
-        "The server rejects the parameters of the request.",
-        Phase.FIRST,
-        PROTOCOL,
-        inject=at("request", warning("Received invalid parameter, endpoint = {endpoint}"), ALWAYS),
-    ),
-    Fault(
-        "The first packet is late, but arrives before the timeout.",
-        Phase.FIRST,
-        WORKS,
-        inject=at("first packet", delay(0.05)),
-    ),
-    Fault(
-        "The model's prompt template rejects the messages.",
-        Phase.FIRST,
-        Outcome(errors.LMStudioPromptTemplateError),
-        None,
-        steps=({"fault": "template"},),
-    ),
-    Fault(
+    row("parameters-rejected", PROTOCOL),
+    row("first-packet-late", WORKS),
+    row("template-error", Outcome(errors.LMStudioPromptTemplateError), None, steps=({"fault": "template"},)),
+    Row(
         "The server reads a part of a prompt that does not fit, although it must not.",
         Phase.FIRST,
         Outcome(warning=errors.LMStudioTruncationWarning),
@@ -279,47 +155,16 @@ _FIRST = (
 )
 
 _LAST = (
-    Fault(
-        "The last packet is lost.",
-        Phase.LAST,
-        CLOSED_EARLY,
-        QUEUED,
-        inject=at("last packet", drop),
-    ),
-    Fault(
-        "The connection goes dead before the last packet.",
-        Phase.LAST,
-        IDLE,
-        QUEUED,
-        inject=at("last packet", DEAD),
-        then_on="new connection",
-    ),
-    Fault(
-        "The close of the channel is lost.",
-        Phase.LAST,
-        WORKS,
-        None,
-        inject=at("end", drop),
-    ),
-    Fault("The last packet arrives twice.", Phase.LAST, WORKS, inject=at("last packet", duplicate)),
-    Fault("The close of the channel arrives twice.", Phase.LAST, WORKS, None, inject=at("end", duplicate)),
-    Fault(
-        "The connection is closed after the last packet.",
-        Phase.LAST,
-        WORKS,
-        inject=at("last packet", after(finish)),
-        then_on="new connection",
-        noticed=True,
-    ),
-    Fault(
-        "The server closes the WebSocket after the last packet.",
-        Phase.LAST,
-        WORKS,
-        inject=at("last packet", after(close(CloseCode.GOING_AWAY))),
-        then_on="new connection",
-        noticed=True,
-    ),
-    Fault(
+    row("last-packet-lost", CLOSED_EARLY, QUEUED),
+    row("connection-dead-before-last-packet", IDLE, QUEUED, then_on="new connection"),
+    row("engine-stalls-before-last-packet", IDLE, QUEUED),
+    row("response-endless", expires("timeout"), QUEUED),
+    row("channel-close-lost", WORKS, None),
+    row("last-packet-twice", WORKS),
+    row("channel-close-twice", WORKS, None),
+    row("connection-closed-after-response", WORKS, then_on="new connection", noticed=True),
+    row("websocket-closed-after-response", WORKS, then_on="new connection", noticed=True),
+    Row(
         "The server responds to a prompt that does not fit with an empty stream.",
         Phase.LAST,
         Outcome(errors.LMStudioContextOverflowError),
@@ -327,7 +172,7 @@ _LAST = (
         steps=({"fault": "empty"},),
         window=100,
     ),
-    Fault(
+    Row(
         "The server leaves a tool call in the text of the response (`rescue_tool_calls`).",
         Phase.LAST,
         Outcome(note="with the tool call, and logs a warning", logged="read 1 tool call that the server left"),
@@ -335,7 +180,7 @@ _LAST = (
         steps=({"text": f"{{last}}<tool_call>{json.dumps(CALL)}</tool_call>"},),
         tool_choice="auto",
     ),
-    Fault(
+    Row(
         "The server ignores that a tool call is required (`required_tool_fallback`).",
         Phase.LAST,
         Outcome(note="with a tool call after the text, and logs a warning", logged="a required tool call did not come"),
@@ -345,71 +190,71 @@ _LAST = (
 )
 
 _IDLE = (
-    Fault(
+    Row(
         "The client closes an idle connection, and the server never accepts its identity again.",
         Phase.IDLE,
         WORKS,
         between=close_idle,
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The server closes the WebSocket.",
         Phase.IDLE,
         WORKS,
         between=_applied(close(CloseCode.GOING_AWAY)),
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The connection is closed.",
         Phase.IDLE,
         WORKS,
         between=_applied(finish),
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The server closes its side of the connection (half-close).",
         Phase.IDLE,
         WORKS,
         between=_applied(half_close),
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The connection is reset.",
         Phase.IDLE,
         WORKS,
         between=_applied(reset),
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The server restarts, with no model loaded.",
         Phase.IDLE,
         WORKS,
         between=_applied(_restart),
         then_on="new connection",
     ),
-    Fault("The model is unloaded.", Phase.IDLE, WORKS, between=_unload),
-    Fault(
+    Row("The model is unloaded.", Phase.IDLE, WORKS, between=_unload),
+    Row(
         "The server shuts down.",
         Phase.IDLE,
         UNREACHABLE,
         between=_go_away,
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The connection goes dead.",
         Phase.IDLE,
         QUEUED,
         between=_applied(DEAD, ends=False),
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The connection goes dead, and the next call follows seconds of silence.",
         Phase.IDLE,
         WORKS,
         between=_silent(DEAD),
         then_on="new connection",
     ),
-    Fault(
+    Row(
         "The host freezes.",
         Phase.IDLE,
         QUEUED,
@@ -417,7 +262,7 @@ _IDLE = (
         meanwhile=CONNECTING,
         then_on="either connection",
     ),
-    Fault(
+    Row(
         "The host freezes, and the next call follows seconds of silence.",
         Phase.IDLE,
         CONNECTING,
@@ -425,25 +270,25 @@ _IDLE = (
         meanwhile=CONNECTING,
         then_on="either connection",
     ),
-    Fault(
+    Row(
         "The server sends meaningless frames.",
         Phase.IDLE,
         WORKS,
         between=_applied(before(*NOISE), ends=False),
     ),
-    Fault("The server sends a hundred pings.", Phase.IDLE, WORKS, between=_applied(raw_before(PINGS), ends=False)),
+    Row("The server sends a hundred pings.", Phase.IDLE, WORKS, between=_applied(raw_before(PINGS), ends=False)),
 )
 
 _HOSTS = (
-    Fault(
+    Row(
         "The first host accepts the request and never responds to it.",
         Phase.HOSTS,
         moves_after("queue_timeout"),
-        inject=at("request", drop, ALWAYS),
+        inject=FAULTS["request-unanswered"].injections,
         regenerated=True,
         then_on="other host",
     ),
-    Fault(
+    Row(
         "The engine of the first host stalls during prompt processing.",
         Phase.HOSTS,
         moves_after("first_token_timeout"),

@@ -1,5 +1,6 @@
 """One cell of the matrix: a fault on a surface. All cells of a fault run at once, each behind a proxy of its own."""
 
+import math
 import ssl
 import threading
 import time
@@ -12,12 +13,13 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.proxy.faults import Phase
 from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
-from tests.faults.model import WORKS, Fault, Outcome, Phase
+from tests.faults.model import WORKS, Outcome, Row
 from tests.faults.surfaces import (
     DIMENSIONS,
     SURFACES,
@@ -55,7 +57,7 @@ class EarlyTimeoutError(Exception):
 class Cell(Observer):
     """What belongs to one cell while it runs."""
 
-    def __init__(self, fault: Fault, surface: Surface, servers: "Servers", retries: int) -> None:
+    def __init__(self, fault: Row, surface: Surface, servers: "Servers", retries: int) -> None:
         self.fault = fault
         self.surface = surface
         self.servers = servers
@@ -80,7 +82,7 @@ class Cell(Observer):
             fault.inject,
             spare=servers.spare.address,
             tls=tls,
-            listening=fault.listening,
+            rejecting_for=0.0 if fault.listening else math.inf,
             observer=self,
         )
         self.used: list[Tunnel] = []
@@ -253,7 +255,7 @@ def _require(condition: bool, message: str) -> None:
 class Servers:
     """The emulators of one row: the one that is used, and one that replaces it or is the other host."""
 
-    def __init__(self, thread: ProxyThread, fault: Fault) -> None:
+    def __init__(self, thread: ProxyThread, fault: Row) -> None:
         self.thread = thread
         self.main = Emulator([_entry(fault, surface) for surface in SURFACES], auto_evict=False)
         healthy = replace(fault, steps=(), embedding_steps=(), load_steps=())
@@ -263,14 +265,14 @@ class Servers:
 
     @classmethod
     @contextmanager
-    def of(cls, thread: ProxyThread, fault: Fault) -> Iterator["Servers"]:
+    def of(cls, thread: ProxyThread, fault: Row) -> Iterator["Servers"]:
         """Run the emulators of a row."""
         servers = cls(thread, fault)
         with servers.main, servers.spare:
             yield servers
 
 
-def _entry(fault: Fault, surface: Surface) -> dict[str, Any]:
+def _entry(fault: Row, surface: Surface) -> dict[str, Any]:
     # An embedding adapter whose explicit load finds no memory tries one just in time.
     loads = 2 if surface.kind == "embedding" and surface.family != "native" and fault.denies_loads else 1
     rules: list[dict[str, Any]] = [

@@ -1,12 +1,14 @@
 """The columns of the fault table: what goes wrong, when, and what a caller sees."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.emulator.proxy.proxy import Action, Injection
+from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.proxy.faults import Phase
+from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Injection
 from tests.faults.surfaces import Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:
@@ -14,22 +16,6 @@ if TYPE_CHECKING:
 
 Words = list[str]
 """A response, word by word."""
-
-
-class Phase(Enum):
-    """When it goes wrong; the headings of the page."""
-
-    CONNECT = "While connecting"
-    TLS = "During the TLS handshake"
-    UPGRADE = "During the WebSocket handshake"
-    AUTHENTICATE = "During authentication"
-    LOAD = "While the model loads"
-    FIRST = "Before the first packet"
-    MIDDLE = "In the middle of a response"
-    LAST = "At the end of a response"
-    IDLE = "Between two calls"
-    STOP = "When the caller stops a stream"
-    HOSTS = "With a second host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +66,11 @@ def changes(note: str, changed: Callable[[Words], Words]) -> Outcome:
 
 _RETRYABLE = {errors.LMStudioConnectionLostError, errors.LMStudioUnreachableError, errors.LMStudioTimeoutError}
 
-ALWAYS = 1000
-"""How often an injection happens that lasts until the proxy is healed."""
-
-
-def at(point: str, action: Action, times: int = 1) -> tuple[Injection, ...]:
-    """Return the injections of a row that has one."""
-    return (Injection(point, action, times),)
-
-
 Renewal = Literal["same connection", "new connection", "either connection", "other host"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Row:
     """One row.
 
     Attributes:
@@ -122,6 +99,7 @@ class Fault:
         scheme: How the client connects.
         tls: Whether the server speaks TLS.
         trusted: Whether the client trusts its certificate.
+        fault: The name of the fault in the package's table, if it is there.
     """
 
     name: str
@@ -148,6 +126,7 @@ class Fault:
     scheme: Literal["ws", "wss"] = "ws"
     tls: bool = False
     trusted: bool = True
+    fault: str = ""
 
     def outcome(self, kind: Kind) -> Outcome | None:
         """Return what a call of a kind comes to; `None` where the fault cannot happen to it."""
@@ -183,3 +162,26 @@ class Fault:
     def may_be_retried(self, surface: Surface) -> bool:
         """Whether `max_retries` changes anything in this row."""
         return any(self.is_retried(surface, outcome) for outcome in (self.outcome(surface.kind), self.meanwhile))
+
+    def injected(self) -> "Row":
+        """Return the row with the fault of the package's table in place of scripted steps, also in every attempt."""
+        always = tuple(dataclasses.replace(each, times=ALWAYS) for each in FAULTS[self.fault].injections)
+        return dataclasses.replace(self, steps=(), embedding_steps=(), load_steps=(), inject=always)
+
+
+def row(
+    fault: str,
+    chat: Outcome,
+    embedding: "Outcome | Literal['same'] | None" = "same",
+    **members: Any,
+) -> Row:
+    """Return the row of a fault of the package's table, injected by the proxy unless the model has scripted steps."""
+    found = FAULTS[fault]
+    is_scripted = bool(members.keys() & {"steps", "embedding_steps", "load_steps"})
+    known = {
+        "name": found.summary,
+        "phase": found.phase,
+        "inject": () if is_scripted else found.injections,
+        "listening": not found.rejects_connections,
+    }
+    return Row(chat=chat, embedding=embedding, fault=fault, **{**known, **members})

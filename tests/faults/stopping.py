@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lmstudio_integrations.emulator.proxy.faults import Phase
 from tests.faults.cells import MARGIN, Cell, CellError
-from tests.faults.model import WORKS, Fault, Phase
+from tests.faults.model import WORKS, Row
 from tests.faults.surfaces import Surface
 
 _STALLS = ({"text": "So far. "}, {"fault": "stall"})
@@ -79,7 +80,7 @@ def _end_the_task(cell: Cell) -> None:
 
 
 ROWS = (
-    Fault(
+    Row(
         "A stream is cancelled just as its request is sent. The server stops, and what has arrived is the result.",
         Phase.STOP,
         WORKS,
@@ -88,7 +89,7 @@ ROWS = (
         stop=_cancel_at_once,
         only=_can_cancel,
     ),
-    Fault(
+    Row(
         "The task that reads a stream ends, and something still refers to the stream. The server stops a second later.",
         Phase.STOP,
         WORKS,

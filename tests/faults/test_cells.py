@@ -6,19 +6,20 @@ from dataclasses import replace
 import pytest
 
 from lmstudio_integrations.emulator.proxy.actions import drop, duplicate, reset
+from lmstudio_integrations.emulator.proxy.faults import Phase, at
 from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
 from tests.faults import calling, cells
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
-from tests.faults.model import LOST, UNREACHABLE, WORKS, Fault, Phase, at, expires
+from tests.faults.model import LOST, UNREACHABLE, WORKS, Row, expires
 from tests.faults.responding import ROWS
 from tests.faults.surfaces import SURFACES, Subject, Surface
 
 RESPOND, STREAM = SURFACES[0], SURFACES[1]
-RESET = Fault("A reset.", Phase.MIDDLE, LOST, inject=at("middle packet", reset), then_on="new connection")
+RESET = Row("A reset.", Phase.MIDDLE, LOST, inject=at("middle packet", reset), then_on="new connection")
 
 
-def findings(proxies: ProxyThread, fault: Fault, surface: Surface = RESPOND) -> str:
+def findings(proxies: ProxyThread, fault: Row, surface: Surface = RESPOND) -> str:
     with Servers.of(proxies, fault) as servers:
         cell = Cell(fault, surface, servers, 0)
         return "\n".join(run_all([(str(surface), cell, cell.run)]))
@@ -41,7 +42,7 @@ def findings(proxies: ProxyThread, fault: Fault, surface: Surface = RESPOND) -> 
     ],
 )
 def test_a_row_that_is_wrong_is_found(
-    proxies: ProxyThread, fault: Fault, finding: str, monkeypatch: pytest.MonkeyPatch
+    proxies: ProxyThread, fault: Row, finding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cells, "MARGIN", 1.0)
     assert finding in findings(proxies, fault)
@@ -67,7 +68,7 @@ def test_a_timeout_under_another_name_is_found(proxies: ProxyThread, monkeypatch
 
 
 @pytest.mark.parametrize("fault", [row for row in TABLE if row.tool_choice], ids=lambda row: row.tool_choice)
-def test_a_tool_call_that_does_not_come_is_found(proxies: ProxyThread, fault: Fault) -> None:
+def test_a_tool_call_that_does_not_come_is_found(proxies: ProxyThread, fault: Row) -> None:
     helpless = replace(RESPOND, way=lambda model, text, config=None, **_: RESPOND.way(model, text, config=config))
     assert "the fault call returned" in findings(proxies, fault, helpless)
     assert findings(proxies, fault) == ""

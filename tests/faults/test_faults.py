@@ -9,16 +9,25 @@ import pytest
 from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
-from tests.faults.model import Fault
+from tests.faults.model import Row
 from tests.faults.surfaces import SURFACES
 from tests.support.certificates import LOCALHOST
+
+INJECTED = [row.injected() for row in TABLE if row.fault and (row.steps or row.embedding_steps or row.load_steps)]
+"""The faults of scripted models that the proxy can inject as well: they must come to the same."""
 
 
 @pytest.mark.sampled(20)
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(pytest.param(row, id=f"{row.phase.name}: {row.name}") for row in TABLE),
+        *(pytest.param(row, id=f"{row.phase.name}: {row.name} (injected)") for row in INJECTED),
+    ],
+)
 def test_every_surface_matches_the_table(
-    fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fault: Row, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST) if fault.trusted else os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)

@@ -7,8 +7,8 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.proxy import actions
+from lmstudio_integrations.emulator.proxy.faults import at
 from lmstudio_integrations.emulator.proxy.proxy import Injection
-from tests.faults.model import at
 
 LOST = lms.LMStudioToolConnectionLostError
 TIMEOUT = lms.LMStudioTimeoutError

@@ -9,11 +9,11 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.plugins import registry
 from lmstudio_integrations.emulator.proxy import actions
+from lmstudio_integrations.emulator.proxy.faults import at
 from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.langchain import LMStudioToolkit
 from lmstudio_integrations.llama_index import LMStudioToolSpec
 from tests.faults.cells import until_noticed
-from tests.faults.model import at
 from tests.messages.mistakes import Case, mistake, only
 
 FILES, ARGUMENTS = "mcp/my-files", {"path": "a.txt"}

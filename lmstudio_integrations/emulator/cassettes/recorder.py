@@ -59,7 +59,7 @@ class Recorder(Observer):
         self._began = time.monotonic()
         self._count = 0
         self._open: dict[Tunnel, Open] = {}
-        self.idle = asyncio.Event()
+        self.idle: asyncio.Event = asyncio.Event()
         """Set while no request is open."""
         self.idle.set()
 
@@ -218,7 +218,7 @@ class Recording:
         """How many requests are recorded so far."""
         self._recorder = Recorder(self._write, Redaction(redact, contents=contents))
         self._thread = ProxyThread()
-        self._proxy = Proxy(self._thread, server, observer=self._recorder, host=host, port=port)
+        self._proxy = Proxy(self._thread, server, observer=self._recorder, host=host, ports=(port,))
         try:
             self._writer = Writer(self.path)
         except LMStudioOSError:

@@ -41,6 +41,15 @@ def load_failed(cause: str, suggestion: str | None = None) -> EngineError:
     return EngineError("Failed to load model", cause=without_directories(cause), suggestion=suggestion)
 
 
+def out_of_memory() -> EngineError:
+    """Return the error for a load that needs more memory than there is."""
+    return load_failed(
+        "Model loading was stopped due to insufficient system resources. Under the current settings, this model "
+        "requires approximately 48.00 GB of memory.",
+        "Load the model with a shorter context, load a smaller one, or unload others.",
+    )
+
+
 def without_directories(text: str) -> str:
     """Return a text with each absolute path cut down to its last name: clients must not learn the server's paths."""
     return _DIRECTORIES.sub("", text)

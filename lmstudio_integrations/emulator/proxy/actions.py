@@ -15,6 +15,24 @@ Message = dict[str, Any]
 
 async def drop(tunnel: Tunnel, unit: Unit) -> None:
     """Lose this unit."""
+    tunnel.conversation.forget(unit.message)
+
+
+async def stall(tunnel: Tunnel, unit: Unit) -> None:
+    """Let the server send nothing more on this channel, but the progress of its prompt, until it is cancelled."""
+    await tunnel.stall(unit)
+
+
+def endless(make: Callable[[Message], Message], seconds: float) -> Action:
+    """In place of the end of this channel, send a packet again and again, until it is cancelled."""
+
+    async def act(tunnel: Tunnel, unit: Unit) -> None:
+        await tunnel.stall(unit)
+        if "channelId" in unit.message:
+            data = text_frame("server", json.dumps(make(unit.message)))
+            tunnel.repeat(data, seconds, unit.message["channelId"])
+
+    return act
 
 
 async def reset(tunnel: Tunnel, _unit: Unit) -> None:
@@ -46,6 +64,16 @@ async def hold(tunnel: Tunnel, unit: Unit) -> None:
 async def freeze(tunnel: Tunnel, _unit: Unit) -> None:
     """Stop the whole host: nothing is read or written on any connection, new or old."""
     tunnel.proxy.thawed.clear()
+
+
+def freeze_for(seconds: float) -> Action:
+    """Stop the whole host for a time."""
+
+    async def act(tunnel: Tunnel, unit: Unit) -> None:
+        await freeze(tunnel, unit)
+        asyncio.get_running_loop().call_later(seconds, tunnel.proxy.thawed.set)
+
+    return act
 
 
 async def drip(tunnel: Tunnel, unit: Unit) -> None:
@@ -93,6 +121,16 @@ def after(action: Action) -> Action:
 def before(*frames: str | bytes) -> Action:
     """Insert text frames before this unit."""
     return raw_before(b"".join(text_frame("server", frame) for frame in frames))
+
+
+def insert(make: Callable[[Message], Message]) -> Action:
+    """Send another packet of the same channel before this one."""
+
+    async def act(tunnel: Tunnel, unit: Unit) -> None:
+        await tunnel.send("server", text_frame("server", json.dumps(make(unit.message))))
+        await forward(tunnel, unit)
+
+    return act
 
 
 def raw_before(data: bytes) -> Action:
@@ -144,6 +182,7 @@ def replace(make: Callable[[Message], Message | str | bytes]) -> Action:
     """Send the client another text frame in place of this one; a request then gets its response from the proxy."""
 
     async def act(tunnel: Tunnel, unit: Unit) -> None:
+        tunnel.conversation.forget(unit.message)
         made = make(unit.message)
         await tunnel.send("server", text_frame("server", json.dumps(made) if isinstance(made, Mapping) else made))
 

@@ -25,12 +25,29 @@ BINARY = serialized("server", Frame(Opcode.BINARY, b"\x00\x01\x02"))
 MEGABYTE, TERABYTE = (b"\x81\x7f" + (1 << bits).to_bytes(8, "big") for bits in (20, 40))
 """The heads of text frames of these sizes."""
 
+WRONG_KEY = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: d3Jvbmc=\r\n\r\n"
+)
+"""The head of a response to a WebSocket handshake that another client made."""
+
+
+def http(status: str, body: str = "", headers: str = "") -> bytes:
+    """Return an HTTP response."""
+    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+
 
 def without_content(message: Message) -> Message:
     """Return a packet of the same type without what it is for."""
     if "result" in message:
         return {**message, "result": {}}
     return {**message, "message": {"type": message["message"]["type"]}}
+
+
+def repeated(message: Message) -> Message:
+    """Return one more fragment of a response."""
+    fragment = {"content": " again", "tokensCount": 1, "containsDrafted": False, "reasoningType": "none"}
+    return {**message, "message": {"type": "fragment", "fragment": fragment}}
 
 
 def ended(message: Message) -> Message:

@@ -6,6 +6,8 @@ its own; other threads start it with injections, act on its open connections, an
 
 import asyncio
 import contextlib
+import logging
+import math
 import re
 import socket
 import ssl
@@ -13,15 +15,32 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from websockets.frames import Opcode
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from lmstudio_integrations.emulator.proxy.units import Conversation, FrameReader, Sender, Unit
-from lmstudio_integrations.errors import LMStudioOSError
+from lmstudio_integrations._support import blocking
+from lmstudio_integrations.emulator.emulator import netloc
+from lmstudio_integrations.emulator.proxy.units import (
+    PROGRESS,
+    Conversation,
+    FrameReader,
+    Sender,
+    Unit,
+    is_last,
+    serialized,
+)
+from lmstudio_integrations.emulator.server import port_error
 
 T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+ALWAYS = math.inf
+"""How often an injection happens that lasts until the proxy is healed."""
 
 LIMIT = 10.0
 """Seconds that anything asked of the proxy may take."""
@@ -40,11 +59,45 @@ class Injection:
         point: A label of `units.Conversation`, or `accept`, `request head`, `upgrade` or `response head`.
         action: What happens in place of forwarding.
         times: How often; afterwards the proxy forwards again.
+        skip: How many opportunities pass before the first time.
+        probability: How likely it is at each opportunity after them, from 0 to 1.
+        seconds: After how many seconds from the first time it is over in any case.
+        fault: The name of the fault, for the log.
     """
 
     point: str
     action: "Action"
-    times: int = 1
+    times: float = 1
+    skip: int = 0
+    probability: float = 1.0
+    seconds: float = math.inf
+    fault: str = "a fault"
+
+
+class _Due:
+    """An injection, and what is left of it."""
+
+    def __init__(self, injection: Injection) -> None:
+        self.injection = injection
+        self.has_happened = False
+        self._skip = injection.skip
+        self._times = injection.times
+
+    def take(self, labels: frozenset[str], random: Random) -> bool:
+        """Return whether it happens now, where it might."""
+        if self.injection.point not in labels or self._times <= 0:
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        if self.injection.probability < 1 and random.random() >= self.injection.probability:
+            return False
+        self._times -= 1
+        return True
+
+    def end(self) -> None:
+        """Let it happen no more."""
+        self._times = 0
 
 
 class Observer:
@@ -87,13 +140,15 @@ class Proxy:
         spare: The same of the server that takes its place after a restart.
         injections: What goes wrong, until it is healed.
         tls: The certificate, if clients connect with TLS; the server is always reached without.
-        listening: Whether the port accepts connections from the start; otherwise they are rejected until it is healed.
+        rejecting_for: Seconds for which connections are rejected from the start; `math.inf` until it is healed.
         observer: Sees what passes.
         host: The address to listen on.
-        port: The port to listen on; 0 takes any free one.
+        ports: The ports to try, 0 for any free one; the first free one is taken.
+        random: Draws whether what is only probable happens.
+        max_message_bytes: The largest frame of a client.
 
     Raises:
-        LMStudioOSError: If the port is taken.
+        LMStudioOSError: If no port is free.
     """
 
     def __init__(
@@ -104,19 +159,25 @@ class Proxy:
         *,
         spare: str = "",
         tls: ssl.SSLContext | None = None,
-        listening: bool = True,
+        rejecting_for: float = 0.0,
         observer: Observer | None = None,
         host: str = "127.0.0.1",
-        port: int = 0,
+        ports: Sequence[int] = (0,),
+        random: Random | None = None,
+        max_message_bytes: int | None = None,
     ) -> None:
         self._thread = thread
         self.upstream: str = upstream
         self.spare: str = spare
-        self._remaining = {injection: injection.times for injection in injections}
+        self.max_message_bytes: int | None = max_message_bytes
+        self._due = [_Due(injection) for injection in injections]
+        self._random = random or Random()  # noqa: S311 - no secret
         self._tls = tls
-        self._listening = listening
+        self._rejecting_for = rejecting_for
         self._server: asyncio.Server | None = None
-        self._socket = _bound(host, port)
+        self._opening: asyncio.Task[None] | None = None
+        self._host = host
+        self._socket = _bound(host, ports)
         self.thawed: asyncio.Event = asyncio.Event()
         self.thawed.set()
         self.tunnels: set[Tunnel] = set()
@@ -125,14 +186,18 @@ class Proxy:
         self.observer: Observer = observer or Observer()
 
     @property
+    def port(self) -> int:
+        """The port for clients."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    @property
     def address(self) -> str:
         """`host:port` for clients."""
-        host, port, *_ = self._socket.getsockname()
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return netloc(self._host, self.port)
 
     def __enter__(self) -> Self:
-        if self._listening:
-            self._thread.run(self._listen())
+        self.open()
         return self
 
     def __exit__(
@@ -140,9 +205,16 @@ class Proxy:
     ) -> None:
         self.close()
 
+    def open(self) -> None:
+        """Listen, unless connections are rejected."""
+        blocking.allow(self._host, self.port)
+        self._thread.run(self._open())
+
     def close(self) -> None:
-        """Close the port and every connection."""
-        self._thread.run(self._close())
+        """Close the port and every connection. Does nothing if it is closed."""
+        if self._socket.fileno() != -1:
+            blocking.disallow(self._host, self.port)
+            self._thread.run(self._close())
 
     def discard(self) -> None:
         """Give the port back, if the proxy was never entered."""
@@ -160,17 +232,34 @@ class Proxy:
         """Reject new connections until it is healed."""
         self._thread.run(self._reject_connections())
 
-    def consume(self, point: str) -> "Action | None":
-        """Return what is to happen at a point, and record it (on the thread)."""
-        for injection, remaining in self._remaining.items():
-            if injection.point == point and remaining:
-                self._remaining[injection] = remaining - 1
-                self.happened.set()
-                return injection.action
-        return None
+    def consume(self, unit: Unit) -> "Action | None":
+        """Return what is to happen at this point, and record it (on the thread)."""
+        due = next((each for each in self._due if each.take(unit.labels, self._random)), None)
+        if due is None:
+            return None
+        injection = due.injection
+        logger.info("fault: %s%s", injection.fault, f" on {unit.endpoint}" if unit.endpoint else "")
+        if not due.has_happened and injection.seconds < math.inf:
+            asyncio.get_running_loop().call_later(injection.seconds, due.end)
+        due.has_happened = True
+        self.happened.set()
+        return injection.action
+
+    async def _open(self) -> None:
+        if not self._rejecting_for:
+            await self._listen()
+            return
+        self.happened.set()
+        if self._rejecting_for < math.inf:
+            self._opening = asyncio.create_task(self._listen_later(self._rejecting_for))
+
+    async def _listen_later(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._listen()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._handle, sock=self._socket, ssl=self._tls)
+        if self._server is None:
+            self._server = await asyncio.start_server(self._handle, sock=self._socket, ssl=self._tls)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -184,10 +273,9 @@ class Proxy:
             self.observer.on_end(tunnel)
 
     async def _heal(self) -> None:
-        self._remaining.clear()
+        self._due.clear()
         self.thawed.set()
-        if self._server is None:
-            await self._listen()
+        await self._listen()
 
     async def _apply(self, action: "Action") -> None:
         for tunnel in tuple(self.tunnels):
@@ -196,13 +284,15 @@ class Proxy:
 
     async def _reject_connections(self) -> None:
         assert self._server is not None, "a port that rejects connections cannot be closed"
-        host, port, *_ = self._socket.getsockname()
+        port = self.port
         self._server.close()
         self._server = None
-        self._socket = _bound(host, port)
+        self._socket = _bound(self._host, (port,))
 
     async def _close(self) -> None:
         self.thawed.set()
+        if self._opening is not None:
+            self._opening.cancel()
         if self._server is not None:
             self._server.close()
         self._socket.close()
@@ -227,11 +317,13 @@ class Tunnel:
         """Whose bytes arrive one by one from now on."""
         self.held: dict[Sender, bytes] = {}
         """What is sent after the next unit."""
+        self._withheld: dict[int, bytes] = {}
+        """The ends of channels that have stalled; they are sent when the client cancels."""
         self.is_closing: bool = False
         """Whether the server has sent its close frame, and waits for the client's."""
         self.path: str = ""
         """The path of the request that opened it; `/llm`, for example."""
-        self._conversation = Conversation()
+        self.conversation: Conversation = Conversation()
         self._is_upgrade = False
         self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
         self._writers: dict[Sender, asyncio.StreamWriter] = {"server": writer}
@@ -298,11 +390,35 @@ class Tunnel:
         self.silent.add("server")
         self._writers["server"].write_eof()
 
+    async def stall(self, unit: Unit) -> None:
+        """Let the server send nothing more on a channel, but progress; of a call with one response, not even that."""
+        if "channelId" in unit.message:
+            self.conversation.stall(unit.message["channelId"])
+            if unit.message.get("message", {}).get("type") == PROGRESS:
+                await forward(self, unit)
+            else:
+                self._withhold(unit)
+
+    def repeat(self, data: bytes, seconds: float, channel: int) -> None:
+        """Send bytes to the client every few seconds, until a channel that has stalled is cancelled."""
+        self._pumps.append(asyncio.create_task(self._repeat(data, seconds, channel)))
+
+    async def _repeat(self, data: bytes, seconds: float, channel: int) -> None:
+        while self.conversation.is_stalled(channel):
+            await self.send("server", data)
+            await asyncio.sleep(seconds)
+
     # Forwarding -----------------------------------------------------------------------------------------------------
 
     async def _pump(self, sender: Sender) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        try:
             await self._pass_all(sender)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        except (ProtocolError, PayloadTooBig) as error:
+            code = CloseCode.MESSAGE_TOO_BIG if isinstance(error, PayloadTooBig) else CloseCode.PROTOCOL_ERROR
+            await self.send("server", serialized("server", Frame(Opcode.CLOSE, Close(code, "").serialize())))
+            await self.finish()
         if sender == "client":
             self.end()
         elif "server" not in self.silent:
@@ -312,7 +428,8 @@ class Tunnel:
         reader = self._readers[sender]
         head = await reader.readuntil(_HEAD_END)
         await self._pass(self._head(sender, head))
-        frames = FrameReader(sender, self._conversation) if self._is_upgrade else None
+        limit = self.proxy.max_message_bytes if sender == "client" else None
+        frames = FrameReader(sender, self.conversation, limit) if self._is_upgrade else None
         while data := await reader.read(_CHUNK):
             units = [Unit(sender, data)] if frames is None else frames.feed(data)
             for unit in units:
@@ -330,14 +447,23 @@ class Tunnel:
     async def _pass(self, unit: Unit) -> bool:
         """Forward a unit, or do what is due instead; return whether the connection goes on."""
         await self.proxy.thawed.wait()
+        if "stalled" in unit.labels:
+            self._withhold(unit)
+            return True
         self.proxy.observer.on_unit(self, unit)
+        if "cancel" in unit.labels:
+            await self.send("server", self._withheld.pop(unit.message["channelId"], b""))
         if self.is_closing and unit.frame is not None and unit.frame.opcode is Opcode.CLOSE:
             await self.finish()
-        action = next((due for label in sorted(unit.labels) if (due := self.proxy.consume(label))), forward)
-        await action(self, unit)
+        await (self.proxy.consume(unit) or forward)(self, unit)
         # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
         await self.proxy.thawed.wait()
         return not self._over.is_set()
+
+    def _withhold(self, unit: Unit) -> None:
+        if is_last(unit.message):
+            channel = unit.message["channelId"]
+            self._withheld[channel] = self._withheld.get(channel, b"") + unit.data
 
 
 Action = Callable[[Tunnel, Unit], Awaitable[None]]
@@ -350,15 +476,32 @@ async def forward(tunnel: Tunnel, unit: Unit) -> None:
     await tunnel.send(unit.sender, unit.data + tunnel.held.pop(unit.sender, b""))
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that has its port, but rejects connections until it listens."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bound(host: str, ports: Sequence[int]) -> socket.socket:
+    """Return a socket that has the first free port, but rejects connections until it listens.
+
+    Raises:
+        LMStudioOSError: If no port is free.
+    """
+    *others, last = ports
+    for port in others:
+        with contextlib.suppress(OSError):
+            return _bound_to(host, port)
+    try:
+        return _bound_to(host, last)
+    except OSError as error:
+        raise port_error(host, ports, error) from error
+
+
+def _bound_to(host: str, port: int) -> socket.socket:
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     # asyncio switches the delay of small packets off for sockets that name their protocol.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, port))
-    except OSError as error:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+    except OSError:
         bound.close()
-        raise LMStudioOSError(f"cannot listen on {host}, port {port}: {error}; choose another port") from error
+        raise
     return bound

@@ -1,14 +1,17 @@
 """What passes through the proxy, unit by unit: heads of HTTP, frames of WebSocket, and what each of them means."""
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from lmstudio_integrations._support.bounded_cache import BoundedCache
+from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
 
 Sender: TypeAlias = Literal["client", "server"]
 
@@ -16,8 +19,14 @@ LOADS = frozenset({"getOrLoad", "loadModel"})
 PREDICTIONS = frozenset({"predict", "completeRawText"})
 EMBEDDING = "embedString"
 
+_COMPUTE = PREDICTIONS | {EMBEDDING}
+PROGRESS = "promptProcessingProgress"
+
 _MIDDLE = 3
 """Which fragment of a prediction is its middle packet."""
+
+_MOST_REQUESTS = 10_000
+"""Of how many open requests of a connection the points are known; some servers never answer what they do not know."""
 
 _OF_TOOLS = {"startToolUseSession", "sessionReady", "callTool", "toolCallStatus", "toolCallComplete"}
 _LOADED = {"loadSuccess", "alreadyLoaded", "success"}
@@ -56,9 +65,14 @@ def text_frame(sender: Sender, text: str | bytes) -> bytes:
 
 @dataclass(slots=True)
 class _Request:
+    """What was requested: the endpoint, and the parameter in wire form."""
+
     endpoint: str
+    parameter: Any = None
     packets: int = 0
     fragments: int = 0
+    is_stalled: bool = False
+    is_cancelled: bool = False
 
 
 class Conversation:
@@ -68,48 +82,97 @@ class Conversation:
     `load result`, `first packet`, `middle packet`, `last packet`, `end`. Of texts that are embedded at once, the first,
     the last and the other vectors are such packets. Of tool sessions: the types of their packets, and
     `startToolUseSession`.
+
+    The same points of one endpoint alone, whichever it is, are its name and a point of a prediction:
+    `countTokens request`, for example. A call with one response has all its packets in it.
+
+    `cancel` is the packet of a client that cancels, and `stalled` all that the server sends after a stall.
     """
 
     def __init__(self) -> None:
-        self._calls: dict[int, _Request] = {}
-        self._channels: dict[int, _Request] = {}
+        self._calls: BoundedCache[int, _Request] = BoundedCache(_MOST_REQUESTS)
+        self._channels: BoundedCache[int, _Request] = BoundedCache(_MOST_REQUESTS)
         self._vectors_due = 0
         self._vectors_sent = 0
+
+    @property
+    def predictions(self) -> list[str]:
+        """The predictions that have neither ended nor been cancelled, each named by its prompt."""
+        return [
+            _described(request.parameter)
+            for request in self._channels.values()
+            if request.endpoint in PREDICTIONS and not request.is_cancelled
+        ]
+
+    def stall(self, channel: int) -> None:
+        """Let the server send nothing more on a channel, but the progress of its prompt, until it is cancelled."""
+        request = self._channels.get(channel)
+        if request is not None:
+            request.is_stalled = True
+
+    def is_stalled(self, channel: int) -> bool:
+        """Whether a channel has stalled and has not been cancelled."""
+        request = self._channels.get(channel)
+        return request is not None and request.is_stalled
+
+    def forget(self, message: Mapping[str, Any]) -> None:
+        """Forget a request that the server does not get."""
+        if message.get("type") == "channelCreate":
+            self._channels.pop(message["channelId"])
+        elif message.get("type") == "rpcCall" and (request := self._calls.pop(message["callId"])):
+            self._vectors_due -= request.endpoint == EMBEDDING
 
     def name(self, sender: Sender, message: Mapping[str, Any]) -> tuple[frozenset[str], str]:
         """Return which points a message is, and the endpoint that it belongs to; nothing for any other message."""
         try:
             labels, endpoint = self._of_client(message) if sender == "client" else self._of_server(message)
+            if not endpoint:
+                return frozenset(labels), ""
+            places = labels if endpoint in _COMPUTE else _places(sender, message)
+            return frozenset(labels | {f"{endpoint} {place}" for place in places}), endpoint
         except (LookupError, TypeError):
             return frozenset(), ""
-        return frozenset(labels), endpoint
 
     def _of_client(self, message: Mapping[str, Any]) -> tuple[set[str], str]:
         if "authVersion" in message:
             return {"credentials"}, ""
         if message["type"] == "channelSend":
-            return {message["message"]["type"]} & _OF_TOOLS, self._channels[message["channelId"]].endpoint
-        if message["type"] not in {"channelCreate", "rpcCall"}:
-            return set(), ""
-        endpoint: str = message["endpoint"]
+            return self._of_packet_of_client(message)
         if message["type"] == "channelCreate":
-            self._channels[message["channelId"]] = _Request(endpoint)
+            request = self._channels.put(
+                message["channelId"], _Request(message["endpoint"], message.get("creationParameter"))
+            )
+        elif message["type"] == "rpcCall":
+            request = self._calls.put(message["callId"], _Request(message["endpoint"]))
         else:
-            self._calls[message["callId"]] = _Request(endpoint)
+            return set(), ""
+        endpoint = request.endpoint
         if endpoint in LOADS:
             return {"load request"}, endpoint
         self._vectors_due += endpoint == EMBEDDING
         return ({"request"} if endpoint in PREDICTIONS or endpoint == EMBEDDING else {endpoint} & _OF_TOOLS), endpoint
 
+    def _of_packet_of_client(self, message: Mapping[str, Any]) -> tuple[set[str], str]:
+        request = _known(self._channels.get(message["channelId"]))
+        packet = message["message"]["type"]
+        if packet != "cancel":
+            return {packet} & _OF_TOOLS, request.endpoint
+        request.is_cancelled = True
+        if request.is_stalled:
+            self._channels.pop(message["channelId"])
+        return {"cancel"}, request.endpoint
+
     def _of_server(self, message: Mapping[str, Any]) -> tuple[set[str], str]:
         if "success" in message:
             return {"authentication"}, ""
         if "callId" in message:
-            endpoint = self._calls.pop(message["callId"]).endpoint
+            endpoint = _known(self._calls.pop(message["callId"])).endpoint
             return (self._of_vector() if endpoint == EMBEDDING else set()), endpoint
-        request = self._channels[message["channelId"]]
+        request = _known(self._channels.get(message["channelId"]))
+        if request.is_stalled and message.get("message", {}).get("type") != PROGRESS:
+            return {"stalled"}, request.endpoint
         if message["type"] != "channelSend":
-            del self._channels[message["channelId"]]
+            self._channels.pop(message["channelId"])
             return ({"end"} if request.endpoint in PREDICTIONS else set()), request.endpoint
         return self._of_packet(message["message"]["type"], request), request.endpoint
 
@@ -135,24 +198,72 @@ class Conversation:
         return labels | ({"last packet"} if packet == "success" else set())
 
 
-class FrameReader:
-    """Cuts the bytes of one side into frames; a message in several frames belongs to the last of them."""
+def _known(request: _Request | None) -> _Request:
+    """Return a request of the client.
 
-    def __init__(self, sender: Sender, conversation: Conversation) -> None:
+    Raises:
+        LookupError: If there is none: the server responds to what nobody has requested, or for the second time.
+    """
+    if request is None:
+        raise LookupError("no such request")
+    return request
+
+
+def _places(sender: Sender, message: Mapping[str, Any]) -> set[str]:
+    """Return which points of a prediction correspond to a message of another endpoint."""
+    if sender == "client":
+        return {"request"} if message["type"] in {"channelCreate", "rpcCall"} else set()
+    if "callId" in message:
+        return {"first packet", "middle packet", "last packet"}
+    if is_last(message):
+        return {"last packet"} if message["type"] == "channelSend" else {"end"}
+    return {"first packet", "middle packet"}
+
+
+def is_last(message: Mapping[str, Any]) -> bool:
+    """Whether a message of a server is the last packet of a channel, or its end."""
+    return message["type"] != "channelSend" or message["message"]["type"] in LAST_PACKETS
+
+
+def _described(parameter: Any) -> str:
+    """Return what was requested, by the end of its prompt."""
+    try:
+        prompt = parameter.get("rawPrompt") or parameter["history"]["messages"][-1]["content"][-1]["text"]
+    except (LookupError, TypeError, AttributeError):
+        return "the prediction"
+    return f"the prediction for {beginning(prompt)}"
+
+
+class FrameReader:
+    """Cuts the bytes of one side into frames; a message in several frames belongs to the last of them.
+
+    Args:
+        sender: Whose bytes they are.
+        conversation: Names what the frames are.
+        max_size: The largest frame, in bytes.
+    """
+
+    def __init__(self, sender: Sender, conversation: Conversation, max_size: int | None = None) -> None:
         self._sender: Sender = sender
         self._conversation = conversation
+        self._max_size = max_size
         self._stream = StreamReader()
         self._frames: list[Frame] = []
         self._parts = b""
         self._parser = self._parse()
         next(self._parser)
 
-    def feed(self, data: bytes) -> list[Unit]:
-        """Receive bytes; return the frames that are complete."""
+    def feed(self, data: bytes) -> Iterator[Unit]:
+        """Receive bytes; yield the frames that are complete. What each is depends on what happened to those before it.
+
+        Raises:
+            ProtocolError: If they are no frames.
+            PayloadTooBig: If a frame is too large.
+        """
         self._stream.feed_data(data)
         next(self._parser)
         frames, self._frames = self._frames, []
-        return [self._unit(frame) for frame in frames]
+        yield from map(self._unit, frames)
 
     def _unit(self, frame: Frame) -> Unit:
         message = self._message(frame)
@@ -168,11 +279,13 @@ class FrameReader:
         text, self._parts = self._parts, b""
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return message if is_object(message) else {}
 
     def _parse(self) -> Generator[None]:
         while True:
-            frame = yield from Frame.parse(self._stream.read_exact, mask=self._sender == "client")
+            frame = yield from Frame.parse(
+                self._stream.read_exact, mask=self._sender == "client", max_size=self._max_size
+            )
             self._frames.append(frame)

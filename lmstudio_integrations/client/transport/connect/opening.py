@@ -8,7 +8,7 @@ import logging
 from lmstudio_integrations._support.secrets import client_logger, holds_secret, redact
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, local_candidates
 from lmstudio_integrations.client.transport.connect.advice import not_found, source_of, unencrypted
-from lmstudio_integrations.client.transport.connect.probe import diagnose, first_greeting
+from lmstudio_integrations.client.transport.connect.probe import allowed, diagnose, first_greeting
 from lmstudio_integrations.client.transport.connect.websocket import Connect, Socket, redirect_of
 from lmstudio_integrations.errors import LMStudioUnreachableError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -24,6 +24,7 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
 
     Raises:
         LMStudioUnreachableError: If that fails; the message says why.
+        LMStudioRuntimeError: If tests block it.
     """
     address = target.address
     if address is None:
@@ -40,6 +41,7 @@ async def open_socket(target: Target, namespace: Namespace) -> Socket:
 
 
 async def _handshake(address: Address, namespace: Namespace, target: Target) -> Socket:
+    allowed([address])
     try:
         socket = await Connect(
             address.url(namespace),

@@ -17,9 +17,11 @@ from urllib.parse import urljoin
 
 from pydantic_core import from_json
 
+from lmstudio_integrations._support import blocking
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.client.transport.connect.addresses import Address, local_candidates
 from lmstudio_integrations.client.transport.connect.advice import NO_RESPONSE, WRONG_PORT, no_listener, no_name
+from lmstudio_integrations.errors import LMStudioRuntimeError
 
 PROBE_TIMEOUT = 1.0
 """Seconds within which a server must respond."""
@@ -61,7 +63,11 @@ async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> s
 
     Returns:
         `None` if an LM Studio responded, else what happened instead, as a clause.
+
+    Raises:
+        LMStudioRuntimeError: If tests block the address.
     """
+    allowed([address])
     finding = await _find(address, context)
     if finding is None:
         return None
@@ -80,13 +86,39 @@ async def _other_address(address: Address, context: ssl.SSLContext | None) -> st
     if address.prefix and await _find(root, context) is None:
         return f"LM Studio is at {root}, without {address.prefix!r}: set host to that"
     if address.is_loopback:
-        found, _ = await first_greeting(local_candidates())
-        return None if found is None else f"an LM Studio listens at {found.netloc}: set host to that, or leave it unset"
+        with contextlib.suppress(LMStudioRuntimeError):  # tests block the others
+            found, _ = await first_greeting(local_candidates())
+            return (
+                None
+                if found is None
+                else f"an LM Studio listens at {found.netloc}: set host to that, or leave it unset"
+            )
     return None
 
 
+def allowed(addresses: Sequence[Address]) -> list[Address]:
+    """Return the addresses that tests do not block (`pytest --lmstudio-block`). Called before each connection.
+
+    Raises:
+        LMStudioRuntimeError: If they block all.
+    """
+    found = [each for each in addresses if not blocking.is_blocked(each.host, each.port, is_loopback=each.is_loopback)]
+    if addresses and not found:
+        raise LMStudioRuntimeError(
+            f"--lmstudio-block rejects the connection to {', '.join(each.netloc for each in addresses)}: no emulator "
+            "of this test run listens there; use the address of a fixture, such as lmstudio_host, or run pytest "
+            "without --lmstudio-block"
+        )
+    return found
+
+
 async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, tuple[str, ...]]:
-    """Request all greetings at once; return the first address of an LM Studio, and what happened at the others."""
+    """Request all greetings at once; return the first address of an LM Studio, and what happened at the others.
+
+    Raises:
+        LMStudioRuntimeError: If tests block all addresses.
+    """
+    addresses = allowed(addresses)
     results = list(zip(addresses, await asyncio.gather(*map(_find, addresses)), strict=True))
     found = next((address for address, finding in results if finding is None), None)
     return found, tuple(f"{address}: {finding.reason}" for address, finding in results if finding)

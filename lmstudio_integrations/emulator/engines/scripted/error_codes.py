@@ -1,9 +1,9 @@
-"""The error codes that a rule may raise, and the errors of scripted models alone."""
+"""The error codes that a rule may raise, and the error of scripted models alone."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed
+from lmstudio_integrations.emulator.engines.errors import EngineError
 
 ENGINE = "scripted"
 _VERSION = "1.0.0"
@@ -42,13 +42,4 @@ def unsupported(feature: str) -> EngineError:
         f"The {ENGINE} engine does not support {feature}",
         suggestion="Write a rule for this request, or use a model with real weights.",
         display_data=display_data("generic.engineDoesNotSupportFeature", {"feature": feature}),
-    )
-
-
-def out_of_memory() -> EngineError:
-    """Return the error for a load that needs more memory than there is."""
-    return load_failed(
-        "Model loading was stopped due to insufficient system resources. Under the current settings, this model "
-        "requires approximately 48.00 GB of memory.",
-        "Load the model with a shorter context, load a smaller one, or unload others.",
     )

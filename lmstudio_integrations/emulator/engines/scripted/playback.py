@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import get_args
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
-from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed, template_failed
+from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed, out_of_memory, template_failed
 from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
-from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, out_of_memory, unsupported
+from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, unsupported
 from lmstudio_integrations.emulator.engines.scripted.prompt_cache import PromptCache
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     Error,
