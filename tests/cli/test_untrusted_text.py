@@ -87,6 +87,10 @@ RUNS = {
     "embed, an error": Run(["embed", "fail.jsonl"], IN_AN_ERROR),
     "rerank": Run(["rerank", "query", "in.jsonl"], printable_line(TEXT)),
     "demo": Run(["demo"], printable(TEXT)),
+    "record": Run(
+        ["record", "--to", "new.lms.jsonl"], "0 requests in new.lms.jsonl.", [("Ctrl-C ends the recording.", "\x03")]
+    ),
+    "cassette": Run(["cassette", "show", "session.lms.jsonl"]),
     "serve": Run(["serve", "--port", "0", "--catalog", "catalog.toml"], typed=[("scripted)", "\x03")]),
 }
 
@@ -136,16 +140,21 @@ def server() -> Iterator[Emulator]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the input of `embed` and `rerank`, and a catalog for `serve`."""
+    """A folder with the input of `embed` and `rerank`, a recording, and a catalog for `serve`."""
     (tmp_path / "in.jsonl").write_text(json.dumps({"text": TEXT}, ensure_ascii=False) + "\n", encoding="utf-8")
     (tmp_path / "fail.jsonl").write_text('{"text": "fail"}\n', encoding="utf-8")
+    (tmp_path / "session.lms.jsonl").write_text(
+        '{"cassette":1}\n'
+        + json.dumps({"event": "call", "id": 1, "at": 0, "namespace": "llm", "endpoint": NAME}, ensure_ascii=False),
+        encoding="utf-8",
+    )
     (tmp_path / "catalog.toml").write_text(f"[[model]]\nkey = {json.dumps(NAME)}\n", encoding="utf-8")
     return tmp_path
 
 
 def seen_on_terminal(run: Run, server: Emulator, folder: Path, **environment: str) -> str:
     """Run a command on a terminal; return what it printed, without its own control codes."""
-    host = () if run.arguments[0] == "serve" else ("--host", server.address)
+    host = () if run.arguments[0] in {"serve", "cassette"} else ("--host", server.address)
     with on_terminal(*run.arguments, *host, columns=WIDE, cwd=folder, **environment) as terminal:
         for awaited, typed in run.typed:
             terminal.wait_for(awaited)
