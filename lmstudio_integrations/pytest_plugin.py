@@ -20,7 +20,7 @@ MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
 
 
-FAULT_LIMIT = 30.0
+_FAULT_LIMIT = 30.0
 """Seconds that a test may take under a fault."""
 
 _passed = pytest.StashKey[bool]()
@@ -139,13 +139,15 @@ def lmstudio_faults(request: pytest.FixtureRequest, lmstudio_emulator: "Emulator
 
     node: pytest.Item = request.node
     seed = int(request.config.getoption("--lmstudio-seed") or 0)
-    name: str = request.param
+    name: str | None = getattr(request, "param", None)
+    if name is None:
+        pytest.fail("lmstudio_faults must be a parameter of the test or of its fixtures; getfixturevalue is too late")
     marker = node.get_closest_marker("lmstudio_faults")
     proxy = FaultProxy(
         lmstudio_emulator.address,
         None if name == "none" else name,
         seed=seed,
-        limit=marker.kwargs.get("limit", FAULT_LIMIT) if marker else FAULT_LIMIT,
+        limit=marker.kwargs.get("limit", _FAULT_LIMIT) if marker else _FAULT_LIMIT,
     )
     with proxy:
         yield proxy

@@ -1,4 +1,4 @@
-"""The page on faults has the faults of today, and what it says of the application's bugs."""
+"""The page on faults has the faults of today."""
 
 from tools.faults_page import PAGE, written
 

@@ -190,6 +190,25 @@ def test_a_limit_ends_a_wait(server: Emulator) -> None:
         assert proxy.has_expired
 
 
+def test_a_request_that_the_server_never_gets_is_not_unfinished(server: Emulator) -> None:
+    with proxied(server, *recurring("engine-fails-before-response")) as proxy, lms.Client(proxy.address) as client:
+        model = client.llm.model(MODEL)
+        for _ in range(3):
+            with pytest.raises(lms.LMStudioServerError):
+                model.respond("Hello!")
+        assert [tunnel.conversation.predictions for tunnel in proxy.tunnels] == [[]] * len(proxy.tunnels)
+    assert server.predictions == ()
+
+
+def test_what_is_no_websocket_closes_the_connection(server: Emulator) -> None:
+    with proxied(server) as proxy, connect(f"ws://{proxy.address}/llm") as socket:
+        socket.socket.sendall(b"\x81\x05Hello")  # a client must mask its frames
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(TIMEOUT)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == CloseCode.PROTOCOL_ERROR
+
+
 def test_a_message_beyond_the_limit_of_the_server_closes_the_connection(server: Emulator) -> None:
     with proxied(server, max_message_bytes=1000) as proxy, connect(f"ws://{proxy.address}/llm") as socket:
         socket.send("x" * 1001)

@@ -342,7 +342,7 @@ class Tunnel:
         except OSError:
             self.reset()
         finally:
-            for pump in self._pumps:
+            for pump in tuple(self._pumps):
                 pump.cancel()
             for writer in self._writers.values():
                 writer.transport.abort()
@@ -401,7 +401,9 @@ class Tunnel:
 
     def repeat(self, data: bytes, seconds: float, channel: int) -> None:
         """Send bytes to the client every few seconds, until a channel that has stalled is cancelled."""
-        self._pumps.append(asyncio.create_task(self._repeat(data, seconds, channel)))
+        task = asyncio.create_task(self._repeat(data, seconds, channel))
+        self._pumps.append(task)
+        task.add_done_callback(self._pumps.remove)
 
     async def _repeat(self, data: bytes, seconds: float, channel: int) -> None:
         while self.conversation.is_stalled(channel):
