@@ -10,7 +10,8 @@ from lmstudio_integrations.cli._common import note, results
 
 def cassette(
     action: Annotated[
-        Literal["show", "diff"], typer.Argument(help="show: one line for each request. diff: how two cassettes differ.")
+        Literal["show", "diff"],
+        typer.Argument(metavar="ACTION", help="show: a line for each request. diff: how two recordings differ."),
     ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The cassette.")],
     other: Annotated[
