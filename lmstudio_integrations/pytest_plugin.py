@@ -4,7 +4,6 @@ Every pytest run loads the plugin where the package is installed, so it imports 
 fixture is used.
 """
 
-import os
 import re
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -205,8 +204,8 @@ def _cassette_path(request: pytest.FixtureRequest) -> Path:
 def _recorded_host(request: pytest.FixtureRequest) -> str:
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - see the docstring of the module
 
-    given: str | None = request.config.getoption("--lmstudio-host") or os.environ.get("LMSTUDIO_HOST")
-    found = given or Client.find_default_local_api_host()
+    with Client(request.config.getoption("--lmstudio-host")) as client:
+        found = client.api_host or Client.find_default_local_api_host()
     if found is None:
         pytest.fail("no LM Studio to record: start it, or name it with --lmstudio-host", pytrace=False)
     return found

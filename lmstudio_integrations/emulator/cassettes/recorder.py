@@ -5,6 +5,7 @@ The lines of a request are written when it has ended, because a secret may arriv
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Eve
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit
-from lmstudio_integrations.errors import LMStudioOSError
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
 
 _DIGITS = 3
@@ -200,7 +201,7 @@ class Recording:
 
     Raises:
         LMStudioOSError: If the file exists or cannot be written, or the port is taken.
-        LMStudioValueError: If a regular expression is not valid.
+        LMStudioValueError: If the server or a regular expression is not valid.
     """
 
     def __init__(
@@ -216,6 +217,8 @@ class Recording:
         self.path: Path = Path(path)
         self.requests: int = 0
         """How many requests are recorded so far."""
+        if not re.fullmatch(r"[^/@]+:\d+", server):
+            raise LMStudioValueError(f"the server to record must be given as host:port, got {server!r}")
         self._recorder = Recorder(self._write, Redaction(redact, contents=contents))
         self._thread = ProxyThread()
         self._proxy = Proxy(self._thread, server, observer=self._recorder, host=host, ports=(port,))

@@ -335,7 +335,9 @@ class Tunnel:
         try:
             if await self._pass(Unit("client", b"", frozenset({"accept"}))):
                 host, _, port = self.proxy.upstream.rpartition(":")
-                self._readers["server"], self._writers["client"] = await asyncio.open_connection(host, int(port))
+                self._readers["server"], self._writers["client"] = await asyncio.open_connection(
+                    host.strip("[]"), int(port)
+                )
                 for sender in ("client", "server"):
                     self._pumps.append(asyncio.create_task(self._pump(sender)))
             await self._over.wait()

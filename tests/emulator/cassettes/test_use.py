@@ -111,6 +111,13 @@ def test_a_request_that_the_server_rejects_is_recorded_in_the_middle_of_a_replay
             client.llm.unload("nothing")
 
 
+@pytest.mark.parametrize("server", ["localhost", "ws://localhost:1234", "me@localhost:1234", "localhost:x"])
+def test_the_server_to_record_is_an_address(tmp_path: Path, server: str) -> None:
+    with pytest.raises(LMStudioValueError, match="must be given as host:port"):
+        Recording(tmp_path / "x.lms.jsonl", server)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("token", "message"), [(TOKEN, "rejects this client"), (None, "cannot be reached")])
 def test_a_server_that_cannot_be_asked_is_an_error_of_the_request(
     server: Emulator, tmp_path: Path, token: str | None, message: str
