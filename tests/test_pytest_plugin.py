@@ -258,8 +258,9 @@ BUGS = {
 """By the fault that finds it: what is right, what is wrong in its place, and what pytest prints."""
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize("fault", BUGS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(each, marks=pytest.mark.exhaustive if "mid" in each else ()) for each in BUGS]
+)
 def test_a_bug_of_the_application_is_found(pytester: pytest.Pytester, run: Run, fault: str) -> None:
     right, wrong, found = BUGS[fault]
     program = (APPLICATION / "draft.py").read_text(encoding="utf-8")
@@ -272,7 +273,7 @@ def test_a_bug_of_the_application_is_found(pytester: pytest.Pytester, run: Run, 
     result.stdout.fnmatch_lines([found])
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_application_passes_under_every_fault(fault: str) -> None:
     draft: Any = importlib.import_module("cookbook.testing_faults.draft")

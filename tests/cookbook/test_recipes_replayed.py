@@ -51,7 +51,7 @@ def printed(recipe: Recipe, output: str) -> list[str]:
     return sorted(lines) if recipe.name in IN_ANY_ORDER else lines
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @patient
 @pytest.mark.parametrize("recipe", [row for row in parameters() if row.id in CHOSEN])
