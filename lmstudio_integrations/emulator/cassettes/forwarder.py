@@ -5,7 +5,7 @@ What was loaded in the recording is not loaded on the server: it is loaded there
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic_core import from_json
@@ -62,9 +62,13 @@ class EpisodeConnection(ReplayConnection):
     async def _stream_anew(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         number, frames = await self._ask("channel", opened)
         upstream = await self._connected()
-        channel.on_packet = lambda packet: upstream.send(
-            {"type": "channelSend", "channelId": number, "message": packet}
-        )
+
+        def forward(packet: Mapping[str, Any]) -> None:
+            upstream.send({"type": "channelSend", "channelId": number, "message": packet})
+
+        channel.on_packet = forward
+        if channel.scope.reason:  # the client stopped it at once, before this ran
+            forward({"type": opened.endpoint.stop})
         while (frame := await frames.get())["type"] == "channelSend":
             channel.send(frame["message"])
         if "error" in frame:
@@ -86,13 +90,10 @@ class EpisodeConnection(ReplayConnection):
         if interaction is None:
             return specifier
         if interaction not in self._loads:
-            self._loads[interaction] = self._start_load(interaction)
+            self._loads[interaction] = asyncio.ensure_future(self._load(interaction))
         reference = await asyncio.shield(self._loads[interaction])
         is_reference = is_object(specifier) and specifier.get("type") == "instanceReference"
         return {**specifier, "instanceReference": reference} if is_reference else specifier
-
-    def _start_load(self, interaction: Interaction) -> "asyncio.Task[str]":
-        return asyncio.ensure_future(self._load(interaction))
 
     async def _load(self, interaction: Interaction) -> str:
         _, frames = (await self._connected()).request("channel", interaction.endpoint, interaction.parameter)
@@ -106,22 +107,35 @@ class EpisodeConnection(ReplayConnection):
         async with self._opening:
             if self._upstream is None:
                 assert self._client is not None, "requests come after authentication"
-                self._upstream = await _Upstream.open(f"ws://{self._server}/{self.namespace}", self._client)
+                url = f"ws://{self._server}/{self.namespace}"
+                self._upstream = await _Upstream.open(url, self._client, self._warn)
         return self._upstream
+
+    def _warn(self, frame: Mapping[str, Any]) -> None:
+        self.session.warn(frame["warning"], frame.get("kind", "unknown"))
+        self._flush_soon()
 
 
 class _Upstream:
-    """A socket of a server, with the requests on it."""
+    """A socket of a server, with the requests on it.
 
-    def __init__(self, socket: ClientConnection) -> None:
+    Args:
+        socket: The socket.
+        on_warning: Called with each warning, which the server sends in the place of a reply.
+    """
+
+    def __init__(self, socket: ClientConnection, on_warning: Callable[[Mapping[str, Any]], None]) -> None:
         self._socket = socket
+        self._on_warning = on_warning
         self._ids = itertools.count(1)
         self._requests: dict[int, Frames] = {}
         self._outgoing: asyncio.Queue[str] = asyncio.Queue()
         self._tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
 
     @classmethod
-    async def open(cls, url: str, client: ConnectedClient) -> "_Upstream":
+    async def open(
+        cls, url: str, client: ConnectedClient, on_warning: Callable[[Mapping[str, Any]], None]
+    ) -> "_Upstream":
         """Connect with the credentials of a client.
 
         Raises:
@@ -137,7 +151,7 @@ class _Upstream:
         if not result.get("success"):
             await socket.close()
             raise WireError(f"The server to record rejects this client: {result.get('error')}")
-        return cls(socket)
+        return cls(socket, on_warning)
 
     async def close(self) -> None:
         """Close the socket."""
@@ -170,6 +184,8 @@ class _Upstream:
         try:
             async for data in self._socket:
                 frame = from_json(data)
+                if frame["type"] == "communicationWarning":
+                    self._on_warning(frame)
                 number = frame.get("callId", frame.get("channelId"))
                 if number in self._requests:
                     self._requests[number].put_nowait(frame)

@@ -133,6 +133,16 @@ def test_a_server_that_cannot_be_asked_is_an_error_of_the_request(
             say(used.address, "b")
 
 
+def test_a_warning_of_the_server_that_is_asked_anew_reaches_the_client(server: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as recorded:
+        say(recorded.address, "a")
+    for mode in ("new_episodes", "none"):
+        with use_cassette(path, mode, server=server.address) as used, wire(used) as socket:
+            socket.send_frame({"type": "rpcCall", "endpoint": "tokenize", "callId": 1, "parameter": {"specifier": 1}})
+            assert "tokenize" in socket.receive()["warning"]
+
+
 def test_a_cancel_reaches_the_server_that_is_asked_anew(tmp_path: Path) -> None:
     path = tmp_path / "session.lms.jsonl"
     stalling = {"key": CHAT, "rules": [{"then": [{"text": "One"}, {"fault": "stall"}]}]}
