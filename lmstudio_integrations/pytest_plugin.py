@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lmstudio_integrations.emulator import Emulator, FaultProxy, Recording
-    from lmstudio_integrations.emulator.cassettes.use import Mode
+    from lmstudio_integrations.emulator.record_modes import Mode
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
@@ -181,7 +181,7 @@ def lmstudio_cassette(
     test whose requests are not in it fails.
     """
     from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415 - see the docstring of the module
-    from lmstudio_integrations.emulator.cassettes.use import records  # noqa: PLC0415
+    from lmstudio_integrations.emulator.record_modes import records  # noqa: PLC0415
 
     mode = cast("Mode", request.config.getoption("--lmstudio-record"))
     path = _cassette_path(request)

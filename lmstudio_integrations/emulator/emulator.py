@@ -39,6 +39,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, mem
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
+from lmstudio_integrations.emulator.listening import netloc
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, create_plugin
 from lmstudio_integrations.emulator.records import (
     EmbeddingRecord,
@@ -455,11 +456,6 @@ class _Running:
         if instance is None:
             raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
         await registry.unload(instance)
-
-
-def netloc(host: str, port: int) -> str:
-    """Return host and port as in a URL."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _catalog(

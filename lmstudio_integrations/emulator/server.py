@@ -5,7 +5,6 @@ Used by `emulator`. Each socket gets a `ConnectionHandler`.
 
 import asyncio
 import contextlib
-import errno
 import http
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -23,8 +22,8 @@ from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import ServerState
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.handlers import SERVED
+from lmstudio_integrations.emulator.listening import port_error
 from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
-from lmstudio_integrations.errors import LMStudioOSError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 _TURNS_OF_ACCEPTING = 4
@@ -160,15 +159,6 @@ class Server:
         finally:
             self.connections.discard(connection)
             self._state.records.notify()
-
-
-def port_error(host: str, ports: Sequence[int], error: OSError) -> LMStudioOSError:
-    """Return the error for ports of which none is free."""
-    reason = "already in use" if error.errno == errno.EADDRINUSE else error
-    listed = ", ".join(map(str, ports))
-    return LMStudioOSError(
-        f"cannot listen on {host}, port {listed}: {reason}; choose another port, or 0 for any free one"
-    )
 
 
 def _json(socket: ServerConnection, value: object) -> Response:

@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.emulator import netloc
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.listening import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
 from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.hostile import lazy

@@ -23,7 +23,7 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import blocking
-from lmstudio_integrations.emulator.emulator import netloc
+from lmstudio_integrations.emulator.listening import netloc, port_error
 from lmstudio_integrations.emulator.proxy.units import (
     PROGRESS,
     Conversation,
@@ -33,7 +33,6 @@ from lmstudio_integrations.emulator.proxy.units import (
     is_last,
     serialized,
 )
-from lmstudio_integrations.emulator.server import port_error
 
 T = TypeVar("T")
 

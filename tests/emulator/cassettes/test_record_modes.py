@@ -10,7 +10,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, Recording, use_cassette
 from lmstudio_integrations.emulator.cassettes.cassette import read
-from lmstudio_integrations.emulator.cassettes.use import Mode
+from lmstudio_integrations.emulator.record_modes import Mode
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.emulator.bare_client import prediction_request, wire
 
