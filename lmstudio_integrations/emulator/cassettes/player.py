@@ -107,7 +107,7 @@ class Player:
         )
 
     def _nearest(self, sent: dict[str, Any]) -> str:
-        meanings = {each: self._meaning(each.request) for each in self._interactions}
+        meanings = {each: self._meaning(self._redacted(each.request)) for each in self._interactions}
         others = [each for each in self._interactions if meanings[each]["request"] == sent["request"]]
         if not others:
             recorded = sorted({str(each["request"]) for each in meanings.values()})
@@ -137,7 +137,8 @@ class Player:
     def _table(self, key: Callable[[Request], str]) -> Mapping[str, list[Interaction]]:
         table: defaultdict[str, list[Interaction]] = defaultdict(list)
         for interaction in self._interactions:
-            table[key(interaction.request)].append(interaction)
+            # Again, because it may have been recorded with the contents of files, or with fewer patterns.
+            table[key(self._redacted(interaction.request))].append(interaction)
         return table
 
     def _redacted(self, request: Request) -> Request:

@@ -1,6 +1,7 @@
 """When a cassette is recorded and when it is replayed, mode by mode; and what a recording does with a connection."""
 
 import asyncio
+import base64
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,6 +75,23 @@ def test_a_mode_decides_what_is_recorded_and_replayed(
         assert {text: speak(replayed.address, text) for text in heard} == heard
     assert len(server.predictions) == before + len(asked)
     assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("contents", [False, True])
+def test_a_file_is_found_again_by_its_hash_or_its_contents(server: Emulator, tmp_path: Path, contents: bool) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    found = []
+    with (
+        use_cassette(path, "once", server=server.address, contents=contents) as recorded,
+        lms.Client(recorded.address) as client,
+    ):
+        found.append(client.files.prepare_file(b"hello", "notes.txt").identifier)
+    assert (base64.b64encode(b"hello").decode() in path.read_text(encoding="utf-8")) == contents
+    with use_cassette(path) as replayed, lms.Client(replayed.address) as client:
+        found.append(client.files.prepare_file(b"hello", "notes.txt").identifier)
+        with pytest.raises(LMStudioServerError, match="no such request"):
+            client.files.prepare_file(b"hallo", "notes.txt")
+    assert len(set(found)) == 1
 
 
 def test_a_block_that_fails_records_nothing(server: Emulator, tmp_path: Path) -> None:
