@@ -1,14 +1,12 @@
 """The fixtures for users' own tests, each in a pytest run of its own."""
 
-import importlib
 import sys
 from collections.abc import Callable
-from contextlib import closing
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
-from lmstudio_integrations.emulator import FAULTS, Emulator, FaultProxy
+from lmstudio_integrations.emulator import FAULTS, Emulator
 from tests.docs.snippets import ROOT
 
 pytestmark = pytest.mark.slow
@@ -271,18 +269,3 @@ def test_a_bug_of_the_application_is_found(pytester: pytest.Pytester, run: Run, 
     is_left = fault == "response-endless"
     result.assert_outcomes(passed=1 + is_left, failed=1 - is_left, errors=0 + is_left)
     result.stdout.fnmatch_lines([found])
-
-
-@pytest.mark.sampled(3)
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_application_passes_under_every_fault(fault: str) -> None:
-    draft: Any = importlib.import_module("cookbook.testing_faults.draft")
-    rules = [{"then": [{"text": "The ferry is late again\nIt left the harbor an hour after noon."}]}]
-    with (
-        Emulator([{"key": "qwen/qwen3-4b", "rules": rules}]) as server,
-        FaultProxy(server.address, fault) as proxy,
-    ):
-        with closing(draft.Draft(proxy.address, wait=0.5)) as article:
-            assert article.headline("the ferry").startswith("The ferry")
-            assert proxy.has_happened()
-        assert proxy.unfinished() == []
