@@ -1,7 +1,9 @@
 """`record`: a proxy in front of an LM Studio that writes what passes to a file."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -51,12 +53,13 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     if probe is not None:
         record_probe(server, probe, to, token=token, plugin=plugin, redact=redact or (), contents=contents, yes=yes)
         return
-    with Recording(to, server, redact=redact or (), contents=contents, port=port) as recording:
+    with Recording(to, server, redact=redact or (), contents=contents, port=port) as recording, interruption() as ended:
         note(f"Prompts and responses of every program that connects are written to {to}; API tokens are not.")
         results().write_line(f"ws://{recording.address}")
         note(f"To use it: export {HOST_VARIABLE}={recording.address}")
         note(f"It is {server} that responds. Ctrl-C ends the recording.")
-        wait_for_interrupt()
+        while not ended.wait(_TURN):
+            pass
     note(f"{counted(recording.requests, 'request')} in {to}.")
 
 
@@ -92,8 +95,9 @@ def recorded_server(host: str | None, token: str | None) -> str:
     return address
 
 
-def wait_for_interrupt() -> None:
-    """Return after Ctrl-C or SIGTERM."""
+@contextlib.contextmanager
+def interruption() -> Generator[threading.Event]:
+    """Provide an event that Ctrl-C and SIGTERM set while the block runs."""
     ended = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -102,7 +106,6 @@ def wait_for_interrupt() -> None:
     previous = signal.signal(signal.SIGTERM, end)
     try:
         with on_interrupt(ended.set):
-            while not ended.wait(_TURN):
-                pass
+            yield ended
     finally:
         signal.signal(signal.SIGTERM, previous)
