@@ -4,6 +4,9 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from lmstudio_integrations.protocol.kv_config import layer_of
+from lmstudio_integrations.types.chat import WireHistory
+
 JsonDict = dict[str, Any]
 
 FEW = 4
@@ -86,8 +89,7 @@ def by_reference(reference: str) -> JsonDict:
 
 def config_stack(fields: Mapping[str, Any]) -> JsonDict:
     """Return settings, by their full keys, as the one layer of a stack."""
-    config = {"fields": [{"key": key, "value": value} for key, value in fields.items()]}
-    return {"layers": [{"layerName": "apiOverride", "config": config}]}
+    return {"layers": [layer_of("apiOverride", fields)]}
 
 
 def prediction(
@@ -103,10 +105,9 @@ def prediction(
         members: More members of the parameter.
     """
     limit = {"llm.prediction.maxPredictedTokens": {"checked": True, "value": max_tokens}}
-    message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
     return {
         "modelSpecifier": specifier,
-        "history": {"messages": [message]},
+        "history": WireHistory.of_prompt(prompt).to_dict(),
         "predictionConfigStack": config_stack({**limit, **(fields or {})}),
         **members,
     }

@@ -11,6 +11,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioProtocolError
+from lmstudio_integrations.protocol import envelope
 
 REPLY_TIMEOUT = 10.0
 """Seconds for the reply to a call. A server never replies to some of them (docs/protocol.md#invalid-input)."""
@@ -55,13 +56,7 @@ class Wire:
 
     def authenticate(self, credentials: Credentials) -> None:
         """Log in."""
-        self._send(
-            {
-                "authVersion": 1,
-                "clientIdentifier": credentials.identifier,
-                "clientPasskey": credentials.passkey,
-            }
-        )
+        self._socket.send(envelope.auth(credentials.identifier, credentials.passkey))
         result = self._receive(REPLY_TIMEOUT)
         if result.get("success") is not True:
             raise LMStudioAuthenticationError(f"the server rejected the credentials: {result.get('error')}")
@@ -69,8 +64,7 @@ class Wire:
     def call(self, endpoint: str, parameter: Any = None) -> Frame:
         """Make a call, and return the reply, or the warning that comes in its place."""
         number = next(self._ids)
-        frame = {"type": "rpcCall", "endpoint": endpoint, "callId": number}
-        self._send(frame if parameter is None else {**frame, "parameter": parameter})
+        self._socket.send(envelope.rpc_call(endpoint, number, None if parameter is None else envelope.dumps(parameter)))
         return self.read(lambda frame: frame.get("callId") == number or _warns(frame, endpoint), REPLY_TIMEOUT)
 
     def result(self, endpoint: str, parameter: Any) -> Any:
@@ -87,12 +81,12 @@ class Wire:
     def open(self, endpoint: str, parameter: Any) -> int:
         """Open a channel, and return its number."""
         number = next(self._ids)
-        self._send({"type": "channelCreate", "endpoint": endpoint, "channelId": number, "creationParameter": parameter})
+        self._socket.send(envelope.channel_create(endpoint, number, envelope.dumps(parameter)))
         return number
 
     def cancel(self, channel: int) -> None:
         """Cancel what a channel does."""
-        self._send({"type": "channelSend", "channelId": channel, "message": {"type": "cancel"}})
+        self._socket.send(envelope.channel_send(channel, '{"type":"cancel"}'))
 
     def stream(self, endpoint: str, parameter: Any, timeout: float = END_TIMEOUT) -> Frame:
         """Open a channel, read until it ends, and return the last frame, or the warning that comes in its place."""
@@ -121,9 +115,6 @@ class Wire:
                 self._ended.add(frame["channelId"])
             if is_last(frame):
                 return frame
-
-    def _send(self, frame: Frame) -> None:
-        self._socket.send(json.dumps(frame))
 
     def _receive(self, timeout: float) -> Frame:
         frame: Frame = json.loads(self._socket.recv(max(timeout, 0.0)))

@@ -64,7 +64,7 @@ class EpisodeConnection(ReplayConnection):
         upstream = await self._connected()
 
         def forward(packet: Mapping[str, Any]) -> None:
-            upstream.send({"type": "channelSend", "channelId": number, "message": packet})
+            upstream.send(number, packet)
 
         channel.on_packet = forward
         if channel.scope.reason:  # the client stopped it at once, before this ran
@@ -143,8 +143,7 @@ class _Upstream:
         """
         try:
             socket = await connect(url, max_size=None, compression=None, logger=client_logger)
-            credentials = {"clientIdentifier": client.identifier, "clientPasskey": client.passkey}
-            await socket.send(envelope.dumps({"authVersion": envelope.AUTH_VERSION, **credentials}))
+            await socket.send(envelope.auth(client.identifier, client.passkey))
             result = from_json(await socket.recv())
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
             raise WireError(f"The server to record cannot be reached: {error}") from error
@@ -163,18 +162,14 @@ class _Upstream:
         """Send a request; return its id, and what the server sends on it."""
         number, frames = next(self._ids), Frames()
         self._requests[number] = frames
-        frame, id_key, parameter_key = (
-            ("rpcCall", "callId", "parameter")
-            if kind == "call"
-            else ("channelCreate", "channelId", "creationParameter")
-        )
-        given = {} if parameter is ABSENT else {parameter_key: parameter}
-        self.send({"type": frame, "endpoint": endpoint, id_key: number, **given})
+        frame_of = envelope.rpc_call if kind == "call" else envelope.channel_create
+        given = None if parameter is ABSENT else envelope.dumps(parameter)
+        self._outgoing.put_nowait(frame_of(endpoint, number, given))
         return number, frames
 
-    def send(self, frame: Mapping[str, Any]) -> None:
-        """Send a frame after those before it."""
-        self._outgoing.put_nowait(envelope.dumps(frame))
+    def send(self, number: int, packet: Mapping[str, Any]) -> None:
+        """Send a packet on a channel, after what was sent before."""
+        self._outgoing.put_nowait(envelope.channel_send(number, envelope.dumps(packet)))
 
     async def _write(self) -> None:
         while True:
@@ -183,14 +178,14 @@ class _Upstream:
     async def _read(self) -> None:
         try:
             async for data in self._socket:
-                frame = from_json(data)
-                if frame["type"] == "communicationWarning":
+                frame = envelope.parse(data)[0] or {}
+                if frame.get("type") == "communicationWarning":
                     self._on_warning(frame)
                 number = frame.get("callId", frame.get("channelId"))
                 if number in self._requests:
                     self._requests[number].put_nowait(frame)
-                if frame["type"] in _ENDS:
-                    self._requests.pop(number, None)
+                    if frame.get("type") in _ENDS:
+                        del self._requests[number]
         finally:
             for frames in self._requests.values():
                 frames.put_nowait({"type": "channelError", "error": _LOST})
