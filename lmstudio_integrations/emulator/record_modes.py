@@ -1,6 +1,5 @@
 """One cassette for one program or test: it is recorded, replayed, or both, as the mode says."""
 
-import json
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read, save
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances
-from lmstudio_integrations.emulator.cassettes.meaning import meaning
+from lmstudio_integrations.emulator.cassettes.meaning import key_of, meaning
 from lmstudio_integrations.emulator.cassettes.player import Pace
 from lmstudio_integrations.emulator.cassettes.recorder import Recording
 from lmstudio_integrations.emulator.emulator import Emulator
@@ -74,7 +73,8 @@ def use_cassette(
                     yield replayed
             else:
                 yield recording
-        save(path, [*(old if mode == "new_episodes" else _not_again(old, read(new))), *read(new)])
+        recorded = read(new)
+        save(path, [*(old if mode == "new_episodes" else _not_again(old, recorded)), *recorded])
     finally:
         new.unlink(missing_ok=True)
 
@@ -82,9 +82,5 @@ def use_cassette(
 def _not_again(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
     """Return the requests that were not made again."""
     known = KnownInstances([*old, *new]).references
-
-    def key(each: Interaction) -> str:
-        return json.dumps(meaning(each.request, known), sort_keys=True)
-
-    again = {key(each) for each in new}
-    return [each for each in old if key(each) not in again]
+    again = {key_of(meaning(each.request, known)) for each in new}
+    return [each for each in old if key_of(meaning(each.request, known)) not in again]

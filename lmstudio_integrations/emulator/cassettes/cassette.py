@@ -196,7 +196,7 @@ class Writer:
             if path.suffix == ".gz"
             else self._file
         )
-        self._write({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {version()}"})
+        self._lines.write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {version()}"}))
 
     def write(self, interaction: Interaction) -> None:
         """Write a request with its events."""
@@ -208,9 +208,6 @@ class Writer:
         """Complete the file."""
         self._lines.close()
         self._file.close()
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._lines.write(_line(line))
 
 
 def save(path: Path, interactions: Iterable[Interaction]) -> None:

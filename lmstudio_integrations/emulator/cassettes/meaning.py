@@ -5,6 +5,7 @@ which a model is named, whether the files of a message are before its texts, emp
 results, how a whole number is written, TTLs, generated identifiers, times of day, and paths of temporary files.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -67,6 +68,11 @@ def meaning(request: Request, known: References) -> dict[str, Any]:
         found["settings"] = _settings(load, {**unset, **_LOAD_DEFAULTS})
     neutral: dict[str, Any] = _neutral(found | members)
     return neutral
+
+
+def key_of(value: Any) -> str:
+    """Return a text that is the same for equal JSON values, whatever the order of their members."""
+    return json.dumps(value, sort_keys=True)
 
 
 def model_of(specifier: Any, known: References) -> Any:

@@ -5,7 +5,6 @@ followed it, at the pace of the recording or at once. It takes the place of the 
 """
 
 import asyncio
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.cassettes.difference import differences, likeness
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
-from lmstudio_integrations.emulator.cassettes.meaning import meaning, model_of
+from lmstudio_integrations.emulator.cassettes.meaning import key_of, meaning, model_of
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
@@ -107,8 +106,8 @@ class Player:
         )
 
     def _nearest(self, sent: dict[str, Any]) -> str:
-        meanings = {each: self._meaning(self._redacted(each.request)) for each in self._interactions}
-        others = [each for each in self._interactions if meanings[each]["request"] == sent["request"]]
+        meanings = {each: self._meaning(request) for each, request in self._recorded.items()}
+        others = [each for each in meanings if meanings[each]["request"] == sent["request"]]
         if not others:
             recorded = sorted({str(each["request"]) for each in meanings.values()})
             return f"It has requests of {', '.join(recorded) or 'no endpoint'} only."
@@ -120,7 +119,12 @@ class Player:
         return self._by_request.get(_exact_key(request), [])
 
     def _alike(self, request: Request) -> list[Interaction]:
-        return self._by_meaning.get(_key(self._meaning(request)), [])
+        return self._by_meaning.get(key_of(self._meaning(request)), [])
+
+    @cached_property
+    def _recorded(self) -> Mapping[Interaction, Request]:
+        # Without secrets once more, because they may be recorded with the contents of files, or with fewer patterns.
+        return {each: self._redacted(each.request) for each in self._interactions}
 
     @cached_property
     def _by_request(self) -> Mapping[str, list[Interaction]]:
@@ -128,7 +132,7 @@ class Player:
 
     @cached_property
     def _by_meaning(self) -> Mapping[str, list[Interaction]]:
-        return self._table(lambda request: _key(self._meaning(request)))
+        return self._table(lambda request: key_of(self._meaning(request)))
 
     @cached_property
     def _known(self) -> KnownInstances:
@@ -136,25 +140,19 @@ class Player:
 
     def _table(self, key: Callable[[Request], str]) -> Mapping[str, list[Interaction]]:
         table: defaultdict[str, list[Interaction]] = defaultdict(list)
-        for interaction in self._interactions:
-            # Again, because it may have been recorded with the contents of files, or with fewer patterns.
-            table[key(self._redacted(interaction.request))].append(interaction)
+        for interaction, request in self._recorded.items():
+            table[key(request)].append(interaction)
         return table
 
     def _redacted(self, request: Request) -> Request:
-        given = request.parameter
-        return request if given is ABSENT else request._replace(parameter=self._redaction.value(given))
+        return request._replace(parameter=self._redaction.value(request.parameter))
 
     def _meaning(self, request: Request) -> dict[str, Any]:
         return meaning(request, self._known.references)
 
 
 def _exact_key(request: Request) -> str:
-    return _key([each for each in request if each is not ABSENT])
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return key_of([each for each in request if each is not ABSENT])
 
 
 def asked(namespace: str, received: CallReceived | ChannelOpened) -> Request:

@@ -145,9 +145,9 @@ class Recorder(Observer):
 
 def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
     """Return a request without secrets."""
-    parameter = interaction.parameter if interaction.parameter is ABSENT else redaction.value(interaction.parameter)
+    parameter = redaction.value(interaction.parameter)
     given = [event.body for event in interaction.events]
-    bodies = [body if body is ABSENT else redaction.value(body) for body in given]
+    bodies = [redaction.value(body) for body in given]
     for (texts, _), (_, put) in zip(_texts_in_parts(given), _texts_in_parts(bodies), strict=True):
         for index, text in enumerate(redaction.parts(texts)):
             if text != texts[index]:

@@ -71,7 +71,10 @@ class Redaction:
         return _replaced(text, self._spans(text))
 
     def value(self, value: Any, *, is_secret: bool = False) -> Any:
-        """Return a JSON value without secrets. If it is secret as a whole, its texts and numbers are hidden."""
+        """Return a JSON value without secrets. If it is secret as a whole, its texts and numbers are hidden.
+
+        `ABSENT` stays what it is.
+        """
         if isinstance(value, str):
             return HIDDEN if is_secret else self._string(value)
         if is_list(value):

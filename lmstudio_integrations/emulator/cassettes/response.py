@@ -9,7 +9,7 @@ from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
-from lmstudio_integrations.emulator.cassettes.meaning import References, meaning
+from lmstudio_integrations.emulator.cassettes.meaning import References, key_of, meaning
 
 _ENDS = {"lost": "connection lost", "loaded": "loaded", "end": "no end"}
 """What is said of requests that have no other outcome."""
@@ -64,7 +64,7 @@ def described(interaction: Interaction, known: References) -> str:
 def compared(one: list[Interaction], other: list[Interaction]) -> Iterator[Difference]:
     """Return how two cassettes differ: in requests, then in the responses to the same ones."""
     asked, answered = [_meanings(one), _meanings(other)], [[response(each) for each in side] for side in (one, other)]
-    keys = [[repr(each) for each in side] for side in asked]
+    keys = [[key_of(each) for each in side] for side in asked]
     matcher = SequenceMatcher(None, keys[0], keys[1], autojunk=False)
     for kind, a, to_a, b, to_b in matcher.get_opcodes():
         if kind != "equal":

@@ -10,6 +10,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Int
 from lmstudio_integrations.emulator.cassettes.difference import MAX_LISTED, differences
 from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.cassettes.response import compared
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -198,6 +199,14 @@ def test_an_older_client_completes_a_text_as_a_newer_one_does() -> None:
         "predictionConfigStack": {"layers": []},
     }
     assert number_of(player(old).find(Request("llm", "completeRawText", new))) == 2
+
+
+def test_two_cassettes_are_the_same_whatever_the_order_of_members() -> None:
+    one, other = (
+        Interaction(1, 0, "call", "llm", "countTokens", parameter, [Event("result", 0, {"tokenCount": 1})])
+        for parameter in ({"inputString": "a", "x": {"b": 1, "c": 2}}, {"x": {"c": 2, "b": 1}, "inputString": "a"})
+    )
+    assert list(compared([one], [other])) == []
 
 
 def test_many_differences_are_counted() -> None:
