@@ -1,23 +1,10 @@
 // The programs of programs.py, in TypeScript: `node programs.mjs FOLDER ADDRESS...`. FOLDER has the SDK.
 
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
-import { join } from "node:path";
+import { CHAT, EMBEDDING, PIXEL, SCHEMA, requireOfSdk, sdk } from "../typescript_sdk.mjs";
 
-const [folder, ...addresses] = process.argv.slice(2);
-const resolve = createRequire(join(folder, "package.json")).resolve;
-const { Chat, LMStudioClient, rawFunctionTool } = await import(pathToFileURL(resolve("@lmstudio/sdk")));
-const { z } = createRequire(resolve("@lmstudio/sdk"))("zod");
-
-const CHAT = "qwen2.5-7b-instruct";
-const EMBEDDING = "text-embedding-nomic-embed-text-v1.5";
-const PIXEL =
-  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-const SCHEMA = {
-  type: "object",
-  properties: { title: { type: "string" }, pages: { type: "integer" } },
-  required: ["title", "pages"],
-};
+const addresses = process.argv.slice(3);
+const { Chat, LMStudioClient, rawFunctionTool } = sdk;
+const { z } = requireOfSdk("zod");
 
 const chatModel = (client) => client.llm.model(CHAT, { verbose: false });
 const embeddingModel = (client) => client.embedding.model(EMBEDDING, { verbose: false });

@@ -4,13 +4,10 @@
 // of it can have. `call` makes all these calls through the SDK and prints what came of them. `commandLine` asks what the official command line asks before its own work.
 // All print one line of JSON.
 
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
-import { join } from "node:path";
+import { sdk } from "../typescript_sdk.mjs";
 
-const [folder, url, step, seconds] = process.argv.slice(2);
-const resolve = createRequire(join(folder, "package.json")).resolve;
-const { LMStudioClient } = await import(pathToFileURL(resolve("@lmstudio/sdk")));
+const [url, step, seconds] = process.argv.slice(3);
+const { LMStudioClient } = sdk;
 
 const KINDS = { rpc: "Rpc", channel: "Channel", signal: "Signal", writableSignal: "WritableSignal" };
 

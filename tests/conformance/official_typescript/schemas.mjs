@@ -4,15 +4,11 @@
 // Prints, for each, a line of JSON: the list of what is wrong with it. The schemas strip what they do not know or cannot
 // read; that is wrong here.
 
-import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
-import { pathToFileURL } from "node:url";
-import { join } from "node:path";
 
-const [folder] = process.argv.slice(2);
-const resolve = createRequire(join(folder, "package.json")).resolve;
-const { LMStudioClient } = await import(pathToFileURL(resolve("@lmstudio/sdk")));
-const { pluginsPort } = new LMStudioClient({ baseUrl: "ws://127.0.0.1:1" }); // it connects on first use only
+import { sdk } from "../typescript_sdk.mjs";
+
+const { pluginsPort } = new sdk.LMStudioClient({ baseUrl: "ws://127.0.0.1:1" }); // it connects on first use only
 
 const schemaOf = ({ endpoint, kind, direction }) => {
   const channel = pluginsPort.backendInterface.getChannelEndpoint(endpoint);

@@ -3,23 +3,10 @@
 // A step prints its findings as one line of JSON. Node must then end by itself: a channel that the server left open
 // would keep it alive.
 
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
-import { join } from "node:path";
+import { CHAT, EMBEDDING, PIXEL, SCHEMA, sdk } from "../typescript_sdk.mjs";
 
-const [folder, url, step, token] = process.argv.slice(2);
-const resolve = createRequire(join(folder, "package.json")).resolve;
-const { Chat, LMStudioClient, rawFunctionTool, tool } = await import(pathToFileURL(resolve("@lmstudio/sdk")));
-
-const CHAT = "qwen2.5-7b-instruct";
-const EMBEDDING = "text-embedding-nomic-embed-text-v1.5";
-const PIXEL =
-  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-const SCHEMA = {
-  type: "object",
-  properties: { title: { type: "string" }, pages: { type: "integer" } },
-  required: ["title", "pages"],
-};
+const [url, step, token] = process.argv.slice(3);
+const { Chat, LMStudioClient, rawFunctionTool, tool } = sdk;
 
 // Each sets what others exclude, or shows how the SDK writes a value. `false` is off.
 const LOAD_CONFIGS = [
