@@ -10,7 +10,7 @@ Stop, FastAPI cancels the task that reads the endpoint. This cancels the predict
 in LM Studio, even while the prompt is processed, and the model is free for the next
 user. FastAPI does not close the endpoint's generator itself, so this relies on
 `ChatLMStudio`: it stops a prediction at once when its stream is dropped, and within
-about a second after the end of the task that read it.
+seconds if it takes the garbage collector to see that nothing refers to it any more.
 
 The server stores nothing: each tab keeps its conversation and sends it with every
 message. All users share one `ChatLMStudio`, which is configuration only; how many

@@ -26,7 +26,7 @@ class Sink(Protocol):
     def finish(self, error: BaseException | None) -> None:
         """Record that nothing more follows."""
 
-    def is_alive(self) -> bool:
+    def is_alive(self, now: float, /) -> bool:
         """Whether the caller still exists."""
         ...
 
@@ -40,7 +40,7 @@ class SilentSink:
     def finish(self, error: BaseException | None) -> None:
         """Drop the end as well."""
 
-    def is_alive(self) -> bool:
+    def is_alive(self, _now: float, /) -> bool:
         """Return true, because a caller that is not alive has its request cancelled."""
         return True
 

@@ -253,7 +253,7 @@ class ClientSession:
             if exchange.timeout_name is None and exchange.tool_session is not None and exchange.tool_session.calls:
                 continue
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.has_caller else None
-            if expired is not None or not exchange.sink.is_alive():
+            if expired is not None or not exchange.sink.is_alive(now):
                 silent = silent or (expired is not None and exchange.id > 0)
                 self.close(exchange, expired)
         self._query_queues(now)

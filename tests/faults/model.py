@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,6 +88,7 @@ class Row:
             its text.
         between: What happens between two calls; the second of them is the one that is observed.
         stop: What the caller does in place of the observed call.
+        around: A context in which all surfaces run.
         only: Which surfaces this can happen to, of those with an outcome.
         regenerated: Whether adapters make calls again whatever `max_retries` says, if nothing was delivered.
         permanent: Whether it lasts for ever.
@@ -114,6 +116,7 @@ class Row:
     tool_choice: ToolChoice | None = None
     between: "Callable[[Cell], None] | None" = None
     stop: "Callable[[Cell], None] | None" = None
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
     only: Callable[[Surface], bool] = lambda surface: True
     regenerated: bool = False
     permanent: bool = False

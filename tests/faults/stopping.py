@@ -11,6 +11,7 @@ from lmstudio_integrations.emulator.proxy.faults import Phase
 from tests.faults.cells import MARGIN, Cell, CellError
 from tests.faults.model import WORKS, Row
 from tests.faults.surfaces import Surface
+from tests.support.collections_of_garbage import eager_collections
 
 _STALLS = ({"text": "So far. "}, {"fault": "stall"})
 
@@ -59,13 +60,15 @@ def _switching_often() -> Iterator[None]:
 
 
 def _end_the_task(cell: Cell) -> None:
-    """Cancel the task that has read a part, and keep the stream."""
+    """Cancel the task that has read a part, and leave the stream in a reference cycle."""
 
     async def call() -> None:
-        parts: AsyncGenerator[Any] = cell.subject.parts("fault")
         has_read = asyncio.Event()
 
         async def read() -> None:
+            parts: AsyncGenerator[Any] = cell.subject.parts("fault")
+            cycle: list[Any] = [parts]
+            cycle.append(cycle)
             await anext(parts)
             has_read.set()
             await asyncio.Event().wait()
@@ -73,8 +76,9 @@ def _end_the_task(cell: Cell) -> None:
         task = asyncio.create_task(read())
         await asyncio.wait_for(has_read.wait(), MARGIN)
         task.cancel()
+        await asyncio.wait([task], timeout=MARGIN)
+        del task
         await asyncio.to_thread(cell.wait_until_stopped)
-        await parts.aclose()  # so something refers to it until here
 
     cell.subject.run(call())
 
@@ -90,12 +94,13 @@ ROWS = (
         only=_can_cancel,
     ),
     Row(
-        "The task that reads a stream ends, and something still refers to the stream. The server stops a second later.",
+        "The task that reads a stream ends, and only a reference cycle refers to the stream. The server stops.",
         Phase.STOP,
         WORKS,
         None,
         steps=_STALLS,
         stop=_end_the_task,
+        around=eager_collections,
         only=_is_async_stream,
     ),
 )

@@ -34,7 +34,7 @@ def test_every_surface_matches_the_table(
     surfaces = [surface for surface in SURFACES if fault.happens_to(surface)]
     warned = fault.chat.warning
     recorder = pytest.warns(warned) if warned else nullcontext(list[Any]())
-    with Servers.of(proxies, fault) as servers, recorder as given:
+    with Servers.of(proxies, fault) as servers, recorder as given, fault.around():
         # Without a pause in any adapter, `max_retries` has changed nothing.
         cells = [Cell(fault, surface, servers, 0 if fault.may_be_retried(surface) else 1) for surface in surfaces]
         found = run_all([(str(cell.surface), cell, cell.run) for cell in cells])

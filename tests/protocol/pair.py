@@ -34,7 +34,7 @@ class RecordingSink:
     def finish(self, error: BaseException | None) -> None:
         self.ends.append(error)
 
-    def is_alive(self) -> bool:
+    def is_alive(self, _now: float, /) -> bool:
         return self.alive
 
     @property

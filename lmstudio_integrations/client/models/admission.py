@@ -234,8 +234,8 @@ class _TurnSink:
         self._sink.finish(error)
         self._turns.release(self._turn)
 
-    def is_alive(self) -> bool:
-        return self._sink.is_alive()
+    def is_alive(self, now: float, /) -> bool:
+        return self._sink.is_alive(now)
 
 
 def _expired(name: str, turn: Turn, running: _RunningModel | None, elapsed: float) -> LMStudioTimeoutError:

@@ -1,21 +1,11 @@
-"""Iterators over a prediction for coroutines: its batches, events or fragments. `asynchronous.py` returns them.
+"""Iterators over a prediction for coroutines: its batches, events or fragments. `responses.py` returns them."""
 
-A web framework may drop the generator of a response when its client disconnects. If that generator is part of a
-reference cycle, only the garbage collector closes it, much later. So a prediction is also closed when the task that
-read it has ended and no other task reads on.
-"""
-
-from asyncio import Task, current_task
-from typing import Any, Self
-from weakref import WeakKeyDictionary, WeakSet, ref
+from typing import Self
 
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
-
-ABANDONED_AFTER = 1.0
-"""Seconds within which another task must read on after the end of the task that read a prediction."""
 
 
 class AsyncReader:
@@ -39,18 +29,6 @@ class AsyncReader:
         if not await arun(self._prediction.advance()):
             raise StopAsyncIteration
 
-    def _record_read(self) -> None:
-        self._was_read = True
-        prediction, task = self._prediction, current_task()
-        if (
-            task is not None
-            and prediction.is_delivered
-            and (prediction.read_by is None or prediction.read_by() is not task)
-        ):
-            prediction.read_by = ref(task)
-            # Not at once: a task that reads only once, like those of `wait_for`, has ended by then and is not watched.
-            task.get_loop().call_soon(_watch, prediction.read_by, ref(prediction))
-
     async def aclose(self) -> None:
         """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
         self._prediction.close()
@@ -68,7 +46,7 @@ class AsyncBatches(AsyncReader):
         if not ready:
             with short_traceback():
                 await self._fill()
-        self._record_read()
+        self._was_read = True
         batch = list(ready)
         ready.clear()
         return batch
@@ -81,7 +59,7 @@ class AsyncEvents(AsyncReader):
         if not self._ready:
             with short_traceback():
                 await self._fill()
-        self._record_read()
+        self._was_read = True
         return self._ready.popleft()
 
 
@@ -94,37 +72,7 @@ class AsyncFragments(AsyncReader):
             while ready:
                 event = ready.popleft()
                 if type(event) is LlmPredictionFragment:
-                    self._record_read()
+                    self._was_read = True
                     return event
             with short_traceback():
                 await self._fill()
-
-
-_predictions: WeakKeyDictionary[Task[Any], WeakSet[Prediction]] = WeakKeyDictionary()
-"""What each watched task has read from."""
-
-
-def _watch(task_ref: ref[Task[Any]], prediction_ref: ref[Prediction]) -> None:
-    """Close a prediction after the end of the task that reads it, unless another one reads on."""
-    task, prediction = task_ref(), prediction_ref()
-    if task is None or prediction is None or (task.done() and not task.cancelled()):
-        return
-    if task not in _predictions:
-        _predictions[task] = WeakSet()
-        task.add_done_callback(_wait_for_others)
-    _predictions[task].add(prediction)
-
-
-def _wait_for_others(task: Task[Any]) -> None:
-    """Give other tasks time to read on from what a task has read that ended."""
-    for prediction in _predictions.pop(task):
-        if prediction.read_by is not None and prediction.read_by() is task:
-            task.get_loop().call_later(ABANDONED_AFTER, _close_if_abandoned, ref(prediction), prediction.read_by)
-
-
-def _close_if_abandoned(prediction_ref: ref[Prediction], read_by: ref[Task[Any]]) -> None:
-    prediction = prediction_ref()
-    if prediction is not None and prediction.read_by is read_by:
-        prediction.close_unless_reading(
-            f"closed, because the task that read it has ended and no other one read on within {ABANDONED_AFTER:g} s"
-        )

@@ -5,13 +5,11 @@ parameters of a call. It is the loop that reads: `models/attempts.py` decides wh
 knows what the caller has seen.
 """
 
-from asyncio import Task
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
-from weakref import ref
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.model import Model
@@ -127,8 +125,6 @@ class Prediction:
 
     Attributes:
         ready: Received events that were not read yet. All ways to read take from it, so they can be mixed.
-        read_by: The task that read last. A strong reference would close a cycle if the error of the task refers to
-            this prediction.
     """
 
     def __init__(self, model: Model, plan: Plan) -> None:
@@ -137,7 +133,6 @@ class Prediction:
         self._delivery = Delivery(plan.callbacks)
         self._requests = plan.requests
         self.ready: deque[PredictionEvent] = deque()
-        self.read_by: ref[Task[Any]] | None = None
         self._response: _Response | None = None
         self._step: Step | None = None
         """What is waited for: first what gets the model, then the response."""
@@ -145,11 +140,6 @@ class Prediction:
         self._closed_by: object = None
         self._is_reading = False
         self._is_cancelled = False
-
-    @property
-    def is_delivered(self) -> bool:
-        """Whether the reader of the events has received more than progress."""
-        return self._delivery.is_read
 
     @property
     def summary(self) -> str:
@@ -274,19 +264,19 @@ class Prediction:
             self._closed_by = current_thread_or_task()
         self._discard()
 
-    def close_unless_reading(self, reason: str = _CLOSED) -> None:
-        """Stop and discard the rest, unless another thread or task is reading. Later readers get the reason."""
+    def close_unless_reading(self) -> None:
+        """Stop and discard the rest, unless another thread or task is reading."""
         if not self._is_reading:
-            self._discard(reason)
+            self._discard()
 
-    def _discard(self, reason: str = _CLOSED) -> None:
+    def _discard(self) -> None:
         """Ask the server to stop and receive nothing more; a pending reader is woken."""
         kept = self._plan.review.kept if self._plan.review is not None and self._is_cancelled else None
         if self._outcome is None and kept is not None:
             self._outcome = kept
             self._report_end(kept)
         elif self._outcome is None:
-            reason = "cancelled before its result arrived" if self._is_cancelled else reason
+            reason = "cancelled before its result arrived" if self._is_cancelled else _CLOSED
             error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
             error.__suppress_context__ = True  # `_ClosedError` is an internal detail
             self._outcome = error

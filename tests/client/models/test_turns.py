@@ -69,7 +69,7 @@ class Sink:
     def finish(self, error: BaseException | None) -> None:
         self.ended = True
 
-    def is_alive(self) -> bool:
+    def is_alive(self, _now: float, /) -> bool:
         return True
 
 
@@ -175,7 +175,7 @@ async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     kept.put("packet")
     kept.finish(None)
     await queue.run_pending()
-    assert (sink.items, sink.ended, kept.is_alive()) == (["packet"], True, True)
+    assert (sink.items, sink.ended, kept.is_alive(0.0)) == (["packet"], True, True)
     assert queue.granted == ["a1", "b1"]
 
 
