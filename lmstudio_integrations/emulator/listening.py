@@ -1,9 +1,14 @@
-"""Addresses to listen on, as the server and the proxy name them."""
+"""How the server and the proxy listen: the names of addresses, and the end."""
 
+import asyncio
+import contextlib
 import errno
 from collections.abc import Sequence
 
 from lmstudio_integrations.errors import LMStudioOSError
+
+_TURNS_OF_ACCEPTING = 4
+"""Turns of the event loop between accepting a socket and its handler."""
 
 
 def netloc(host: str, port: int) -> str:
@@ -18,3 +23,16 @@ def port_error(host: str, ports: Sequence[int], error: OSError) -> LMStudioOSErr
     return LMStudioOSError(
         f"cannot listen on {host}, port {listed}: {reason}; choose another port, or 0 for any free one"
     )
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """Accept no further sockets, and wait until each that was accepted has its handler. Close the server afterwards.
+
+    A server that closes before loses them: they stay open, and nothing refers to them (python/cpython#109564).
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # Windows, where accepting takes no turns
+        for listening in server.sockets:
+            loop.remove_reader(listening)
+    for _ in range(_TURNS_OF_ACCEPTING):
+        await asyncio.sleep(0)

@@ -3,7 +3,6 @@
 Used by `emulator`. Each socket gets a `ConnectionHandler`.
 """
 
-import asyncio
 import contextlib
 import http
 import json
@@ -22,12 +21,9 @@ from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import ServerState
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.handlers import SERVED
-from lmstudio_integrations.emulator.listening import port_error
+from lmstudio_integrations.emulator.listening import port_error, stop_accepting
 from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
 from lmstudio_integrations.protocol.endpoints import Namespace
-
-_TURNS_OF_ACCEPTING = 4
-"""Turns of the event loop between accepting a socket and its handler."""
 
 _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Namespace) if name in SERVED}
 
@@ -90,20 +86,12 @@ class Server:
         """Close all sockets, and wait until their requests have ended."""
         assert self._listener is not None, "the server listens"
         blocking.disallow(self.host, self.port)
+        await stop_accepting(self._listener.server)
+        self._pool.abort_silent()
         for connection in self.connections:
             connection.abort_if_unread()
         self._listener.close()
         await self._listener.wait_closed()
-        await self._close_latecomers()
-
-    async def _close_latecomers(self) -> None:
-        """Close sockets that were accepted while the listener was closing, which it does not close."""
-        self._pool.close()
-        for _ in range(_TURNS_OF_ACCEPTING):
-            await asyncio.sleep(0)
-        late = self._pool.sockets
-        if late:
-            await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=CLOSE_TIMEOUT)
 
     async def _listen(self, port: int) -> None:
         self._listener = await serve(

@@ -162,30 +162,22 @@ class SocketPool:
         self._connections = connections
         self._waiting: dict[Socket, None] = {}
         self._authenticated: set[Socket] = set()
-        self._closed = False
 
     @property
     def is_full(self) -> bool:
         """Whether no further client can connect."""
         return len(self._authenticated) >= self._connections
 
-    @property
-    def sockets(self) -> list[Socket]:
-        """All open sockets."""
-        return [*self._waiting, *self._authenticated]
-
-    def close(self) -> None:
-        """Close all sockets at once, including later ones."""
-        self._closed = True
-        for socket in self.sockets:
-            socket.transport.abort()
+    def abort_silent(self) -> None:
+        """Abort the sockets whose clients have not sent their HTTP request: the library would wait for it."""
+        for socket in self._waiting:
+            if socket.protocol.state is State.CONNECTING:
+                socket.transport.abort()
 
     def add(self, socket: Socket) -> None:
         """Count a new socket."""
         self._waiting[socket] = None
-        if self._closed:
-            socket.transport.abort()
-        elif len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._authenticated)):
+        if len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._authenticated)):
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
             oldest.drop("there are too many connections, and it has waited longest to authenticate")

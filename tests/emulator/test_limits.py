@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, cast
-from unittest.mock import Mock
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -442,17 +441,6 @@ def test_a_socket_that_is_closed_already_takes_no_connection() -> None:
     pool.discard(closed)
     pool.on_authenticated(closed)  # its credentials were still in the queue of messages
     assert not pool.is_full
-
-
-def test_a_socket_that_is_accepted_while_the_server_closes_is_closed() -> None:
-    pool, early, late = sockets.SocketPool(1), Mock(spec=sockets.Socket), Mock(spec=sockets.Socket)
-    early.transport, late.transport = Mock(), Mock()
-    pool.add(early)
-    pool.close()
-    early.transport.abort.assert_called_once_with()
-    pool.add(late)
-    late.transport.abort.assert_called_once_with()
-    assert pool.sockets == [early, late]  # until the event loop reports that they are lost
 
 
 def test_one_client_cannot_take_all_connections() -> None:

@@ -23,7 +23,7 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import blocking
-from lmstudio_integrations.emulator.listening import netloc, port_error
+from lmstudio_integrations.emulator.listening import netloc, port_error, stop_accepting
 from lmstudio_integrations.emulator.proxy.units import (
     PROGRESS,
     Conversation,
@@ -284,6 +284,7 @@ class Proxy:
     async def _reject_connections(self) -> None:
         assert self._server is not None, "a port that rejects connections cannot be closed"
         port = self.port
+        await stop_accepting(self._server)
         self._server.close()
         self._server = None
         self._socket = _bound(self._host, (port,))
@@ -293,6 +294,7 @@ class Proxy:
         if self._opening is not None:
             self._opening.cancel()
         if self._server is not None:
+            await stop_accepting(self._server)
             self._server.close()
         self._socket.close()
         tasks = [tunnel.task for tunnel in self.tunnels]
