@@ -192,7 +192,7 @@ class IOThread:
             return
         due = self._collect_after = now + COLLECTION_INTERVAL
         with contextlib.suppress(Exception):  # the loop is closing, the process ends, or it may have no more threads
-            if loop is None:
+            if loop is None or not loop.is_running():
                 start_new_thread(self._collect_garbage, (due,))
             else:
                 loop.call_soon_threadsafe(self._collect_garbage, due)

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +55,9 @@ async def test_a_loop_that_cannot_be_woken_delays_no_other_caller(monkeypatch: p
 
 class _BrokenLoop:
     """An event loop of another library that was closed."""
+
+    def is_running(self) -> bool:
+        return True
 
     def call_soon_threadsafe(self, *_call: Any) -> None:
         raise AttributeError("the loop has no queue any more")
@@ -110,6 +115,18 @@ async def test_garbage_is_collected_for_a_stream_that_was_not_read_for_a_while(
     assert await check(200, 300) == []
 
 
+@pytest.mark.parametrize("has_loop", [False, True])
+async def test_garbage_is_collected_in_another_thread_if_the_reader_has_no_running_loop(
+    monkeypatch: pytest.MonkeyPatch, *, has_loop: bool
+) -> None:
+    io, threads = IOThread.current(), SimpleQueue[int]()
+    monkeypatch.setattr(io, "_collect_after", 0.0)
+    monkeypatch.setattr(io, "_collect_garbage", lambda _due: threads.put(threading.get_ident()))
+    with closing(asyncio.new_event_loop()) as stopped_loop:
+        await on_io_thread(lambda: io.collect_garbage(1.0, stopped_loop if has_loop else None))
+        assert threads.get(timeout=5) not in {threading.get_ident(), io.thread.ident}
+
+
 @pytest.mark.parametrize(("seconds", "next_time"), [(0.01, 120.01), (2, 312)])
 async def test_collections_of_garbage_are_rare_and_short(
     monkeypatch: pytest.MonkeyPatch, seconds: float, next_time: float
@@ -120,7 +137,9 @@ async def test_collections_of_garbage_are_rare_and_short(
         collected.append(now[0])
         now[0] += seconds
 
-    busy_loop = SimpleNamespace(call_soon_threadsafe=lambda *call: pending.append(partial(*call)))
+    busy_loop = SimpleNamespace(
+        is_running=lambda: True, call_soon_threadsafe=lambda *call: pending.append(partial(*call))
+    )
 
     async def ask(when: float, loop: Any = busy_loop) -> None:
         now[0] = when
