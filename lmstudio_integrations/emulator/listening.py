@@ -28,7 +28,7 @@ def port_error(host: str, ports: Sequence[int], error: OSError) -> LMStudioOSErr
 async def stop_accepting(server: asyncio.Server) -> None:
     """Accept no further sockets, and wait until each that was accepted has its handler. Close the server afterwards.
 
-    A server that closes before loses them: they stay open, and nothing refers to them (python/cpython#109564).
+    If the server closed first, those sockets would stay open, and nobody would serve them (python/cpython#109564).
     """
     loop = asyncio.get_running_loop()
     with contextlib.suppress(NotImplementedError):  # Windows, where accepting takes no turns
