@@ -181,8 +181,9 @@ class IOThread:
     def collect_garbage(self, now: float, loop: asyncio.AbstractEventLoop | None) -> None:
         """Collect garbage, unless that was done a short while ago, or the user has switched collections off.
 
-        This runs the finalizers of users' objects, which may make calls, so it is done in another thread. Those of
-        async generators must not run while their event loop does, so it is done in that loop.
+        This runs the finalizers of users' objects, which may make calls, so it is never done in this thread. Those of
+        async generators must not run beside their event loop, so it is done in that loop, or in a new thread if the
+        reader has no loop that runs.
 
         Args:
             now: The time.
