@@ -37,10 +37,12 @@ class TextCall(NamedTuple):
 
 _NAME = re.compile(r"[\w.$/-]+")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
+_TEXT = re.compile(r"\s*\S")
 _NUMBER_OF_CALL = re.compile(r"[:#]\d+")
 _PUNCTUATION = re.compile(r"[\s▁,;:]+|<tool_call id=[^<>]*>")
 _BRACKETS = re.compile(r"[\s▁,;\]})>]+")
 _FENCE = re.compile(r"```[\w-]*")
+_PART_OF_FENCE = re.compile(r"``?\Z")
 _WORD = re.compile(r"(?:json|code|commentary|analysis)\b|\[CALL_ID\]\s*[\w-]*")
 """Words between the name of a tool and the arguments."""
 
@@ -120,7 +122,7 @@ class CallReader:
             found = found or self._fence(may_begin=self._has_blocks or not brackets)
             found = found or (_BRACKETS.match(text.text, text.at) if brackets else None)
             if found is None:
-                return not self._is_final and text.text[text.at :] in {"`", "``"}
+                return not self._is_final and _PART_OF_FENCE.match(text.text, text.at) is not None
             text.at = found.end()
         return True
 
@@ -302,7 +304,7 @@ class CallReader:
         text, begin = self._text, self._text.at
         found = None if end in self._missing else end.search(text.text, begin)
         if found is not None:
-            if not (self._is_final or text.text[found.end() :].strip()):  # it may be part of the text
+            if not (self._is_final or _TEXT.match(text.text, found.end())):  # it may be part of the text
                 raise CutOffError
             early = None if stop is None else stop.search(text.text, begin, found.start())
             text.at, found = (found.end(), found) if early is None else (early.start(), early)
@@ -364,10 +366,10 @@ class CallReader:
 
     def _tool_before_key(self, text: str, end: int) -> tuple[OfferedTool, int]:
         """Return the tool in the name of a tool and that of an argument, and where the argument's name begins."""
-        for at in range(1, len(text)):
-            tool = self._tools.named(text[:at])
-            if tool is not None and text[at:] in tool.parameters:
-                return tool, end - len(text) + at
+        for tool in self._tools:
+            for parameter in tool.parameters:
+                if text.endswith(parameter) and self._tools.named(text.removesuffix(parameter)) is tool:
+                    return tool, end - len(parameter)
         raise NoCallError
 
     def _wrapped(self, wrapper: str) -> TextCall:

@@ -1,14 +1,21 @@
 """Whether a text ends with tool calls, or is nothing but tool calls.
 
 A false call runs a tool, so doubt means text. Calls count if they end the text, if the tools are offered, and if the
-arguments fit. Without a marker, or in a code block, they must be the whole response. What is quoted is not a call.
+arguments fit. Without a marker, or in a code block, they must be the whole response. What is
+quoted, or part of a sentence, is not a call.
 """
 
 import re
 from typing import NamedTuple
 
 from lmstudio_integrations.client.predictions.text_calls.bodies import CallReader, TextCall
-from lmstudio_integrations.client.predictions.text_calls.formats import ENDS, MARKERS, OF_DEFINITIONS, format_at
+from lmstudio_integrations.client.predictions.text_calls.formats import (
+    BEGINNING_OF_REASONING,
+    ENDS,
+    MARKERS,
+    OF_DEFINITIONS,
+    format_at,
+)
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text
 
@@ -25,6 +32,13 @@ _QUOTING = tuple("`\"'“„‘‚«‹「『（(=\\")
 _BRACKETS = (("(", ")"), ("[", "]"), ("（", "）"), ("「", "」"), ("«", "»"), ("„", "“"), ("“", "”"))
 _ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.)]\s)")
 """What a line begins with that is part of a quotation, a comment, a table or a list."""
+
+_BEFORE_CALLS = re.compile(r"(?:\n\s*|[.!?])(?:<[|｜]?[\w▁]+[|｜]>)*\Z")
+"""What may precede a call in its line: nothing or the end of a sentence, and special tokens. Prose has a blank between
+sentences, which this has not."""
+
+_LONGEST_END = 64
+"""The characters at the end of a line in which that is looked for."""
 
 UNMARKED = "without markers"
 
@@ -47,23 +61,78 @@ class Reading(NamedTuple):
     name: str | None = None
 
 
-def is_quoted(text: str, at: int) -> bool:
-    """Whether a marker is part of a code block, a quotation, a comment, a table or a list."""
-    line = text[text.rfind("\n", 0, at) + 1 : at]
-    return (
-        _is_in_code_block(text[: at - len(line)])
-        or line.count("`") % 2 == 1
-        or any(line.count(begin) > line.count(end) for begin, end in _BRACKETS)
-        or _ITEM.match(line) is not None
-        or line.endswith(_QUOTING)
-        or (line.startswith(("    ", "\t")) and not line.strip() and bool(text[:at].strip()))
-    )
+class Surroundings:
+    """What precedes a place in a text that grows. Each character is read once, however often a model repeats a marker.
+
+    Attributes:
+        beginning: What the text begins with, as far as that may be the beginning of reasoning.
+    """
+
+    def __init__(self) -> None:
+        self.beginning: str = ""
+        self._fence = ""
+        """The fence of the code block in which the line begins."""
+        self._is_first_line = True
+        """Whether nothing but white space precedes the line."""
+        self._begin_line()
+
+    def _begin_line(self) -> None:
+        self._line: list[str] = []
+        self._end = "\n"
+        self._is_blank = True
+        self._is_item: bool | None = None
+        self._backticks = 0
+        self._open_brackets = [0] * len(_BRACKETS)
+
+    def advance(self, text: str) -> None:
+        """Go on to the end of this text."""
+        if len(self.beginning) < len(BEGINNING_OF_REASONING):
+            self.beginning = (self.beginning + text).lstrip()[: len(BEGINNING_OF_REASONING)]
+        lines, line_break, line = text.rpartition("\n")
+        if line_break:
+            self._is_first_line = self._is_first_line and self._is_blank and not lines.strip()
+            self._fence = _fence_after("".join([*self._line, lines]), self._fence)
+            self._begin_line()
+        self._line.append(line)
+        self._end = (self._end + line)[-_LONGEST_END:]
+        self._is_blank = self._is_blank and not line.strip()
+        self._backticks += line.count("`")
+        for number, (begin, end) in enumerate(_BRACKETS):
+            self._open_brackets[number] += line.count(begin) - line.count(end)
+
+    @property
+    def end_with_line(self) -> bool:
+        """Whether the place is at the beginning of a line, perhaps after white space."""
+        return self._is_blank
+
+    @property
+    def allow_call(self) -> bool:
+        """Whether what a marker begins here may be a call. Within a line of prose, it is what the prose is about."""
+        return not self.are_quoting and (self._is_blank or _BEFORE_CALLS.search(self._end) is not None)
+
+    @property
+    def are_quoting(self) -> bool:
+        """Whether the place is in a code block, a quotation, a comment, a table or a list."""
+        if self._is_item is None:  # whatever follows in the line
+            self._is_item = _ITEM.match("".join(self._line)) is not None
+        return (
+            bool(self._fence)
+            or self._backticks % 2 == 1
+            or any(each > 0 for each in self._open_brackets)
+            or self._is_item
+            or self._end.endswith(_QUOTING)
+            or (self._is_blank and not self._is_first_line and "".join(self._line).startswith(("    ", "\t")))
+        )
 
 
-def _is_in_code_block(text: str) -> bool:
-    """Whether a text ends in a code block. A fence closes only one that is not longer, and of the same character."""
-    fence = ""
-    for line in text.splitlines():
+def _fence_after(lines: str, fence: str) -> str:
+    """Return the fence of the code block in which lines end. One closes only one that is not longer, and the same.
+
+    Args:
+        lines: The lines.
+        fence: The fence of the code block in which they begin.
+    """
+    for line in lines.splitlines():
         closing = _CLOSING_FENCE.fullmatch(line)
         if fence:
             if closing is not None and closing.group(1).startswith(fence):
@@ -71,7 +140,7 @@ def _is_in_code_block(text: str) -> bool:
         else:
             fences = _FENCE.findall(line)
             fence = fences[-1] if len(fences) % 2 else ""
-    return bool(fence)
+    return fence
 
 
 class Candidate:

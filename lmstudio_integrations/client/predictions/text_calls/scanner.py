@@ -6,7 +6,7 @@ from lmstudio_integrations.client.predictions.text_calls.formats import (
     MARKERS,
     NEXT_TURNS,
 )
-from lmstudio_integrations.client.predictions.text_calls.reading import Candidate, Reading, is_quoted
+from lmstudio_integrations.client.predictions.text_calls.reading import Candidate, Reading, Surroundings
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 
 MOST_HELD = 1 << 18
@@ -42,6 +42,11 @@ class Scanner:
         self._begun_at = at
         self._parts: list[str] = [text]
         self._length = len(text)
+        self._surroundings = Surroundings()
+        """What precedes the last marker that was looked at."""
+        self._since: list[str] = [text]
+        """What follows on that."""
+        self._since_at = 0
         self._tail = "\n"
         """What is to be looked at again with what follows, after the character before it."""
         self._is_first = not marked_only
@@ -63,23 +68,24 @@ class Scanner:
 
     def _add(self, content: str) -> int:
         self._parts.append(content)
+        self._since.append(content)
         self._length += len(content)
         if self._candidate is None:
             return self._search(self._tail + content)
-        return self._look() if self._length >= self._next_look else self._length - self._candidate
+        if self._length < self._next_look:
+            return self._length - self._candidate
+        return self._look(self._candidate)
 
     def finish(self) -> tuple[int, Reading] | None:
         """Return what was read at the end of the text, and where it begins; `None` if there is no call."""
         while self._candidate is not None:
-            text = "".join(self._parts)
-            candidate = self._candidate_in(text)
+            candidate = self._candidate_at(self._candidate)
             if self._is_possible(candidate):
                 return self._found(self._candidate, candidate.read())
-            self._give_up(text)
+            self._give_up(candidate)
         if self._given_up is None:
             return None
-        given_up = Candidate("".join(self._parts)[self._given_up :], self._tools, is_marked=True)
-        return self._found(self._given_up, given_up.unreadable())
+        return self._found(self._given_up, self._candidate_at(self._given_up).unreadable())
 
     def _found(self, at: int, reading: Reading | None) -> tuple[int, Reading] | None:
         return None if reading is None else (self._begun_at + at, reading)
@@ -110,45 +116,57 @@ class Scanner:
                 return 0 if self._is_over else len(window) - found.start()
             begin, at = self._length - len(window) + found.start(), found.end()
             if found.group() == END_OF_REASONING:
-                text = "".join(self._parts)
-                if not (self._has_reasoned or is_quoted(text, begin)):
-                    self._has_reasoned = True
-                    line = text[text.rfind("\n", 0, begin) + 1 : begin]
-                    is_tagged = not line.strip() or text.lstrip().startswith(BEGINNING_OF_REASONING)
-                    rest = window[at:]
-                    self._begin(self._begun_at + self._length - len(rest), rest, marked_only=not is_tagged)
+                if self._ends_reasoning(begin, window[at:]):
                     return None
             elif not self._is_over:
-                if found.group() not in NEXT_TURNS and not is_quoted("".join(self._parts), begin):
+                if found.group() not in NEXT_TURNS and self._surroundings_of(begin).allow_call:
                     return self._begin_candidate(begin, is_marked=True)
                 self._is_over = True
         self._tail = window[-1]
         return 0
 
+    def _ends_reasoning(self, at: int, rest: str) -> bool:
+        """Whether a tag ends the reasoning; if so, begin anew with the rest of the text."""
+        if self._has_reasoned:
+            return False
+        before = self._surroundings_of(at)
+        if before.are_quoting:
+            return False
+        self._has_reasoned = True
+        is_tagged = before.end_with_line or before.beginning == BEGINNING_OF_REASONING
+        self._begin(self._begun_at + self._length - len(rest), rest, marked_only=not is_tagged)
+        return True
+
+    def _surroundings_of(self, at: int) -> Surroundings:
+        """Return what precedes a marker, after the last one that was looked at."""
+        since, length = "".join(self._since), at - self._since_at
+        self._surroundings.advance(since[:length])
+        self._since, self._since_at = [since[length:]], at
+        return self._surroundings
+
     def _begin_candidate(self, at: int, *, is_marked: bool) -> int:
         self._candidate, self._is_marked = at, is_marked
-        return self._look()
+        return self._look(at)
 
-    def _look(self) -> int:
-        """Look whether the candidate may still be calls."""
-        text = "".join(self._parts)
-        self._parts = [text]
-        candidate = self._candidate_in(text)
+    def _look(self, at: int) -> int:
+        """Look whether the candidate, which begins here, may still be calls."""
+        candidate = self._candidate_at(at)
         if not self._is_possible(candidate):
-            return self._give_up(text)
+            return self._give_up(candidate)
         held = len(candidate.text)
         self._next_look = self._length + max(_FEWEST_NEW, held // 4)
         return held
 
-    def _candidate_in(self, text: str) -> Candidate:
-        return Candidate(text[self._candidate :], self._tools, is_marked=self._is_marked)
+    def _candidate_at(self, at: int) -> Candidate:
+        self._parts = ["".join(self._parts)]
+        return Candidate(self._parts[0][at:], self._tools, is_marked=self._is_marked)
 
     def _is_possible(self, candidate: Candidate) -> bool:
         return len(candidate.text) <= MOST_HELD and candidate.is_possible()
 
-    def _give_up(self, text: str) -> int:
+    def _give_up(self, candidate: Candidate) -> int:
         """Go on after the beginning of a candidate that is something else."""
         at, self._candidate = self._candidate, None
         if self._is_marked:
             self._is_over, self._given_up = True, at
-        return self._search("\n" + text[at:])
+        return self._search("\n" + candidate.text)

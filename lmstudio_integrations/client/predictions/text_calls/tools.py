@@ -1,7 +1,7 @@
 """The tools that a request offers, as far as calls in a text must fit them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -81,6 +81,9 @@ class OfferedTools:
         functions = [each.get("function") for each in definitions if is_object(each)]
         named = [each for each in functions if is_object(each) and isinstance(each.get("name"), str)]
         self._tools = {tool.name: tool for tool in map(OfferedTool, named)}
+
+    def __iter__(self) -> Iterator[OfferedTool]:
+        return iter(self._tools.values())
 
     def named(self, name: str) -> OfferedTool | None:
         """Return the tool that a model means by a name."""

@@ -3,7 +3,7 @@
 `outputs.jsonl` is rebuilt after outputs in public threads: the same markers and the same defect, with other names and
 values. Each has its thread, and the calls that were meant; `null` if no tool may run. `fresh_outputs.jsonl` was
 gathered by someone who had not seen the parsers: 42 of its 54 cases were read at the first run, two of them with wrong
-arguments. What that taught is mended. `texts.jsonl` has 500 texts that look like calls.
+arguments. What that taught is mended. `texts.jsonl` has 600 texts that look like calls; the last 100 are explanations.
 """
 
 import json
@@ -59,13 +59,13 @@ def calls_in(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": each.name, "arguments": each.arguments} for each in requests]
 
 
-@pytest.mark.parametrize(("name", "share"), [("outputs.jsonl", 0.95), ("fresh_outputs.jsonl", 0.85)])
-def test_nearly_all_calls_are_read_with_the_right_arguments(name: str, share: float) -> None:
+@pytest.mark.parametrize(("name", "fewest"), [("outputs.jsonl", 205), ("fresh_outputs.jsonl", 45)])
+def test_nearly_all_calls_are_read_with_the_right_arguments(name: str, fewest: int) -> None:
     meant = [case for case in cases(name) if case["calls"] is not None]
     missed = [case["id"] for case in meant if not calls_in(case)]
     wrong = [case["id"] for case in meant if calls_in(case) not in (case["calls"], [])]
     assert not wrong
-    assert len(missed) <= (1 - share) * len(meant), missed
+    assert len(meant) - len(missed) >= fewest, missed
 
 
 @pytest.mark.parametrize("name", ["outputs.jsonl", "fresh_outputs.jsonl"])
@@ -77,7 +77,7 @@ def test_what_is_cut_off_is_never_run(name: str) -> None:
 
 def test_texts_stay_as_they_are() -> None:
     texts = cases("texts.jsonl")
-    assert len(texts) == 500
+    assert len(texts) == 600
     for case in texts:
         accumulator, delivered = received(Rescue(offered(case)), [events(case)])
         result = accumulator.result()

@@ -82,6 +82,25 @@ def test_a_value_that_may_mean_something_else_is_no_value(value: str) -> None:
     assert read(text) == ([], 1)
 
 
+@pytest.mark.parametrize(
+    ("before", "is_read"),
+    [
+        *[("", True), ("\n", True), ("  ", True), ("I look.\n", True), ("I look:\n\n", True), ("a\r\n", True)],
+        *[("I look.", True), ("Shall I?", True), ("Yes!", True), ("Hm.<channel|>", True), ("a\n <|end|>", True)],
+        *[("I look. ", False), ("The format is ", False), ("So: ", False), ("So:", False), ("…", False), ("。", False)],
+        *[("a<|end|>", False), ("It is <|end|><|channel|>", False), ("- ", False), ("> ", False), ("| ", False)],
+        *[("`a.", False), ("(see a.", False), ("- a.", False), ("```\na.", False), ("a\n    ", False)],
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [_CALL, f"[TOOL_CALLS][{_BARE}]", f"{_CALL}\n{_CALL}"],
+    ids=["tag", "special token", "two"],
+)
+def test_a_marked_call_counts_on_a_line_of_its_own(before: str, is_read: bool, call: str) -> None:
+    assert read(before + call) == ([{"path": "/data"}] * (call.count("delete_file") if is_read else 0), 0)
+
+
 @pytest.mark.parametrize("name", ["content", "path"])
 def test_values_in_tags_are_what_stands_between_them(name: str) -> None:
     other = "path" if name == "content" else "content"

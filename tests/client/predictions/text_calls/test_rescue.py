@@ -1,15 +1,18 @@
 """Properties of reading calls in a text: the way in which it arrives does not matter, and what is read fits."""
 
 import json
+import re
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstudio_integrations.client.predictions.text_calls import scanner
-from lmstudio_integrations.client.predictions.text_calls.reading import Candidate, is_quoted
+from lmstudio_integrations.client.predictions.text_calls import bodies, formats, reading, tools, values
 from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
+from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.results import (
@@ -66,44 +69,156 @@ _ADD = {"tools": ["add"]}
 _CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
 
 
+_SIZES = (400, 800)
+_MARKERS = {
+    **{known.name: (*known.begins, *known.ends, *known.bodies) for known in formats.FORMATS},
+    "other tokens": (*formats._AFTER_RESPONSE, *formats._BEFORE_ARGUMENTS, *formats.NEXT_TURNS, "<think>", "</think>"),
+    "quotes": (*values._QUOTES, *values._DELIMITERS, *reading._QUOTING),
+    "brackets": ("{", "[", "(", "<", "}", "]", ")", ">", "{{", '{"a":', '{"name": "add", "arguments": {"a": ['),
+    "fences": ("```", "```json\n", "~~~", "````\n", "> ```\n", "`"),
+    "calls": (f"{_CALL}\n", "<function=add><parameter=a>1", "<tool_call>add<arg_key>a", "<tool_call>          "),
+    "plain text": ("a ", "a", " ", "\n", "| ", "- a\n", "\\u00e9"),
+}
+"""What the readers know, by kind."""
+
+_LONG_CALLS = [
+    ("<tool_call>add", "a", "</arg_key>"),
+    ("<tool_call>add", "\n<arg_key>{}</arg_key><arg_value>1</arg_value>", ""),
+    ("<tool_call><function=add>", "\n<parameter={}>1</parameter>", ""),
+    ('<tool_call>{{"name": "add", "arguments": {{', '"{}": "\\u00e9", ', ""),
+    ("[TOOL_CALLS]add(", "{}='1', ", ""),
+    ("<tool_call>", _CALL.replace("{", "{{").replace("}", "}}"), ""),
+    ("[TOOL_CALLS][", '{{"name": "add", "arguments": {{}}}}, ', ""),
+]
+"""Beginnings of calls, what is repeated in them with other names, and their ends."""
+
+
+class _CountingPattern:
+    """A pattern that counts the characters that it is given, or reads."""
+
+    def __init__(self, pattern: "re.Pattern[str]", count: Callable[[int], None]) -> None:
+        self._pattern = pattern
+        self._count = count
+
+    def match(self, text: str, at: int = 0) -> "re.Match[str] | None":
+        found = self._pattern.match(text, at)
+        self._count(1 if found is None else found.end() - at)
+        return found
+
+    def search(self, text: str, at: int = 0, end: int = sys.maxsize) -> "re.Match[str] | None":
+        found = self._pattern.search(text, at, end)
+        self._count(min(end, len(text)) - at if found is None else found.end() - at)
+        return found
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def method(*arguments: str) -> Any:
+            self._count(len(arguments[-1]))
+            return getattr(self._pattern, name)(*arguments)
+
+        return method
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The characters that were copied, searched or given to a reader."""
+    work = list[int]()
+
+    def count(owner: Any, name: str, length: Callable[..., int]) -> None:
+        method = getattr(owner, name)
+
+        def counting(*arguments: Any, **named: Any) -> Any:
+            work.append(length(*arguments))
+            return method(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    for module in (bodies, reading, tools, values):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, re.Pattern):
+                monkeypatch.setattr(module, name, _CountingPattern(value, work.append))
+    for tokens in (formats.MARKERS, formats.BETWEEN, formats.BEFORE_ARGUMENTS):
+        monkeypatch.setattr(tokens, "_pattern", _CountingPattern(tokens._pattern, work.append))
+    for quote, plain in values._PLAIN.items():
+        monkeypatch.setitem(values._PLAIN, quote, _CountingPattern(plain, work.append))
+    count(Scanner, "_search", lambda _, window: len(window))
+    count(Scanner, "_candidate_at", lambda scanner, _: scanner._length)
+    count(Scanner, "_surroundings_of", lambda scanner, _: sum(map(len, scanner._since)))
+    count(OfferedTools, "named", lambda _, name: len(name))
+
+    class CountingText(values.Text):
+        def __init__(self, text: str, at: int = 0) -> None:
+            super().__init__(_CountingString(text), at)
+
+    class _CountingString(str):
+        __slots__ = ()
+
+        def __getitem__(self, place: Any) -> str:
+            part = super().__getitem__(place)
+            work.append(len(part))
+            return part
+
+    monkeypatch.setattr(reading, "Text", CountingText)
+    return work
+
+
+def _grows(work: list[int], texts: list[str], step: int) -> bool:
+    """Whether a text that is twice as long takes much more than twice the work."""
+    found = list[int]()
+    for text in texts:
+        work.clear()
+        _outcome(_ADD, [text[at : at + step] for at in range(0, len(text), step)])
+        found.append(sum(work))
+    return found[1] > 2.5 * found[0]
+
+
+@pytest.mark.parametrize("step", [5, 10_000], ids=["streamed", "whole"])
+@pytest.mark.parametrize("kind", _MARKERS)
+def test_the_work_grows_with_the_length_of_a_text(kind: str, step: int, work: list[int]) -> None:
+    repeated = [f(each) for each in _MARKERS[kind] for f in (str, "</think>{}".format, '"</think>{}\n'.format)]
+    texts = {unit: [(unit * size)[:size] for size in _SIZES] for unit in repeated}
+    assert [unit for unit in repeated if _grows(work, texts[unit], step)] == []
+
+
+@pytest.mark.parametrize("step", [5, 10_000], ids=["streamed", "whole"])
+@pytest.mark.parametrize(("begin", "unit", "end"), _LONG_CALLS)
+def test_the_work_grows_with_the_length_of_a_call(begin: str, unit: str, end: str, step: int, work: list[int]) -> None:
+    repeated = [[unit.format(f"a{number}") for number in range(size // len(unit))] for size in _SIZES]
+    assert not _grows(work, [begin.format() + "".join(units) + end for units in repeated], step)
+
+
 @pytest.mark.parametrize(
     "unit",
     [
         *("</think><tool_call>x", "<tool_call>", '{"name": "add", "arguments": {"a": [', "[", "{", "<", "```json\n"),
         *("<function=add><parameter=a>1", '"<tool_call>" ', "<tool_call>          ", "</parameter>   ", "a "),
-        *(f"{_CALL}\n", "<tool_call>add<arg_key>a"),
+        *(f"{_CALL}\n", "<tool_call>add<arg_key>a", '"</think>', '"</think>\n'),
     ],
 )
-def test_a_long_text_is_read_a_few_times_only(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers look at each character once. So what counts is how much text is given to them."""
-    given = list[int]()
-
-    class Counting(Candidate):
-        def __init__(self, text: str, *rest: Any, **more: Any) -> None:
-            given.append(len(text))
-            super().__init__(text, *rest, **more)
-
-    def counting(text: str, at: int) -> bool:
-        given.append(at)
-        return is_quoted(text, at)
-
-    monkeypatch.setattr(scanner, "Candidate", Counting)
-    monkeypatch.setattr(scanner, "is_quoted", counting)
+def test_a_long_text_is_read_a_few_times_only(unit: str, work: list[int]) -> None:
     text = (unit * (100_000 // len(unit) + 1))[:100_000]
     for step in (7, 1000, 100_000):
-        given.clear()
+        work.clear()
         _outcome(_ADD, [text[at : at + step] for at in range(0, len(text), step)])
-        assert sum(given) < 20 * len(text)
+        assert sum(work) < 50 * len(text)
 
 
-def test_text_flows_until_a_call_may_begin() -> None:
+@pytest.mark.parametrize(
+    ("before", "later"),
+    [
+        ("now:\n", [":\n", "", "", "", '<tool_call>{"name": 1} means that', "."]),
+        ("now: ", [": ", "", '<tool_call>{"na', 'me": 1}', " means that", "."]),
+    ],
+    ids=["on a line", "in a sentence"],
+)
+def test_text_flows_until_a_call_may_begin(before: str, later: list[str]) -> None:
     rescue, shown = Rescue(offered(_ADD)), list[str]()
-    for fragment in ("See", " <b", "r> ", "now", ": <tool", "_call>", '{"na', 'me": 1}', " means that", "."):
+    fragments = ("See", " <b", "r> ", "now", before[3:], "<tool", '_call>{"na', 'me": 1}', " means that", ".")
+    for fragment in fragments:
         batch: list[PredictionEvent] = [LlmPredictionFragment(fragment), PromptProgress(0.5)]
         _, released = received(rescue, [batch])
         shown.append("".join(each.content for each in released if isinstance(each, LlmPredictionFragment)))
         assert PromptProgress(0.5) in released
-    assert shown == ["See", " <b", "r> ", "now", "", "", "", "", ': <tool_call>{"name": 1} means that', "."]
+    assert shown == ["See", " <b", "r> ", "now", *later]
 
 
 def test_a_call_that_is_too_long_stays_text() -> None:
@@ -118,7 +233,8 @@ def test_a_call_that_is_too_long_stays_text() -> None:
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ([("reasoning", f"So: {_CALL}")], ("So: ", "", 1)),
+        ([("reasoning", f"So:\n{_CALL}")], ("So:\n", "", 1)),
+        ([("reasoning", f"So: {_CALL}")], (f"So: {_CALL}", "", 0)),
         ([("reasoning", "Hm."), ("reasoningEndTag", "</think>"), ("none", _CALL)], ("Hm.", "", 1)),
         ([("reasoning", _CALL), ("reasoningEndTag", "</think>"), ("none", "3.")], (_CALL, "3.", 0)),
         ([("reasoning", _CALL), ("none", "3.")], (_CALL, "3.", 0)),
@@ -143,11 +259,11 @@ def test_reasoning_that_never_ended_may_end_with_a_call(
 
 
 def test_tokens_of_the_markup_are_dropped_with_it() -> None:
-    tokens = [{"text": "So "}, {"text": "<tool_call>"}]
-    fragments: list[PredictionEvent] = [LlmPredictionFragment("So <tool_call>", tokens=tokens)]
+    tokens = [{"text": "So.\n"}, {"text": "<tool_call>"}]
+    fragments: list[PredictionEvent] = [LlmPredictionFragment("So.\n<tool_call>", tokens=tokens)]
     accumulator, _ = received(Rescue(offered(_ADD)), [[*fragments, LlmPredictionFragment(_CALL[11:])], [end()]])
     result = accumulator.result()
-    assert (result.content, result.tokens, len(result.tool_call_requests)) == ("So ", ({"text": "So "},), 1)
+    assert (result.content, result.tokens, len(result.tool_call_requests)) == ("So.\n", ({"text": "So.\n"},), 1)
 
 
 def test_a_schema_that_is_none_fits_nothing() -> None:
