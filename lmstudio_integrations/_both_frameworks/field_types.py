@@ -122,7 +122,7 @@ RescueToolCalls = Annotated[
     bool,
     Field(
         description="Whether calls that the server left in the text become tool calls. Only calls of offered tools "
-        "count, and those that do not fit become invalid ones. The metadata has their number as `rescued_tool_calls`. "
+        "count, and those that are cut off become invalid ones. The metadata has their number as `rescued_tool_calls`. "
         "The default is `True`."
     ),
 ]

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import isawaitable
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ToolStrategy
+from langchain_core.messages import HumanMessage
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
+from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
@@ -25,6 +29,7 @@ OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
 NATIVE: dict[str, Any] = {"config": OFFERED, "rescue_tool_calls": True}
 OSLO = {"city": "Oslo"}
 LOOK: dict[str, Any] = {"tool": "look", "arguments": OSLO}
+CALLED_WRONGLY: dict[str, Any] = {"tool": "look", "arguments": {"town": "Oslo"}}
 QUOTED = '{"name": "look", "arguments": {"city": "Oslo"}}'
 
 FORMATS = {
@@ -82,6 +87,7 @@ RULES = (
     rule("two", {"text": MARKED + MARKED.replace("Oslo", "Bergen")}),
     rule("beside", {"text": MARKED}, LOOK),
     rule("call", LOOK),
+    rule("call wrongly", CALLED_WRONGLY),
     rule("remark", {"text": REMARK}),
 )
 
@@ -130,31 +136,36 @@ def test_what_is_no_call_stays_text(server: Emulator, way: Way, number: int, cap
 
 
 @every_way
-@pytest.mark.parametrize("prompt", BROKEN)
-def test_a_broken_call_is_no_call_and_not_lost(
-    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    text, seen = BEFORE + BROKEN[prompt], Seen()
+def test_a_call_that_is_cut_off_is_no_call_and_not_lost(server: Emulator, way: Way) -> None:
+    text, seen = BEFORE + BROKEN["cut off"], Seen()
     try:
-        seen = way(server.address, prompt)
+        seen = way(server.address, "cut off")
     except LlamaIndexToolCallError as error:
         seen = Seen(text=error.text, calls=[], rescued_tool_calls=None)
     assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], text, None)
 
 
+@pytest.mark.parametrize("name", WAYS)
+def test_a_call_that_does_not_fit_is_one_for_callers_who_check_calls(server: Emulator, name: str) -> None:
+    seen = WAYS[name](server.address, "misfit")
+    if "native" in name:
+        assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], BEFORE + BROKEN["misfit"], None)
+    else:
+        assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([("look", {"town": "Oslo"})], BEFORE, 1)
+
+
 @pytest.mark.parametrize("streamed", [False, True])
-def test_langchain_gets_a_broken_call_as_an_invalid_one(server: Emulator, streamed: bool) -> None:
+def test_langchain_gets_a_call_that_is_cut_off_as_an_invalid_one(server: Emulator, streamed: bool) -> None:
     model = ChatLMStudio(model="m", host=server.address, streaming=streamed).bind_tools([TOOL])
-    for prompt, reason in {"cut off": "the call was cut off", "misfit": "'city' is a required property"}.items():
-        message = model.invoke(prompt)
-        (invalid,) = message.invalid_tool_calls
-        assert invalid["name"] == "look"
-        assert [reason in error for error in message.response_metadata["tool_call_errors"]] == [True]
+    message = model.invoke("cut off")
+    (invalid,) = message.invalid_tool_calls
+    assert invalid["name"] == "look"
+    assert message.response_metadata["tool_call_errors"] == ["the call was cut off"]
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"rescue_tool_calls": False}, {"tool_choice": "none"}, {"response_format": PARAMETERS}, {"tools": []}],
+    [{"rescue_tool_calls": False}, {"tool_choice": "none"}, {"tools": []}],
     ids=str,
 )
 def test_it_is_only_done_where_calls_are_expected(server: Emulator, settings: dict[str, Any]) -> None:
@@ -367,25 +378,85 @@ def test_act_makes_these_calls(fresh: Emulator, prompt: str, is_async: bool) -> 
     assert looked == []
 
 
-def test_act_tells_the_model_what_is_wrong_with_a_call() -> None:
+def look(city: str) -> str:
+    """Look out of the window."""
+    return f"rain in {city}"
+
+
+def run_act(host: str) -> str:
+    with lms.Client(host) as client:
+        messages: list[Any] = []
+        client.llm.model("m").act("Look", [look], on_message=messages.append)
+        return str(messages[-1].content[0].text)
+
+
+async def arun_act(host: str) -> str:
+    async with lms.AsyncClient(host) as client:
+        messages: list[Any] = []
+        await (await client.llm.model("m")).act("Look", [look], on_message=messages.append)
+        return str(messages[-1].content[0].text)
+
+
+def run_create_agent(host: str, **settings: Any) -> str:
+    agent = create_agent(ChatLMStudio(model="m", host=host, **settings), [look])
+    return str(agent.invoke({"messages": [HumanMessage("Look")]})["messages"][-1].text)
+
+
+async def arun_create_agent(host: str) -> str:
+    agent = create_agent(ChatLMStudio(model="m", host=host), [look])
+    async for state in agent.astream({"messages": [HumanMessage("Look")]}, stream_mode="values"):
+        last = state["messages"][-1]
+    return str(last.text)
+
+
+def function_agent(streaming: bool) -> Callable[[str], Awaitable[str]]:
+    async def run(host: str) -> str:
+        llm = LMStudio(model="m", host=host)
+        return str(await FunctionAgent(tools=[look], llm=llm, streaming=streaming).run("Look"))
+
+    return run
+
+
+async def run_agent_workflow(host: str) -> str:
+    agent = FunctionAgent(name="one", description="looks", tools=[look], llm=LMStudio(model="m", host=host))
+    return str(await AgentWorkflow(agents=[agent]).run("Look"))
+
+
+AGENTS: dict[str, Callable[[str], Any]] = {
+    "act": run_act,
+    "async act": arun_act,
+    "create_agent": run_create_agent,
+    "create_agent, from a stream": lambda host: run_create_agent(host, streaming=True),
+    "async create_agent": arun_create_agent,
+    "FunctionAgent": function_agent(streaming=False),
+    "FunctionAgent, from a stream": function_agent(streaming=True),
+    "AgentWorkflow": run_agent_workflow,
+}
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from")
+@pytest.mark.parametrize("agent", AGENTS.values(), ids=AGENTS)
+@pytest.mark.parametrize("wrong", [{"text": BROKEN["misfit"]}, CALLED_WRONGLY], ids=["text", "call"])
+async def test_an_agent_tells_the_model_what_is_wrong_with_a_call(agent: Callable[[str], Any], wrong: Any) -> None:
     rules = (
         {"when": {"last": "rain"}, "then": [{"text": "It rains."}]},
-        {"when": {"round": 1}, "then": [{"text": BROKEN["misfit"]}]},
+        {"when": {"round": 1}, "then": [wrong]},
         {"then": [{"text": MARKED}]},
     )
-    results: list[str] = []
+    with Emulator([ModelEntry(key="m", rules=rules)]) as server:
+        last = agent(server.address)
+        assert (await last if isawaitable(last) else last) == "It rains."
+        first, *_, final = server.predictions
+        assert len(server.predictions) == 3
+        assert "town" not in str(first.messages)
+        told, saw = [each["content"] for each in final.messages if each["role"] == "tool"]
+        assert "city" in str(told) or "town" in str(told)
+        assert "rain in Oslo" in str(saw)
 
-    def look(city: str) -> str:
-        """Look out of the window."""
-        return f"rain in {city}"
 
-    with Emulator([ModelEntry(key="m", rules=rules)]) as server, lms.Client(server.address) as client:
-        done = client.llm.model("m").act(
-            "Look", [look], on_tool_call_result=lambda _round, _call, result: results.append(result.content)
-        )
-    assert done.rounds == 3
-    assert "town" in results[0]
-    assert results[1] == '"rain in Oslo"'
+def test_predict_and_call_does_with_a_call_in_the_text_what_it_does_with_another(server: Emulator) -> None:
+    llm, tool = LMStudio(model="m", host=server.address), FunctionTool.from_defaults(look)
+    assert str(llm.predict_and_call([tool], "misfit")) == str(llm.predict_and_call([tool], "call wrongly"))
 
 
 def test_act_with_a_required_choice_ends() -> None:
@@ -396,9 +467,5 @@ def test_act_with_a_required_choice_ends() -> None:
 
 
 def _act_once(server: Emulator) -> None:
-    def look(city: str) -> str:
-        """Look out of the window."""
-        return f"rain in {city}"
-
     with lms.Client(server.address) as client:
         client.llm.model("m").act("Look", [look], config={"toolChoice": {"type": "generic", "mode": "required"}})

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
@@ -29,9 +31,13 @@ TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "look", "parameters": {"type": "object", "properties": {}}},
 }
+WRITTEN = '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
 REQUEST: dict[str, Any] = {"tools": [TOOL], "response_format": Report.model_json_schema()}
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^call", "tools": ["look"]}, "then": [{"text": "I look."}, {"tool": "look", "arguments": {}}]},
+    {"when": {"last": "^write a call", "tools": ["look"]}, "then": [{"text": f"I look.{WRITTEN}"}]},
+    {"when": {"last": "^write half", "tools": ["look"]}, "then": [{"text": f"I look.{WRITTEN[:30]}"}]},
+    {"when": {"last": "^explain a call", "tools": ["look"]}, "then": [{"text": f"It is {WRITTEN}"}]},
     {"when": {"last": "^fits", "tools": ["look"]}, "then": [{"text": GIVEN}]},
     {"when": {"last": "^fails", "structured": True}, "then": [{"error": "the engine gave up"}]},
     {"when": {"structured": True}, "then": [{"reasoning": "Now as JSON."}, {"text": GIVEN}]},
@@ -43,6 +49,7 @@ NATIVE: dict[str, Any] = {
     "response_format": Report,
     "config": {"rawTools": {"type": "toolArray", "tools": [TOOL]}},
     "tools_first": True,
+    "rescue_tool_calls": True,
 }
 WAYS = ways(REQUEST, NATIVE)
 
@@ -66,11 +73,55 @@ def sent(server: Emulator, count: int) -> list[tuple[bool, bool]]:
 
 
 @every_way
-def test_a_call_is_delivered_with_the_text_before_it(server: Emulator, way: Way) -> None:
+@pytest.mark.parametrize("prompt", ["call it", "write a call"])
+def test_a_call_is_delivered_with_the_text_before_it(server: Emulator, way: Way, prompt: str) -> None:
     before = len(server.predictions)
-    seen = way(server.address, "call it")
+    seen = way(server.address, prompt)
     assert (seen["text"], seen["calls"], seen["predictions_count"]) == ("I look.", [("look", {})], None)
     assert sent(server, len(server.predictions) - before) == [(True, False)]
+
+
+@every_way
+def test_a_text_about_a_call_is_replaced_like_any_other(server: Emulator, way: Way) -> None:
+    seen = way(server.address, "explain a call")
+    assert (seen["text"], seen["calls"], seen["predictions_count"]) == (GIVEN, [], 2)
+
+
+@every_way
+def test_a_call_that_is_cut_off_is_not_replaced_by_an_invented_response(server: Emulator, way: Way) -> None:
+    before = len(server.predictions)
+    try:
+        text = way(server.address, "write half")["text"]
+    except lms.LMStudioToolCallError as error:
+        text = error.text
+    assert text == f"I look.{WRITTEN[:30]}"
+    assert sent(server, len(server.predictions) - before) == [(True, False)]
+
+
+def test_an_agent_with_a_format_runs_a_tool_that_is_called_in_the_text() -> None:
+    looked: list[str] = []
+
+    def look() -> str:
+        """Look out of the window."""
+        looked.append("snow")
+        return "snow"
+
+    rules = (
+        {"when": {"last": "snow", "tools": ["look"]}, "then": [{"text": "It snows in Oslo, at 3 degrees."}]},
+        {"when": {"structured": True}, "then": [{"text": GIVEN}]},
+        {"then": [{"text": WRITTEN}]},
+    )
+    with Emulator([ModelEntry(key="m", rules=rules)]) as server:
+        agent: Any = create_agent(ChatLMStudio(model="m", host=server.address), [look], response_format=Report)
+        state = agent.invoke({"messages": [HumanMessage("How cold is it?")]})
+        assert looked == ["snow"]
+        assert state["structured_response"] == Report(city="Oslo", degrees=3)
+
+
+def test_structured_output_beside_tools_reads_a_call_in_the_text(server: Emulator) -> None:
+    model = ChatLMStudio(model="m", host=server.address)
+    raw = model.with_structured_output(Report, include_raw=True, tools=[TOOL]).invoke("write a call")["raw"]
+    assert [call["name"] for call in raw.tool_calls] == ["look"]
 
 
 @every_way
@@ -129,9 +180,11 @@ def test_without_a_choice_of_tools_there_is_one_prediction(server: Emulator) -> 
     model = ChatLMStudio(model="m", host=server.address)
     assert model.invoke("Hello", **REQUEST, tool_choice="none").text == GIVEN
     assert sent(server, 1) == [(True, True)]
-    required = model.invoke("call it", **REQUEST, tool_choice="required")
-    assert [call["name"] for call in required.tool_calls] == ["look"]
-    assert sent(server, 1) == [(True, False)]
+    for prompt in ("call it", "write a call"):
+        before = len(server.predictions)
+        required = model.invoke(prompt, **REQUEST, tool_choice="required")
+        assert [call["name"] for call in required.tool_calls] == ["look"]
+        assert sent(server, len(server.predictions) - before) == [(True, False)]
 
 
 def test_a_required_call_that_does_not_come_leaves_the_response_in_the_format(

@@ -68,9 +68,9 @@ class PredictionParameters(TimeoutParameters, total=False):
     Attributes:
         response_format: The format of the response: a pydantic class, a JSON schema, or a grammar. If the response is a
             JSON object, `parsed` of the result is a dict.
-        check_response: Whether to check the schema or grammar before it is sent, to parse a structured response, and to
-            log that a required tool call is missing. The default is `True`. A response that is not a JSON object is
-            no error; `parsed` is then its text.
+        check_response: Whether to check the schema or grammar before it is sent, to parse a structured response, to
+            log that a required tool call is missing, and to check the arguments of calls that were left in the text.
+            The default is `True`. A response that is not a JSON object is no error; `parsed` is then its text.
         check_context: Whether to detect that the server has dropped part of the prompt. `stats` then has
             `dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is
             `False`. A prompt that may fill half of the context window costs up to two extra requests.
@@ -79,8 +79,8 @@ class PredictionParameters(TimeoutParameters, total=False):
             delivered before that is known. The default is `False`, where the format's grammar keeps the model from
             calling a tool.
         rescue_tool_calls: Whether calls that the server left in the text become tool calls. Those that are cut off, or
-            do not fit the tool's schema, become failed ones. The default is `False`; see
-            `docs/guides/tools-with-small-models.md`.
+            do not fit the tool's schema, become failed ones; without `check_response`, the latter are calls like those
+            that the server sends. The default is `False`; see `docs/guides/tools-with-small-models.md`.
         required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
             The default is `False`, which only logs it.
         config: Settings of this prediction.
@@ -251,7 +251,8 @@ def plan_response(
 ) -> Plan:
     """Plan the next message of a conversation, which `request` requests."""
     settings = _settings(parameters, is_async=is_async)
-    plan = plan_round(history, settings, parameters, request=request)
+    checks_calls = not parameters.get("check_response", True)
+    plan = plan_round(history, settings, parameters, checks_calls=checks_calls, request=request)
     return _with_callbacks(plan, settings, parameters)
 
 
@@ -319,10 +320,11 @@ def _review(
         without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
         by_format = ChatRequest(conversation, without_tools)
         second_step = FormatStep([by_format], lambda result: fits(settings, result.content))
-    rescues = parameters.get("rescue_tool_calls", False) and not is_requested(settings)
-    # Where a call is forced, a broken one is none.
-    reports_broken = not isinstance(second_step, ForcedCall)
-    rescue = Rescue(tools, reports_broken=reports_broken, keeps_misfits=checks_calls) if rescues else None
+    rescue = None
+    if parameters.get("rescue_tool_calls", False) and (tools_first or not is_requested(settings)):
+        # Where a call is forced, a broken one is none.
+        is_forced = isinstance(second_step, ForcedCall)
+        rescue = Rescue(tools, reports_broken=not is_forced, keeps_misfits=checks_calls and not is_forced)
     return Review(rescue, second_step, logged_choice)
 
 

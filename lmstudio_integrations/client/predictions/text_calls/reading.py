@@ -1,8 +1,8 @@
 """Whether a text ends with tool calls, or is nothing but tool calls.
 
 A false call runs a tool, so doubt means text. Calls count if they end the text, if the tools are offered, and if the
-arguments fit. Without a marker, or in a code block, they must be the whole response. What is
-quoted, or part of a sentence, is not a call.
+arguments fit. Without a marker, or in a code block, they must be the whole response. What is quoted, or part of a
+sentence, is not a call.
 """
 
 import re

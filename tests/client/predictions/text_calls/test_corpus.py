@@ -15,6 +15,7 @@ import pytest
 from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
 
 _FOLDER = Path(__file__).parent
@@ -73,6 +74,16 @@ def test_what_is_cut_off_is_never_run(name: str) -> None:
     cut = [case for case in cases(name) if case["calls"] is None]
     assert cut
     assert [case["id"] for case in cut if calls_in(case)] == []
+
+
+def test_what_is_read_in_a_text_for_callers_who_check_calls_does_not_fit() -> None:
+    misfits = 0
+    for case in cases("texts.jsonl"):
+        accumulator, _ = received(Rescue(offered(case), keeps_misfits=True), [events(case)])
+        calls = accumulator.result().tool_call_requests
+        assert not any(ArgumentSchema(_TOOLS[each.name], each.name).problems(each.arguments) == [] for each in calls)
+        misfits += len(calls)
+    assert misfits == 22
 
 
 def test_texts_stay_as_they_are() -> None:
