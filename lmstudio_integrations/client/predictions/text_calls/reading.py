@@ -106,8 +106,8 @@ class Surroundings:
         return self._is_blank
 
     @property
-    def allow_call(self) -> bool:
-        """Whether what a marker begins here may be a call. Within a line of prose, it is what the prose is about."""
+    def allow_marker(self) -> bool:
+        """Whether a marker counts here. Within a line of prose, it is what the prose is about."""
         return not self.are_quoting and (self._is_blank or _BEFORE_CALLS.search(self._end) is not None)
 
     @property

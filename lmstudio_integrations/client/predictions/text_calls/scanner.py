@@ -119,7 +119,7 @@ class Scanner:
                 if self._ends_reasoning(begin, window[at:]):
                     return None
             elif not self._is_over:
-                if found.group() not in NEXT_TURNS and self._surroundings_of(begin).allow_call:
+                if found.group() not in NEXT_TURNS and self._surroundings_of(begin).allow_marker:
                     return self._begin_candidate(begin, is_marked=True)
                 self._is_over = True
         self._tail = window[-1]
@@ -130,10 +130,11 @@ class Scanner:
         if self._has_reasoned:
             return False
         before = self._surroundings_of(at)
-        if before.are_quoting:
+        is_begun = before.beginning == BEGINNING_OF_REASONING
+        if not (before.allow_marker or (is_begun and not before.are_quoting)):
             return False
         self._has_reasoned = True
-        is_tagged = before.end_with_line or before.beginning == BEGINNING_OF_REASONING
+        is_tagged = is_begun or before.end_with_line
         self._begin(self._begun_at + self._length - len(rest), rest, marked_only=not is_tagged)
         return True
 

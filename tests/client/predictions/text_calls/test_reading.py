@@ -41,6 +41,8 @@ def read(text: str, tools: OfferedTools | None = None) -> tuple[list[Any], int]:
         f"Qwen writes:\n```\n<think>\nhm\n</think>\n{_CALL}\n```",
         f"It writes:\n```\n</think>\n{_BARE}\n```",
         f"The template ends with </think>\n\n{_BARE}",
+        f"The reasoning ends with </think>{_CALL}",
+        f"Das Denken endet mit </think> {_CALL}",
         f"<think>a</think> b </think>\n{_BARE}",
         _DEFINITION,
         f"I have these:\n<tools>\n{_DEFINITION}\n</tools>",
