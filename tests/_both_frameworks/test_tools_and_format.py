@@ -14,7 +14,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions.second_step import FormatStep
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from tests._both_frameworks.ways import Way, said, ways
 from tests.support.gate import AT_THE_GATE, Gate
 
@@ -92,7 +92,7 @@ def test_a_call_that_is_cut_off_is_not_replaced_by_an_invented_response(server: 
     before = len(server.predictions)
     try:
         text = way(server.address, "write half")["text"]
-    except lms.LMStudioToolCallError as error:
+    except LlamaIndexToolCallError as error:
         text = error.text
     assert text == f"I look.{WRITTEN[:30]}"
     assert sent(server, len(server.predictions) - before) == [(True, False)]

@@ -43,7 +43,7 @@ LONG = 5.0
 MARGIN = 10.0
 """Seconds beyond its own limits after which a call counts as hung."""
 
-PROMPT = "alpha beta gamma delta epsilon"
+PROMPT = "alpha beta gamma delta epsilon."
 
 
 class CellError(AssertionError):
