@@ -404,9 +404,8 @@ def run_create_agent(host: str, **settings: Any) -> str:
 
 async def arun_create_agent(host: str) -> str:
     agent = create_agent(ChatLMStudio(model="m", host=host), [look])
-    async for state in agent.astream({"messages": [HumanMessage("Look")]}, stream_mode="values"):
-        last = state["messages"][-1]
-    return str(last.text)
+    states = [each async for each in agent.astream({"messages": [HumanMessage("Look")]}, stream_mode="values")]
+    return str(states[-1]["messages"][-1].text)
 
 
 def function_agent(streaming: bool) -> Callable[[str], Awaitable[str]]:
