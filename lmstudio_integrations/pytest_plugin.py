@@ -4,8 +4,8 @@ Every pytest run loads the plugin where the package is installed, so it imports 
 fixture is used.
 """
 
-import re
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,20 @@ _FAULT_LIMIT = 30.0
 """Seconds that a test may take under a fault."""
 
 _passed = pytest.StashKey[bool]()
+
+_NOT_SAVED = "lmstudio_cassette_not_saved"
+"""The property of reports that says why a cassette is not saved; it reaches the terminal of pytest-xdist, too."""
+
+
+_why_not = pytest.StashKey[str]()
+"""Why the cassette of a test is not saved; empty once the test has passed."""
+
+_saves = pytest.StashKey[ExitStack]()
+"""Saves a cassette after the teardown of its test, unless that fails."""
+
+
+class _NotPassedError(Exception):
+    """Raised in the block of a cassette that is not saved."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -113,6 +127,43 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note how a test with a cassette ended, which its fixtures do not see, and other plugins decide as well."""
+    report = yield
+    if _why_not in item.stash and report.when != "teardown":
+        was_skipped = report.skipped and not hasattr(report, "wasxfail")
+        if not report.passed:
+            item.stash[_why_not] = "the test was skipped" if was_skipped else "the test failed"
+        elif report.when == "call":
+            item.stash[_why_not] = ""
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Save what a test has recorded after its teardown, in which a fixture may fail."""
+    with ExitStack() as saves:
+        item.stash[_saves] = saves
+        return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the tests whose cassettes are not saved."""
+    reports = [each for several in terminalreporter.stats.values() for each in several]
+    found = [
+        f"{report.nodeid}: {why}"
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+        for name, why in report.user_properties
+        if name == _NOT_SAVED
+    ]
+    if found:
+        terminalreporter.section("cassettes that are not saved")
+        for line in found:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def lmstudio_models() -> Sequence[Any]:
     """The models of the emulators, in the form that `Emulator` accepts; override the fixture for other models."""
@@ -180,25 +231,56 @@ def lmstudio_cassette(
     Programs that name no host use it as well. The cassette is `cassettes/MODULE/TEST.lms.jsonl` beside the module. A
     test whose requests are not in it fails.
     """
-    from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415 - see the docstring of the module
+    from lmstudio_integrations.client.api.convenience import own_default_client  # noqa: PLC0415 - see the module
+    from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
     from lmstudio_integrations.emulator.record_modes import records  # noqa: PLC0415
 
+    node: pytest.Item = request.node
     mode = cast("Mode", request.config.getoption("--lmstudio-record"))
     path = _cassette_path(request)
+    is_recorded = records(path, mode)
     redact = request.config.getini("lmstudio_redact")
-    with use_cassette(
-        path, mode, server=_recorded_host(request) if records(path, mode) else None, redact=redact
-    ) as server:
+    node.stash[_why_not] = "the test was interrupted"
+    with suppress(_NotPassedError), ExitStack() as stack:
+        server = stack.enter_context(
+            use_cassette(path, mode, server=_recorded_host(request) if is_recorded else None, redact=redact)
+        )
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
-        yield server
+        with own_default_client():
+            yield server
         unmatched = server.unmatched if isinstance(server, Emulator) else ()
+        if is_recorded:
+            _save_later(node, stack, path)
     if unmatched:
         pytest.fail("the cassette does not have all requests:\n" + "\n".join(unmatched), pytrace=False)
 
 
+def _save_later(node: pytest.Item, cassette: ExitStack, path: Path) -> None:
+    """Leave it to the end of the teardown to close a cassette, which saves it.
+
+    Raises:
+        _NotPassedError: If the test did not pass.
+    """
+
+    def report(why: str) -> None:
+        kept = "; the earlier recording is kept" if path.exists() else ""
+        node.user_properties.append((_NOT_SAVED, f"{why}{kept}"))
+
+    if node.stash[_why_not]:
+        report(node.stash[_why_not])
+        raise _NotPassedError
+    saves = node.stash[_saves]
+    saves.push(cassette.pop_all())
+    saves.push(lambda kind, *_: report("a fixture failed after the test") if kind else None)
+
+
 def _cassette_path(request: pytest.FixtureRequest) -> Path:
-    test = re.sub(r"[^\w.=-]+", "-", request.node.nodeid.partition("::")[2]).strip("-")
-    return request.path.parent / "cassettes" / request.path.stem / f"{test}.lms.jsonl"
+    from lmstudio_integrations.emulator.record_modes import cassette_name  # noqa: PLC0415
+
+    # Not the node id, to which plugins such as pytest-xdist add.
+    chain = request.node.listchain()
+    test = [each.name for each in chain if isinstance(each, (pytest.Class, pytest.Item))]
+    return request.path.parent / "cassettes" / request.path.stem / cassette_name(test)
 
 
 def _recorded_host(request: pytest.FixtureRequest) -> str:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import pytest
 
 from lmstudio_integrations.emulator import FAULTS, Emulator
+from lmstudio_integrations.emulator.cassettes.cassette import save
 from tests.docs.snippets import ROOT
 
 pytestmark = pytest.mark.slow
@@ -135,18 +136,113 @@ def test_it_responds(lmstudio_cassette, word):
 
 
 def test_a_test_is_recorded_once_and_replayed_without_a_server(run: Run, pytester: pytest.Pytester) -> None:
-    source = CASSETTE_TEST.replace("EXTRA", '""')
+    source = CASSETTE_TEST.replace("EXTRA", '""').replace('"a b/c"', '"a b/c", "a-b-c"')
     with Emulator(["qwen2.5-7b-instruct"]) as server:
-        run(source, "--lmstudio-record=once", f"--lmstudio-host={server.address}").assert_outcomes(passed=1)
-        assert len(server.predictions) == 1
+        run(source, "--lmstudio-record=once", f"--lmstudio-host={server.address}").assert_outcomes(passed=2)
+        assert len(server.predictions) == 2
     module = next(pytester.path.glob("test_*.py")).stem
-    (cassette,) = pytester.path.glob("cassettes/**/*.jsonl")
-    assert cassette == pytester.path / "cassettes" / module / "test_it_responds-a-b-c.lms.jsonl"
-    run(source, "--lmstudio-record=once").assert_outcomes(passed=1)
+    cassettes = {path.relative_to(pytester.path).as_posix() for path in pytester.path.glob("cassettes/**/*.jsonl")}
+    name = f"cassettes/{module}/test_it_responds-a-b-c"
+    assert cassettes == {f"{name}.lms.jsonl", f"{name}~14c2b381.lms.jsonl"}
+    run(source, "--lmstudio-record=once").assert_outcomes(passed=2)
     # A program that handles the error passes, and its test must fail.
     result = run(CASSETTE_TEST.replace("EXTRA", '"!"'))
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*the cassette does not have all requests:", '*recorded "a b/c", sent "a b/c!"*'])
+
+
+ENDS_TEST = """
+import lmstudio_integrations as lms
+import pytest
+
+@pytest.fixture
+def breaks_before():
+    raise ValueError
+
+@pytest.fixture
+def breaks_after():
+    yield
+    raise ValueError
+
+@pytest.fixture
+def skips():
+    pytest.skip()
+
+def say(text):
+    return lms.llm("qwen2.5-7b-instruct").respond(text).content
+
+def test_passes(lmstudio_cassette):
+    assert "Hi" in say("Hi")
+
+def test_fails(lmstudio_cassette):
+    say("Hi")
+    assert 0
+
+@pytest.mark.xfail
+def test_fails_as_expected(lmstudio_cassette):
+    say("Hi")
+    assert 0
+
+def test_skips(lmstudio_cassette):
+    say("Hi")
+    pytest.skip()
+
+def test_set_up_before(breaks_before, lmstudio_cassette):
+    pass
+
+def test_set_up_after(lmstudio_cassette, breaks_before):
+    pass
+
+def test_skipped_in_setup(lmstudio_cassette, skips):
+    pass
+
+def test_torn_down_before(breaks_after, lmstudio_cassette):
+    say("Hi")
+
+def test_torn_down_after(lmstudio_cassette, breaks_after):
+    say("Hi")
+
+def test_passes_afterwards(lmstudio_cassette):
+    assert "Ho" in say("Ho")
+"""
+"""Tests that use the default client, and end in all ways."""
+
+NOT_SAVED = {
+    "test_fails": "the test failed",
+    "test_fails_as_expected": "the test failed",
+    "test_skips": "the test was skipped",
+    "test_set_up_after": "the test failed",
+    "test_skipped_in_setup": "the test was skipped",
+    "test_torn_down_before": "a fixture failed after the test",
+    "test_torn_down_after": "a fixture failed after the test",
+}
+
+
+@pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
+def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
+    run: Run, pytester: pytest.Pytester, mode: str
+) -> None:
+    pytester.makepyfile(ENDS_TEST)
+    (module,) = pytester.path.glob("test_*.py")
+    folder = pytester.path / "cassettes" / module.stem
+    saved = {f"{name}.lms.jsonl" for name in ("test_passes", "test_passes_afterwards")}
+    before = {f"{name}.lms.jsonl": b"" for name in ([] if mode == "once" else ["test_fails", "test_skips"])}
+    folder.mkdir(parents=True)
+    for name in before:
+        save(folder / name, [])
+        before[name] = (folder / name).read_bytes()
+    with Emulator(["qwen2.5-7b-instruct"]) as server:
+        result = run(ENDS_TEST, f"--lmstudio-record={mode}", f"--lmstudio-host={server.address}")
+    result.assert_outcomes(passed=4, failed=1, skipped=2, xfailed=1, errors=4)
+    assert {path.name for path in folder.iterdir()} == saved | before.keys()
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    result.stdout.fnmatch_lines(["*cassettes that are not saved*"])
+    for test, why in NOT_SAVED.items():
+        kept = "; the earlier recording is kept" if f"{test}.lms.jsonl" in before else ""
+        assert f"{module.name}::{test}: {why}{kept}" in result.outlines
+    result = run(ENDS_TEST, "-k", "test_passes")
+    result.assert_outcomes(passed=2, deselected=len(NOT_SAVED) + 1)
+    result.stdout.no_fnmatch_line("*not saved*")
 
 
 def test_a_recording_needs_an_lm_studio(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

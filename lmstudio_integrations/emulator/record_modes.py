@@ -1,6 +1,8 @@
 """One cassette for one program or test: it is recorded, replayed, or both, as the mode says."""
 
-from collections.abc import Generator, Iterable
+import hashlib
+import re
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -15,6 +17,30 @@ from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 
 Mode: TypeAlias = Literal["none", "once", "new_episodes", "all", "rewrite"]
 """When a cassette is recorded."""
+
+_PLAIN = re.compile(r"\w+(?:::\w+)*(?:\[[a-z0-9_.=](?:[a-z0-9_.=-]*[a-z0-9_.=])?\])?")
+"""Names of tests that no other test has after characters are replaced, whatever the file system makes of them."""
+
+_LONGEST = 150
+"""Bytes of a readable name. File systems take 255 for the whole, and Windows 260 for the whole path."""
+
+
+def cassette_name(test: Sequence[str]) -> str:
+    """Return the file name of a test's cassette.
+
+    It ends in a hash if the readable part alone may be that of another test: if characters are replaced, if parameters
+    have capitals, which some file systems do not tell apart, or if it is too long.
+
+    Args:
+        test: The names of the test's classes, and of the test itself with its parameters.
+    """
+    name = "::".join(test)
+    readable = re.sub(r"[^\w.=-]+", "-", name).strip("-")
+    shortened = readable.encode()[:_LONGEST].decode(errors="ignore")
+    if shortened != readable or not _PLAIN.fullmatch(name):
+        # `~` is in no readable part.
+        shortened += f"~{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:8]}"
+    return f"{shortened}.lms.jsonl"
 
 
 def records(path: Path, mode: Mode) -> bool:
@@ -34,7 +60,8 @@ def use_cassette(
 ) -> Generator[Emulator | Recording]:
     """Record a cassette or replay it, and provide a server with an `address` for the clients of the block.
 
-    A cassette that is recorded is written when the block ends without an error.
+    A cassette that is recorded is saved when the block ends without an error. Else an earlier one stays as it was, and
+    the error has a note about that.
 
     Args:
         path: The cassette; if its name ends in `.gz`, it is compressed.
@@ -75,6 +102,9 @@ def use_cassette(
                 yield recording
         recorded = read(new)
         save(path, [*(old if mode == "new_episodes" else _not_again(old, recorded)), *recorded])
+    except BaseException as error:
+        error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
+        raise
     finally:
         new.unlink(missing_ok=True)
 

@@ -5,6 +5,8 @@ The first use makes the default client; it is closed with the process.
 
 import os
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
@@ -103,6 +105,25 @@ def reset_default_client() -> None:
         _default.api_host = _default.api_token = None
     if client is not None:
         client.close()
+
+
+@contextmanager
+def own_default_client() -> Generator[None]:
+    """Give the block a default client of its own, on the host that is the default then. For tests.
+
+    It is closed with the block; the earlier client and its settings then count again.
+    """
+    with _default.lock:
+        earlier = _default.client, _default.api_host, _default.api_token
+        _default.client = _default.api_host = None
+    try:
+        yield
+    finally:
+        with _default.lock:
+            client = _default.client
+            _default.client, _default.api_host, _default.api_token = earlier
+        if client is not None:
+            client.close()
 
 
 @with_short_traceback

@@ -7,7 +7,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.api.convenience import own_default_client, reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from tests.support.web import PIXEL
 
@@ -84,3 +84,21 @@ def test_a_wait_of_no_time_at_all_is_a_timeout(server: Emulator) -> None:
         lms.set_sync_api_timeout(60.0)
     assert caught.value.timeout_name == "idle_timeout"
     assert [model.identifier for model in lms.list_loaded_models()] == [LOADED]
+
+
+def test_a_block_may_have_a_default_client_of_its_own(monkeypatch: pytest.MonkeyPatch, server: Emulator) -> None:
+    lms.configure_default_client(server.address, "sk-lm-abcdefgh:0123456789abcdefghij")
+    before = lms.get_default_client()
+    with Emulator(["other"], load=["other"]) as other:
+        monkeypatch.setenv(HOST_VARIABLE, other.address)
+        with own_default_client():
+            assert lms.llm().identifier == "other"
+            inside = lms.get_default_client()
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+    assert inside is not before is lms.get_default_client()
+    assert lms.llm().identifier == LOADED
+    with pytest.raises(lms.LMStudioClientClosedError):
+        inside.llm.model()
+    with own_default_client():  # never used
+        pass
+    assert lms.get_default_client() is before

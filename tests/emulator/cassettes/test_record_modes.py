@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, Recording, use_cassette
-from lmstudio_integrations.emulator.cassettes.cassette import read
-from lmstudio_integrations.emulator.record_modes import Mode
+from lmstudio_integrations.emulator.cassettes.cassette import read, save
+from lmstudio_integrations.emulator.record_modes import Mode, cassette_name
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.emulator.bare_client import prediction_request, wire
 
@@ -94,11 +95,67 @@ def test_a_file_is_found_again_by_its_hash_or_its_contents(server: Emulator, tmp
     assert len(set(found)) == 1
 
 
-def test_a_block_that_fails_records_nothing(server: Emulator, tmp_path: Path) -> None:
+PLAIN = {
+    "test_it": "test_it",
+    "test_größe": "test_größe",
+    "TestIt::TestMore::test_it": "TestIt-TestMore-test_it",
+    "test_it[2-a_b=0.5]": "test_it-2-a_b=0.5",
+}
+
+
+@pytest.mark.parametrize(("test", "name"), PLAIN.items())
+def test_the_name_of_a_cassette_is_that_of_its_test(test: str, name: str) -> None:
+    assert cassette_name(test.split("::")) == f"{name}.lms.jsonl"
+
+
+SIMILAR = [
+    "",
+    "x",
+    "X",
+    "x?",
+    "?x",
+    "x-",
+    "-x",
+    "a-b",
+    "a b",
+    "a/b",
+    "a::b",
+    "a\\b",
+    "a\nb",
+    "[a-b]",
+    "é",
+    "e\u0301",
+    "CON",
+    "con",
+]
+LONG = ["x" * 300, "x" * 301, "日" * 300, "日" * 301]
+
+
+def test_no_two_tests_share_a_cassette_on_any_file_system() -> None:
+    names = [cassette_name(["test_it", f"{test}[{each}]"]) for test in ("test_it", "test_x") for each in SIMILAR + LONG]
+    names += [cassette_name([f"test_{'x' * length}"]) for length in (300, 301)]
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in names}) == len(names)
+    assert max(len(f".recording-{name}".encode()) for name in names) < 200
+    assert not any(set(name) & set('<>:"/\\|?*\n') for name in names)
+    assert cassette_name(["test_it[Why?]"]) == "test_it-Why~c2ba2363.lms.jsonl"
+
+
+@pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
+def test_a_block_that_fails_saves_nothing_and_says_so(server: Emulator, tmp_path: Path, mode: Mode) -> None:
     path = tmp_path / "session.lms.jsonl"
-    with pytest.raises(ZeroDivisionError), use_cassette(path, "once", server=server.address):
+    if mode != "once":
+        save(path, [])
+    before = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    with (  # noqa: PT012 - the block fails at its end
+        pytest.raises(ZeroDivisionError) as caught,
+        use_cassette(path, mode, server=server.address) as used,
+    ):
+        say(used.address, "a")
         _ = 1 / 0
-    assert list(tmp_path.iterdir()) == []
+    assert caught.value.__notes__ == [
+        f"The cassette {str(path)!r} is not saved, because its block did not end without an error."
+    ]
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(
