@@ -53,14 +53,17 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     if probe is not None:
         record_probe(server, probe, to, token=token, plugin=plugin, redact=redact or (), contents=contents, yes=yes)
         return
-    with Recording(to, server, redact=redact or (), contents=contents, port=port) as recording, interruption() as ended:
-        note(f"Prompts and responses of every program that connects are written to {to}; API tokens are not.")
-        results().write_line(f"ws://{recording.address}")
-        note(f"To use it: export {HOST_VARIABLE}={recording.address}")
-        note(f"It is {server} that responds. Ctrl-C ends the recording.")
-        while not ended.wait(_TURN):
-            pass
-    note(f"{counted(recording.requests, 'request')} in {to}.")
+    recording = Recording(to, server, redact=redact or (), contents=contents, port=port)
+    try:
+        with recording, interruption() as ended:
+            note(f"Prompts and responses of every program that connects are written to {to}; API tokens are not.")
+            results().write_line(f"ws://{recording.address}")
+            note(f"To use it: export {HOST_VARIABLE}={recording.address}")
+            note(f"It is {server} that responds. Ctrl-C ends the recording.")
+            while not ended.wait(_TURN):
+                pass
+    finally:
+        note(f"{counted(recording.requests, 'request')} in {to}.")
 
 
 def record_probe(server: str, model_key: str, to: Path, *, yes: bool, **settings: Any) -> None:

@@ -3,19 +3,35 @@
 The lines of one request are together. A file whose name ends in `.gz` is compressed, always to the same bytes.
 """
 
+import contextlib
 import gzip
-from collections.abc import Iterable, Iterator
+import io
+import logging
+import os
+import zlib
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from lmstudio_integrations._support.typeguards import is_number
+from lmstudio_integrations._support.typeguards import is_number, is_object
 from lmstudio_integrations.emulator.defaults import version
+from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.protocol.envelope import dumps, parse
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
+from lmstudio_integrations.protocol.envelope import NestingError, dumps, parse
+from lmstudio_integrations.protocol.server_session import MAX_DEPTH
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 VERSION = 1
 """The version of the format. A reader rejects a file with any other."""
+
+MAX_BYTES = 256 * MIB
+"""Size of a cassette, uncompressed."""
+
+MAX_VALUES = 5_000_000
+"""Commas and opening brackets in a cassette: JSON values take far more memory than their text."""
 
 Kind: TypeAlias = Literal["call", "channel"]
 """What a request opens: a call with one reply, or a channel with packets in both directions."""
@@ -24,7 +40,8 @@ EventKind: TypeAlias = Literal["sent", "received", "result", "error", "closed", 
 """A packet of the client or of the server, the reply to a call, an error that ends either, the end of a channel, the
 loss of the connection, or a warning in the place of a reply."""
 
-_REQUESTS = frozenset(get_args(Kind))
+_REQUESTS = get_args(Kind)
+_EVENTS = get_args(EventKind)
 _BODIES: dict[EventKind, str] = {
     "sent": "packet",
     "received": "packet",
@@ -35,6 +52,15 @@ _BODIES: dict[EventKind, str] = {
     "warning": "warning",
 }
 """The member of a line that holds what was said, if anything was."""
+
+OBJECTS: frozenset[EventKind] = frozenset({"sent", "received", "error", "warning"})
+"""Events whose bodies are objects."""
+
+_ONLY_OF: dict[EventKind, Kind] = {"sent": "channel", "received": "channel", "closed": "channel", "result": "call"}
+"""Events that belong to one kind of request."""
+
+_LONGEST = 80
+"""Characters of a value that an error shows."""
 
 ENDS: frozenset[EventKind] = frozenset({"result", "error", "closed", "lost", "warning"})
 """After these, nothing belongs to the request any more."""
@@ -104,6 +130,11 @@ class Interaction:
         """What was asked."""
         return Request(self.namespace, self.endpoint, self.parameter)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its end is there, or only that of its channel is missing."""
+        return self.end is not None or any(packet.get("type") in LAST_PACKETS for packet in list(self.packets())[-1:])
+
     def packets(self) -> Iterator[dict[str, Any]]:
         """Return what the server sent on a channel."""
         return (event.body for event in self.events if event.kind == "received")
@@ -119,31 +150,81 @@ class Interaction:
         return self.end.body if self.end is not None and self.end.kind == "result" else ABSENT
 
 
+class _Size:
+    """How large a cassette is so far."""
+
+    LIMIT = f"a cassette has at most {MAX_BYTES // MIB} MiB, uncompressed, and {MAX_VALUES:,} values"
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._values = 0
+
+    def fits(self, lines: bytes) -> bool:
+        """Add lines; return whether a cassette may be so large."""
+        self._bytes += len(lines)
+        self._values += sum(map(lines.count, (b",", b"[", b"{")))
+        return self._bytes <= MAX_BYTES and self._values <= MAX_VALUES
+
+
 def read(path: Path) -> list[Interaction]:
     """Return the requests of a cassette, in order.
 
+    If the file ends in the middle of a line, because its recording was cut off, what is complete before it is returned,
+    and a warning is logged.
+
     Raises:
         LMStudioOSError: If the file cannot be read.
-        LMStudioValueError: If it is not a cassette, or of another version; the message names the line.
+        LMStudioValueError: If it is not a cassette, or of another version, or too large; the message names the line.
     """
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        raise LMStudioOSError(f"cannot read the cassette {str(path)!r}: {error}") from error
-    lines = data.split(b"\n")
-    _check_head(path, lines[0])
     found: dict[int, Interaction] = {}
-    for number, line in enumerate(lines[1:], 2):
-        if line:
-            try:
-                _add(found, parse(line)[0] or {})
-            except (ValueError, KeyError, TypeError) as error:
-                raise LMStudioValueError(
-                    f"line {number} of the cassette {str(path)!r} is no event of one: {error!r}"
-                ) from error
+    number = 0
+    for number, line in enumerate(_read_lines(path), 1):
+        if number == 1:
+            _check_head(path, line)
+            continue
+        try:
+            is_whole = _add_line(found, line)
+        except NestingError:
+            raise _damaged(path, number, f"nested more than {MAX_DEPTH} levels deep") from None
+        except (ValueError, TypeError) as error:
+            raise _damaged(path, number, error) from None
+        if not is_whole:
+            _drop_incomplete(found)
+            logger.warning("line %d of the cassette %r is cut off; what is complete is used", number, str(path))
+    if not number:
+        _check_head(path, b"")
     return sorted(found.values(), key=lambda each: each.number)
+
+
+def _read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file. One that is cut off has no end, and may be empty.
+
+    Raises:
+        LMStudioOSError: If the file cannot be read.
+        LMStudioValueError: If it is damaged or too large.
+    """
+    number, size = 0, _Size()
+    try:
+        with path.open("rb") as file:
+            # One line at a time, as a small file may become a large one.
+            lines = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            while line := lines.readline(MAX_BYTES + 1):
+                number += 1
+                if not size.fits(line):
+                    raise _damaged(path, number, f"too much: {size.LIMIT}")
+                yield line
+    except EOFError:  # no end of the compressed data
+        yield b""
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, number + 1, error) from error
+    except LMStudioValueError:
+        raise
+    except OSError as error:
+        raise LMStudioOSError(f"cannot read the cassette {str(path)!r}: {error}") from error
+
+
+def _damaged(path: Path, number: int, why: object) -> LMStudioValueError:
+    return LMStudioValueError(f"line {number} of the cassette {str(path)!r} cannot be read: {why}")
 
 
 def _check_head(path: Path, line: bytes) -> None:
@@ -152,28 +233,84 @@ def _check_head(path: Path, line: bytes) -> None:
         raise LMStudioValueError(f"{str(path)!r} is not a cassette; `lmsi record` writes them")
     if head["cassette"] != VERSION:
         raise LMStudioValueError(
-            f"the cassette {str(path)!r} has version {head['cassette']!r} of the format, and this release reads "
-            f"version {VERSION}; record it again"
+            f"the cassette {str(path)!r} has version {_excerpt(head['cassette'])} of the format, and this release "
+            f"reads version {VERSION}; record it again"
         )
+
+
+def _add_line(found: dict[int, Interaction], line: bytes) -> bool:
+    """Add a line to the requests; return whether it is whole.
+
+    Raises:
+        TypeError: If it is no event.
+        ValueError: If it is none, or does not fit to those before it.
+    """
+    event = parse(line, max_depth=MAX_DEPTH)[0]
+    if event is not None:
+        _add(found, event)
+    elif not line.endswith(b"\n"):
+        return False
+    elif line.strip():
+        raise TypeError("no JSON object")
+    return True
 
 
 def _add(found: dict[int, Interaction], line: dict[str, Any]) -> None:
-    kind, number, at = line["event"], line["id"], line["at"]
-    if not is_number(at):
-        raise TypeError(f"the time {at!r} is not a number of seconds")
+    kind, number, at = line.get("event"), line.get("id"), line.get("at")
+    if type(number) is not int:
+        raise TypeError(f"the id {_excerpt(number)} is not a whole number")
+    if not is_number(at) or at < 0:
+        raise TypeError(f"the time {_excerpt(at)} is not a number of seconds")
     if kind in _REQUESTS:
-        parameter = line.get("parameter", ABSENT)
-        found[number] = Interaction(
-            number, at, kind, line["namespace"], line["endpoint"], parameter, section=line.get("section", "")
-        )
-    elif kind in _BODIES:
-        found[number].events.append(Event(kind, at, line.get(_BODIES[kind], ABSENT)))
+        texts = {
+            "namespace": line.get("namespace"),
+            "endpoint": line.get("endpoint"),
+            "section": line.get("section", ""),
+        }
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                raise TypeError(f"the {name} {_excerpt(text)} is not a string")
+        if number in found:
+            raise ValueError(f"there are two requests {number}")
+        found[number] = Interaction(number, at, kind, parameter=line.get("parameter", ABSENT), **texts)
+    elif kind in _EVENTS:
+        _add_event(found.get(number), Event(kind, at, line.get(_BODIES[kind], ABSENT)), number)
     else:
-        raise ValueError(f"unknown event {kind!r}")
+        raise ValueError(f"unknown event {_excerpt(kind)}")
+
+
+def _add_event(interaction: Interaction | None, event: Event, number: int) -> None:
+    if interaction is None:
+        raise ValueError(f"there is no request {number} before it")
+    if interaction.end is not None:
+        raise ValueError(f"request {number} has already ended")
+    if event.kind in _ONLY_OF and _ONLY_OF[event.kind] != interaction.kind:
+        raise ValueError(f"{event.kind!r} does not belong to a {interaction.kind}, as request {number} is")
+    if event.kind in OBJECTS and not is_object(event.body):
+        raise TypeError(f"its {_BODIES[event.kind]} is not an object")
+    if event.kind == "warning" and not isinstance(event.body.get("warning"), str):
+        raise ValueError("its warning has no text")
+    interaction.events.append(event)
+
+
+def _drop_incomplete(found: dict[int, Interaction]) -> None:
+    """Drop the last request, whose lines are cut off, unless only the end of its channel is missing."""
+    last = next(reversed(found.values()), None)
+    if last is None or last.end is not None:
+        return
+    if last.is_over:
+        last.events.append(Event("closed", last.events[-1].at))
+    else:
+        del found[last.number]
+
+
+def _excerpt(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class Writer:
-    """Writes a cassette, request by request.
+    """Writes a cassette, request by request. What is complete is in the file at once, also if it is compressed.
 
     Args:
         path: The file, which must not exist yet.
@@ -183,47 +320,98 @@ class Writer:
     """
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            raise LMStudioOSError(f"the cassette {str(path)!r} exists; delete it, or choose another name")
-        try:
+        with _writing(path):
+            if path.exists():
+                raise LMStudioOSError(f"the cassette {str(path)!r} exists; delete it, or choose another name")
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = path.open("xb")
-        except OSError as error:
-            raise LMStudioOSError(f"cannot write the cassette {str(path)!r}: {error}") from error
+            self._file = path.open("xb", buffering=0)
+        self._path = path
+        self._size = _Size()
+        self._complete = 0
+        self._pending = io.BytesIO()
         # The time and the name are left out, so that the same content is always the same bytes.
         self._lines: IO[bytes] = (
-            cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=self._file, mtime=0))
+            cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=self._pending, mtime=0))
             if path.suffix == ".gz"
-            else self._file
+            else self._pending
         )
-        self._lines.write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {version()}"}))
+        try:
+            self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {version()}"}))
+        except LMStudioOSError:
+            path.unlink()
+            raise
 
     def write(self, interaction: Interaction) -> None:
-        """Write a request with its events."""
-        self._lines.write(b"".join(_lines(interaction)))
-        if self._lines is self._file:
-            self._file.flush()  # nothing is lost if the process ends
+        """Write a request with its events.
+
+        Raises:
+            LMStudioOSError: If that fails. The file then has the requests before it, and takes no more.
+        """
+        self._write(b"".join(_lines(interaction)))
 
     def close(self) -> None:
-        """Complete the file."""
-        self._lines.close()
-        self._file.close()
+        """Complete the file, unless a write has failed.
+
+        Raises:
+            LMStudioOSError: If that fails.
+        """
+        if not self._file.closed:
+            if self._lines is not self._pending:
+                self._lines.close()
+            self._flush()
+            self._file.close()
+
+    def _write(self, lines: bytes) -> None:
+        if not self._size.fits(lines):
+            self.close()
+            raise LMStudioOSError(f"cannot write the cassette {str(self._path)!r}: {_Size.LIMIT}")
+        self._lines.write(lines)
+        self._lines.flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what is pending, as a whole or not at all; then the file is closed, as compressed data has no gaps."""
+        rest = memoryview(self._pending.getvalue())
+        self._pending.seek(0)
+        self._pending.truncate()
+        with _writing(self._path), contextlib.ExitStack() as on_error:
+            on_error.callback(self._file.close)
+            on_error.callback(self._file.truncate, self._complete)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            on_error.pop_all()
+        self._complete = self._file.tell()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Generator[None]:
+    """Raise the errors of a file as typed ones."""
+    try:
+        yield
+    except LMStudioOSError:
+        raise
+    except OSError as error:
+        raise LMStudioOSError(f"cannot write the cassette {str(path)!r}: {error}") from error
 
 
 def save(path: Path, interactions: Iterable[Interaction]) -> None:
     """Write a whole cassette, in the place of one that exists, and number its requests anew.
 
+    Of a symbolic link, the target is written.
+
     Raises:
-        LMStudioOSError: If it cannot be written.
+        LMStudioOSError: If it cannot be written. What was there before stays.
     """
+    path = Path(os.path.realpath(path))
     new = path.with_name(f".new-{path.name}")
-    new.unlink(missing_ok=True)
-    writer = Writer(new)
-    for number, interaction in enumerate(interactions, 1):
-        interaction.number = number
-        writer.write(interaction)
-    writer.close()
-    new.replace(path)
+    with _writing(path), contextlib.ExitStack() as stack:
+        new.unlink(missing_ok=True)
+        stack.callback(new.unlink, missing_ok=True)
+        with contextlib.closing(Writer(new)) as writer:
+            for number, interaction in enumerate(interactions, 1):
+                interaction.number = number
+                writer.write(interaction)
+        new.replace(path)
 
 
 def _lines(interaction: Interaction) -> Iterator[bytes]:

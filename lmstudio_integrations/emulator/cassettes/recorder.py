@@ -5,21 +5,32 @@ The lines of a request are written when it has ended, because a secret may arriv
 
 import asyncio
 import contextlib
+import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, EventKind, Interaction, Kind, Writer
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.emulator.cassettes.cassette import (
+    ABSENT,
+    OBJECTS,
+    Event,
+    EventKind,
+    Interaction,
+    Kind,
+    Writer,
+)
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
+from lmstudio_integrations.protocol.server_session import MAX_DEPTH
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _DIGITS = 3
 """Of seconds: less is noise, and would change with each recording."""
@@ -67,7 +78,7 @@ class Recorder(Observer):
     def on_unit(self, tunnel: Tunnel, unit: Unit) -> None:
         """Record a frame, if it belongs to a request."""
         message = unit.message
-        if not message:
+        if not message or any(type(message.get(name, 0)) is not int for name in ("callId", "channelId")):
             return
         of_connection = self._open.setdefault(tunnel, {})
         if "authVersion" in message:
@@ -84,13 +95,13 @@ class Recorder(Observer):
         """End the requests of a connection that is lost."""
         of_connection = self._open.pop(tunnel, {})
         for key in tuple(of_connection):
-            self._add(of_connection, key, "closed" if _is_over(of_connection[key]) else "lost")
+            self._add(of_connection, key, "closed" if of_connection[key].is_over else "lost")
 
     def finish(self) -> None:
         """Write the requests that have not ended."""
         for of_connection in self._open.values():
             for key, interaction in tuple(of_connection.items()):
-                if _is_over(interaction):
+                if interaction.is_over:
                     self._add(of_connection, key, "closed")
                 else:
                     self._complete(interaction)
@@ -100,7 +111,7 @@ class Recorder(Observer):
         kind, id_key, parameter_key = _REQUESTS[message["type"]]
         self._count += 1
         self.idle.clear()
-        of_connection[id_key, message[id_key]] = Interaction(
+        of_connection[id_key, message.get(id_key, 0)] = Interaction(
             self._count,
             self._since(self._began),
             kind,
@@ -127,7 +138,7 @@ class Recorder(Observer):
 
     def _add(self, of_connection: Open, key: tuple[str, int], kind: EventKind, body: Any = ABSENT) -> None:
         interaction = of_connection.get(key)
-        if interaction is None:
+        if interaction is None or (kind in OBJECTS and not is_object(body)):
             return
         interaction.events.append(Event(kind, self._since(self._began + interaction.at), body))
         if interaction.end is not None:
@@ -137,10 +148,23 @@ class Recorder(Observer):
                 self.idle.set()
 
     def _complete(self, interaction: Interaction) -> None:
+        if any(
+            _is_deep(each, MAX_DEPTH - 1)
+            for each in (interaction.parameter, *(event.body for event in interaction.events))
+        ):
+            logger.warning(
+                "a request of %s is not recorded: nested more than %d levels deep", interaction.request, MAX_DEPTH
+            )
+            return
         self._write(redacted(interaction, self._redaction))
 
     def _since(self, start: float) -> float:
         return max(0.0, round(time.monotonic() - start, _DIGITS))  # in this order, because -0.0 is no less than 0.0
+
+
+def _is_deep(value: Any, levels: int) -> bool:
+    children = value.values() if is_object(value) else value if is_list(value) else None
+    return children is not None and (not levels or any(_is_deep(each, levels - 1) for each in children))
 
 
 def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
@@ -157,11 +181,6 @@ def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
         bodies = [{**body, "tokens": [0] * len(body["tokens"])} if _has_tokens(body) else body for body in bodies]
     events = [Event(event.kind, event.at, body) for event, body in zip(interaction.events, bodies, strict=True)]
     return replace(interaction, parameter=parameter, events=events)
-
-
-def _is_over(interaction: Interaction) -> bool:
-    """Whether only the end of the channel is missing."""
-    return any(packet.get("type") in LAST_PACKETS for packet in list(interaction.packets())[-1:])
 
 
 def _has_tokens(body: object) -> bool:
@@ -188,6 +207,9 @@ def _texts_in_parts(bodies: Sequence[Any]) -> Iterable[tuple[list[str], Callable
 
 class Recording:
     """A proxy in front of a server that writes a cassette. A context manager; inside, clients connect to `address`.
+
+    If the cassette cannot be written any more, such as on a full disk, a warning is logged, everything is still
+    forwarded, and `LMStudioOSError` is raised at the end of the block. The cassette has what was recorded before.
 
     Prompts, responses and the names of models are recorded; secrets are not (docs/tools/cassettes.md#secrets).
 
@@ -217,6 +239,8 @@ class Recording:
         self.path: Path = Path(path)
         self.requests: int = 0
         """How many requests are recorded so far."""
+        self.error: LMStudioOSError | None = None
+        """Why nothing more is recorded, if the cassette cannot be written; everything is still forwarded."""
         if not re.fullmatch(r"[^/@]+:\d+", server):
             raise LMStudioValueError(f"the server to record must be given as host:port, got {server!r}")
         self._recorder = Recorder(self._write, Redaction(redact, contents=contents))
@@ -248,7 +272,10 @@ class Recording:
         self._thread.run(self._finish())
         self._proxy.close()
         self._thread.__exit__(kind, error, trace)
-        self._writer.close()
+        with self._noting_error():
+            self._writer.close()
+        if self.error is not None and error is None:
+            raise self.error
 
     async def _finish(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -256,5 +283,16 @@ class Recording:
         self._recorder.finish()
 
     def _write(self, interaction: Interaction) -> None:
-        self.requests += 1
-        self._writer.write(interaction)
+        if self.error is None:
+            with self._noting_error():
+                self._writer.write(interaction)
+                self.requests += 1
+
+    @contextlib.contextmanager
+    def _noting_error(self) -> Generator[None]:
+        """Keep the first error for the end of the recording, because nobody can handle it before."""
+        try:
+            yield
+        except LMStudioOSError as error:
+            logger.warning("%s; everything is still forwarded, but nothing more is recorded", error)
+            self.error = self.error or error

@@ -2,15 +2,20 @@
 
 import asyncio
 import base64
+import random
+import string
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, Recording, use_cassette
+from lmstudio_integrations.emulator.cassettes import recorder
 from lmstudio_integrations.emulator.cassettes.cassette import read, save
 from lmstudio_integrations.emulator.record_modes import Mode, cassette_name
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
@@ -184,6 +189,87 @@ def test_a_request_that_the_server_rejects_is_recorded_in_the_middle_of_a_replay
             pytest.raises(LMStudioServerError, match="nothing"),
         ):
             client.llm.unload("nothing")
+
+
+@pytest.mark.parametrize("speak", [say, say_async])
+@pytest.mark.parametrize("name", ["x.lms.jsonl", "x.lms.jsonl.gz"])
+def test_a_recording_goes_on_forwarding_when_the_disk_is_full(
+    server: Emulator,
+    tmp_path: Path,
+    limit_disk: Callable[[int], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    speak: Say,
+    name: str,
+) -> None:
+    path = tmp_path / name
+    limit_disk(16_384)
+    is_told = threading.Event()
+    monkeypatch.setattr(recorder.logger, "filters", [lambda _: is_told.set() or True])
+    text = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))  # which does not compress
+    with (  # noqa: PT012 - the error comes at the end of the block
+        pytest.raises(LMStudioOSError, match=r"cannot write the cassette '.*x\.lms.*': .*No space left") as caught,
+        Recording(path, server.address) as recording,
+    ):
+        answer = speak(recording.address, "a")
+        assert text in speak(recording.address, text)
+        assert is_told.wait(10)
+        assert speak(recording.address, "a") == answer
+    assert recording.error is caught.value
+    assert caplog.messages == [f"{caught.value}; everything is still forwarded, but nothing more is recorded"]
+    assert texts_of(path) == ["a"]
+    assert recording.requests == len(read(path))
+    with use_cassette(path) as replayed:
+        assert speak(replayed.address, "a") == answer
+
+
+def test_the_error_of_a_block_is_more_important_than_that_of_the_disk(
+    server: Emulator, tmp_path: Path, limit_disk: Callable[[int], None]
+) -> None:
+    limit_disk(200)
+    with (  # noqa: PT012 - the block fails at its end
+        pytest.raises(ZeroDivisionError),
+        Recording(tmp_path / "x.lms.jsonl", server.address) as recording,
+    ):
+        say(recording.address, "a")
+        _ = 1 / 0
+    assert recording.error is not None
+
+
+@pytest.mark.parametrize("mode", ["new_episodes", "all", "rewrite"])
+def test_a_full_disk_leaves_the_earlier_cassette(
+    server: Emulator, tmp_path: Path, limit_disk: Callable[[int], None], mode: Mode
+) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    with use_cassette(path, "once", server=server.address) as used:
+        say(used.address, "a")
+    before = path.read_bytes()
+    limit_disk(200)
+    with pytest.raises(LMStudioOSError, match="No space left"), use_cassette(path, mode, server=server.address) as used:
+        assert "b" in say(used.address, "b")
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == {path: before}
+
+
+def test_what_cannot_be_replayed_is_forwarded_but_not_recorded(
+    server: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.lms.jsonl"
+    deep: Any = []
+    for _ in range(300):
+        deep = [{"x": deep}]
+    with Recording(path, server.address) as recording, wire(recording) as socket:
+        for frame in (
+            {"type": "rpcCall", "endpoint": "unloadModel", "callId": 1, "parameter": {"identifier": deep}},
+            {"type": "rpcCall", "endpoint": "listLoaded", "callId": [1]},
+            {"type": "rpcCall", "endpoint": "listLoaded"},
+            {"type": "channelSend", "channelId": {}, "message": {}},
+        ):
+            socket.send_frame(frame)
+        socket.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": 2})
+        while socket.receive().get("callId") != 2:
+            pass
+    assert caplog.messages == ["a request of llm.unloadModel is not recorded: nested more than 200 levels deep"]
+    assert {each.endpoint for each in read(path)} == {"listLoaded"}
 
 
 @pytest.mark.parametrize("server", ["localhost", "ws://localhost:1234", "me@localhost:1234", "localhost:x"])
