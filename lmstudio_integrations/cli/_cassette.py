@@ -20,7 +20,8 @@ def cassette(
 ) -> None:
     """Show what a recording of `lmsi record` contains, or how two of them differ.
 
-    Times and generated identifiers are left aside when two are compared. The exit status is 1 if they differ.
+    What a replay leaves aside, such as times and generated identifiers, is left aside when two are compared. The exit
+    status is 1 if they differ.
     """
     from lmstudio_integrations.emulator.cassettes.cassette import read  # noqa: PLC0415 - slow
     from lmstudio_integrations.emulator.cassettes.known import KnownInstances  # noqa: PLC0415
@@ -34,7 +35,7 @@ def cassette(
         for interaction in recorded:
             console.write_line(f"{interaction.number:>4}  {described(interaction, known)}")
         return
-    found = list(compared(recorded, read(other)))
+    found = compared(recorded, read(other))
     for difference in found:
         console.write_line(difference.title)
         for line in difference.details:

@@ -11,8 +11,9 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, use_cassette
-from lmstudio_integrations.emulator.cassettes.cassette import read
+from lmstudio_integrations.emulator.cassettes.cassette import read, save
 from tests.cli.terminal import in_pipe, started
+from tests.support.web import PIXEL
 
 Run = Callable[..., int | str | None]
 CHAT = "chat"
@@ -100,6 +101,41 @@ def test_two_cassettes_are_compared(
         "request 3 (llm.predict) is another one in the second",
         '  messages[0] (user).content[0].text, from character 1: first "Ho", second "Hu"',
         "request 4 (llm.predict) is only in the second",
+    ]
+
+
+def look(address: str, image: bytes, *, lists: int = 1) -> None:
+    """Ask about an image, and about the models."""
+    with lms.Client(address) as client:
+        for _ in range(lists):
+            client.list_loaded_models()
+        model = client.llm.model("eyes")
+        for name in ("a.png", "b.png"):
+            chat = lms.Chat()
+            chat.add_user_message(f"What is {name}?", images=[client.files.prepare_image(image, name)])
+            model.respond(chat)
+        model.get_info()
+
+
+def test_what_a_replay_leaves_aside_is_no_difference(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, same, other = (tmp_path / f"{name}.lms.jsonl" for name in ("one", "same", "other"))
+    for path, image, lists in ((one, PIXEL, 1), (same, PIXEL, 3), (other, PIXEL + b"0", 1)):
+        with (
+            Emulator([{"key": "eyes", "vision": True}, CHAT], load=[CHAT]) as server,
+            use_cassette(path, "rewrite", server=server.address) as recording,
+        ):
+            look(recording.address, image, lists=lists)
+    save(same, reversed(read(same)))
+    capsys.readouterr()
+    assert run("cassette", "diff", str(one), str(same)) == 0
+    assert run("cassette", "diff", str(same), str(one)) == 0
+    assert capsys.readouterr().out == ""
+    assert run("cassette", "diff", str(one), str(other)) == 1
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("request")] == [
+        f"request {number} ({name}) is another one in the second"
+        for number, name in enumerate(["files.uploadFileBase64", "llm.predict"] * 2, 4)
     ]
 
 

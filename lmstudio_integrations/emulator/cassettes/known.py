@@ -9,6 +9,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
+from lmstudio_integrations.emulator.cassettes.redaction import hash_of
 from lmstudio_integrations.emulator.proxy.units import LOADS
 
 Info = dict[str, Any]
@@ -20,11 +21,13 @@ class KnownInstances:
 
     def __init__(self, interactions: Iterable[Interaction]) -> None:
         self.references: dict[str, str] = {}
-        """The identifiers of instances, by their references, which are new with each load."""
+        """The identifiers of instances, by their references, which are new with each load; and the hashes of uploaded
+        files, by their identifiers, which are new with each upload."""
         self._infos: dict[tuple[str, str], Info] = {}
         self._load_configs: dict[str, Any] = {}
         self._loaded: set[tuple[str, str]] = set()
         for interaction in interactions:
+            self.references |= _uploaded(interaction)
             for info in _infos(interaction):
                 self.references[info["instanceReference"]] = info["identifier"]
                 self._infos[info["type"], info["identifier"]] = info
@@ -102,8 +105,19 @@ def _infos(interaction: Interaction) -> Iterator[Info]:
     result = interaction.result
     told = [packet.get(name) for packet in interaction.packets() for name in ("info", "modelInfo")]
     for info in [*told, *(result if is_list(result) else [result])]:
-        if is_object(info) and isinstance(info.get("instanceReference"), str):
+        if is_object(info) and all(isinstance(info.get(name), str) for name in ("instanceReference", "type")):
             yield {**info, "identifier": str(info.get("identifier"))}
+
+
+def _uploaded(interaction: Interaction) -> dict[str, str]:
+    """Return the identifier of a file that was uploaded, and the hash of its content."""
+    sent, result = interaction.parameter, interaction.result
+    if interaction.endpoint != "uploadFileBase64" or not (is_object(sent) and is_object(result)):
+        return {}
+    content, identifier = sent.get("contentBase64"), result.get("identifier")
+    if not (isinstance(content, str) and isinstance(identifier, str)):
+        return {}
+    return {identifier: hash_of(content)}
 
 
 def _identifier(parameter: Any) -> str:

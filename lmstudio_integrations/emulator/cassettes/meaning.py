@@ -7,7 +7,7 @@ results, how a whole number is written, TTLs, generated identifiers, times of da
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +21,9 @@ from lmstudio_integrations.types.chat import ChatHistory
 
 _INCIDENTAL = {"loadTtlMs", "ttlMs", "deviceIdentifier", "ignoreServerSessionConfig"}
 """Members of requests that do not change what the server responds."""
+
+_STATE = _INCIDENTAL | {"lastUsedTime"}
+"""Members of responses that differ from run to run."""
 
 _ANNOTATIONS = {"$schema", "title", "additionalProperties"}
 """Members that some clients add to a JSON schema and others do not."""
@@ -40,7 +43,7 @@ _LOAD_DEFAULTS: Mapping[str, Any] = {
 """Settings that some SDKs add to those of a GPU, and others do not."""
 
 References = Mapping[str, str]
-"""The identifiers of instances, by their references, which are new with each load."""
+"""What does not change, by what is new in each run: see `KnownInstances.references`."""
 
 
 def meaning(request: Request, known: References) -> dict[str, Any]:
@@ -66,7 +69,13 @@ def meaning(request: Request, known: References) -> dict[str, Any]:
     if load is not None:
         unset = defaults.LOAD["embedding" if request.namespace == "embedding" else "llm"]
         found["settings"] = _settings(load, {**unset, **_LOAD_DEFAULTS})
-    neutral: dict[str, Any] = _neutral(found | members)
+    neutral: dict[str, Any] = _neutral(found | members, known)
+    return neutral
+
+
+def meaning_of_response(response: dict[str, Any], known: References) -> dict[str, Any]:
+    """Return a response without what is new in each run."""
+    neutral: dict[str, Any] = _neutral(response, known, without=_STATE)
     return neutral
 
 
@@ -170,12 +179,13 @@ def _without_name(part: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if not (is_result and name == "name")}
 
 
-def _neutral(value: Any) -> Any:
+def _neutral(value: Any, known: References, *, without: Collection[str] = ()) -> Any:
     if is_list(value):
-        return [_neutral(each) for each in value]
+        return [_neutral(each, known, without=without) for each in value]
     if is_object(value):
-        return {name: _neutral(each) for name, each in value.items()}
+        return {name: _neutral(each, known, without=without) for name, each in value.items() if name not in without}
     if isinstance(value, str):
+        value = known.get(value, value)
         for pattern, name in _NEUTRAL:
             value = pattern.sub(name, value)
     return int(value) if isinstance(value, float) and value.is_integer() else value

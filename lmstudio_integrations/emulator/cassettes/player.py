@@ -34,7 +34,7 @@ Pace: TypeAlias = Literal["fast", "recorded"]
 PATIENCE = 10.0
 """Seconds that a client has to send what it sent in the recording, such as a cancel."""
 
-_ONCE = {"predict", "completeRawText", "generateWithGenerator"}
+USED_ONCE = {"predict", "completeRawText", "generateWithGenerator"}
 """Requests whose recorded response is used once: the same prompt may get another response each time. For any other, the
 last response counts for all further requests."""
 
@@ -81,7 +81,7 @@ class Player:
                 self._used.add(unused)
                 return unused
         if alike:
-            return alike[-1] if request.endpoint not in _ONCE else None
+            return alike[-1] if request.endpoint not in USED_ONCE else None
         return self._known.response(request)
 
     def load_of(self, specifier: Any) -> Interaction | None:

@@ -101,9 +101,7 @@ class Redaction:
         return INLINE + self._content(text.removeprefix(INLINE)) if text.startswith(INLINE) else self.text(text)
 
     def _content(self, content: str) -> str:
-        if self._keeps_contents or content.startswith(HASHED):
-            return content
-        return f"{HASHED}{hashlib.sha256(content.encode(errors='surrogatepass')).hexdigest()}"
+        return content if self._keeps_contents else hash_of(content)
 
     def _spans(self, text: str) -> list[Span]:
         found = [(start, end, HIDDEN) for start, end in secret_spans(text)]
@@ -116,6 +114,13 @@ class Redaction:
             if literal in text:
                 found += [(match.start(), match.end(), HIDDEN) for match in re.finditer(re.escape(literal), text)]
         return _merged(found)
+
+
+def hash_of(content: str) -> str:
+    """Return the hash of the content of a file, or of one that is a hash already."""
+    if content.startswith(HASHED):
+        return content
+    return f"{HASHED}{hashlib.sha256(content.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -1,7 +1,7 @@
 """What a server responded to a recorded request, without the packets, times and statistics of it."""
 
-from collections.abc import Iterator
-from difflib import SequenceMatcher
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.text import beginning, counted
@@ -9,7 +9,10 @@ from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
-from lmstudio_integrations.emulator.cassettes.meaning import References, key_of, meaning
+from lmstudio_integrations.emulator.cassettes.meaning import References, key_of, meaning, meaning_of_response
+from lmstudio_integrations.emulator.cassettes.player import USED_ONCE
+
+_NAMES = ("first", "second")
 
 _ENDS = {"lost": "connection lost", "loaded": "loaded", "end": "no end"}
 """What is said of requests that have no other outcome."""
@@ -61,39 +64,55 @@ def described(interaction: Interaction, known: References) -> str:
     return "  ".join(filter(None, [asked["request"], *what, f"-> {_outcome(interaction)}", f"{seconds:.2f} s"]))
 
 
-def compared(one: list[Interaction], other: list[Interaction]) -> Iterator[Difference]:
-    """Return how two cassettes differ: in requests, then in the responses to the same ones."""
-    asked, answered = [_meanings(one), _meanings(other)], [[response(each) for each in side] for side in (one, other)]
-    keys = [[key_of(each) for each in side] for side in asked]
-    matcher = SequenceMatcher(None, keys[0], keys[1], autojunk=False)
-    for kind, a, to_a, b, to_b in matcher.get_opcodes():
-        if kind != "equal":
-            yield from _changed(one[a:to_a], other[b:to_b], asked[0][a:to_a], asked[1][b:to_b])
-            continue
-        for index in range(to_a - a):
-            lines = differences(answered[0][a + index], answered[1][b + index], names=("first", "second"))
-            if lines:
-                title = f"request {one[a + index].number} ({asked[0][a + index]['request']}): the responses differ"
-                yield Difference(title, lines)
+def compared(one: list[Interaction], other: list[Interaction]) -> list[Difference]:
+    """Return how two cassettes differ: in requests, and in the responses to the same ones.
+
+    What a replay leaves aside is no difference. So the order of different requests does not count, nor how often the
+    same is asked about a model, nor a question about one to which the other cassette has the response elsewhere.
+    """
+    known = KnownInstances(one), KnownInstances(other)
+    references = known[0].references = known[1].references = known[0].references | known[1].references
+    asked = {each: meaning(each.request, references) for each in (*one, *other)}
+    answered = {each: meaning_of_response(response(each), references) for each in asked}
+    pairs = list(_paired(one, other, lambda each: key_of(asked[each]), repeats_last=True))
+    found = [
+        (a, ": the responses differ", differences(answered[a], answered[b], names=_NAMES))
+        for a, b in pairs
+        if a and b and answered[a] != answered[b]
+    ]
+    firsts = [a for a, b in pairs if a and not b and not known[1].response(a.request)]
+    seconds = [b for a, b in pairs if b and not a and not known[0].response(b.request)]
+    for a, b in _paired(firsts, seconds, lambda each: str(asked[each]["request"])):
+        if a and b:
+            found.append((a, " is another one in the second", differences(asked[a], asked[b], names=_NAMES)))
+        elif a:
+            found.append((a, " is only in the first", []))
+        elif b:
+            found.append((b, " is only in the second", []))
+    found.sort(key=lambda each: each[0].number)
+    return [
+        Difference(f"request {each.number} ({asked[each]['request']}){what}", details) for each, what, details in found
+    ]
 
 
-def _changed(
-    one: list[Interaction], other: list[Interaction], asked: list[dict[str, Any]], instead: list[dict[str, Any]]
-) -> Iterator[Difference]:
-    """Return the differences of requests that stand in each other's place."""
-    for index in range(max(len(one), len(other))):
-        if index >= len(other):
-            yield Difference(f"request {one[index].number} ({asked[index]['request']}) is only in the first", [])
-        elif index >= len(one):
-            yield Difference(f"request {other[index].number} ({instead[index]['request']}) is only in the second", [])
-        else:
-            title = f"request {one[index].number} ({asked[index]['request']}) is another one in the second"
-            yield Difference(title, differences(asked[index], instead[index], names=("first", "second")))
-
-
-def _meanings(interactions: list[Interaction]) -> list[dict[str, Any]]:
-    known = KnownInstances(interactions).references
-    return [meaning(each.request, known) for each in interactions]
+def _paired(
+    one: Iterable[Interaction],
+    other: Iterable[Interaction],
+    key: Callable[[Interaction], str],
+    *,
+    repeats_last: bool = False,
+) -> Iterator[tuple[Interaction | None, Interaction | None]]:
+    """Pair the requests of the same key in their order, if told so with the last one for further ones, as a replay."""
+    groups: dict[str, tuple[list[Interaction], list[Interaction]]] = {}
+    for index, side in enumerate((one, other)):
+        for each in side:
+            groups.setdefault(key(each), ([], []))[index].append(each)
+    for group in groups.values():
+        if all(group) and repeats_last and group[0][0].endpoint not in USED_ONCE:
+            longest = max(map(len, group))
+            for side in group:
+                side.extend(side[-1:] * (longest - len(side)))
+        yield from zip_longest(*group)
 
 
 def _last_text(asked: dict[str, Any]) -> str:

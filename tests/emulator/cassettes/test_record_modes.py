@@ -20,6 +20,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import read, save
 from lmstudio_integrations.emulator.record_modes import Mode, cassette_name
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.emulator.bare_client import prediction_request, wire
+from tests.support.web import PIXEL
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 CHAT, VECTORS = "chat", {"key": "vectors", "kind": "embedding"}
@@ -143,6 +144,17 @@ def test_no_two_tests_share_a_cassette_on_any_file_system() -> None:
     assert max(len(f".recording-{name}".encode()) for name in names) < 200
     assert not any(set(name) & set('<>:"/\\|?*\n') for name in names)
     assert cassette_name(["test_it[Why?]"]) == "test_it-Why~c2ba2363.lms.jsonl"
+
+
+def test_a_request_with_an_image_is_known_again(tmp_path: Path) -> None:
+    path = tmp_path / "session.lms.jsonl"
+    with Emulator([{"key": CHAT, "vision": True}]) as server:
+        for _ in range(2):
+            with use_cassette(path, "all", server=server.address) as used, lms.Client(used.address) as client:
+                chat = lms.Chat()
+                chat.add_user_message("What?", images=[client.files.prepare_image(PIXEL, "pixel.png")])
+                client.llm.model(CHAT).respond(chat)
+    assert [each.endpoint for each in read(path)].count("predict") == 1
 
 
 @pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
