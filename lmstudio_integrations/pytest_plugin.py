@@ -131,12 +131,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note how a test with a cassette ended, which its fixtures do not see, and other plugins decide as well."""
     report = yield
-    if _why_not in item.stash and report.when != "teardown":
+    if _why_not not in item.stash:
+        return report
+    if report.when == "teardown":
+        why = item.stash[_why_not]
+        del item.stash[_why_not]  # a plugin may run the test again
+        if why:
+            kept = "; the earlier recording is kept" if _cassette_path(item).exists() else ""
+            report.user_properties.append((_NOT_SAVED, f"{why}{kept}"))
+    elif not report.passed:
         was_skipped = report.skipped and not hasattr(report, "wasxfail")
-        if not report.passed:
-            item.stash[_why_not] = "the test was skipped" if was_skipped else "the test failed"
-        elif report.when == "call":
-            item.stash[_why_not] = ""
+        item.stash[_why_not] = "the test was skipped" if was_skipped else "the test failed"
+    elif report.when == "call":
+        item.stash[_why_not] = ""
     return report
 
 
@@ -237,50 +244,49 @@ def lmstudio_cassette(
 
     node: pytest.Item = request.node
     mode = cast("Mode", request.config.getoption("--lmstudio-record"))
-    path = _cassette_path(request)
+    path = _cassette_path(node)
     is_recorded = records(path, mode)
-    redact = request.config.getini("lmstudio_redact")
-    node.stash[_why_not] = "the test was interrupted"
+    host = _recorded_host(request) if is_recorded else None
+    unmatched: tuple[str, ...] = ()
     with suppress(_NotPassedError), ExitStack() as stack:
-        server = stack.enter_context(
-            use_cassette(path, mode, server=_recorded_host(request) if is_recorded else None, redact=redact)
-        )
+        redact = request.config.getini("lmstudio_redact")
+        server = stack.enter_context(use_cassette(path, mode, server=host, redact=redact))
+        if is_recorded:
+            node.stash[_why_not] = "the test was interrupted"
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
         with own_default_client():
             yield server
-        unmatched = server.unmatched if isinstance(server, Emulator) else ()
+        if isinstance(server, Emulator):
+            unmatched = server.unmatched
         if is_recorded:
-            _save_later(node, stack, path)
+            _save_later(node, stack)
     if unmatched:
         pytest.fail("the cassette does not have all requests:\n" + "\n".join(unmatched), pytrace=False)
 
 
-def _save_later(node: pytest.Item, cassette: ExitStack, path: Path) -> None:
+def _save_later(item: pytest.Item, cassette: ExitStack) -> None:
     """Leave it to the end of the teardown to close a cassette, which saves it.
 
     Raises:
         _NotPassedError: If the test did not pass.
     """
-
-    def report(why: str) -> None:
-        kept = "; the earlier recording is kept" if path.exists() else ""
-        node.user_properties.append((_NOT_SAVED, f"{why}{kept}"))
-
-    if node.stash[_why_not]:
-        report(node.stash[_why_not])
+    if item.stash[_why_not]:
         raise _NotPassedError
-    saves = node.stash[_saves]
-    saves.push(cassette.pop_all())
-    saves.push(lambda kind, *_: report("a fixture failed after the test") if kind else None)
+
+    def note_error(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            item.stash[_why_not] = "a fixture failed after the test"
+
+    item.stash[_saves].push(cassette.pop_all())
+    item.stash[_saves].push(note_error)
 
 
-def _cassette_path(request: pytest.FixtureRequest) -> Path:
-    from lmstudio_integrations.emulator.record_modes import cassette_name  # noqa: PLC0415
+def _cassette_path(item: pytest.Item) -> Path:
+    from lmstudio_integrations.emulator.record_modes import cassette_name  # noqa: PLC0415 - see the module
 
     # Not the node id, to which plugins such as pytest-xdist add.
-    chain = request.node.listchain()
-    test = [each.name for each in chain if isinstance(each, (pytest.Class, pytest.Item))]
-    return request.path.parent / "cassettes" / request.path.stem / cassette_name(test)
+    test = [each.name for each in item.listchain() if isinstance(each, (pytest.Class, pytest.Item))]
+    return item.path.parent / "cassettes" / item.path.stem / cassette_name(test)
 
 
 def _recorded_host(request: pytest.FixtureRequest) -> str:

@@ -256,13 +256,14 @@ def _add_line(found: dict[int, Interaction], line: bytes) -> bool:
 
 
 def _add(found: dict[int, Interaction], line: dict[str, Any]) -> None:
-    kind, number, at = line.get("event"), line.get("id"), line.get("at")
+    kind: Any = line.get("event")
+    number, at = line.get("id"), line.get("at")
     if type(number) is not int:
         raise TypeError(f"the id {_excerpt(number)} is not a whole number")
     if not is_number(at) or at < 0:
         raise TypeError(f"the time {_excerpt(at)} is not a number of seconds")
     if kind in _REQUESTS:
-        texts = {
+        texts: dict[str, Any] = {
             "namespace": line.get("namespace"),
             "endpoint": line.get("endpoint"),
             "section": line.get("section", ""),

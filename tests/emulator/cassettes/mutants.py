@@ -42,7 +42,7 @@ def record(path: Path) -> None:
         model.get_info()
         model.get_load_config()
         for fragment in model.respond_stream("Tell me a story"):
-            assert fragment
+            assert fragment.content
         client.llm.model("chat").tokenize("Hello")
         client.embedding.model("vectors").embed("Hello")
         client.list_loaded_models()

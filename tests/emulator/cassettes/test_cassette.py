@@ -149,7 +149,7 @@ def test_of_a_compressed_file_that_is_cut_off_what_is_complete_is_read(tmp_path:
     path = tmp_path / "x.lms.jsonl.gz"
     save(path, interactions())
     data = path.read_bytes()
-    counts = []
+    counts: list[int] = []
     for size in range(len(data)):
         path.write_bytes(data[:size])
         # The head of the cassette may be cut off as well.
