@@ -243,7 +243,7 @@ def _add_line(found: dict[int, Interaction], line: bytes) -> bool:
 
     Raises:
         TypeError: If it is no event.
-        ValueError: If it is none, or does not fit to those before it.
+        ValueError: If it does not fit to those before it.
     """
     event = parse(line, max_depth=MAX_DEPTH)[0]
     if event is not None:
