@@ -1,5 +1,6 @@
 """`tools`: the tools of a plugin or an MCP server, and calls of them."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,8 +64,9 @@ def parse_arguments(text: str | None) -> dict[str, Any]:
 
     if text is None:
         return {}
-    document = sys.stdin.buffer.read() if text == _STDIN and sys.stdin else text  # a process may have no stdin
     try:
+        # A process may have no stdin. Arguments of a command are bytes, which may be no UTF-8.
+        document = sys.stdin.buffer.read() if text == _STDIN and sys.stdin else os.fsencode(text)
         value = from_json(document, allow_inf_nan=False)
     except ValueError as error:
         raise typer.BadParameter(f"it is not JSON: {error}", param_hint="JSON") from None
@@ -113,12 +115,11 @@ def print_result(plugin: str, tool: str, result: Any, *, as_json: bool) -> None:
     Raises:
         LMStudioPluginToolError: If the result says that the tool has failed.
     """
-    from pydantic_core import to_json  # noqa: PLC0415 - slow
-
+    from lmstudio_integrations._support.json_text import dumps  # noqa: PLC0415 - slow
     from lmstudio_integrations.types.plugins import ToolContent  # noqa: PLC0415
 
     text = ToolContent.of(result).checked(plugin, tool).text
-    if as_json or (not isinstance(result, str) and text == to_json(result).decode()):
+    if as_json or (not isinstance(result, str) and text == dumps(result)):
         print_json(result)
     elif text:
         results().write(text if text.endswith("\n") else f"{text}\n")

@@ -8,10 +8,10 @@ import json
 import re
 from typing import Any, Literal, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json  # noqa: TID251 - `ensure_writable` needs what it rejects
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.types._wire_model import escaped_json
 
 AUTH_VERSION = 1
 MAX_WARNINGS = 5
@@ -19,14 +19,6 @@ MAX_WARNINGS = 5
 
 DEEPEST = 100
 """Levels of nesting that `sanitized` accepts: JSON, copies and tracers all recurse, some of them in Python."""
-
-
-def dumps(value: Any) -> str:
-    """Return a value as JSON text. Lone surrogates are escaped; infinity and NaN become null."""
-    try:
-        return to_json(value, inf_nan_mode="null").decode()
-    except ValueError:  # a lone surrogate
-        return escaped_json(value)
 
 
 class NestingError(ValueError):

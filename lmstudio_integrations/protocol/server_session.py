@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeIs
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_object
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
@@ -189,7 +190,7 @@ class ServerSession:
             return
         title = f"The request is nested more than {MAX_DEPTH} levels deep"
         frame_of = envelope.rpc_error if kind == "rpcCall" else envelope.channel_error
-        self._enqueue(frame_of(request_id, envelope.dumps({"title": title, "rootTitle": title})))
+        self._enqueue(frame_of(request_id, dumps({"title": title, "rootTitle": title})))
 
     def reject_unauthenticated(self) -> None:
         """Reject a client that has not authenticated in time, with the reference server's error text."""
@@ -198,16 +199,16 @@ class ServerSession:
 
     def reply(self, call_id: int, result: Any = None) -> None:
         """Reply to a call. `None` is a void result, which also means "not found" (docs/protocol.md#rule-omit-void)."""
-        self._enqueue(envelope.rpc_result(call_id, None if result is None else envelope.dumps(result)))
+        self._enqueue(envelope.rpc_result(call_id, None if result is None else dumps(result)))
 
     def reject(self, call_id: int, error: Mapping[str, Any]) -> None:
         """Reply to a call with an error."""
-        self._enqueue(envelope.rpc_error(call_id, envelope.dumps(error)))
+        self._enqueue(envelope.rpc_error(call_id, dumps(error)))
 
     def send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
         """Send a packet, unless the channel has ended while its handler still ran."""
         if channel_id in self._channels:
-            self._enqueue(envelope.channel_send(channel_id, envelope.dumps(packet)))
+            self._enqueue(envelope.channel_send(channel_id, dumps(packet)))
 
     def close(self, channel_id: int) -> None:
         """End a channel normally, unless it has ended."""
@@ -217,7 +218,7 @@ class ServerSession:
     def fail(self, channel_id: int, error: Mapping[str, Any]) -> None:
         """End a channel with an error, unless it has ended."""
         if self._channels.pop(channel_id, None):
-            self._enqueue(envelope.channel_error(channel_id, envelope.dumps(error)))
+            self._enqueue(envelope.channel_error(channel_id, dumps(error)))
 
     def warn(self, text: str, kind: str) -> None:
         """Send a warning, unless `MAX_WARNINGS` were already sent (docs/protocol.md#warnings)."""

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticSerializationError
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations.errors import LMStudioValueError
 
 
@@ -53,8 +53,13 @@ class WireModel(BaseModel):
         """
         try:
             return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        except PydanticSerializationError as error:
+        except ValueError:  # often a lone surrogate in a name
+            pass
+        try:
+            fields: dict[str, Any] = json.loads(dumps(self.model_dump(by_alias=True, exclude_unset=True)))
+        except (ValueError, TypeError, RecursionError) as error:
             raise LMStudioValueError(f"{type(self).__name__} cannot be written as JSON: {error}") from error
+        return fields
 
     def to_json(self) -> str:
         """Return the wire form as JSON text.
@@ -64,8 +69,8 @@ class WireModel(BaseModel):
         """
         try:
             return self.model_dump_json(by_alias=True, exclude_unset=True)
-        except PydanticSerializationError:  # often a lone surrogate, which JSON can only hold as an escape
-            return escaped_json(self.to_dict())
+        except ValueError:  # often a lone surrogate
+            return dumps(self.to_dict())
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield what `repr` shows: only the fields that were set."""
@@ -85,13 +90,6 @@ class TaggedModel(WireModel):
         """Count the tag as set."""
         super().model_post_init(_context)
         self.__pydantic_fields_set__.update(_tags(type(self)))
-
-
-def escaped_json(value: Any) -> str:
-    """Return a value as JSON text in ASCII, which can hold lone surrogates; infinity and NaN become null."""
-    # pydantic rejects lone surrogates, and `json.dumps` cannot write infinity as null. A round trip replaces it.
-    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
-    return json.dumps(finite, separators=(",", ":"))
 
 
 @cache

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic_core import to_json
-
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioPluginToolError
@@ -61,10 +60,10 @@ class ToolContent:
         """Read the JSON value that a tool returned."""
         blocks = result.get("content") if is_object(result) and result.keys() <= _RESULT else result
         if not is_list(blocks) or not all(map(_is_block, blocks)) or (is_list(result) and not result):
-            return cls((result if isinstance(result, str) else to_json(result).decode(),))
+            return cls((result if isinstance(result, str) else dumps(result),))
         is_error = is_object(result) and result.get("isError") is True
         if not blocks and is_object(result) and "structuredContent" in result:
-            return cls((to_json(result["structuredContent"]).decode(),), is_error)
+            return cls((dumps(result["structuredContent"]),), is_error)
         return cls(tuple(_BLOCKS[block["type"]][1](block) for block in blocks), is_error)
 
     def checked(self, plugin: str, tool: str) -> Self:

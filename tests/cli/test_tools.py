@@ -226,6 +226,7 @@ def test_the_arguments_come_from_stdin(call: Call, monkeypatch: pytest.MonkeyPat
         ("{a: 1}", "it is not JSON: key must be a string at line 1 column 2"),
         ('{"a": NaN}', "it is not JSON: expected value at line 1 column 7"),
         ("", "it is not JSON: EOF while parsing a value at line 1 column 0"),
+        ('{"a": "\udcff"}', "it is not JSON: invalid unicode code point at line 1 column 8"),
     ],
 )
 def test_arguments_that_are_no_json_object_are_wrong_usage(

@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO, TypeAlias
 
-from pydantic_core import to_json
-
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.text import printable_json
 from lmstudio_integrations.cli._embed.rows import STANDARD, Batch, Columns, OutputFormat, arrow, arrow_parquet
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
@@ -76,7 +75,7 @@ class JsonLines:
     def __call__(self, batch: Batch, vectors: Vectors) -> bytes:
         """Return the lines of some rows."""
         rows = zip(batch.to_members(), vectors, strict=True)
-        return "".join(f"{row}{self._vector}{to_json(vector).decode()}{self._end}" for row, vector in rows).encode()
+        return "".join(f"{row}{self._vector}{dumps(vector)}{self._end}" for row, vector in rows).encode()
 
 
 class StreamOutput(Output):

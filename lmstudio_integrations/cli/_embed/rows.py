@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, TypeAlias
 
-from pydantic_core import to_json
+from pydantic_core import to_json  # noqa: TID251 - strings of Arrow are UTF-8, and only it writes bytes
 
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.typeguards import is_object

@@ -9,6 +9,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioProtocolError
 from lmstudio_integrations.protocol import envelope
@@ -64,7 +65,7 @@ class Wire:
     def call(self, endpoint: str, parameter: Any = None) -> Frame:
         """Make a call, and return the reply, or the warning that comes in its place."""
         number = next(self._ids)
-        self._socket.send(envelope.rpc_call(endpoint, number, None if parameter is None else envelope.dumps(parameter)))
+        self._socket.send(envelope.rpc_call(endpoint, number, None if parameter is None else dumps(parameter)))
         return self.read(lambda frame: frame.get("callId") == number or _warns(frame, endpoint), REPLY_TIMEOUT)
 
     def result(self, endpoint: str, parameter: Any) -> Any:
@@ -81,7 +82,7 @@ class Wire:
     def open(self, endpoint: str, parameter: Any) -> int:
         """Open a channel, and return its number."""
         number = next(self._ids)
-        self._socket.send(envelope.channel_create(endpoint, number, envelope.dumps(parameter)))
+        self._socket.send(envelope.channel_create(endpoint, number, dumps(parameter)))
         return number
 
     def cancel(self, channel: int) -> None:

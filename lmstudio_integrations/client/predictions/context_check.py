@@ -9,8 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
-
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import count_tokens
@@ -99,7 +98,7 @@ def _may_be_cut(
     request: Mapping[str, Any], tools: list[Any], limit: int, read: int, *, may_drop: bool, is_empty: bool
 ) -> bool:
     messages: list[dict[str, Any]] = request["history"]["messages"] if "history" in request else []
-    size = len(to_json(request.get("rawPrompt") or messages)) + len(to_json(tools))
+    size = len(dumps(request.get("rawPrompt") or messages).encode()) + len(dumps(tools))
     if size / _BYTES_PER_TOKEN <= limit / 2:
         return False
     # A server that may drop messages may leave room for the response, so that the window is not nearly full.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lmstudio_integrations.protocol.envelope import without_surrogates
 from lmstudio_integrations.protocol.kv_config import collapsed
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionResult, finish_reason
@@ -132,4 +133,4 @@ def _present(**members: Any) -> dict[str, Any]:
 
 
 def _json(messages: list[dict[str, Any]]) -> str:
-    return json.dumps(messages, ensure_ascii=False)
+    return without_surrogates(json.dumps(messages, ensure_ascii=False))

@@ -14,6 +14,7 @@ from typing import Any, Self, cast
 
 from pydantic_core import ValidationError
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller, merged
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
@@ -23,7 +24,6 @@ from lmstudio_integrations.client.transport.listener import ConnectionReport, Li
 from lmstudio_integrations.client.transport.waiters import Waiter, copied
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
-from lmstudio_integrations.protocol.envelope import dumps
 from lmstudio_integrations.protocol.exchange import Exchange, Sink, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
-from lmstudio_integrations.protocol.envelope import NestingError, dumps, parse
+from lmstudio_integrations.protocol.envelope import NestingError, parse
 from lmstudio_integrations.protocol.server_session import MAX_DEPTH
 
 logger: logging.Logger = logging.getLogger(__name__)

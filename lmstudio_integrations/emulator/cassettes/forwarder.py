@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.secrets import client_logger
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction, Kind
@@ -163,13 +164,13 @@ class _Upstream:
         number, frames = next(self._ids), Frames()
         self._requests[number] = frames
         frame_of = envelope.rpc_call if kind == "call" else envelope.channel_create
-        given = None if parameter is ABSENT else envelope.dumps(parameter)
+        given = None if parameter is ABSENT else dumps(parameter)
         self._outgoing.put_nowait(frame_of(endpoint, number, given))
         return number, frames
 
     def send(self, number: int, packet: Mapping[str, Any]) -> None:
         """Send a packet on a channel, after what was sent before."""
-        self._outgoing.put_nowait(envelope.channel_send(number, envelope.dumps(packet)))
+        self._outgoing.put_nowait(envelope.channel_send(number, dumps(packet)))
 
     async def _write(self) -> None:
         while True:

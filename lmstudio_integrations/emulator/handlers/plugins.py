@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.stop_reasons import end_in_words
 from lmstudio_integrations._support.text import one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
@@ -22,7 +23,6 @@ from lmstudio_integrations.emulator.plugins.registry import SharedPlugin
 from lmstudio_integrations.emulator.prediction_records import outcome_of, record_of
 from lmstudio_integrations.emulator.prediction_stats import StatsCollector
 from lmstudio_integrations.emulator.records import PluginCallRecord, PluginCallState, PredictionRecord, RecordEntry
-from lmstudio_integrations.protocol.envelope import dumps
 from lmstudio_integrations.protocol.prediction import encode_generated
 from lmstudio_integrations.protocol.requests import GenerateWithGenerator, StartToolUseSession
 from lmstudio_integrations.types.config import LlmPredictionConfig

@@ -6,23 +6,23 @@ import warnings
 from typing import Any
 
 import pytest
-from pydantic_core import to_json
 
 import lmstudio_integrations as lms
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations.client.predictions import context_check
 from lmstudio_integrations.client.predictions.context_check import check_context
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.types.results import PredictionEnd
 
 LIMIT = 1000
-NO_TOOLS = len(to_json([]))
+NO_TOOLS = len(dumps([]))
 
 
 def request_of(size: int, policy: str | None = None) -> dict[str, Any]:
     """Return a request that counts as this many bytes; most of them are of characters of three bytes."""
     fields = [] if policy is None else [{"key": "llm.prediction.contextOverflowPolicy", "value": policy}]
     stack = {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]}
-    rest = size - NO_TOOLS - len(to_json(_messages("")))
+    rest = size - NO_TOOLS - len(dumps(_messages("")))
     text = "道" * (rest // 3) + "a" * (rest % 3)
     return {"modelSpecifier": {}, "history": {"messages": _messages(text)}, "predictionConfigStack": stack}
 

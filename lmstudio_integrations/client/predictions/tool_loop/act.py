@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, cast
 
-from pydantic_core import to_json
-
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.delivery import Callbacks
 from lmstudio_integrations.client.predictions.prediction import Plan, Prediction
@@ -177,7 +176,7 @@ class ToolJob:
         Raises:
             ValueError: If it cannot be written as JSON.
         """
-        self.outcome = value.text if isinstance(value, ToolContent) else to_json(value).decode()
+        self.outcome = value.text if isinstance(value, ToolContent) else dumps(value)
 
 
 class ToolRunner(Protocol):
