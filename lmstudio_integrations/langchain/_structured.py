@@ -4,7 +4,9 @@ The parsers are strict where langchain-core's are lenient: a response that was c
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any, Self, get_type_hints
 
@@ -31,7 +33,7 @@ from pydantic import BaseModel, create_model
 from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
-from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._responses import combined_output
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum, response_schema
@@ -45,7 +47,13 @@ from lmstudio_integrations.types.structured import (
     reject_text,
     response_settings,
     schema_problems,
+    uncorrected,
 )
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+CORRECTION_ERROR = "correction_error"
+"""In the metadata of a response that does not fit: why the model could not correct it."""
 
 METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -89,19 +97,6 @@ def tracing_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str
     return {"ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": schema}}
 
 
-def _json_value(result: list[Generation]) -> Any:
-    """Return the JSON value of a response.
-
-    Raises:
-        LangChainStructuredOutputError: If the response is not JSON, or was cut off.
-    """
-    generation = result[0]
-    try:
-        return read_response(json.loads, generation.text, _stop_reason(generation))
-    except LMStudioStructuredOutputError as error:
-        raise LangChainStructuredOutputError(str(error), text=generation.text) from error
-
-
 def _stop_reason(generation: Generation) -> str:
     if not isinstance(generation, ChatGeneration):
         return "unknown"
@@ -120,10 +115,30 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         """Return the value; with `partial`, as much of it as there is, or `None`."""
-        text = result[0].text
         if partial:
-            return _partial_instance(self.pydantic_object, partial_json(text))
-        return self._complete(_json_value(result), text)
+            return _partial_instance(self.pydantic_object, self._partial_value(result))
+        try:
+            return self._complete(*self._value(result))
+        except LangChainStructuredOutputError as error:
+            failure = getattr(_message(result), "response_metadata", {}).get(CORRECTION_ERROR)
+            if failure is None:
+                raise
+            raise uncorrected(error, failure) from error.__cause__
+
+    def _partial_value(self, result: list[Generation]) -> Any:
+        return partial_json(result[0].text)
+
+    def _value(self, result: list[Generation]) -> tuple[Any, str]:
+        """Return the JSON value of a response, and what the model wrote.
+
+        Raises:
+            LangChainStructuredOutputError: If the response is not JSON, or was cut off.
+        """
+        generation = result[0]
+        try:
+            return read_response(json.loads, generation.text, _stop_reason(generation)), generation.text
+        except LMStudioStructuredOutputError as error:
+            raise LangChainStructuredOutputError(str(error), text=generation.text) from error
 
     def _complete(self, value: Any, text: str) -> Any:
         """Return the complete value, as an instance of the class if there is one.
@@ -251,15 +266,14 @@ class StrictCallParser(StrictParser):
         """Raise: a bare text contains no call."""
         return self.parse_result([Generation(text=text)])
 
-    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the value; with `partial`, as much of it as there is, or `None`."""
-        calls: list[ToolCall] = getattr(_message(result), "tool_calls", [])
-        arguments: Any = next((call["args"] for call in calls if call["name"] == self.tool), None)
-        if partial:
-            return _partial_instance(self.pydantic_object, arguments)
+    def _partial_value(self, result: list[Generation]) -> Any:
+        return next((call["args"] for call in _calls(result) if call["name"] == self.tool), None)
+
+    def _value(self, result: list[Generation]) -> tuple[Any, str]:
+        arguments = self._partial_value(result)
         if arguments is None:
-            raise _no_call(self.tool, calls, result)
-        return self._complete(arguments, json.dumps(arguments))
+            raise _no_call(self.tool, _calls(result), result)
+        return arguments, json.dumps(arguments)
 
     def transform(
         self,
@@ -284,6 +298,10 @@ class StrictCallParser(StrictParser):
 def _message(result: list[Generation]) -> BaseMessage | None:
     generation = result[0]
     return generation.message if isinstance(generation, ChatGeneration) else None
+
+
+def _calls(result: list[Generation]) -> list[ToolCall]:
+    return getattr(_message(result), "tool_calls", [])
 
 
 def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> LangChainStructuredOutputError:
@@ -456,17 +474,19 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
         return False
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
-        """Return the last response."""
+        """Return the last response; an error of the model if there is none."""
         attempts = _Attempts(self, [input])
         while pending := attempts.pending:
-            attempts.add([super().invoke(pending[0], config, **kwargs)])
+            with attempts.adding_errors():
+                attempts.add([super().invoke(pending[0], config, **kwargs)])
         return attempts.results()[0]
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - core's
-        """Return the last response."""
+        """Return the last response; see `invoke`."""
         attempts = _Attempts(self, [input])
         while pending := attempts.pending:
-            attempts.add([await super().ainvoke(pending[0], config, **kwargs)])
+            with attempts.adding_errors():
+                attempts.add([await super().ainvoke(pending[0], config, **kwargs)])
         return attempts.results()[0]
 
     @with_short_traceback
@@ -474,26 +494,34 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
         self,
         inputs: list[Any],
         config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
         """Return the last response to each input. All next attempts are a batch of the model."""
         attempts, configs = _Attempts(self, inputs), get_config_list(config, len(inputs))
         while pending := attempts.pending:
-            attempts.add(super().batch([*pending.values()], [configs[index] for index in pending], **kwargs))
-        return attempts.results()
+            given, of_each = [*pending.values()], [configs[index] for index in pending]
+            kwargs["return_exceptions"] = return_exceptions or attempts.is_correction
+            attempts.add(super().batch(given, of_each, **kwargs))
+        return attempts.results(return_exceptions=return_exceptions)
 
     @with_short_traceback
     async def abatch(
         self,
         inputs: list[Any],
         config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
         """Return the last response to each input; see `batch`."""
         attempts, configs = _Attempts(self, inputs), get_config_list(config, len(inputs))
         while pending := attempts.pending:
-            attempts.add(await super().abatch([*pending.values()], [configs[index] for index in pending], **kwargs))
-        return attempts.results()
+            given, of_each = [*pending.values()], [configs[index] for index in pending]
+            kwargs["return_exceptions"] = return_exceptions or attempts.is_correction
+            attempts.add(await super().abatch(given, of_each, **kwargs))
+        return attempts.results(return_exceptions=return_exceptions)
 
 
 class _Attempts:
@@ -507,14 +535,35 @@ class _Attempts:
     def __init__(self, model: _CorrectingModel, inputs: Sequence[LanguageModelInput]) -> None:
         self._model = model
         self._responses: list[list[Any]] = [[] for _ in inputs]
+        self._failures: dict[int, str] = {}
         self.pending: dict[int, LanguageModelInput] = dict(enumerate(inputs))
         """The next input of each conversation that is not finished, by its index."""
 
+    @property
+    def is_correction(self) -> bool:
+        """Whether the next responses correct earlier ones."""
+        return any(self._responses)
+
+    @contextmanager
+    def adding_errors(self) -> Generator[None]:
+        """Add an error of the model, which the block raises, as the response to the only input."""
+        try:
+            yield
+        except LMStudioError as error:
+            self.add([error])
+
     def add(self, responses: Sequence[AIMessage | Exception]) -> None:
-        """Add the responses to the pending inputs; errors of the model itself are not corrected."""
+        """Add the responses to the pending inputs; errors of the model itself are not corrected.
+
+        After a response that was rejected, such an error is only logged: the response is the result.
+        """
         pending, self.pending = self.pending, {}
         parser = self._model.parser
         for (index, given), response in zip(pending.items(), responses, strict=True):
+            if isinstance(response, LMStudioError) and self._responses[index]:
+                logger.warning("the request for a correction failed: %s", response)
+                self._failures[index] = str(response)
+                continue
             self._responses[index].append(response)
             if isinstance(response, Exception) or len(self._responses[index]) == self._model.max_attempts:
                 continue
@@ -527,27 +576,38 @@ class _Attempts:
                 rejected = [AIMessage(error.text)] if error.text else []
                 self.pending[index] = [*messages, *rejected, HumanMessage(correction(error))]
 
-    def results(self) -> list[Any]:
-        """Return the last response to each input, or the error of the model."""
-        return [_with_all_usage(responses) for responses in self._responses]
+    def results(self, *, return_exceptions: bool = False) -> list[Any]:
+        """Return the last response to each input, or the error of the model.
+
+        Raises:
+            Exception: The first error, unless they are returned.
+        """
+        results = [
+            _with_all_usage(responses, self._failures.get(index)) for index, responses in enumerate(self._responses)
+        ]
+        for error in results:
+            if isinstance(error, Exception) and not return_exceptions:
+                raise error
+        return results
 
 
-def _with_all_usage(responses: Sequence[Any]) -> Any:
-    """Return the last response, with the usage of all and their number."""
+def _with_all_usage(responses: Sequence[Any], failure: str | None) -> Any:
+    """Return the last response, with the usage of all and their number, and with why there was no other one."""
     last = responses[-1]
-    if len(responses) == 1 or isinstance(last, Exception):
+    if isinstance(last, Exception) or (len(responses) == 1 and failure is None):
         return last
-    metadata = [each.response_metadata for each in responses]
-    token_usage = combined_output(metadata, None)["token_usage"]
-    cached = [each["cached_tokens"] for each in metadata if "cached_tokens" in each]
     update: dict[str, Any] = {
-        "response_metadata": {
-            **last.response_metadata,
+        "response_metadata": {**last.response_metadata, **({} if failure is None else {CORRECTION_ERROR: failure})}
+    }
+    if len(responses) > 1:
+        metadata = [each.response_metadata for each in responses]
+        token_usage = combined_output(metadata, None)["token_usage"]
+        cached = [each["cached_tokens"] for each in metadata if "cached_tokens" in each]
+        update["response_metadata"] |= {
             **({"token_usage": token_usage} if token_usage else {}),
             **({"cached_tokens": sum(cached)} if cached else {}),
             "attempts": len(responses),
         }
-    }
     if any(each.usage_metadata for each in responses):
         update["usage_metadata"] = reduce(add_usage, [each.usage_metadata for each in responses])
     return last.model_copy(update=update)  # a cache may hold the response itself

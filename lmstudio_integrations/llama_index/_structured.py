@@ -5,6 +5,7 @@ them, too. The spans come from the base class. The streams are core's, except fo
 """
 
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
@@ -19,10 +20,16 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._tools import format_of
-from lmstudio_integrations.types.structured import PartialJson, check_max_attempts, correction, read_response
+from lmstudio_integrations.types.structured import (
+    PartialJson,
+    check_max_attempts,
+    correction,
+    read_response,
+    uncorrected,
+)
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -66,7 +73,9 @@ class Structured(FunctionCallingLLM):
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
         while attempts.instance is None:
-            attempts.add(self.chat(attempts.messages, **_call_arguments(output_cls, llm_kwargs)))
+            with attempts.correcting():
+                response = self.chat(attempts.messages, **_call_arguments(output_cls, llm_kwargs))
+            attempts.add(response)
         return _dispatch_end(attempts.instance)
 
     async def astructured_predict(
@@ -85,7 +94,9 @@ class Structured(FunctionCallingLLM):
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
         while attempts.instance is None:
-            attempts.add(await self.achat(attempts.messages, **_call_arguments(output_cls, llm_kwargs)))
+            with attempts.correcting():
+                response = await self.achat(attempts.messages, **_call_arguments(output_cls, llm_kwargs))
+            attempts.add(response)
         return _dispatch_end(attempts.instance)
 
     def _structured_stream_call(
@@ -155,6 +166,22 @@ class _Attempts(Generic[ModelT]):
 
     attempts_left: int
     instance: ModelT | None = None
+    rejection: LMStudioStructuredOutputError | None = None
+    """What is wrong with the last response."""
+
+    @contextmanager
+    def correcting(self) -> Generator[None]:
+        """Raise what was wrong with the last response, if there is one, where a chat fails.
+
+        Raises:
+            LMStudioStructuredOutputError: If the chat was to correct a response.
+        """
+        try:
+            yield
+        except LMStudioError as failure:
+            if self.rejection is None:
+                raise
+            raise uncorrected(self.rejection, failure) from failure
 
     def add(self, response: ChatResponse) -> None:
         """Add the response of a chat.
@@ -168,6 +195,7 @@ class _Attempts(Generic[ModelT]):
         except LMStudioStructuredOutputError as error:
             if not self.attempts_left:
                 raise
+            self.rejection = error
             rejected = [ChatMessage(error.text, role=MessageRole.ASSISTANT)] if error.text else []
             self.messages = [*self.messages, *rejected, ChatMessage(correction(error))]
 

@@ -21,6 +21,7 @@ from lmstudio_integrations.types._json_schemas import check_references, validato
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 T = TypeVar("T")
+ErrorT = TypeVar("ErrorT", bound=LMStudioStructuredOutputError)
 
 
 @runtime_checkable
@@ -309,6 +310,16 @@ def correction(error: LMStudioStructuredOutputError) -> str:
     """Return the user message that requests a corrected response; it follows the response that was rejected."""
     problem = _LINK.sub("", str(error).partition(EXCERPT)[0])
     return f"Your response was rejected: {problem}\n\nRespond again with a corrected response."
+
+
+def uncorrected(error: ErrorT, failure: object) -> ErrorT:
+    """Return the error about a response that does not fit, and that could not be corrected either.
+
+    Args:
+        error: What is wrong with the response.
+        failure: The error of the prediction that was to correct it.
+    """
+    return type(error)(f"{error}\nThe request for a correction failed: {failure}", text=error.text)
 
 
 # Helpers --------------------------------------------------------------------------------------------------------------

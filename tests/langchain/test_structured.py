@@ -816,7 +816,9 @@ async def test_only_the_rejected_responses_of_a_batch_are_corrected(way: str) ->
             results = await chain.abatch(inputs, return_exceptions=True)
         else:
             results = chain.batch(inputs, return_exceptions=True)
-        assert all(isinstance(results.pop(index), LMStudioServerError) for index in (4, 1))
+        with pytest.raises(LMStudioStructuredOutputError, match=r"(?s)correction failed: .*the engine gave up"):
+            raise results.pop(4)
+        assert isinstance(results.pop(1), LMStudioServerError)
         assert results == [{**ANN, "age": 8}, ANN, {**ANN, "age": 8}]
         assert len(server.predictions) == 7
         with pytest.raises(LMStudioServerError, match="the engine gave up"):
@@ -825,12 +827,58 @@ async def test_only_the_rejected_responses_of_a_batch_are_corrected(way: str) ->
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
-async def test_an_error_of_the_model_is_not_corrected(way: str) -> None:
-    with scripted(writing(OLD), {"error": "the engine gave up"}) as server:
+@pytest.mark.parametrize("include_raw", [True, False])
+@pytest.mark.parametrize(
+    ("schema", "method", "tool", "problem"),
+    [
+        (Person, "json_schema", None, "does not fit Person: "),
+        (SCHEMA, "json_mode", None, "is not the structured output"),
+        (SCHEMA, "function_calling", "person", "does not fit the schema: age"),
+    ],
+)
+async def test_a_response_stays_if_its_correction_fails(
+    schema: Any, method: Any, tool: str | None, problem: str, include_raw: bool, way: str
+) -> None:
+    rejected = {"text": HALF} if method == "json_mode" else writing(OLD, tool)
+    with scripted(rejected, {"error": "the engine gave up"}) as server:
+        llm = server.chat(max_retries=0)
+        chain = llm.with_structured_output(schema, method=method, max_attempts=3, include_raw=include_raw)
+        if include_raw:
+            response = await result_of(chain, way)
+            error, metadata = response["parsing_error"], response["raw"].response_metadata
+            assert response["parsed"] is None
+            assert "the engine gave up" in metadata["correction_error"]
+            assert "attempts" not in metadata, "one response is complete"
+            assert response["raw"].text == rejected.get("text", "")
+        else:
+            with pytest.raises(LMStudioStructuredOutputError) as caught:
+                await result_of(chain, way)
+            error = caught.value
+        assert isinstance(error, LMStudioStructuredOutputError)
+        assert isinstance(error, OutputParserException)
+        assert problem in str(error)
+        assert "\nThe request for a correction failed: Chat response error: " in str(error)
+        assert error.text == (HALF if method == "json_mode" else json.dumps(OLD))
+        assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "abatch"])
+async def test_a_first_response_that_fails_is_an_error(way: str) -> None:
+    with scripted({"error": "the engine gave up"}, writing(ANN)) as server:
         chain = server.chat(max_retries=0).with_structured_output(Person, max_attempts=3, include_raw=True)
         with pytest.raises(LMStudioServerError, match="the engine gave up"):
             await result_of(chain, way)
-        assert len(server.predictions) == 2
+        assert len(server.predictions) == 1
+
+
+def test_a_response_that_fills_the_context_window_stays_though_it_cannot_be_corrected() -> None:
+    rules = ({"then": [writing({"name": "Ann " * 300})]},)
+    with Server([ModelEntry(key=CHAT, rules=rules, context_length=512)]) as server:
+        chain = server.chat().with_structured_output(Person, max_attempts=3, include_raw=True)
+        response = chain.invoke("q")
+        assert "context" in response["raw"].response_metadata["correction_error"]
+        assert response["raw"].text.startswith('{"name": "Ann Ann')
+        assert isinstance(response["parsing_error"], LMStudioStructuredOutputError)
 
 
 @pytest.mark.parametrize("way", ["stream", "astream"])
