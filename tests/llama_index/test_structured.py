@@ -283,9 +283,8 @@ async def test_the_last_attempt_counts(way: str) -> None:
 async def test_a_response_is_rejected_as_before_if_its_correction_fails(way: str) -> None:
     rules = ({"when": {"last": "rejected"}, "then": [{"error": "the engine gave up"}]}, {"then": [{"text": OLD}]})
     with Server([ModelEntry(key=CHAT, rules=rules)]) as server, server.llm(max_retries=0) as llm:
-        with pytest.raises(
-            LMStudioStructuredOutputError, match="(?s)age: .*correction failed: .*engine gave up"
-        ) as caught:
+        problem = r"(?s)age: .*correction failed: .*engine gave up"
+        with pytest.raises(LMStudioStructuredOutputError, match=problem) as caught:
             await predicted(llm, way, TWICE)
         assert caught.value.text == OLD
         assert len(server.predictions) == 2
