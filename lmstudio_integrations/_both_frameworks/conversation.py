@@ -18,7 +18,7 @@ from lmstudio_integrations._both_frameworks.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.types.chat import WireHistory, wire_message
+from lmstudio_integrations.types.chat import WireHistory, wire_messages
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
@@ -102,7 +102,6 @@ class Conversation:
 
     def __init__(self) -> None:
         self._messages: list[PendingMessage] = []
-        self._tool_names: dict[str, str] = {}
         self._images: list[ImageSource] = []
 
     def add(self, role: Role, parts: Sequence[Part]) -> None:
@@ -116,17 +115,14 @@ class Conversation:
         """Add a tool call to the assistant's turn that was added last."""
         assert self._messages, "the assistant's turn comes before its calls"
         assert self._messages[-1].role == "assistant", "only the assistant calls tools"
-        fields: dict[str, Any] = {"name": wire_name(name), "arguments": arguments}
-        if _checked_id(call_id):
-            fields["id"] = call_id
-            self._tool_names[str(call_id)] = fields["name"]
-        request = ToolCallRequest.from_dict(fields)
+        fields = {"name": wire_name(name), "arguments": arguments, "id": _checked_id(call_id)}
+        request = ToolCallRequest.from_dict({key: value for key, value in fields.items() if value is not None})
         self._messages[-1].parts.append(ToolCallRequestPart(tool_call_request=request))
 
     def add_result(self, text: str, call_id: str | None, name: object, parts: Iterable[Part] = ()) -> None:
         """Add the result of a tool. The images among its parts are held back for the next user turn."""
         self._images += [part for part in parts if isinstance(part, ImageSource)]
-        sent_name = wire_name(name) if name and isinstance(name, str) else self._tool_names.get(call_id or "")
+        sent_name = wire_name(name) if name and isinstance(name, str) else None
         fields = {"content": text, "tool_call_id": _checked_id(call_id), "name": sent_name}
         part = ToolCallResultPart.from_dict({key: value for key, value in fields.items() if value is not None})
         self.add("tool", [part])
@@ -225,7 +221,7 @@ def encode(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, Fil
 
 
 def _written(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> list[dict[str, Any]]:
-    return [wire_message(each.role, [_wire(part, handles) for part in each.parts]) for each in messages]
+    return wire_messages((each.role, [_wire(part, handles) for part in each.parts]) for each in messages)
 
 
 def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:

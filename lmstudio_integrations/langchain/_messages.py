@@ -145,16 +145,22 @@ _ToolCall: TypeAlias = tuple[str, str | None, dict[str, Any]]
 def _calls(message: AIMessage, with_result: frozenset[str]) -> list[_ToolCall]:
     """Return the tool calls of a message: its own, Anthropic's blocks, and invalid ones that have a result."""
     calls: list[_ToolCall] = [(call["name"], call["id"], call["args"]) for call in message.tool_calls]
+    blocks: list[_ToolCall] = []
     for block in _blocks(message.content):
         if is_object(block) and block.get("type") in {"tool_use", "tool_call"}:
             arguments = block.get("input") or block.get("args")
-            calls.append((str(block.get("name")), block.get("id"), arguments if is_object(arguments) else {}))
-    invalid = [call for call in message.invalid_tool_calls if call["id"] in with_result]
-    calls += [(call["name"] or "unknown", call["id"], {}) for call in invalid]
-    unique: dict[str, _ToolCall] = {}
-    for number, call in enumerate(calls):
-        unique.setdefault(call[1] or f"#{number}", call)
-    return list(unique.values())
+            blocks.append((str(block.get("name")), block.get("id"), arguments if is_object(arguments) else {}))
+    known = set(map(_identity, calls))
+    calls += [call for call in blocks if _identity(call) not in known]
+    known = set(map(_identity, blocks))
+    invalid = [(call["name"] or "unknown", call["id"], {}) for call in message.invalid_tool_calls]
+    return [*calls, *(call for call in invalid if call[1] in with_result and _identity(call) not in known)]
+
+
+def _identity(call: _ToolCall) -> str:
+    """Return what a call has in common with its block, or its block with it."""
+    name, call_id, _ = call
+    return call_id or name
 
 
 def _reasoning(message: AIMessage) -> str:

@@ -3,7 +3,8 @@
 See docs/protocol.md#chat-history and docs/protocol.md#tool-call-requests.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from itertools import count
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
@@ -70,17 +71,78 @@ class ChatHistory(WireModel):
 _NO_TEXT = {"type": "text", "text": ""}
 
 
-def wire_message(role: str, content: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a message in wire form: the same message is always the same, as a server continues from the same prompt.
+def wire_messages(messages: Iterable[tuple[str, Sequence[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """Return messages in wire form: the same message is always the same, as a server continues from the same prompt.
 
-    An empty text says nothing beside other parts, and is all that a message without parts has.
+    An empty text says nothing beside other parts, and is all that a message without parts has. Each result of a tool
+    has the identifier and the name of its call.
 
     Args:
-        role: Its role.
-        content: Its parts, in wire form.
+        messages: The role and the parts of each, in wire form. The identifiers in the parts may be changed.
     """
-    said = [part for part in content if part != _NO_TEXT]
-    return {"role": role, "content": said or ([] if role == "tool" else [_NO_TEXT])}
+    written, calls = list[dict[str, Any]](), _Calls()
+    for role, content in messages:
+        said = [part for part in content if part != _NO_TEXT]
+        if role == "assistant":
+            calls.add([part["toolCallRequest"] for part in said if part["type"] == "toolCallRequest"])
+        elif role == "tool":
+            for part in said:
+                calls.add_result(part)
+        written.append({"role": role, "content": said or ([] if role == "tool" else [_NO_TEXT])})
+    return written
+
+
+class _Calls:
+    """The tool calls of a conversation that have no result yet, each in wire form.
+
+    In histories of other programs, the calls of a turn may have the same identifier, and an empty one is none. Results
+    of calls with one identifier are in the order of the calls, unless their names say otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str | None, list[dict[str, Any]]] = {}
+        """By the identifier that they were given: those of the last turn that has used it."""
+        self._turn: Collection[str | None] = ()
+        """The identifiers that the last turn has used."""
+
+    def add(self, turn: Iterable[dict[str, Any]]) -> None:
+        """Add the calls of a turn; those that have the same identifier get others."""
+        calls = [(_pop_if_empty(call, "id"), call) for call in turn]
+        used, by_id = {given for given, _ in calls}, dict[str | None, list[dict[str, Any]]]({None: []})
+        for given, call in calls:
+            same = by_id.setdefault(given, [])
+            if given and same:
+                call["id"] = _another_id(given, used)
+                used.add(call["id"])
+            same.append(call)
+        self._turn = by_id.keys()
+        self._waiting |= by_id
+
+    def add_result(self, result: dict[str, Any]) -> None:
+        """Give a result the identifier and the name of its call, if there is one that has no result."""
+        given, name = _pop_if_empty(result, "toolCallId"), result.get("name")
+        keys = self._turn if given is None and not self._waiting.get(None) else [given]
+        calls = [(key, call) for key in keys for call in self._waiting.get(key, [])]
+        same_name = [(key, call) for key, call in calls if call["name"] == name]
+        if not same_name and given is None and name is not None:
+            return
+        for key, call in (same_name or calls)[:1]:
+            self._waiting[key] = [each for each in self._waiting[key] if each is not call]
+            result |= {"toolCallId": call["id"]} if "id" in call else {}
+            result.setdefault("name", call["name"])
+
+
+def _pop_if_empty(fields: dict[str, Any], name: str) -> str | None:
+    value: str | None = fields.get(name)
+    if value == "":
+        del fields[name]
+    return value or None
+
+
+def _another_id(given: str, used: Container[str | None]) -> str:
+    """Return an identifier of the same length, where that is possible: some chat templates require nine characters."""
+    numbers = map(str, count(2))
+    return next(each for number in numbers if (each := f"{given[: -len(number)]}{number}") not in used)
 
 
 class WireHistory(NamedTuple):
@@ -101,7 +163,7 @@ class WireHistory(NamedTuple):
     def of(cls, history: ChatHistory) -> Self:
         """Return the wire form of a conversation."""
         parts = [part for message in history.messages for part in message.content]
-        messages = [wire_message(each["role"], each["content"]) for each in history.to_dict()["messages"]]
+        messages = wire_messages((each["role"], each["content"]) for each in history.to_dict()["messages"])
         return cls(messages, [part for part in parts if isinstance(part, FileHandle)])
 
     @classmethod
