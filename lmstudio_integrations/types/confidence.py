@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.types._json_schemas import target_of
-from lmstudio_integrations.types.structured import without_markers
+from lmstudio_integrations.types.structured import json_bounds, without_markers
 
 Token: TypeAlias = Mapping[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
@@ -64,9 +64,10 @@ def confidence_of(text: str, tokens: Sequence[Token], schema: object = None) -> 
     if not tokens:
         return None
     text = without_markers(text)
-    start = _skip_space(text, 0)
+    start, end = json_bounds(text)
+    start = _skip_space(text, start)
     try:
-        if _skip_space(text, _DECODER.raw_decode(text, start)[1]) == len(text):
+        if _skip_space(text, _DECODER.raw_decode(text, start)[1]) >= end:
             return _confidence(text, start, tokens, schema)
     except (ValueError, RecursionError):
         pass

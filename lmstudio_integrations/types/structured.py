@@ -42,6 +42,9 @@ _WIRE_TYPES = ("gbnf", "json", "none")
 _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
 """Tags that LM Studio may leave in the text of reasoning models."""
 
+_BLOCK = re.compile(r"```(?:[\w-]*\n|json)?(?P<json>.*?)(?:\n[ \t]*```.*|```\s*)?\Z", re.DOTALL)
+"""The first code block. JSON has no line breaks in its strings, so no string holds a fence that begins a line."""
+
 _HINTS = {
     "maxPredictedTokensReached": "; raise max_tokens",
     "contextLengthReached": "; load the model with a larger context length, or shorten the prompt",
@@ -330,8 +333,19 @@ def without_markers(text: str) -> str:
     return _MARKER.sub("", text)
 
 
+def json_bounds(text: str) -> tuple[int, int]:
+    """Return where the JSON of a response begins and ends: in a code block, if there is one before any JSON.
+
+    Models write such blocks where no grammar keeps them from it. A block that is not closed ends with the text.
+    """
+    block = None if text.lstrip().startswith(("{", "[", '"')) else _BLOCK.search(text)
+    return (0, len(text)) if block is None else block.span("json")
+
+
 def _cleaned(text: str) -> str:
-    return without_markers(text).strip()
+    text = without_markers(text)
+    start, end = json_bounds(text)
+    return text[start:end].strip()
 
 
 def _reason(error: ValueError | RecursionError) -> str:

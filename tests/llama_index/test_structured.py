@@ -267,6 +267,14 @@ def test_an_empty_response_is_no_message_of_the_next_attempt() -> None:
         assert [message["role"] for message in server.predictions[1].messages] == ["user"]
 
 
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
+@pytest.mark.parametrize("way", [*WHOLE, *STREAMED])
+async def test_an_instance_may_be_in_a_code_block(way: str) -> None:
+    rules = ({"then": [{"text": f"Here it is:\n\n```json\n{ANN.model_dump_json(indent=1)}\n```\n"}]},)
+    with Server([ModelEntry(key=CHAT, rules=rules)]) as server, server.llm() as llm:
+        assert await predicted(llm, way, {}) == ANN
+
+
 @pytest.mark.parametrize("way", WHOLE)
 async def test_the_last_attempt_counts(way: str) -> None:
     with correcting(OLD, HALF) as server, server.llm() as llm:

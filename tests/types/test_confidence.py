@@ -39,6 +39,12 @@ def test_the_confidence_is_that_of_a_recomputation(seed: int) -> None:
         assert each.alternative_probability == pytest.approx(alternative_probability, abs=1e-9)
 
 
+def test_the_fields_of_a_response_in_a_code_block() -> None:
+    tokens = [token("```json\n"), token('{"at":', 0.9), token(" 12", 0.5), token("}", 0.9), token("\n```", 0.7)]
+    text = "".join(each["text"] for each in tokens)
+    assert confidence_of(text, tokens) == {"at": FieldConfidence(near(0.5))}
+
+
 def test_the_fields_of_a_response() -> None:
     tokens = [
         token('{"city'),

@@ -58,6 +58,18 @@ class Unfinished(BaseModel):
         ('{"a": 1} and more', None),
         ('{"a": ' + "[" * 100_000, None),
         ('{"a": ' + "9" * 10_000 + "}", None),
+        ('```json\n{"a": 1}\n```', {"a": 1}),
+        ('```\n{"a": 1}\n  ```\n', {"a": 1}),
+        ('```{"a": 1}```', {"a": 1}),
+        ('```json {"a": 1} ```', {"a": 1}),
+        ('Here it is:\n\n```JSON\n{"a": 1}\n```\n\nAnything else?', {"a": 1}),
+        ('```json\n{"a": 1}\n```\n\n```json\n{"a": 2}\n```', {"a": 1}),
+        ('```json\n{"a": 1}', {"a": 1}),
+        ('```json\n{"a": "```py\\nx\\n```"}\n```', {"a": "```py\nx\n```"}),
+        ('{"a": "```json\\n{}\\n```"}', {"a": "```json\n{}\n```"}),
+        ('```json\n{"a": [1\n```', None),
+        ("```json\n[1]\n```", None),
+        ("``````", None),
     ],
 )
 def test_only_an_object_is_an_object(text: str, value: Any) -> None:
