@@ -89,13 +89,13 @@ _LOAD_CONFIG = (
 )
 
 LlmLoadConfig = Annotated[
-    LlmLoadModelConfig | LlmLoadModelConfigDict | Mapping[str, Any] | None,
+    LlmLoadModelConfig | LlmLoadModelConfigDict | None,
     _LoadConfigValidator(LlmLoadModelConfig),
     Field(description=_LOAD_CONFIG.format("LlmLoadModelConfig")),
 ]
 
 EmbeddingLoadConfig = Annotated[
-    EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | Mapping[str, Any] | None,
+    EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | None,
     _LoadConfigValidator(EmbeddingLoadModelConfig),
     Field(description=_LOAD_CONFIG.format("EmbeddingLoadModelConfig")),
 ]

@@ -14,6 +14,7 @@ from lmstudio_integrations.cli._formatting import duration
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.api.sync import Client
+    from lmstudio_integrations.types.config import LlmPredictionConfig
     from lmstudio_integrations.types.models import ModelInstanceInfo
 
 _HINT = "--warm"
@@ -21,7 +22,7 @@ _STDIN = Path("-")
 _MEMBERS = {"messages", "tools"}
 
 
-def read_prefix(path: Path) -> tuple[Any, dict[str, Any]]:
+def read_prefix(path: Path) -> "tuple[Any, LlmPredictionConfig]":
     """Return the messages of a file, or its text as the system prompt; and settings with its tools.
 
     All of it is checked here: a model may take minutes to load.
@@ -37,7 +38,7 @@ def read_prefix(path: Path) -> tuple[Any, dict[str, Any]]:
     return messages, _settings(path, tools)
 
 
-def _settings(path: Path, tools: list[Any]) -> dict[str, Any]:
+def _settings(path: Path, tools: list[Any]) -> "LlmPredictionConfig":
     """Return settings with tools, as the adapters send them: tools in another form are another prompt."""
     from lmstudio_integrations._both_frameworks.tool_settings import tool_settings  # noqa: PLC0415 - slow
     from lmstudio_integrations.types.config import LlmPredictionConfig  # noqa: PLC0415
@@ -49,9 +50,7 @@ def _settings(path: Path, tools: list[Any]) -> dict[str, Any]:
                 f"got {shortened(repr(tool))}",
                 param_hint=_HINT,
             )
-    settings = tool_settings(tools, None)
-    LlmPredictionConfig.parse(settings)
-    return settings
+    return LlmPredictionConfig.parse(tool_settings(tools, None))
 
 
 def _parts(path: Path) -> tuple[Any, list[Any]]:
@@ -81,12 +80,12 @@ def _parts(path: Path) -> tuple[Any, list[Any]]:
         raise typer.BadParameter(f"{path} is not UTF-8", param_hint=_HINT) from None
 
 
-def process(client: "Client", info: "ModelInstanceInfo", path: Path, prefix: tuple[Any, dict[str, Any]]) -> None:
+def process(client: "Client", info: "ModelInstanceInfo", path: Path, prefix: "tuple[Any, LlmPredictionConfig]") -> None:
     """Process the messages and tools of a file on a loaded instance, with a progress bar."""
     messages, settings = prefix
     started = time.monotonic()
     with progress_bar(f"Processing {path}") as show:
         client.llm.model(info.identifier, load_policy="require_loaded").warm(
-            messages, config=settings or None, on_prompt_processing_progress=show
+            messages, config=settings, on_prompt_processing_progress=show
         )
     note(f"Processed {path} ({duration(time.monotonic() - started)}).")

@@ -153,7 +153,7 @@ def _calls(message: AIMessage, with_result: frozenset[str]) -> list[_ToolCall]:
     known = set(map(_identity, calls))
     calls += [call for call in blocks if _identity(call) not in known]
     known = set(map(_identity, blocks))
-    invalid = [(call["name"] or "unknown", call["id"], {}) for call in message.invalid_tool_calls]
+    invalid: list[_ToolCall] = [(call["name"] or "unknown", call["id"], {}) for call in message.invalid_tool_calls]
     return [*calls, *(call for call in invalid if call[1] in with_result and _identity(call) not in known)]
 
 

@@ -46,7 +46,9 @@ def native(host: str, turns: list[Turn]) -> None:
     chat = lms.Chat()
     for calls, results in turns:
         chat.add_user_message("q")
-        requests = [{"type": "function", "name": name, "arguments": {}, "id": given} for given, name in calls]
+        requests: list[Any] = [
+            {"type": "function", "name": name, "arguments": {}, "id": given} for given, name in calls
+        ]
         chat.add_assistant_response("", requests)
         for given, name, text in results:
             chat.add_tool_result({"type": "toolCallResult", "content": text, "toolCallId": given, "name": name})

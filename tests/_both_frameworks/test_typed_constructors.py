@@ -85,6 +85,19 @@ def test_load_settings_in_either_spelling() -> None:
     assert ChatLMStudio(load_config={"gpu": {"main_gpu": 1}}) == ChatLMStudio(load_config={"gpu": {"mainGpu": 1}})
 
 
+def test_misspelt_load_settings_are_rejected() -> None:
+    with pytest.raises(ValueError, match="context_lenght"):
+        ChatLMStudio(load_config={"context_lenght": 2048})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="context_lenght"):
+        LMStudioLLM(load_config={"context_lenght": 2048})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="context_lenght"):
+        LMStudio(load_config={"context_lenght": 2048})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="context_lenght"):
+        LMStudioEmbeddings(load_config={"context_lenght": 2048})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="context_lenght"):
+        LMStudioEmbedding(load_config={"context_lenght": 2048})  # type: ignore[arg-type]
+
+
 def test_an_assigned_value_is_held_in_the_type_that_is_read() -> None:
     model = ChatLMStudio()
     model.stop = "x"

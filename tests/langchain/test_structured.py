@@ -695,13 +695,13 @@ async def result_of(chain: Runnable[Any, Any], way: str, question: Any = "Who?")
 async def test_a_value_may_be_in_a_code_block(schema: Any, method: Any, way: str) -> None:
     with scripted({"text": f"Here it is:\n\n```json\n{json.dumps(ANN, indent=1)}\n```\n"}) as server:
         chain = server.chat().with_structured_output(schema, method=method)
-        assert await result_of(chain, way) == (Person(**ANN) if schema is Person else ANN)
+        assert await result_of(chain, way) == (Person.model_validate(ANN) if schema is Person else ANN)
 
 
 def test_a_value_in_a_code_block_is_streamed_as_it_grows() -> None:
     parser = parser_for(SCHEMA)
-    chunks = [AIMessageChunk(each) for each in ("```", "json\n", '{"name": "A', 'nn"', "}", "\n`", "``")]
-    assert list(parser.transform(iter([*chunks, AIMessageChunk("", chunk_position="last")]))) == [
+    chunks = [AIMessageChunk(content=each) for each in ("```", "json\n", '{"name": "A', 'nn"', "}", "\n`", "``")]
+    assert list(parser.transform(iter([*chunks, AIMessageChunk(content="", chunk_position="last")]))) == [
         {"name": "A"},
         {"name": "Ann"},
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Unpack
 
 from lmstudio_integrations.cli._probe.bench import SMALL, Bench
 from lmstudio_integrations.cli._probe.payloads import (
@@ -22,6 +22,8 @@ from lmstudio_integrations.cli._probe.payloads import (
     prediction,
 )
 from lmstudio_integrations.errors import LMStudioServerError
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 
 
 def predict_with_unknown_instance(bench: Bench) -> None:
@@ -36,7 +38,8 @@ def predict_with_unknown_preset(bench: Bench) -> None:
 
 
 def overflow(bench: Bench, policy: str) -> None:
-    instance, config = bench.special(SMALL), {"context_overflow_policy": policy, "temperature": 0.0}
+    instance = bench.special(SMALL)
+    config = LlmPredictionConfig.parse({"context_overflow_policy": policy, "temperature": 0.0})
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": GREETING},
@@ -44,8 +47,9 @@ def overflow(bench: Bench, policy: str) -> None:
         {"role": "user", "content": "Which number is your favorite?"},
     ]
     with suppress(LMStudioServerError):  # which may be the policy
-        instance.respond({"messages": messages}, config={**config, "max_tokens": FEW})
-    instance.complete(PATTERN, config={**config, "max_tokens": OVERFLOWING, "repeat_penalty": False})
+        instance.respond({"messages": messages}, config=config.merged(LlmPredictionConfig(max_tokens=FEW)))
+    more = LlmPredictionConfig(max_tokens=OVERFLOWING, repeat_penalty=False)
+    instance.complete(PATTERN, config=config.merged(more))
 
 
 def overflow_by_one_message(bench: Bench) -> None:
@@ -56,7 +60,9 @@ def respond_in_format(bench: Bench, structured: Mapping[str, Any], prompt: str) 
     bench.main.respond(prompt, config={"structured": dict(structured), "max_tokens": SOME, "temperature": 0.0})
 
 
-def respond_with_tools(bench: Bench, prompt: str, tools: Mapping[str, Any] = TOOLS, **config: Any) -> None:
+def respond_with_tools(
+    bench: Bench, prompt: str, tools: Mapping[str, Any] = TOOLS, **config: Unpack[LlmPredictionConfigDict]
+) -> None:
     bench.main.respond(prompt, config={"raw_tools": dict(tools), "max_tokens": 2 * SOME, "temperature": 0.0, **config})
 
 
@@ -71,9 +77,9 @@ def checked(value: object) -> dict[str, Any]:
 
 
 def report_log_probabilities(bench: Bench) -> None:
-    common = {"log_probs": 5, "max_tokens": 1, "temperature": 1.0}
-    off = {"top_k_sampling": -1, "top_p_sampling": False, "min_p_sampling": False}
-    samplers: Sequence[Mapping[str, Any]] = (
+    common: LlmPredictionConfigDict = {"log_probs": 5, "max_tokens": 1, "temperature": 1.0}
+    off: LlmPredictionConfigDict = {"top_k_sampling": -1, "top_p_sampling": False, "min_p_sampling": False}
+    samplers: Sequence[LlmPredictionConfigDict] = (
         off,
         {**off, "top_k_sampling": 1},
         {**off, "top_p_sampling": 0.01},

@@ -39,7 +39,7 @@ from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
-PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
+PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict
 
 CALLBACKS = frozenset(field.name for field in fields(Callbacks))
 """The keyword arguments that are callbacks."""
