@@ -66,10 +66,12 @@ class Structured(FunctionCallingLLM):
 
         Raises:
             LMStudioStructuredOutputError: If the last response is no such instance, for example because it was cut off.
-            LMStudioValueError: If `max_attempts` is not an integer of at least 1, or `include_confidence` is set.
+            LMStudioValueError: If `max_attempts` is not an integer of at least 1, or more than 1 without a grammar, or
+                `include_confidence` is set.
         """
         if not self._by_grammar:
-            result: ModelT = without_span(super().structured_predict)(output_cls, prompt, llm_kwargs, **prompt_args)
+            given = self._given_to_core(llm_kwargs)
+            result: ModelT = without_span(super().structured_predict)(output_cls, prompt, given, **prompt_args)
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
         while attempts.instance is None:
@@ -87,9 +89,10 @@ class Structured(FunctionCallingLLM):
     ) -> ModelT:
         """Return an instance of a pydantic class; see `structured_predict`."""
         if not self._by_grammar:
+            given = self._given_to_core(llm_kwargs)
             full_prompt, variables = self._with_system_prompt(prompt, prompt_args)
             result: ModelT = await without_span(super().astructured_predict)(
-                output_cls, full_prompt, llm_kwargs, **variables
+                output_cls, full_prompt, given, **variables
             )
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
@@ -107,7 +110,7 @@ class Structured(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         if not self._by_grammar:
-            return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
+            return super()._structured_stream_call(output_cls, prompt, self._given_to_core(llm_kwargs), **prompt_args)
         stream = self.stream_chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
         return instances(output_cls, stream)
 
@@ -119,7 +122,8 @@ class Structured(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         if not self._by_grammar:
-            return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
+            given = self._given_to_core(llm_kwargs)
+            return await super()._structured_astream_call(output_cls, prompt, given, **prompt_args)
         messages = self._messages_of(prompt, prompt_args)
         stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
         return ainstances(output_cls, stream)
@@ -127,6 +131,23 @@ class Structured(FunctionCallingLLM):
     @property
     def _by_grammar(self) -> bool:
         return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
+
+    def _given_to_core(self, llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the settings for one of core's programs, which make one attempt.
+
+        Raises:
+            LMStudioValueError: If there may be more attempts.
+        """
+        max_attempts = _max_attempts(llm_kwargs)
+        if max_attempts > 1:
+            mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
+            used, remedy = f"pydantic_program_mode={mode.name}", f"set pydantic_program_mode={default}"
+            if mode is default:
+                used, remedy = f"the generator plugin {self.model!r}", "use another model"
+            raise LMStudioValueError(
+                f"max_attempts={max_attempts} needs a grammar, which {used} does not use; {remedy}"
+            )
+        return {name: value for name, value in (llm_kwargs or {}).items() if name != _MAX_ATTEMPTS}
 
     def _attempts(
         self,
@@ -136,8 +157,7 @@ class Structured(FunctionCallingLLM):
         prompt_args: dict[str, Any],
     ) -> "_Attempts[ModelT]":
         """Begin a prediction, and dispatch that it has begun."""
-        max_attempts = (llm_kwargs or {}).get(_MAX_ATTEMPTS, 1)
-        check_max_attempts(max_attempts)
+        max_attempts = _max_attempts(llm_kwargs)
         _dispatch_start(output_cls, prompt, prompt_args)
         return _Attempts(output_cls, self._messages_of(prompt, prompt_args), max_attempts)
 
@@ -198,6 +218,12 @@ class _Attempts(Generic[ModelT]):
             self.rejection = error
             rejected = [ChatMessage(error.text, role=MessageRole.ASSISTANT)] if error.text else []
             self.messages = [*self.messages, *rejected, ChatMessage(correction(error))]
+
+
+def _max_attempts(llm_kwargs: Mapping[str, Any] | None) -> int:
+    max_attempts: int = (llm_kwargs or {}).get(_MAX_ATTEMPTS, 1)
+    check_max_attempts(max_attempts)
+    return max_attempts
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -307,6 +307,17 @@ async def test_a_stream_is_never_corrected(way: str) -> None:
         assert len(server.predictions) == 1
 
 
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
+@pytest.mark.parametrize("way", [*WHOLE, *STREAMED])
+async def test_only_the_grammar_has_more_than_one_attempt(server: Server, way: str) -> None:
+    with server.llm(pydantic_program_mode=PydanticProgramMode.FUNCTION) as llm:
+        with pytest.raises(LMStudioValueError, match=r"which pydantic_program_mode=FUNCTION does not use; .*DEFAULT"):
+            await predicted(llm, way, TWICE)
+        assert not server.predictions
+        assert await predicted(llm, way, {"max_attempts": 1})
+        assert len(server.predictions) == 1
+
+
 @pytest.mark.parametrize("way", WHOLE)
 async def test_the_number_of_attempts_is_checked(llm: LMStudio, way: str) -> None:
     with pytest.raises(LMStudioValueError, match="max_attempts must be an integer of at least 1; got 0"):
