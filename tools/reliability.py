@@ -30,8 +30,8 @@ hosts](../guides/several-hosts.md).
 
 Four rules cover most rows.
 
-- **Every call ends.** It returns the response or raises an error of this package, at the latest when a timeout expires.
-  `LMStudioTimeoutError` names the timeout; see [Timeouts](../guides/timeouts.md).
+- **No fault keeps a call from its end.** It returns the response or raises an error of this package, at the latest when
+  a timeout expires. `LMStudioTimeoutError` names the timeout; see [Timeouts](../guides/timeouts.md).
 - **Streams deliver what arrived before the error.** A stream yields it, then raises. A non-streaming call returns a
   complete response or none.
 - **The next call works** as soon as the fault is over. You never need a new client or adapter: the next call reconnects

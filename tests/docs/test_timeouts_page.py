@@ -1,0 +1,106 @@
+"""The page on timeouts has the defaults of the code: of each timeout, and of what limits the length of a response."""
+
+import asyncio
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.cli import main
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
+from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.ray.actors import Generator
+from tests.docs.snippets import ROOT
+from tests.support.adapters import RERANKERS
+
+PAGE = (ROOT / "docs/guides/timeouts.md").read_text(encoding="utf-8")
+
+
+def rows_of(header: str) -> Iterator[list[str]]:
+    """Yield the cells of the rows of a table."""
+    table = PAGE.split(f"\n{header}\n", 1)[1].split("\n\n", 1)[0]
+    for row in table.splitlines()[1:]:
+        yield [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_default_timeouts_are_those_of_the_code() -> None:
+    written = {name.strip("`"): default for name, default, _ in rows_of("| timeout | default | limits |")}
+    assert written == {name: "none" if limit is None else f"{limit:g}" for name, limit in TIMEOUTS.items()}
+
+
+def native(call: Callable[[Any], Any]) -> Callable[[str], Any]:
+    def make(host: str) -> None:
+        with lms.Client(host) as client:
+            call(client.llm.model("m"))
+
+    return make
+
+
+def look(city: str) -> str:
+    """Look."""
+    return city
+
+
+async def generate(host: str) -> None:
+    async for _ in Generator("m", prompt="{body}", hosts=[host])(pa.table({"body": ["q"]})):
+        pass
+
+
+def rerank(host: str) -> None:
+    for adapter in RERANKERS.values():
+        adapter.call(adapter.make(model="m", host=host), "q")
+
+
+def chat_in_a_terminal(host: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        patch.setattr(sys, "argv", ["lmsi", "chat", "m", "-p", "q", "--host", host])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code
+
+
+CALLS: dict[str, list[Callable[[str], Any]]] = {
+    "LangChain's `ChatLMStudio`": [lambda host: ChatLMStudio(model="m", host=host).invoke("q")],
+    "LangChain's `LMStudioLLM`": [lambda host: LMStudioLLM(model="m", host=host).invoke("q")],
+    "LlamaIndex's `LMStudio`": [lambda host: LMStudio(model="m", host=host).complete("q")],
+    "`LMStudioReranker` of both": [rerank],
+    "native `respond()` and `respond_stream()`": [
+        native(lambda model: model.respond("q")),
+        native(lambda model: model.respond_stream("q").wait_for_result()),
+    ],
+    "native `complete()` and `complete_stream()`": [
+        native(lambda model: model.complete("q")),
+        native(lambda model: model.complete_stream("q").wait_for_result()),
+    ],
+    "native `act()`": [native(lambda model: model.act("q", [look]))],
+    "native `warm()`": [native(lambda model: model.warm("q"))],
+    "native `rerank()`": [native(lambda model: model.rerank("q", ["a"]))],
+    "Ray's `generate()`": [lambda host: asyncio.run(generate(host))],
+    "`lmsi chat`": [chat_in_a_terminal],
+}
+ROWS = rows_of("| call | policy | tokens | if the model does not stop |")
+LIMITS = {call: (policy, tokens) for call, policy, tokens, _ in ROWS}
+
+
+def test_every_row_is_checked() -> None:
+    assert LIMITS.keys() == CALLS.keys()
+
+
+@pytest.mark.parametrize("row", CALLS)
+def test_a_call_sends_the_limits_that_the_page_says(row: str) -> None:
+    for call in CALLS[row]:
+        with Emulator([ModelEntry(key="m")]) as server:
+            call(server.address)
+            configs = [each.config for each in server.predictions]
+        sent = {(config.get("contextOverflowPolicy"), config.get("maxTokens")) for config in configs}
+        assert {tuple("none" if each is None else str(each) for each in limits) for limits in sent} == {
+            tuple(re.sub("`", "", cell) for cell in LIMITS[row])
+        }
