@@ -8,7 +8,6 @@ The client downloads and uploads those of `for_upload`, and `encode` puts the fi
 """
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +49,7 @@ class ImageSource:
         """
         try:
             return cls(base64.b64decode(text, validate=False))
-        except binascii.Error as error:
+        except ValueError as error:  # also for text that is not ASCII
             raise LMStudioValueError(f"the image's data is not base64: {error}") from error
 
     @classmethod
@@ -65,8 +64,9 @@ class ImageSource:
             raise LMStudioValueError(f"an image's path must be a string or a Path; got {path!r}")
         try:
             return cls(Path(path).read_bytes())
-        except OSError as error:
-            raise LMStudioOSError(f"cannot read the image {str(path)!r}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # the latter for a path that no file can have
+            reason = getattr(error, "strerror", None) or error
+            raise LMStudioOSError(f"cannot read the image {str(path)!r}: {reason}") from error
 
     @classmethod
     def from_url(cls, url: str) -> "ImageSource":

@@ -70,7 +70,7 @@ class Structured(FunctionCallingLLM):
                 `include_confidence` is set.
         """
         if not self._by_grammar:
-            given = self._given_to_core(llm_kwargs)
+            given = self._given_to_core(output_cls, llm_kwargs)
             result: ModelT = without_span(super().structured_predict)(output_cls, prompt, given, **prompt_args)
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
@@ -89,7 +89,7 @@ class Structured(FunctionCallingLLM):
     ) -> ModelT:
         """Return an instance of a pydantic class; see `structured_predict`."""
         if not self._by_grammar:
-            given = self._given_to_core(llm_kwargs)
+            given = self._given_to_core(output_cls, llm_kwargs)
             full_prompt, variables = self._with_system_prompt(prompt, prompt_args)
             result: ModelT = await without_span(super().astructured_predict)(
                 output_cls, full_prompt, given, **variables
@@ -110,7 +110,9 @@ class Structured(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         if not self._by_grammar:
-            return super()._structured_stream_call(output_cls, prompt, self._given_to_core(llm_kwargs), **prompt_args)
+            return super()._structured_stream_call(
+                output_cls, prompt, self._given_to_core(output_cls, llm_kwargs), **prompt_args
+            )
         stream = self.stream_chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
         return instances(output_cls, stream)
 
@@ -122,7 +124,7 @@ class Structured(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         if not self._by_grammar:
-            given = self._given_to_core(llm_kwargs)
+            given = self._given_to_core(output_cls, llm_kwargs)
             return await super()._structured_astream_call(output_cls, prompt, given, **prompt_args)
         messages = self._messages_of(prompt, prompt_args)
         stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
@@ -132,12 +134,13 @@ class Structured(FunctionCallingLLM):
     def _by_grammar(self) -> bool:
         return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
 
-    def _given_to_core(self, llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _given_to_core(self, output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the settings for one of core's programs, which make one attempt.
 
         Raises:
-            LMStudioValueError: If there may be more attempts.
+            LMStudioValueError: If there may be more attempts, or the confidence is requested.
         """
+        _reject_confidence(output_cls, llm_kwargs)
         max_attempts = _max_attempts(llm_kwargs)
         if max_attempts > 1:
             mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
@@ -227,10 +230,17 @@ def _max_attempts(llm_kwargs: Mapping[str, Any] | None) -> int:
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments of `chat`; the caller's dict is not changed.
+    """Return the arguments of `chat`; the caller's dict is not changed."""
+    _reject_confidence(output_cls, llm_kwargs)
+    given = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
+    return {**given, "response_format": format_of(output_cls)}
+
+
+def _reject_confidence(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> None:
+    """Reject a request for the confidence, for which an instance has no place.
 
     Raises:
-        LMStudioValueError: If the confidence is requested, for which an instance has no place.
+        LMStudioValueError: If it is requested.
     """
     if (llm_kwargs or {}).get("include_confidence"):
         name = output_cls.__name__
@@ -238,8 +248,6 @@ def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] |
             f"include_confidence=True has no effect here: only an instance of {name} is returned; use "
             f"chat(…, response_format={name}, include_confidence=True), which has raw['confidence']"
         )
-    given = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
-    return {**given, "response_format": format_of(output_cls)}
 
 
 def _dispatch_start(output_cls: type[BaseModel], prompt: PromptTemplate, prompt_args: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from llama_index.core.llms import ChatMessage
 from llama_index.core.prompts import PromptTemplate
+from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
@@ -170,9 +171,10 @@ def test_it_needs_the_raw_message(server: Emulator) -> None:
         model.with_structured_output(Person, include_confidence=True)
 
 
+@pytest.mark.parametrize("mode", [PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION])
 @pytest.mark.parametrize("way", ["structured_predict", "stream_structured_predict", "as_structured_llm"])
-def test_an_instance_has_no_place_for_it(server: Emulator, way: str) -> None:
-    llm = LMStudio(model="m", host=server.address)
+def test_an_instance_has_no_place_for_it(server: Emulator, way: str, mode: PydanticProgramMode) -> None:
+    llm = LMStudio(model="m", host=server.address, pydantic_program_mode=mode)
     given: dict[str, Any] = {"include_confidence": True}
     calls: dict[str, Callable[[], object]] = {
         "structured_predict": lambda: llm.structured_predict(Person, PromptTemplate("person"), given),

@@ -195,8 +195,9 @@ def test_images_are_read_from_a_path(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(IMAGE)
     assert images(convert([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(IMAGE)]
-    with pytest.raises(LMStudioOSError, match=r"b\.png"):
-        convert([HumanMessage([{"type": "image", "path": str(tmp_path / "b.png")}])])
+    for name in ("b.png", "\ud83d/b.png", "\0b.png"):
+        with pytest.raises(LMStudioOSError, match=r"b\.png"):
+            convert([HumanMessage([{"type": "image", "path": str(tmp_path / name)}])])
 
 
 @pytest.mark.parametrize(
@@ -283,6 +284,7 @@ def test_images_that_a_tool_returned_move_to_the_next_user_turn(later: list[Base
         ([HumanMessage([{"type": "file", "mime_type": "application/pdf", "base64": "x"}])], "'file'"),
         ([HumanMessage([{"type": "image", "file_id": "x"}])], "an image block needs"),
         ([HumanMessage([{"type": "image", "base64": "x"}])], "not base64"),
+        ([HumanMessage([{"type": "image", "base64": "\ud83d"}])], "not base64"),
         ([HumanMessage([{"type": "reasoning", "reasoning": "x"}])], "'reasoning'"),
         ([HumanMessage([{"foo": "bar"}])], "None"),
         ([HumanMessage([{"type": "text", "text": 5}])], "must hold its text"),
