@@ -146,7 +146,7 @@ class Structured(FunctionCallingLLM):
             mode, default = self.pydantic_program_mode, PydanticProgramMode.DEFAULT
             used, remedy = f"pydantic_program_mode={mode.name}", f"set pydantic_program_mode={default}"
             if mode is default:
-                used, remedy = f"the generator plugin {self.model!r}", "use another model"
+                used, remedy = "a generator plugin", "use another model"
             raise LMStudioValueError(
                 f"max_attempts={max_attempts} needs a grammar, which {used} does not use; {remedy}"
             )

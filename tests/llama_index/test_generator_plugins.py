@@ -150,7 +150,7 @@ def test_a_response_format_is_an_error(writer: LMStudio) -> None:
 
 
 def test_more_than_one_attempt_is_an_error(server: Server, writer: LMStudio) -> None:
-    with pytest.raises(LMStudioValueError, match=f"which the generator plugin '{MODEL}' does not use; use another"):
+    with pytest.raises(LMStudioValueError, match="which a generator plugin does not use; use another model"):
         writer.structured_predict(City, CITY, {"max_attempts": 2})
     assert not server.predictions
 
