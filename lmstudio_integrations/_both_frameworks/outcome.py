@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.predictions.required_call import lacks_call, log_missing_call
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
@@ -138,7 +139,7 @@ def _reason(record: ToolCallRecord, result: PredictionResult) -> str:
     if record.failure is not None:
         error = record.failure.error
         texts = (error.get("title"), error.get("cause"))
-        return ": ".join(shortened(text) for text in texts if isinstance(text, str) and text) or (
+        return ": ".join(shortened(redact_members(text)) for text in texts if isinstance(text, str) and text) or (
             "the call could not be parsed"
         )
     if record is not result.tool_calls[-1]:

@@ -11,16 +11,20 @@ from typing_extensions import Unpack
 from lmstudio_integrations._both_frameworks.server_settings import ServerSettings
 from lmstudio_integrations._both_frameworks.specs import servers_of
 from lmstudio_integrations._both_frameworks.tool_runtime import SessionSpec, ToolRuntime
-from lmstudio_integrations._support.typeguards import is_mapping
+from lmstudio_integrations._support.secrets import HIDDEN, without_secret_values
+from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.api.plugins import PluginTool, ToolCallParameters, ToolUseSession
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.waiters import LoopWaiter
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
 
 OnReport = Callable[[ToolReport], Any]
+
+_CONFIGS = ("plugin", "plugin_config")
+"""Fields that have settings of plugins."""
 
 _PLUGIN = ("prefix", "plugin_config", "working_directory")
 """Fields that say how a plugin runs."""
@@ -48,7 +52,8 @@ class _PluginSettings(BaseModel):
         default=None,
         exclude=True,
         description="The plugin's settings, by their keys. None by default; MCP servers have none. They may contain "
-        "secrets, so `repr` and dumps omit them; pickles contain them.",
+        "secrets, so `repr` and dumps omit them. Pickles omit the values of secrets, such as `api_key`; assign them "
+        "again in the other process.",
     )
 
     working_directory: str | None = Field(
@@ -154,10 +159,31 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
         """
         super().close()
 
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        fields = state["__dict__"]
+        return {**state, "__dict__": {**fields, **{name: without_secret_values(fields[name]) for name in _CONFIGS}}}
+
+    def _check_secrets(self, values: Mapping[str, Any]) -> None:
+        super()._check_secrets(values)
+        for name in _CONFIGS:
+            if _has_hidden(values[name]):
+                raise LMStudioAuthenticationError(
+                    f"the secrets in {name} were left out when this {type(self).__name__} was pickled; assign {name} "
+                    "again"
+                )
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield what `repr` shows. The settings of plugins may contain secrets."""
         for name, value in super().__repr_args__():
             yield name, list(value) if name == "plugin" and is_mapping(value) else value
+
+
+def _has_hidden(value: object) -> bool:
+    """Whether a pickle has left out a secret of a value."""
+    if is_mapping(value):
+        return any(map(_has_hidden, value.values()))
+    return any(map(_has_hidden, value)) if is_list(value) else value == HIDDEN
 
 
 def _timeouts(toolkit: ToolkitSettings) -> dict[str, Any]:

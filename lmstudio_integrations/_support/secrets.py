@@ -5,15 +5,17 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_mapping
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
 
 HIDDEN = "**********"
 """Replaces a secret, as in the `repr` of pydantic's `SecretStr`."""
@@ -36,7 +38,7 @@ _IN_NAME = re.compile(
     r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
     r"|pluginconfig"
 )
-_IN_ADDRESS_NAME = re.compile(r"host|base_?url")
+_IN_ADDRESS_NAME = re.compile(r"host|base_?url|api_?base|proxy|endpoint|address")
 _NAME_CUTOFF = 0.75
 """How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
 
@@ -45,10 +47,20 @@ _VALUE = (
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
     r"|(?<=\bbearer\s)\S{8,}"
     r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
-    r"|(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"  # the same without a scheme
     r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+"  # a query
 )
-"""Runs in linear time, because the text may be a whole image in base64."""
+"""Runs in linear time, because the text may be a whole image in base64.
+
+Without a scheme, `x:y@z` is as well the tag of a model or an e-mail address: see `redact_address`.
+"""
+
+_CREDENTIALS = r"(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"
+
+_MEMBER = (
+    r"(?P<name>\"[^\"\\]{1,64}\"|'[^'\\]{1,64}')(?P<colon>\s*:\s*)"
+    r"(?:\"(?:[^\"\\]|\\.)*(?:\"|\\?$)|'(?:[^'\\]|\\.)*(?:'|\\?$)|-?\d[\w.+-]*)"
+)
+"""A member of an object whose value is a string or a number, in JSON or as Python shows it. A string may be cut off."""
 
 _LONGEST_URL = 120
 
@@ -70,9 +82,65 @@ def redact(text: str) -> str:
     return _value_pattern().sub(HIDDEN, text)
 
 
+def redact_address(text: str) -> str:
+    """Do the same in a text that is an address, or says what is wrong with one: user and password need no scheme."""
+    return redact(re.sub(_CREDENTIALS, HIDDEN, text))
+
+
+def redact_members(text: str) -> str:
+    """Return a text that a model wrote, or its beginning, without the values under the names of secrets."""
+
+    def hidden(member: re.Match[str]) -> str:
+        return f"{member['name']}{member['colon']}{HIDDEN}" if is_secret_name(member["name"]) else member[0]
+
+    return re.sub(_MEMBER, hidden, text, flags=re.DOTALL)
+
+
+def redact_values(text: str, value: object, path: Iterable[object]) -> str:
+    """Return a text about a value without the secrets in that value.
+
+    Args:
+        text: For example what a validator says.
+        value: What it says that about.
+        path: Where the value is: the names of the members that lead to it.
+    """
+    for secret in _values(value, is_secret=any(is_secret_name(str(name)) for name in path)):
+        for shown in (repr(secret), str(secret)):
+            if shown.strip():
+                text = re.sub(rf"(?<!\w){re.escape(shown)}(?!\w)", HIDDEN, text)
+    return text
+
+
+def _values(value: object, *, is_secret: bool) -> Iterator[object]:
+    """Yield the secrets in a value: what is under the name of one, at any depth."""
+    if is_mapping(value):
+        for name, each in value.items():
+            yield from _values(each, is_secret=is_secret or is_secret_name(str(name)))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in cast("Collection[object]", value):
+            yield from _values(each, is_secret=is_secret)
+    elif is_secret and value is not None:
+        yield value
+
+
 def secret_spans(text: str) -> Iterator[tuple[int, int]]:
     """Return where a text has tokens, or the credentials of URLs."""
     return (match.span() for match in _value_pattern().finditer(text))
+
+
+def without_secret_values(value: object, name: str = "") -> object:
+    """Return a JSON value with `HIDDEN` in place of each secret, by the names of its members or by its shape.
+
+    Args:
+        value: The value.
+        name: Its name.
+    """
+    if is_mapping(value):
+        secret = is_secret_name(name)
+        return {key: without_secret_values(each, name if secret else str(key)) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secret_values(each, name) for each in cast("Collection[object]", value)]
+    return HIDDEN if holds_secret(value, name) else value
 
 
 def holds_credentials(host: str) -> bool:
@@ -99,7 +167,7 @@ def holds_secret(value: object, name: str = "") -> bool:
     if isinstance(value, str) and _IN_ADDRESS_NAME.search(name.lower()) and holds_credentials(value):
         return True  # a password may contain what ends it elsewhere, such as a slash
     text = value if isinstance(value, str) else repr(value)
-    return redact(text) != text
+    return redact(text) != text or redact_members(text) != text
 
 
 def redacted_url(url: str) -> str:
@@ -121,26 +189,32 @@ def redacted_url(url: str) -> str:
     return printable if len(printable) <= _LONGEST_URL else f"{printable[:_LONGEST_URL]}…"
 
 
-def without_secrets(error: ValidationError) -> ValidationError:
-    """Return pydantic's error without secret inputs; the error itself if there are none.
+def without_secrets(error: ErrorT) -> ErrorT:
+    """Return pydantic's error without secret inputs; the error itself if there are none, or if it is another one.
 
     Raise it outside the `except` block, or `from None` inside a validator: an exception keeps its context.
     """
+    if not isinstance(error, ValidationError):
+        return error
     problems = error.errors(include_url=False)
     secret = [any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""]) for each in problems]
     if not any(secret):
         return error
-    return ValidationError.from_exception_data(
+    hidden = ValidationError.from_exception_data(
         error.title,
         [
             InitErrorDetails(
-                type=PydanticCustomError(each["type"], redact(each["msg"])),  # pyright: ignore[reportArgumentType]
+                type=PydanticCustomError(
+                    each["type"],  # pyright: ignore[reportArgumentType]
+                    redact(redact_values(each["msg"], each["input"], each["loc"])),  # pyright: ignore[reportArgumentType]
+                ),
                 loc=each["loc"],
                 input=HIDDEN if hide else each["input"],
             )
             for each, hide in zip(problems, secret, strict=True)
         ],
     )
+    return cast("ErrorT", hidden)
 
 
 class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):

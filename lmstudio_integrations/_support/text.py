@@ -8,6 +8,8 @@ import json
 import unicodedata
 from collections.abc import Callable
 
+from lmstudio_integrations._support.secrets import redact_members
+
 _HEAD, _TAIL = 6_144, 2_048
 """Characters of the beginning and the end of a long text that stay."""
 
@@ -34,8 +36,9 @@ def shortened(text: str) -> str:
 
 
 def beginning(text: str) -> str:
-    """Return the quoted beginning of what a model wrote, for an error message."""
-    return repr(text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…")
+    """Return the quoted beginning of what a model wrote, for an error message, without the values of secret members."""
+    excerpt = redact_members(text[:_EXCERPT])
+    return repr(excerpt if len(text) <= _EXCERPT else f"{excerpt}…")
 
 
 def one_line(text: object) -> str:

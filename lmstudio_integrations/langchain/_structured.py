@@ -30,6 +30,7 @@ from langchain_core.runnables.config import get_config_list
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel, create_model
 
+from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
@@ -340,9 +341,10 @@ def _instance(kind: Any, value: Any, text: str) -> Any:
     """
     try:
         return _validated(kind, value)
-    except Exception as error:  # a user's validator may raise anything
-        reason = error if isinstance(error, ValueError) else repr(error)
-        raise _error(f"the response does not fit {kind.__name__}: {shortened(str(reason))}", text) from error
+    except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
+        problem = without_secrets(error)
+    reason = problem if isinstance(problem, ValueError) else repr(problem)
+    raise _error(f"the response does not fit {kind.__name__}: {shortened(str(reason))}", text) from problem
 
 
 def _validated(kind: Any, value: Any) -> Any:

@@ -30,6 +30,7 @@ from llama_index.core.base.llms.types import (
 
 from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.predictions.required_call import missing_call
@@ -108,7 +109,7 @@ def _check(outcome: Outcome) -> None:
         (record.failure and record.failure.raw_content) or "".join(record.fragments) for record, _ in outcome.failed
     ]
     raw = "\n".join(filter(None, written)) or None
-    details = f"; the model wrote {shortened(raw)!r}" if raw else ""
+    details = f"; the model wrote {shortened(redact_members(raw))!r}" if raw else ""
     raise LlamaIndexToolCallError(f"{outcome.failure}{details}", raw_content=raw, text=text)
 
 

@@ -27,7 +27,7 @@ from lmstudio_integrations.ray._arrow import Column, columns_of, pyarrow
 from lmstudio_integrations.ray._handles import embed_with_host
 from lmstudio_integrations.ray._inputs import Template, chat_of, images_of, string_in, strings_in, tools_of, with_images
 from lmstudio_integrations.ray._stage import JOB_ERRORS, ModelArguments, Stage, Values
-from lmstudio_integrations.types._json_schemas import validator_of
+from lmstudio_integrations.types._json_schemas import problem_of, validator_of
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig, LoadPolicy, ModelKind
 from lmstudio_integrations.types.reranking import RerankTemplate
@@ -361,7 +361,7 @@ def _parser(schema: object, settings: LlmPredictionConfig) -> Callable[[str], di
         value: dict[str, Any] = from_json(text)
         problem = next(iter(validator.iter_errors(value)), None)
         if problem is not None:
-            raise ValueError(problem.message)
+            raise ValueError(problem_of(problem, "the value"))
         return value
 
     return parse

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+from lmstudio_integrations._support.secrets import redact_values
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
@@ -138,14 +139,22 @@ class ArgumentSchema:
         from referencing.exceptions import Unresolvable  # noqa: PLC0415 - see `validator_of`
 
         try:
-            return [
-                f"{'.'.join(map(str, each.absolute_path)) or 'arguments'}: {shortened(each.message)}"
-                for each in self._validator.iter_errors(dict(arguments))
-            ]
+            return [problem_of(each, "arguments") for each in self._validator.iter_errors(dict(arguments))]
         except Unresolvable as error:
             return [f"the schema of the tool refers to {error.ref!r}, which it does not contain"]
         except RecursionError:
             return ["the arguments are nested too deeply"]
+
+
+def problem_of(error: Any, whole: str) -> str:
+    """Return what an error of `jsonschema` says, without the values of members with the names of secrets.
+
+    Args:
+        error: The error.
+        whole: What the place is called if it is the whole value.
+    """
+    message = redact_values(error.message, error.instance, error.absolute_path)
+    return f"{'.'.join(map(str, error.absolute_path)) or whole}: {shortened(message)}"
 
 
 def validator_of(schema: object) -> Any:

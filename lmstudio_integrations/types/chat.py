@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
+from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
@@ -334,7 +335,13 @@ class Chat:
         try:
             message = kind.model_validate({"content": parts})
         except ValidationError as error:
-            raise LMStudioValueError(f"content does not fit a message of {kind.__name__}: {error}") from error
+            problem = without_secrets(error)
+        else:
+            return self._joined(message)
+        raise LMStudioValueError(f"content does not fit a message of {kind.__name__}: {problem}") from problem
+
+    def _joined(self, message: MessageT) -> MessageT:
+        kind = type(message)
         last = self._messages[-1] if self._messages else None
         if not isinstance(last, kind):
             self._messages.append(message)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, TypeAlias, TypedDict, cast, get_args, ge
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
+from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._json_schemas import ArgumentSchema, wire_tool
@@ -184,9 +185,14 @@ class ToolFunctionDef:
         try:
             checked = self._arguments.model_validate(given)
         except ValidationError as error:
-            raise self._invalid(
-                f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
-            ) from error
+            problem = without_secrets(error)
+        else:
+            return self._checked(checked)
+        raise self._invalid(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problem.errors(include_url=False)
+        ) from problem
+
+    def _checked(self, checked: BaseModel) -> dict[str, Any]:
         return {
             name: getattr(checked, field)
             for field, (name, kind) in zip(type(checked).model_fields, self.parameters.items(), strict=True)

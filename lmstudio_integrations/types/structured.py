@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.types._json_schemas import check_references, validator_of
+from lmstudio_integrations.types._json_schemas import check_references, problem_of, validator_of
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 T = TypeVar("T")
@@ -223,11 +224,12 @@ def read_response(parse: Callable[[str], T], text: str, stop_reason: str) -> T:
     try:
         return parse(_cleaned(text))
     except (ValueError, RecursionError) as error:
-        raise LMStudioStructuredOutputError(
-            f"the response is not the structured output that was requested: {shortened(_reason(error))} "
-            f"(stop reason {stop_reason}){_HINTS.get(stop_reason, '')}{EXCERPT}{beginning(text)}",
-            text=text,
-        ) from error
+        problem = without_secrets(error)
+    raise LMStudioStructuredOutputError(
+        f"the response is not the structured output that was requested: {shortened(_reason(problem))} "
+        f"(stop reason {stop_reason}){_HINTS.get(stop_reason, '')}{EXCERPT}{beginning(text)}",
+        text=text,
+    ) from problem
 
 
 def read_as(model: type[T], text: str, stop_reason: str) -> T:
@@ -255,7 +257,7 @@ def schema_problems(schema: Mapping[str, Any], value: object) -> str:
     """
     try:
         return "; ".join(
-            f"{'.'.join(map(str, each.absolute_path)) or 'the value'}: {each.message}"
+            problem_of(each, "the value")
             for each in _validator(json.dumps(schema)).iter_errors(value)
             # `jsonschema` computes with doubles, in which 0.3 is no multiple of 0.1.
             if not (each.validator == "multipleOf" and isinstance(each.validator_value, float))

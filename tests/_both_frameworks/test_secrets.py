@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -24,16 +25,24 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import root_dispatcher
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError, field_validator
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
-from lmstudio_integrations._support.secrets import holds_secret, is_secret_name, redact
+from lmstudio_integrations._support.secrets import (
+    holds_secret,
+    is_secret_name,
+    redact,
+    redact_address,
+    redact_members,
+    redact_values,
+)
 from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.functions import ToolFunctionDef
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, classes
 from tests.support.leaks import TOKEN, error_of, shown_by, shows_token
@@ -532,6 +541,123 @@ def test_the_credentials_of_a_proxy_are_in_no_span(telemetry: Telemetry, monkeyp
     assert PROXY_KEY not in telemetry.everything()
 
 
+# What a model wrote -------------------------------------------------------------------------------------------------
+
+VALUE = "hunter2-secret"
+WRITTEN = {"user": "bob", "password": VALUE}
+LOGIN: dict[str, Any] = {
+    "title": "Login",
+    "type": "object",
+    "properties": {"user": {"type": "string"}, "password": {"type": "integer"}},
+    "required": ["user", "password"],
+}
+LOG_IN: dict[str, Any] = {"type": "function", "function": {"name": "log_in", "parameters": LOGIN}}
+OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [LOG_IN]}}
+CALLED = json.dumps({"name": "log_in", "arguments": WRITTEN})
+RULES = (
+    {"when": {"structured": True}, "then": [{"text": json.dumps(WRITTEN)}]},
+    {"when": {"last": "native", "round": 1}, "then": [{"tool": "log_in", "arguments": WRITTEN}]},
+    {"when": {"last": "text", "round": 1}, "then": [{"text": f"<tool_call>{CALLED}</tool_call>"}]},
+    {"then": [{"text": "done"}]},
+)
+
+
+class Login(BaseModel):
+    user: str
+    password: int
+
+
+class Careful(BaseModel):
+    password: str
+
+    @field_validator("password")
+    @classmethod
+    def _check(cls, password: str) -> str:
+        raise ValueError(f"{password} is too simple")
+
+
+def log_in(user: str, password: int) -> str:
+    """Log in."""
+    return user
+
+
+@pytest.fixture(scope="module")
+def writer() -> Iterator[Emulator]:
+    """A server whose model writes a password that does not fit."""
+    with Emulator([ModelEntry(key="m", rules=RULES)]) as running:
+        yield running
+
+
+def printed(call: Callable[[], object]) -> str:
+    """Return what is printed of the error of a call. Its attributes have the response, for programs."""
+    return shown_by(error_of(call), with_attributes=False)
+
+
+def acted(host: str, prompt: str, tool: Any) -> str:
+    """Return what the model and the program get of a call that does not fit."""
+    found: list[Any] = []
+    with lms.Client(host) as client:
+        client.llm.model("m").act(
+            prompt,
+            [tool],
+            handle_invalid_tool_request=lambda error, _request: found.append(shown_by(error, with_attributes=False)),
+            on_tool_call_result=lambda _round, _call, result: found.append(result.content),
+        )
+    return "\n".join(found)
+
+
+def chatted(host: str, prompt: str, **settings: Any) -> str:
+    """Return what an adapter's message says of calls that do not fit, without the arguments themselves."""
+    message = ChatLMStudio(model="m", host=host, **settings).bind_tools([LOG_IN]).invoke(prompt)
+    errors = [each["error"] for each in message.invalid_tool_calls]
+    return repr((errors, message.response_metadata))
+
+
+def answered(host: str) -> str:
+    with lms.Client(host) as client:
+        result = client.llm.model("m").respond("x", response_format=Login)
+        return printed(lambda: result.parsed_as(Login))
+
+
+def read(llm: Any) -> str:
+    return printed(lambda: llm.invoke("x"))
+
+
+def predicted(llm: Any) -> str:
+    return printed(lambda: llm.structured_predict(Login, PromptTemplate("x")))
+
+
+LEAKS: dict[str, Callable[[str], str]] = {
+    "act, types": lambda host: acted(host, "native", log_in),
+    "act, schema": lambda host: acted(host, "native", ToolFunctionDef("log_in", "Log in.", LOGIN, log_in)),
+    "act, a call in the text": lambda host: acted(host, "text", log_in),
+    "LangChain, a call in the text": lambda host: chatted(host, "text"),
+    "LangChain, streamed": lambda host: chatted(host, "text", streaming=True),
+    "LlamaIndex, a call in the text": lambda host: printed(
+        lambda: LMStudio(model="m", host=host).chat([ChatMessage("text")], tools=[LOG_IN])
+    ),
+    "native, class": answered,
+    **{
+        f"LangChain, {kind}, {method}": lambda host, schema=schema, method=method: read(
+            ChatLMStudio(model="m", host=host).with_structured_output(schema, method=method)
+        )
+        for kind, schema in {"class": Login, "schema": LOGIN, "validator": Careful}.items()
+        for method in ("json_schema", "json_mode", "function_calling")
+        if (kind, method) != ("schema", "json_mode")  # the response is any JSON there
+    },
+    "LlamaIndex, class": lambda host: predicted(LMStudio(model="m", host=host)),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS.values(), ids=LEAKS)
+def test_what_a_model_wrote_for_a_secret_is_in_no_error_and_no_log(
+    writer: Emulator, leak: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    shown = leak(writer.address)
+    assert "password" in shown
+    assert VALUE not in shown + caplog.text
+
+
 # What looks like a secret -------------------------------------------------------------------------------------------
 
 
@@ -561,7 +687,7 @@ def test_no_other_setting_has_the_name_of_a_secret() -> None:
         (TOKEN[6:], "**********"),
         ("Authorization: Bearer abcdef123456", "Authorization: Bearer **********"),
         ("ws://user:pass@word@host:1/llm", "ws://**********@host:1/llm"),
-        ("user:pass@host", "**********@host"),
+        ("gemma3:4b@latest, bob:hello@example.com", "gemma3:4b@latest, bob:hello@example.com"),
         ("http://host/?a=1&api_key=abc&b=2", "http://host/?a=1&**********&b=2"),
         ("a task-list-of-things, see https://host/a@b", "a task-list-of-things, see https://host/a@b"),
         ("it must be sk-lm-, 8 letters", "it must be sk-lm-, 8 letters"),
@@ -569,6 +695,57 @@ def test_no_other_setting_has_the_name_of_a_secret() -> None:
 )
 def test_what_is_shaped_like_a_secret_is_taken_out_of_a_text(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("user:pass@host", "**********@host"),
+        ("'a', 'user:pass@host:1'", "'a', '**********@host:1'"),
+        ("http://user:pass@host", "http://**********@host"),
+        ("host:1 and example.com", "host:1 and example.com"),
+    ],
+)
+def test_in_an_address_user_and_password_need_no_scheme(text: str, shown: str) -> None:
+    assert redact_address(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"password": "a \\" b", "city": "Oslo"}', '{"password": **********, "city": "Oslo"}'),
+        ("{'api_key': 5, 'n': 5}", "{'api_key': **********, 'n': 5}"),
+        ('{"a": {"password" : "cut o', '{"a": {"password" : **********'),
+        ('{"password": "cut o\\', '{"password": **********'),
+        ('{"password": null, "token": {"n": 1}}', '{"password": null, "token": {"n": 1}}'),
+        ("{'password': {'type': 'string'}}", "{'password': {'type': 'string'}}"),
+    ],
+)
+def test_what_a_model_wrote_is_shown_without_the_values_of_secret_members(text: str, shown: str) -> None:
+    assert redact_members(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "path", "shown"),
+    [
+        ("'abc' is not of type 'integer'", "abc", ["password"], "********** is not of type 'integer'"),
+        ("5 is less than 50", 5, ["login", "pin", "password"], "********** is less than 50"),
+        ("['a', 'b'] has 'b'", ["a", "b"], ["passwords"], "[**********, **********] has **********"),
+        (
+            "{'n': 1, 'password': 'x'} fits not",
+            {"n": 1, "password": "x"},
+            [],
+            "{'n': 1, 'password': **********} fits not",
+        ),
+        ("'city' is missing", {"password": "x"}, [], "'city' is missing"),
+        ("None is no string", None, ["password"], "None is no string"),
+        ("'abc' is no integer", "abc", ["city", 0], "'abc' is no integer"),
+    ],
+)
+def test_what_a_validator_says_is_shown_without_secrets(
+    text: str, value: object, path: list[str | int], shown: str
+) -> None:
+    assert redact_values(text, value, path) == shown
 
 
 @pytest.mark.parametrize(

@@ -358,7 +358,7 @@ def test_every_setting_is_described(kind: Any) -> None:
 
 @each_kind
 def test_secrets_are_neither_shown_nor_pickled(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {"acme.key": TOKEN}
+    config = {"acme.key": TOKEN, "acme.servers": [{"url": "a", "password": TOKEN[15:]}]}
     toolkit = kind(PLUGIN, api_token=TOKEN, headers={"X-Key": TOKEN[15:]}, host="127.0.0.1:9")
     configured = kind({PLUGIN: {"plugin_config": config}}, plugin_config=config)
     for shown in (repr(toolkit), str(toolkit), repr(toolkit.model_dump()), pickle.dumps(toolkit).decode("latin-1")):
@@ -372,6 +372,11 @@ def test_secrets_are_neither_shown_nor_pickled(kind: Any, monkeypatch: pytest.Mo
         lost = pickle.loads(pickle.dumps(kind(PLUGIN, **{secret: getattr(toolkit, secret)})))
         with pytest.raises(lms.LMStudioAuthenticationError, match=f"when this {kind.__name__} was pickled; {remedy}"):
             tools_of(lost)
+    for setting in ("plugin", "plugin_config"):
+        lost = pickle.loads(pickle.dumps(kind(**{"plugin": PLUGIN, setting: getattr(configured, setting)})))
+        assert not shows_token(pickle.dumps(lost).decode("latin-1") + repr(vars(lost)))
+        with pytest.raises(lms.LMStudioAuthenticationError, match=f"the secrets in {setting} were left out when this"):
+            tools_of(copy.copy(lost))
     monkeypatch.setenv("LM_API_TOKEN", TOKEN)
     assert pickle.loads(pickle.dumps(toolkit)).api_token.get_secret_value() == TOKEN
 
@@ -386,6 +391,15 @@ def test_a_pickle_of_a_toolkit_works_in_a_process_with_the_token(
             tools_of(kind(PLUGIN, host=server.address))
         monkeypatch.setenv("LM_API_TOKEN", TOKEN)
         assert result_of(tools_of(pickle.loads(pickled))["add"], a=1, b=2) == "3"
+
+
+@each_kind
+def test_a_pickle_of_a_toolkit_keeps_the_settings_of_plugins_that_are_no_secrets(server: Emulator, kind: Kind) -> None:
+    toolkit: Any = kind(PLUGIN, host=server.address, plugin_config={"acme.level": 3, "acme.apiKey": "x"})
+    lost = pickle.loads(pickle.dumps(toolkit))
+    assert lost.plugin_config["acme.level"] == 3
+    lost.plugin_config = toolkit.plugin_config
+    assert result_of(tools_of(lost)["add"], a=1, b=2) == "3"
 
 
 def test_threads_that_ask_at_once_share_one_session(server: Emulator) -> None:

@@ -24,18 +24,25 @@ def error_of(call: Callable[[], object]) -> ValueError | TypeError:
     pytest.fail("it was accepted")
 
 
-def shown_by(error: BaseException) -> str:
-    """Return everything that a log or a person may see of an exception."""
-    return "\n".join(_shown(error, set()))
+def shown_by(error: BaseException, *, with_attributes: bool = True) -> str:
+    """Return everything that a log or a person may see of an exception.
+
+    Args:
+        error: The exception.
+        with_attributes: Whether they may see its attributes, of which some are what the model wrote.
+    """
+    return "\n".join(_shown(error, set(), with_attributes=with_attributes))
 
 
-def _shown(error: BaseException, seen: set[int]) -> Iterator[str]:
+def _shown(error: BaseException, seen: set[int], *, with_attributes: bool) -> Iterator[str]:
     if id(error) in seen:
         return
     seen.add(id(error))
-    yield f"{error} {error!r} {error.args!r} {vars(error)!r} {''.join(traceback.format_exception(error))}"
+    yield f"{error} {error!r} {error.args!r} {''.join(traceback.format_exception(error))}"
+    if with_attributes:
+        yield repr(vars(error))
     if isinstance(error, ValidationError):
         yield f"{error.errors()!r} {error.json()}"
     for other in (error.__cause__, error.__context__):
         if other is not None:
-            yield from _shown(other, seen)
+            yield from _shown(other, seen, with_attributes=with_attributes)

@@ -24,7 +24,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from lmstudio_integrations._support.secrets import HIDDEN, redact, redacted_url
+from lmstudio_integrations._support.secrets import HIDDEN, redact, redact_address, redacted_url
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.engines.errors import without_directories
@@ -115,7 +115,7 @@ class McpServer:
     @property
     def location(self) -> str:
         """The command as for a shell, or the URL, without what looks like a secret."""
-        return redact(shlex.join(self.command)) if self.command else redacted_url(self.url)
+        return redact_address(shlex.join(self.command)) if self.command else redacted_url(self.url)
 
     def directory(self, chosen: str | None) -> str | None:
         """Return the directory in which the program runs: its own, or else the one that the client has chosen."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioToolCallError
@@ -99,5 +100,5 @@ def error_of(call: ToolCallFailed) -> LMStudioToolCallError:
     """Return the error about a call that the server could not parse."""
     reason = call.error.get("cause") or call.error.get("title") or "no reason given"
     return LMStudioToolCallError(
-        f"Failed to parse tool call request: {shortened(str(reason))}", raw_content=call.raw_content
+        f"Failed to parse tool call request: {shortened(redact_members(str(reason)))}", raw_content=call.raw_content
     )

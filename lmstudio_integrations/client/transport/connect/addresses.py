@@ -18,7 +18,7 @@ from typing import Self, cast
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations._support.secrets import TOKEN_PREFIX, holds_credentials
+from lmstudio_integrations._support.secrets import HIDDEN, TOKEN_PREFIX, holds_credentials, holds_secret
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
@@ -112,7 +112,8 @@ def _joined(hosts: object) -> str:
     listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
     names = [host for host in listed if isinstance(host, str)]
     if len(names) < 2:
-        raise LMStudioValueError(f"host must be a string, such as host:port; got {hosts!r}")
+        shown = HIDDEN if holds_secret(hosts, "host") else hosts
+        raise LMStudioValueError(f"host must be a string, such as host:port; got {shown!r}")
     return ", ".join(names)
 
 

@@ -5,7 +5,7 @@ Called by `socket_session.py` on the I/O thread; probes with `probe.py`.
 
 import logging
 
-from lmstudio_integrations._support.secrets import client_logger, holds_secret, redact
+from lmstudio_integrations._support.secrets import client_logger, redact_address
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target, local_candidates
 from lmstudio_integrations.client.transport.connect.advice import not_found, source_of, unencrypted
 from lmstudio_integrations.client.transport.connect.probe import allowed, diagnose, first_greeting
@@ -64,13 +64,14 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
         if target.max_message_bytes is not None:
             socket.max_size = target.max_message_bytes
         return socket
+    text, shown = str(problem), redact_address(str(problem))
     reason = (
         redirect_of(problem, address.url(namespace))
         or await diagnose(address, target.ssl_context)
-        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {redact(str(problem))}; update LM Studio, or "
+        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {shown}; update LM Studio, or "
         "let the proxy in front of it pass WebSockets"
     )
     raise LMStudioUnreachableError(
         f"LM Studio is not reachable at {address}{source_of(address)}: {reason}",
         tried=(f"{address}: {reason}",),
-    ) from (None if holds_secret(problem) else problem)  # for example a proxy URL with a password
+    ) from (None if shown != text else problem)  # for example a proxy URL with a password

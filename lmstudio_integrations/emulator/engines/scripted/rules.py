@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
@@ -301,9 +302,10 @@ def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
     try:
         return kind.model_validate(dict(value))
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join([place, *(str(part) for part in problem["loc"])])
-        raise LMStudioValueError(f"{where}={problem['input']!r}: {problem['msg']}") from error
+        shown = without_secrets(error)
+    problem = shown.errors(include_url=False)[0]
+    where = ".".join([place, *(str(part) for part in problem["loc"])])
+    raise LMStudioValueError(f"{where}={problem['input']!r}: {problem['msg']}") from shown
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
