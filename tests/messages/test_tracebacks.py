@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import pytest
 from IPython.core.ultratb import AutoFormattedTB
@@ -18,6 +18,8 @@ from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioError
 from tests.messages.mistakes import LLM, OTHER_TOKEN, TOKEN, closed_port, models
+from tests.support.gate import AT_THE_GATE, Gate
+from tests.support.signals import ctrl_c
 
 PACKAGE = str(Path(support.__file__).parents[2])
 MOST_LINES = 15
@@ -58,6 +60,7 @@ from lmstudio_integrations.langchain import *; from lmstudio_integrations.llama_
 from llama_index.core.llms import ChatMessage; CUT = {"contextOverflowPolicy": "stopAtLimit"}
 """
 
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 Mistake: TypeAlias = Callable[[pytest.MonkeyPatch], AbstractContextManager[tuple[str | None, str]]]
 """Sets the environment of a program; yields the model that it asks for, and its prompt."""
 
@@ -104,18 +107,33 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
 
 
-def error_of(way: str, key: str | None, text: str, folder: Path) -> LMStudioError:
-    """Run a program and return its error; the traceback begins in the program."""
-    code = WAYS[way]
-    if way in ASYNC:
+def error_of(
+    code: str, key: str | None, text: str, folder: Path, kind: type[ErrorT] = LMStudioError, before: str = ""
+) -> ErrorT:
+    """Run a program and return its error; the traceback begins in the program.
+
+    Args:
+        code: Its call.
+        key: The model.
+        text: The prompt.
+        folder: Where to write it.
+        kind: The class of the error.
+        before: What is defined in it.
+    """
+    if "await " in code or "async " in code:
         code = f"async def main():\n    client = lms.AsyncClient()\n    {code}\nasyncio.run(main())"
     path = folder / "program.py"
-    path.write_text(f"{BEGINNING}KEY, TEXT = {key!r}, {text!r}\n\n{code}\n")
+    path.write_text(f"{BEGINNING}KEY, TEXT = {key!r}, {text!r}\n{before}\n{code}\n")
     reset_default_client()
-    with pytest.raises(LMStudioError) as caught:
+    with pytest.raises(kind) as caught:
         runpy.run_path(str(path))
     reset_default_client()
-    error, trace = caught.value, caught.value.__traceback__
+    return from_program(caught.value, path)
+
+
+def from_program(error: ErrorT, path: Path) -> ErrorT:
+    """Return an exception with the frames of a program and below."""
+    trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
     return error.with_traceback(trace)
@@ -128,7 +146,7 @@ def error_of(way: str, key: str | None, text: str, folder: Path) -> LMStudioErro
 )
 def test_a_traceback_is_short(way: str, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with mistake(monkeypatch) as (key, text):
-        error = error_of(way, key, text, tmp_path)
+        error = error_of(WAYS[way], key, text, tmp_path)
     shown = "".join(traceback.format_exception(error))
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(PACKAGE)]
     assert len(own) <= 1, shown
@@ -145,7 +163,7 @@ def test_a_traceback_is_short(way: str, mistake: Mistake, monkeypatch: pytest.Mo
 def test_the_debug_variable_keeps_all_frames_and_causes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     with no_server(monkeypatch) as (key, text):
-        error = error_of("respond", key, text, tmp_path)
+        error = error_of(WAYS["respond"], key, text, tmp_path)
     assert "flows.py" in "".join(traceback.format_exception(error))
     assert isinstance(error.__cause__, OSError)
 
@@ -158,6 +176,118 @@ def test_an_error_from_the_code_of_the_user_keeps_its_frames() -> None:
         callback()
     assert caught.traceback[-1].name == "callback"
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+OF_THE_USER = """
+from concurrent.futures import ThreadPoolExecutor
+from json import loads
+from llama_index.core.prompts import PromptTemplate
+from pydantic import BaseModel
+
+class Broken(BaseModel):
+    @classmethod
+    def model_json_schema(cls, *_, **__):
+        return mine()
+
+def mine(*_):
+    return loads("mine")
+
+async def amine(*_):
+    return mine()
+
+def tool(n: int) -> int:
+    "Count."
+    return n
+"""
+RAISING = {
+    "respond": "lms.llm(KEY).respond(TEXT, response_format=Broken)",
+    "stream": "for _ in lms.llm(KEY).respond_stream(TEXT, response_format=Broken): pass",
+    "async respond": "await (await client.llm.model(KEY)).respond(TEXT, response_format=Broken)",
+    "ChatLMStudio.invoke": "ChatLMStudio(model=KEY).invoke(TEXT, response_format=Broken)",
+    "ChatLMStudio.astream": "async for _ in ChatLMStudio(model=KEY).astream(TEXT, response_format=Broken): pass",
+    "ChatLMStudio.with_structured_output": "ChatLMStudio(model=KEY).with_structured_output(Broken)",
+    "LMStudio.chat": "LMStudio(model=KEY).chat([ChatMessage(TEXT)], response_format=Broken)",
+    "LMStudio.structured_predict": "LMStudio(model=KEY).structured_predict(Broken, PromptTemplate(TEXT))",
+    "callback": "lms.llm(KEY).respond(TEXT, on_message=mine)",
+    "callback of a stream": "for _ in lms.llm(KEY).respond_stream(TEXT, on_first_token=mine): pass",
+    "async callback": "await (await client.llm.model(KEY)).respond(TEXT, on_message=amine)",
+    "callback of an async stream": "async for _ in (await client.llm.model(KEY)).respond_stream(TEXT, "
+    "on_first_token=amine): pass",
+    "callback of act": "lms.llm(KEY).act(TEXT, [tool], on_round_start=mine)",
+    "callback of async act": "await (await client.llm.model(KEY)).act(TEXT, [tool], on_message=mine)",
+    "callback of an adapter": "ChatLMStudio(model=KEY, load_policy='new_instance', on_load_progress=mine).invoke(TEXT)",
+    "callback of an embedding": "LMStudioEmbedding(model='embedder', load_policy='new_instance', on_load_progress=mine)"
+    ".get_text_embedding(TEXT)",
+    "thread": "ThreadPoolExecutor(1).submit(lambda: lms.llm(KEY).respond(TEXT, on_message=mine)).result()",
+}
+
+
+@pytest.mark.parametrize("code", RAISING.values(), ids=RAISING)
+def test_an_exception_of_the_user_is_shown_with_its_frames(
+    code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Emulator([ModelEntry(key="chatty"), ModelEntry(key="embedder", kind="embedding")]) as server:
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        error = error_of(code, "chatty", "hello", tmp_path, Exception, OF_THE_USER)
+    assert_shows(error, "in mine", "JSONDecodeError: Expecting value", "in loads")
+
+
+def assert_shows(error: BaseException, *texts: str) -> None:
+    """Check that what is printed of an exception has these texts, and at most one frame of this package."""
+    shown = "".join(traceback.format_exception(error))
+    assert [text for text in texts if text not in shown] == []
+    assert shown.count(f'File "{PACKAGE}') <= 1, shown
+
+
+@pytest.mark.parametrize("code", [NATIVE["respond"], IN_FRAMEWORKS["LMStudio.chat"], ASYNC["ChatLMStudio.ainvoke"]])
+def test_an_error_while_the_user_handles_another_one_shows_both(
+    code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with no_server(monkeypatch) as (key, text):
+        handling = code if "await" not in code else f"asyncio.run({code.removeprefix('await ')})"
+        error = error_of(f"try: mine()\nexcept ValueError: {handling}", key, text, tmp_path, before=OF_THE_USER)
+    assert_shows(error, "in mine", "During handling of the above exception")
+    assert error.__context__ is not None
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "lms.llm(KEY).respond(TEXT)",
+        "for _ in lms.llm(KEY).respond_stream(TEXT): pass",
+        "lms.llm(KEY).act(TEXT, [tool])",
+        "ChatLMStudio(model=KEY).invoke(TEXT)",
+        "for _ in LMStudio(model=KEY).stream_complete(TEXT): pass",
+    ],
+)
+def test_an_interrupted_call_shows_where_it_was_made(
+    code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate, waiting = Gate(), {"then": [AT_THE_GATE]}
+    with Emulator([ModelEntry(key="chatty", rules=(waiting,))], engines=gate.engines()) as server:
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        with ctrl_c(gate.reached.wait):
+            error = error_of(code, "chatty", "hello", tmp_path, KeyboardInterrupt, OF_THE_USER)
+        gate.open()
+    assert_shows(error, "program.py", "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "await model.respond(TEXT)",
+        "await anext(model.respond_stream(TEXT))",
+        "await model.act(TEXT, [tool])",
+        "await ChatLMStudio(model=KEY).ainvoke(TEXT)",
+        "await LMStudio(model=KEY).acomplete(TEXT)",
+    ],
+)
+def test_a_cancelled_call_shows_where_it_was_made(call: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = f"model = await client.llm.model(KEY)\n    async with asyncio.timeout(0): {call}"
+    with Emulator([ModelEntry(key="chatty")]) as server:
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        error = error_of(code, "chatty", "hello", tmp_path, TimeoutError, OF_THE_USER)
+    assert_shows(error, "CancelledError", call)
 
 
 def test_a_mistake_in_the_code_of_the_user_shows_its_frames() -> None:

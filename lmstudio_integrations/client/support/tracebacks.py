@@ -1,12 +1,15 @@
-"""Short tracebacks: an error of this package ends where the user called it.
+"""Short tracebacks: an exception of a call shows the code of others, and at most one frame of this package.
 
-The frames below are flows, waiters and sockets, which say nothing to a user. The variable `LMSTUDIO_DEBUG` keeps them.
+Our frames are flows, waiters and sockets, which say nothing to a user; those of the libraries that we call are ours as
+well. Frames of others stay, such as those of a callback, and so does a cause that has some. What fails within this
+package and is none of its errors keeps all. The variable `LMSTUDIO_DEBUG` keeps all of every exception.
 """
 
+import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,9 +21,15 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _PACKAGE = __name__.partition(".")[0]
 
+_LIBRARIES = {*sys.stdlib_module_names, "jsonschema", "pydantic", "referencing", "websockets"}
+"""Their frames belong to whoever called them."""
+
+_SHORTENED = (LMStudioError, KeyboardInterrupt, asyncio.CancelledError)
+"""What may be raised in this package without a defect of it."""
+
 
 class short_traceback:  # noqa: N801 - a context manager is named like a function
-    """Leave out our frames below the block, and the cause, where the block raises an error of this package."""
+    """Leave out our frames below the block, and our causes, of what the block raises."""
 
     __slots__ = ()
 
@@ -28,12 +37,12 @@ class short_traceback:  # noqa: N801 - a context manager is named like a functio
         """Begin the block."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LMStudioError) and not os.environ.get(DEBUG_VARIABLE):
+        if error is not None and not os.environ.get(DEBUG_VARIABLE):
             _shorten(error)
 
 
 class ShortTracebacks:
-    """A base of classes whose public methods raise errors with short tracebacks.
+    """A base of classes whose public methods raise exceptions with short tracebacks.
 
     Iterators use `short_traceback` themselves, because they raise after the method has returned.
     """
@@ -50,7 +59,7 @@ class ShortTracebacks:
 
 
 def with_short_traceback(function: FunctionT) -> FunctionT:
-    """Decorate a function or a coroutine function: errors of this package that it raises have short tracebacks."""
+    """Decorate a function or a coroutine function: what it raises has a short traceback."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -65,24 +74,57 @@ def with_short_traceback(function: FunctionT) -> FunctionT:
     return acall if inspect.iscoroutinefunction(function) else call  # type: ignore[return-value]
 
 
-def _shorten(error: LMStudioError) -> None:
-    """Drop the frames of this package and of the standard library below the first one: others may be the user's.
-
-    The cause becomes the context, which is not printed, unless the user's code has raised the error.
-    """
-    last = error.__traceback__
-    raised_here = True
-    while last is not None and (frame := last.tb_next) is not None:
-        raised_here = _package_of(frame) == _PACKAGE
-        if raised_here or _package_of(frame) in sys.stdlib_module_names:
-            last.tb_next = frame.tb_next
-        else:
-            last = frame
+def _shorten(error: BaseException) -> None:
+    """Drop our frames below the first one, and our causes, unless the code of others has raised the error."""
+    frames = _frames(error)
+    raised_here = bool(frames) and frames[-1][1]
+    if raised_here and not isinstance(error, _SHORTENED):
+        return
+    _keep(error, [frame for index, (frame, is_ours) in enumerate(frames) if index == 0 or not is_ours])
     # The text of an error has what its cause says; that of a lost connection does not.
     if raised_here and not isinstance(error, LMStudioConnectionLostError):
-        error.__context__ = error.__cause__ or error.__context__
-        error.__cause__ = None
+        _drop_our_causes(error)
 
 
-def _package_of(trace: TracebackType) -> str:
-    return str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+def _drop_our_causes(error: BaseException) -> None:
+    """Link an exception with the nearest one before it that has frames of others. Of ours, only programs know."""
+    for before, is_cause in _before(error, {id(error)}):
+        frames = [frame for frame, is_ours in _frames(before) if not is_ours]
+        if frames:
+            _keep(before, frames)
+            error.__cause__ = before if is_cause else None
+            error.__context__, error.__suppress_context__ = before, is_cause
+            return
+    error.__context__ = error.__cause__ or error.__context__
+    error.__cause__ = None  # the context is not printed then
+
+
+def _before(error: BaseException, seen: set[int]) -> Iterator[tuple[BaseException, bool]]:
+    """Yield the exceptions that led to one, each with whether it is the cause and not only the context."""
+    cause, context = error.__cause__, error.__context__
+    # A cause hides the context. It is shown where we hide the cause.
+    hidden = context is None or (error.__suppress_context__ and cause is None)
+    for before, is_cause in ((cause, True), (None if hidden else context, False)):
+        if before is not None and id(before) not in seen:
+            seen.add(id(before))
+            yield before, is_cause
+            yield from ((each, is_cause and its_cause) for each, its_cause in _before(before, seen))
+
+
+def _frames(error: BaseException) -> list[tuple[TracebackType, bool]]:
+    """Return the frames of an exception's traceback, each with whether it is ours."""
+    found: list[tuple[TracebackType, bool]] = []
+    trace, is_ours = error.__traceback__, False
+    while trace is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        is_ours = package == _PACKAGE or (is_ours and package in _LIBRARIES)
+        found.append((trace, is_ours))
+        trace = trace.tb_next
+    return found
+
+
+def _keep(error: BaseException, frames: list[TracebackType]) -> None:
+    """Leave an exception only these frames of its traceback."""
+    for frame, following in zip(frames, [*frames[1:], None], strict=False):
+        frame.tb_next = following
+    error.__traceback__ = frames[0] if frames else None
