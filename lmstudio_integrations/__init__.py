@@ -84,7 +84,7 @@ __all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] - othe
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise import_module("._support.suggestions", __name__).unknown_attribute(__name__, name, _MODULE_OF)
     value = getattr(import_module(_MODULE_OF[name], __name__), name)
     globals()[name] = value
     return value

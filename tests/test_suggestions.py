@@ -1,11 +1,18 @@
 """Settings of other packages lead to ours, or to what replaces them; only misspellings get the nearest name."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
 
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES
-from lmstudio_integrations._support.suggestions import _COUNTERPARTS, _METHODS, _REMEDIES, explain_unknown_name
+from lmstudio_integrations._support.suggestions import (
+    _COUNTERPARTS,
+    _METHODS,
+    _REMEDIES,
+    closest_names,
+    explain_unknown_name,
+)
 from lmstudio_integrations.client.api.base import BaseClient, ModelParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 from tests.support.adapters import ADAPTERS
@@ -79,3 +86,31 @@ def test_a_counterpart_counts_only_where_it_is_known() -> None:
     assert explain_unknown_name("stop_sequences", ["stop", "seed"]) == "did you mean 'stop'?"
     assert explain_unknown_name("stop_sequences", ["stop_strings", "seed"]) == "did you mean 'stop_strings'?"
     assert explain_unknown_name("stop_sequences", ["seed", "preset"]) == "known are preset, seed"
+
+
+def test_a_beginning_is_suggested_before_a_misspelling() -> None:
+    models = ["qwen/qwen3-vl-4b", "qwen/qwen3-4b-2507", "qwen/qwen3-4b-thinking-2507", "qwen/qwen2-4b"]
+    assert closest_names("Qwen/qwen3-4b", models, most=3) == ["qwen/qwen3-4b-2507", "qwen/qwen3-4b-thinking-2507"]
+    assert closest_names("qwen/qwen4-4b", models) == ["qwen/qwen2-4b"]
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "remedy"),
+    [
+        ("langchain", "ChatLmStudio", "did you mean 'ChatLMStudio'?"),
+        ("langchain", "LMStudioChat", "did you mean 'ChatLMStudio'?"),
+        ("langchain", "LMStudioEmbedding", "did you mean 'LMStudioEmbeddings'?"),
+        ("langchain", "LMStudio", "it has ChatLMStudio, LMStudioEmbeddings, LMStudioLLM, LMStudioReranker, "),
+        ("llama_index", "LmStudio", "did you mean 'LMStudio'?"),
+        ("llama_index", "LMStudioEmbeddings", "did you mean 'LMStudioEmbedding'?"),
+        ("ray", "Embeder", "did you mean 'Embedder'?"),
+        ("", "ChatLmStudio", "did you mean 'ChatLMStudio'?"),
+        ("", "AsyncLmStudioClient", "it has the names in dir(lmstudio_integrations)"),
+    ],
+)
+def test_an_import_of_an_unknown_name_says_which_was_meant(package: str, name: str, remedy: str) -> None:
+    module = f"lmstudio_integrations.{package}".rstrip(".")
+    with pytest.raises(ImportError) as caught:
+        exec(f"from {module} import {name}")
+    assert str(caught.value).startswith(f"cannot import name {name!r} from {module!r}; {remedy}")
+    assert not hasattr(import_module(module), name)  # other readers get what Python raises

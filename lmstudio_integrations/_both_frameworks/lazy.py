@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations._support.suggestions import unknown_attribute
 
 
 def public_name(
@@ -21,12 +22,12 @@ def public_name(
         extra: Our extra that installs it.
 
     Raises:
-        AttributeError: If the package has no such name.
+        AttributeError: If the package has no such name; for an import, an `ImportError`.
         ModuleNotFoundError: If the framework is not installed; the message names the command.
     """
     module = modules.get(name)
     if module is None:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        raise unknown_attribute(package, name, modules)
     try:
         return getattr(import_module(f"{package}.{module}"), name)
     except ModuleNotFoundError as error:

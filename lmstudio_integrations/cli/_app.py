@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.cli._errors import report_usage
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -36,8 +37,23 @@ COMMANDS = (
 )
 
 
-_SYNONYMS = {"run": "chat", "pull": "get", "stop": "unload", "show": "ls", "version": "--version"}
+_SYNONYMS = {
+    **dict.fromkeys(("run", "ask", "complete", "generate"), "chat"),
+    **dict.fromkeys(("pull", "download", "search"), "get"),
+    **dict.fromkeys(("list", "models", "show"), "ls"),
+    **dict.fromkeys(("status", "check"), "doctor"),
+    **dict.fromkeys(("start", "replay"), "serve"),
+    "stop": "unload",
+    "help": "--help",
+    "version": "--version",
+}
 """What commands of similar programs are called here."""
+
+_OF_LMS = ("clone", "create", "dev", "import", "log", "login", "push", "runtime", "server")
+"""Commands that only `lms` has, the program of LM Studio itself."""
+
+_NAME_CUTOFF = 0.75
+"""How similar a mistyped command must be, 0 to 1: the names are short."""
 
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -83,9 +99,17 @@ class _Group(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except _UsageError as error:
-            if args[0] in _SYNONYMS:
-                error.message = f"No such command {args[0]!r}. Did you mean {_SYNONYMS[args[0]]!r}?"
+            error.message = f"No such command {args[0]!r}{_advice(args[0])}"
             raise
+
+
+def _advice(name: str) -> str:
+    """Return what helps with an unknown command; nothing if that is not known."""
+    own = name.removesuffix("s")
+    if own in _OF_LMS:
+        return f"; LM Studio itself has it: `lms {own}`"
+    meant = _SYNONYMS.get(name) or next(iter(closest_names(name, COMMANDS, cutoff=_NAME_CUTOFF)), None)
+    return "" if meant is None else f". Did you mean {meant!r}?"
 
 
 app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations._support.suggestions import unknown_attribute
 
 if TYPE_CHECKING:
     from lmstudio_integrations.ray.actors import Embedder as Embedder
@@ -35,7 +36,7 @@ _NEEDED = {"ray": "ray[data]", "pyarrow": "pyarrow", "anyio": "anyio"}
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise unknown_attribute(__name__, name, _MODULES)
     for package, distribution in _NEEDED.items():
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"{name} needs {distribution}; run: {install_command('ray')}", name=package)

@@ -49,6 +49,9 @@ def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
         ("rerank", "missing argument 'QUERY'"),
         ("rerank q -n 0", "invalid value for --top-n / -n: '0' is less than 1"),
         ("rerank q --threshold 2", "invalid value for --threshold: '2' is more than 1.0"),
+        ("logs", "no such command 'logs'; LM Studio itself has it: `lms log`"),
+        ("push x", "no such command 'push'; LM Studio itself has it: `lms push`"),
+        ("bake", "no such command 'bake'"),
         ("load x -c", "option -c requires an argument"),
         ("load x extra", "unexpected argument 'extra'"),
     ],
@@ -58,7 +61,8 @@ def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
 ) -> None:
     assert run(*arguments.split()) == 2
     err = capsys.readouterr().err
-    assert err == f"Error: {problem}; see `lmsi {arguments.split(maxsplit=1)[0]} --help`\n"
+    command = "lmsi" if "no such command" in problem else f"lmsi {arguments.split(maxsplit=1)[0]}"
+    assert err == f"Error: {problem}; see `{command} --help`\n"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,8 @@ def test_wrong_usage_is_one_line_that_names_the_value_and_the_help(
         ("ls --jsn", "no such option: --jsn; did you mean --json?", "lmsi ls"),
         ("lst", "no such command 'lst'; did you mean 'ls'?", "lmsi"),
         ("run", "no such command 'run'; did you mean 'chat'?", "lmsi"),
+        ("serv", "no such command 'serv'; did you mean 'serve'?", "lmsi"),
+        ("list", "no such command 'list'; did you mean 'ls'?", "lmsi"),
     ],
 )
 def test_a_wrong_name_is_one_line_with_the_one_that_was_meant(

@@ -3,7 +3,7 @@
 Models and generator plugins respond in the same way.
 """
 
-from collections.abc import Awaitable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Coroutine, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -125,8 +125,8 @@ class AsyncPredictionStream(BaseStream):
     def __aiter__(self) -> AsyncFragments:
         return AsyncFragments(self._prediction)
 
-    async def __anext__(self) -> LlmPredictionFragment:
-        return await anext(self._fragments)
+    def __anext__(self) -> Coroutine[Any, Any, LlmPredictionFragment]:
+        return self._fragments.__anext__()
 
     def __await__(self) -> Generator[Any, None, Self]:
         yield from ()

@@ -179,7 +179,7 @@ def _no_path(display: Mapping[str, Any]) -> str:
 
 
 def _meant(name: str, downloaded: Sequence[str]) -> list[str]:
-    """Return the models of which a name is a part, a misspelling or the beginning, as they can be typed."""
+    """Return the models of which a name is a part, the beginning or a misspelling, as they can be typed."""
     lower = name.lower()
     models: dict[str, list[str]] = {}  # by each part of a path that people take for the name
     for path in downloaded:
@@ -187,9 +187,9 @@ def _meant(name: str, downloaded: Sequence[str]) -> list[str]:
         if key != name:
             for part in _parts(path):
                 models.setdefault(part.lower(), []).append(key)
-    misspelled = _misspelled(lower, models)
-    beginning = dict.fromkeys(key for part, keys in models.items() if part.startswith(lower) for key in keys)
-    return models.get(lower, misspelled)[:_MOST_MEANT] or (list(beginning) if len(beginning) <= _MOST_MEANT else [])
+    begun = list(dict.fromkeys(key for part, keys in models.items() if part.startswith(lower) for key in keys))
+    meant = models.get(lower) or (begun if len(begun) <= _MOST_MEANT else []) or _misspelled(lower, models)
+    return meant[:_MOST_MEANT]
 
 
 def _key(path: str) -> str:

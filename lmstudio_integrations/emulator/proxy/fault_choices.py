@@ -20,6 +20,9 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 }
 """The endpoints of what users call an operation; the name of any other endpoint is one as well."""
 
+_NAME_CUTOFF = 0.7
+"""How similar a mistyped name must be, 0 to 1: many consist of the same words."""
+
 _ENDPOINTS = {name for endpoints in ENDPOINTS.values() for name in endpoints}
 
 
@@ -31,9 +34,8 @@ def chosen(choices: Sequence[str]) -> list[Fault]:
     """
     for choice in choices:
         if choice not in {*KINDS, *PHASES, *FAULTS}:
-            raise _unknown(
-                choice, f"kinds: {', '.join(KINDS)}; phases: {', '.join(PHASES)}; names: {', '.join(FAULTS)}"
-            )
+            groups = f"there are the kinds {', '.join(KINDS)}, and the phases {', '.join(PHASES)}; "
+            raise _unknown(choice, [*KINDS, *PHASES, *FAULTS], groups)
     wanted = {*choices} or {*KINDS}
     return [fault for fault in FAULTS.values() if wanted & {fault.kind, fault.phase.word, fault.name}]
 
@@ -45,7 +47,7 @@ def named(name: str) -> Fault:
         LMStudioValueError: If there is none.
     """
     if name not in FAULTS:
-        raise _unknown(name, ", ".join(FAULTS))
+        raise _unknown(name, FAULTS)
     return FAULTS[name]
 
 
@@ -85,7 +87,7 @@ def _endpoints(operation: str, text: str) -> Iterable[str]:
     return (operation,)
 
 
-def _unknown(name: str, known: str) -> LMStudioValueError:
-    nearest = closest_names(name, [*KINDS, *PHASES, *FAULTS])
-    meant = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return LMStudioValueError(f"unknown fault {name!r}; {meant}known are {known}")
+def _unknown(name: str, known: Iterable[str], groups: str = "") -> LMStudioValueError:
+    nearest = closest_names(name, known, cutoff=_NAME_CUTOFF)
+    remedy = f"did you mean {nearest[0]!r}?" if nearest else f"{groups}`lmsi serve --fault list` lists the faults"
+    return LMStudioValueError(f"unknown fault {name!r}; {remedy}")

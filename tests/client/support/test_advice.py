@@ -107,6 +107,7 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
         ("orca-min", ["local/orca-mini.gguf"], "Did you mean 'local/orca-mini.gguf'? If"),
         # Its beginning:
         ("acme/orca-mini", ["local/acme/orca-mini-3b", "local/acme/llama"], "Did you mean 'acme/orca-mini-3b'? If"),
+        ("qwen/qwen3-4b", ["qwen/qwen3-vl-4b", "qwen/qwen3-4b-2507"], "Did you mean 'qwen/qwen3-4b-2507'? If"),
         ("orca", ["acme/orca-3b", "acme/orca-7b"], "Did you mean 'acme/orca-3b' or 'acme/orca-7b'? If"),
         ("orca", [f"local/acme/orca-{n}b" for n in (3, 7, 9)], "are acme/orca-3b, acme/orca-7b, acme/orca-9b; down"),
         ("acme/orca", ["local/acme/orca"], "downloaded are acme/orca; download it"),  # what failed is not suggested
@@ -172,7 +173,7 @@ def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
 
 def test_suggestions_compare_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(suggestions, "get_close_matches", lambda name, known, **_: compared.append((name, known)))
+    monkeypatch.setattr(suggestions, "get_close_matches", lambda name, known, **_: compared.append((name, known)) or [])
     closest_names("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])
     assert closest_names("m" * 1_000, ["model"]) == []
     ((_, known),) = compared
