@@ -10,6 +10,7 @@ from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.server_settings import ServerSettings
 from lmstudio_integrations._both_frameworks.specs import AdapterNames, HandleSpec
 from lmstudio_integrations._support.secrets import redact
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
@@ -83,9 +84,10 @@ class ConnectionSettings(ServerSettings, _ModelSettings):
         "default.",
     )
 
-    show_progress: bool = Field(
-        default=False,
-        description="Whether to show progress bars with tqdm, on a terminal or in a notebook. The default is `False`.",
+    show_progress: ShowProgress = Field(
+        default="auto",
+        description="Whether to show progress bars with tqdm, on a terminal or in a notebook. By default, `auto`, a "
+        "load of more than two seconds shows a line on a terminal, unless there is an `on_load_progress`.",
     )
 
     queue_timeout: Seconds | None = Field(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, cast
 from pydantic import SecretStr
 
 from lmstudio_integrations._both_frameworks.input_checks import tokens_of
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
@@ -45,7 +46,7 @@ class ModelSpec(NamedTuple):
     instances: int
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
-    show_progress: bool
+    show_progress: ShowProgress
     adapters: AdapterNames
 
     @property

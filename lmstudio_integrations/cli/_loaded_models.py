@@ -77,7 +77,7 @@ def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
     if name is None and current is not None:
         name = current.name
     if name in {info.identifier for info in loaded}:
-        return client.llm.model(name, ttl=ttl)
+        return client.llm.model(name, ttl=ttl, show_progress=False)
     key = _llm_key(name, downloaded_models(client))
     before = identifiers(client)
     with progress_bar(f"Loading {key}") as show:

@@ -127,13 +127,13 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-        return self._shaped(self._model().embed_texts(request, show_progress=self.show_progress))
+        return self._shaped(self._model().embed_texts(request, show_progress=self.show_progress is True))
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-        return self._shaped(await self._async_model().embed_texts(request, show_progress=self.show_progress))
+        return self._shaped(await self._async_model().embed_texts(request, show_progress=self.show_progress is True))
 
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
         if self.dimensions is None:

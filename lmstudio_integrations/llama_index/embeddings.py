@@ -226,8 +226,9 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         given = prefixed(self.text_instruction, texts)
+        shown = show_progress or self.show_progress is True
         with _in_batches(given):
-            return without_span(super().get_text_embedding_batch)(given, show_progress or self.show_progress, **kwargs)
+            return without_span(super().get_text_embedding_batch)(given, shown, **kwargs)
 
     @with_short_traceback
     async def aget_text_embedding_batch(
@@ -238,10 +239,9 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         given = prefixed(self.text_instruction, texts)
+        shown = show_progress or self.show_progress is True
         with _in_batches(given):
-            return await without_span(super().aget_text_embedding_batch)(
-                given, show_progress or self.show_progress, **kwargs
-            )
+            return await without_span(super().aget_text_embedding_batch)(given, shown, **kwargs)
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 

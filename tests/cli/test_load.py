@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations.cli import _load, _loaded_models, _questions
 from lmstudio_integrations.cli._load import gpu_ratio
+from lmstudio_integrations.cli._loaded_models import open_llm
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.cli.managed import EMBEDDER, LARGE, SMALL, Command
@@ -126,6 +128,13 @@ def test_the_memory_is_estimated_without_a_load(managed: Emulator, command: Comm
 )
 def test_a_name_that_means_no_single_model_is_an_error(command: Command, arguments: list[str], expected: str) -> None:
     assert command("load", *arguments) == (f"Error: {expected}", "", "")
+
+
+def test_a_model_that_is_loaded_again_during_a_command_draws_no_line_of_its_own(managed: Emulator) -> None:
+    with lms.Client(managed.address) as client:
+        states = [open_llm(client, SMALL, None).model.state for _ in ("loads it", "finds it loaded")]
+    assert [state.on_load_progress is None for state in states] == [False, True]
+    assert states[1].show_progress is False
 
 
 def test_on_a_terminal_the_user_picks_one_of_several_models(

@@ -82,7 +82,7 @@ class Bench:
         """Load an instance: explicitly, so that it evicts no other."""
         identifier = self.new_identifier()
         return self.client.llm.load_new_instance(
-            self.model_key, identifier, config=config, ttl=TTL, on_config_mismatch="ignore"
+            self.model_key, identifier, config=config, ttl=TTL, on_config_mismatch="ignore", show_progress=False
         )
 
     def new_identifier(self) -> str:

@@ -23,7 +23,7 @@ def load_main(bench: Bench) -> None:
 
 
 def load_without_identifier(bench: Bench) -> None:
-    instance = bench.client.llm.load_new_instance(bench.model_key, ttl=TTL)
+    instance = bench.client.llm.load_new_instance(bench.model_key, ttl=TTL, show_progress=False)
     bench.own(instance.identifier)
 
 

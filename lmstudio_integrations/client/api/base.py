@@ -36,6 +36,7 @@ from lmstudio_integrations.client.support.arguments import (
     whole_number,
     with_named_keywords,
 )
+from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS, TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry.spans import SPANS
@@ -99,7 +100,8 @@ class ModelParameters(TypedDict, total=False):
             `raise` or `ignore`.
         on_load_progress: Called with the progress of a load, from 0.0 to 1.0.
         on_progress: An alias of `on_load_progress`.
-        show_progress: Whether to show a progress bar while the model loads. Needs tqdm.
+        show_progress: Whether to show a progress bar while the model loads, which needs tqdm. By default, `"auto"`, a
+            load of more than two seconds shows a line on a terminal, unless there is a callback for the progress.
     """
 
     ttl: float | None
@@ -108,7 +110,7 @@ class ModelParameters(TypedDict, total=False):
     on_config_mismatch: OnConfigMismatch
     on_load_progress: OnProgress | None
     on_progress: OnProgress | None
-    show_progress: bool
+    show_progress: ShowProgress
 
 
 def checked_kind(kind: ModelKind | None) -> ModelKind | None:
@@ -337,7 +339,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
                 parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
             ),
             on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),
-            show_progress=parameters.get("show_progress", False),
+            show_progress=check_show_progress(parameters.get("show_progress", "auto")),
         )
         return self.handle_for(state)
 

@@ -7,6 +7,7 @@ from typing import Any
 from lmstudio_integrations.client.api.base import BaseNamespace
 from lmstudio_integrations.client.models import repository
 from lmstudio_integrations.client.models.repository import OnDownload
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -53,14 +54,15 @@ class DownloadOption(BaseDownloadOption):
         on_progress: OnDownload | None = None,
         on_finalize: Callable[[], Any] | None = None,
         *,
-        show_progress: bool = False,
+        show_progress: ShowProgress = "auto",
     ) -> str:
         """Download it; return the key to load it with.
 
         Args:
             on_progress: Called with the progress.
             on_finalize: Called when all bytes have arrived.
-            show_progress: Whether to show a progress bar. Needs tqdm.
+            show_progress: Whether to show a progress bar, which needs tqdm. By default, `"auto"`, a download of more
+                than two seconds shows a line on a terminal, unless there is an `on_progress`.
         """
         return run(
             repository.download(
@@ -97,14 +99,15 @@ class AsyncDownloadOption(BaseDownloadOption):
         on_progress: OnDownload | None = None,
         on_finalize: Callable[[], Any] | None = None,
         *,
-        show_progress: bool = False,
+        show_progress: ShowProgress = "auto",
     ) -> str:
         """Download it; return the key to load it with.
 
         Args:
             on_progress: Called with the progress.
             on_finalize: Called when all bytes have arrived.
-            show_progress: Whether to show a progress bar. Needs tqdm.
+            show_progress: Whether to show a progress bar, which needs tqdm. By default, `"auto"`, a download of more
+                than two seconds shows a line on a terminal, unless there is an `on_progress`.
         """
         return await arun(
             repository.download(

@@ -22,7 +22,9 @@ class LoadPackets:
         self._on_progress = state.on_load_progress
         self._unreported: list[float] = []
         self._last = -1.0
-        self.bar: ProgressBar = ProgressBar(f"Loading {state.name}", shown=state.show_progress)
+        self.bar: ProgressBar = ProgressBar(
+            f"Loading {state.name}", shown=state.show_progress, is_reported=state.on_load_progress is not None
+        )
         self.info: WireInfo | None = None
         """The instance, once it is loaded."""
         self.already_loaded: bool = False

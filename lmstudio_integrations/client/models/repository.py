@@ -10,7 +10,7 @@ from lmstudio_integrations.client.support.arguments import (
     text_of,
     whole_number,
 )
-from lmstudio_integrations.client.support.progress_bars import ProgressBar
+from lmstudio_integrations.client.support.progress_bars import ProgressBar, ShowProgress
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import CallbackEffect, Operation, decode_errors
 from lmstudio_integrations.protocol.requests import (
@@ -66,11 +66,11 @@ def download(
     on_progress: OnDownload | None,
     on_finalize: Callable[[], Any] | None,
     *,
-    show_progress: bool,
+    show_progress: ShowProgress,
 ) -> Flow[str]:
     """Download a model; return the key to load it with."""
     check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
-    bar = ProgressBar(f"Downloading {option.name}", shown=show_progress)
+    bar = ProgressBar(f"Downloading {option.name}", shown=show_progress, is_reported=on_progress is not None)
 
     def report(update: DownloadProgressUpdate) -> None:
         bar.update(update.downloaded_bytes / max(update.total_bytes, 1))

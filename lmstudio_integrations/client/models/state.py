@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.admission import Flight
+from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
@@ -84,7 +85,7 @@ class ModelState:
         config: Load settings, if this handle loads the model.
         on_config_mismatch: What to do if it is loaded with other settings.
         on_load_progress: Called with the progress of a load, 0.0 to 1.0.
-        show_progress: Whether a bar shows it.
+        show_progress: Whether a bar shows it, or a line if it takes long.
         requested_identifier: The identifier of a new instance.
         number: Which of several instances of the model it is, from 1; `None` if one is used.
         adapters: The adapter of each kind of model, which errors name; empty for the native client.
@@ -101,7 +102,7 @@ class ModelState:
     config: LoadSettings | None = None
     on_config_mismatch: OnConfigMismatch = "warn"
     on_load_progress: OnProgress | None = None
-    show_progress: bool = False
+    show_progress: ShowProgress = False
     requested_identifier: str | None = None
     number: int | None = None
     adapters: Mapping[ModelKind, str] = field(default_factory=dict[ModelKind, str])

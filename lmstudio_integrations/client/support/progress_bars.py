@@ -1,11 +1,26 @@
-"""The progress bars of `show_progress`. tqdm draws them on a terminal and in a notebook; a service stays silent."""
+"""The progress bars of `show_progress`. tqdm draws them on a terminal and in a notebook; a service stays silent.
 
+`"auto"` needs no tqdm, and shows only what takes long: a line on a terminal, which disappears at the end. The packets
+of a load draw it, so nothing else has to wake up for it.
+"""
+
+import shutil
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Self
+from threading import Lock
+from time import monotonic
+from typing import Any, Literal, Self, TypeAlias
 
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.text import printable_line
+from lmstudio_integrations.errors import LMStudioValueError
+
+ShowProgress: TypeAlias = bool | Literal["auto"]
+"""Whether there is a bar; `auto` shows a line on a terminal if it takes long."""
+
+DELAY = 2.0
+"""Seconds after which the line of `auto` appears."""
 
 _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
@@ -16,14 +31,20 @@ class ProgressBar:
     Args:
         label: The text in front of the bar.
         shown: Whether there is a bar at all.
+        is_reported: Whether the program shows the progress itself, so that `auto` shows nothing.
 
     Raises:
         ImportError: If tqdm is missing.
+        LMStudioValueError: If `shown` is something else.
     """
 
-    def __init__(self, label: str, *, shown: bool) -> None:
-        self._label = label
-        self._tqdm: Any = _import_tqdm() if shown else None
+    def __init__(self, label: str, *, shown: ShowProgress, is_reported: bool = False) -> None:
+        self._label = printable_line(label)
+        self._tqdm: Any = _import_tqdm() if check_show_progress(shown) is True else None
+        self._line_from: float | None = None
+        """When the line of `auto` appears."""
+        if shown == "auto" and not is_reported and _has_terminal():
+            self._line_from = monotonic() + DELAY
         self._bar: Any = None
 
     def __enter__(self) -> Self:
@@ -34,25 +55,32 @@ class ProgressBar:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a bar."""
-        return self._tqdm is not None
+        """Whether there is a bar, or will be one if it takes long."""
+        return self._tqdm is not None or self._line_from is not None
 
     def update(self, progress: float) -> None:
         """Draw the progress, 0.0 to 1.0."""
-        if self._tqdm is None:
-            return
         if self._bar is None:
-            self._bar = self._tqdm(total=100, desc=printable_line(self._label), bar_format=_FORM, disable=None)
+            self._bar = self._begin(progress)
+        if self._bar is None:
+            return
         self._bar.n = round(progress * 100)
         self._bar.refresh()
         if progress >= 1:
             self.close()
 
+    def _begin(self, progress: float) -> Any:
+        if self._tqdm is not None:
+            return self._tqdm(total=100, desc=self._label, bar_format=_FORM, disable=None)
+        if self._line_from is None or monotonic() < self._line_from or progress >= 1:
+            return None
+        return _Line.begin(self._label)
+
     def close(self) -> None:
         """End the bar where it is; nothing is drawn after that."""
         if self._bar is not None:
             self._bar.close()
-        self._tqdm = self._bar = None
+        self._tqdm = self._bar = self._line_from = None
 
     @contextmanager
     def closed_on_failure(self) -> Generator[None, None, None]:
@@ -73,6 +101,59 @@ class ProgressBar:
             callback(progress)
 
         return report
+
+
+class _Line:
+    """A line with the methods of a bar. There is one at a time: the calls of a batch wait for the same load."""
+
+    _is_taken = Lock()
+
+    def __init__(self, label: str) -> None:
+        self.n = 0
+        self._label = label
+        self._width = 0
+
+    @classmethod
+    def begin(cls, label: str) -> Self | None:
+        """Return the line; `None` if another one is on the terminal."""
+        return cls(label) if cls._is_taken.acquire(blocking=False) else None
+
+    def refresh(self) -> None:
+        """Draw it."""
+        text = f"{self._label}: {self.n:3}%"[: shutil.get_terminal_size().columns - 1]
+        self._write(text.ljust(self._width))
+        self._width = len(text)
+
+    def close(self) -> None:
+        """Remove it."""
+        self._write(f"{' ' * self._width}\r")
+        self._is_taken.release()
+
+    def _write(self, text: str) -> None:
+        if _has_terminal():  # it may have been closed
+            sys.stderr.write(f"\r{text}")
+            sys.stderr.flush()
+
+
+def check_show_progress(value: object) -> ShowProgress:
+    """Return the value of `show_progress`.
+
+    Raises:
+        LMStudioValueError: If it is neither a bool nor `auto`.
+    """
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool):
+        return value
+    raise LMStudioValueError(f"show_progress must be True, False or 'auto'; got {value!r}")
+
+
+def _has_terminal() -> bool:
+    """Whether stderr is a terminal. A process may have none."""
+    try:
+        return bool(sys.stderr and sys.stderr.isatty())
+    except ValueError:  # it is closed
+        return False
 
 
 def _import_tqdm() -> Any:

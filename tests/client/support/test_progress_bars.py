@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+import lmstudio_integrations as lms
 from lmstudio_integrations._support.installation import package_command
-from lmstudio_integrations.client.support.progress_bars import ProgressBar
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.client.support import progress_bars
+from lmstudio_integrations.client.support.progress_bars import DELAY, ProgressBar
+from lmstudio_integrations.emulator import Emulator, FaultProxy
 from tests.client.conftest import MODELS
+from tests.support.adapters import ADAPTERS
 from tests.support.tqdm_bars import Drawn
 
 Call = Callable[[Any, Path], Awaitable[Any]]
@@ -47,12 +50,7 @@ async def retrieve(client: Any, folder: Path) -> None:
 
 
 async def download(client: Any, _: Path) -> None:
-    if hasattr(client, "sync"):
-        (found,) = client.sync.repository.search_models("elsewhere")
-        found.get_download_options()[0].download(show_progress=True)
-    else:
-        (found,) = await client.repository.search_models("elsewhere")
-        await (await found.get_download_options())[0].download(show_progress=True)
+    await auto_download(client, show_progress=True)
 
 
 async def document(client: Any, folder: Path) -> Any:
@@ -120,6 +118,141 @@ async def test_a_load_that_fails_ends_its_bar(client: Any, drawn: Drawn) -> None
     with pytest.raises(RuntimeError, match="enough"):
         await client.llm.model("chatty", show_progress=True, on_load_progress=fail)
     assert drawn().endswith("\n")
+
+
+# A line of `auto` -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time: the delay passes whenever somebody looks."""
+    now = [0.0]
+
+    def tick() -> float:
+        now[0] += DELAY
+        return now[0]
+
+    monkeypatch.setattr(progress_bars, "monotonic", tick)
+    return now
+
+
+async def auto_load(client: Any, **settings: Any) -> None:
+    await client.llm.model("chatty", **settings)
+
+
+async def auto_load_new_instance(client: Any, **settings: Any) -> None:
+    await client.embedding.load_new_instance("vectors", **settings)
+
+
+async def auto_download(client: Any, **settings: Any) -> None:
+    callback = {"on_progress": settings["on_load_progress"]} if "on_load_progress" in settings else {}
+    given = {name: each for name, each in settings.items() if name == "show_progress"} | callback
+    if hasattr(client, "sync"):
+        (found,) = client.sync.repository.search_models("elsewhere")
+        found.get_download_options()[0].download(**given)
+    else:
+        (found,) = await client.repository.search_models("elsewhere")
+        await (await found.get_download_options())[0].download(**given)
+
+
+AUTO: dict[str, tuple[Any, str]] = {
+    "load": (auto_load, "Loading chatty"),
+    "new instance": (auto_load_new_instance, "Loading vectors"),
+    "download": (auto_download, "Downloading "),
+}
+
+
+@pytest.mark.usefixtures("passing")
+@pytest.mark.parametrize(("call", "label"), AUTO.values(), ids=AUTO)
+async def test_what_takes_long_shows_a_line_on_a_terminal_that_disappears(
+    client: Any, call: Any, label: str, drawn: Drawn
+) -> None:
+    await call(client)
+    text = drawn()
+    assert f"\r{label}" in text
+    assert text.endswith("\r")
+    assert not text.rpartition("%")[2].strip()
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(("call", "label"), AUTO.values(), ids=AUTO)
+async def test_what_is_fast_shows_none(client: Any, call: Any, label: str, drawn: Drawn) -> None:
+    await call(client)
+    assert drawn() == "", label
+
+
+@pytest.mark.usefixtures("passing")
+@pytest.mark.parametrize("settings", [{"show_progress": False}, {"on_load_progress": lambda _: None}], ids=str)
+@pytest.mark.parametrize(("call", "label"), AUTO.values(), ids=AUTO)
+async def test_a_program_that_shows_it_itself_or_wants_none_has_no_line(
+    client: Any, call: Any, label: str, settings: dict[str, Any], drawn: Drawn
+) -> None:
+    await call(client, **settings)
+    assert drawn() == "", label
+
+
+@pytest.mark.usefixtures("passing")
+@pytest.mark.parametrize(("call", "label"), AUTO.values(), ids=AUTO)
+async def test_a_service_shows_no_line(client: Any, call: Any, label: str, capfd: pytest.CaptureFixture[str]) -> None:
+    await call(client)
+    assert capfd.readouterr() == ("", ""), label
+
+
+def test_a_process_without_stderr_shows_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not ProgressBar("one", shown="auto").shown
+
+
+@pytest.mark.usefixtures("passing")
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_shows_a_line_for_a_load_and_none_for_texts(server: Emulator, name: str, drawn: Drawn) -> None:
+    adapter = ADAPTERS[name]
+    key = "vectors" if adapter.kind == "embedding" else "chatty"
+    model = adapter.make(model=key, host=server.address)
+    adapter.call(model, "hi")
+    assert f"\rLoading {key}: " in drawn()
+    adapter.call(model, "hi")
+    assert drawn() == ""
+
+
+@pytest.mark.usefixtures("passing")
+def test_of_several_lines_one_is_shown_and_its_end_frees_the_place(drawn: Drawn) -> None:
+    with ProgressBar("one", shown="auto") as first, ProgressBar("two", shown="auto") as second:
+        for _ in range(2):
+            first.update(0.5)
+            second.update(0.5)
+        assert drawn() == "\rone:  50%\rone:  50%"
+        first.update(1.0)
+        second.update(0.7)
+        assert drawn() == "\rone: 100%\r         \r\rtwo:  70%"
+    assert drawn() == "\r         \r"
+
+
+@pytest.mark.usefixtures("passing")
+async def test_a_load_that_fails_removes_its_line(
+    make_client: Callable[..., Any], server: Emulator, drawn: Drawn
+) -> None:
+    with FaultProxy(server.address, "channel-closed-while-loading") as proxy:
+        async with make_client(proxy.address) as client:
+            with pytest.raises(lms.LMStudioServerError):
+                await client.llm.model("chatty")
+    text = drawn()
+    assert "\rLoading chatty: " in text
+    assert text.endswith(" \r")
+
+
+def test_a_line_fits_into_the_terminal(passing: list[float], drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    with ProgressBar("a long name\n", shown="auto") as bar:
+        passing[0] += DELAY
+        bar.update(0.5)
+        assert drawn() == "\ra long na"
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+async def test_another_value_is_an_error(client: Any, value: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="show_progress must be True, False or 'auto'; got"):
+        await client.llm.model("chatty", show_progress=value)
 
 
 def test_without_tqdm_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
