@@ -7,13 +7,13 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from lmstudio_integrations import __version__
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.cli._errors import report_usage
 
@@ -117,7 +117,7 @@ app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_setti
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
     if requested:
-        typer.echo(version("lmstudio-integrations"))
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from lmstudio_integrations._support.secrets import redact_address
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations._support.typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
@@ -180,7 +181,7 @@ class PluginEntry(_Strict):
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
-            raise LMStudioValueError(f"must begin with http:// or https://; got {url!r}")
+            raise LMStudioValueError(f"must begin with http:// or https://; got {redact_address(url)!r}")
         return url
 
     @field_validator("functions")

@@ -1,11 +1,6 @@
-"""LM Studio's default settings, by their wire keys (docs/protocol.md#load-keys, docs/protocol.md#prediction-keys).
-
-And the version that the emulator reports.
-"""
+"""LM Studio's default settings, by their wire keys (docs/protocol.md#load-keys, docs/protocol.md#prediction-keys)."""
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import metadata
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
@@ -17,12 +12,6 @@ CONTEXT_LENGTH = 4096
 PARALLEL_SESSIONS = 4
 JIT_TTL_MS = 3_600_000
 """The default idle TTL of a model that is loaded just in time."""
-
-
-@cache
-def version() -> str:
-    """Return the version of this package, which the emulator and its engines report as their own."""
-    return metadata.version("lmstudio-integrations")
 
 
 def _off(value: Any) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from lmstudio_integrations import __version__
 from lmstudio_integrations._support import blocking
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import ServerState
-from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.handlers import SERVED
 from lmstudio_integrations.emulator.listening import port_error, stop_accepting
 from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
@@ -29,7 +29,7 @@ _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Names
 
 _PAGES: dict[str, Callable[[], object]] = {
     "/lmstudio-greeting": lambda: {"lmstudio": True},
-    "/lms-status": lambda: {"package": "lmstudio", "version": version()},
+    "/lms-status": lambda: {"package": "lmstudio", "version": __version__},
 }
 """The responses to plain GET requests (docs/protocol.md#discovery)."""
 

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler as LangChainCallbacks
 from langchain_core.load import dumps
+from langchain_core.messages import HumanMessage
 from langchain_core.prompt_values import StringPromptValue
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tracers.base import BaseTracer
@@ -38,7 +40,7 @@ from lmstudio_integrations._support.secrets import (
     redact_values,
 )
 from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
-from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
@@ -708,6 +710,38 @@ def test_what_is_shaped_like_a_secret_is_taken_out_of_a_text(text: str, shown: s
 )
 def test_in_an_address_user_and_password_need_no_scheme(text: str, shown: str) -> None:
     assert redact_address(text) == shown
+
+
+ADDRESS = f"user:{TOKEN[15:]}@localhost:1234"
+AS_ADDRESSES: dict[str, Callable[[Path], object]] = {
+    "the native client": lambda _: lms.Client(ADDRESS),
+    "in a list": lambda _: lms.Client([ADDRESS]),  # type: ignore[arg-type]  # the mistake
+    "several": lambda _: ChatLMStudio(host=[ADDRESS, "b"]),
+    "an unknown setting": lambda _: ChatLMStudio.model_validate({"ttl": "x", "openai_proxy": ADDRESS}),
+    "a recording": lambda folder: Recording(folder / "a.jsonl", ADDRESS),
+    "an image": lambda _: ChatLMStudio().invoke([HumanMessage([{"type": "image_url", "image_url": {"url": ADDRESS}}])]),
+}
+
+
+@pytest.mark.parametrize("make", AS_ADDRESSES.values(), ids=AS_ADDRESSES)
+def test_user_and_password_of_an_address_are_not_shown(make: Callable[[Path], object], tmp_path: Path) -> None:
+    assert not shows_token(shown_by(error_of(lambda: make(tmp_path))))
+
+
+def test_the_user_and_the_password_of_a_proxy_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ws_proxy", ADDRESS)
+    monkeypatch.setenv("no_proxy", "")
+    with lms.Client("studio.invalid:1234") as client, pytest.raises(lms.LMStudioUnreachableError) as caught:
+        client.list_loaded_models()
+    assert not shows_token(shown_by(caught.value))
+
+
+@pytest.mark.parametrize("model", ["gemma3:4b@latest", "bob:hello@example.com"])
+def test_the_name_of_a_model_is_shown(server: Server, model: str) -> None:
+    with lms.Client(server.address) as client, pytest.raises(lms.LMStudioModelNotFoundError, match=model):
+        client.llm.model(model)
+    with pytest.raises(TypeError, match=model):
+        ChatLMStudio(model)  # type: ignore[call-arg, misc]  # the mistake
 
 
 @pytest.mark.parametrize(

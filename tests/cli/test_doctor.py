@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations import __version__
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._doctor import survey
 from lmstudio_integrations.client.api.sync import Client, EmbeddingModel
@@ -298,7 +299,7 @@ def test_a_package_that_is_not_installed_is_no_error(
     monkeypatch.setattr(survey, "version", missing)
     status, found = checks("--host", scripted.address)
     assert status == 0
-    assert found["package"]["version"] == "(not installed)"
+    assert found["package"]["version"] == f"{__version__} (not installed)"
     assert found["extras"]["verdict"] == "skipped"
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
+from lmstudio_integrations import __version__
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
-from lmstudio_integrations.emulator.defaults import version
 from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
@@ -338,7 +338,7 @@ class Writer:
             else self._pending
         )
         try:
-            self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {version()}"}))
+            self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {__version__}"}))
         except LMStudioOSError:
             path.unlink()
             raise

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lmstudio_integrations._support.secrets import redact_address
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import (
     ABSENT,
@@ -242,7 +243,8 @@ class Recording:
         self.error: LMStudioOSError | None = None
         """Why nothing more is recorded, if the cassette cannot be written; everything is still forwarded."""
         if not re.fullmatch(r"[^/@]+:\d+", server):
-            raise LMStudioValueError(f"the server to record must be given as host:port, got {server!r}")
+            shown = redact_address(server)
+            raise LMStudioValueError(f"the server to record must be given as host:port, got {shown!r}")
         self._recorder = Recorder(self._write, Redaction(redact, contents=contents))
         self._thread = ProxyThread()
         self._proxy = Proxy(self._thread, server, observer=self._recorder, host=host, ports=(port,))

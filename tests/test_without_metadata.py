@@ -1,0 +1,107 @@
+"""The package works without the metadata of an installation: from a folder of sources, a zip, or a vendored copy."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import Distribution, PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations import __version__
+from lmstudio_integrations.cli import main
+from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+
+PACKAGE = Path(lms.__file__).parent
+
+PROGRAM = """
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+try:
+    distribution("lmstudio-integrations")
+except PackageNotFoundError:
+    pass
+else:
+    raise AssertionError("it is installed")
+from lmstudio_integrations.cli import main
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LMStudio
+with Emulator([ModelEntry(key="m")]) as server:
+    print(ChatLMStudio(model="m", host=server.address).invoke("hello").text)
+    print(LMStudio(model="m", host=server.address).complete("hello").text)
+    sys.argv = ["lmsi", "doctor", "--json", "--host", server.address]
+    try:
+        main()
+    except SystemExit:
+        pass
+sys.argv = ["lmsi", "--version"]
+main()
+"""
+
+
+@pytest.fixture
+def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the metadata of this package."""
+    found = Distribution.from_name
+
+    def from_name(name: str) -> Distribution:
+        if name == "lmstudio-integrations":
+            raise PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(Distribution, "from_name", from_name)
+    with pytest.raises(PackageNotFoundError):
+        importlib.metadata.version("lmstudio-integrations")
+
+
+@pytest.mark.usefixtures("not_installed")
+def test_models_are_loaded_and_recorded_without_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Emulator([ModelEntry(key="m")]) as server, Recording(tmp_path / "cassette.jsonl", server.address) as recording:
+        models: list[Any] = [ChatLMStudio(model="m", host=recording.address), LMStudio(model="m", host=server.address)]
+        assert models[0].invoke("hello").text == models[1].complete("hello").text
+        with lms.Client(server.address) as client:
+            assert client.system.get_version().version.startswith(__version__)
+    monkeypatch.setattr(sys, "argv", ["lmsi", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_copy_on_the_path_works(form: str, tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    for each in Path(pytest.__file__).parents[1].iterdir():
+        if "lmstudio_integrations" not in each.name:
+            (others / each.name).symlink_to(each)
+    copy = tmp_path / "copy.zip"
+    if form == "zip":
+        with zipfile.ZipFile(copy, "w") as archive:
+            for source in PACKAGE.rglob("*"):
+                archive.write(source, source.relative_to(PACKAGE.parent))
+    else:
+        copy.mkdir()
+        (copy / PACKAGE.name).symlink_to(PACKAGE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(copy), str(others)))}
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", PROGRAM],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert f"{__version__} (not installed)" in run.stdout
+    assert run.stdout.endswith(f"{__version__}\n")
