@@ -6,7 +6,7 @@
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -71,6 +71,7 @@ def _value_pattern() -> re.Pattern[str]:
     return re.compile(_VALUE, re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)  # texts repeat their names
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
     plain = re.sub(r"[^a-z]", "", name.lower())

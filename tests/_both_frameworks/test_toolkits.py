@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.load import dumps
 from pydantic import SecretStr
 
 import lmstudio_integrations as lms
@@ -363,7 +364,9 @@ def test_secrets_are_neither_shown_nor_pickled(kind: Any, monkeypatch: pytest.Mo
     configured = kind({PLUGIN: {"plugin_config": config}}, plugin_config=config)
     for shown in (repr(toolkit), str(toolkit), repr(toolkit.model_dump()), pickle.dumps(toolkit).decode("latin-1")):
         assert not shows_token(shown)
-    assert not shows_token(repr(configured) + repr(configured.model_dump()) + configured.model_dump_json())
+    assert not shows_token(
+        repr(configured) + repr(configured.model_dump()) + configured.model_dump_json() + dumps(configured)
+    )
     with pytest.raises(ValueError, match="plugin_config") as caught:
         kind(PLUGIN, plugin_config=[config])
     assert not shows_token(str(caught.value))

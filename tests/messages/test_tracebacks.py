@@ -192,6 +192,13 @@ class Broken(BaseModel):
 def mine(*_):
     return loads("mine")
 
+def broken(n: int) -> int:
+    "Count."
+    return mine()
+
+def again(error, _):
+    raise error
+
 async def amine(*_):
     return mine()
 
@@ -215,6 +222,11 @@ RAISING = {
     "on_first_token=amine): pass",
     "callback of act": "lms.llm(KEY).act(TEXT, [tool], on_round_start=mine)",
     "callback of async act": "await (await client.llm.model(KEY)).act(TEXT, [tool], on_message=mine)",
+    "tool of act": "lms.llm('caller').act(TEXT, [broken], handle_invalid_tool_request=again)",
+    "tool of act in a thread": "lms.llm('caller').act(TEXT, [broken], max_parallel_tool_calls=2, "
+    "handle_invalid_tool_request=again)",
+    "tool of async act": "await (await client.llm.model('caller')).act(TEXT, [broken], "
+    "handle_invalid_tool_request=again)",
     "callback of an adapter": "ChatLMStudio(model=KEY, load_policy='new_instance', on_load_progress=mine).invoke(TEXT)",
     "callback of an embedding": "LMStudioEmbedding(model='embedder', load_policy='new_instance', on_load_progress=mine)"
     ".get_text_embedding(TEXT)",
@@ -226,7 +238,13 @@ RAISING = {
 def test_an_exception_of_the_user_is_shown_with_its_frames(
     code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with Emulator([ModelEntry(key="chatty"), ModelEntry(key="embedder", kind="embedding")]) as server:
+    calls = ({"then": [{"tool": "broken", "arguments": {"n": 1}}]},)
+    models = (
+        ModelEntry(key="chatty"),
+        ModelEntry(key="embedder", kind="embedding"),
+        ModelEntry(key="caller", rules=calls),
+    )
+    with Emulator(models) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         error = error_of(code, "chatty", "hello", tmp_path, Exception, OF_THE_USER)
     assert_shows(error, "in mine", "JSONDecodeError: Expecting value", "in loads")

@@ -84,14 +84,15 @@ def _shorten(error: BaseException) -> None:
     # The text of an error has what its cause says; that of a lost connection does not.
     if raised_here and not isinstance(error, LMStudioConnectionLostError):
         _drop_our_causes(error)
+    for before, _ in _before(error, {id(error)}):
+        if others := _frames_of_others(before):
+            _keep(before, others)
 
 
 def _drop_our_causes(error: BaseException) -> None:
     """Link an exception with the nearest one before it that has frames of others. Of ours, only programs know."""
     for before, is_cause in _before(error, {id(error)}):
-        frames = [frame for frame, is_ours in _frames(before) if not is_ours]
-        if frames:
-            _keep(before, frames)
+        if _frames_of_others(before):
             error.__cause__ = before if is_cause else None
             error.__context__, error.__suppress_context__ = before, is_cause
             return
@@ -121,6 +122,10 @@ def _frames(error: BaseException) -> list[tuple[TracebackType, bool]]:
         found.append((trace, is_ours))
         trace = trace.tb_next
     return found
+
+
+def _frames_of_others(error: BaseException) -> list[TracebackType]:
+    return [frame for frame, is_ours in _frames(error) if not is_ours]
 
 
 def _keep(error: BaseException, frames: list[TracebackType]) -> None:
