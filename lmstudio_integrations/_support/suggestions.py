@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from dis import opmap
+from inspect import currentframe
 from itertools import islice
 from types import FrameType
 
@@ -130,7 +131,7 @@ def unknown_attribute(package: str, name: str, known: Collection[str]) -> Attrib
         name: The unknown name.
         known: Its public names.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - there is no other way to know who asks
+    frame: FrameType | None = currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame = frame.f_back
     if frame is None or frame.f_code.co_code[frame.f_lasti] != opmap["IMPORT_FROM"]:

@@ -107,9 +107,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
 
 
-def error_of(
-    code: str, key: str | None, text: str, folder: Path, kind: type[ErrorT] = LMStudioError, before: str = ""
-) -> ErrorT:
+def error_of(code: str, key: str | None, text: str, folder: Path, kind: type[ErrorT], before: str = "") -> ErrorT:
     """Run a program and return its error; the traceback begins in the program.
 
     Args:
@@ -146,7 +144,7 @@ def from_program(error: ErrorT, path: Path) -> ErrorT:
 )
 def test_a_traceback_is_short(way: str, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with mistake(monkeypatch) as (key, text):
-        error = error_of(WAYS[way], key, text, tmp_path)
+        error = error_of(WAYS[way], key, text, tmp_path, LMStudioError)
     shown = "".join(traceback.format_exception(error))
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(PACKAGE)]
     assert len(own) <= 1, shown
@@ -163,7 +161,7 @@ def test_a_traceback_is_short(way: str, mistake: Mistake, monkeypatch: pytest.Mo
 def test_the_debug_variable_keeps_all_frames_and_causes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     with no_server(monkeypatch) as (key, text):
-        error = error_of(WAYS["respond"], key, text, tmp_path)
+        error = error_of(WAYS["respond"], key, text, tmp_path, LMStudioError)
     assert "flows.py" in "".join(traceback.format_exception(error))
     assert isinstance(error.__cause__, OSError)
 
@@ -263,7 +261,8 @@ def test_an_error_while_the_user_handles_another_one_shows_both(
 ) -> None:
     with no_server(monkeypatch) as (key, text):
         handling = code if "await" not in code else f"asyncio.run({code.removeprefix('await ')})"
-        error = error_of(f"try: mine()\nexcept ValueError: {handling}", key, text, tmp_path, before=OF_THE_USER)
+        program = f"try: mine()\nexcept ValueError: {handling}"
+        error = error_of(program, key, text, tmp_path, LMStudioError, OF_THE_USER)
     assert_shows(error, "in mine", "During handling of the above exception")
     assert error.__context__ is not None
 

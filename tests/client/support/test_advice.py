@@ -173,7 +173,12 @@ def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
 
 def test_suggestions_compare_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(suggestions, "get_close_matches", lambda name, known, **_: compared.append((name, known)) or [])
+
+    def compare(name: str, known: list[str], **_: object) -> list[str]:
+        compared.append((name, known))
+        return []
+
+    monkeypatch.setattr(suggestions, "get_close_matches", compare)
     closest_names("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])
     assert closest_names("m" * 1_000, ["model"]) == []
     ((_, known),) = compared

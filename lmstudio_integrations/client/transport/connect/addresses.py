@@ -109,11 +109,11 @@ def _joined(hosts: object) -> str:
     Raises:
         LMStudioValueError: If it is something else.
     """
+    shown = HIDDEN if holds_secret(hosts, "host") else repr(hosts)
     listed = cast("Sequence[object]", hosts) if isinstance(hosts, list | tuple) else ()
     names = [host for host in listed if isinstance(host, str)]
     if len(names) < 2:
-        shown = HIDDEN if holds_secret(hosts, "host") else hosts
-        raise LMStudioValueError(f"host must be a string, such as host:port; got {shown!r}")
+        raise LMStudioValueError(f"host must be a string, such as host:port; got {shown}")
     return ", ".join(names)
 
 
