@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from lmstudio_integrations import __version__
+from lmstudio_integrations._support.installation import VERSION
 from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.cli._errors import report_usage
 
@@ -117,7 +117,7 @@ app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_setti
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
     if requested:
-        typer.echo(__version__)
+        typer.echo(VERSION)
         raise typer.Exit
 
 

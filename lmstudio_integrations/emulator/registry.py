@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from lmstudio_integrations import __version__
+from lmstudio_integrations._support.installation import VERSION
 from lmstudio_integrations.emulator import defaults, errors, weights
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
@@ -327,7 +327,7 @@ class ModelRegistry:
                 "message": text,
                 # The engines are part of the emulator.
                 "engineName": entry.engine,
-                "engineVersion": __version__,
+                "engineVersion": VERSION,
                 "engineType": entry.engine,
                 **(loaded or {}),
             }

@@ -14,8 +14,8 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from lmstudio_integrations import __version__
 from lmstudio_integrations._support import blocking
+from lmstudio_integrations._support.installation import VERSION
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
@@ -29,7 +29,7 @@ _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Names
 
 _PAGES: dict[str, Callable[[], object]] = {
     "/lmstudio-greeting": lambda: {"lmstudio": True},
-    "/lms-status": lambda: {"package": "lmstudio", "version": __version__},
+    "/lms-status": lambda: {"package": "lmstudio", "version": VERSION},
 }
 """The responses to plain GET requests (docs/protocol.md#discovery)."""
 

@@ -10,12 +10,11 @@ from typing import Annotated, Any, cast
 from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, Field
 
-from lmstudio_integrations import __version__
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
-from lmstudio_integrations._support.installation import NAME
+from lmstudio_integrations._support.installation import NAME, VERSION
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
@@ -24,7 +23,7 @@ from lmstudio_integrations.types._logit_bias import to_pairs
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 
-PACKAGE = NAME, __version__
+PACKAGE = NAME, VERSION
 """Name and version of this package in traces."""
 
 FIELDS_OF_OBJECT = frozenset(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from lmstudio_integrations import __version__
+from lmstudio_integrations._support.installation import VERSION as OWN_VERSION
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
 from lmstudio_integrations.emulator.limits import MIB
@@ -338,7 +338,7 @@ class Writer:
             else self._pending
         )
         try:
-            self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {__version__}"}))
+            self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {OWN_VERSION}"}))
         except LMStudioOSError:
             path.unlink()
             raise

@@ -24,7 +24,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from lmstudio_integrations import __version__
+from lmstudio_integrations._support.installation import VERSION
 from lmstudio_integrations._support.secrets import HIDDEN, redact, redact_address, redacted_url
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.emulator.engines.errors import without_directories
@@ -60,7 +60,7 @@ SHOWN_LINES = 10
 WARNING_LEVELS = {"warning", "error", "critical", "alert", "emergency"}
 """The levels of log messages that are passed on to the running calls."""
 
-_CLIENT = mcp.types.Implementation(name="lmstudio-integrations", version=__version__)
+_CLIENT = mcp.types.Implementation(name="lmstudio-integrations", version=VERSION)
 
 _MESSAGE: TypeAdapter[Any] = TypeAdapter(mcp.types.JSONRPCMessage)
 

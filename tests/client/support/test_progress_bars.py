@@ -182,7 +182,9 @@ async def test_what_is_fast_shows_none(client: Any, call: Any, label: str, drawn
 
 
 @pytest.mark.usefixtures("passing")
-@pytest.mark.parametrize("settings", [{"show_progress": False}, {"on_load_progress": lambda _: None}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"show_progress": False}, {"on_load_progress": lambda _: None}], ids=["none", "itself"]
+)
 @pytest.mark.parametrize(("call", "label"), AUTO.values(), ids=AUTO)
 async def test_a_program_that_shows_it_itself_or_wants_none_has_no_line(
     client: Any, call: Any, label: str, settings: dict[str, Any], drawn: Drawn
