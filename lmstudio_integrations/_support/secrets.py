@@ -36,16 +36,29 @@ _NAMES = (
 )
 _IN_NAME = re.compile(
     r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
+    r"|(?:access|private|signing|encryption|ssh|session)key|cookie|^pass$|^pwd$|^jwt$"
     r"|pluginconfig"
 )
 _IN_ADDRESS_NAME = re.compile(r"host|base_?url|api_?base|proxy|endpoint|address")
 _NAME_CUTOFF = 0.75
 """How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
 
+_OTHERS = (
+    r"gh[oprsu]_[a-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}"  # GitHub, GitLab
+    r"|hf_[a-z0-9]{20,}|gsk_[a-z0-9]{20,}|lsv2_[a-z]{2}_\w{20,}|tvly-[\w-]{20,}"  # Hugging Face, Groq, LangSmith …
+    r"|(?-i:A(?:KIA|SIA)[A-Z0-9]{16})(?![a-z0-9])|(?-i:AIza[\w-]{20,}|ya29\.[\w-]{20,})"  # AWS, Google
+    r"|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,}|[rs]k_(?:live|test)_[a-z0-9]{16,}"  # Slack, Stripe
+    r"|npm_[a-z0-9]{30,}|pypi-[\w-]{30,}"
+    r"|(?-i:eyJ[\w-]{8,}\.[\w-]+\.[\w.-]*)"  # JSON Web Tokens
+)
+"""API tokens of others, which their prefixes tell."""
+
 _VALUE = (
     rf"(?<![a-z0-9])(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"  # API tokens of LM Studio and of others
+    rf"|(?<![\w.-])(?:{_OTHERS})"
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
-    r"|(?<=\bbearer\s)\S{8,}"
+    r"|(?<=\bbearer\s)[^\s'\"\\]{8,}|(?<=\bauthorization: basic )[^\s'\"\\]+"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:(?!-----).)*(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
     r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
     r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+"  # a query
 )

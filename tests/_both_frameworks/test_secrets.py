@@ -670,6 +670,7 @@ def test_what_a_model_wrote_for_a_secret_is_in_no_error_and_no_log(
         *("API-KEY", "apikey", "api_ky", "openai_api_key", "passkey", "clientPasskey", "secret", "client_secret"),
         *("headers", "header", "hedaers", "default_headers", "extra_headers"),
         *("password", "pasword", "passwd", "Authorization", "authorisation", "auth", "bearer", "credentials"),
+        *("private_key", "aws_access_key_id", "ssh_key", "session_key", "Set-Cookie", "pwd", "pass", "jwt"),
     ],
 )
 def test_a_name_near_that_of_a_secret_is_one(name: str) -> None:
@@ -681,11 +682,24 @@ def test_no_other_setting_has_the_name_of_a_secret() -> None:
     assert {name for name in names if is_secret_name(name)} == {"api_token", "headers"}
 
 
+LETTERS = "Ab3dEf7hIjKlMnOpQrStUvWxYz0123456789"
+TOKENS_OF_OTHERS = [
+    *(f"{prefix}{LETTERS}" for prefix in ("ghp_", "gho_", "github_pat_", "glpat-", "hf_", "gsk_", "tvly-", "npm_")),
+    *(f"{prefix}{LETTERS}" for prefix in ("lsv2_pt_", "AIza", "ya29.", "xoxb-", "xoxp-", "xapp-", "sk_live_", "pypi-")),
+    "AKIAIOSFODNN7EXAMPLE",
+    f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{LETTERS}",
+]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         (f"key={TOKEN}, ok", "key=**********, ok"),
         ("sk-proj-4f9a8b7c", "**********"),
+        *((f"a {each} b", "a ********** b") for each in TOKENS_OF_OTHERS),
+        ("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n", "**********\n"),
+        ("Authorization: Basic dXNlcjpw", "Authorization: Basic **********"),
+        ("hf_hub_download(repo_id), AKIAN and eyJ.a.b", "hf_hub_download(repo_id), AKIAN and eyJ.a.b"),
         (TOKEN[6:], "**********"),
         ("Authorization: Bearer abcdef123456", "Authorization: Bearer **********"),
         ("ws://user:pass@word@host:1/llm", "ws://**********@host:1/llm"),

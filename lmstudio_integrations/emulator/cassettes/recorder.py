@@ -8,8 +8,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +24,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import (
     Kind,
     Writer,
 )
+from lmstudio_integrations.emulator.cassettes.redacted import redacted
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit
@@ -166,44 +166,6 @@ class Recorder(Observer):
 def _is_deep(value: Any, levels: int) -> bool:
     children = value.values() if is_object(value) else value if is_list(value) else None
     return children is not None and (not levels or any(_is_deep(each, levels - 1) for each in children))
-
-
-def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
-    """Return a request without secrets."""
-    parameter = redaction.value(interaction.parameter)
-    given = [event.body for event in interaction.events]
-    bodies = [redaction.value(body) for body in given]
-    for (texts, _), (_, put) in zip(_texts_in_parts(given), _texts_in_parts(bodies), strict=True):
-        for index, text in enumerate(redaction.parts(texts)):
-            if text != texts[index]:
-                put(index, text)
-    if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
-        # The numbers of the tokens are the text in another form.
-        bodies = [{**body, "tokens": [0] * len(body["tokens"])} if _has_tokens(body) else body for body in bodies]
-    events = [Event(event.kind, event.at, body) for event, body in zip(interaction.events, bodies, strict=True)]
-    return replace(interaction, parameter=parameter, events=events)
-
-
-def _has_tokens(body: object) -> bool:
-    return is_object(body) and isinstance(body.get("tokens"), list)
-
-
-def _texts_in_parts(bodies: Sequence[Any]) -> Iterable[tuple[list[str], Callable[[int, str], None]]]:
-    """Return the texts that a prediction sends in parts, each with a function that replaces a part."""
-    packets = [body for body in bodies if is_object(body)]
-    fragments = [each["fragment"] for each in packets if is_object(each.get("fragment"))]
-    arguments = [each for each in packets if each.get("type") == "toolCallGenerationArgumentFragmentGenerated"]
-    tokens = [token for each in fragments for token in each.get("tokens") or () if is_object(token)]
-    for holders, name in ((fragments, "content"), (arguments, "content"), (tokens, "text")):
-        texts = [str(holder.get(name, "")) for holder in holders]
-
-        def put(index: int, text: str, holders: list[dict[str, Any]] = holders, name: str = name) -> None:
-            holders[index][name] = text
-            # The number of a token, and what might have come in its place, are its text in another form.
-            for other in ("id", "candidates"):
-                holders[index].pop(other, None)
-
-        yield texts, put
 
 
 class Recording:

@@ -1,19 +1,21 @@
 """Removes secrets from what is recorded, and from the requests that are compared with a recording.
 
 Tokens, passkeys and the folder of the user are found by their form, by the name of their member, or because they were
-sent to log in; the user names more. A secret that a model repeats may arrive in several packets, which are read as one
-text.
+sent to log in; the user names more. Names are read in JSON that stands in a text as well. A secret that a model repeats
+may arrive in several packets, which are read as one text.
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.secrets import HIDDEN, is_secret_name, secret_spans
 from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.emulator.cassettes import loose_json
 from lmstudio_integrations.emulator.uploads import INLINE
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -28,19 +30,43 @@ _HOMES = re.compile(
 )
 
 _LABELS = {"type", "key"}
-"""Members of the protocol that say what a value is, and hold none themselves."""
+"""Members of a plugin's settings that say what a value is, and hold none themselves."""
 
-_NOT_SECRET = {"tokens", "bosToken", "eosToken"}
-"""Members of the protocol whose names look like those of secrets."""
+_NOT_SECRET = {"tokens", "ntokens", "tokenid", "tokenids", "bostoken", "eostoken"}
+"""Members, without case and underscores, whose names look like those of secrets."""
+
+_SCHEMAS = {"properties", "patternProperties", "$defs", "definitions"}
+"""Members of a JSON schema whose own members are schemas, named by what they describe."""
+
+_SAMPLES = {"default", "const", "example", "examples"}
+"""Members of a JSON schema that have a value of what it describes."""
+
+_OF_SCHEMAS = (
+    _SCHEMAS
+    | _SAMPLES
+    | {"$ref", "$id", "$schema", "$comment", "type", "title", "description", "enum", "format", "pattern", "nullable"}
+    | {"anyOf", "oneOf", "allOf", "not", "if", "then", "else", "discriminator", "deprecated", "readOnly", "writeOnly"}
+    | {"items", "prefixItems", "contains", "minItems", "maxItems", "uniqueItems", "additionalItems"}
+    | {"required", "additionalProperties", "propertyNames", "minProperties", "maxProperties", "dependentRequired"}
+    | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"}
+    | {"contentEncoding", "contentMediaType"}
+)
+"""All members that a JSON schema can have."""
+
+_TYPES = {"string", "number", "integer", "boolean", "object", "array", "null"}
+"""The types of JSON schemas."""
+
+Place: TypeAlias = Literal["protocol", "plugin settings", "text", "arguments"]
+"""Where a value is: in a message, in the settings of a plugin there, in JSON that stands in a text, or among the
+arguments of a tool call."""
+
+Span = tuple[int, int, str]
+"""Where a text is replaced, and by what."""
 
 
 @lru_cache(4096)
 def _is_secret(name: str) -> bool:
-    return name not in _NOT_SECRET and is_secret_name(name)
-
-
-Span = tuple[int, int, str]
-"""Where a text is replaced, and by what."""
+    return re.sub(r"[\W_]", "", name).lower() not in _NOT_SECRET and is_secret_name(name)
 
 
 class Redaction:
@@ -66,45 +92,97 @@ class Redaction:
         if isinstance(secret, str) and secret:
             self._literals.add(secret)
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, place: Place = "text") -> str:
         """Return a text without secrets."""
-        return _replaced(text, self._spans(text))
+        return "".join(_parted([text], self._spans(text, place)))
 
-    def value(self, value: Any, *, is_secret: bool = False) -> Any:
+    def value(self, value: Any, *, is_secret: bool = False, place: Place = "protocol") -> Any:
         """Return a JSON value without secrets. If it is secret as a whole, its texts and numbers are hidden.
 
         `ABSENT` stays what it is.
         """
         if isinstance(value, str):
-            return HIDDEN if is_secret else self._string(value)
+            return HIDDEN if is_secret and value else self._string(value, place)
+        if isinstance(value, loose_json.Literal):
+            value.is_secret = is_secret
+            return value
         if is_list(value):
-            return [self.value(each, is_secret=is_secret) for each in value]
+            return [self.value(each, is_secret=is_secret, place=place) for each in value]
         if is_object(value):
-            return {self.text(name): self._member(value, name, is_secret=is_secret) for name in value}
+            redacted = {self.text(name): self._member(value, name, is_secret=is_secret, place=place) for name in value}
+            raw = value.get("rawContent")
+            if isinstance(raw, str):  # the tool call of this packet, as the model wrote it
+                redacted["rawContent"] = "".join(self.parts([raw], also=hidden(value, redacted), place="arguments"))
+            return redacted
         return HIDDEN if is_secret and type(value) in {int, float} else value
 
-    def parts(self, texts: Sequence[str]) -> list[str]:
-        """Return the parts of one text without the secrets that it contains, also those across several parts."""
-        return _parted(texts, self._spans("".join(texts)))
+    def parts(self, texts: Sequence[str], *, also: Iterable[str] = (), place: Place = "text") -> list[str]:
+        """Return the parts of one text without the secrets that it contains, also those across several parts.
 
-    def _member(self, parent: dict[str, Any], name: str, *, is_secret: bool) -> Any:
+        Args:
+            texts: The parts.
+            also: Words to hide as well.
+            place: Where the text is.
+        """
+        text = "".join(texts)
+        spans = self._spans(text, place)
+        for word in also:
+            spans += [(*match.span(), HIDDEN) for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
+        return _parted(texts, _merged(spans))
+
+    def arguments(self, texts: Sequence[str], *, also: Iterable[str] = ()) -> list[str]:
+        """Return the parts of the arguments of a tool call without secrets.
+
+        If they are JSON, they remain it, and equal what `value` makes of the arguments.
+
+        Args:
+            texts: The parts.
+            also: Words to hide as well, if the arguments are not JSON.
+        """
+        found = loose_json.whole("".join(texts))
+        if found is None:
+            return self.parts(texts, also=also, place="arguments")
+        self.value(found.value, place="arguments")
+        spans = [
+            (each.start, each.end, json.dumps(by, ensure_ascii=False)[each.is_string : -each.is_string or None])
+            for each in found.literals
+            if (each.is_string or each.is_secret)
+            and (by := self.value(each.text, is_secret=each.is_secret, place="arguments")) != each.text
+        ]
+        return _parted(texts, spans)
+
+    def _member(self, parent: dict[str, Any], name: str, *, is_secret: bool, place: Place) -> Any:
         value = parent[name]
-        if name == "contentBase64" and isinstance(value, str):
+        if place == "protocol" and name == "contentBase64" and isinstance(value, str):
             return self._content(value)
-        if name == "properties" and is_object(value):  # of a JSON schema: names of parameters, and no values
-            return {self.text(each): self.value(schema, is_secret=is_secret) for each, schema in value.items()}
-        # A setting of a configuration has its name beside it.
-        named = str(parent["key"]) if name == "value" and "key" in parent else name
-        return self.value(value, is_secret=(is_secret and name not in _LABELS) or _is_secret(named))
+        if place == "plugin settings" and name in _LABELS:
+            return self.value(value)
+        if name in _SCHEMAS and place != "arguments" and not is_secret and _has_schemas(value):
+            return {self.text(each): self._schema(schema, each, place) for each, schema in value.items()}
+        # A setting, a header or a variable has its name beside it.
+        named = str(parent.get("key", parent.get("name", name))) if name == "value" else name
+        if name == "arguments":
+            place = "arguments"
+        elif place == "protocol" and name.startswith("pluginConfig"):
+            place = "plugin settings"
+        return self.value(value, is_secret=is_secret or _is_secret(named), place=place)
 
-    def _string(self, text: str) -> str:
-        return INLINE + self._content(text.removeprefix(INLINE)) if text.startswith(INLINE) else self.text(text)
+    def _schema(self, schema: Any, name: str, place: Place) -> Any:
+        """Return the JSON schema of what has a name. If that is secret, so is what the schema has as a value of it."""
+        if not _is_secret(name) or not is_object(schema):
+            return self.value(schema, place=place)
+        return {self.text(each): self._member(schema, each, is_secret=each in _SAMPLES, place=place) for each in schema}
+
+    def _string(self, text: str, place: Place) -> str:
+        if text.startswith(INLINE):
+            return INLINE + self._content(text.removeprefix(INLINE))
+        return self.text(text, "arguments" if place == "arguments" else "text")
 
     def _content(self, content: str) -> str:
         return content if self._keeps_contents else hash_of(content)
 
-    def _spans(self, text: str) -> list[Span]:
-        found = [(start, end, HIDDEN) for start, end in secret_spans(text)]
+    def _spans(self, text: str, place: Place) -> list[Span]:
+        found: list[Span] = [(start, end, HIDDEN) for start, end in secret_spans(text)]
         found += [(match.start(), match.end(), HOME) for match in _HOMES.finditer(text)]
         if self._home is not None:
             found += [(match.start(), match.end(), HOME) for match in self._home.finditer(text)]
@@ -113,7 +191,55 @@ class Redaction:
         for literal in self._literals:
             if literal in text:
                 found += [(match.start(), match.end(), HIDDEN) for match in re.finditer(re.escape(literal), text)]
-        return _merged(found)
+        at = 0
+        for each in loose_json.values(text):
+            found += self._spans_without_escapes(text, at, each.start, place)
+            at = each.end
+            self.value(each.value, place=place)
+            for literal in each.literals:
+                if literal.is_secret and literal.text:
+                    found.append((literal.start, literal.end, HIDDEN if literal.is_string else f'"{HIDDEN}"'))
+                elif literal.is_string and not literal.text.isalnum():
+                    found += self._spans_without_escapes(text, literal.start, literal.end, place, is_string=True)
+        return _merged(found + self._spans_without_escapes(text, at, len(text), place))
+
+    def _spans_without_escapes(
+        self, text: str, start: int, end: int, place: Place, *, is_string: bool = False
+    ) -> list[Span]:
+        """Return the spans of a part of a text in which JSON may stand as a string of other JSON."""
+        part = text[start:end]
+        plain, index = loose_json.unescaped(part)
+        if plain == part and not is_string:
+            return []
+        return [
+            (start + index(first), start + index(last), by.replace('"', '\\"'))
+            for first, last, by in self._spans(plain, place)
+        ]
+
+
+def _has_schemas(value: object) -> bool:
+    """Whether all members of an object are JSON schemas."""
+    return is_object(value) and all(map(_is_schema, value.values()))
+
+
+def _is_schema(value: object) -> bool:
+    if not is_object(value):
+        return value is None or isinstance(value, bool)
+    kind = value.get("type", "object")
+    return value.keys() <= _OF_SCHEMAS and {str(each) for each in (kind if is_list(kind) else [kind])} <= _TYPES
+
+
+def hidden(before: Any, after: Any) -> Iterator[str]:
+    """Return the texts and numbers that are hidden as a whole in a redacted value, in each form that they may have."""
+    if is_object(before):
+        for one, other in zip(before.values(), after.values(), strict=False):
+            yield from hidden(one, other)
+    elif is_list(before):
+        for one, other in zip(before, after, strict=True):
+            yield from hidden(one, other)
+    elif after == HIDDEN != before:
+        text = str(before)
+        yield from {text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
 
 
 def hash_of(content: str) -> str:
@@ -134,19 +260,14 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _merged(spans: list[Span]) -> list[Span]:
-    """Return spans that do not overlap. What is hidden by one of several is hidden."""
+    """Return spans that do not overlap."""
     merged: list[Span] = []
-    for start, end, by in sorted(spans):
-        if merged and start < merged[-1][1]:
-            first, last, other = merged[-1]
-            merged[-1] = (first, max(last, end), HIDDEN if HIDDEN in {by, other} else by)
-        else:
+    for start, end, by in sorted(spans, key=lambda span: (span[0], -span[1], -len(span[2]))):
+        if not merged or start >= merged[-1][1]:
             merged.append((start, end, by))
+        elif end > merged[-1][1]:
+            merged[-1] = (merged[-1][0], end, HIDDEN)
     return merged
-
-
-def _replaced(text: str, spans: list[Span]) -> str:
-    return "".join(_parted([text], spans))
 
 
 def _parted(texts: Sequence[str], spans: list[Span]) -> list[str]:

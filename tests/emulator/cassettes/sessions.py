@@ -3,17 +3,18 @@
 `python -m tests.emulator.cassettes.sessions NUMBER` checks so many.
 """
 
+import contextlib
 import json
 import random
 import string
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Request, Writer, read
+from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction, Request, Writer, read
 from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.recorder import Recorder
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
@@ -52,6 +53,12 @@ class Session:
             "token": (f"sk-lm-{self._letters(8)}:{key}", key),
             "halves": (f"{self._letters(8)}:{key}", key),
             "other key": (f"sk-{key}", key),
+            "github": (f"ghp_{key}", key),
+            "hugging face": (f"hf_{key}", key),
+            "aws": (f"AKIA{key[:16].upper()}", key[:16].upper()),
+            "google": (f"AIza{key}{key[:15]}", key),
+            "slack": (f"xoxb-{key}", key),
+            "jwt": (f"eyJhbGciOiJIUzI1NiJ9.eyJ{key}.{key}", key),
             "bearer": (f"Bearer {key}", key),
             "url": (f"https://user:{key}@example.org/x", key),
             "query": (f"https://example.org/x?api_key={key}", key),
@@ -68,9 +75,28 @@ class Session:
     def _named(self) -> dict[str, Any]:
         """Return an object in which the name of a member says that its value is secret."""
         name = self.random.choice(["password", "apiKey", "client_secret", "Authorization", "headers", "access_token"])
-        value = self._letters(12)
-        self.secrets.add(value)
-        return {name: self.random.choice([value, [value], {"x": value}])}
+        value: Any = self._hidden()
+        number = self.random.randint(10**11, 10**12)
+        value = self.random.choice([value, [value], {"x": value}, {"type": value}, number])
+        self.secrets |= {str(number)} if value == number else set()
+        member = self.random.choice([{name: value}, {"name": name, "value": value}])
+        return self.random.choice([member, {"properties": member}])
+
+    def _hidden(self) -> str:
+        """Return a text that is to be hidden as a whole, also if it is cut off after the secret in it."""
+        letters = self._letters(8)
+        self.secrets.add(letters)
+        return self.random.choice(["", *WORDS]) + letters + self.random.choice(["", *WORDS])
+
+    def _json(self, value: Any) -> str:
+        """Return a text in which a value stands."""
+        text = json.dumps(value, ensure_ascii=self.random.random() < 0.5, indent=self.random.choice([None, 2]))
+        made = self.random.choice([text, f"See: {text} {text}!", json.dumps(text), json.dumps({"body": f"x {text}"})])
+        return self.random.choice([made, repr(value)])
+
+    def _arguments(self) -> Any:
+        """Return arguments of a tool call, with secrets by their names and others."""
+        return {"value": self._value(), "properties": self._named(), "body": self._json(self._named())}
 
     def _text(self) -> str:
         words = [self.random.choice(WORDS) for _ in range(self.random.randint(0, 8))]
@@ -83,6 +109,7 @@ class Session:
             self._named,
             lambda: [self._text(), 1, None],
             lambda: {"path": self._text(), "deep": [self._named()]},
+            lambda: self._json(self._named()),
         ]
         return self.random.choice(makes)()
 
@@ -125,27 +152,42 @@ class Session:
         self.secrets.add(key)
         parameter = {
             "modelSpecifier": {"type": "query", "query": {"identifier": "m"}},
-            "history": {"messages": [{"role": "user", "content": [{"type": "text", "text": self._text()}]}]},
+            "history": {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": self._text()}]},
+                    {"role": "assistant", "content": [{"toolCallRequest": {"arguments": self._arguments()}}]},
+                    {"role": "tool", "content": [{"type": "toolCallResult", "content": self._json(self._named())}]},
+                ]
+            },
             "predictionConfigStack": {
                 "layers": [{"layerName": "apiOverride", "config": {"fields": [field, {"key": "x", "value": [tool]}]}}]
             },
         }
         self._ask(name, namespace, "predict", request_id, parameter)
-        text = f"{self._text()} {about}"
+        text = f"{self._text()} {about} {self._json(self._named())}"
         for part in self._parts(text):
             token = {"text": part, "id": 7, "candidates": [{"text": part, "id": 7}]}
             self._packet(name, request_id, {"type": "fragment", "fragment": {"content": part, "tokens": [token]}})
-        arguments = self._value()
-        self._packet(name, request_id, {"type": "toolCallGenerationStart"})
-        for part in self._parts(json.dumps({"text": self._text()}, ensure_ascii=False)):
-            packet = {"type": "toolCallGenerationArgumentFragmentGenerated", "content": part}
-            self._packet(name, request_id, packet)
-        call = {"type": "function", "name": "t", "arguments": {"value": arguments}}
-        self._packet(name, request_id, {"type": "toolCallGenerationEnd", "toolCallRequest": call})
+        for _ in range(2):
+            self._tool_call(name, request_id)
         if self.random.random() < 0.5:
             self._packet(name, request_id, {"type": "cancel", "why": self._text()}, "client")
         error = {"title": self._text(), "cause": about, "errorData": self._value()}
         self.frames.append((name, "server", {"type": "channelError", "channelId": request_id, "error": error}))
+
+    def _tool_call(self, name: str, request_id: int) -> None:
+        arguments = self._arguments()
+        written = json.dumps(arguments, ensure_ascii=self.random.random() < 0.5)
+        xml = "".join(f"<parameter={each}>\n{value}\n</parameter>" for each, value in arguments["properties"].items())
+        if self.random.random() < 0.2:  # it is cut off
+            written = written[: self.random.randint(0, len(written))]
+        self._packet(name, request_id, {"type": "toolCallGenerationStart"})
+        for part in self._parts(written):
+            packet = {"type": "toolCallGenerationArgumentFragmentGenerated", "content": part}
+            self._packet(name, request_id, packet)
+        raw = f'<tool_call>{{"name": "t", "arguments": {written}}}</tool_call> {xml}'
+        call = {"type": "function", "name": "t", "arguments": arguments}
+        self._packet(name, request_id, {"type": "toolCallGenerationEnd", "toolCallRequest": call, "rawContent": raw})
 
     def _tools(self, name: str, namespace: str, request_id: int, about: str) -> None:
         value = self._letters(12)
@@ -153,7 +195,7 @@ class Session:
         config = {"type": "direct", "config": {"fields": [{"key": "harmless", "value": value}]}}
         parameter = {"pluginIdentifier": "mcp/x", "pluginConfigSpecifier": config}
         self._ask(name, namespace, "startToolUseSession", request_id, parameter)
-        call = {"type": "callTool", "callId": 1, "name": "t", "arguments": self._value()}
+        call = {"type": "callTool", "callId": 1, "name": "t", "arguments": self._arguments()}
         self._packet(name, request_id, call, "client")
         self._packet(name, request_id, {"type": "toolCallStatus", "status": {"text": about}})
         self._packet(name, request_id, {"type": "toolCallComplete", "callId": 1, "result": self._value()})
@@ -177,7 +219,10 @@ class Session:
 
 
 def leaks(session: Session, path: Path) -> list[str]:
-    """Record a session; return the secrets that are in the cassette, and the requests that are not found again."""
+    """Record a session; return what is wrong with it.
+
+    That is secrets in the cassette, requests that are not found again, and tool calls that do not arrive as they did.
+    """
     writer = Writer(path)
     recorder = Recorder(writer.write, Redaction(PATTERNS))
     tunnels: dict[str, Any] = {}
@@ -188,10 +233,23 @@ def leaks(session: Session, path: Path) -> list[str]:
         recorder.on_end(tunnel)
     writer.close()
     recorded = path.read_text(encoding="utf-8")
-    player = Player(read(path), Redaction(PATTERNS))
+    interactions = read(path)
+    player = Player(interactions, Redaction(PATTERNS))
     found = [f"in the file: {secret}" for secret in sorted(session.secrets) if secret in recorded]
     assert all(request.parameter is not ABSENT for request in session.requests)
+    found += [f"two values: {each}" for interaction in interactions for each in _contradictions(interaction)]
     return found + [f"not found: {request}" for request in session.requests if player.find(request) is None]
+
+
+def _contradictions(interaction: Interaction) -> Iterator[str]:
+    """Return the texts of tool calls that are not the arguments of the same call."""
+    text = ""
+    for packet in interaction.packets():
+        text = "" if packet["type"] == "toolCallGenerationStart" else text + str(packet.get("content", ""))
+        if packet["type"] == "toolCallGenerationEnd":
+            with contextlib.suppress(ValueError):  # it was cut off
+                if json.loads(text) != packet["toolCallRequest"]["arguments"]:
+                    yield text
 
 
 def main(count: int) -> int:

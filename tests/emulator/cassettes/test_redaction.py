@@ -1,9 +1,13 @@
 """Secrets never reach a cassette, and what is replayed is found although its secrets are hidden."""
 
+import json
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from lmstudio_integrations.emulator.cassettes import loose_json
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.cassettes.sessions import Session, leaks
@@ -19,9 +23,70 @@ KEPT = [
     {"tokens": [1, 2], "maxTokens": 5, "bosToken": "<s>"},
     {"fragment": {"content": "a", "tokens": [{"text": "a", "id": 5}]}},
     {"parameters": {"properties": {"password": {"type": "string", "description": "of the user"}}}},
+    {"parameters": {"properties": {"password": {"title": "Password"}, "auth": {"$ref": "#/$defs/Credentials"}}}},
+    {"$defs": {"Credentials": {"type": "object", "properties": {"token": {"type": ["string", "null"]}}}}},
+    {"properties": {"arguments": {"type": "object", "properties": {"password": {"type": "string"}}}}},
+    '<tools>{"name": "log_in", "parameters": {"properties": {"password": {"type": "string"}}}}</tools>',
+    {"max_tokens": 5, "token_count": 7, "token_ids": [1, 2], "bos_token": "<s>"},
+    '{"max_tokens": 5, "token_count": "7", "tokens": ["a"], "password": null, "secret": true, "token": ""}',
+    "It's the password: 'hidden' or \"shown\"? {\"a\": [1, {'b",
     {"key": "llm.prediction.temperature", "value": 0.5},
     "/usr/share/homes/x and C:\\Windows",
 ]
+
+
+CALL = {"name": "log_in", "arguments": {"password": "hunter2"}}
+TEXT = {"text": json.dumps({"access_token": "hunter2", "user": "me"})}
+HIDDEN = {
+    "beside its name": {"name": "Authorization", "value": "hunter2"},
+    "below properties": {"arguments": {"properties": {"password": "hunter2"}}},
+    "like a schema": {"arguments": {"properties": {"password": {"type": "hunter2"}}}},
+    "like a schema in a text": {"arguments": {"body": '{"properties": {"password": {"title": "hunter2"}}}'}},
+    "of a schema": {"parameters": {"properties": {"password": {"type": "string", "default": "hunter2"}}}},
+    "of a type": {"password": {"type": "hunter2"}},
+    "in JSON": TEXT,
+    "in JSON in JSON": {"text": json.dumps(TEXT)},
+    "in JSON in JSON in quotes": {"text": json.dumps(json.dumps(TEXT))},
+    "in JSON in a sentence": {"text": f"It's \"here\": {json.dumps(CALL)}, isn't it?"},
+    "in a member alone": {"text": 'Write "password": "hunter2" there.'},
+    "in Python": {"text": str(CALL)},
+    "in JSON that is cut off": {"text": '{"password": "hunter2'},
+    "twice": {"text": '{"password": "hunter2", "password": "hunter2"}'},
+    "as a number": {"text": '{"password": 4711}'},
+    "as a number in JSON in JSON": {"text": json.dumps({"body": '{"password": 4711}'})},
+    "in XML": {"toolCallRequest": CALL, "rawContent": "<parameter=password>\nhunter2\n</parameter>"},
+    "in Python code": {"toolCallRequest": CALL, "rawContent": "[log_in(password='hunter2')]"},
+    "a private key": {"text": "-----BEGIN RSA PRIVATE KEY-----\nhunter2+/=\n-----END RSA PRIVATE KEY-----"},
+}
+"""Values with a secret, by where it is."""
+
+
+@pytest.mark.parametrize("value", HIDDEN.values(), ids=HIDDEN)
+def test_a_secret_is_hidden_wherever_it_stands(value: object) -> None:
+    redacted = Redaction().value(value)
+    assert not re.search("hunter|4711", json.dumps(redacted))
+    assert Redaction().value(redacted) == redacted
+
+
+@pytest.mark.parametrize("cut", range(28))
+def test_arguments_that_arrive_in_parts_are_those_of_the_call(cut: int) -> None:
+    arguments = {"n": "é", "password": 'x"\\y', "pin": {"secret": 5}}
+    text = json.dumps(arguments)
+    parts = Redaction().arguments([text[:cut], text[cut : cut + 3], text[cut + 3 :]])
+    assert len(parts) == 3
+    assert json.loads("".join(parts)) == Redaction().value({"arguments": arguments})["arguments"]
+
+
+@pytest.mark.parametrize("unit", ["{", '{"a":', "\\", "{\"x {'y ", '{"a":[', '"a', '{"password":{"a":['])
+def test_a_text_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
+    token = Mock(wraps=loose_json._TOKEN)
+    monkeypatch.setattr(loose_json, "_TOKEN", token)
+    counts = list[int]()
+    for length in (1_000, 2_000):
+        token.match.reset_mock()
+        Redaction().text(unit * length)
+        counts.append(token.match.call_count)
+    assert counts[1] <= 2 * counts[0] + 10
 
 
 @pytest.mark.parametrize("value", KEPT, ids=str)

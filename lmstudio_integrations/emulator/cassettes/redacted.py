@@ -1,0 +1,78 @@
+"""Returns a recorded request without secrets, for `recorder`: also those that a response has in several packets."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction
+from lmstudio_integrations.emulator.cassettes.redaction import Redaction, hidden
+
+
+def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
+    """Return a request without secrets."""
+    parameter = redaction.value(interaction.parameter)
+    given = [event.body for event in interaction.events]
+    bodies = [redaction.value(body) for body in given]
+    for before, after in zip(_texts_in_parts(given), _texts_in_parts(bodies), strict=True):
+        redact = redaction.arguments if before.is_arguments else redaction.parts
+        parts = redact(before.parts, also=hidden(before.end, after.end))
+        for old, new, holder in zip(before.parts, parts, after.holders, strict=True):
+            holder[after.name] = new
+            if new != old:
+                # The number of a token, and what might have come in its place, are its text in another form.
+                for other in ("id", "candidates"):
+                    holder.pop(other, None)
+    if interaction.endpoint == "tokenize" and parameter != interaction.parameter:
+        # The numbers of the tokens are the text in another form.
+        bodies = [{**body, "tokens": [0] * len(body["tokens"])} if _has_tokens(body) else body for body in bodies]
+    events = [Event(event.kind, event.at, body) for event, body in zip(interaction.events, bodies, strict=True)]
+    return replace(interaction, parameter=parameter, events=events)
+
+
+def _has_tokens(body: object) -> bool:
+    return is_object(body) and isinstance(body.get("tokens"), list)
+
+
+@dataclass(slots=True)
+class _TextInParts:
+    """A text that a prediction sends in parts.
+
+    Attributes:
+        name: The member that has a part.
+        holders: The objects that have this member.
+        is_arguments: Whether the text is the arguments of a tool call.
+        end: The packet that ends the tool call, if one does.
+    """
+
+    name: str
+    holders: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    is_arguments: bool = False
+    end: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        return [holder[self.name] for holder in self.holders]
+
+    def add(self, holder: object) -> None:
+        if is_object(holder) and isinstance(holder.get(self.name), str):
+            self.holders.append(holder)
+
+
+def _texts_in_parts(bodies: Sequence[Any]) -> Iterable[_TextInParts]:
+    """Return the texts that a prediction sends in parts: what it writes, and the arguments of each tool call."""
+    content, tokens = _TextInParts("content"), _TextInParts("text")
+    calls = [_TextInParts("content", is_arguments=True)]
+    for packet in filter(is_object, bodies):
+        kind, fragment = packet.get("type"), packet.get("fragment")
+        if kind == "toolCallGenerationStart":
+            calls.append(_TextInParts("content", is_arguments=True))
+        elif kind == "toolCallGenerationArgumentFragmentGenerated":
+            calls[-1].add(packet)
+        elif kind == "toolCallGenerationEnd":
+            calls[-1].end = packet
+        if is_object(fragment):
+            content.add(fragment)
+            for token in fragment.get("tokens") or ():
+                tokens.add(token)
+    return [content, tokens, *calls]
