@@ -6,7 +6,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction
-from lmstudio_integrations.emulator.cassettes.redaction import Redaction, hidden
+from lmstudio_integrations.emulator.cassettes.redaction import Place, Redaction, hidden
 
 
 def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
@@ -15,8 +15,7 @@ def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
     given = [event.body for event in interaction.events]
     bodies = [redaction.value(body) for body in given]
     for before, after in zip(_texts_in_parts(given), _texts_in_parts(bodies), strict=True):
-        redact = redaction.arguments if before.is_arguments else redaction.parts
-        parts = redact(before.parts, also=hidden(before.end, after.end))
+        parts = redaction.parts(before.parts, also=hidden(before.end, after.end), place=before.place)
         for old, new, holder in zip(before.parts, parts, after.holders, strict=True):
             holder[after.name] = new
             if new != old:
@@ -41,13 +40,13 @@ class _TextInParts:
     Attributes:
         name: The member that has a part.
         holders: The objects that have this member.
-        is_arguments: Whether the text is the arguments of a tool call.
+        place: Where the text is.
         end: The packet that ends the tool call, if one does.
     """
 
     name: str
     holders: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    is_arguments: bool = False
+    place: Place = "text"
     end: dict[str, Any] | None = None
 
     @property
@@ -62,11 +61,11 @@ class _TextInParts:
 def _texts_in_parts(bodies: Sequence[Any]) -> Iterable[_TextInParts]:
     """Return the texts that a prediction sends in parts: what it writes, and the arguments of each tool call."""
     content, tokens = _TextInParts("content"), _TextInParts("text")
-    calls = [_TextInParts("content", is_arguments=True)]
+    calls = [_TextInParts("content", place="arguments")]
     for packet in filter(is_object, bodies):
         kind, fragment = packet.get("type"), packet.get("fragment")
         if kind == "toolCallGenerationStart":
-            calls.append(_TextInParts("content", is_arguments=True))
+            calls.append(_TextInParts("content", place="arguments"))
         elif kind == "toolCallGenerationArgumentFragmentGenerated":
             calls[-1].add(packet)
         elif kind == "toolCallGenerationEnd":

@@ -9,13 +9,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._support.secrets import HIDDEN, is_secret_name, secret_spans
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.emulator.cassettes import loose_json
 from lmstudio_integrations.emulator.uploads import INLINE
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -32,6 +32,9 @@ _HOMES = re.compile(
 _LABELS = {"type", "key"}
 """Members of a plugin's settings that say what a value is, and hold none themselves."""
 
+_NAMING = ("key", "name")
+"""Members that say what their neighbor `value` is."""
+
 _NOT_SECRET = {"tokens", "ntokens", "tokenid", "tokenids", "bostoken", "eostoken"}
 """Members, without case and underscores, whose names look like those of secrets."""
 
@@ -41,20 +44,18 @@ _SCHEMAS = {"properties", "patternProperties", "$defs", "definitions"}
 _SAMPLES = {"default", "const", "example", "examples"}
 """Members of a JSON schema that have a value of what it describes."""
 
-_OF_SCHEMAS = (
-    _SCHEMAS
-    | _SAMPLES
-    | {"$ref", "$id", "$schema", "$comment", "type", "title", "description", "enum", "format", "pattern", "nullable"}
-    | {"anyOf", "oneOf", "allOf", "not", "if", "then", "else", "discriminator", "deprecated", "readOnly", "writeOnly"}
-    | {"items", "prefixItems", "contains", "minItems", "maxItems", "uniqueItems", "additionalItems"}
-    | {"required", "additionalProperties", "propertyNames", "minProperties", "maxProperties", "dependentRequired"}
-    | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"}
-    | {"contentEncoding", "contentMediaType"}
-)
-"""All members that a JSON schema can have."""
+_KEYWORDS = {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
+"""Members of which a JSON schema has at least one."""
 
-_TYPES = {"string", "number", "integer", "boolean", "object", "array", "null"}
-"""The types of JSON schemas."""
+_NAME = re.compile(r"""(?<!\\)(?P<quote>\\*+["'])(?P<name>[\w .$-]{1,100}+)(?P=quote)\s*+:\s*+""")
+_BESIDE_NAME = re.compile(
+    r"""(?P<quote>\\*+["'])(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z)"""
+    r"""|-?\d[\w.+-]*+"""
+    rf"""|[\[{{](?!\s*+\\*+["'](?:{"|".join(map(re.escape, _KEYWORDS))})\\*+["']\s*+:)[^\[\]{{}}]*+[\]}}]?""",
+    re.DOTALL,
+)
+"""A member of an object, as JSON and Python write it: the name, and a string, a number, or a list or object that is no
+schema. Further quotes may enclose both, so that theirs are escaped."""
 
 Place: TypeAlias = Literal["protocol", "plugin settings", "text", "arguments"]
 """Where a value is: in a message, in the settings of a plugin there, in JSON that stands in a text, or among the
@@ -94,7 +95,7 @@ class Redaction:
 
     def text(self, text: str, place: Place = "text") -> str:
         """Return a text without secrets."""
-        return "".join(_parted([text], self._spans(text, place)))
+        return "".join(self.parts([text], place=place))
 
     def value(self, value: Any, *, is_secret: bool = False, place: Place = "protocol") -> Any:
         """Return a JSON value without secrets. If it is secret as a whole, its texts and numbers are hidden.
@@ -103,9 +104,6 @@ class Redaction:
         """
         if isinstance(value, str):
             return HIDDEN if is_secret and value else self._string(value, place)
-        if isinstance(value, loose_json.Literal):
-            value.is_secret = is_secret
-            return value
         if is_list(value):
             return [self.value(each, is_secret=is_secret, place=place) for each in value]
         if is_object(value):
@@ -119,37 +117,31 @@ class Redaction:
     def parts(self, texts: Sequence[str], *, also: Iterable[str] = (), place: Place = "text") -> list[str]:
         """Return the parts of one text without the secrets that it contains, also those across several parts.
 
+        A text that is JSON remains JSON, and equals what `value` makes of it.
+
         Args:
             texts: The parts.
-            also: Words to hide as well.
+            also: Words to hide as well, if the text is not JSON.
             place: Where the text is.
         """
         text = "".join(texts)
-        spans = self._spans(text, place)
+        found: list[Span] = []
+        around, at = list[str](), 0
+        for start, end, value in _json_in(text):
+            try:
+                redacted = self.value(value, place=place)
+            except RecursionError:
+                continue
+            if redacted != value:
+                written = json.dumps(redacted, ensure_ascii=False)
+                found.append((start, end, "".join(_parted([written], self._spans(written)))))
+            around += [text[at : start + 1], " " * (end - start - 2)]
+            at = max(start + 1, end - 1)
+            also = also if end - start < len(text) else ()
+        around.append(text[at:])
         for word in also:
-            spans += [(*match.span(), HIDDEN) for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
-        return _parted(texts, _merged(spans))
-
-    def arguments(self, texts: Sequence[str], *, also: Iterable[str] = ()) -> list[str]:
-        """Return the parts of the arguments of a tool call without secrets.
-
-        If they are JSON, they remain it, and equal what `value` makes of the arguments.
-
-        Args:
-            texts: The parts.
-            also: Words to hide as well, if the arguments are not JSON.
-        """
-        found = loose_json.whole("".join(texts))
-        if found is None:
-            return self.parts(texts, also=also, place="arguments")
-        self.value(found.value, place="arguments")
-        spans = [
-            (each.start, each.end, json.dumps(by, ensure_ascii=False)[each.is_string : -each.is_string or None])
-            for each in found.literals
-            if (each.is_string or each.is_secret)
-            and (by := self.value(each.text, is_secret=each.is_secret, place="arguments")) != each.text
-        ]
-        return _parted(texts, spans)
+            found += [(*match.span(), HIDDEN) for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
+        return _parted(texts, _merged([*_secret_members("".join(around)), *found, *self._spans(text)]))
 
     def _member(self, parent: dict[str, Any], name: str, *, is_secret: bool, place: Place) -> Any:
         value = parent[name]
@@ -160,12 +152,13 @@ class Redaction:
         if name in _SCHEMAS and place != "arguments" and not is_secret and _has_schemas(value):
             return {self.text(each): self._schema(schema, each, place) for each, schema in value.items()}
         # A setting, a header or a variable has its name beside it.
-        named = str(parent.get("key", parent.get("name", name))) if name == "value" else name
+        labels = [str(parent[each]) for each in _NAMING if each in parent] if name == "value" else []
+        is_secret = is_secret or any(map(_is_secret, labels or [name]))
         if name == "arguments":
             place = "arguments"
         elif place == "protocol" and name.startswith("pluginConfig"):
             place = "plugin settings"
-        return self.value(value, is_secret=is_secret or _is_secret(named), place=place)
+        return self.value(value, is_secret=is_secret, place=place)
 
     def _schema(self, schema: Any, name: str, place: Place) -> Any:
         """Return the JSON schema of what has a name. If that is secret, so is what the schema has as a value of it."""
@@ -181,7 +174,7 @@ class Redaction:
     def _content(self, content: str) -> str:
         return content if self._keeps_contents else hash_of(content)
 
-    def _spans(self, text: str, place: Place) -> list[Span]:
+    def _spans(self, text: str) -> list[Span]:
         found: list[Span] = [(start, end, HIDDEN) for start, end in secret_spans(text)]
         found += [(match.start(), match.end(), HOME) for match in _HOMES.finditer(text)]
         if self._home is not None:
@@ -191,42 +184,54 @@ class Redaction:
         for literal in self._literals:
             if literal in text:
                 found += [(match.start(), match.end(), HIDDEN) for match in re.finditer(re.escape(literal), text)]
-        at = 0
-        for each in loose_json.values(text):
-            found += self._spans_without_escapes(text, at, each.start, place)
-            at = each.end
-            self.value(each.value, place=place)
-            for literal in each.literals:
-                if literal.is_secret and literal.text:
-                    found.append((literal.start, literal.end, HIDDEN if literal.is_string else f'"{HIDDEN}"'))
-                elif literal.is_string and not literal.text.isalnum():
-                    found += self._spans_without_escapes(text, literal.start, literal.end, place, is_string=True)
-        return _merged(found + self._spans_without_escapes(text, at, len(text), place))
+        return _merged(found)
 
-    def _spans_without_escapes(
-        self, text: str, start: int, end: int, place: Place, *, is_string: bool = False
-    ) -> list[Span]:
-        """Return the spans of a part of a text in which JSON may stand as a string of other JSON."""
-        part = text[start:end]
-        plain, index = loose_json.unescaped(part)
-        if plain == part and not is_string:
-            return []
-        return [
-            (start + index(first), start + index(last), by.replace('"', '\\"'))
-            for first, last, by in self._spans(plain, place)
-        ]
+
+_DECODER = json.JSONDecoder()
+_OBJECT = re.compile(r'\{\s*+["}]')
+
+
+def _json_in(text: str) -> Iterator[tuple[int, int, Any]]:
+    """Yield what a text is in JSON, or else the objects that stand in it, with their places."""
+    with suppress(ValueError, RecursionError):
+        yield 0, len(text), json.loads(text)
+        return
+    at = 0
+    while (begin := _OBJECT.search(text, at)) is not None:
+        at = begin.start() + 1
+        try:
+            value, end = _DECODER.raw_decode(text, begin.start())
+        except ValueError:
+            pass  # another object may begin in it
+        except RecursionError:
+            return
+        else:
+            yield begin.start(), end, value
+            at = end
+
+
+def _secret_members(text: str) -> Iterator[Span]:
+    """Yield the values of members with secret names in objects that stand in a text, perhaps cut off."""
+    at, label = 0, ""
+    while (member := _NAME.search(text, at)) is not None:
+        at, name, quote = member.end(), member["name"], member["quote"]
+        value = _BESIDE_NAME.match(text, at)
+        if name in _NAMING:
+            label = value["string"] or "" if value is not None else ""
+        elif value is not None and _is_secret(label if name == "value" else name):
+            at = value.end()
+            if value["string"] is None:
+                yield (*value.span(), f"{quote}{HIDDEN}{quote}")
+            elif value["string"]:
+                yield (*value.span("string"), HIDDEN)
 
 
 def _has_schemas(value: object) -> bool:
     """Whether all members of an object are JSON schemas."""
-    return is_object(value) and all(map(_is_schema, value.values()))
-
-
-def _is_schema(value: object) -> bool:
-    if not is_object(value):
-        return value is None or isinstance(value, bool)
-    kind = value.get("type", "object")
-    return value.keys() <= _OF_SCHEMAS and {str(each) for each in (kind if is_list(kind) else [kind])} <= _TYPES
+    return is_object(value) and all(
+        not _KEYWORDS.isdisjoint(each) if is_object(each) else each is None or isinstance(each, bool)
+        for each in value.values()
+    )
 
 
 def hidden(before: Any, after: Any) -> Iterator[str]:
@@ -260,9 +265,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _merged(spans: list[Span]) -> list[Span]:
-    """Return spans that do not overlap."""
+    """Return spans that do not overlap. Of those with the same place, the first counts."""
     merged: list[Span] = []
-    for start, end, by in sorted(spans, key=lambda span: (span[0], -span[1], -len(span[2]))):
+    for start, end, by in sorted(spans, key=lambda span: (span[0], -span[1])):
         if not merged or start >= merged[-1][1]:
             merged.append((start, end, by))
         elif end > merged[-1][1]:

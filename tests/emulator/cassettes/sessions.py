@@ -77,7 +77,7 @@ class Session:
         name = self.random.choice(["password", "apiKey", "client_secret", "Authorization", "headers", "access_token"])
         value: Any = self._hidden()
         number = self.random.randint(10**11, 10**12)
-        value = self.random.choice([value, [value], {"x": value}, {"type": value}, number])
+        value = self.random.choice([value, [value], {"x": value}, number])
         self.secrets |= {str(number)} if value == number else set()
         member = self.random.choice([{name: value}, {"name": name, "value": value}])
         return self.random.choice([member, {"properties": member}])

@@ -3,11 +3,9 @@
 import json
 import re
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
-from lmstudio_integrations.emulator.cassettes import loose_json
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.cassettes.sessions import Session, leaks
@@ -19,6 +17,9 @@ def test_no_secret_of_a_generated_session_is_recorded(seed: int, tmp_path: Path)
 
 
 KEPT = [
+    "4711",
+    "{" * 2_000,
+    '{"a": ' * 500 + "1" + "}" * 500,
     "The token budget is 512 tokens: password reset",
     {"tokens": [1, 2], "maxTokens": 5, "bosToken": "<s>"},
     {"fragment": {"content": "a", "tokens": [{"text": "a", "id": 5}]}},
@@ -56,6 +57,11 @@ HIDDEN = {
     "as a number in JSON in JSON": {"text": json.dumps({"body": '{"password": 4711}'})},
     "in XML": {"toolCallRequest": CALL, "rawContent": "<parameter=password>\nhunter2\n</parameter>"},
     "in Python code": {"toolCallRequest": CALL, "rawContent": "[log_in(password='hunter2')]"},
+    "as a number in a sentence": {"text": 'See "password": 4711, yes'},
+    "in an object in a sentence": {"text": 'See "headers": {"x": {"y": "hunter2"}}'},
+    "beside its name in Python": {"text": "[{'name': 'Authorization', 'value': 'hunter2'}]"},
+    "beside its name, cut off": {"text": '{"a": {"key": "password", "value": "hunter2'},
+    "in a list in Python": {"text": "{'headers': ['hunter2', 'hunter2']}"},
     "a private key": {"text": "-----BEGIN RSA PRIVATE KEY-----\nhunter2+/=\n-----END RSA PRIVATE KEY-----"},
 }
 """Values with a secret, by where it is."""
@@ -72,21 +78,9 @@ def test_a_secret_is_hidden_wherever_it_stands(value: object) -> None:
 def test_arguments_that_arrive_in_parts_are_those_of_the_call(cut: int) -> None:
     arguments = {"n": "é", "password": 'x"\\y', "pin": {"secret": 5}}
     text = json.dumps(arguments)
-    parts = Redaction().arguments([text[:cut], text[cut : cut + 3], text[cut + 3 :]])
+    parts = Redaction().parts([text[:cut], text[cut : cut + 3], text[cut + 3 :]], place="arguments")
     assert len(parts) == 3
     assert json.loads("".join(parts)) == Redaction().value({"arguments": arguments})["arguments"]
-
-
-@pytest.mark.parametrize("unit", ["{", '{"a":', "\\", "{\"x {'y ", '{"a":[', '"a', '{"password":{"a":['])
-def test_a_text_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
-    token = Mock(wraps=loose_json._TOKEN)
-    monkeypatch.setattr(loose_json, "_TOKEN", token)
-    counts = list[int]()
-    for length in (1_000, 2_000):
-        token.match.reset_mock()
-        Redaction().text(unit * length)
-        counts.append(token.match.call_count)
-    assert counts[1] <= 2 * counts[0] + 10
 
 
 @pytest.mark.parametrize("value", KEPT, ids=str)
