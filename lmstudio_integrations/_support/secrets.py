@@ -39,6 +39,9 @@ _IN_NAME = re.compile(
     r"|(?:access|private|signing|encryption|ssh|session)key|cookie|^pass$|^pwd$|^jwt$"
     r"|pluginconfig"
 )
+_NOT_SECRET = {"tokens", "ntokens", "tokenid", "tokenids", "bostoken", "eostoken"}
+"""Names that look like those of secrets. The members of the protocol are among them."""
+
 _IN_ADDRESS_NAME = re.compile(r"host|base_?url|api_?base|proxy|endpoint|address")
 _NAME_CUTOFF = 0.75
 """How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
@@ -69,11 +72,22 @@ Without a scheme, `x:y@z` is as well the tag of a model or an e-mail address: se
 
 _CREDENTIALS = r"(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"
 
-_MEMBER = (
-    r"(?P<name>\"[^\"\\]{1,64}\"|'[^'\\]{1,64}')(?P<colon>\s*:\s*)"
-    r"(?:\"(?:[^\"\\]|\\.)*(?:\"|\\?$)|'(?:[^'\\]|\\.)*(?:'|\\?$)|-?\d[\w.+-]*)"
+NAMING = ("key", "name")
+"""Members that say what their neighbor `value` is."""
+
+SCHEMA_KEYWORDS = frozenset(
+    {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
 )
-"""A member of an object whose value is a string or a number, in JSON or as Python shows it. A string may be cut off."""
+"""Members of which a JSON schema has at least one."""
+
+_MEMBER_NAME = r"""(?<!\\)(?P<quote>\\*+["'])(?P<name>[\w .$-]{1,100}+)(?P=quote)\s*+:\s*+"""
+_MEMBER_VALUE = (
+    r"""(?s:(?P<quote>\\*+["'])(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
+    r"""|-?\d[\w.+-]*+"""
+    rf"""|[\[{{](?!\s*+\\*+["'](?:{"|".join(map(re.escape, SCHEMA_KEYWORDS))})\\*+["']\s*+:)[^\[\]{{}}]*+[\]}}]?"""
+)
+"""A member of an object, as JSON and Python write it: the name, and a string, a number, or a list or object that is no
+schema. Further quotes may enclose both, so that theirs are escaped. A string may be cut off."""
 
 _LONGEST_URL = 120
 
@@ -88,7 +102,9 @@ def _value_pattern() -> re.Pattern[str]:
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
     plain = re.sub(r"[^a-z]", "", name.lower())
-    return bool(_IN_NAME.search(plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF))
+    return plain not in _NOT_SECRET and bool(
+        _IN_NAME.search(plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF)
+    )
 
 
 def redact(text: str) -> str:
@@ -103,11 +119,27 @@ def redact_address(text: str) -> str:
 
 def redact_members(text: str) -> str:
     """Return a text that a model wrote, or its beginning, without the values under the names of secrets."""
+    parts, at = list[str](), 0
+    for start, end, by in secret_members(text):
+        parts += (text[at:start], by)
+        at = end
+    return "".join(parts) + text[at:]
 
-    def hidden(member: re.Match[str]) -> str:
-        return f"{member['name']}{member['colon']}{HIDDEN}" if is_secret_name(member["name"]) else member[0]
 
-    return re.sub(_MEMBER, hidden, text, flags=re.DOTALL)
+def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where objects in a text have values under the names of secrets, and what replaces them."""
+    at, label = 0, ""
+    while (member := re.compile(_MEMBER_NAME).search(text, at)) is not None:
+        at, name, quote = member.end(), member["name"], member["quote"]
+        value = re.compile(_MEMBER_VALUE).match(text, at)
+        if name in NAMING:
+            label = value["string"] or "" if value is not None else ""
+        elif value is not None and is_secret_name(label if name == "value" else name):
+            at = value.end()
+            if value["string"] is None:
+                yield (*value.span(), f"{quote}{HIDDEN}{quote}")
+            elif value["string"]:
+                yield (*value.span("string"), HIDDEN)
 
 
 def redact_values(text: str, value: object, path: Iterable[object]) -> str:

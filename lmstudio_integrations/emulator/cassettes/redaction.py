@@ -10,11 +10,17 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lmstudio_integrations._support.secrets import HIDDEN, is_secret_name, secret_spans
+from lmstudio_integrations._support.secrets import (
+    HIDDEN,
+    NAMING,
+    SCHEMA_KEYWORDS,
+    is_secret_name,
+    secret_members,
+    secret_spans,
+)
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.uploads import INLINE
 from lmstudio_integrations.errors import LMStudioValueError
@@ -32,30 +38,11 @@ _HOMES = re.compile(
 _LABELS = {"type", "key"}
 """Members of a plugin's settings that say what a value is, and hold none themselves."""
 
-_NAMING = ("key", "name")
-"""Members that say what their neighbor `value` is."""
-
-_NOT_SECRET = {"tokens", "ntokens", "tokenid", "tokenids", "bostoken", "eostoken"}
-"""Members, without case and underscores, whose names look like those of secrets."""
-
 _SCHEMAS = {"properties", "patternProperties", "$defs", "definitions"}
 """Members of a JSON schema whose own members are schemas, named by what they describe."""
 
 _SAMPLES = {"default", "const", "example", "examples"}
 """Members of a JSON schema that have a value of what it describes."""
-
-_KEYWORDS = {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "title", "description", "properties", "items"}
-"""Members of which a JSON schema has at least one."""
-
-_NAME = re.compile(r"""(?<!\\)(?P<quote>\\*+["'])(?P<name>[\w .$-]{1,100}+)(?P=quote)\s*+:\s*+""")
-_BESIDE_NAME = re.compile(
-    r"""(?P<quote>\\*+["'])(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z)"""
-    r"""|-?\d[\w.+-]*+"""
-    rf"""|[\[{{](?!\s*+\\*+["'](?:{"|".join(map(re.escape, _KEYWORDS))})\\*+["']\s*+:)[^\[\]{{}}]*+[\]}}]?""",
-    re.DOTALL,
-)
-"""A member of an object, as JSON and Python write it: the name, and a string, a number, or a list or object that is no
-schema. Further quotes may enclose both, so that theirs are escaped."""
 
 Place: TypeAlias = Literal["protocol", "plugin settings", "text", "arguments"]
 """Where a value is: in a message, in the settings of a plugin there, in JSON that stands in a text, or among the
@@ -63,11 +50,6 @@ arguments of a tool call."""
 
 Span = tuple[int, int, str]
 """Where a text is replaced, and by what."""
-
-
-@lru_cache(4096)
-def _is_secret(name: str) -> bool:
-    return re.sub(r"[\W_]", "", name).lower() not in _NOT_SECRET and is_secret_name(name)
 
 
 class Redaction:
@@ -141,7 +123,7 @@ class Redaction:
         around.append(text[at:])
         for word in also:
             found += [(*match.span(), HIDDEN) for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
-        return _parted(texts, _merged([*_secret_members("".join(around)), *found, *self._spans(text)]))
+        return _parted(texts, _merged([*secret_members("".join(around)), *found, *self._spans(text)]))
 
     def _member(self, parent: dict[str, Any], name: str, *, is_secret: bool, place: Place) -> Any:
         value = parent[name]
@@ -152,8 +134,8 @@ class Redaction:
         if name in _SCHEMAS and place != "arguments" and not is_secret and _has_schemas(value):
             return {self.text(each): self._schema(schema, each, place) for each, schema in value.items()}
         # A setting, a header or a variable has its name beside it.
-        labels = [str(parent[each]) for each in _NAMING if each in parent] if name == "value" else []
-        is_secret = is_secret or any(map(_is_secret, labels or [name]))
+        labels = [str(parent[each]) for each in NAMING if each in parent] if name == "value" else []
+        is_secret = is_secret or any(map(is_secret_name, labels or [name]))
         if name == "arguments":
             place = "arguments"
         elif place == "protocol" and name.startswith("pluginConfig"):
@@ -162,7 +144,7 @@ class Redaction:
 
     def _schema(self, schema: Any, name: str, place: Place) -> Any:
         """Return the JSON schema of what has a name. If that is secret, so is what the schema has as a value of it."""
-        if not _is_secret(name) or not is_object(schema):
+        if not is_secret_name(name) or not is_object(schema):
             return self.value(schema, place=place)
         return {self.text(each): self._member(schema, each, is_secret=each in _SAMPLES, place=place) for each in schema}
 
@@ -210,26 +192,10 @@ def _json_in(text: str) -> Iterator[tuple[int, int, Any]]:
             at = end
 
 
-def _secret_members(text: str) -> Iterator[Span]:
-    """Yield the values of members with secret names in objects that stand in a text, perhaps cut off."""
-    at, label = 0, ""
-    while (member := _NAME.search(text, at)) is not None:
-        at, name, quote = member.end(), member["name"], member["quote"]
-        value = _BESIDE_NAME.match(text, at)
-        if name in _NAMING:
-            label = value["string"] or "" if value is not None else ""
-        elif value is not None and _is_secret(label if name == "value" else name):
-            at = value.end()
-            if value["string"] is None:
-                yield (*value.span(), f"{quote}{HIDDEN}{quote}")
-            elif value["string"]:
-                yield (*value.span("string"), HIDDEN)
-
-
 def _has_schemas(value: object) -> bool:
     """Whether all members of an object are JSON schemas."""
     return is_object(value) and all(
-        not _KEYWORDS.isdisjoint(each) if is_object(each) else each is None or isinstance(each, bool)
+        not SCHEMA_KEYWORDS.isdisjoint(each) if is_object(each) else each is None or isinstance(each, bool)
         for each in value.values()
     )
 
