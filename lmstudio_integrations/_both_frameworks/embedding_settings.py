@@ -40,8 +40,8 @@ class EmbeddingSettings(CompanionSettings):
         return cast("AsyncEmbeddingModel", super()._async_model())
 
 
-def prefixed(prefix: str, texts: object) -> list[str]:
-    """Return texts, each with a prefix.
+def check_texts(texts: object) -> list[str]:
+    """Return texts as a list.
 
     Raises:
         LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
@@ -50,11 +50,11 @@ def prefixed(prefix: str, texts: object) -> list[str]:
     for index, text in enumerate(found):
         if not isinstance(text, str):
             raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
-    return [prefix + text for text in found] if prefix else found
+    return found
 
 
-def one_prefixed(prefix: str, text: object, method_of_many: str) -> list[str]:
-    """Return one text with a prefix, in a list.
+def check_text(text: object, method_of_many: str) -> str:
+    """Return a text.
 
     Raises:
         LMStudioValueError: If it is not a string; `method_of_many` takes a list.
@@ -62,4 +62,4 @@ def one_prefixed(prefix: str, text: object, method_of_many: str) -> list[str]:
     if not isinstance(text, str):
         remedy = f"; for several texts use {method_of_many}" if isinstance(text, list | tuple) else ""
         raise LMStudioValueError(f"the text must be a string; got {text!r}{remedy}")
-    return [prefix + text]
+    return text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
+from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, check_text, check_texts
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ParameterOnly, Secret
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
@@ -106,33 +106,33 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         with translating_errors():
-            return self._embed(one_prefixed(self.query_prefix, text, "embed_documents"))[0]
+            return self._embed(self.query_prefix, [check_text(text, "embed_documents")])[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         with translating_errors():
-            return self._embed(prefixed(self.document_prefix, texts))
+            return self._embed(self.document_prefix, check_texts(texts))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         with translating_errors():
-            return (await self._aembed(one_prefixed(self.query_prefix, text, "aembed_documents")))[0]
+            return (await self._aembed(self.query_prefix, [check_text(text, "aembed_documents")]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         with translating_errors():
-            return await self._aembed(prefixed(self.document_prefix, texts))
+            return await self._aembed(self.document_prefix, check_texts(texts))
 
-    def _embed(self, texts: list[str]) -> list[list[float]]:
+    def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
-        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
+        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
         return self._shaped(self._model().embed_texts(request, show_progress=self.show_progress is True))
 
-    async def _aembed(self, texts: list[str]) -> list[list[float]]:
+    async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
-        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
+        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
         return self._shaped(await self._async_model().embed_texts(request, show_progress=self.show_progress is True))
 
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:

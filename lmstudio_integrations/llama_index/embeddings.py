@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._both_frameworks.embedding_settings import (
     LENGTH_POLICY,
     EmbeddingSettings,
-    one_prefixed,
-    prefixed,
+    check_text,
+    check_texts,
 )
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
@@ -38,10 +38,12 @@ BATCHES_AT_ONCE = 4
 
 
 @contextmanager
-def _in_batches(texts: Sequence[str]) -> Generator[None]:
-    before = _given_texts.set(texts)
+def _in_batches(texts: object, prefix: str = "") -> Generator[list[str]]:
+    """Provide texts with their prefix; errors in the block name their index."""
+    given = check_texts(texts)
+    before = _given_texts.set(given)
     try:
-        yield
+        yield [prefix + text for text in given]
     finally:
         _given_texts.reset(before)
 
@@ -181,22 +183,23 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         return super().__deepcopy__(memo)
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
-    # with the same words. -------------------------------------------------------------------------------------------
+    # with the same words. Core's hooks remove them again, and pass them to the client, which puts one before each part
+    # of a long text. ------------------------------------------------------------------------------------------------
 
     @with_short_traceback
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return without_span(super().get_query_embedding)(*one_prefixed(self.query_instruction, query, _MANY))
+        return without_span(super().get_query_embedding)(self.query_instruction + check_text(query, _MANY))
 
     @with_short_traceback
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return await without_span(super().aget_query_embedding)(*one_prefixed(self.query_instruction, query, _AMANY))
+        return await without_span(super().aget_query_embedding)(self.query_instruction + check_text(query, _AMANY))
 
     @with_short_traceback
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
         """Return the mean of the vectors of several queries, or their aggregate by `agg_fn`."""
-        with _in_batches(prefixed(self.query_instruction, queries)):
+        with _in_batches(queries):
             return super().get_agg_embedding_from_queries(queries, agg_fn)
 
     @with_short_traceback
@@ -204,18 +207,18 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         self, queries: list[str], agg_fn: Callable[..., Any] | None = None
     ) -> Any:
         """Return the mean of the vectors of several queries, or their aggregate by `agg_fn`."""
-        with _in_batches(prefixed(self.query_instruction, queries)):
+        with _in_batches(queries):
             return await super().aget_agg_embedding_from_queries(queries, agg_fn)
 
     @with_short_traceback
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return without_span(super().get_text_embedding)(*one_prefixed(self.text_instruction, text, _MANY))
+        return without_span(super().get_text_embedding)(self.text_instruction + check_text(text, _MANY))
 
     @with_short_traceback
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return await without_span(super().aget_text_embedding)(*one_prefixed(self.text_instruction, text, _AMANY))
+        return await without_span(super().aget_text_embedding)(self.text_instruction + check_text(text, _AMANY))
 
     @with_short_traceback
     def get_text_embedding_batch(
@@ -225,9 +228,8 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
-        given = prefixed(self.text_instruction, texts)
         shown = show_progress or self.show_progress is True
-        with _in_batches(given):
+        with _in_batches(texts, self.text_instruction) as given:
             return without_span(super().get_text_embedding_batch)(given, shown, **kwargs)
 
     @with_short_traceback
@@ -238,41 +240,41 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
-        given = prefixed(self.text_instruction, texts)
         shown = show_progress or self.show_progress is True
-        with _in_batches(given):
+        with _in_batches(texts, self.text_instruction) as given:
             return await without_span(super().aget_text_embedding_batch)(given, shown, **kwargs)
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._embed([query])[0]
+        return self._embed(self.query_instruction, [query])[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return (await self._aembed([query]))[0]
+        return (await self._aembed(self.query_instruction, [query]))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._embed([text])[0]
+        return self._embed(self.text_instruction, [text])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._aembed([text]))[0]
+        return (await self._aembed(self.text_instruction, [text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._embed(texts)
+        return self._embed(self.text_instruction, texts)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._aembed(texts)
+        return await self._aembed(self.text_instruction, texts)
 
-    def _embed(self, texts: list[str]) -> list[list[float]]:
-        return _counted(self._model().embed_texts(self._request(texts), max_concurrency=BATCHES_AT_ONCE), texts)
+    def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
+        request = self._request(prefix, texts)
+        return _counted(self._model().embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
 
-    async def _aembed(self, texts: list[str]) -> list[list[float]]:
-        return _counted(
-            await self._async_model().embed_texts(self._request(texts), max_concurrency=BATCHES_AT_ONCE), texts
-        )
+    async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
+        request = self._request(prefix, texts)
+        return _counted(await self._async_model().embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
 
-    def _request(self, texts: list[str]) -> EmbeddingRequest:
-        return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, _given_texts.get())
+    def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
+        texts = [text.removeprefix(prefix) for text in texts]
+        return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix, _given_texts.get())
 
 
 def _counted(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:

@@ -16,7 +16,7 @@ from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel, A
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.predictions.requests import PredictionSettings
 from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
-from lmstudio_integrations.client.support.arguments import flag_of
+from lmstudio_integrations.client.support.arguments import flag_of, text_of
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioServerError,
@@ -56,6 +56,8 @@ class Embedder(Stage):
         length_policy: What to do with a text that is too long for the model. `error`, the default, raises, `truncate`
             embeds its beginning, `average` embeds its parts and averages their vectors, and `pass` leaves it to the
             server.
+        prefix: Text to put before each text, and before each part of a long one, as the model card says. Empty by
+            default.
         arguments: See `ModelArguments`.
 
     Raises:
@@ -73,6 +75,7 @@ class Embedder(Stage):
         output_column: str = "embeddings",
         dimensions: int | None = None,
         length_policy: LengthPolicy = "error",
+        prefix: str = "",
         **arguments: Unpack[ModelArguments],
     ) -> None:
         if length_policy not in get_args(LengthPolicy):
@@ -83,6 +86,7 @@ class Embedder(Stage):
         super().__init__(model, output_column, **arguments)
         self._text, self._dimensions = text, dimensions
         self._length_policy: LengthPolicy = length_policy
+        self._prefix = prefix if prefix == "" else text_of(prefix, "prefix")
 
     @property
     def input_columns(self) -> tuple[str, ...]:
@@ -122,7 +126,7 @@ class Embedder(Stage):
 
     async def _embed(self, values: Sequence[object]) -> list[Values]:
         texts = [string_in(value, self._text) for value in values]
-        request = EmbeddingRequest(texts, self._length_policy, "the length of the texts")
+        request = EmbeddingRequest(texts, self._length_policy, "the length of the texts", self._prefix)
         vectors, host = await embed_with_host(cast("AsyncEmbeddingModel", self._handle), request)
         return [self._row(vector, host) for vector in vectors]
 

@@ -100,6 +100,7 @@ def embed(
     output_column: str = "embeddings",
     dimensions: int | None = None,
     length_policy: LengthPolicy = "error",
+    prefix: str = "",
     **arguments: Unpack[StageArguments],
 ) -> DatasetT:
     """Return a dataset with a column of vectors. Nothing runs before Ray needs the rows.
@@ -111,12 +112,13 @@ def embed(
         output_column: The name of the new column; see `Embedder` for the others.
         dimensions: The length of the vectors; see `Embedder`.
         length_policy: What to do with texts that are too long for the model; see `Embedder`.
+        prefix: Text to put before each text; see `Embedder`.
         arguments: See `StageArguments`.
 
     Raises:
         LMStudioValueError: If an argument is invalid, or the columns of the dataset are known and do not fit.
     """
-    own = {"text": text, "dimensions": dimensions, "length_policy": length_policy}
+    own = {"text": text, "dimensions": dimensions, "length_policy": length_policy, "prefix": prefix}
     return _staged(Embedder, ds, {"model": model, "output_column": output_column, **own}, arguments)
 
 

@@ -273,6 +273,14 @@ def test_a_text_that_is_too_long_may_be_embedded_in_parts(embed: Run, server: Em
     assert "Warning: some texts are longer than the 64 tokens" in " ".join(capsys.readouterr().err.split())
 
 
+def test_every_text_and_every_part_of_a_long_one_gets_the_prefix(embed: Run, server: Emulator) -> None:
+    Path("in.txt").write_text("eins\n" + "word " * 200, encoding="utf-8")
+    assert embed("in.txt", "-o", "out.jsonl", "--length-policy", "average", "--prefix", "query: ") == 0
+    assert len(server.embedded_texts) > 4
+    assert all(record.text.startswith("query: ") for record in server.embedded_texts)
+    assert read_lines("out.jsonl")[0]["text"] == "eins"
+
+
 def test_an_error_of_the_server_names_the_lines(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_text("eins\nzwei\ndrei\nvier\n", encoding="utf-8")

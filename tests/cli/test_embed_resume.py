@@ -180,6 +180,7 @@ def test_an_unfinished_part_of_a_parquet_file_is_written_again(embed: Run, inter
         (("--field", "body"), "another --field (text, now body)"),
         (("--vector-field", "v"), "another --vector-field (embedding, now v)"),
         (("--length-policy", "truncate"), "another --length-policy (error, now truncate)"),
+        (("--prefix", "query: "), "another --prefix (, now query: )"),
         (("--input-format", "jsonl"), "another --input-format (text, now jsonl)"),
         (("--output-format", "parquet"), "another --output-format (jsonl, now parquet)"),
         (("--model", OTHER), f"another model ({MODEL}, now {OTHER})"),

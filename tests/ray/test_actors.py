@@ -298,6 +298,16 @@ async def test_a_text_that_is_too_long_may_be_embedded_in_parts(arguments: dict[
     assert whole["embeddings"] == pytest.approx(part["embeddings"])
 
 
+async def test_every_text_and_every_part_of_a_long_one_gets_the_prefix(
+    server: Emulator, arguments: dict[str, Any]
+) -> None:
+    actor = Embedder("vectors", length_policy="average", prefix="query: ", **arguments)
+    with pytest.warns(LMStudioConfigWarning, match="longer than the 32"):
+        await run(actor, table(text=["a", "b " * 100]))
+    assert len(server.embedded_texts) > 4
+    assert all(record.text.startswith("query: ") for record in server.embedded_texts)
+
+
 async def test_vectors_of_a_known_length_are_a_fixed_size_list(arguments: dict[str, Any]) -> None:
     (result,) = [each async for each in Embedder("vectors", dimensions=4, **arguments)(table(text=["a"]))]
     assert result.schema.field("embeddings").type == pa.list_(pa.float32(), 4)
@@ -395,6 +405,11 @@ INVALID: list[tuple[Any, dict[str, Any], str]] = [
     (Embedder, {"model": "vectors", "max_retry": 1}, "did you mean 'max_retries'"),
     (Embedder, {"model": "vectors", "timeout": 0}, "timeout must be"),
     (Embedder, {"model": "vectors", "load_policy": "never"}, "load_policy"),
+    (
+        Embedder,
+        {"model": "vectors", "prefix": 5},
+        "prefix must be a string; got 5",
+    ),
     (
         Embedder,
         {"model": "vectors", "length_policy": "cut"},

@@ -72,6 +72,7 @@ _STATE_NAMES = {
     "vector_field": "--vector-field",
     "model_field": "--model-field",
     "length_policy": "--length-policy",
+    "prefix": "--prefix",
     "model": "model",
 }
 """What errors call the settings that must be equal to resume a run."""
@@ -86,6 +87,7 @@ class Job:
         output: The file or stream; `-` is stdout.
         columns: The names of the columns.
         length_policy: What happens to a text that is too long.
+        prefix: What is put before each text.
         batch_size: Rows that are embedded together.
     """
 
@@ -93,6 +95,7 @@ class Job:
     output: Path
     columns: Columns
     length_policy: LengthPolicy
+    prefix: str
     batch_size: int
 
 
@@ -128,6 +131,14 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
             "of its parts, or is sent as it is."
         ),
     ] = "error",
+    prefix: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Text to put before each text, and before each part of a long one, as the model card says.",
+            show_default=False,
+        ),
+    ] = "",
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows that are embedded together.")] = 64,
     ttl: Annotated[
         int,
@@ -152,7 +163,7 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
     output = STANDARD if is_stdout(output) else output
     folder = None if is_stream(output) else Folder(output)
     kind = output_format_of(output, output_format, is_stream=folder is None)
-    job = Job(rows_of(input_, input_format, columns), output, columns, length_policy, batch_size)
+    job = Job(rows_of(input_, input_format, columns), output, columns, length_policy, prefix, batch_size)
     state = _state(job, kind, overwrite=overwrite)
     if folder is not None:
         check_file(folder, overwrite=overwrite)
@@ -187,6 +198,7 @@ def _state(job: Job, kind: OutputFormat, *, overwrite: bool) -> dict[str, Any]:
         "vector_field": columns.vector,
         "model_field": columns.model,
         "length_policy": job.length_policy,
+        "prefix": job.prefix,
         "overwrite": overwrite,
     }
 
@@ -230,7 +242,7 @@ def run(job: Job, output: Output, handle: EmbeddingModel) -> None:
         with output, _interruptible() as uninterrupted, _progress(job, done) as show:
             for batch in job.rows.batches(job.batch_size, done):
                 with uninterrupted():
-                    vectors = embed_batch(handle, batch, job.length_policy)
+                    vectors = embed_batch(handle, batch, job.length_policy, job.prefix)
                     output.write(batch, vectors)
                 without_text += vectors.count(None)
                 show(output.rows)
@@ -246,7 +258,7 @@ def run(job: Job, output: Output, handle: EmbeddingModel) -> None:
         note(f"Wrote {counted(output.rows, 'row')} to {job.output}.")
 
 
-def embed_batch(handle: EmbeddingModel, batch: Batch, policy: LengthPolicy) -> list[list[float] | None]:
+def embed_batch(handle: EmbeddingModel, batch: Batch, policy: LengthPolicy, prefix: str) -> list[list[float] | None]:
     """Return the vectors of a batch; a row without text has none.
 
     Raises:
@@ -255,7 +267,7 @@ def embed_batch(handle: EmbeddingModel, batch: Batch, policy: LengthPolicy) -> l
     vectors: list[list[float] | None] = [None] * len(batch.texts)
     texts = {index: text for index, text in enumerate(batch.texts) if text and not text.isspace()}
     labels = [batch.labels[index] for index in texts]
-    request = EmbeddingRequest(list(texts.values()), policy, "the length of the texts", labels=labels)
+    request = EmbeddingRequest(list(texts.values()), policy, "the length of the texts", prefix, labels=labels)
     try:
         found = handle.embed_texts(request) if texts else []
     except LMStudioContextOverflowError as error:

@@ -79,15 +79,15 @@ class Embedder(Model):
 
     def embed_fitted(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
         """Embed texts after those that are too long were cut or split."""
-        texts_of(request.texts, "input")
-        longest = 0 if request.policy == "pass" else max(map(utf8_length, request.texts), default=0)
+        texts, prefix = texts_of(request.texts, "input"), request.prefix
+        longest = 0 if request.policy == "pass" else max(map(utf8_length, texts), default=0) + utf8_length(prefix)
         if longest <= ALWAYS_FITS:
-            return (yield from self.request_batches(request.texts, show_progress=show_progress))
+            return (yield from self.request_batches([prefix + text for text in texts], show_progress=show_progress))
         context_window = yield from self._context_window_for(longest)
         if request.context_length is not None:
             context_window = context_window._replace(length=min(context_window.length, request.context_length))
         parts = yield from fit_texts(request, self._count_each, context_window)
-        vectors = yield from self.request_batches([part.text for part in parts], show_progress=show_progress)
+        vectors = yield from self.request_batches([prefix + part.text for part in parts], show_progress=show_progress)
         if len(parts) == len(request.texts):
             return vectors
         limit, name = context_window.length, self.state.name

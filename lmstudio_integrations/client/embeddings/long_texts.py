@@ -12,6 +12,7 @@ from itertools import groupby
 from operator import mul
 from typing import Literal, NamedTuple, TypeAlias, cast
 
+from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioProtocolError
@@ -35,6 +36,7 @@ class EmbeddingRequest:
         policy: Texts that are too long are an error, are embedded by their beginning, get the average of the vectors of
             their parts, or are sent as they are.
         splitter_setting: The name of the setting of the framework that makes texts shorter, for errors.
+        prefix: What is put before each text, and before each part of a long one.
         given: The caller's whole list, of which a framework makes batches; empty if `texts` is all of it.
         labels: What errors call each text, such as its line in a file; by default `text` and its number.
         context_length: The most tokens that the model takes, if that is less than the context length of the instance:
@@ -44,6 +46,7 @@ class EmbeddingRequest:
     texts: list[str]
     policy: LengthPolicy
     splitter_setting: str
+    prefix: str = ""
     given: Sequence[str] = ()
     labels: Sequence[str] = ()
     context_length: int | None = None
@@ -61,8 +64,9 @@ class Part(NamedTuple):
     number: int
     """The index of the text."""
     text: str
+    """Without the prefix."""
     tokens: int = 0
-    """Its tokens, if they were counted."""
+    """Those of the text alone, if they were counted."""
 
 
 def fit_texts(
@@ -76,26 +80,32 @@ def fit_texts(
         context_window: The context window of the loaded model.
 
     Raises:
-        LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+        LMStudioContextOverflowError: If a text is too long and the policy is `error`, or if the prefix leaves no room
+            for it.
     """
-    room = max(context_window.length - SPECIAL_TOKENS, 0)
+    prefix, room = request.prefix, max(context_window.length - SPECIAL_TOKENS, 0)
     fitting, suspects = list[Part](), list[Part]()
     for index, text in enumerate(request.texts):
-        (suspects if utf8_length(text) > room else fitting).append(Part(index, text))
+        (suspects if utf8_length(prefix + text) > room else fitting).append(Part(index, text))
+    taken = (yield from count([prefix]))[0] if prefix and suspects else 0
+    room_beside = room - taken
     while suspects:
-        counts = yield from count([part.text for part in suspects])
+        counts = yield from count([prefix + part.text for part in suspects])
         shorter: list[Part] = []
-        for (index, text, _), tokens in zip(suspects, counts, strict=True):
-            if tokens <= room:
+        for (index, text, _), whole in zip(suspects, counts, strict=True):
+            tokens = max(whole - taken, 0)
+            if whole <= room:
                 fitting.append(Part(index, text, tokens))
                 continue
+            if prefix and room_beside <= 0:
+                raise _prefix_error(prefix, taken + SPECIAL_TOKENS, context_window.length)
             # In proportion. The next count shows whether that is enough.
             if request.policy == "truncate" and text:
-                cuts = [text[: min(len(text) * room // tokens, len(text) - 1)]]
-            elif request.policy == "average" and room and len(text) > 1:
-                cuts = split_text(text, -(-tokens // room))
+                cuts = [text[: min(len(text) * room_beside // tokens, len(text) - 1)]]
+            elif request.policy == "average" and room_beside and len(text) > 1:
+                cuts = split_text(text, -(-tokens // room_beside))
             else:  # what is left cannot be cut
-                raise overflow_error(request, index, tokens + SPECIAL_TOKENS, context_window)
+                raise overflow_error(request, index, whole + SPECIAL_TOKENS, context_window, taken)
             shorter += [Part(index, cut) for cut in cuts]
         suspects = shorter
     return sorted(fitting, key=lambda part: part.number)
@@ -148,13 +158,13 @@ def utf8_length(text: str) -> int:
 
 
 def overflow_error(
-    request: EmbeddingRequest, index: int, used: int, context_window: ContextWindow
+    request: EmbeddingRequest, index: int, used: int, context_window: ContextWindow, prefix_tokens: int = 0
 ) -> LMStudioContextOverflowError:
-    """Return the error of a text that is too long."""
+    """Return the error of a text that is too long. With a prefix, `used` counts both."""
     text, (limit, maximum) = request.texts[index], context_window
     place = request.given.index(text) if text in request.given else index
     label = request.labels[index] if request.labels else f"text {place}"
-    bound, advice = str(limit), [f"lower {request.splitter_setting} below {limit}"]
+    bound, advice = str(limit), [f"lower {request.splitter_setting} below {limit - prefix_tokens}"]
     if maximum is not None:
         bound = f"at most {limit}" if maximum <= limit else f"{limit} of its max_context_length of {maximum}"
     if maximum is None or used <= maximum:
@@ -162,5 +172,17 @@ def overflow_error(
     if request.policy == "error":
         advice.append("set length_policy='average' to embed it in parts, or 'truncate' to embed its beginning")
     return LMStudioContextOverflowError(
-        f"{label} has {used} tokens, and the model takes {bound}; {', or '.join(advice)}", used=used, limit=limit
+        f"{label} has {used} tokens{' with its prefix' if request.prefix else ''}, and the model takes {bound}; "
+        f"{', or '.join(advice)}",
+        used=used,
+        limit=limit,
+    )
+
+
+def _prefix_error(prefix: str, used: int, limit: int) -> LMStudioContextOverflowError:
+    return LMStudioContextOverflowError(
+        f"the prefix {beginning(prefix)} leaves no room for a text: it has {used} tokens, and the model takes {limit}; "
+        "shorten it",
+        used=used,
+        limit=limit,
     )

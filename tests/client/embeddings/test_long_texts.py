@@ -47,28 +47,34 @@ def counted(fitting: Fitting, count: Callable[[str], int] = words) -> list[Part]
         return parts
 
 
-@given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
-def test_truncation_ends_with_beginnings_that_fit_the_context_window(texts: list[str], context_window: int) -> None:
-    fitting = counted(start(EmbeddingRequest(texts, "truncate", "chunk_size"), context_window))
+TEXTS = st.lists(st.text("ab é\n", max_size=80), max_size=5)
+PREFIXES = st.sampled_from(["", "search query: "])
+
+
+@given(TEXTS, PREFIXES, st.integers(5, 20))
+def test_truncation_ends_with_beginnings_that_fit_the_context_window(
+    texts: list[str], prefix: str, context_window: int
+) -> None:
+    fitting = counted(start(EmbeddingRequest(texts, "truncate", "chunk_size", prefix), context_window))
     assert [part.number for part in fitting] == list(range(len(texts)))
     for before, (_, after, _) in zip(texts, fitting, strict=True):
         assert before.startswith(after)
-        assert words(after) <= context_window - SPECIAL_TOKENS
-        if words(before) <= context_window - SPECIAL_TOKENS:
+        assert words(prefix + after) <= context_window - SPECIAL_TOKENS
+        if words(prefix + before) <= context_window - SPECIAL_TOKENS:
             assert after == before
 
 
 @pytest.mark.slow
-@given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
-def test_the_parts_of_long_texts_fit_and_lack_nothing(texts: list[str], context_window: int) -> None:
-    fitting = counted(start(EmbeddingRequest(texts, "average", "chunk_size"), context_window))
+@given(TEXTS, PREFIXES, st.integers(5, 20))
+def test_the_parts_of_long_texts_fit_and_lack_nothing(texts: list[str], prefix: str, context_window: int) -> None:
+    fitting = counted(start(EmbeddingRequest(texts, "average", "chunk_size", prefix), context_window))
     for index, text in enumerate(texts):
         parts = [part for part in fitting if part.number == index]
         assert sorted("".join(part.text for part in parts)) == sorted(text)
         assert all(part.text in text for part in parts)
         assert all(part.tokens == words(part.text) for part in parts[1:])
-        assert all(words(part.text) <= context_window - SPECIAL_TOKENS for part in parts)
-        if words(text) <= context_window - SPECIAL_TOKENS:
+        assert all(words(prefix + part.text) <= context_window - SPECIAL_TOKENS for part in parts)
+        if words(prefix + text) <= context_window - SPECIAL_TOKENS:
             assert len(parts) == 1
 
 
@@ -84,6 +90,25 @@ def test_words_stay_whole_in_parts() -> None:
     parts = counted(start(EmbeddingRequest(["rain " * 30, "sun"], "average", "chunk_size"), 12))
     assert {word for part in parts for word in part.text.split()} == {"rain", "sun"}
     assert [part.tokens for part in parts if part.number == 0] == [10, 10, 10]
+
+
+def test_parts_are_as_long_as_the_prefix_of_each_allows() -> None:
+    parts = counted(start(EmbeddingRequest(["rain " * 30], "average", "chunk_size", "search for: "), 12))
+    assert [part.tokens for part in parts] == [len(part.text.split()) for part in parts]
+    assert [part.tokens for part in parts] == [7, 8, 7, 8]
+
+
+@pytest.mark.parametrize("policy", ["error", "truncate", "average"])
+def test_a_prefix_that_leaves_no_room_is_one_error(policy: LengthPolicy) -> None:
+    request = EmbeddingRequest(["sun", "rain " * 30], policy, "chunk_size", "search for: ")
+    with pytest.raises(LMStudioContextOverflowError) as caught:
+        counted(start(request, 2 + SPECIAL_TOKENS))
+    assert str(caught.value) == (
+        "the prefix 'search for: ' leaves no room for a text: it has 4 tokens, and the model takes 4; shorten it"
+    )
+    with pytest.raises(LMStudioContextOverflowError, match="text 1 has 34 tokens with its prefix") as caught:
+        counted(start(EmbeddingRequest(request.texts, "error", "chunk_size", "search for: "), 12))
+    assert "lower chunk_size below 10" in str(caught.value)
 
 
 @pytest.mark.parametrize("policy", ["error", "truncate", "average"])
