@@ -217,7 +217,8 @@ class EmbeddingModel(SyncModelHandle[Embedder]):
 
         Args:
             request: The texts, and what to do with those that are too long.
-            max_concurrency: How many such calls run at once on this model. There is no limit by default.
+            max_concurrency: How many such calls run at once on this model: no more than each of them allows. There is
+                no limit by default.
             show_progress: Whether to show a progress bar. Needs tqdm.
 
         Raises:

@@ -17,7 +17,7 @@ from lmstudio_integrations.client.embeddings.long_texts import (
 )
 from lmstudio_integrations.client.models.model import Model, Texts
 from lmstudio_integrations.client.models.state import ContextWindow
-from lmstudio_integrations.client.support.arguments import texts_of
+from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioProtocolError
@@ -52,12 +52,15 @@ class Embedder(Model):
 
         Args:
             request: The texts, and what to do with those that are too long.
-            max_concurrency: How many such calls on the model run at once; the others wait. `None` sets no limit.
+            max_concurrency: How many such calls on the model run at once, also beside calls with a higher limit; the
+                others wait. `None` sets no limit.
             show_progress: Whether to draw a bar.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+            LMStudioValueError: If an argument is invalid.
         """
+        max_concurrency = whole_number(max_concurrency, "max_concurrency")
         if max_concurrency is None:
             return (yield from self._embed(request, show_progress=show_progress))
         gates = self.server_models.gates

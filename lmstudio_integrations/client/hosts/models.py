@@ -17,6 +17,7 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.predictions.warming import Prefix
+from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
@@ -188,7 +189,8 @@ class EmbedderOnHosts(_OnHosts, Embedder):
         self, request: EmbeddingRequest, *, max_concurrency: int | None = None, show_progress: bool = False
     ) -> Flow[Vectors]:
         """Return the vectors of texts; `max_concurrency` calls run on each host."""
-        limit = max_concurrency and max_concurrency * len(self.hosts.hosts)
+        limit = whole_number(max_concurrency, "max_concurrency")
+        limit = limit and limit * len(self.hosts.hosts)
         return (yield from super().vectors_of_long(request, max_concurrency=limit, show_progress=show_progress))
 
     def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:

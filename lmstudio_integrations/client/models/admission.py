@@ -2,7 +2,7 @@
 
 - `Turns`: calls of one model finish before another model, which would evict it, is loaded.
 - `Flight`: one of several callers loads a model, and the others wait for it.
-- `Gates`: so many operations run on one model at once, and the others wait.
+- `Gates`: as many operations run on one model at once as each of them allows, and the others wait.
 
 Each has `wait`, which runs on the I/O thread until the caller may go on, and `end`, which runs there when an operation
 or the load has ended, even before it was admitted. Whoever would wait for its own event loop or thread must not wait:
@@ -350,27 +350,61 @@ class Permit:
     Attributes:
         key: The model, and the event loop of the caller.
         place: The key, and the thread or task.
-        semaphore: What admitted it, until it ends.
+        max_concurrency: How many operations may run while this one does.
+        gate: What admitted it, until it ends.
         ended: Whether it has ended.
     """
 
     key: Hashable
     place: Hashable
-    semaphore: asyncio.Semaphore | None = None
+    max_concurrency: int
+    gate: "_Gate | None" = None
     ended: bool = False
+
+
+class _Gate:
+    """The operations on one model, in the order in which they came. No more run at once than each of them allows."""
+
+    def __init__(self) -> None:
+        self._running: set[Permit] = set()
+        self._waiting: deque[tuple[Permit, asyncio.Future[None]]] = deque()
+
+    async def enter(self, permit: Permit) -> None:
+        admitted = asyncio.get_running_loop().create_future()
+        self._waiting.append((permit, admitted))
+        self._advance()
+        try:
+            await admitted
+        except asyncio.CancelledError:
+            self.leave(permit)
+            raise
+
+    def leave(self, permit: Permit) -> None:
+        self._running.discard(permit)
+        self._advance()
+
+    def _advance(self) -> None:
+        while self._waiting:
+            permit, admitted = self._waiting[0]
+            if not admitted.cancelled():
+                if len(self._running) >= min(each.max_concurrency for each in (permit, *self._running)):
+                    break
+                self._running.add(permit)
+                admitted.set_result(None)
+            self._waiting.popleft()
 
 
 class Gates:
     """The limits of one server, one for each model and kind of caller.
 
-    Threads share one limit, and the tasks of each event loop have their own: a thread that blocks an event loop must
-    not wait for tasks of that loop. A permit keeps its semaphore alive; a semaphore without permits is dropped.
+    Threads share one gate, and the tasks of each event loop have their own: a thread that blocks an event loop must not
+    wait for tasks of that loop. A permit keeps its gate alive; a gate without permits is dropped.
     """
 
     def __init__(self) -> None:
         self.permits: dict[Hashable, Permit] = {}
         """The operation of each thread or task on each model; any thread may change it, in one step."""
-        self._semaphores: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[Hashable, _Gate] = WeakValueDictionary()
 
     def enter(self, caller: Caller, model: Hashable, max_concurrency: int) -> Flow[Permit | None]:
         """Wait until fewer than `max_concurrency` operations run on a model; return what `leave` takes.
@@ -378,11 +412,11 @@ class Gates:
         A signal handler must not wait for the call that it has interrupted, and gets `None`.
         """
         key = model, caller.new_waiter().loop
-        permit = Permit(key, (key, current_thread_or_task()))
+        permit = Permit(key, (key, current_thread_or_task()), max_concurrency)
         if self.permits.setdefault(permit.place, permit) is not permit:
             return None
         try:
-            yield from caller.run_task(lambda: self.wait(permit, max_concurrency))
+            yield from caller.run_task(lambda: self.wait(permit))
         except BaseException:
             self.leave(caller, permit)
             raise
@@ -394,11 +428,11 @@ class Gates:
             del self.permits[permit.place]
             caller.submit(self.end, permit)
 
-    async def wait(self, permit: Permit, max_concurrency: int) -> None:
-        """Wait until fewer than `max_concurrency` operations run, and admit this one."""
-        semaphore = self._semaphores.setdefault(permit.key, asyncio.Semaphore(max_concurrency))
-        await semaphore.acquire()
-        permit.semaphore = semaphore
+    async def wait(self, permit: Permit) -> None:
+        """Wait until its limit, and those of the running operations, allow one more, and admit this one."""
+        gate = self._gates.setdefault(permit.key, _Gate())
+        await gate.enter(permit)
+        permit.gate = gate
         if permit.ended:  # it was cancelled meanwhile, and nobody else releases what it got
             self.end(permit)
 
@@ -406,6 +440,6 @@ class Gates:
     def end(self, permit: Permit) -> None:
         """End an operation, and admit the next one."""
         permit.ended = True
-        semaphore, permit.semaphore = permit.semaphore, None
-        if semaphore is not None:
-            semaphore.release()
+        gate, permit.gate = permit.gate, None
+        if gate is not None:
+            gate.leave(permit)

@@ -9,10 +9,13 @@ from pydantic import SecretStr
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.convenience import reset_default_client
+from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.emulator import Emulator
 from tests.client.transport.test_connecting import TOKEN
 
 HANDLE = lms.FileHandle(name="a.txt", identifier="1", size_bytes=1, file_type="text/plain")
+
+EMBED = EmbeddingRequest(["Hi"], "pass", "chunk_size")
 
 CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
     ("host .* 5", {"api_host": 5}),
@@ -57,6 +60,7 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("limit .* 'x'", lambda client: client.files.retrieve("x", [HANDLE], limit="x")),
     ("search_term .* 5", lambda client: client.repository.search_models(5)),
     ("limit .* 'x'", lambda client: client.repository.search_models("x", "x")),
+    ("max_concurrency .* 0", lambda client: client.embedding.lazy_model().embed_texts(EMBED, max_concurrency=0)),
     ("compatibility_types .* 5", lambda client: client.repository.search_models(compatibility_types=[5])),
 ]
 
