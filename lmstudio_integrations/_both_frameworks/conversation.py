@@ -7,7 +7,6 @@ it to the front if the model's template takes it nowhere else. Pure: images are 
 The client downloads and uploads those of `for_upload`, and `encode` puts the file handles in their places.
 """
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations._both_frameworks.tool_settings import wire_name
 from lmstudio_integrations._support.secrets import redacted_url
+from lmstudio_integrations.client.files.base64_text import decode_base64, decode_data_url
 from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
@@ -47,10 +47,7 @@ class ImageSource:
         Raises:
             LMStudioValueError: If it is not base64.
         """
-        try:
-            return cls(base64.b64decode(text, validate=False))
-        except ValueError as error:  # also for text that is not ASCII
-            raise LMStudioValueError(f"the image's data is not base64: {error}") from error
+        return cls(decode_base64(text, "the image's data"))
 
     @classmethod
     def from_path(cls, path: str | Path) -> "ImageSource":
@@ -73,11 +70,11 @@ class ImageSource:
         """Read an image from a data URL, or keep the URL of one on the web.
 
         Raises:
-            LMStudioValueError: If the URL has another scheme.
+            LMStudioValueError: If the URL has another scheme, or a data URL is broken.
         """
         scheme = url.partition(":")[0].lower()
         if scheme == "data":
-            return cls.from_base64(url.partition(",")[2])
+            return cls(decode_data_url(url))
         if scheme in {"http", "https"}:
             return cls(url=url)
         raise LMStudioValueError(

@@ -1,6 +1,5 @@
 """LangChain's messages as a conversation on its way to the wire. Pure; see `_both_frameworks/conversation.py`."""
 
-import base64
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from lmstudio_integrations._both_frameworks.conversation import (
     text_of,
 )
 from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.client.files.base64_text import decode_base64
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 
@@ -226,7 +226,7 @@ def _text(block: Mapping[str, Any], member: str) -> str | None:
     text = block.get(member)
     if text is None and isinstance(block.get("base64"), str):
         try:
-            text = base64.b64decode(block["base64"], validate=True).decode()
+            text = decode_base64(block["base64"], "it").decode()
         except ValueError as error:
             raise LMStudioValueError(f"a text block must hold base64 of UTF-8: {error}") from error
     if text is None and not block.keys() & {"url", "file_id"}:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from llama_index.core.base.llms.types import (
@@ -32,7 +33,9 @@ from lmstudio_integrations._both_frameworks.conversation import (
 )
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.client.files.base64_text import decode_data_url, is_base64_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.types.files import image_format
 
 _ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -166,7 +169,12 @@ def _joined(blocks: Sequence[Any], role: Role) -> list[Part]:
 def _image(block: ImageBlock, _role: Role) -> list[Part]:
     """Read an image; LlamaIndex keeps its bytes as base64."""
     if isinstance(block.image, bytes):
-        return [ImageSource.from_base64(block.image)]
+        image = ImageSource.from_base64(block.image)
+        if image_format(image.data) is None:  # core encodes base64 that is URL-safe, or not padded, once more
+            with suppress(LMStudioValueError):
+                inner = ImageSource.from_base64(image.data)
+                return [image if image_format(inner.data) is None else inner]
+        return [image]
     if block.image is not None:
         block.image.seek(0)
         return [ImageSource(bytes(block.image.read()))]
@@ -179,15 +187,17 @@ def _image(block: ImageBlock, _role: Role) -> list[Part]:
 
 def _document(block: DocumentBlock, _role: Role) -> list[Part]:
     """Read a document that is text; its title stands above it."""
-    if block.data is None and block.path is None and not (block.url or "").startswith("data:"):
-        if block.url:
+    url = None if block.data is not None or block.path is not None else block.url or ""
+    if url is not None and not url.startswith("data:"):
+        if url:
             raise LMStudioValueError(
-                f"the document {redacted_url(block.url)} is on the web; fetch it and pass its data or a path"
+                f"the document {redacted_url(url)} is on the web; fetch it and pass its data or a path"
             )
         raise LMStudioValueError("a DocumentBlock is empty; pass its data or a path")
     name = str(block.path or block.title)
     try:
-        content = block.resolve_document().read()
+        # Core drops the characters of base64 that it does not know.
+        content = decode_data_url(url) if url and is_base64_url(url) else block.resolve_document().read()
         text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
     except UnicodeDecodeError as error:
         raise LMStudioValueError(

@@ -1,7 +1,7 @@
 """LangChain's messages on the wire."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lmstudio_integrations._both_frameworks.conversation import ImageSource, enc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.langchain._messages import convert
 from lmstudio_integrations.types.files import FileHandle
+from tests.support.base64_forms import FORMS
 
 IMAGE = b"\x89PNG\r\n\x1a\npicture"
 BASE64 = base64.b64encode(IMAGE).decode()
@@ -189,6 +190,18 @@ def test_an_empty_user_message_is_sent() -> None:
 def test_images_are_read_in_every_form(block: dict[str, Any]) -> None:
     pending = convert([HumanMessage([{"type": "text", "text": "what?"}, block])])
     assert images(pending) == [ImageSource(IMAGE)]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_images_and_texts_are_read_from_every_form_of_base64(form: Callable[[bytes], str]) -> None:
+    image, written = IMAGE + b"\xfb\xff\xbf", "grüß ≤≥ dich??>>"
+    for block in (
+        {"type": "image", "base64": form(image), "mime_type": "image/png"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{form(image)}"}},
+    ):
+        assert images(convert([HumanMessage([block])])) == [ImageSource(image)]
+    block = {"type": "text-plain", "base64": form(written.encode()), "mime_type": "text/plain"}
+    assert wire([HumanMessage([block])]) == [text("user", written)]
 
 
 def test_images_are_read_from_a_path(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """LlamaIndex's messages in wire form."""
 
 import base64
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from llama_index.core.base.llms.types import (
 from lmstudio_integrations._both_frameworks.conversation import ImageSource, encode, images
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.llama_index._messages import convert
+from tests.support.base64_forms import FORMS
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -169,6 +171,18 @@ def test_images_are_read_in_every_form(tmp_path: Path) -> None:
         assert images_in(block) == [ImageSource(PNG)], block
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_images_and_documents_are_read_from_every_form_of_base64(form: Callable[[bytes], str]) -> None:
+    image, text = PNG + b"\xfb\xff\xbf", "grüß ≤≥ dich??>>"
+    for block in (
+        ImageBlock(image=form(image).encode()),
+        ImageBlock(url=f"data:image/png;base64,{form(image)}"),
+    ):
+        assert images_in(block) == [ImageSource(image)], block
+    document = DocumentBlock(url=f"data:text/plain;base64,{form(text.encode())}")
+    assert wire(user(document)) == [text_message("user", text)]
+
+
 def test_an_image_url_is_not_downloaded() -> None:
     assert images_in(ImageBlock(url="https://example.org/cat.png")) == [ImageSource(url="https://example.org/cat.png")]
 
@@ -230,7 +244,7 @@ def test_a_document_that_is_not_text_is_rejected() -> None:
         (DocumentBlock(url="https://example.org/a.txt"), "is on the web; fetch it"),
         (DocumentBlock(document_mimetype="text/plain"), "is empty"),
         (DocumentBlock(data=b"", title="Rain"), "'Rain' has no readable content.*pass its data or a path"),
-        (DocumentBlock(url="data:text/plain;base64,abc"), "no readable content"),
+        (DocumentBlock(url="data:text/plain;base64,abcde"), "no readable content"),
     ],
 )
 def test_a_document_on_the_web_or_without_content_is_rejected(block: DocumentBlock, complaint: str) -> None:

@@ -5,7 +5,6 @@ call these flows; `images.py` and `predictions/requests.py` build on them.
 """
 
 import base64
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from typing import IO, Any, TypedDict, cast
 from weakref import WeakValueDictionary
 
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations.client.files.base64_text import decode_data_url
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     check_names,
@@ -36,7 +36,6 @@ from lmstudio_integrations.types.files import FileHandle, Origin, ParsedDocument
 FileInput = str | PathLike[str] | bytes | IO[bytes]
 """A path, a data URL, the content, or an open binary file."""
 
-_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 _origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
 """The sources of the uploaded files by their identifiers: the messages of frameworks have nothing else of a file."""
 
@@ -105,7 +104,7 @@ def _read(source: FileInput) -> tuple[bytes, str | None]:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), None
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return _from_data_url(source), None
+        return decode_data_url(source), None
     try:
         if isinstance(source, str | PathLike):
             return Path(source).read_bytes(), Path(source).name
@@ -123,16 +122,6 @@ def _read(source: FileInput) -> tuple[bytes, str | None]:
 
 def _shown(source: FileInput) -> str:
     return shortened(repr(str(source) if isinstance(source, PathLike) else source))
-
-
-def _from_data_url(url: str) -> bytes:
-    head = _DATA_URL.match(url)
-    if head is None:
-        raise LMStudioValueError(f"a data URL must be data:<type>;base64,<content>; got {url[:40]!r}")
-    try:
-        return base64.b64decode(url[head.end() :], validate=True)
-    except ValueError as error:
-        raise LMStudioValueError(f"the data URL's content is not base64: {error}") from error
 
 
 def _upload(operation: Operation, source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
