@@ -76,7 +76,12 @@ def _is_token(value: object) -> bool:
 
 def _is_candidate(value: object) -> TypeGuard[dict[str, Any]]:
     # The server writes the logarithm of 0 as null, because JSON has no infinity.
-    return is_object(value) and _is_string(value.get("text", "")) and _is_number_or_null(value.get("logProb"))
+    return (
+        is_object(value)
+        and _is_string(value.get("text", ""))
+        and _is_number_or_null(value.get("logProb"))
+        and not isinstance(value.get("id"), dict | list)
+    )
 
 
 def _tool_call_end(packet: Packet) -> ToolCallEnd:

@@ -107,7 +107,7 @@ def _confidence(text: str, start: int, tokens: Sequence[Token], schema: object) 
     for leaf in _leaves(text, start, ())[0]:
         # A token without characters, a part of one that others write, belongs to the value around it.
         own = slice(bisect_right(ends, leaf.start), bisect_left(starts, leaf.end))
-        written = [*map(_probability, tokens[own])]
+        written = [*map(probability_of, tokens[own])]
         if None not in written:
             probability = math.prod(each for each in written if each is not None)
             alternatives = _alternatives(text, leaf, starts[own], tokens[own], _members(schema, leaf.path))
@@ -116,7 +116,7 @@ def _confidence(text: str, start: int, tokens: Sequence[Token], schema: object) 
     return confidence
 
 
-def _probability(token: Token) -> float | None:
+def probability_of(token: Token) -> float | None:
     """Return the probability of a token; `None` if it is not known. The server writes the logarithm of 0 as null."""
     if "logProb" not in token:
         return None
@@ -245,14 +245,14 @@ def _alternatives(
     for start, token in zip(starts, tokens, strict=True):
         known = written[: max(start - leaf.start, 0)]
         for candidate in token.get("candidates") or ():
-            part, probability = str(candidate.get("text") or ""), before * (_probability(candidate) or 0.0)
+            part, probability = str(candidate.get("text") or ""), before * (probability_of(candidate) or 0.0)
             if start <= leaf.start:
                 part = _without_lead(part, text[start : leaf.start])
             if part and probability:
                 begun = known + part
                 others = _begun_numbers(begun, written) if members is None else _begun_members(begun, written, members)
                 yield from ((other, probability) for other in others)
-        before *= _probability(token) or 0.0
+        before *= probability_of(token) or 0.0
 
 
 def _without_lead(candidate: str, lead: str) -> str:

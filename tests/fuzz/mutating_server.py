@@ -47,6 +47,17 @@ TOKENS = [
     {"text": "Hello", "id": 1, "logProb": -0.1, "candidates": [{"text": "Hello", "id": 1, "logProb": -0.1}]},
     {"text": "!", "id": 2, "logProb": None, "candidates": []},
 ]
+RELEVANCE = [
+    {
+        "text": "yes",
+        "id": 3,
+        "logProb": -0.1,
+        "candidates": [
+            {"text": text, "id": number, "logProb": -float(number)} for number, text in enumerate("abcdefghij")
+        ],
+    },
+]
+ONE_TOKEN = json.dumps({"key": "llm.prediction.maxPredictedTokens", "value": {"checked": True, "value": 1}})
 DETAILS = {"cachedTokenCount": 1, "totalPromptTokenCount": 9, "processedPromptTokenCount": 8}
 FULL = {"tokensCount": 1, "containsDrafted": False, "reasoningType": "none", "isStructural": False}
 WEATHER = {"type": "function", "id": "c1", "name": "weather", "arguments": {"city": "Oslo", "days": [1, {"a": None}]}}
@@ -81,6 +92,8 @@ STREAMS: tuple[list[dict[str, Any]], ...] = (
     [fragment('{"name": "Ann", "age": ', **FULL), fragment("9" * 5_000, **FULL), fragment("}", **FULL)],
     [{"type": "error", "error": FAILED}],
 )
+SCORED = [fragment("yes", **FULL, tokens=RELEVANCE)]
+"""The response to a reranker, which asks for one token."""
 LOADS: tuple[list[dict[str, Any]], ...] = (
     [{"type": "alreadyLoaded", "info": LLM_INSTANCE}],
     [
@@ -155,16 +168,17 @@ class FuzzServer:
                 yield {"type": "rpcResult", **call, "result": mutated(RESULTS[request["endpoint"]], random, 2)}
         elif request["type"] == "channelCreate":
             channel = {"channelId": request["channelId"]}
-            for packet in self._packets(request["endpoint"], random):
+            for packet in self._packets(request, random):
                 yield {"type": "channelSend", **channel, "message": packet}
             if fails:
                 yield {"type": "channelError", **channel, "error": error}
             else:
                 yield {"type": "channelClose", **channel}
 
-    def _packets(self, endpoint: str, random: Random) -> list[Any]:
-        loads = endpoint in {"getOrLoad", "loadModel"}
-        packets = random.choice(LOADS) if loads else [*random.choice(STREAMS), END]
+    def _packets(self, request: dict[str, Any], random: Random) -> list[Any]:
+        loads = request["endpoint"] in {"getOrLoad", "loadModel"}
+        streams = [SCORED] if ONE_TOKEN in json.dumps(request) else STREAMS
+        packets = random.choice(LOADS) if loads else [*random.choice(streams), END]
         changed = mutated(packets, random)
         return changed if is_list(changed) else [changed]
 

@@ -4,14 +4,17 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
+from langchain_core.documents import Document
 from langchain_core.exceptions import ModelError
 from langchain_core.messages import AIMessage, HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.prompts import PromptTemplate
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
+from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.results import PredictionResult
@@ -34,6 +37,8 @@ def weather(city: str, days: list[Any] | None = None) -> str:
 PROMPT = PromptTemplate("Who?")
 TOOL = FunctionTool.from_defaults(weather)
 LONG_TEXT = "word " * 2_000
+RERANKING = "{query} {text}"
+"""Without a template, the server would have to render one."""
 
 Call = Callable[[], Any]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -90,6 +95,8 @@ def _native(client: lms.Client) -> dict[str, Call]:
         "list": lambda: [client.llm.list_loaded(), client.list_downloaded_models(), client.system.get_version()],
         "new_instance": lambda: client.llm.load_new_instance("m1", on_load_progress=abs),
         "model": lambda: client.llm.model("m1", config={"contextLength": 2048, "seed": 5}),
+        "rerank": lambda: model().rerank("hi", ["a", "b"], template=RERANKING),
+        "rerank by asking": lambda: model().rerank("hi", ["a", LONG_TEXT], errors="mark"),
         "embed": lambda: [vectors().embed("hi"), vectors().embed(["hi", "ho"])],
         "embed_info": lambda: [vectors().get_info(), vectors().get_load_config()],
     }
@@ -119,6 +126,7 @@ def _native_async(client: lms.AsyncClient, run: Run) -> dict[str, Call]:
         "act": lambda: run(model().act("hi", [weather], max_prediction_rounds=2)),
         "tokenize": lambda: run(model().tokenize(["hi"])),
         "info": lambda: run(model().get_info()),
+        "rerank": lambda: run(model().rerank("hi", ["a", "b"], template=RERANKING)),
         "embed": lambda: run(client.embedding.lazy_model("m1").embed(["hi", "ho"])),
     }
 
@@ -134,6 +142,9 @@ def _langchain(address: str, run: Run) -> dict[str, Call]:
 
     def responses(**given: Any) -> Any:
         return chat().with_structured_output(Person, **given)
+
+    def reranker() -> langchain.LMStudioReranker:
+        return langchain.LMStudioReranker(**settings, template=RERANKING)
 
     def vectors(**more: Any) -> LMStudioEmbeddings:
         return LMStudioEmbeddings(**settings, **more)
@@ -160,6 +171,8 @@ def _langchain(address: str, run: Run) -> dict[str, Call]:
         "llm stream": lambda: list(LMStudioLLM(**settings).stream("hi")),
         "llm batch": lambda: LMStudioLLM(**settings).generate(["hi", "ho"]),
         "llm async": lambda: run(LMStudioLLM(**settings).ainvoke("hi")),
+        "rerank": lambda: reranker().compress_documents([Document("a"), Document("b")], "hi"),
+        "arerank": lambda: run(reranker().acompress_documents([Document("a"), Document("b")], "hi")),
         "embed": lambda: [vectors().embed_query("hi"), vectors().embed_documents(["hi", "ho"])],
         "embed long": lambda: vectors(length_policy="truncate").embed_query(LONG_TEXT),
         "aembed": lambda: run(vectors(dimensions=2).aembed_documents(["hi", LONG_TEXT])),
@@ -180,9 +193,13 @@ async def _list(chunks: AsyncIterator[Any]) -> list[Any]:
 def _llama_index(address: str, run: Run) -> dict[str, Call]:
     settings: dict[str, Any] = {"model": "m1", "host": address, **TIMEOUTS}
     messages = [ChatMessage(role="user", content="hi")]
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in ("a", "b")]
 
     def llm(**more: Any) -> LMStudio:
         return LMStudio(**settings, **more)
+
+    def reranker() -> llama_index.LMStudioReranker:
+        return llama_index.LMStudioReranker(**settings, template=RERANKING)
 
     def vectors(**more: Any) -> LMStudioEmbedding:
         return LMStudioEmbedding(**settings, **more)
@@ -209,6 +226,8 @@ def _llama_index(address: str, run: Run) -> dict[str, Call]:
         "structured stream": lambda: list(llm().stream_structured_predict(Person, PROMPT)),
         "load": lambda: llm().load().metadata,
         "tokenize": lambda: llm().tokenize("hi"),
+        "rerank": lambda: reranker().postprocess_nodes(nodes, QueryBundle("hi")),
+        "arerank": lambda: run(reranker().apostprocess_nodes(nodes, QueryBundle("hi"))),
         "embed": lambda: vectors().get_text_embedding_batch(["hi", "ho"]),
         "embed query": lambda: vectors(length_policy="truncate").get_query_embedding(LONG_TEXT),
         "aembed": lambda: run(vectors().aget_text_embedding_batch(["hi", LONG_TEXT])),

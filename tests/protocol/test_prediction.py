@@ -154,6 +154,7 @@ def _called(arguments: Any) -> dict[str, Any]:
             for value in values(
                 *("x", 5, {}, [None], [[]], [{"text": 5}], [{"text": None}]),
                 *([{"logProb": "x"}], [{"logProb": 10**400}], [{"logProb": float("nan")}], [{"logProb": []}]),
+                *([{"id": []}], [{"candidates": [{"id": {}}]}]),
                 *([{"candidates": {"a": 1}}], [{"candidates": ["x"]}], [{"candidates": [{"text": 5}]}]),
             )
         ),

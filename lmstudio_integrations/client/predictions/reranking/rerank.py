@@ -21,7 +21,7 @@ from lmstudio_integrations.client.predictions.reranking.prompts import (
     neutral,
     template_of,
 )
-from lmstudio_integrations.client.predictions.reranking.scores import FEW, MOST, Words
+from lmstudio_integrations.client.predictions.reranking.scores import FEW, MOST, Words, has_log_probabilities
 from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
@@ -217,12 +217,13 @@ class Reranking:
             settings = _SETTINGS.merged(LlmPredictionConfig(log_probs=asked, seed=seed))
             plan = plan_completion(prompt, {"config": settings}, is_async=model.caller.is_async)
             result = yield from Prediction(model, plan).to_end()
-            if not result.tokens:
+            token = result.tokens[0] if result.tokens else {}
+            if not has_log_probabilities(token):
                 _check_end(result)
                 seed = (seed or 0) + 1
                 if seed < _DRAWS:
                     continue
-            words = Words.of(result.tokens[0] if result.tokens else {}, template)
+            words = Words.of(token, template)
             if words.are_exact or asked == MOST:
                 return words, result.cached_tokens
             self._alternatives = MOST  # also for the texts that follow

@@ -1,9 +1,9 @@
 """The score of a text, from the probabilities of the first word of the response. Pure."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from lmstudio_integrations.types.confidence import probability_of
 from lmstudio_integrations.types.reranking import RerankTemplate, normal_word
 
 FEW, MOST = 10, 100
@@ -30,7 +30,7 @@ class Words(NamedTuple):
     @classmethod
     def of(cls, token: Mapping[str, Any], template: RerankTemplate) -> "Words":
         """Return the probabilities in a token of the server and its alternatives."""
-        reported = {_id_of(each): _probability(each) for each in _alternatives(token)}
+        reported = {_id_of(each): probability_of(each) or 0.0 for each in _alternatives(token)}
         words = {"yes": normal_word(template.yes), "no": normal_word(template.no)}
         yes, no = (sum(p for (_, text), p in reported.items() if normal_word(text) == word) for word in words.values())
         rest = max(1.0 - sum(reported.values()), 0.0)
@@ -51,6 +51,11 @@ class Words(NamedTuple):
         return yes / (yes + no)
 
 
+def has_log_probabilities(token: Mapping[str, Any]) -> bool:
+    """Whether a token of the server, or one of its alternatives, has a log-probability other than that of nothing."""
+    return any(each.get("logProb") is not None for each in _alternatives(token))
+
+
 def _alternatives(token: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """Yield the token that was drawn, and its alternatives; some servers have it in both."""
     yield token
@@ -59,8 +64,3 @@ def _alternatives(token: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 def _id_of(token: Mapping[str, Any]) -> tuple[object, str]:
     return token.get("id"), str(token.get("text", ""))
-
-
-def _probability(token: Mapping[str, Any]) -> float:
-    logarithm = token.get("logProb")
-    return 0.0 if logarithm is None else math.exp(logarithm)

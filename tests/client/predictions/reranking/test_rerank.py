@@ -9,6 +9,7 @@ import pytest
 
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator, ModelEntry, PredictionRecord
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioError,
@@ -137,10 +138,14 @@ async def test_models_that_cannot_are_told_which_can(client: Any, key: str, erro
 
 
 @pytest.mark.parametrize("errors", ["raise", "mark"])
+@pytest.mark.parametrize("token", [None, {"id": 5}, {"logProb": None, "candidates": [{"text": "yes"}]}])
 async def test_a_server_without_log_probabilities_is_an_error(
-    model: Any, errors: str, monkeypatch: pytest.MonkeyPatch
+    model: Any, errors: str, token: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmstudio_integrations.emulator.engines.scripted.writer.candidate_count", lambda _: None)
+    if token is None:
+        monkeypatch.setattr("lmstudio_integrations.emulator.engines.scripted.writer.candidate_count", lambda _: None)
+    else:
+        monkeypatch.setattr(words, "log_probs", lambda *_: {"text": "yes", **token})
     with pytest.raises(LMStudioUnsupportedError, match=r"no log-probabilities for the response '(yes|no)' of 'chat'"):
         await model.rerank(QUERY, ["pool"], errors=errors)
 

@@ -41,6 +41,7 @@ def token(drawn: str, **candidates: float | None) -> dict[str, Any]:
         (token(" yes", yes=0.8, no=0.2), 0.8 + 0.2 * math.exp(-9), True),
         ({"text": "yes", "id": 1, "logProb": 0.0}, 1.0, True),
         ({"text": "the", "id": 1, "logProb": 0.0, "candidates": []}, None, True),
+        ({"text": "yes", "logProb": 1000.0, "candidates": [{"text": "no", "logProb": -(2**50)}]}, 1.0, True),
     ],
 )
 def test_the_score_is_the_share_of_yes(given: dict[str, Any], score: float | None, exact: bool) -> None:
