@@ -1,6 +1,7 @@
 """Writes `docs/internals/reliability.md` from the fault table: `python -m tools.reliability`."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 from lmstudio_integrations.emulator.proxy.faults import Phase
 from tests.faults.fault_table import TABLE
@@ -10,6 +11,7 @@ from tests.faults.tool_call_table import TABLE as TOOL_CALLS
 from tests.faults.tool_call_table import ToolFault
 from tools import ROOT
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
 PAGE = ROOT / "docs/internals/reliability.md"
 
 KEPT = "## Under load\n"
@@ -24,8 +26,8 @@ package: a proxy between client and server injects the fault, and both the call 
 says. The rows of the last table have a second host, which works, and run on the adapters; see [Use several
 hosts](../guides/several-hosts.md).
 
-| | predictions | embeddings |
-| --- | --- | --- |
+| | predictions | embeddings | rerankers |
+| --- | --- | --- | --- |
 {surfaces}
 
 Four rules cover most rows.
@@ -79,18 +81,17 @@ def written(old: str) -> str:
 
 
 def _surfaces(family: str) -> str:
-    kinds: tuple[Kind, ...] = ("chat", "embedding")
     cells = (
         ", ".join(f"`{surface.name}`" for surface in SURFACES if (surface.family, surface.kind) == (family, kind))
-        for kind in kinds
+        for kind in KINDS
     )
     return f"| {family} | {' | '.join(cells)} |"
 
 
 def _section(phase: Phase) -> Iterator[str]:
     yield f"## {phase.value}\n"
-    yield "| fault | prediction | embedding | `max_retries` | next call |"
-    yield "| --- | --- | --- | --- | --- |"
+    yield "| fault | prediction | embedding | reranker | `max_retries` | next call |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for fault in TABLE:
         if fault.phase is phase:
             yield f"| {' | '.join(_cells(fault))} |"
@@ -121,11 +122,12 @@ def _next_tool_call(fault: ToolFault) -> str:
 
 
 def _cells(fault: Row) -> tuple[str, ...]:
+    happens = {surface.kind for surface in SURFACES if fault.happens_to(surface)}
     outcomes = [
-        "-" if outcome is None else _outcome(outcome) for outcome in (fault.outcome("chat"), fault.outcome("embedding"))
+        _outcome(outcome) if kind in happens and (outcome := fault.outcome(kind)) is not None else "-" for kind in KINDS
     ]
     if fault.between is not None and fault.chat is WORKS:
-        outcomes, after = [_next(fault)] * 2, "works"
+        outcomes, after = [_next(fault)] * len(KINDS), "works"
     else:
         after = _next(fault)
     return fault.name, *outcomes, _retries(fault), after

@@ -3,6 +3,7 @@
 The last rows have a second host.
 """
 
+import copy
 import json
 from collections.abc import Callable
 
@@ -11,11 +12,13 @@ from websockets.frames import CloseCode
 from lmstudio_integrations import errors
 from lmstudio_integrations.emulator.proxy.actions import (
     DEAD,
+    Message,
     before,
     close,
     finish,
     freeze,
     half_close,
+    insert,
     raw_before,
     reset,
 )
@@ -27,7 +30,7 @@ from lmstudio_integrations.emulator.proxy.messages import (
     warning,
 )
 from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, Tunnel
-from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.emulator.proxy.units import Unit, text_frame
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.model import (
     CLOSED_EARLY,
@@ -45,7 +48,7 @@ from tests.faults.model import (
     moves_after,
     row,
 )
-from tests.faults.surfaces import CALL
+from tests.faults.surfaces import CALL, Surface
 
 # What happens between two calls ------------------------------------------------------------------------------------
 
@@ -75,6 +78,25 @@ def _silent(action: Action) -> Callable[[Cell], None]:
 async def _restart(tunnel: Tunnel, unit: Unit) -> None:
     tunnel.proxy.upstream = tunnel.proxy.spare
     await reset(tunnel, unit)
+
+
+async def _without_log_probabilities(tunnel: Tunnel, unit: Unit) -> None:
+    """Request a prediction without log-probabilities in place of this one."""
+    message = copy.deepcopy(unit.message)
+    for layer in message["creationParameter"]["predictionConfigStack"]["layers"]:
+        layer["config"]["fields"] = [
+            field for field in layer["config"]["fields"] if field["key"] != "llm.prediction.logProbs"
+        ]
+    await tunnel.send("client", text_frame("client", json.dumps(message)))
+
+
+def _with_malformed_log_probabilities(message: Message) -> Message:
+    fragment = {"content": "", "tokens": [{"text": "yes", "id": [], "logProb": 1e308}]}
+    return {**message, "message": {"type": "fragment", "fragment": fragment}}
+
+
+def _needs_log_probabilities(surface: Surface) -> bool:
+    return surface.kind == "reranker"
 
 
 def _go_away(cell: Cell) -> None:
@@ -149,8 +171,23 @@ _FIRST = (
         Phase.FIRST,
         Outcome(warning=errors.LMStudioTruncationWarning),
         None,
+        None,
         steps=({"fault": "truncate"}, {"text": "{last}"}),
         window=100,
+    ),
+    Row(
+        "The server reports no log-probabilities.",
+        Phase.FIRST,
+        Outcome(errors.LMStudioUnsupportedError),
+        inject=at("request", _without_log_probabilities, ALWAYS),
+        only=_needs_log_probabilities,
+    ),
+    Row(
+        "The server sends malformed log-probabilities.",
+        Phase.FIRST,
+        WORKS,
+        inject=at("first packet", insert(_with_malformed_log_probabilities), ALWAYS),
+        only=_needs_log_probabilities,
     ),
 )
 
@@ -162,12 +199,14 @@ _LAST = (
     row("channel-close-lost", WORKS, None),
     row("last-packet-twice", WORKS),
     row("channel-close-twice", WORKS, None),
-    row("connection-closed-after-response", WORKS, then_on="new connection", noticed=True),
-    row("websocket-closed-after-response", WORKS, then_on="new connection", noticed=True),
+    # A reranker has more texts to score after the first last packet.
+    row("connection-closed-after-response", WORKS, reranker=None, then_on="new connection", noticed=True),
+    row("websocket-closed-after-response", WORKS, reranker=None, then_on="new connection", noticed=True),
     Row(
         "The server responds to a prompt that does not fit with an empty stream.",
         Phase.LAST,
         Outcome(errors.LMStudioContextOverflowError),
+        None,
         None,
         steps=({"fault": "empty"},),
         window=100,
@@ -177,6 +216,7 @@ _LAST = (
         Phase.LAST,
         Outcome(note="with the tool call, and logs a warning", logged="read 1 tool call that the server left"),
         None,
+        None,
         steps=({"text": f"{{last}}<tool_call>{json.dumps(CALL)}</tool_call>"},),
         tool_choice="auto",
     ),
@@ -184,6 +224,7 @@ _LAST = (
         "The server ignores that a tool call is required (`required_tool_fallback`).",
         Phase.LAST,
         Outcome(note="with a tool call after the text, and logs a warning", logged="a required tool call did not come"),
+        None,
         None,
         tool_choice="required",
     ),
@@ -244,6 +285,7 @@ _IDLE = (
         "The connection goes dead.",
         Phase.IDLE,
         QUEUED,
+        reranker=IDLE,  # it first asks for the model's info, which waits in no queue
         between=_applied(DEAD, ends=False),
         then_on="new connection",
     ),
@@ -258,6 +300,7 @@ _IDLE = (
         "The host freezes.",
         Phase.IDLE,
         QUEUED,
+        reranker=IDLE,
         between=_applied(freeze, ends=False),
         meanwhile=CONNECTING,
         then_on="either connection",

@@ -209,8 +209,8 @@ class Cell(Observer):
 
     def _check_delivered(self, verb: str, parts: list[Any], right: list[Any]) -> None:
         """Compare what was delivered before the error with the right response."""
-        if self.surface.kind == "embedding":
-            _require(not parts, f"the {verb} call delivered vectors before it failed")
+        if self.surface.kind != "chat":
+            _require(not parts, f"the {verb} call delivered {parts} before it failed")
             return
         delivered, whole = "".join(parts), "".join(right)
         _require(
@@ -273,20 +273,22 @@ class Servers:
 
 
 def _entry(fault: Row, surface: Surface) -> dict[str, Any]:
-    # An embedding adapter whose explicit load finds no memory tries one just in time.
-    loads = 2 if surface.kind == "embedding" and surface.family != "native" and fault.denies_loads else 1
+    # An adapter of embeddings or a reranker whose explicit load finds no memory tries one just in time.
+    loads = 2 if surface.kind != "chat" and surface.family != "native" and fault.denies_loads else 1
     rules: list[dict[str, Any]] = [
         {"when": {"load": True, "round": load}, "then": list(fault.load_steps)}
         for load in (range(1, loads + 1) if fault.load_steps else ())
     ]
-    steps = fault.steps if surface.kind == "chat" else fault.embedding_steps
+    steps = fault.embedding_steps if surface.kind == "embedding" else fault.steps
     if steps:
         rules.append({"when": {"last": "^fault"}, "then": list(steps)})
     if surface.kind == "embedding":
         return {"key": str(surface), "rules": rules, "kind": "embedding", "embedding_length": DIMENSIONS}
+    if surface.kind == "chat":
+        rules.append({"when": {"structured": False}, "then": [{"text": "{last}"}]})
     return {
         "key": str(surface),
-        "rules": [*rules, {"when": {"structured": False}, "then": [{"text": "{last}"}]}],
+        "rules": rules,
         "context_length": fault.window,
     }
 

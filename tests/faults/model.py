@@ -79,6 +79,7 @@ class Row:
         phase: When.
         chat: What a prediction comes to.
         embedding: What an embedding comes to; `same` as a prediction, or `None` where it cannot happen.
+        reranker: What a call of a reranker comes to, in the same way. Its responses of one token have no middle.
         inject: What the proxy does.
         steps: What the scripted model does instead of generating.
         embedding_steps: What it does instead of embedding.
@@ -108,6 +109,7 @@ class Row:
     phase: Phase
     chat: Outcome
     embedding: "Outcome | Literal['same'] | None" = "same"
+    reranker: "Outcome | Literal['same'] | None" = "same"
     inject: tuple[Injection, ...] = ()
     steps: tuple[Mapping[str, Any], ...] = ()
     embedding_steps: tuple[Mapping[str, Any], ...] = ()
@@ -133,7 +135,10 @@ class Row:
 
     def outcome(self, kind: Kind) -> Outcome | None:
         """Return what a call of a kind comes to; `None` where the fault cannot happen to it."""
-        return self.chat if kind == "chat" or self.embedding == "same" else self.embedding
+        if kind == "reranker" and self.phase is Phase.MIDDLE:
+            return None
+        outcome = {"chat": self.chat, "embedding": self.embedding, "reranker": self.reranker}[kind]
+        return self.chat if outcome == "same" else outcome
 
     def happens_to(self, surface: Surface) -> bool:
         """Whether the fault can happen to a surface."""

@@ -12,10 +12,13 @@ from operator import add
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from langchain_core.documents import Document
 from langchain_core.exceptions import ModelError
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 import lmstudio_integrations as lms
+from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
@@ -23,7 +26,7 @@ from tests.support.adapters import classes
 
 T = TypeVar("T")
 Family = Literal["native", "LangChain", "LlamaIndex"]
-Kind = Literal["chat", "embedding"]
+Kind = Literal["chat", "embedding", "reranker"]
 Timeouts = Mapping[str, float]
 NO_TIMEOUTS: Timeouts = {}
 ToolChoice = Literal["auto", "required"]
@@ -37,7 +40,9 @@ DIMENSIONS = 8
 """Numbers of a vector."""
 
 TEXTS = 3
-"""How many texts each call of an embedding surface embeds; their vectors are its first, middle and last packet."""
+"""How many texts each call of an embedding surface embeds, and of a reranker scores. The vectors of the former are its
+first, middle and last packet.
+"""
 
 TIMEOUT_NAMES = frozenset(name for name in ChatLMStudio.model_fields if name.endswith("timeout"))
 
@@ -107,7 +112,7 @@ class Subject:
         if surface.family == "native":
             assert isinstance(host, str), "a native client has one host"
             self._client = lms.AsyncClient(host) if surface.is_async else lms.Client(host)
-            namespace = self._client.llm if surface.kind == "chat" else self._client.embedding
+            namespace = self._client.embedding if surface.kind == "embedding" else self._client.llm
             self.model = namespace.lazy_model(model)
         else:
             (make,) = classes(surface.family, surface.kind)
@@ -169,9 +174,16 @@ def texts_of(text: str) -> list[str]:
     return [f"{text} {number}" for number in range(TEXTS)]
 
 
+def ranked_texts_of(text: str) -> list[str]:
+    """Return what a reranker compares with a text, best first."""
+    return [text.rsplit(" ", number)[0] for number in range(TEXTS)]
+
+
 def expected(kind: Kind, text: str) -> list[Any]:
-    """Return the right response: the words of the prompt, or the vectors of the texts."""
-    return list(words.split(text)) if kind == "chat" else [words.embed(each, DIMENSIONS) for each in texts_of(text)]
+    """Return the right response: the words of the prompt, the vectors of the texts, or the texts in their order."""
+    if kind == "chat":
+        return list(words.split(text))
+    return [words.embed(each, DIMENSIONS) for each in texts_of(text)] if kind == "embedding" else ranked_texts_of(text)
 
 
 def joined(kind: Kind, parts: list[Any]) -> Any:
@@ -350,6 +362,43 @@ async def _aget_text_embedding_batch(model: LMStudioEmbedding, text: str) -> Asy
         yield vector
 
 
+def _rerank(model: Any, text: str) -> Iterator[str]:
+    texts = ranked_texts_of(text)[::-1]
+    yield from (texts[each.index] for each in model.rerank(text, texts))
+
+
+async def _arerank(model: Any, text: str) -> AsyncIterator[str]:
+    texts = ranked_texts_of(text)[::-1]
+    for each in await model.rerank(text, texts):
+        yield texts[each.index]
+
+
+def _documents(text: str) -> list[Document]:
+    return [Document(each) for each in reversed(ranked_texts_of(text))]
+
+
+def _compress_documents(model: langchain.LMStudioReranker, text: str) -> Iterator[str]:
+    yield from (each.page_content for each in model.compress_documents(_documents(text), text))
+
+
+async def _acompress_documents(model: langchain.LMStudioReranker, text: str) -> AsyncIterator[str]:
+    for each in await model.acompress_documents(_documents(text), text):
+        yield each.page_content
+
+
+def _nodes(text: str) -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(text=each)) for each in reversed(ranked_texts_of(text))]
+
+
+def _postprocess_nodes(model: llama_index.LMStudioReranker, text: str) -> Iterator[str]:
+    yield from (each.text for each in model.postprocess_nodes(_nodes(text), QueryBundle(text)))
+
+
+async def _apostprocess_nodes(model: llama_index.LMStudioReranker, text: str) -> AsyncIterator[str]:
+    for each in await model.apostprocess_nodes(_nodes(text), QueryBundle(text)):
+        yield each.text
+
+
 SURFACES = (
     Surface("respond", "native", "chat", _respond),
     Surface("respond_stream", "native", "chat", _respond_stream),
@@ -371,5 +420,11 @@ SURFACES = (
     Surface("aembed_documents", "LangChain", "embedding", _aembed_documents),
     Surface("get_text_embedding_batch", "LlamaIndex", "embedding", _get_text_embedding_batch),
     Surface("aget_text_embedding_batch", "LlamaIndex", "embedding", _aget_text_embedding_batch),
+    Surface("rerank", "native", "reranker", _rerank),
+    Surface("async rerank", "native", "reranker", _arerank),
+    Surface("compress_documents", "LangChain", "reranker", _compress_documents),
+    Surface("acompress_documents", "LangChain", "reranker", _acompress_documents),
+    Surface("postprocess_nodes", "LlamaIndex", "reranker", _postprocess_nodes),
+    Surface("apostprocess_nodes", "LlamaIndex", "reranker", _apostprocess_nodes),
 )
 """Every way, sync and async, whole and streamed."""
