@@ -242,3 +242,18 @@ def test_what_has_taken_the_place_of_the_output_meanwhile_stays(
     Path("out.jsonl").unlink()
     assert embed("-o", "out.jsonl") == 0
     assert len(read_lines("out.jsonl")) == 2
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])
+def test_the_output_is_flushed_to_the_disk_as_windows_allows_it(
+    embed: Run, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    flushed: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        os.write(descriptor, b"")  # raises as `os.fsync` does on Windows, if the file is open for reading alone
+        flushed.append(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert embed("-o", output) == 0
+    assert len(flushed) == 1

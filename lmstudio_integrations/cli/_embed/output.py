@@ -187,7 +187,7 @@ class Folder:
             raise LMStudioOSError(
                 f"cannot write {str(self.output)!r}: it is no regular file any more; the rows are in {str(self.path)!r}"
             )
-        with finished.open("rb") as file:
+        with finished.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         finished.replace(self.target)
         self.clear()
