@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, cast
 from pydantic import SecretStr
 
 from lmstudio_integrations._both_frameworks.input_checks import tokens_of
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
@@ -76,7 +77,7 @@ class HandleSpec(NamedTuple):
             LMStudioValueError: If a setting is invalid.
         """
         if type(values["max_retries"]) is not int or values["max_retries"] < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {shown(values['max_retries'])}")
         servers = servers_of(values)
         if len(servers) > 1 and values["model"] is None:
             raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")

@@ -201,9 +201,9 @@ def holds_secret(value: object, name: str = "") -> bool:
         value: The value. One that hides itself, such as a `SecretStr`, may be shown.
         name: The name of the setting.
     """
-    if value is None:
-        return False
     secret = is_secret_name(name)
+    if value is None or isinstance(value, int | float):
+        return secret and value is not None
     if is_mapping(value):
         return any(holds_secret(key) or holds_secret(each, name if secret else str(key)) for key, each in value.items())
     if isinstance(value, list | tuple | set | frozenset):

@@ -35,6 +35,14 @@ def shortened(text: str) -> str:
     return text if omitted <= 0 else f"{text[:_HEAD]} [… {omitted} characters omitted …] {text[-_TAIL:]}"
 
 
+def shown(value: object) -> str:
+    """Return how Python writes a value, for an error message."""
+    try:
+        return shortened(repr(value))
+    except ValueError:  # it writes no integers of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
 def beginning(text: str) -> str:
     """Return the quoted beginning of what a model wrote, for an error message, without the values of secret members."""
     excerpt = redact_members(text[:_EXCERPT])

@@ -11,6 +11,7 @@ from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingS
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ParameterOnly, Secret
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
+from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translating_errors
 from lmstudio_integrations.types._numbers import Count
@@ -136,9 +137,8 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         return self._shaped(await self._async_model().embed_texts(request, show_progress=self.show_progress is True))
 
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
-        if self.dimensions is None:
-            return vectors
-        return [_shortened(vector, self.dimensions) for vector in vectors]
+        dimensions = whole_number(self.dimensions, "dimensions")  # it may have been assigned
+        return vectors if dimensions is None else [_shortened(vector, dimensions) for vector in vectors]
 
 
 def _shortened(vector: Sequence[float], dimensions: int) -> list[float]:

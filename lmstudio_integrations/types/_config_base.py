@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_snake
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import OR_FALSE
@@ -233,7 +234,7 @@ def _explain(error: ValidationError) -> str:
         reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         if OR_FALSE in problem["loc"]:
             reason += ", or False to switch it off"
-        reasons.setdefault(f"{path}={problem['input']!r}", []).append(reason)
+        reasons.setdefault(f"{path}={shown(problem['input'])}", []).append(reason)
     return "; ".join(f"{setting}: {', or '.join(texts)}" for setting, texts in reasons.items())
 
 

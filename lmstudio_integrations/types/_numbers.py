@@ -8,10 +8,12 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AllowInfNan, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
+
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 
 ValueT = TypeVar("ValueT")
 OR_FALSE = "value or False"
@@ -38,6 +40,14 @@ def seconds_remedy(name: str, value: object) -> str:
     return f"write {name}={seconds:.12g}" if seconds else f"for example {name}={_EXAMPLES.get(name, 30)}"
 
 
+def is_time(value: float) -> bool:
+    """Whether a number is a positive one of seconds. Larger ones than a `float` can hold are none."""
+    try:
+        return float(value) > 0
+    except OverflowError:
+        return False
+
+
 def _converted(value: object, factors: Mapping[str, float]) -> float | None:
     """Return the number that a text with a unit means, such as "5m"; `None` for anything else."""
     found = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
@@ -55,9 +65,26 @@ def _number(value: object, info: ValidationInfo) -> object:
     return value
 
 
+def _integer(value: object, info: ValidationInfo) -> object:
+    number = _number(value, info)
+    if _is_too_large(number):
+        raise PydanticCustomError("integer", "must be an integer of less than 2**53 in size")
+    return number
+
+
+def _is_too_large(number: Any) -> bool:
+    """Whether the server, which is written in JavaScript, cannot tell a number from those beside it."""
+    try:
+        return abs(float(number)) >= SAFE_INTEGER
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):  # it is none
+        return False
+
+
 def _seconds(value: object, info: ValidationInfo) -> object:
     number = _parsed(_number(value, info))
-    if isinstance(number, timedelta | str) or (isinstance(number, int | float) and not number > 0):
+    if isinstance(number, timedelta | str) or (isinstance(number, int | float) and not is_time(number)):
         remedy = seconds_remedy(str(info.field_name), value)
         raise PydanticCustomError("seconds", "must be {required}; {remedy}", {"required": SECONDS, "remedy": remedy})
     return number
@@ -69,7 +96,7 @@ def _parsed(value: object) -> object:
     return value
 
 
-Int = Annotated[int, BeforeValidator(_number)]
+Int = Annotated[int, BeforeValidator(_integer)]
 Float = Annotated[float, BeforeValidator(_number), AllowInfNan(allow_inf_nan=False)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 Count = Annotated[Int, Field(ge=1)]

@@ -139,6 +139,16 @@ def test_no_boolean_is_taken_for_a_number_in_any_other_field(make: Any, name: st
     assert caught.value.error_count() == 1
 
 
+@pytest.mark.parametrize(
+    ("make", "name"), [(make, name) for make in classes() for name in make.model_fields if name in NUMBERS]
+)
+@pytest.mark.parametrize("value", [10**400, 10**5000], ids=["400 digits", "5000 digits"])
+def test_a_number_that_cannot_be_sent_is_one_error(make: Any, name: str, value: int) -> None:
+    with pytest.raises(ValidationError, match=name) as caught:
+        make(model="m", **{name: value})
+    assert caught.value.error_count() == 1
+
+
 @pytest.mark.parametrize("make", [LlmLoadModelConfig, EmbeddingLoadModelConfig])
 @pytest.mark.parametrize(("value", "kept"), [(0, 0), (0.0, 0), (False, False)])
 def test_a_load_setting_of_nought_is_not_off_either(make: Any, value: Any, kept: object) -> None:

@@ -22,6 +22,8 @@ from typing import (
 from pydantic import SecretStr
 from typing_extensions import TypeVar, Unpack
 
+from lmstudio_integrations._support.text import shown
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.hosts.models import on_hosts
 from lmstudio_integrations.client.models.loading import DEFAULT_TTL
@@ -75,8 +77,18 @@ def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
     return value
 
 
+MAX_TTL = SAFE_INTEGER // 1000
+"""The longest TTL in seconds, which is sent in milliseconds."""
+
+
 def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
-    if seconds_of(ttl, "ttl") == math.inf and policy not in {"explicit", "new_instance"}:
+    seconds = seconds_of(ttl, "ttl")
+    if seconds is not None and MAX_TTL < seconds < math.inf:
+        raise LMStudioValueError(
+            f"ttl must be at most {MAX_TTL:,} seconds; got {shown(ttl)}; load_policy='explicit' and ttl=math.inf keep "
+            "a model for ever, and None leaves the server's default"
+        )
+    if seconds == math.inf and policy not in {"explicit", "new_instance"}:
         raise LMStudioValueError(
             f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
             "and None leaves the server's default"
@@ -243,7 +255,7 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
             LMStudioValueError: If it is not 0 or more.
         """
         if type(max_retries) is not int or max_retries < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {max_retries!r}")
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {shown(max_retries)}")
         return type(self)(self.model.with_retries(max_retries))
 
     def __deepcopy__(self, _memo: object) -> Self:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
-from lmstudio_integrations._support.text import beginning
-from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
+from lmstudio_integrations._support.text import beginning, shown
+from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._numbers import SECONDS, seconds_remedy
+from lmstudio_integrations.types._numbers import SECONDS, is_time, seconds_remedy
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _NO_CALLBACKS = {"on_config_mismatch"}
@@ -117,10 +117,10 @@ def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | No
     """
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and (value > 0 or (or_zero and value == 0)):
+    if isinstance(value, int | float) and not isinstance(value, bool) and (is_time(value) or (or_zero and value == 0)):
         return value
     required = f"0 or {SECONDS}" if or_zero else SECONDS
-    raise LMStudioValueError(f"{name} must be {required}; got {value!r}; {seconds_remedy(name, value)}")
+    raise LMStudioValueError(f"{name} must be {required}; got {shown(value)}; {seconds_remedy(name, value)}")
 
 
 def whole_number(value: object, name: str, *, most: int | None = None) -> int | None:
@@ -131,9 +131,10 @@ def whole_number(value: object, name: str, *, most: int | None = None) -> int | 
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
-        bounds = "at least 1" if most is None else f"between 1 and {most}"
-        raise LMStudioValueError(f"{name} must be {bounds}, or None; got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= (most or SAFE_INTEGER):
+        is_small = most is None and not (isinstance(value, int) and value > SAFE_INTEGER)
+        bounds = "at least 1" if is_small else f"between 1 and {most or SAFE_INTEGER}"
+        raise LMStudioValueError(f"{name} must be {bounds}, or None; got {shown(value)}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from lmstudio_integrations.emulator import Emulator
 from tests.client.transport.test_connecting import TOKEN
 
 HANDLE = lms.FileHandle(name="a.txt", identifier="1", size_bytes=1, file_type="text/plain")
+
+HUGE = 10**400
+"""Larger than a `float` can be."""
 
 EMBED = EmbeddingRequest(["Hi"], "pass", "chunk_size")
 
@@ -31,6 +35,10 @@ CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
     ("max_message_bytes .* '1'", {"max_message_bytes": "1"}),
     ("timeout .* '5'", {"timeout": "5"}),
     ("idle_timeout .* nan", {"idle_timeout": float("nan")}),
+    ("timeout must be a positive number of seconds.* got 1000", {"timeout": HUGE}),
+    ("timeout must be .* got a number of thousands of digits", {"timeout": HUGE**20}),
+    ("keep_idle must be 0 or a positive number of seconds.* got 1000", {"keep_idle": HUGE}),
+    ("max_message_bytes must be between 1 and .* got 1000", {"max_message_bytes": HUGE}),
 ]
 
 CALLS: list[tuple[str, Callable[[Any], Any]]] = [
@@ -40,6 +48,10 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("needs a model", lambda client: client.llm.model(load_policy="new_instance")),
     ("instance_identifier is empty", lambda client: client.llm.load_new_instance("chatty", "")),
     ("instance_identifier .* 5", lambda client: client.llm.load_new_instance("chatty", 5)),
+    ("ttl must be a positive number of seconds.* got 1000", lambda client: client.llm.model("chatty", ttl=HUGE)),
+    ("ttl must be at most 9,007,199,254,740 seconds; got 1e", lambda client: client.llm.model("chatty", ttl=1e308)),
+    ("context_length=1000.* must be an integer", lambda client: client.llm.model(config={"context_length": HUGE})),
+    ("limit must be between .* got 1000", lambda client: client.files.retrieve("x", [HANDLE], limit=HUGE)),
     ("ttl .* '5'", lambda client: client.llm.model("chatty", ttl="5")),
     ("on_load_progress .* 5", lambda client: client.llm.model("chatty", on_load_progress=5)),
     ("on_load_progress or on_progress", lambda client: client.llm.model(on_load_progress=print, on_progress=print)),
@@ -74,6 +86,11 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=5)),
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=[5])),
     ("tools .* 5", lambda model: model.act("Hi", 5)),
+    ("max_retries .* -1000", lambda model: model.with_retries(-HUGE)),
+    ("seed=1000.* must be an integer", lambda model: model.respond("Hi", config={"seed": HUGE})),
+    ("seed=Decimal.* must be an integer", lambda model: model.respond("Hi", config={"seed": Decimal("1e999")})),
+    ("max_tokens='9999.* must be an integer", lambda model: model.respond("Hi", config={"max_tokens": "9" * 30})),
+    ("temperature=Decimal.* finite", lambda model: model.respond("Hi", config={"temperature": Decimal("1e999")})),
     ("max_prediction_rounds .* 'a'", lambda model: model.act("Hi", [_tool], max_prediction_rounds="a")),
     ("handle_invalid_tool_request .* 5", lambda model: model.act("Hi", [_tool], handle_invalid_tool_request=5)),
 ]
