@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from lmstudio_integrations._both_frameworks.tool_settings import reject_built_in, with_warning
 from lmstudio_integrations._support.typeguards import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.structured import unnested
 
 
 def openai_tools(tools: object) -> list[dict[str, Any]]:
@@ -62,16 +63,9 @@ def response_schema(response_format: object) -> dict[str, Any]:
     Raises:
         LMStudioValueError: If it is something else.
     """
-    schema = _unpacked(response_format) if is_object(response_format) else response_format
+    schema = unnested(response_format) if is_object(response_format) else response_format
     if is_object(schema):
         return schema
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
     raise LMStudioValueError(f"response_format must be a pydantic class, a schema or a dict; got {schema!r}")
-
-
-def _unpacked(response_format: dict[str, Any]) -> object:
-    """Return the schema of an OpenAI dict. In the form of the Responses API, the schema is not nested."""
-    is_unnested = response_format.get("type") == "json_schema"
-    nested = response_format.get("json_schema", response_format if is_unnested else None)
-    return nested.get("schema") or {} if is_object(nested) else response_format

@@ -228,17 +228,7 @@ _PACKETS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     PromptProgress: lambda event: _present(
         type="promptProcessingProgress", progress=event.progress, details=event.details
     ),
-    LlmPredictionFragment: lambda event: {
-        "type": "fragment",
-        "fragment": _present(
-            content=event.content,
-            tokensCount=event.tokens_count,
-            containsDrafted=event.contains_drafted,
-            reasoningType=event.reasoning_type,
-            isStructural=event.is_structural,
-            tokens=event.tokens,
-        ),
-    },
+    LlmPredictionFragment: lambda event: {"type": "fragment", "fragment": event.to_dict()},
     ToolCallStart: lambda event: _present(type="toolCallGenerationStart", toolCallId=event.id),
     ToolCallName: lambda event: {"type": "toolCallGenerationNameReceived", "name": event.name},
     ToolCallArguments: lambda event: {

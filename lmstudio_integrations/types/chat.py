@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 from pydantic import Field, ValidationError
 
 from lmstudio_integrations._support.secrets import without_secrets
-from lmstudio_integrations._support.typeguards import is_iterable, is_list, is_mapping
+from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 from lmstudio_integrations.types.files import FileHandle
@@ -229,10 +229,13 @@ class Chat:
             self.add_system_prompt(initial_prompt)
 
     @classmethod
-    def from_history(cls, history: "str | Chat | ChatHistory | Mapping[str, Any]") -> Self:
-        """Build a chat from a user prompt, another chat (copied), its wire form, or `{"messages": […]}`.
+    def from_history(
+        cls, history: "str | Chat | ChatHistory | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]"
+    ) -> Self:
+        """Build a chat from a user prompt, another chat (copied), its wire form, or a list of messages.
 
-        A message has a role and content: a string, one part, or a list of parts.
+        The list may be in a dict, `{"messages": […]}`. A message has a role and content: a string, one part, or a list
+        of parts.
 
         Raises:
             LMStudioValueError: If the data has another form.
@@ -366,10 +369,10 @@ def _listed(values: object, requirement: str) -> list[Any]:
 def _messages_of(history: object) -> list[Any]:
     if isinstance(history, ChatHistory):
         return list(history.messages)
-    messages = history.get("messages") if is_mapping(history) else None
-    if not is_list(messages):
-        raise LMStudioValueError(f"a history must be a string, a chat or {{'messages': [...]}}; got {history!r}")
-    return messages
+    messages = history.get("messages") if is_mapping(history) else history
+    if not isinstance(messages, list | tuple):
+        raise LMStudioValueError(f"a history must be a string, a chat or a list of messages; got {history!r}")
+    return [*messages]
 
 
 def _role_and_content(message: object) -> tuple[str, object]:

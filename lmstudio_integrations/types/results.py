@@ -7,15 +7,16 @@ event, so events are plain slotted classes; statistics come once and are pydanti
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Any, Self, TypeVar
+from functools import cache, cached_property
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
-from lmstudio_integrations.types._wire_model import WireModel
+from lmstudio_integrations.types._wire_model import WireModel, escaped_json
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInstanceInfo
@@ -54,6 +55,23 @@ class LlmPredictionFragment:
     reasoning_type: str = "none"
     is_structural: bool = False
     tokens: list[dict[str, Any]] | None = None
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build the fragment from its wire form."""
+        fragment: Self = _adapter(cls).validate_python(data)
+        return fragment
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wire form: camelCase keys, without `tokens` if there are none."""
+        members = {to_camel(each.name): getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in members.items() if value is not None}
+
+    def to_json(self) -> str:
+        """Return the wire form as JSON text."""
+        return escaped_json(self.to_dict())
 
 
 @dataclass(slots=True)
@@ -337,6 +355,11 @@ def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:
         return kind.from_dict(data)
     except ValidationError as error:
         raise LMStudioProtocolError(f"the server sent a malformed {kind.__name__}: {error}") from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,9 @@ class ModelSchema(Protocol):
 
 
 ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, Any]
-"""A pydantic class, a JSON schema, or the wire form: `{"type": "gbnf", "gbnfGrammar": …}`."""
+"""A pydantic class, a JSON schema, OpenAI's form of it (`{"type": "json_schema", "json_schema": {"schema": …}}`, or
+`{"type": "json_object"}`), or the wire form: `{"type": "gbnf", "gbnfGrammar": …}`.
+"""
 
 _WIRE_TYPES = ("gbnf", "json", "none")
 
@@ -83,7 +85,8 @@ def with_format(
     if response_format is not None:
         if config.structured is not None:
             raise LMStudioValueError("give response_format or config['structured'], not both")
-        config = config.merged(LlmPredictionConfig(structured=_wire_form(response_format, _schema_of)))
+        structured = _wire_form(response_format, _schema_of)
+        config = config if structured is None else config.merged(LlmPredictionConfig(structured=structured))
     # The schema of a pydantic class needs no check.
     if (
         check
@@ -104,12 +107,9 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
     Raises:
         LMStudioValueError: If it is a string, or its schema refers to a part that it does not have.
     """
-    kind = response_format.get("type") if is_mapping(response_format) else None
-    if response_format is None or kind == "text":
+    structured = None if response_format is None else _wire_form(response_format, schema_of)
+    if structured is None:
         return {}
-    if kind == "json_object":
-        response_format = {"type": "json", "jsonSchema": {"type": "object"}}
-    structured = _wire_form(response_format, schema_of)
     check_references(structured.get("jsonSchema") or {}, "the schema of the response")
     return {"structured": structured}
 
@@ -132,15 +132,30 @@ def reject_text(given: object, name: str) -> None:
         )
 
 
-def _wire_form(response_format: object, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def unnested(response_format: Mapping[str, Any]) -> Any:
+    """Return the JSON schema of an OpenAI dict, also in the form of the Responses API; any other dict as it is."""
+    is_schema = response_format.get("type") == "json_schema"
+    nested = response_format.get("json_schema", response_format if is_schema else None)
+    return nested.get("schema") or {} if is_mapping(nested) else response_format
+
+
+def _wire_form(response_format: object, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the wire form of a response format; `None` for plain text."""
+    kind = response_format.get("type") if is_mapping(response_format) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "json", "jsonSchema": {"type": "object"}}
     # A tuple, because a schema may have a list of types, which a set cannot look up.
-    if is_mapping(response_format) and response_format.get("type") in ("json", "gbnf"):
+    if is_mapping(response_format) and kind in ("json", "gbnf"):
         return dict(response_format)
     reject_text(response_format, "response_format")
     return {"type": "json", "jsonSchema": schema_of(response_format)}
 
 
 def _schema_of(response_format: object) -> dict[str, Any]:
+    if is_mapping(response_format):
+        response_format = unnested(response_format)
     if is_mapping(response_format):
         return dict(response_format)
     if not isinstance(response_format, type):

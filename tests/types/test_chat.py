@@ -145,7 +145,13 @@ def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
     [
         ("hi", [("user", [text("hi")])]),
         ({"messages": []}, []),
+        ([], []),
         ({"messages": [{"role": "user", "content": "hi"}]}, [("user", [text("hi")])]),
+        ([{"role": "user", "content": "hi"}], [("user", [text("hi")])]),
+        (
+            ({"role": "system", "content": "a"}, UserMessage(content=[TextPart(text="hi")])),
+            [("system", [text("a")]), ("user", [text("hi")])],
+        ),
         ({"messages": [{"role": "user", "content": text("hi")}]}, [("user", [text("hi")])]),
         ({"messages": [{"role": "user", "content": ["hi", FILE]}]}, [("user", [text("hi"), FILE])]),
         ({"messages": [{"role": "user", "content": []}]}, [("user", [])]),
@@ -220,9 +226,12 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("make", "finding"),
     [
-        (lambda: Untyped.from_history(5), "a history must be a string, a chat or {'messages': [...]}; got 5"),
-        (lambda: Untyped.from_history([]), "got []"),
+        (lambda: Untyped.from_history(5), "a history must be a string, a chat or a list of messages; got 5"),
         (lambda: Untyped.from_history({}), "got {}"),
+        (
+            lambda: Untyped.from_history(["hi"]),
+            "a message must be an object, or a dict with role and content; got 'hi'",
+        ),
         (lambda: Untyped.from_history({"messages": "hi"}), "got {'messages': 'hi'}"),
         (
             lambda: Untyped.from_history({"messages": ["hi"]}),

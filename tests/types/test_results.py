@@ -1,11 +1,13 @@
 """Finished predictions and the fragments that they arrive in."""
 
+import json
 from typing import Any
 
 import pytest
 
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
     LlmPredictionStats,
     PredictionEnd,
     PredictionResult,
@@ -35,6 +37,26 @@ END = PredictionEnd(
         ]
     },
 )
+
+
+WIRE = {
+    "content": "Hi",
+    "tokensCount": 2,
+    "containsDrafted": True,
+    "reasoningType": "reasoning",
+    "isStructural": True,
+    "tokens": [{"text": "Hi", "id": 1, "logProb": -0.1}],
+}
+
+
+def test_a_fragment_has_a_wire_form() -> None:
+    fragment = LlmPredictionFragment("Hi", 2, True, "reasoning", True, [{"text": "Hi", "id": 1, "logProb": -0.1}])
+    assert fragment.to_dict() == json.loads(fragment.to_json()) == WIRE
+    assert LlmPredictionFragment.from_dict({**WIRE, "ofTheFuture": 1}) == fragment
+    assert LlmPredictionFragment.from_dict({"content": "a", "tokens_count": 3}) == LlmPredictionFragment("a", 3)
+    assert "tokens" not in LlmPredictionFragment("a").to_dict()
+    with pytest.raises(ValueError, match="content"):
+        LlmPredictionFragment.from_dict({"tokensCount": 1})
 
 
 @pytest.mark.requirement("C-RESULT")

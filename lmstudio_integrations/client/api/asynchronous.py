@@ -131,7 +131,7 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
         """Return a conversation, with the tools, as the prompt that the model would get.
 
         Args:
-            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            history: A prompt, a `Chat`, or a list of messages with role and content.
             opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
         """

@@ -169,7 +169,7 @@ class Responder(BaseHandle[LanguageModelT_co]):
         """Return the next message of a conversation.
 
         Args:
-            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            history: A prompt, a `Chat`, or a list of messages with role and content.
             parameters: See `PredictionParameters`.
 
         Raises:
@@ -188,7 +188,7 @@ class Responder(BaseHandle[LanguageModelT_co]):
         """Let the model call tools until it responds without a call.
 
         Args:
-            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
+            chat: A prompt, a `Chat` (which is copied), or a list of messages.
             tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
             parameters: See `ActParameters`.
 
@@ -209,7 +209,7 @@ class AsyncResponder(BaseHandle[LanguageModelT_co]):
         """Return the next message of a conversation.
 
         Args:
-            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            history: A prompt, a `Chat`, or a list of messages with role and content.
             parameters: See `PredictionParameters`.
 
         Raises:
@@ -228,7 +228,7 @@ class AsyncResponder(BaseHandle[LanguageModelT_co]):
         """Let the model call tools until it responds without a call.
 
         Args:
-            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
+            chat: A prompt, a `Chat` (which is copied), or a list of messages.
             tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
             parameters: See `ActParameters`.
 

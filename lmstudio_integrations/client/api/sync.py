@@ -133,7 +133,7 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
         The server keeps them in its prompt cache until other prompts need the space. Loads the model if necessary.
 
         Args:
-            prefix: The system prompt, a `Chat`, or `{"messages": […]}`. Without it, only tools are processed.
+            prefix: The system prompt, a `Chat`, or a list of messages. Without it, only tools are processed.
             tools: The tools of the questions, as `act` takes them.
             parameters: Those of the questions, such as `config`; see `PredictionParameters`. One token is generated. Of
                 the callbacks, only `on_prompt_processing_progress` is called.
@@ -167,7 +167,7 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
         """Return a conversation, with the tools, as the prompt that the model would get.
 
         Args:
-            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            history: A prompt, a `Chat`, or a list of messages with role and content.
             opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
         """

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, TypedDict, cast
+from typing import IO, Any, Protocol, TypedDict, cast, runtime_checkable
 from weakref import WeakValueDictionary
 
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.files.base64_text import decode_data_url
+from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.support.arguments import (
     check_callbacks,
     check_names,
@@ -40,12 +41,27 @@ _origins: WeakValueDictionary[str, Origin] = WeakValueDictionary()
 """The sources of the uploaded files by their identifiers: the messages of frameworks have nothing else of a file."""
 
 
+@runtime_checkable
+class EmbeddingHandle(Protocol):
+    """A handle to an embedding model."""
+
+    @property
+    def model(self) -> Model:
+        """What it refers to."""
+        ...
+
+    @property
+    def identifier(self) -> str:
+        """The identifier of the loaded instance."""
+        ...
+
+
 class RetrievalParameters(TypedDict, total=False):
     """The keyword arguments of `retrieve`.
 
     Attributes:
         limit: The maximum number of passages to return.
-        embedding_model: Key of the embedding model.
+        embedding_model: The embedding model, as its handle or its key.
         chunking_method: How to split documents: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
         on_progress: Called with the number of the file, the step (`loading`, `chunking` or `embedding`) and its
             progress, from 0.0 to 1.0.
@@ -53,7 +69,7 @@ class RetrievalParameters(TypedDict, total=False):
     """
 
     limit: int | None
-    embedding_model: str | None
+    embedding_model: EmbeddingHandle | str | None
     chunking_method: dict[str, Any] | None
     on_progress: Callable[[int, str, float], Any] | None
     show_progress: bool
@@ -232,14 +248,14 @@ def retrieve(
     check_names(parameters, RetrievalParameters.__annotations__)
     text_of(query, "query")
     whole_number(parameters.get("limit"), "limit")
-    optional_text(parameters.get("embedding_model"), "embedding_model")
+    embedding_model = _key_of(parameters.get("embedding_model"))
     files = list_of(files, "files")
     if not files:
         raise LMStudioValueError("retrieval needs at least one file")
     valid: list[str] = []
     for handle in files:
         valid += [(yield from ensure_uploaded(operation, handle)).identifier]
-    arguments: Mapping[str, Any] = parameters
+    arguments: Mapping[str, Any] = {**parameters, "embedding_model": embedding_model}
     fields: dict[str, Any] = {
         key: arguments[name] for name, key in _RETRIEVAL_KEYS.items() if arguments.get(name) is not None
     }
@@ -253,6 +269,15 @@ def retrieve(
 
     with steps:
         return (yield from operation.read_channel("files", "retrieve", parameter, decode_packet, label="Retrieval"))
+
+
+def _key_of(model: EmbeddingHandle | str | None) -> str | None:
+    """Return how the server finds an embedding model."""
+    if not isinstance(model, EmbeddingHandle):
+        return optional_text(model, "embedding_model")
+    if model.model.state.kind != "embedding":
+        raise LMStudioValueError(f"embedding_model must be an embedding model; got {model!r}")
+    return model.identifier
 
 
 class _Steps(ExitStack):

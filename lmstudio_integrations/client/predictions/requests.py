@@ -3,7 +3,7 @@
 `language_model.py` makes predictions of these plans. Everything is checked before it is sent.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache, partial
 from typing import Any, TypeAlias
@@ -30,7 +30,7 @@ from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
-from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, Message, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.files import FileHandle
@@ -38,7 +38,7 @@ from lmstudio_integrations.types.functions import ToolFunctionDef
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
 
-History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
+History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict
 
 CALLBACKS = frozenset(field.name for field in fields(Callbacks))

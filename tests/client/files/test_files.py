@@ -176,6 +176,18 @@ async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> N
     assert {step for _, step, _ in steps} <= {"loading", "chunking", "embedding"}
 
 
+async def test_the_embedding_model_of_a_search_may_be_a_handle(client: Any) -> None:
+    document = await client.files.prepare_file(b"Cheese is made of milk.", "facts.txt")
+    handle = await client.embedding.load_new_instance("vectors", "mine")
+    by_handle = await client.files.retrieve("cheese", [document], embedding_model=handle)
+    assert by_handle == await client.files.retrieve("cheese", [document], embedding_model="mine")
+    with pytest.raises(lms.LMStudioServerError):
+        await client.files.retrieve("cheese", [document], embedding_model="yours")
+    for wrong in (await client.llm.model("seeing"), 5):
+        with pytest.raises(lms.LMStudioValueError, match=r"embedding_model must be .*; got"):
+            await client.files.retrieve("cheese", [document], embedding_model=wrong)
+
+
 async def test_a_document_that_cannot_be_read_is_an_error(client: Any) -> None:
     handle = await client.files.prepare_file(b"%PDF-1.7", "paper.pdf")
     assert handle.file_type == "application/pdf"

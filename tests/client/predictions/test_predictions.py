@@ -279,7 +279,7 @@ async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., A
             assert longer.stats.predicted_tokens_count == 3
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", {"messages": []}, lms.Chat(), lms.Chat("")])
+@pytest.mark.parametrize("prompt", ["", "  \n", {"messages": []}, [], lms.Chat(), lms.Chat("")])
 async def test_an_empty_prompt_is_rejected_before_sending(model: Any, prompt: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioValueError, match="empty"):
         await model.respond(prompt)
@@ -305,14 +305,22 @@ async def test_a_value_without_a_json_form_is_rejected(model: Any, value: object
     assert (await model.respond("hi")).content, "the model is as it was"
 
 
+def _tool() -> None:
+    """Do nothing."""
+
+
 async def test_a_history_in_wire_form_and_one_in_short_form_are_the_same(model: Any) -> None:
     short = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "count"}]}
     chat = lms.Chat("Be brief.")
     chat.add_user_message("count")
     wire = chat.to_history().to_dict()
-    formatted = [await model.apply_prompt_template(each) for each in (short, chat, wire)]
+    formatted = [await model.apply_prompt_template(each) for each in (short, short["messages"], chat, wire)]
     assert len(set(formatted)) == 1
     assert "Be brief." in formatted[0]
+    assert (await model.respond(short["messages"])).content == (await model.respond(chat)).content
+    rounds: list[Any] = []
+    await model.act(short["messages"], [_tool], on_prediction_completed=rounds.append)
+    assert rounds[0].content == (await model.respond(chat)).content
 
 
 @pytest.mark.requirement("C-ABANDON")

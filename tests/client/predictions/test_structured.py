@@ -82,12 +82,28 @@ async def test_a_completion_may_be_structured_too(model: Any) -> None:
         {"type": "json"},
         {"type": "gbnf", "gbnfGrammar": "root ::= object"},
         {"type": "gbnf", "gbnf_grammar": "root ::= object"},
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "city", "schema": City.model_json_schema(), "strict": True}},
+        {"type": "json_schema", "name": "city", "schema": City.model_json_schema()},
     ],
 )
 async def test_any_other_format_gives_a_dict_too(model: Any, requested: Any) -> None:
     result = await model.respond("good", response_format=requested)
     assert (result.parsed, result.structured) == (GOOD, True)
     assert result.parsed_as(City) == City(name="Oslo", people=700000)
+
+
+@pytest.mark.parametrize("call", ["respond", "complete"])
+async def test_openai_s_forms_of_a_format_are_sent_as_their_schemas(model: Any, server: Emulator, call: str) -> None:
+    schema = City.model_json_schema()
+    for response_format, sent in (
+        ({"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}, schema),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "text"}, None),
+    ):
+        await getattr(model, call)("good", response_format=response_format)
+        structured = server.predictions[-1].config.get("structured") or {}
+        assert structured.get("jsonSchema") == sent
 
 
 @pytest.mark.parametrize("spelling", ["jsonSchema", "json_schema"])
@@ -182,6 +198,7 @@ class Unfinished(BaseModel):
         (Unfinished, "response_format class Unfinished has no JSON schema"),
         (BaseModel, "response_format class BaseModel has no JSON schema"),
         ({"type": "json", "jsonSchema": 5}, "structured output needs a JSON schema; got 5"),
+        ({"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}, "got {'type': 'no'}: 'no' is not valid"),
         ({"type": "nothing"}, "got {'type': 'nothing'}: 'nothing' is not valid"),
         ({"properties": {1, 2}}, "structured output needs a JSON schema"),
     ],
