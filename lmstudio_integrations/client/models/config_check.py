@@ -49,18 +49,21 @@ def _mismatch_advice(
 ) -> str:
     """Return what helps if a model has other settings than requested. No load exceeds the maximum of the model."""
     maximum, (requested, actual) = max_context_length(info), differences.get("contextLength", (None, None))
-    is_longest = maximum is not None and is_count(requested) and requested > maximum == actual
+    possible = requested
+    if maximum is not None and is_count(requested):
+        possible = min(requested, maximum)
+    is_longest = possible != requested and actual == maximum
     advice: list[str] = []
-    if kind == "llm" and not is_longest and is_count(requested) and is_count(actual) and actual < requested:
+    if kind == "llm" and is_count(possible) and is_count(actual) and actual < possible:
         advice.append(
-            f"load it with auto_fit_min_context_length={requested} in place of context_length, and the server fits it "
+            f"load it with auto_fit_min_context_length={possible} in place of context_length, and the server fits it "
             "into memory with no shorter one"
         )
-    if loaded or is_longest:
-        advice.append(f"the model's maximum is {info.get('maxContextLength')} tokens")
+    if maximum is not None and (loaded or possible != requested):
+        advice.append(f"the model's maximum is {maximum} tokens")
     if not loaded and len(differences) > is_longest:
         advice.append(f"unload it first with `lmsi unload {identifier_of(info)}`, or set on_config_mismatch='ignore'")
-    return "; ".join(advice)
+    return "; ".join(advice) or "set on_config_mismatch='ignore' to use it as it is"
 
 
 def _is_off(value: object) -> bool:

@@ -81,22 +81,25 @@ async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: An
 @pytest.mark.parametrize(
     ("loaded", "requested", "advised"),
     [
-        ({"context_length": 1000}, {"context_length": 2000}, True),
-        ({"context_length": 2000}, {"context_length": 1000}, False),
-        ({"context_length": 32768}, {"context_length": 40000}, False),
-        ({"seed": 1}, {"seed": 2}, False),
+        ({"context_length": 1000}, {"context_length": 2000}, 2000),
+        ({"context_length": 1000}, {"context_length": 1_000_000}, 32768),
+        ({"context_length": 2000}, {"context_length": 1000}, None),
+        ({"context_length": 32768}, {"context_length": 40000}, None),
+        ({"seed": 1}, {"seed": 2}, None),
     ],
 )
 async def test_a_context_that_is_shorter_than_asked_names_the_limit_of_automatic_fitting_first(
-    client: Any, loaded: dict[str, Any], requested: dict[str, Any], *, advised: bool
+    client: Any, loaded: dict[str, Any], requested: dict[str, Any], advised: int | None
 ) -> None:
     await client.llm.model("chatty", config=loaded)
     with pytest.warns(lms.LMStudioConfigWarning) as caught:
         await client.llm.model("chatty", config=requested)
     remedy = str(caught[0].message).partition("); ")[2]
-    advice = "load it with auto_fit_min_context_length=2000 in place of context_length, and the server fits"
-    assert remedy.startswith(advice) is advised
-    assert ("auto_fit" in remedy) is advised
+    advice = f"load it with auto_fit_min_context_length={advised} in place of context_length, and the server fits"
+    assert remedy.startswith(advice) is ("auto_fit" in remedy) is (advised is not None)
+    is_too_long = requested.get("context_length", 0) > 32768
+    assert ("the model's maximum is 32768 tokens" in remedy) is is_too_long
+    assert str(requested.get("context_length", "-")) not in remedy or not is_too_long
 
 
 async def test_a_setting_that_is_off_on_both_sides_is_no_mismatch(client: Any) -> None:

@@ -178,9 +178,11 @@ class Reranking:
         if taken + max(map(utf8_length, texts)) > window.length - SPECIAL_TOKENS:
             taken = (yield from self._count([before]))[0] + (yield from self._count([after]))[0] + 1
         if taken + SPECIAL_TOKENS >= window.length:
+            is_longest = window.maximum is not None and window.maximum <= max(window.length, taken + SPECIAL_TOKENS)
             raise LMStudioContextOverflowError(
                 f"the query and the instruction leave no room for a text: with the prompt they take {taken} of "
-                f"{window.length} tokens; shorten them, or load the model with a larger context_length",
+                f"{window.length} tokens; shorten them"
+                f"{'' if is_longest else ', or load the model with a larger context_length'}",
                 used=taken,
                 limit=window.length,
             )

@@ -37,7 +37,13 @@ def entry(key: str, **fields: Any) -> ModelEntry:
 def server() -> Iterator[Emulator]:
     vectors = ModelEntry(key="vectors", kind="embedding")
     with Emulator(
-        [entry("chat", context_length=400), entry("qwen3-reranker"), entry("bge-reranker-v2-m3"), vectors]
+        [
+            entry("chat", context_length=400),
+            entry("small", context_length=400, max_context_length=400),
+            entry("qwen3-reranker"),
+            entry("bge-reranker-v2-m3"),
+            vectors,
+        ]
     ) as it:
         yield it
 
@@ -120,6 +126,12 @@ async def test_a_query_that_fills_the_window_is_an_error(model: Any) -> None:
     with pytest.raises(LMStudioContextOverflowError, match=r"leave no room for a text.*of 400 tokens") as caught:
         await model.rerank("word " * 500, ["pool"])
     assert caught.value.limit == 400
+    assert str(caught.value).endswith("; shorten them, or load the model with a larger context_length")
+
+
+async def test_a_query_that_fills_the_longest_window_is_an_error_without_a_remedy_that_cannot_help(client: Any) -> None:
+    with pytest.raises(LMStudioContextOverflowError, match=r"shorten them$"):
+        await client.llm.lazy_model("small").rerank("word " * 500, ["pool"])
 
 
 async def test_a_long_text_is_cut_and_marked(model: Any, server: Emulator) -> None:
