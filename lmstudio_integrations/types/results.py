@@ -59,10 +59,9 @@ class LlmPredictionFragment:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> "LlmPredictionFragment":
         """Build the fragment from its wire form."""
-        fragment: Self = _adapter(cls).validate_python(data)
-        return fragment
+        return _fragments().validate_python(data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form: camelCase keys, without `tokens` if there are none."""
@@ -358,8 +357,8 @@ def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
+def _fragments() -> TypeAdapter[LlmPredictionFragment]:
+    return TypeAdapter(LlmPredictionFragment)
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
