@@ -65,8 +65,14 @@ class LlmPredictionFragment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form: camelCase keys, without `tokens` if there are none."""
-        members = {to_camel(each.name): getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in members.items() if value is not None}
+        members: dict[str, Any] = {
+            "content": self.content,
+            "tokensCount": self.tokens_count,
+            "containsDrafted": self.contains_drafted,
+            "reasoningType": self.reasoning_type,
+            "isStructural": self.is_structural,
+        }
+        return members if self.tokens is None else {**members, "tokens": self.tokens}
 
     def to_json(self) -> str:
         """Return the wire form as JSON text."""
