@@ -281,6 +281,13 @@ def test_every_text_and_every_part_of_a_long_one_gets_the_prefix(embed: Run, ser
     assert read_lines("out.jsonl")[0]["text"] == "eins"
 
 
+@pytest.mark.parametrize("number", [10**400, 65_537, 0])
+def test_a_batch_that_cannot_be_held_is_an_error_of_the_flag(embed: Run, capsys: Capture, number: int) -> None:
+    Path("in.txt").write_text("eins", encoding="utf-8")
+    assert embed("in.txt", "--batch-size", str(number)) == 2
+    assert "invalid value for --batch-size" in capsys.readouterr().err
+
+
 def test_an_error_of_the_server_names_the_lines(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_text("eins\nzwei\ndrei\nvier\n", encoding="utf-8")

@@ -60,6 +60,8 @@ from lmstudio_integrations.errors import (
 )
 
 TTL = 3600
+MOST_ROWS = 65_536
+"""The most rows that are embedded together. They are held in memory."""
 RETRIES = 3
 """How often a batch is repeated if the connection is lost."""
 
@@ -139,7 +141,9 @@ def embed(  # noqa: PLR0917 - one parameter for each flag
             show_default=False,
         ),
     ] = "",
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows that are embedded together.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST_ROWS, help="Rows that are embedded together.")
+    ] = 64,
     ttl: Annotated[
         int,
         typer.Option(

@@ -84,10 +84,7 @@ MAX_TTL = SAFE_INTEGER // 1000
 def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
     seconds = seconds_of(ttl, "ttl")
     if seconds is not None and MAX_TTL < seconds < math.inf:
-        raise LMStudioValueError(
-            f"ttl must be at most {MAX_TTL:,} seconds; got {shown(ttl)}; load_policy='explicit' and ttl=math.inf keep "
-            "a model for ever, and None leaves the server's default"
-        )
+        raise LMStudioValueError(f"ttl must be at most {MAX_TTL:,} seconds, or None; got {shown(ttl)}")
     if seconds == math.inf and policy not in {"explicit", "new_instance"}:
         raise LMStudioValueError(
             f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
