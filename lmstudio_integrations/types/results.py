@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
-from lmstudio_integrations.types._wire_model import WireModel, escaped_json
+from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInstanceInfo
@@ -76,7 +77,7 @@ class LlmPredictionFragment:
 
     def to_json(self) -> str:
         """Return the wire form as JSON text."""
-        return escaped_json(self.to_dict())
+        return dumps(self.to_dict())
 
 
 @dataclass(slots=True)
