@@ -6,6 +6,7 @@ Everything here belongs to the emulator's event loop.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -49,6 +50,8 @@ class Socket(ServerConnection):
         self._pool = pool
         self._limits = limits
         self.is_half_closed: bool = False
+        self.on_pong: Callable[[bytes], None] = lambda _: None
+        """Called with the content of each pong."""
         self._authenticated = False
         self._received = 0
         self._fragments = 0
@@ -97,10 +100,15 @@ class Socket(ServerConnection):
         if silent >= interval + timeout:
             self.drop("it did not reply to a ping")
             return
-        if silent >= interval and self.writable:
-            self.protocol.send_ping(b"")
-            self.send_data()
+        if silent >= interval:
+            self.send_ping(b"")
         self._keepalive = self.loop.call_later(min(interval, interval + timeout - silent), self.start_pings)
+
+    def send_ping(self, content: bytes) -> None:
+        """Send a ping, after what was written before."""
+        if self.writable:
+            self.protocol.send_ping(content)
+            self.send_data()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the socket."""
@@ -138,6 +146,8 @@ class Socket(ServerConnection):
             if self._fragments > MAX_FRAGMENTS:
                 self.drop("it sent a message in too many fragments")
                 return
+        elif isinstance(event, Frame) and event.opcode is Opcode.PONG:
+            self.on_pong(bytes(event.data))
         super().process_event(event)
 
     def _has_backlog(self) -> bool:

@@ -1,7 +1,8 @@
 """Responds with what was recorded.
 
 `Player` finds the recorded request that a new one equals, and knows which are used up. `ReplayConnection` sends what
-followed it, at the pace of the recording or at once. It takes the place of the emulator's handlers.
+followed it, at the pace of the recording or at once. It takes the place of the emulator's handlers. A response is used
+up when it has arrived, or the client has cancelled it or closed the connection; not if the connection was lost before.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from lmstudio_integrations.emulator.cassettes.meaning import key_of, meaning, mo
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
+from lmstudio_integrations.emulator.delivery import Delivery, Kind
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.handlers import SERVED
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
@@ -37,6 +39,10 @@ PATIENCE = 10.0
 USED_ONCE = {"predict", "completeRawText", "generateWithGenerator"}
 """Requests whose recorded response is used once: the same prompt may get another response each time. For any other, the
 last response counts for all further requests."""
+
+
+Key: TypeAlias = tuple[Kind, int]
+"""A request on a connection."""
 
 
 class RecordedError(WireError):
@@ -83,6 +89,10 @@ class Player:
         if alike:
             return alike[-1] if request.endpoint not in USED_ONCE else None
         return self._known.response(request)
+
+    def release(self, interaction: Interaction) -> None:
+        """Let a request that was found be found again, because its response has not reached the client."""
+        self._used.discard(interaction)
 
     def load_of(self, specifier: Any) -> Interaction | None:
         """Return the recorded request, already asked again, that loaded the model which a specifier names."""
@@ -185,23 +195,65 @@ class ReplayConnection(ConnectionHandler):
         super().__init__(*arguments)
         self._player = player
         self._pace = pace
+        self._on_their_way: dict[Key, Interaction] = {}
+        """What may not have arrived, by the requests of the client."""
+        self._sent: list[Key] = []
+        """What is sent with the next flush to its end."""
+
+    async def run(self) -> None:
+        """Serve the socket until it is closed."""
+        self._socket.on_pong = self._on_pong
+        try:
+            await super().run()
+        finally:
+            if self._socket.protocol.close_rcvd is None:
+                for interaction in self._on_their_way.values():
+                    self._player.release(interaction)
+
+    def _on_pong(self, content: bytes) -> None:
+        delivery = Delivery.parse(content)
+        if delivery is not None:
+            interaction = self._on_their_way.pop((delivery.kind, delivery.number), None)
+            if interaction is not None and not delivery.has_arrived:
+                self._player.release(interaction)
+
+    async def _reply(self, call: CallReceived) -> None:
+        await super()._reply(call)
+        self._sent_to_the_end("call", call.call_id)
+
+    async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
+        await super()._serve(opened, channel)
+        self._sent_to_the_end("channel", opened.channel_id)
+
+    def _sent_to_the_end(self, kind: Kind, number: int) -> None:
+        self._sent.append((kind, number))
+        self._flush_soon()
+
+    def _flush(self) -> None:
+        super()._flush()
+        for key in self._sent:
+            if key in self._on_their_way:
+                self._socket.send_ping(Delivery(*key).to_bytes())
+        self._sent.clear()
 
     async def _respond(self, call: CallReceived) -> None:
         interaction = self._player.find(asked(self.namespace, call))
         if interaction is None:
             await self._respond_anew(call)
             return
+        key: Key = ("call", call.call_id)
+        self._on_their_way[key] = interaction
         end = interaction.end
         if end is not None:
             await self._wait_until(self._loop.time(), end)
         if end is None:
-            await self._loop.create_future()  # no reply came, until the client went
+            await self._wait_for_the_client(key)
         elif end.kind == "result":
             self.session.reply(call.call_id, None if end.body is ABSENT else end.body)
         else:
-            await self._end(end)
+            await self._end(key, end)
 
-    async def _end(self, event: Event) -> None:
+    async def _end(self, key: Key, event: Event) -> None:
         """End a request as it ended in the recording: with an error, the loss of the connection, or never.
 
         Raises:
@@ -210,31 +262,40 @@ class ReplayConnection(ConnectionHandler):
         if event.kind == "error":
             raise RecordedError(event.body)
         if event.kind == "lost":
+            self._on_their_way.pop(key, None)
             self._socket.transport.abort()
         else:
             self.session.warn(event.body["warning"], event.body.get("kind", "unknown"))
             self._flush_soon()
-        await self._loop.create_future()  # nothing follows a warning
+        await self._wait_for_the_client(key)
+
+    async def _wait_for_the_client(self, key: Key) -> None:
+        """Wait until the client stops a request or goes, because nothing follows in the recording."""
+        self._on_their_way.pop(key, None)
+        await self._loop.create_future()
 
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         interaction = self._player.find(asked(self.namespace, opened))
         if interaction is None:
             await self._stream_anew(opened, channel)
             return
+        key: Key = ("channel", opened.channel_id)
+        self._on_their_way[key] = interaction
         if any(event.kind == "sent" for event in interaction.events):
-            await self._converse(interaction, channel, opened.endpoint.stop)
+            await self._converse(key, interaction, channel, opened.endpoint.stop)
             return
         began, at = self._loop.time(), 0
         with channel.scope as scope:
             for at, event in enumerate(interaction.events):  # noqa: B007 - used after the block
                 await self._wait_until(began, event)
-                await self._send_event(channel, event)
+                await self._send_event(key, channel, event)
             if interaction.end is None:
-                await self._loop.create_future()  # the channel stays open until the client stops it
+                await self._wait_for_the_client(key)
         if scope.reason:
+            self._on_their_way.pop(key, None)
             self._stop(channel, interaction.events[at:])
 
-    async def _converse(self, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:
+    async def _converse(self, key: Key, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:
         """Send what was recorded on a channel on which the client sent packets as well, which it has to send again.
 
         Raises:
@@ -251,15 +312,15 @@ class ReplayConnection(ConnectionHandler):
                 began = self._loop.time() - event.at  # what follows, follows this
             else:
                 await self._wait_until(began, event)
-                await self._send_event(channel, event)
+                await self._send_event(key, channel, event)
         if interaction.end is None:
             await packets.get()
 
-    async def _send_event(self, channel: OpenChannel, event: Event) -> None:
+    async def _send_event(self, key: Key, channel: OpenChannel, event: Event) -> None:
         if event.kind == "received":
             channel.send(event.body)
         elif event.kind != "closed":
-            await self._end(event)
+            await self._end(key, event)
 
     async def _respond_anew(self, call: CallReceived) -> None:
         """Reply to a call that is not in the recording.
