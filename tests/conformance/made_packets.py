@@ -1,0 +1,130 @@
+"""What the faults of the proxy send in the place of a server's frames, for the checks of their form."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from unittest.mock import AsyncMock, MagicMock, patch
+
+from websockets.exceptions import ProtocolError
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
+
+from lmstudio_integrations.emulator.proxy import actions
+from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
+from lmstudio_integrations.emulator.proxy.proxy import Action
+from lmstudio_integrations.emulator.proxy.units import Unit, text_frame
+
+FRAGMENT = {
+    "type": "fragment",
+    "fragment": {
+        "content": "a",
+        "tokensCount": 1,
+        "containsDrafted": False,
+        "reasoningType": "none",
+        "isStructural": False,
+    },
+}
+PROGRESS = {"type": "progress", "progress": 0.5}
+SUCCESS = {"type": "success"}
+
+CHANNELS = {
+    ("llm", "predict"): (FRAGMENT, SUCCESS),
+    ("llm", "completeRawText"): (FRAGMENT, SUCCESS),
+    ("llm", "loadModel"): (PROGRESS, SUCCESS),
+    ("llm", "getOrLoad"): (PROGRESS, SUCCESS),
+    ("plugins", "generateWithGenerator"): (FRAGMENT, SUCCESS),
+}
+"""Some channels, each with a packet and the last packet; what else these have does not matter to a fault."""
+CALLS = (("llm", "tokenize"), ("embedding", "embedString"))
+
+
+class Made(NamedTuple):
+    """A frame that a fault has made.
+
+    Attributes:
+        fault: Its name.
+        is_malformed: Whether the table says that what it sends is no valid message.
+        namespace: That of the request which it belongs to.
+        endpoint: That of the request which it belongs to; empty if it belongs to none.
+        frame: The frame.
+    """
+
+    fault: str
+    is_malformed: bool
+    namespace: str
+    endpoint: str
+    frame: Any
+
+
+def made() -> list[Made]:
+    """Return the frames that all faults make, at each point of a conversation at which they can happen."""
+    return [
+        Made(fault.name, fault.kind == "malformed", namespace, endpoint, frame)
+        for fault in FAULTS.values()
+        for injection in fault.injections
+        for namespace, endpoint, unit in _units(injection.point)
+        for frame in asyncio.run(_sent(injection.action, unit))
+        if frame != unit.message
+    ]
+
+
+def _units(point: str) -> Iterator[tuple[str, str, Unit]]:
+    """Return what may pass at a point: frames, and nothing where the connection is not that far."""
+    if point == "authentication":
+        yield "llm", "", _unit({"success": True})
+    elif point in {"accept", "request head", "upgrade", "response head", "credentials"}:
+        yield "llm", "", Unit("server", b"")
+    else:
+        for (namespace, endpoint), (packet, last) in CHANNELS.items():
+            frame = {"type": "channelSend", "channelId": 1, "message": last if point.startswith("last") else packet}
+            if point.endswith("request"):
+                frame = {"type": "channelCreate", "channelId": 1, "endpoint": endpoint, "creationParameter": {}}
+            elif point == "end":
+                frame = {"type": "channelClose", "channelId": 1}
+            yield namespace, endpoint, _unit(frame, endpoint)
+        for namespace, endpoint in CALLS:
+            frame = {"type": "rpcResult", "callId": 1, "result": {}}
+            if point.endswith("request"):
+                frame = {"type": "rpcCall", "callId": 1, "endpoint": endpoint, "parameter": {}}
+            yield namespace, endpoint, _unit(frame, endpoint)
+
+
+def _unit(message: dict[str, Any], endpoint: str = "") -> Unit:
+    text = json.dumps(message)
+    return Unit("server", text_frame("server", text), frozenset(), Frame(Opcode.TEXT, text.encode()), message, endpoint)
+
+
+async def _sent(action: Action, unit: Unit) -> list[Any]:
+    """Return the frames that an action sends to the client; what is no frame, or no JSON, as text."""
+    tunnel = MagicMock(held={}, dripping=set(), silent=set(), is_garbled=False)
+    for name in ("send", "deliver", "stall", "finish"):
+        setattr(tunnel, name, AsyncMock())
+    with patch.object(actions.asyncio, "sleep", AsyncMock()):
+        await action(tunnel, unit)
+    sent = [call.args[1] for call in tunnel.send.await_args_list] + [call.args[0] for call in tunnel.repeat.mock_calls]
+    return [frame for data in sent for frame in _frames(data)]
+
+
+def _frames(data: bytes) -> Iterator[Any]:
+    stream = StreamReader()
+    stream.feed_data(data)
+    stream.feed_eof()
+    try:
+        while data[:1] != b"H" and not _run(stream.at_eof()):
+            frame: Frame = _run(Frame.parse(stream.read_exact, mask=False))
+            if frame.opcode is Opcode.TEXT:
+                yield json.loads(frame.data)
+    except EOFError:
+        return  # the connection breaks inside a frame
+    except (ValueError, ProtocolError) as error:
+        yield f"no frame: {error}"
+
+
+def _run(parser: Any) -> Any:
+    """Return the result of a parser that has all its data."""
+    try:
+        next(parser)
+    except StopIteration as end:
+        return end.value
+    raise EOFError("more data is needed")
