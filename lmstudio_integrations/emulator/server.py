@@ -115,7 +115,7 @@ class Server:
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""
         path = request.path.partition("?")[0]
-        error = self._http_error(request, path)
+        error = _repeated(request) or self._http_error(request, path)
         if error is not None:
             status, reason = error
             return socket.respond(status, f"{reason}\n")
@@ -147,6 +147,14 @@ class Server:
         finally:
             self.connections.discard(connection)
             self._state.records.notify()
+
+
+def _repeated(request: Request) -> tuple[http.HTTPStatus, str] | None:
+    """Return the error for a header that a client may send only once."""
+    for name in ("Host", "Origin"):
+        if len(request.headers.get_all(name)) > 1:
+            return http.HTTPStatus.BAD_REQUEST, f"there are several headers {name}"
+    return None
 
 
 def _json(socket: ServerConnection, value: object) -> Response:

@@ -1,6 +1,7 @@
 """HTTP requests, namespaces and sockets."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from lmstudio_integrations.emulator import Emulator, Limits, ModelEntry
+from lmstudio_integrations.emulator import Emulator, FaultProxy, Limits, ModelEntry
 from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL, WAITING, get
 
@@ -65,6 +66,55 @@ def test_browsers_are_rejected_unless_their_origin_is_allowed() -> None:
         assert caught.value.response.status_code == 403
         with wire(server, origin="http://good.example") as me:
             assert me.result("listLoaded") == []
+
+
+UPGRADE = [
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+]
+TWICE = {
+    **dict.fromkeys(("Origin: http://good.example", "Host: x", UPGRADE[2], UPGRADE[3]), "400"),
+    **dict.fromkeys(("Authorization: Bearer x", "Sec-WebSocket-Protocol: x", "Cookie: x"), "101"),
+    UPGRADE[0]: "426",
+}
+"""The status of the response to a WebSocket handshake, by the header that it has twice."""
+
+
+@pytest.fixture(params=["directly", "through a proxy"])
+def raw_address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
+    with Emulator([MODEL], origins=["http://good.example"]) as server, FaultProxy(server.address) as proxy:
+        host, _, port = (server if request.param == "directly" else proxy).address.rpartition(":")
+        yield host, int(port)
+
+
+def response_to(address: tuple[str, int], head: str) -> str:
+    with socket.create_connection(address, timeout=TIMEOUT) as opened:
+        opened.sendall(f"{head}\r\n\r\n".encode("latin-1"))
+        return opened.recv(4096).decode()
+
+
+@pytest.mark.parametrize("header", TWICE)
+def test_a_header_that_comes_twice_is_no_error_of_the_server(
+    raw_address: tuple[str, int], header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [*([] if header.startswith("Host") else ["Host: y"]), *({*UPGRADE} - {header}), header, header]
+    assert response_to(raw_address, "\r\n".join(["GET /llm HTTP/1.1", *lines])).split()[1] == TWICE[header]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("path", ["/lmstudio-greeting", "/lms-status", "/nothing"])
+def test_of_pages_too_nobody_asks_with_two_origins(raw_address: tuple[str, int], path: str) -> None:
+    origins = 2 * "Origin: http://good.example\r\n"
+    response = response_to(raw_address, f"GET {path} HTTP/1.1\r\n{origins}Host: x")
+    assert response.split()[1] == "400"
+    assert response.endswith("there are several headers Origin\n")
+
+
+@pytest.mark.parametrize("head", ["", "GET", "\xff\xfe", "GET /llm"])
+def test_what_is_no_request_closes_the_connection(raw_address: tuple[str, int], head: str) -> None:
+    assert response_to(raw_address, head) == ""
 
 
 @pytest.mark.requirement("S-WS-NAMESPACES")

@@ -485,7 +485,8 @@ class Tunnel:
             self._is_upgrade = head.startswith(b"HTTP/1.1 101")
             return Unit(sender, head, frozenset({"response head"} if self._is_upgrade else ()))
         self._is_upgrade = b"upgrade: websocket" in head.lower()
-        self.path = head.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
+        path = head.partition(b"\r\n")[0].split(b" ")[1:2]  # a head that is malformed has none
+        self.path = b"".join(path).partition(b"?")[0].decode("latin-1")
         head = _EXTENSIONS.sub(b"\r\n", head)
         return Unit(sender, head, frozenset({"request head", "upgrade"} if self._is_upgrade else {"request head"}))
 
