@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -15,6 +16,7 @@ from lmstudio_integrations.cli._demo.example import DOCUMENTS, QUESTION
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from tests.cli.terminal import in_pipe, needs_pty, on_terminal
 from tests.support.gate import AT_THE_GATE, Gate
@@ -23,6 +25,21 @@ Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
 CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _real_metadata(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Let scripted models look like real ones, except in tests of how they look."""
+    metadata = ScriptedEngine.metadata
+    if "looks" not in request.fixturenames:
+        monkeypatch.setattr(
+            ScriptedEngine, "metadata", lambda self, *args: replace(metadata(self, *args), architecture="llama")
+        )
+
+
+@pytest.fixture
+def looks() -> None:
+    """Scripted models look scripted."""
 
 
 @pytest.fixture
@@ -60,7 +77,7 @@ def test_the_demo_finds_the_document_streams_a_response_and_prints_stats(
     assert "Answer:   " in out
     for row in ("Model", "Tokens", "Tokens per second", "Time to first token", "Stop reason"):
         assert f"│ {row} " in out
-    assert f"{CHAT} (scripted" in out
+    assert f"{CHAT} (llama" in out
     assert "│ complete " in out
 
 
@@ -84,7 +101,7 @@ def test_models_that_are_loaded_are_used_however_large(run: Run, large_only: Emu
     large_only.load("embedder")
     assert run("demo", "--host", large_only.address) == 0
     out = capsys.readouterr().out
-    assert "large (scripted" in out
+    assert "large (llama" in out
     assert "Loading" not in out
 
 
@@ -93,7 +110,7 @@ def test_a_large_model_is_not_loaded_unasked(
 ) -> None:
     assert run("demo", "--host", large_only.address) == 0
     out = capsys.readouterr().out
-    assert "has no chat model that is loaded, or downloaded and below 2 GB" in out
+    assert "has no chat model that is real, and loaded, or downloaded and below 2 GB" in out
     assert "Starting the built-in emulator" in out
     assert requested_models(large_only) == []
     assert stand_in.predictions
@@ -111,7 +128,18 @@ def test_a_server_without_models_of_both_kinds_is_not_used(models: list[ModelEnt
     with Emulator(models) as server, Client(server.address) as client:
         found = _demo.survey(client, "The server")
     assert isinstance(found, str)
-    assert f"The server has {missing} that is loaded" in found
+    assert f"The server has {missing} that is real" in found
+
+
+@pytest.mark.usefixtures("looks")
+@pytest.mark.parametrize("load", [True, False])
+def test_scripted_models_are_not_used(run: Run, stand_in: Emulator, capsys: Capture, load: bool) -> None:
+    models = [ModelEntry(key="chatty", preload=load), ModelEntry(key="embedder", kind="embedding", preload=load)]
+    with Emulator(models) as server:
+        assert run("demo", "--host", server.address) == 0
+        assert not server.predictions
+    assert "no chat and no embedding model that is real" in capsys.readouterr().out
+    assert stand_in.predictions
 
 
 @pytest.mark.usefixtures("stand_in")

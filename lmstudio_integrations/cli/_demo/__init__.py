@@ -21,7 +21,7 @@ from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.cli._wrapping import WordWrapper
 from lmstudio_integrations.client.api.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
-from lmstudio_integrations.types.config import LoadPolicy
+from lmstudio_integrations.types.config import LoadPolicy, ModelKind
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ TTL = 600
 
 MAX_TOKENS = 1000
 """Includes reasoning."""
+
+SCRIPTED = "scripted"
+"""The architecture of models of an emulator that respond by rules, and to the question with the question."""
 
 SVG_WIDTH = 100
 """Columns of the image."""
@@ -59,9 +62,9 @@ def demo(
 ) -> None:
     """Answer a question over three short documents, by retrieval.
 
-    Uses the LM Studio of this machine or the one that --host names, with the models that are loaded, else with small
-    ones that are downloaded. Without such models, and if no LM Studio runs on this machine, starts the emulator with a
-    small real model.
+    Uses the LM Studio of this machine or the one that --host names, with the real models that are loaded, else with
+    small ones that are downloaded. Without such models, and if no LM Studio runs on this machine, starts the emulator
+    with a small real model.
     """
     if svg and not svg.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {svg.parent}", param_hint="--svg")
@@ -100,8 +103,7 @@ def find_server(console: TextConsole, host: str | None, token: str | None) -> Ge
 def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     """Return a chat model and an embedding model of the server, or why it cannot be used."""
     try:
-        chat = choose(loaded_models(client, "llm"), downloaded_models(client, "llm"))
-        embedding = choose(loaded_models(client, "embedding"), downloaded_models(client, "embedding"))
+        chat, embedding = _real_model(client, "llm"), _real_model(client, "embedding")
     except (LMStudioUnreachableError, LMStudioTimeoutError) as error:
         if client.api_host:  # whoever names a server wants that one
             raise
@@ -111,7 +113,16 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     if chat and embedding:
         return chat, embedding
     missing = "chat" if embedding else "embedding" if chat else "chat and no embedding"
-    return f"{name} has no {missing} model that is loaded, or downloaded and below {SIZE_LIMIT / 1e9:g} GB."
+    limit = f"{SIZE_LIMIT / 1e9:g} GB"
+    return f"{name} has no {missing} model that is real, and loaded, or downloaded and below {limit}."
+
+
+def _real_model(client: Client, kind: ModelKind) -> Choice | None:
+    """Return a model of a server that is not scripted."""
+    return choose(
+        (info for info in loaded_models(client, kind) if info.architecture != SCRIPTED),
+        (info for info in downloaded_models(client, kind) if info.architecture != SCRIPTED),
+    )
 
 
 @contextlib.contextmanager
