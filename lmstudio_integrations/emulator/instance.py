@@ -4,12 +4,14 @@ Everything here belongs to the emulator's event loop.
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from typing import Any, Literal
 
+from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
 from lmstudio_integrations.emulator.engines.base import LoadedModel, LoadRequest
@@ -18,7 +20,12 @@ from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.records import LoadRecord, LoadState, RecordEntry
 from lmstudio_integrations.emulator.scheduling import CancelScope, FairQueue
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 Activity = Literal["processingPrompt", "generating", "computingEmbedding"]
+QUIET = 0.1
+"""Seconds without another text after which the texts that a model has embedded are logged."""
+
 MODEL_UNLOADED = "modelUnloaded"
 """The stop reason of a prediction whose model is unloaded."""
 
@@ -70,6 +77,8 @@ class Instance:
         self._queue = FairQueue(request.slots)
         self._users: dict[CancelScope, Activity | None] = {}
         self._timer: Timer | None = None
+        self._embedded: list[int] = []
+        self._embedded_timer: Timer | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -89,6 +98,26 @@ class Instance:
         known = ("generating", "processingPrompt", "computingEmbedding")
         status = next((activity for activity in known if activity in activities), "idle")
         return {"status": status, "queued": self._queue.queued + self._queue.running}
+
+    def report_embedded(self, characters: int) -> None:
+        """Log a text that was embedded, in one line with the others: clients send the texts of a request one by one."""
+        self._embedded.append(characters)
+        if self._embedded_timer is not None:
+            self._embedded_timer.cancel()
+        self._embedded_timer = self._clock.call_later(QUIET, self._log_embedded_if_quiet)
+
+    def log_embedded(self) -> None:
+        """Log the texts that were embedded and are not logged."""
+        if self._embedded:
+            texts, characters = counted(len(self._embedded), "text"), counted(sum(self._embedded), "character")
+            logger.info("%s: embedded %s, %s", self.identifier, texts, characters)
+            self._embedded.clear()
+
+    def _log_embedded_if_quiet(self) -> None:
+        if self._queue.queued + self._queue.running:
+            self._embedded_timer = self._clock.call_later(QUIET, self._log_embedded_if_quiet)
+        else:
+            self.log_embedded()
 
     @asynccontextmanager
     async def use(self, client: str, scope: CancelScope, activity: Activity) -> AsyncGenerator[None, None]:

@@ -307,6 +307,7 @@ class ModelRegistry:
             del self._instances[instance.identifier]
             instance.unloading = self._spawn(instance.unload())
             instance.load.update(state=state)
+            instance.log_embedded()
             self._log(instance.entry, state, instance)
         return instance.unloading
 

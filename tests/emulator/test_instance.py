@@ -10,6 +10,7 @@ from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.emulator.registry_models import (
     CHAT,
+    EMBEDDING,
     ENTRIES,
     SLOW,
     kinds,
@@ -53,6 +54,21 @@ def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: Man
     assert loaded(server) == [CHAT.key]
     clock.advance(10)
     server.wait_for(lambda: not server.loaded())
+
+
+def test_texts_that_are_embedded_one_after_the_other_are_one_line_of_the_log(
+    server: Emulator, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lmstudio_integrations.emulator.instance")
+    with wire(server, "embedding") as me:
+        key = me.load(EMBEDDING.key)["identifier"]
+        for count in (3, 1):
+            for _ in range(count):
+                me.result("embedString", {"modelSpecifier": named(key), "inputString": "text"})
+                clock.advance(0.05)
+            clock.advance(0.1)
+            me.result("listLoaded")  # the log is written by then
+    assert caplog.messages == [f"{key}: embedded 3 texts, 12 characters", f"{key}: embedded 1 text, 4 characters"]
 
 
 def test_a_model_without_a_time_to_live_stays(server: Emulator, me: Wire, clock: ManualClock) -> None:

@@ -1,6 +1,5 @@
 """Endpoints for texts: tokens, templates, vectors (docs/protocol.md#llm-endpoints)."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -14,8 +13,6 @@ from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelSpecifier
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -64,7 +61,7 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
         lambda model: model.embed(text),
         "computingEmbedding",
     )
-    logger.info("%s: embedded %d characters", instance.identifier, len(text))
+    instance.report_embedded(len(text))
     return {"embedding": vector}
 
 
