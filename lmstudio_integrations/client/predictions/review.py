@@ -39,6 +39,8 @@ class Review(Generic[RequestT]):
     def requests_on(self, instance: Instance) -> Sequence[RequestT] | None:
         """Return the requests of the second prediction, if that is next; `None` if the first is."""
         self._instance, step = instance, self._second_step
+        if self._rescue is not None:
+            self._rescue.begin_on(instance)
         if step is None:
             return None
         step.begin_on(instance)

@@ -166,10 +166,12 @@ async def test_a_call_that_cannot_be_read_is_a_failed_one(writer: Any) -> None:
     assert record.failure is not None
 
 
-async def test_calls_in_the_text_are_found(writer: Any) -> None:
+async def test_calls_in_the_text_are_found(writer: Any, caplog: pytest.LogCaptureFixture) -> None:
     result = await writer.respond("in the text", config=TOOLS, rescue_tool_calls=True)
     assert [call.name for call in result.tool_call_requests] == ["pier"]
     assert not hasattr(result, "stats")
+    (message,) = caplog.messages
+    assert message.startswith(f"'{GENERATOR}': read 1 tool call that the server left in the text")
 
 
 async def test_tools_may_be_switched_off(writer: Any, server: Emulator) -> None:

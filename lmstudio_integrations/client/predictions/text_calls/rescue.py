@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from lmstudio_integrations._support.text import counted, shortened
+from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.protocol.prediction import Accumulator
@@ -47,7 +48,12 @@ class Rescue:
         self._tools = tools
         self._reports_broken = reports_broken
         self._keeps_misfits = keeps_misfits
+        self._name = ""
         self.forget()
+
+    def begin_on(self, instance: Instance) -> None:
+        """Begin with the response of an instance, or of the generator in its place."""
+        self._name = instance.identifier
 
     def forget(self) -> None:
         """Forget what was received: the prediction starts over."""
@@ -127,7 +133,7 @@ class Rescue:
                 confidence = confidence_of_arguments(text, tokens, arguments, tool.schema)
                 events += call_events(tool.name, arguments, reading.text, confidence)
             end.stats = {**end.stats, "rescuedToolCalls": len(reading.calls)}
-            number, model = counted(len(reading.calls), "tool call"), end.model_info.get("modelKey")
+            number, model = counted(len(reading.calls), "tool call"), end.model_info.get("modelKey", self._name)
             logger.warning("%r: read %s that the server left in the text (%s)", model, number, reading.family)
         elif reading is not None and self._reports_broken:
             events = failed_call_events(reading.name, reading.problem or "", reading.text)
