@@ -10,7 +10,6 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from lmstudio_integrations.emulator.proxy import actions
 from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
 from lmstudio_integrations.emulator.proxy.proxy import Action
 from lmstudio_integrations.emulator.proxy.units import Unit, text_frame
@@ -100,7 +99,7 @@ async def _sent(action: Action, unit: Unit) -> list[Any]:
     tunnel = MagicMock(held={}, dripping=set(), silent=set(), is_garbled=False)
     for name in ("send", "deliver", "stall", "finish"):
         setattr(tunnel, name, AsyncMock())
-    with patch.object(actions.asyncio, "sleep", AsyncMock()):
+    with patch("asyncio.sleep", AsyncMock()):
         await action(tunnel, unit)
     sent = [call.args[1] for call in tunnel.send.await_args_list] + [call.args[0] for call in tunnel.repeat.mock_calls]
     return [frame for data in sent for frame in _frames(data)]
@@ -114,7 +113,7 @@ def _frames(data: bytes) -> Iterator[Any]:
         while data[:1] != b"H" and not _run(stream.at_eof()):
             frame: Frame = _run(Frame.parse(stream.read_exact, mask=False))
             if frame.opcode is Opcode.TEXT:
-                yield json.loads(frame.data)
+                yield json.loads(bytes(frame.data))
     except EOFError:
         return  # the connection breaks inside a frame
     except (ValueError, ProtocolError) as error:

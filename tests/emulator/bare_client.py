@@ -9,6 +9,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from lmstudio_integrations.emulator import Emulator, Recording
+from lmstudio_integrations.emulator.proxy.proxy import Proxy
 
 TIMEOUT = 5.0
 OPEN_TIMEOUT = 50.0
@@ -107,7 +108,7 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def bare(server: Emulator | Recording, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
+def bare(server: Emulator | Recording | Proxy, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
     """Open a socket without authentication."""
     settings = {"compression": None, "max_size": None, "open_timeout": OPEN_TIMEOUT} | settings
     with connect(f"ws://{server.address}/{namespace}", **settings) as socket:
@@ -116,7 +117,7 @@ def bare(server: Emulator | Recording, namespace: str = "llm", **settings: Any) 
 
 @contextmanager
 def wire(
-    server: Emulator | Recording,
+    server: Emulator | Recording | Proxy,
     namespace: str = "llm",
     client: str = "guest:me",
     passkey: str = "secret",

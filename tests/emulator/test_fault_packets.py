@@ -31,7 +31,7 @@ def wrong_with(each: Made) -> list[str]:
         return [f"{frame!r} is no frame"]
     if not each.endpoint:
         return [*AUTHENTICATION.check(frame, "")]
-    kind = frame.get("type")
+    kind = str(frame.get("type"))
     if kind not in FRAMES:
         return [f"unknown frame {kind!r}"]
     found = [*FRAMES[kind].check({name: value for name, value in frame.items() if name != "type"}, kind)]

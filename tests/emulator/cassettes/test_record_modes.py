@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator, Recording, use_cassette
+from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording, use_cassette
 from lmstudio_integrations.emulator.cassettes import recorder
 from lmstudio_integrations.emulator.cassettes.cassette import read, save
 from lmstudio_integrations.emulator.record_modes import Mode, cassette_name
@@ -155,6 +155,31 @@ def test_a_request_with_an_image_is_known_again(tmp_path: Path) -> None:
                 chat.add_user_message("What?", images=[client.files.prepare_image(PIXEL, "pixel.png")])
                 client.llm.model(CHAT).respond(chat)
     assert [each.endpoint for each in read(path)].count("predict") == 1
+
+
+def test_a_tool_call_with_a_password_is_replayed_without_it(tmp_path: Path) -> None:
+    def log_in(password: str) -> dict[str, Any]:
+        """Log in."""
+        return {"access_token": f"of {password}", "ok": True}
+
+    def act(address: str) -> str:
+        with lms.Client(address) as client:
+            messages: list[str] = []
+            client.llm.model(CHAT).act("Log in", [log_in], on_message=lambda each: messages.append(str(each)))
+            return messages[-1]
+
+    call = {"tool": "log_in", "arguments": {"password": 'x"hunter2\\é'}}
+    rules = ({"when": {"role": "user"}, "then": [call]}, {"then": [{"text": "Got {last}"}]})
+    path = tmp_path / "session.lms.jsonl"
+    with (
+        Emulator([ModelEntry(key=CHAT, rules=rules)]) as server,
+        use_cassette(path, "once", server=server.address) as at,
+    ):
+        live = act(at.address)
+    with use_cassette(path) as at:
+        replayed = act(at.address)
+    assert ("hunter2" in live, "hunter2" in path.read_text(encoding="utf-8")) == (True, False)
+    assert r"Got {\"access_token\":\"**********\",\"ok\":true}" in replayed
 
 
 @pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
