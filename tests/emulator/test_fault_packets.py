@@ -19,7 +19,7 @@ FRAMES: Mapping[str, Shape] = {
         {"warning": TEXT, "kind": one_of("rpcParameterTypeError", "channelCreationParameterTypeError")}
     ),
 }
-"""The frames of a server, of which a fault may make any. (docs/protocol.md#frames)"""
+"""The frames of a server, of which a fault may make any (docs/protocol.md#server-frames)."""
 AUTHENTICATION = Object({"success": BOOLEAN}, {"error": TEXT})
 CHANNELS = {**PACKETS["llm"], "generateWithGenerator": FROM_GENERATOR}
 MADE = made()

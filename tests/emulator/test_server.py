@@ -92,7 +92,10 @@ def raw_address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
 def response_to(address: tuple[str, int], head: str) -> str:
     with socket.create_connection(address, timeout=TIMEOUT) as opened:
         opened.sendall(f"{head}\r\n\r\n".encode("latin-1"))
-        return opened.recv(4096).decode()
+        response = ""
+        while " 101 " not in response and (data := opened.recv(4096)):
+            response += data.decode()
+        return response
 
 
 @pytest.mark.parametrize("header", TWICE)
