@@ -36,11 +36,12 @@ _NAMES = (
 )
 _IN_NAME = re.compile(
     r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
+    r"|(?:access|auth|refresh|session)tokens$"
     r"|(?:access|private|signing|encryption|ssh|session)key|cookie|^pass$|^pwd$|^jwt$"
     r"|pluginconfig"
 )
-_NOT_SECRET = {"tokens", "ntokens", "tokenid", "tokenids", "bostoken", "eostoken"}
-"""Names that look like those of secrets. The members of the protocol are among them."""
+_OF_TEXTS = re.compile(r"(?:bos|eos|cls|end|first|last|mask|next|pad|per|sep|start|stop|unk)_?token$", re.IGNORECASE)
+"""Members that have a token of a text, and look like those that have an API token."""
 
 _IN_ADDRESS_NAME = re.compile(r"host|base_?url|api_?base|proxy|endpoint|address")
 _NAME_CUTOFF = 0.75
@@ -98,13 +99,20 @@ def _value_pattern() -> re.Pattern[str]:
     return re.compile(_VALUE, re.IGNORECASE)
 
 
-@lru_cache(maxsize=1024)  # texts repeat their names
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name, even mistyped, is a secret."""
-    plain = re.sub(r"[^a-z]", "", name.lower())
-    return plain not in _NOT_SECRET and bool(
-        _IN_NAME.search(plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF)
-    )
+    plain = _plain(name)
+    return bool(_IN_NAME.search(plain) or closest_names(plain, _NAMES, cutoff=_NAME_CUTOFF))
+
+
+@lru_cache(maxsize=4096)  # texts repeat their names
+def is_secret_member(name: str) -> bool:
+    """Whether a member of this name is a secret, in data of others, whose names are not mistyped ones of ours."""
+    return bool(_IN_NAME.search(_plain(name))) and not _OF_TEXTS.search(name)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def redact(text: str) -> str:
@@ -134,7 +142,7 @@ def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
         value = re.compile(_MEMBER_VALUE).match(text, at)
         if name in NAMING:
             label = value["string"] or "" if value is not None else ""
-        elif value is not None and is_secret_name(label if name == "value" else name):
+        elif value is not None and is_secret_member(label if name == "value" else name):
             at = value.end()
             if value["string"] is None:
                 yield (*value.span(), f"{quote}{HIDDEN}{quote}")
@@ -150,7 +158,7 @@ def redact_values(text: str, value: object, path: Iterable[object]) -> str:
         value: What it says that about.
         path: Where the value is: the names of the members that lead to it.
     """
-    for secret in _values(value, is_secret=any(is_secret_name(str(name)) for name in path)):
+    for secret in _values(value, is_secret=any(is_secret_member(str(name)) for name in path)):
         for shown in (repr(secret), str(secret)):
             if shown.strip():
                 text = re.sub(rf"(?<!\w){re.escape(shown)}(?!\w)", HIDDEN, text)
@@ -161,7 +169,7 @@ def _values(value: object, *, is_secret: bool) -> Iterator[object]:
     """Yield the secrets in a value: what is under the name of one, at any depth."""
     if is_mapping(value):
         for name, each in value.items():
-            yield from _values(each, is_secret=is_secret or is_secret_name(str(name)))
+            yield from _values(each, is_secret=is_secret or is_secret_member(str(name)))
     elif isinstance(value, list | tuple | set | frozenset):
         for each in cast("Collection[object]", value):
             yield from _values(each, is_secret=is_secret)

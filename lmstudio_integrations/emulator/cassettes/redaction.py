@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.secrets import (
     HIDDEN,
     NAMING,
     SCHEMA_KEYWORDS,
-    is_secret_name,
+    is_secret_member,
     secret_members,
     secret_spans,
 )
@@ -115,7 +116,7 @@ class Redaction:
             except RecursionError:
                 continue
             if redacted != value:
-                written = json.dumps(redacted, ensure_ascii=False)
+                written = dumps(redacted)
                 found.append((start, end, "".join(_parted([written], self._spans(written)))))
             around += [text[at : start + 1], " " * (end - start - 2)]
             at = max(start + 1, end - 1)
@@ -135,7 +136,7 @@ class Redaction:
             return {self.text(each): self._schema(schema, each, place) for each, schema in value.items()}
         # A setting, a header or a variable has its name beside it.
         labels = [str(parent[each]) for each in NAMING if each in parent] if name == "value" else []
-        is_secret = is_secret or any(map(is_secret_name, labels or [name]))
+        is_secret = is_secret or any(map(is_secret_member, labels or [name]))
         if name == "arguments":
             place = "arguments"
         elif place == "protocol" and name.startswith("pluginConfig"):
@@ -144,7 +145,7 @@ class Redaction:
 
     def _schema(self, schema: Any, name: str, place: Place) -> Any:
         """Return the JSON schema of what has a name. If that is secret, so is what the schema has as a value of it."""
-        if not is_secret_name(name) or not is_object(schema):
+        if not is_secret_member(name) or not is_object(schema):
             return self.value(schema, place=place)
         return {self.text(each): self._member(schema, each, is_secret=each in _SAMPLES, place=place) for each in schema}
 
