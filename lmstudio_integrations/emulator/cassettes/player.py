@@ -3,6 +3,7 @@
 `Player` finds the recorded request that a new one equals, and knows which are used up. `ReplayConnection` sends what
 followed it, at the pace of the recording or at once. It takes the place of the emulator's handlers. A response is used
 up when it has arrived, or the client has cancelled it or closed the connection; not if the connection was lost before.
+The pong of a ping that follows on the response says that it has arrived.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from websockets.frames import CloseCode
+
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
@@ -22,9 +25,9 @@ from lmstudio_integrations.emulator.cassettes.meaning import key_of, meaning, mo
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
-from lmstudio_integrations.emulator.delivery import Delivery, Kind
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.handlers import SERVED
+from lmstudio_integrations.emulator.proxy.units import HAS_ARRIVED
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
 
@@ -41,8 +44,8 @@ USED_ONCE = {"predict", "completeRawText", "generateWithGenerator"}
 last response counts for all further requests."""
 
 
-Key: TypeAlias = tuple[Kind, int]
-"""A request on a connection."""
+_LEFT = {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD}
+"""How a client closes a connection that it does not need any more."""
 
 
 class RecordedError(WireError):
@@ -90,9 +93,9 @@ class Player:
             return alike[-1] if request.endpoint not in USED_ONCE else None
         return self._known.response(request)
 
-    def release(self, interaction: Interaction) -> None:
-        """Let a request that was found be found again, because its response has not reached the client."""
-        self._used.discard(interaction)
+    def use(self, interaction: Interaction, *, has_arrived: bool) -> None:
+        """Use up a request that was found, or let it be found again."""
+        (self._used.add if has_arrived else self._used.discard)(interaction)
 
     def load_of(self, specifier: Any) -> Interaction | None:
         """Return the recorded request, already asked again, that loaded the model which a specifier names."""
@@ -195,10 +198,10 @@ class ReplayConnection(ConnectionHandler):
         super().__init__(*arguments)
         self._player = player
         self._pace = pace
-        self._on_their_way: dict[Key, Interaction] = {}
-        """What may not have arrived, by the requests of the client."""
-        self._sent: list[Key] = []
-        """What is sent with the next flush to its end."""
+        self._on_their_way: dict[int, Interaction] = {}
+        """What may not have arrived, by the channels of the client."""
+        self._sent: list[int] = []
+        """The channels that are sent with the next flush to their end."""
 
     async def run(self) -> None:
         """Serve the socket until it is closed."""
@@ -206,34 +209,27 @@ class ReplayConnection(ConnectionHandler):
         try:
             await super().run()
         finally:
-            if self._socket.protocol.close_rcvd is None:
-                for interaction in self._on_their_way.values():
-                    self._player.release(interaction)
+            closed = self._socket.protocol.close_rcvd
+            for interaction in self._on_their_way.values():
+                self._player.use(interaction, has_arrived=closed is not None and closed.code in _LEFT)
 
     def _on_pong(self, content: bytes) -> None:
-        delivery = Delivery.parse(content)
-        if delivery is not None:
-            interaction = self._on_their_way.pop((delivery.kind, delivery.number), None)
-            if interaction is not None and not delivery.has_arrived:
-                self._player.release(interaction)
-
-    async def _reply(self, call: CallReceived) -> None:
-        await super()._reply(call)
-        self._sent_to_the_end("call", call.call_id)
+        if content.startswith(HAS_ARRIVED):
+            interaction = self._on_their_way.pop(int(content.removeprefix(HAS_ARRIVED)), None)
+            if interaction is not None:
+                self._player.use(interaction, has_arrived=True)
 
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         await super()._serve(opened, channel)
-        self._sent_to_the_end("channel", opened.channel_id)
-
-    def _sent_to_the_end(self, kind: Kind, number: int) -> None:
-        self._sent.append((kind, number))
-        self._flush_soon()
+        if opened.channel_id in self._on_their_way:
+            self._sent.append(opened.channel_id)
+            self._flush_soon()
 
     def _flush(self) -> None:
         super()._flush()
-        for key in self._sent:
-            if key in self._on_their_way:
-                self._socket.send_ping(Delivery(*key).to_bytes())
+        for channel_id in self._sent:
+            self._player.use(self._on_their_way[channel_id], has_arrived=False)
+            self._socket.send_ping(b"%b%d" % (HAS_ARRIVED, channel_id))
         self._sent.clear()
 
     async def _respond(self, call: CallReceived) -> None:
@@ -241,19 +237,17 @@ class ReplayConnection(ConnectionHandler):
         if interaction is None:
             await self._respond_anew(call)
             return
-        key: Key = ("call", call.call_id)
-        self._on_their_way[key] = interaction
         end = interaction.end
         if end is not None:
             await self._wait_until(self._loop.time(), end)
         if end is None:
-            await self._wait_for_the_client(key)
+            await self._loop.create_future()  # no reply came, until the client went
         elif end.kind == "result":
             self.session.reply(call.call_id, None if end.body is ABSENT else end.body)
         else:
-            await self._end(key, end)
+            await self._end(end)
 
-    async def _end(self, key: Key, event: Event) -> None:
+    async def _end(self, event: Event) -> None:
         """End a request as it ended in the recording: with an error, the loss of the connection, or never.
 
         Raises:
@@ -262,40 +256,34 @@ class ReplayConnection(ConnectionHandler):
         if event.kind == "error":
             raise RecordedError(event.body)
         if event.kind == "lost":
-            self._on_their_way.pop(key, None)
             self._socket.transport.abort()
         else:
             self.session.warn(event.body["warning"], event.body.get("kind", "unknown"))
             self._flush_soon()
-        await self._wait_for_the_client(key)
-
-    async def _wait_for_the_client(self, key: Key) -> None:
-        """Wait until the client stops a request or goes, because nothing follows in the recording."""
-        self._on_their_way.pop(key, None)
-        await self._loop.create_future()
+        await self._loop.create_future()  # nothing follows a warning
 
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         interaction = self._player.find(asked(self.namespace, opened))
         if interaction is None:
             await self._stream_anew(opened, channel)
             return
-        key: Key = ("channel", opened.channel_id)
-        self._on_their_way[key] = interaction
+        if interaction.end is not None and interaction.end.kind in {"closed", "error"}:
+            self._on_their_way[opened.channel_id] = interaction
         if any(event.kind == "sent" for event in interaction.events):
-            await self._converse(key, interaction, channel, opened.endpoint.stop)
+            await self._converse(interaction, channel, opened.endpoint.stop)
             return
         began, at = self._loop.time(), 0
         with channel.scope as scope:
             for at, event in enumerate(interaction.events):  # noqa: B007 - used after the block
                 await self._wait_until(began, event)
-                await self._send_event(key, channel, event)
+                await self._send_event(channel, event)
             if interaction.end is None:
-                await self._wait_for_the_client(key)
+                await self._loop.create_future()  # the channel stays open until the client stops it
         if scope.reason:
-            self._on_their_way.pop(key, None)
+            self._on_their_way.pop(opened.channel_id, None)
             self._stop(channel, interaction.events[at:])
 
-    async def _converse(self, key: Key, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:
+    async def _converse(self, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:
         """Send what was recorded on a channel on which the client sent packets as well, which it has to send again.
 
         Raises:
@@ -312,15 +300,15 @@ class ReplayConnection(ConnectionHandler):
                 began = self._loop.time() - event.at  # what follows, follows this
             else:
                 await self._wait_until(began, event)
-                await self._send_event(key, channel, event)
+                await self._send_event(channel, event)
         if interaction.end is None:
             await packets.get()
 
-    async def _send_event(self, key: Key, channel: OpenChannel, event: Event) -> None:
+    async def _send_event(self, channel: OpenChannel, event: Event) -> None:
         if event.kind == "received":
             channel.send(event.body)
         elif event.kind != "closed":
-            await self._end(key, event)
+            await self._end(event)
 
     async def _respond_anew(self, call: CallReceived) -> None:
         """Reply to a call that is not in the recording.

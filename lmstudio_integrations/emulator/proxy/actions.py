@@ -91,7 +91,7 @@ async def fragmented(tunnel: Tunnel, unit: Unit) -> None:
         Frame(Opcode.PING, b"between"),
         Frame(Opcode.CONT, frame.data[middle:]),
     )
-    await tunnel.deliver(unit, b"".join(serialized(unit.sender, part) for part in parts))
+    await tunnel.send(unit.sender, b"".join(serialized(unit.sender, part) for part in parts))
 
 
 def black_hole(*senders: Sender) -> Action:
@@ -133,12 +133,11 @@ def insert(make: Callable[[Message], Message]) -> Action:
     return act
 
 
-def raw_before(data: bytes, *, is_head: bool = False) -> Action:
-    """Insert bytes before this unit; what follows the head of a frame is taken for its content."""
+def raw_before(data: bytes) -> Action:
+    """Insert bytes before this unit."""
 
     async def act(tunnel: Tunnel, unit: Unit) -> None:
         await tunnel.send("server", data)
-        tunnel.is_garbled |= is_head
         await forward(tunnel, unit)
 
     return act
@@ -196,6 +195,7 @@ def close(code: CloseCode, *, and_hang: bool = False) -> Action:
 
     async def act(tunnel: Tunnel, _unit: Unit) -> None:
         tunnel.is_closing = not and_hang
+        tunnel.silent.add("client")  # its close frame replies to this one, and is none of its own
         await tunnel.send("server", data, is_last=True)
 
     return act

@@ -23,9 +23,9 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import blocking
-from lmstudio_integrations.emulator.delivery import Delivery, Kind
 from lmstudio_integrations.emulator.listening import netloc, port_error, stop_accepting
 from lmstudio_integrations.emulator.proxy.units import (
+    HAS_ARRIVED,
     PROGRESS,
     Conversation,
     FrameReader,
@@ -44,9 +44,6 @@ ALWAYS = math.inf
 
 LIMIT = 10.0
 """Seconds that anything asked of the proxy may take."""
-
-_LEAVING = 1.0
-"""Seconds that a server has to close a connection that the proxy has left."""
 
 _CHUNK = 65536
 _HEAD_END = b"\r\n\r\n"
@@ -187,8 +184,6 @@ class Proxy:
         self.happened: threading.Event = threading.Event()
         """Set once a fault has happened."""
         self.observer: Observer = observer or Observer()
-        self.reports_deliveries: bool = bool(injections)
-        """Whether the server gets to know which of its responses arrive."""
 
     @property
     def port(self) -> int:
@@ -331,9 +326,8 @@ class Tunnel:
         self.path: str = ""
         """The path of the request that opened it; `/llm`, for example."""
         self.conversation: Conversation = Conversation()
-        self.is_garbled: bool = False
-        """Whether the client cannot read what the server sends any more."""
-        self._delivered: Unit | None = None
+        self._is_faulty = False
+        """Whether a fault has happened on it, so that a response may not arrive."""
         self._is_upgrade = False
         self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
         self._writers: dict[Sender, asyncio.StreamWriter] = {"server": writer}
@@ -356,21 +350,8 @@ class Tunnel:
         finally:
             for pump in tuple(self._pumps):
                 pump.cancel()
-            self._writers["server"].transport.abort()
-            if "client" in self._writers:
-                await self._leave_server()
-
-    async def _leave_server(self) -> None:
-        """Close the connection to the server; where it is to know what arrived, only once it has read that."""
-        reader, writer = self._readers["server"], self._writers["client"]
-        if self.proxy.reports_deliveries:
-            await asyncio.wait(self._pumps)
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(_LEAVING):
-                    writer.write_eof()
-                    while await reader.read(_CHUNK):
-                        pass
-        writer.transport.abort()
+            for writer in self._writers.values():
+                writer.transport.abort()
 
     # What actions do ------------------------------------------------------------------------------------------------
 
@@ -387,24 +368,6 @@ class Tunnel:
                 await writer.drain()
                 if sender in self.dripping:
                     await asyncio.sleep(0)
-
-    async def deliver(self, unit: Unit, data: bytes) -> None:
-        """Pass on the bytes of a whole unit."""
-        if unit.sender in self.silent or self._writers[unit.sender].is_closing():
-            return
-        await self.send(unit.sender, data)
-        if self.is_garbled:
-            return
-        self._delivered = unit
-        if unit.sender == "server" and unit.endpoint and is_last(unit.message):
-            self._report(unit, has_arrived=True)
-
-    def _report(self, unit: Unit, *, has_arrived: bool) -> None:
-        """Say to a server whether a response gets to the client, also if nothing else passes."""
-        if self.proxy.reports_deliveries:
-            kind: Kind = "call" if "callId" in unit.message else "channel"
-            content = Delivery(kind, unit.message[f"{kind}Id"], has_arrived).to_bytes()
-            self._writers["client"].write(serialized("client", Frame(Opcode.PONG, content)))
 
     def end(self) -> None:
         """Close both connections at once."""
@@ -495,16 +458,17 @@ class Tunnel:
         await self.proxy.thawed.wait()
         if "stalled" in unit.labels:
             self._withhold(unit)
-            self._report(unit, has_arrived=False)
             return True
         self.proxy.observer.on_unit(self, unit)
         if "cancel" in unit.labels:
             await self.send("server", self._withheld.pop(unit.message["channelId"], b""))
         if self.is_closing and unit.frame is not None and unit.frame.opcode is Opcode.CLOSE:
             await self.finish()
-        await (self.proxy.consume(unit) or forward)(self, unit)
-        if unit.sender == "server" and unit.endpoint and self._delivered is not unit:
-            self._report(unit, has_arrived=False)
+        action = self.proxy.consume(unit)
+        self._is_faulty |= action is not None
+        if self._is_faulty and unit.frame is not None and unit.frame.data.startswith(HAS_ARRIVED):
+            return True  # nobody knows whether it has
+        await (action or forward)(self, unit)
         # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
         await self.proxy.thawed.wait()
         return not self._over.is_set()
@@ -520,8 +484,9 @@ Action = Callable[[Tunnel, Unit], Awaitable[None]]
 
 async def forward(tunnel: Tunnel, unit: Unit) -> None:
     """Pass a unit on, and after it what was held."""
-    if unit.sender not in tunnel.silent and unit.data:
-        await tunnel.deliver(unit, unit.data + tunnel.held.pop(unit.sender, b""))
+    if unit.sender in tunnel.silent or not unit.data:
+        return
+    await tunnel.send(unit.sender, unit.data + tunnel.held.pop(unit.sender, b""))
 
 
 def _bound(host: str, ports: Sequence[int]) -> socket.socket:

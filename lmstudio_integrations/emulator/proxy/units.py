@@ -20,6 +20,9 @@ PREDICTIONS = frozenset({"predict", "completeRawText"})
 TEXTS = PREDICTIONS | {"generateWithGenerator"}
 """What responds with fragments of a text."""
 
+HAS_ARRIVED = b"has arrived: "
+"""What the ping that a replayed server sends after a response begins with; its pong says that."""
+
 EMBEDDING = "embedString"
 
 _COMPUTE = PREDICTIONS | {EMBEDDING}

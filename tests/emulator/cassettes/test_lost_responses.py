@@ -12,7 +12,6 @@ from websockets.exceptions import WebSocketException
 
 from lmstudio_integrations.emulator import FAULTS, Emulator
 from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction, save
-from lmstudio_integrations.emulator.proxy.fault_table import LATE
 from lmstudio_integrations.emulator.proxy.faults import Fault
 from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread
 from tests.emulator.bare_client import Wire, wire
@@ -25,7 +24,9 @@ ON_RESPONSES = {name: fault for name, fault in FAULTS.items() if {each.point for
 SILENT = {
     name
     for name, fault in ON_RESPONSES.items()
-    if fault.kind == "slow" or name in {"parameters-rejected", "last-packet-lost", "channel-close-lost"}
+    if fault.kind == "slow"
+    or name in {"parameters-rejected", "last-packet-lost", "channel-close-lost", "frame-too-large"}
+    or name == "websocket-closed-tcp-open-mid-response"
 }
 """After these, the client waits for nothing."""
 
@@ -88,18 +89,15 @@ def has_all(packets: list[Any]) -> bool:
         for name, fault in ON_RESPONSES.items()
     ],
 )
-def test_a_client_gets_a_response_once_whatever_happens(server: Emulator, fault: Fault) -> None:
+def test_a_client_gets_a_whole_response_whatever_happens(server: Emulator, fault: Fault) -> None:
     once = [replace(each, times=1) for each in fault.transient()]
     with faulty(server, *once) as proxy, ExitStack() as sockets:
-        socket = sockets.enter_context(wire(proxy))
-        socket.timeout = 2 * LATE if fault.name in SILENT else socket.timeout
+        socket = sockets.enter_context(wire(proxy, close_timeout=0.3))
+        socket.timeout = 0.3 if fault.name in SILENT else socket.timeout
         first = received(socket)
         assert proxy.happened.is_set()
         again = received(sockets.enter_context(wire(proxy)))
-    if has_all(first):
-        assert "used once" in again[0]["cause"]
-    else:
-        assert again == PACKETS
+    assert has_all(first) or again == PACKETS
 
 
 def lose(socket: Wire, channel: int) -> None:
@@ -119,7 +117,7 @@ def test_only_a_client_uses_up_a_response_that_it_has_not_read(
     tmp_path: Path, go: Callable[[Wire, int], None], is_used: bool
 ) -> None:
     first = Event("received", 0.0, PACKETS[0])
-    slow = Interaction(1, 0.0, "channel", "llm", "predict", PROMPT, [first, Event("received", 600.0, END)])
+    slow = Interaction(1, 0.0, "channel", "llm", "predict", PROMPT, [first, Event("closed", 600.0)])
     save(tmp_path / "slow.lms.jsonl", [slow])
     with Emulator.replay(tmp_path / "slow.lms.jsonl", pace="recorded") as server:
         with wire(server) as socket:
