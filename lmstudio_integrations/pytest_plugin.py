@@ -5,7 +5,7 @@ fixture is used.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,16 +23,7 @@ _FAULT_LIMIT = 30.0
 """Seconds that a test may take under a fault."""
 
 _passed = pytest.StashKey[bool]()
-
-_NOT_SAVED = "lmstudio_cassette_not_saved"
-"""The property of reports that says why a cassette is not saved; it reaches the terminal of pytest-xdist, too."""
-
-
-_why_not = pytest.StashKey[str]()
-"""Why the cassette of a test is not saved; empty once the test has passed."""
-
-_saves = pytest.StashKey[ExitStack]()
-"""Saves a cassette after the teardown of its test, unless that fails."""
+"""Whether the test has passed, which its fixtures do not see otherwise."""
 
 
 class _NotPassedError(Exception):
@@ -108,67 +99,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that waits too long under a fault, and skip one that does not reach it."""
+    """Note that a test has passed; under a fault, fail one that waits too long, and skip one that does not reach it."""
     __tracebackhide__ = True
     proxy: FaultProxy | None = getattr(item, "funcargs", {}).get("lmstudio_faults")
-    if proxy is None:
-        return (yield)
     try:
         result = yield
     except Exception as error:
-        if proxy.has_expired:
+        if proxy is not None and proxy.has_expired:
             raise pytest.fail.Exception(_too_long(proxy)) from error
         raise
-    if proxy.has_expired:
+    if proxy is not None and proxy.has_expired:
         pytest.fail(_too_long(proxy), pytrace=False)
     item.stash[_passed] = True
-    if proxy.fault is not None and not proxy.has_happened():
+    if proxy is not None and proxy.fault is not None and not proxy.has_happened():
         _skip(f"{proxy.fault.name} never happened: the test did not get to this point")
     return result
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note how a test with a cassette ended, which its fixtures do not see, and other plugins decide as well."""
-    report = yield
-    if _why_not not in item.stash:
-        return report
-    if report.when == "teardown":
-        why = item.stash[_why_not]
-        del item.stash[_why_not]  # a plugin may run the test again
-        if why:
-            kept = "; the earlier recording is kept" if _cassette_path(item).exists() else ""
-            report.user_properties.append((_NOT_SAVED, f"{why}{kept}"))
-    elif not report.passed:
-        was_skipped = report.skipped and not hasattr(report, "wasxfail")
-        item.stash[_why_not] = "the test was skipped" if was_skipped else "the test failed"
-    elif report.when == "call":
-        item.stash[_why_not] = ""
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Save what a test has recorded after its teardown, in which a fixture may fail."""
-    with ExitStack() as saves:
-        item.stash[_saves] = saves
-        return (yield)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the tests whose cassettes are not saved."""
-    reports = [each for several in terminalreporter.stats.values() for each in several]
-    found = [
-        f"{report.nodeid}: {why}"
-        for report in reports
-        if isinstance(report, pytest.TestReport) and report.when == "teardown"
-        for name, why in report.user_properties
-        if name == _NOT_SAVED
-    ]
-    if found:
-        terminalreporter.section("cassettes that are not saved")
-        for line in found:
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -247,38 +192,21 @@ def lmstudio_cassette(
     path = _cassette_path(node)
     is_recorded = records(path, mode)
     host = _recorded_host(request) if is_recorded else None
-    unmatched: tuple[str, ...] = ()
-    with suppress(_NotPassedError), ExitStack() as stack:
-        redact = request.config.getini("lmstudio_redact")
-        server = stack.enter_context(use_cassette(path, mode, server=host, redact=redact))
-        if is_recorded:
-            node.stash[_why_not] = "the test was interrupted"
+    redact = request.config.getini("lmstudio_redact")
+    unmatched: Sequence[str] = ()
+    node.stash[_passed] = False  # a plugin may run the test again
+    with suppress(_NotPassedError), use_cassette(path, mode, server=host, redact=redact) as server:
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
         with own_default_client():
             yield server
         if isinstance(server, Emulator):
             unmatched = server.unmatched
-        if is_recorded:
-            _save_later(node, stack)
+        if is_recorded and not node.stash[_passed]:
+            kept = ", and the earlier one is kept" if path.exists() else ""
+            node.add_report_section("teardown", "lmstudio", f"{path.name} is not saved{kept}: the test did not pass")
+            raise _NotPassedError
     if unmatched:
         pytest.fail("the cassette does not have all requests:\n" + "\n".join(unmatched), pytrace=False)
-
-
-def _save_later(item: pytest.Item, cassette: ExitStack) -> None:
-    """Leave it to the end of the teardown to close a cassette, which saves it.
-
-    Raises:
-        _NotPassedError: If the test did not pass.
-    """
-    if item.stash[_why_not]:
-        raise _NotPassedError
-
-    def note_error(kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            item.stash[_why_not] = "a fixture failed after the test"
-
-    item.stash[_saves].push(cassette.pop_all())
-    item.stash[_saves].push(note_error)
 
 
 def _cassette_path(item: pytest.Item) -> Path:
