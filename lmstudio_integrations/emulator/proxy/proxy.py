@@ -466,7 +466,7 @@ class Tunnel:
             await self.finish()
         action = self.proxy.consume(unit)
         self._is_faulty |= action is not None
-        if self._is_faulty and unit.frame is not None and unit.frame.data.startswith(HAS_ARRIVED):
+        if self._is_faulty and unit.frame is not None and bytes(unit.frame.data).startswith(HAS_ARRIVED):
             return True  # nobody knows whether it has
         await (action or forward)(self, unit)
         # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
