@@ -127,7 +127,12 @@ def server() -> Iterator[Emulator]:
     """A server with such names, texts and errors; its models are loaded."""
     models = [
         ModelEntry(key=CHAT, display_name=NAME, params=NAME, architecture=NAME, rules=tuple(RULES)),
-        ModelEntry(key=VECTORS, kind="embedding", rules=({"when": {"last": "^fail"}, "then": [{"error": NAME}]},)),
+        ModelEntry(
+            key=VECTORS,
+            kind="embedding",
+            architecture=NAME,
+            rules=({"when": {"last": "^fail"}, "then": [{"error": NAME}]},),
+        ),
         ModelEntry(key=f"new{NAME}"),
         ModelEntry(key=ABSENT, downloaded=False, size_bytes=1000),
     ]
