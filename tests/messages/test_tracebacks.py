@@ -322,3 +322,17 @@ def test_a_mistake_in_the_code_of_the_user_shows_its_frames() -> None:
     ):
         client.ask()
     assert [each.name for each in caught.traceback if str(each.path) == __file__][1:] == ["ask", "append"]
+
+
+def test_an_error_that_hides_a_cause_of_ours_shows_what_the_user_handles() -> None:
+    def mine() -> None:
+        raise KeyError("mine")
+
+    with Emulator([ModelEntry(key="chatty")]) as server, lms.Client(server.address) as client:
+        model = client.llm.model("chatty")
+        with pytest.raises(LMStudioError) as caught:
+            try:
+                mine()
+            except KeyError:
+                model.respond("Hi", response_format={"type": "bogus"})
+    assert_shows(caught.value, "in mine", "During handling of the above exception")

@@ -76,8 +76,7 @@ def with_short_traceback(function: FunctionT) -> FunctionT:
 
 def _shorten(error: BaseException) -> None:
     """Drop our frames below the first one, and our causes, unless the code of others has raised the error."""
-    frames = _frames(error)
-    raised_here = bool(frames) and frames[-1][1]
+    frames, raised_here = _frames(error), _raised_here(error)
     if raised_here and not isinstance(error, _SHORTENED):
         return
     _keep(error, [frame for index, (frame, is_ours) in enumerate(frames) if index == 0 or not is_ours])
@@ -103,8 +102,8 @@ def _drop_our_causes(error: BaseException) -> None:
 def _before(error: BaseException, seen: set[int]) -> Iterator[tuple[BaseException, bool]]:
     """Yield the exceptions that led to one, each with whether it is the cause and not only the context."""
     cause, context = error.__cause__, error.__context__
-    # A cause hides the context. It is shown where we hide the cause.
-    hidden = context is None or (error.__suppress_context__ and cause is None)
+    # A cause hides the context. It is shown where we hide the cause, and where we have hidden our own by `from None`.
+    hidden = context is None or (error.__suppress_context__ and cause is None and not _raised_here(error))
     for before, is_cause in ((cause, True), (None if hidden else context, False)):
         if before is not None and id(before) not in seen:
             seen.add(id(before))
@@ -122,6 +121,11 @@ def _frames(error: BaseException) -> list[tuple[TracebackType, bool]]:
         found.append((trace, is_ours))
         trace = trace.tb_next
     return found
+
+
+def _raised_here(error: BaseException) -> bool:
+    frames = _frames(error)
+    return bool(frames) and frames[-1][1]
 
 
 def _frames_of_others(error: BaseException) -> list[TracebackType]:

@@ -33,9 +33,9 @@ _BRACKETS = (("(", ")"), ("[", "]"), ("（", "）"), ("「", "」"), ("«", "»"
 _ITEM = re.compile(r"\s*(?:>|#|\||//|--|<!--|<pre>|[-*+•–]\s|(?:\d+|[a-z])[.)]\s)")
 """What a line begins with that is part of a quotation, a comment, a table or a list."""
 
-_BEFORE_CALLS = re.compile(r"(?:\n\s*|[.!?])(?:<[|｜]?[\w▁]+[|｜]>)*\Z")
+_BEFORE_CALLS = re.compile(r"(?:\n\s*|[^\W\d_]{2,}\.|[!?])(?:<[|｜]?[\w▁]+[|｜]>)*\Z")
 """What may precede a call in its line: nothing or the end of a sentence, and special tokens. Prose has a blank between
-sentences, which this has not."""
+sentences, which this has not. A number or a single letter before a period is an ordinal or an abbreviation."""
 
 _LONGEST_END = 64
 """The characters at the end of a line in which that is looked for."""

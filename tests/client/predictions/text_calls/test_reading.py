@@ -91,7 +91,8 @@ def test_a_value_that_may_mean_something_else_is_no_value(value: str) -> None:
         *[("I look.", True), ("Shall I?", True), ("Yes!", True), ("Hm.<channel|>", True), ("a\n <|end|>", True)],
         *[("I look. ", False), ("The format is ", False), ("So: ", False), ("So:", False), ("…", False), ("。", False)],
         *[("a<|end|>", False), ("It is <|end|><|channel|>", False), ("- ", False), ("> ", False), ("| ", False)],
-        *[("`a.", False), ("(see a.", False), ("- a.", False), ("```\na.", False), ("a\n    ", False)],
+        *[("`ab.", False), ("(see ab.", False), ("- ab.", False), ("```\nab.", False), ("a\n    ", False)],
+        *[("See e.g.", False), ("Siehe z.B.", False), ("1.", False), ("Use v1.", False), ("第1.", False)],
     ],
 )
 @pytest.mark.parametrize(
