@@ -58,8 +58,9 @@ _OTHERS = (
 """API tokens of others, which their prefixes tell."""
 
 _VALUE = (
-    rf"(?<![a-z0-9])(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"  # API tokens of LM Studio and of others
-    rf"|(?<![\w.-])(?:{_OTHERS})"
+    # API tokens of LM Studio and of others, also after an escaped line break
+    rf"(?:(?<![a-z0-9])|(?<=\\[nrt]))(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"
+    rf"|(?:(?<![\w.-])|(?<=\\[nrt]))(?:{_OTHERS})"
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
     r"|(?<=\bbearer\s)[^\s'\"\\]{8,}|(?<=\bauthorization: basic )[^\s'\"\\]+"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:(?!-----).)*(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
@@ -81,14 +82,21 @@ SCHEMA_KEYWORDS = frozenset(
 )
 """Members of which a JSON schema has at least one."""
 
-_MEMBER_NAME = r"""(?<!\\)(?P<quote>\\*+["'])(?P<name>[\w .$-]{1,100}+)(?P=quote)\s*+:\s*+"""
-_MEMBER_VALUE = (
-    r"""(?s:(?P<quote>\\*+["'])(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
-    r"""|-?\d[\w.+-]*+"""
-    rf"""|[\[{{](?!\s*+\\*+["'](?:{"|".join(map(re.escape, SCHEMA_KEYWORDS))})\\*+["']\s*+:)[^\[\]{{}}]*+[\]}}]?"""
+_MEMBER_NAME = (
+    r"""(?<!\\)(?P<quote>\\*+["'])(?P<name>[\w .$/:-]{1,100}+)(?P=quote)\s*+:\s*+"""
+    r"""|(?<![\w.-])(?P<argument>[\w-]{1,100}+)\s*+=\s*+(?=[bru]{0,2}\\*["'])"""
+    r"""|<(?:parameter|param|arg)(?:=|\s++name=["']?)(?P<tag>[\w.-]{1,100}+)["']?>\s*+"""
 )
-"""A member of an object, as JSON and Python write it: the name, and a string, a number, or a list or object that is no
-schema. Further quotes may enclose both, so that theirs are escaped. A string may be cut off."""
+_MEMBER_VALUE = (
+    r"""(?s:[bru]{0,2}(?P<quote>\\*+["'])(?P<string>.*?)(?:(?<!\\)(?P=quote)|\\?\Z))"""
+    r"""|-?\d[\w.+-]*+"""
+    rf"""|(?P<opening>[\[{{(])(?!\s*+\\*+["'](?:{"|".join(map(re.escape, SCHEMA_KEYWORDS))})\\*+["']\s*+:)"""
+)
+_TAG_VALUE = r"(?P<string>[^<]+)"
+"""A member of an object in JSON or Python, or an argument of a call in Python or XML: the name, and a string, a number,
+or a list or object that is no schema. Further quotes may enclose both, so theirs are escaped. It may be cut off."""
+
+_BRACKET = re.compile(r"[\[{(\])}]")
 
 _LONGEST_URL = 120
 
@@ -135,19 +143,35 @@ def redact_members(text: str) -> str:
 
 
 def secret_members(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where objects in a text have values under the names of secrets, and what replaces them."""
+    """Yield where objects and calls in a text have values under the names of secrets, and what replaces them."""
     at, label = 0, ""
     while (member := re.compile(_MEMBER_NAME).search(text, at)) is not None:
-        at, name, quote = member.end(), member["name"], member["quote"]
-        value = re.compile(_MEMBER_VALUE).match(text, at)
+        at, name = member.end(), member["name"] or member["argument"] or member["tag"]
+        value = re.compile(_TAG_VALUE if member["tag"] else _MEMBER_VALUE).match(text, at)
+        if value is None:
+            continue
+        string = value.groupdict().get("string")
         if name in NAMING:
-            label = value["string"] or "" if value is not None else ""
-        elif value is not None and is_secret_member(label if name == "value" else name):
+            label = string or ""
+        elif is_secret_member(label if name == "value" else name):
             at = value.end()
-            if value["string"] is None:
-                yield (*value.span(), f"{quote}{HIDDEN}{quote}")
-            elif value["string"]:
+            if string is None:
+                if value["opening"]:
+                    at = _end_of_brackets(text, value.start())
+                quote = member["quote"] or '"'
+                yield value.start(), at, f"{quote}{HIDDEN}{quote}"
+            elif string:
                 yield (*value.span("string"), HIDDEN)
+
+
+def _end_of_brackets(text: str, start: int) -> int:
+    """Return where a list or object ends, or may end at the latest: brackets in its strings count as well."""
+    depth = 0
+    for bracket in _BRACKET.finditer(text, start):
+        depth += 1 if bracket[0] in "[{(" else -1
+        if not depth:
+            return bracket.end()
+    return len(text)
 
 
 def redact_values(text: str, value: object, path: Iterable[object]) -> str:

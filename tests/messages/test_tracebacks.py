@@ -325,14 +325,16 @@ def test_a_mistake_in_the_code_of_the_user_shows_its_frames() -> None:
 
 
 def test_an_error_that_hides_a_cause_of_ours_shows_what_the_user_handles() -> None:
-    def mine() -> None:
-        raise KeyError("mine")
+    def mine(client: lms.Client) -> None:
+        try:
+            raise KeyError("mine")
+        except KeyError:
+            client.llm.model("chatty").respond("Hi", response_format={"type": "bogus"})
 
-    with Emulator([ModelEntry(key="chatty")]) as server, lms.Client(server.address) as client:
-        model = client.llm.model("chatty")
-        with pytest.raises(LMStudioError) as caught:
-            try:
-                mine()
-            except KeyError:
-                model.respond("Hi", response_format={"type": "bogus"})
-    assert_shows(caught.value, "in mine", "During handling of the above exception")
+    with (
+        Emulator([ModelEntry(key="chatty")]) as server,
+        lms.Client(server.address) as client,
+        pytest.raises(LMStudioError) as caught,
+    ):
+        mine(client)
+    assert_shows(caught.value, "KeyError: 'mine'", "During handling of the above exception")

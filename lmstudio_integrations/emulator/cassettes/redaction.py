@@ -171,6 +171,9 @@ class Redaction:
 
 
 _DECODER = json.JSONDecoder()
+_MOST_FAILURES = 500
+"""How many objects in a text may be broken until the others are not read: an error takes the time of the whole text."""
+
 _OBJECT = re.compile(r'\{\s*+["}]')
 
 
@@ -179,13 +182,13 @@ def _json_in(text: str) -> Iterator[tuple[int, int, Any]]:
     with suppress(ValueError, RecursionError):
         yield 0, len(text), json.loads(text)
         return
-    at = 0
-    while (begin := _OBJECT.search(text, at)) is not None:
+    at = failures = 0
+    while failures < _MOST_FAILURES and (begin := _OBJECT.search(text, at)) is not None:
         at = begin.start() + 1
         try:
             value, end = _DECODER.raw_decode(text, begin.start())
         except ValueError:
-            pass  # another object may begin in it
+            failures += 1  # another object may begin in it
         except RecursionError:
             return
         else:
@@ -194,11 +197,10 @@ def _json_in(text: str) -> Iterator[tuple[int, int, Any]]:
 
 
 def _has_schemas(value: object) -> bool:
-    """Whether all members of an object are JSON schemas."""
-    return is_object(value) and all(
-        not SCHEMA_KEYWORDS.isdisjoint(each) if is_object(each) else each is None or isinstance(each, bool)
-        for each in value.values()
-    )
+    """Whether the members of an object are JSON schemas. An empty one says nothing about the others."""
+    if not is_object(value) or not all(each is None or isinstance(each, bool | dict) for each in value.values()):
+        return False
+    return any(is_object(each) and not SCHEMA_KEYWORDS.isdisjoint(each) for each in value.values())
 
 
 def hidden(before: Any, after: Any) -> Iterator[str]:

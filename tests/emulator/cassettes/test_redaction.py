@@ -25,6 +25,11 @@ KEPT = [
     {"fragment": {"content": "a", "tokens": [{"text": "a", "id": 5}]}},
     {"parameters": {"properties": {"password": {"type": "string", "description": "of the user"}}}},
     {"parameters": {"properties": {"password": {"title": "Password"}, "auth": {"$ref": "#/$defs/Credentials"}}}},
+    {
+        "parameters": {
+            "properties": {"password": {"type": "string"}, "any": {}, "date": {"format": "date"}, "all": True}
+        }
+    },
     {"$defs": {"Credentials": {"type": "object", "properties": {"token": {"type": ["string", "null"]}}}}},
     {"properties": {"arguments": {"type": "object", "properties": {"password": {"type": "string"}}}}},
     '<tools>{"name": "log_in", "parameters": {"properties": {"password": {"type": "string"}}}}</tools>',
@@ -63,6 +68,15 @@ HIDDEN = {
     "beside its name in Python": {"text": "[{'name': 'Authorization', 'value': 'hunter2'}]"},
     "beside its name, cut off": {"text": '{"a": {"key": "password", "value": "hunter2'},
     "in a list in Python": {"text": "{'headers': ['hunter2', 'hunter2']}"},
+    "deep, cut off": {"text": 'See {"password": {"a": {"b": ["hunter2", {"c": "hunter2"}'},
+    "deep in a call, cut off": {"text": '{"headers": [{"name": "X-Api", "value": "hunter2"'},
+    "as bytes in Python": {"text": "{'password': b'hunter2'}"},
+    "in a tuple in Python": {"text": "{'password': ('hunter2', 'a')}"},
+    "under a path": {"text": "{'spring:datasource/password': 'hunter2'}"},
+    "in a call in Python that failed": {"rawContent": "[log_in(user='me', password='hunter2')]"},
+    "in a call in XML that failed": {"rawContent": "<function=log_in><parameter=password>\nhunter2\n</parameter>"},
+    "in a call in XML with names": {"rawContent": '<invoke name="log_in"><parameter name="password">hunter2'},
+    "a token after a line break": {"text": 'He wrote "a\\nghp_hunter2hunter2hunter2hunter2"'},
     "a private key": {"text": "-----BEGIN RSA PRIVATE KEY-----\nhunter2+/=\n-----END RSA PRIVATE KEY-----"},
 }
 """Values with a secret, by where it is."""
