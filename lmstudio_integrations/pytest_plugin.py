@@ -5,7 +5,7 @@ fixture is used.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +24,9 @@ _FAULT_LIMIT = 30.0
 
 _passed = pytest.StashKey[bool]()
 """Whether the test has passed, which its fixtures do not see otherwise."""
+
+_recordings = pytest.StashKey[ExitStack]()
+"""The recording of a test, which is saved at the end."""
 
 
 class _NotPassedError(Exception):
@@ -99,21 +102,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Note that a test has passed; under a fault, fail one that waits too long, and skip one that does not reach it."""
+    """Fail a test that waits too long under a fault, and skip one that does not reach it."""
     __tracebackhide__ = True
     proxy: FaultProxy | None = getattr(item, "funcargs", {}).get("lmstudio_faults")
+    if proxy is None:
+        return (yield)
     try:
         result = yield
     except Exception as error:
-        if proxy is not None and proxy.has_expired:
+        if proxy.has_expired:
             raise pytest.fail.Exception(_too_long(proxy)) from error
         raise
-    if proxy is not None and proxy.has_expired:
+    if proxy.has_expired:
         pytest.fail(_too_long(proxy), pytrace=False)
-    item.stash[_passed] = True
-    if proxy is not None and proxy.fault is not None and not proxy.has_happened():
+    if proxy.fault is not None and not proxy.has_happened():
         _skip(f"{proxy.fault.name} never happened: the test did not get to this point")
     return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note whether a test has passed, about which other plugins decide as well."""
+    report = yield
+    if report.when != "teardown":
+        item.stash[_passed] = report.when == "call" and report.passed
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Save what a test has recorded if it has passed, and its fixtures are torn down without an error."""
+    with ExitStack() as recordings:
+        item.stash[_recordings] = recordings
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -194,8 +215,8 @@ def lmstudio_cassette(
     host = _recorded_host(request) if is_recorded else None
     redact = request.config.getini("lmstudio_redact")
     unmatched: Sequence[str] = ()
-    node.stash[_passed] = False  # a plugin may run the test again
-    with suppress(_NotPassedError), use_cassette(path, mode, server=host, redact=redact) as server:
+    with suppress(_NotPassedError), ExitStack() as stack:
+        server = stack.enter_context(use_cassette(path, mode, server=host, redact=redact))
         monkeypatch.setenv("LMSTUDIO_HOST", server.address)
         with own_default_client():
             yield server
@@ -205,6 +226,8 @@ def lmstudio_cassette(
             kept = ", and the earlier one is kept" if path.exists() else ""
             node.add_report_section("teardown", "lmstudio", f"{path.name} is not saved{kept}: the test did not pass")
             raise _NotPassedError
+        if is_recorded:
+            node.stash[_recordings].push(stack.pop_all())
     if unmatched:
         pytest.fail("the cassette does not have all requests:\n" + "\n".join(unmatched), pytrace=False)
 

@@ -152,11 +152,23 @@ def test_a_test_is_recorded_once_and_replayed_without_a_server(run: Run, pyteste
 
 
 ENDS_TEST = """
+import unittest
+
 import lmstudio_integrations as lms
 import pytest
 
 @pytest.fixture
 def breaks_before():
+    raise ValueError
+
+@pytest.fixture
+def breaks_after():
+    yield
+    raise ValueError
+
+@pytest.fixture
+def breaks_later(lmstudio_cassette):
+    yield
     raise ValueError
 
 @pytest.fixture
@@ -191,6 +203,26 @@ def test_set_up_after(lmstudio_cassette, breaks_before):
 def test_skipped_in_setup(lmstudio_cassette, skips):
     pass
 
+def test_torn_down_before(breaks_after, lmstudio_cassette):
+    say("Hi")
+
+def test_torn_down_after(breaks_later):
+    say("Hi")
+
+@pytest.mark.xfail(strict=True)
+def test_passes_unexpectedly(lmstudio_cassette):
+    say("Hi")
+
+@pytest.mark.usefixtures("lmstudio_cassette")
+class TestCase(unittest.TestCase):
+    def test_fails(self):
+        say("Hi")
+        self.fail()
+
+    def test_skips(self):
+        say("Hi")
+        self.skipTest("")
+
 def test_passes_afterwards(lmstudio_cassette):
     assert "Ho" in say("Ho")
 """
@@ -212,13 +244,13 @@ def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
         before[name] = (folder / name).read_bytes()
     with Emulator(["qwen2.5-7b-instruct"]) as server:
         result = run(ENDS_TEST, f"--lmstudio-record={mode}", f"--lmstudio-host={server.address}")
-    result.assert_outcomes(passed=2, failed=1, skipped=2, xfailed=1, errors=2)
+    result.assert_outcomes(passed=4, failed=3, skipped=3, xfailed=1, errors=4)
     assert {path.name for path in folder.iterdir()} == saved | before.keys()
     assert {name: (folder / name).read_bytes() for name in before} == before
     kept = "" if mode == "once" else ", and the earlier one is kept"
     result.stdout.fnmatch_lines([f"test_fails.lms.jsonl is not saved{kept}: the test did not pass"])
-    result = run(ENDS_TEST, "-k", "test_passes")
-    result.assert_outcomes(passed=2, deselected=6)
+    result = run(ENDS_TEST, "-k", "test_passes and not unexpectedly")
+    result.assert_outcomes(passed=2, deselected=11)
     result.stdout.no_fnmatch_line("*not saved*")
 
 
