@@ -124,8 +124,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note whether a test has passed, about which other plugins decide as well."""
     report = yield
-    if report.when != "teardown":
-        item.stash[_passed] = report.when == "call" and report.passed
+    if report.when == "setup":
+        item.stash[_passed] = report.passed
+    elif report.when == "call":  # there is one for each subtest as well
+        item.stash[_passed] &= report.passed
     return report
 
 

@@ -213,6 +213,11 @@ def test_torn_down_after(breaks_later):
 def test_passes_unexpectedly(lmstudio_cassette):
     say("Hi")
 
+def test_has_parts(lmstudio_cassette, subtests):
+    with subtests.test():
+        say("Hi")
+        assert 0
+
 @pytest.mark.usefixtures("lmstudio_cassette")
 class TestCase(unittest.TestCase):
     def test_fails(self):
@@ -244,13 +249,13 @@ def test_what_a_test_that_does_not_pass_has_recorded_is_not_saved(
         before[name] = (folder / name).read_bytes()
     with Emulator(["qwen2.5-7b-instruct"]) as server:
         result = run(ENDS_TEST, f"--lmstudio-record={mode}", f"--lmstudio-host={server.address}")
-    result.assert_outcomes(passed=4, failed=3, skipped=3, xfailed=1, errors=4)
+    result.assert_outcomes(passed=4, failed=5, skipped=3, xfailed=1, errors=4)
     assert {path.name for path in folder.iterdir()} == saved | before.keys()
     assert {name: (folder / name).read_bytes() for name in before} == before
     kept = "" if mode == "once" else ", and the earlier one is kept"
     result.stdout.fnmatch_lines([f"test_fails.lms.jsonl is not saved{kept}: the test did not pass"])
     result = run(ENDS_TEST, "-k", "test_passes and not unexpectedly")
-    result.assert_outcomes(passed=2, deselected=11)
+    result.assert_outcomes(passed=2, deselected=12)
     result.stdout.no_fnmatch_line("*not saved*")
 
 
