@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read, save
+from lmstudio_integrations.emulator.cassettes.cassette import Interaction, file_errors, read, save
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances
 from lmstudio_integrations.emulator.cassettes.meaning import key_of, meaning
 from lmstudio_integrations.emulator.cassettes.player import Pace
@@ -81,18 +81,23 @@ def use_cassette(
     path, redact = Path(path), tuple(redact)
     if mode not in get_args(Mode):
         raise LMStudioValueError(f"the mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
-    if not records(path, mode):
-        if not path.exists():
+    with file_errors(path, "use"):
+        exists, is_recorded = path.exists(), records(path, mode)
+        if exists and not path.is_file():
+            raise LMStudioOSError(f"the cassette {str(path)!r} is not a file")
+    if not is_recorded:
+        if not exists:
             raise LMStudioOSError(f"there is no cassette {str(path)!r}; record it with the mode 'once'")
         with Emulator.replay(path, pace=pace, redact=redact) as replayed:
             yield replayed
         return
     if server is None:
         raise LMStudioValueError(f"the mode {mode!r} records {str(path)!r}: name the server to record")
-    old = read(path) if path.exists() and mode != "rewrite" else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".recording-{path.name}")
-    new.unlink(missing_ok=True)
+    old = read(path) if exists and mode != "rewrite" else []
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".recording-{path.name}")
+        new.unlink(missing_ok=True)
     try:
         with Recording(new, server, redact=redact, contents=contents) as recording:
             if mode == "new_episodes" and old:

@@ -327,7 +327,7 @@ def test_a_mistake_in_the_code_of_the_user_shows_its_frames() -> None:
 def test_an_error_that_hides_a_cause_of_ours_shows_what_the_user_handles() -> None:
     def mine(client: lms.Client) -> None:
         try:
-            {}["mine"]
+            dict[str, int]()["mine"]
         except KeyError:
             client.llm.model("chatty").respond("Hi", response_format={"type": "bogus"})
 

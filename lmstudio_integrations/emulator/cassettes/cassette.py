@@ -220,7 +220,7 @@ def _read_lines(path: Path) -> Iterator[bytes]:
         raise _damaged(path, number + 1, error) from error
     except LMStudioValueError:
         raise
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a path that no file can have
         raise LMStudioOSError(f"cannot read the cassette {str(path)!r}: {error}") from error
 
 
@@ -251,7 +251,7 @@ def _add_line(found: dict[int, Interaction], line: bytes) -> bool:
         _add(found, event)
     elif not line.endswith(b"\n"):
         return False
-    elif line.strip():
+    else:
         raise TypeError("no JSON object")
     return True
 
@@ -322,7 +322,7 @@ class Writer:
     """
 
     def __init__(self, path: Path) -> None:
-        with _writing(path):
+        with file_errors(path):
             if path.exists():
                 raise LMStudioOSError(f"the cassette {str(path)!r} exists; delete it, or choose another name")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -376,7 +376,7 @@ class Writer:
         rest = memoryview(self._pending.getvalue())
         self._pending.seek(0)
         self._pending.truncate()
-        with _writing(self._path), contextlib.ExitStack() as on_error:
+        with file_errors(self._path), contextlib.ExitStack() as on_error:
             on_error.callback(self._file.close)
             on_error.callback(self._file.truncate, self._complete)
             while rest:
@@ -386,14 +386,14 @@ class Writer:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Generator[None]:
+def file_errors(path: Path, doing: str = "write") -> Generator[None]:
     """Raise the errors of a file as typed ones."""
     try:
         yield
-    except LMStudioOSError:
+    except (LMStudioOSError, LMStudioValueError):
         raise
-    except OSError as error:
-        raise LMStudioOSError(f"cannot write the cassette {str(path)!r}: {error}") from error
+    except (OSError, ValueError) as error:  # the latter for a path that no file can have
+        raise LMStudioOSError(f"cannot {doing} the cassette {str(path)!r}: {error}") from error
 
 
 def save(path: Path, interactions: Iterable[Interaction]) -> None:
@@ -406,7 +406,7 @@ def save(path: Path, interactions: Iterable[Interaction]) -> None:
     """
     path = Path(os.path.realpath(path))
     new = path.with_name(f".new-{path.name}")
-    with _writing(path), contextlib.ExitStack() as stack:
+    with file_errors(path), contextlib.ExitStack() as stack:
         new.unlink(missing_ok=True)
         stack.callback(new.unlink, missing_ok=True)
         with contextlib.closing(Writer(new)) as writer:

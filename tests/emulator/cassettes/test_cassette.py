@@ -253,6 +253,7 @@ def test_what_is_no_cassette_is_named(tmp_path: Path, data: bytes, message: str,
 
 COMPRESSED = gzip.compress(CALL)
 BAD_COMPRESSION = {
+    "empty lines": gzip.compress(HEAD + b"\n" * (1 << 25)),
     "not compressed": CALL,
     "bad blocks": COMPRESSED[:10] + b"\xff" * 20,
     "bad checksum": COMPRESSED[:-8] + bytes(8),

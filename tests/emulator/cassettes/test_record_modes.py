@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -210,6 +210,15 @@ def test_a_block_that_fails_saves_nothing_and_says_so(server: Emulator, tmp_path
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, mode: Mode, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message), use_cassette(tmp_path / "x.lms.jsonl", mode):
+        pass
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("name", ["a-file/x.lms.jsonl", "a-folder", "x" * 300, "x\0y", "\ud800", ""])
+def test_a_path_that_cannot_be_that_of_a_cassette_is_a_typed_error(tmp_path: Path, name: str, mode: Mode) -> None:
+    (tmp_path / "a-file").touch()
+    (tmp_path / "a-folder").mkdir()
+    with pytest.raises(LMStudioOSError), use_cassette(tmp_path / name, mode, server="127.0.0.1:1"):
         pass
 
 
