@@ -10,8 +10,9 @@ The public names stand in `_EXPORTS`. Type checkers read `__init__.pyi`, which `
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
-"""The release; the build reads it from here."""
+from lmstudio_integrations._support.version import VERSION
+
+__version__ = VERSION
 
 _EXPORTS = {
     ".client.predictions.tool_loop.act": "ActResult",

@@ -1,4 +1,4 @@
-"""Names this package and its version, and the command that installs an extra, which is built from how it was installed.
+"""Names this package, and the command that installs an extra, which is built from how it was installed.
 
 The adapters, the emulator and the command line show the command when a package is missing.
 """
@@ -13,12 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import lmstudio_integrations
-
 NAME = "lmstudio-integrations"
-
-VERSION = lmstudio_integrations.__version__
-"""The release. An installation has metadata with the same, but a copy of the sources has none."""
 
 IS_PUBLISHED = False
 """Whether the package index has this package: from the first release on, see `docs/internals/releasing.md`."""

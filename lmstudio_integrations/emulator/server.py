@@ -15,8 +15,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from lmstudio_integrations._support import blocking
-from lmstudio_integrations._support.installation import VERSION
 from lmstudio_integrations._support.secrets import server_logger
+from lmstudio_integrations._support.version import VERSION
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import ServerState

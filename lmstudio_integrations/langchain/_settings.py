@@ -14,7 +14,8 @@ from lmstudio_integrations._both_frameworks.generation_settings import Generatio
 from lmstudio_integrations._both_frameworks.input_checks import ALIASES
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
-from lmstudio_integrations._support.installation import NAME, VERSION
+from lmstudio_integrations._support.installation import NAME
+from lmstudio_integrations._support.version import VERSION
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError

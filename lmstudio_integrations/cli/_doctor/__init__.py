@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations._support.installation import NAME, VERSION
+from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.text import printable_line
+from lmstudio_integrations._support.version import VERSION
 from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_json, results
 from lmstudio_integrations.cli._doctor import checks, comparison, survey
 from lmstudio_integrations.cli._doctor.checks import Check

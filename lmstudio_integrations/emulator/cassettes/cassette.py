@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from lmstudio_integrations._support.installation import VERSION as OWN_VERSION
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
+from lmstudio_integrations._support.version import VERSION as OWN_VERSION
 from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS

@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import Any
 
-from lmstudio_integrations._support.installation import VERSION
+from lmstudio_integrations._support.version import VERSION
 from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer

@@ -24,9 +24,9 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from lmstudio_integrations._support.installation import VERSION
 from lmstudio_integrations._support.secrets import HIDDEN, redact, redact_address, redacted_url
 from lmstudio_integrations._support.text import shortened
+from lmstudio_integrations._support.version import VERSION
 from lmstudio_integrations.emulator.engines.errors import without_directories
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.plugins.base import CallReports
