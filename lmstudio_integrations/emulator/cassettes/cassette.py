@@ -5,14 +5,13 @@ The lines of one request are together. A file whose name ends in `.gz` is compre
 
 import contextlib
 import gzip
-import io
 import logging
 import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
@@ -27,6 +26,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 VERSION = 1
 """The version of the format. A reader rejects a file with any other."""
+
+_GZIP = 16 + zlib.MAX_WBITS
+"""Of zlib: compress in the form of gzip."""
 
 MAX_BYTES = 256 * MIB
 """Size of a cassette, uncompressed."""
@@ -330,13 +332,8 @@ class Writer:
         self._path = path
         self._size = _Size()
         self._complete = 0
-        self._pending = io.BytesIO()
-        # The time and the name are left out, so that the same content is always the same bytes.
-        self._lines: IO[bytes] = (
-            cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=self._pending, mtime=0))
-            if path.suffix == ".gz"
-            else self._pending
-        )
+        # Its form is that of gzip. There is no time and no name in it, so the same content is always the same bytes.
+        self._compressor = zlib.compressobj(level=9, wbits=_GZIP) if path.suffix == ".gz" else None
         try:
             self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {OWN_VERSION}"}))
         except LMStudioOSError:
@@ -358,24 +355,21 @@ class Writer:
             LMStudioOSError: If that fails.
         """
         if not self._file.closed:
-            if self._lines is not self._pending:
-                self._lines.close()
-            self._flush()
+            if self._compressor is not None:
+                self._append(self._compressor.flush())
             self._file.close()
 
     def _write(self, lines: bytes) -> None:
         if not self._size.fits(lines):
             self.close()
             raise LMStudioOSError(f"cannot write the cassette {str(self._path)!r}: {_Size.LIMIT}")
-        self._lines.write(lines)
-        self._lines.flush()
-        self._flush()
+        if self._compressor is not None:
+            lines = self._compressor.compress(lines) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        self._append(lines)
 
-    def _flush(self) -> None:
-        """Write what is pending, as a whole or not at all; then the file is closed, as compressed data has no gaps."""
-        rest = memoryview(self._pending.getvalue())
-        self._pending.seek(0)
-        self._pending.truncate()
+    def _append(self, data: bytes) -> None:
+        """Write bytes as a whole or not at all; then the file is closed, as compressed data has no gaps."""
+        rest = memoryview(data)
         with file_errors(self._path), contextlib.ExitStack() as on_error:
             on_error.callback(self._file.close)
             on_error.callback(self._file.truncate, self._complete)
