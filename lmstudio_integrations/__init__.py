@@ -10,10 +10,6 @@ The public names stand in `_EXPORTS`. Type checkers read `__init__.pyi`, which `
 from importlib import import_module
 from typing import Any
 
-from lmstudio_integrations._support.version import VERSION
-
-__version__ = VERSION
-
 _EXPORTS = {
     ".client.predictions.tool_loop.act": "ActResult",
     ".client.predictions.tool_loop.guard": "GuardToolCallController",
@@ -81,6 +77,8 @@ _EXPORTS = {
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
 __all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] - others read the stub
+
+_MODULE_OF["__version__"] = "._support.version"
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from lmstudio_integrations._support.suggestions import closest_names
-from lmstudio_integrations._support.version import VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.cli._errors import report_usage
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -117,7 +117,7 @@ app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_setti
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
     if requested:
-        typer.echo(VERSION)
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from lmstudio_integrations._support.version import VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator import defaults, errors, weights
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
@@ -328,7 +328,7 @@ class ModelRegistry:
                 "message": text,
                 # The engines are part of the emulator.
                 "engineName": entry.engine,
-                "engineVersion": VERSION,
+                "engineVersion": __version__,
                 "engineType": entry.engine,
                 **(loaded or {}),
             }

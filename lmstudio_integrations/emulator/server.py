@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 
 from lmstudio_integrations._support import blocking
 from lmstudio_integrations._support.secrets import server_logger
-from lmstudio_integrations._support.version import VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import ServerState
@@ -29,7 +29,7 @@ _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Names
 
 _PAGES: dict[str, Callable[[], object]] = {
     "/lmstudio-greeting": lambda: {"lmstudio": True},
-    "/lms-status": lambda: {"package": "lmstudio", "version": VERSION},
+    "/lms-status": lambda: {"package": "lmstudio", "version": __version__},
 }
 """The responses to plain GET requests (docs/protocol.md#discovery)."""
 

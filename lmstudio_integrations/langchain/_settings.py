@@ -15,7 +15,7 @@ from lmstudio_integrations._both_frameworks.input_checks import ALIASES
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
 from lmstudio_integrations._support.installation import NAME
-from lmstudio_integrations._support.version import VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioValueError
@@ -24,7 +24,7 @@ from lmstudio_integrations.types._logit_bias import to_pairs
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 
-PACKAGE = NAME, VERSION
+PACKAGE = NAME, __version__
 """Name and version of this package in traces."""
 
 FIELDS_OF_OBJECT = frozenset(

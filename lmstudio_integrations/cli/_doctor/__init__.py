@@ -10,7 +10,7 @@ import typer
 
 from lmstudio_integrations._support.installation import NAME
 from lmstudio_integrations._support.text import printable_line
-from lmstudio_integrations._support.version import VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.cli._common import AsJson, TextConsole, Token, print_json, results
 from lmstudio_integrations.cli._doctor import checks, comparison, survey
 from lmstudio_integrations.cli._doctor.checks import Check
@@ -84,7 +84,7 @@ def _examine_several(servers: Sequence["_Server"], *, load: bool) -> Iterator[Ch
 
 
 def _examine_this_side() -> Iterator[Check]:
-    own = VERSION if survey.installed_version(NAME) else f"{VERSION} (not installed)"
+    own = __version__ if survey.installed_version(NAME) else f"{__version__} (not installed)"
     yield checks.package_check(own, platform.python_version(), f"{platform.system()} {platform.machine()}".strip())
     yield checks.extras_check(survey.find_extras())
 

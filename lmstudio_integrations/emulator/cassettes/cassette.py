@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_number, is_object
-from lmstudio_integrations._support.version import VERSION as OWN_VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS
@@ -335,7 +335,7 @@ class Writer:
         # Its form is that of gzip. There is no time and no name in it, so the same content is always the same bytes.
         self._compressor = zlib.compressobj(level=9, wbits=_GZIP) if path.suffix == ".gz" else None
         try:
-            self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {OWN_VERSION}"}))
+            self._write(_line({"cassette": VERSION, "recorded_by": f"lmstudio-integrations {__version__}"}))
         except LMStudioOSError:
             path.unlink()
             raise

@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import Any
 
-from lmstudio_integrations._support.version import VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
@@ -38,7 +38,7 @@ async def info(_context: Context, _parameter: None) -> dict[str, Any]:
 
 
 def _version() -> str:
-    return f"{VERSION}{EMULATOR_SUFFIX}"
+    return f"{__version__}{EMULATOR_SUFFIX}"
 
 
 async def notify(context: Context, parameter: Notify) -> None:

@@ -26,7 +26,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lmstudio_integrations._support.secrets import HIDDEN, redact, redact_address, redacted_url
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations._support.version import VERSION
+from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator.engines.errors import without_directories
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.plugins.base import CallReports
@@ -60,7 +60,7 @@ SHOWN_LINES = 10
 WARNING_LEVELS = {"warning", "error", "critical", "alert", "emergency"}
 """The levels of log messages that are passed on to the running calls."""
 
-_CLIENT = mcp.types.Implementation(name="lmstudio-integrations", version=VERSION)
+_CLIENT = mcp.types.Implementation(name="lmstudio-integrations", version=__version__)
 
 _MESSAGE: TypeAdapter[Any] = TypeAdapter(mcp.types.JSONRPCMessage)
 
