@@ -6,8 +6,7 @@ from lmstudio_integrations.client.files.images import PendingHistory, prepare_im
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models import chat_templates
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
-from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.predictions.requests import (
     ChatRequest,
     History,
@@ -28,7 +27,7 @@ from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
 from lmstudio_integrations.types.reranking import RerankResult
 
 
-class LanguageModel(Model):
+class LanguageModel(PredictingModel):
     """A language model on one server."""
 
     request: RequestMaker = ChatRequest
@@ -36,11 +35,11 @@ class LanguageModel(Model):
 
     def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
         """Prepare the model's next message of a conversation."""
-        return Prediction(self, plan_response(history, parameters, is_async=self.caller.is_async, request=self.request))
+        return self.predict(plan_response(history, parameters, is_async=self.caller.is_async, request=self.request))
 
     def prepare_completion(self, prompt: str, parameters: PredictionParameters) -> Prediction:
         """Prepare the continuation of a text."""
-        return Prediction(self, plan_completion(prompt, parameters, is_async=self.caller.is_async))
+        return self.predict(plan_completion(prompt, parameters, is_async=self.caller.is_async))
 
     def warm(
         self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.context_check import check_context
@@ -120,16 +121,16 @@ class Prediction:
     """One prediction. One thread or task reads it at a time; any thread may stop it.
 
     Args:
-        model: The model.
+        attempts: The attempts of it.
         plan: What is requested.
 
     Attributes:
         ready: Received events that were not read yet. All ways to read take from it, so they can be mixed.
     """
 
-    def __init__(self, model: Model, plan: Plan) -> None:
+    def __init__(self, attempts: Attempts, plan: Plan) -> None:
         self._plan = plan
-        self._attempts = model.attempts(plan.timeouts, files=plan.files, outline=plan.outline)
+        self._attempts = attempts
         self._delivery = Delivery(plan.callbacks)
         self._requests = plan.requests
         self.ready: deque[PredictionEvent] = deque()
@@ -564,3 +565,11 @@ class Prediction:
 
 def _only_progress(events: list[PredictionEvent]) -> bool:
     return all(type(event) is PromptProgress for event in events)
+
+
+class PredictingModel(Model):
+    """A model that predicts."""
+
+    def predict(self, plan: Plan) -> Prediction:
+        """Return a prediction, which begins when it is read."""
+        return Prediction(self.attempts(plan.timeouts, files=plan.files, outline=plan.outline), plan)

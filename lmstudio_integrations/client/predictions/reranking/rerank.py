@@ -10,9 +10,8 @@ from typing import Any, TypedDict, cast
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations.client.embeddings.long_texts import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
 from lmstudio_integrations.client.models.chat_templates import render
-from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ContextWindow
-from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.requests import plan_completion
 from lmstudio_integrations.client.predictions.reranking.prompts import (
     WHICH_CAN,
@@ -102,7 +101,7 @@ class Reranking:
         LMStudioValueError: If an argument is invalid.
     """
 
-    def __init__(self, model: Model, query: str, texts: Iterable[str], parameters: RerankParameters) -> None:
+    def __init__(self, model: PredictingModel, query: str, texts: Iterable[str], parameters: RerankParameters) -> None:
         check_names(parameters, RerankParameters.__annotations__)
         self._model = model
         self._query = text_of(query, "query")
@@ -200,7 +199,7 @@ class Reranking:
         return cast("list[int]", (yield from self._model.count_tokens(texts)))
 
     def _result(
-        self, model: Model, index: int, prompt: str, template: RerankTemplate, *, truncated: bool
+        self, model: PredictingModel, index: int, prompt: str, template: RerankTemplate, *, truncated: bool
     ) -> Flow[RerankResult]:
         """Return the result of a text."""
         try:
@@ -211,14 +210,14 @@ class Reranking:
             return RerankResult(index, None, truncated, error=error)
         return RerankResult(index, words.score, truncated, cached)
 
-    def _words(self, model: Model, prompt: str, template: RerankTemplate) -> Flow[tuple[Words, int | None]]:
+    def _words(self, model: PredictingModel, prompt: str, template: RerankTemplate) -> Flow[tuple[Words, int | None]]:
         """Return the probabilities of the words; ask for more alternatives if these do not say enough."""
         seed = None
         while True:
             asked = self._alternatives
             settings = _SETTINGS.merged(LlmPredictionConfig(log_probs=asked, seed=seed))
             plan = plan_completion(prompt, {"config": settings}, is_async=model.caller.is_async)
-            result = yield from Prediction(model, plan).to_end()
+            result = yield from model.predict(plan).to_end()
             token = result.tokens[0] if result.tokens else {}
             if not has_log_probabilities(token):
                 _check_end(result)

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, cast
 
 from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.delivery import Callbacks
-from lmstudio_integrations.client.predictions.prediction import Plan, Prediction
+from lmstudio_integrations.client.predictions.prediction import Plan, PredictingModel
 from lmstudio_integrations.client.predictions.requests import (
     History,
     PredictionSettings,
@@ -197,7 +196,7 @@ class Act:
 
     def __init__(
         self,
-        model: Model,
+        model: PredictingModel,
         history: History,
         tools: Iterable[ToolInput],
         parameters: ActParameters,
@@ -271,7 +270,7 @@ class Act:
             on_tool_call_event=None if REQUEST_CALLBACKS.isdisjoint(parameters) else reports.report,
         )
         try:
-            result = yield from Prediction(self._model, plan).to_end()
+            result = yield from self._model.predict(plan).to_end()
         except LMStudioError as error:
             yield from reports.fail(f"Generation failed: {error}")
             raise
