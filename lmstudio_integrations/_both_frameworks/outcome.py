@@ -112,8 +112,8 @@ class Outcome:
         model = self.result.end.model_info.get("modelKey")
         if self.only_reasoning:
             logger.warning("the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False", model)
-        elif missing_call and self.tool_use.required:
-            log_missing_call(self.result, self.tool_use.choice)
+        elif missing_call and self.lacks_call:
+            log_missing_call(self.result.end, self.tool_use.choice)
         if self.failed:
             logger.warning("%r: %s", model, self.failure)
         if self.unoffered:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import chat_templates
-from lmstudio_integrations.client.predictions import context_check
+from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio

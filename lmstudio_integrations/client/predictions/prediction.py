@@ -1,26 +1,40 @@
 """One prediction: it gets the model, sends the request, receives events, and builds the result.
 
-The streams and `respond`, `complete` and `act` of both clients run its flows. `requests.py` makes its plan from the
-parameters of a call. It is the loop that reads: `models/attempts.py` decides whether it starts over, and `delivery.py`
-knows what the caller has seen.
+The streams and `respond`, `complete` and `act` of both clients run its flows. It is the loop that reads; what else is
+done with a prediction is a middleware in `entries/`, and `middleware.py` says how they work together.
+`models/attempts.py` decides whether an ask is repeated. A prediction goes through these states::
+
+    new ── start, advance ──► waiting for the model ──► sent ──► open ── end ──► finishing ──► over
+                                 ▲        ▲               │        │                 │
+                                 │        └── a retry, while nothing was delivered ──┤
+                                 └──────────────── a middleware asks once more ──────┘
+
+    state                      `_step`                      `_ask.call`  cancel()
+    new                        None                         None         is over, with an error
+    waiting for the model      a load, a turn, a pause, …   None         ends the wait; is over, with an error
+    sent, open                 `_ask.call`                  the call     the server ends the response
+    finishing                  what a middleware asks       the call     ends that; the response stays
+    over                       any                          any          changes nothing
+
+`close()` and every error lead from each state to over. Any thread may stop a prediction, and so may a finalizer, which
+must not wait for a lock. So there is none, but one rule: whoever stops it records that first (`_is_cancelled`,
+`_outcome`) and then wakes `_step`; whoever waits records `_step` first and then looks whether it was stopped. So at
+least one of them sees the other.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.predictions.context_check import check_context
-from lmstudio_integrations.client.predictions.delivery import NO_CALLBACKS, Callbacks, Delivery
-from lmstudio_integrations.client.predictions.prompt_cache import PromptCache
-from lmstudio_integrations.client.predictions.review import Review
+from lmstudio_integrations.client.predictions.entries import middlewares_of
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
-from lmstudio_integrations.client.transport.operation import Call, Operation
+from lmstudio_integrations.client.transport.operation import Call
 from lmstudio_integrations.client.transport.waiters import Waiter, current_thread_or_task
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -33,80 +47,16 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.protocol.endpoints import Channel, Namespace
-from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prediction import Accumulator
-from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.protocol.session import closed_early
-from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult, PromptProgress
 from lmstudio_integrations.types.structured import json_object
 
-
-class PredictionRequest(Protocol):
-    """One way to request a prediction. If the server does not know the endpoint, the next way is tried."""
-
-    namespace: Namespace
-    endpoint: Channel
-
-    def upload(self, operation: Operation) -> Flow[None]:
-        """Upload what the request refers to. It is run once for each operation."""
-        ...
-
-    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:
-        """Return the parameter of the request."""
-        ...
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a prediction requests, and what becomes of the response.
-
-    Attributes:
-        requests: The ways to request it, best first.
-        label: What errors call it.
-        preset: A preset on the server, by its (fuzzy) identifier.
-        timeouts: Timeouts that differ from the client's.
-        files: The uploaded files that it refers to.
-        outline: Returns the outline of its conversation.
-        callbacks: What is called with parts of the response.
-        parse_json: Whether to parse the response as a JSON object, if it is one.
-        check_context: Whether to count the prompt again if the server may have cut it.
-        review: What is done with the response before it is delivered.
-    """
-
-    requests: Sequence[PredictionRequest]
-    label: str
-    preset: str | None = None
-    timeouts: Timeouts = field(default_factory=dict[str, float | None])
-    files: tuple[FileHandle, ...] = ()
-    outline: OutlineMaker | None = None
-    callbacks: Callbacks = NO_CALLBACKS
-    parse_json: bool = False
-    check_context: bool = False
-    review: Review[PredictionRequest] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Response:
-    """The response to one request.
-
-    Attributes:
-        call: The request.
-        parameter: Its parameter.
-        received: What was received.
-        is_second: Whether it is the second prediction of the review.
-        is_open: Whether the server has begun to respond.
-    """
-
-    call: Call
-    parameter: Mapping[str, Any]
-    is_second: bool
-    received: Accumulator = field(default_factory=Accumulator)
-    is_open: bool = False
-
-
 _CLOSED = "closed before its end; to stop it and keep what has arrived, call cancel() and read on"
+_CANCELLED = "cancelled before its result arrived"
+
+_SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "totalTimeSec", "droppedTokens")
+"""The statistics of a result that are sums over all asks."""
 
 
 class _ClosedError(BaseException):
@@ -131,22 +81,30 @@ class Prediction:
     def __init__(self, attempts: Attempts, plan: Plan) -> None:
         self._plan = plan
         self._attempts = attempts
-        self._delivery = Delivery(plan.callbacks)
+        self._middlewares = middlewares_of(plan)
+        """Outermost first."""
         self._requests = plan.requests
+        """The ways to request it that the server may know."""
         self.ready: deque[PredictionEvent] = deque()
-        self._response: _Response | None = None
+        self._ask = Ask()
+        """The request that is made or responded to."""
+        self._earlier: list[Ask] = []
+        """The asks that were responded to before."""
         self._step: Step | None = None
         """What is waited for: first what gets the model, then the response."""
         self._outcome: PredictionResult | Exception | None = None
         self._closed_by: object = None
         self._is_reading = False
         self._is_cancelled = False
+        self._is_read = False
+        """Whether the reader of the events has received more than progress."""
+        self._reads_to_end = False
+        """Whether the caller receives nothing before the end, except by callbacks."""
 
     @property
     def summary(self) -> str:
         """The model, the server, and how far it is, for the `repr` of its readers."""
-        count = 0 if self._response is None else len(self._response.received.fragments)
-        attempts = self._attempts
+        attempts, count = self._attempts, len(self._ask.raw.fragments)
         return f"{attempts.state.name!r} at {attempts.caller.target}: {counted(count, 'fragment')}, {self._progress}"
 
     @property
@@ -175,7 +133,7 @@ class Prediction:
             raise LMStudioRuntimeError(f"{self._plan.label}: start() works once, before the stream is read or stopped")
         self._begin_reading()
         try:
-            while self._response is None:
+            while self._ask.call is None:
                 try:
                     yield from self._interruptible(self._send())
                 except LMStudioModelNotFoundError as error:  # the request asks the instance something first
@@ -205,24 +163,23 @@ class Prediction:
             return self._fail(error)
         finally:
             self._is_reading = False
-        delivery = self._delivery
-        if not (delivery.is_read or delivery.reads_to_end or _only_progress(events)):
-            delivery.record_read()
+        if not (self._is_read or self._reads_to_end or _only_progress(events)):
+            self._is_read = True
             self._attempts.listener.first_chunk()
         self.ready.extend(events)
         return True
 
     def to_end(self) -> Flow[PredictionResult]:
         """Read to the end and return the result."""
-        self._delivery.reads_to_end = not self._delivery.is_read
+        self._reads_to_end = not self._is_read
         more = True
         try:
             while more:
                 more = yield from self.advance()
                 self.ready.clear()
         finally:  # another reader may go on, if this one was rejected
-            self._delivery.reads_to_end = False
-            self._delivery.record_read()
+            self._reads_to_end = False
+            self._is_read = True
         return self.result()
 
     def result(self) -> PredictionResult:
@@ -245,18 +202,15 @@ class Prediction:
 
     def cancel(self) -> None:
         """Ask the server to stop; what has arrived by then remains the result. An unsent request is never sent."""
-        # The order matters: this stores the flag and then reads the response, while `_send` stores the response and
-        # then reads the flag. So a request that is just being sent is cancelled by at least one of them, and never
-        # discarded: the step is read first, because it is the response only after that is stored.
         self._is_cancelled = True
-        step, response = self._step, self._response
-        if response is not None:
-            response.call.cancel()
-            if step is not response.call:
-                self._end_check(step)
+        step, ask = self._step, self._ask
+        if ask.call is not None:
+            ask.call.cancel()
+            if step is not ask.call:
+                self._end_finishing(step)
         elif self._is_reading:
-            self._end_wait(step)
-        else:
+            self._wake(step)
+        elif not self._earlier:  # otherwise the next reader gets what has arrived
             self._discard()
 
     def close(self) -> None:
@@ -272,27 +226,25 @@ class Prediction:
 
     def _discard(self) -> None:
         """Ask the server to stop and receive nothing more; a pending reader is woken."""
-        kept = self._plan.review.kept if self._plan.review is not None and self._is_cancelled else None
-        if self._outcome is None and kept is not None:
-            self._outcome = kept
-            self._report_end(kept)
-        elif self._outcome is None:
-            reason = "cancelled before its result arrived" if self._is_cancelled else _CLOSED
-            error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
-            error.__suppress_context__ = True  # `_ClosedError` is an internal detail
-            self._outcome = error
-            self._report_end(error)
+        if self._outcome is None:
+            self._outcome = self._stopped_error()
+            self._report_end(self._outcome)
         self._attempts.release()
-        self._end_wait(self._step)
+        self._wake(self._step)
 
-    def _end_check(self, step: Step | None) -> None:
-        """End the check of the context, if that is what is waited for: the response is complete."""
-        response = self._response
-        if response is not None and response.received.end is not None:
-            self._end_wait(step, LMStudioCancelledError("the check of the context was cancelled"))
+    def _stopped_error(self) -> LMStudioCancelledError:
+        reason = _CANCELLED if self._is_cancelled else _CLOSED
+        error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
+        error.__suppress_context__ = True  # `_ClosedError` is an internal detail
+        return error
 
-    def _end_wait(self, step: Step | None, error: BaseException | None = None) -> None:
-        """Close what a pending reader waits for; without another error, it wakes up and discards the prediction."""
+    def _end_finishing(self, step: Step | None) -> None:
+        """End what a middleware asks the server, if that is what is waited for: the response is complete."""
+        if self._ask.raw.end is not None:
+            self._wake(step, LMStudioCancelledError(f"{self._plan.label}: cancelled after the response"))
+
+    def _wake(self, step: Step | None, error: BaseException | None = None) -> None:
+        """Close what a pending reader waits for; without another error, it discards the prediction."""
         if isinstance(step, Call):
             step.close(error or _ClosedError(), at_once=True)
         elif step is not None and isinstance(step.waiter, Waiter):
@@ -320,15 +272,14 @@ class Prediction:
     def _record_failure(self, error: Exception) -> None:
         """Record the error. If a callback has seen a part of the response, the call must not be retried."""
         if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError):
-            error.retryable = error.retryable and not self._delivery.is_called_back
+            error.retryable = error.retryable and not self._was_called_back
         if self._outcome is None:
             self._outcome = error
         self._report_end(self._outcome)
 
     def _report_end(self, outcome: PredictionResult | Exception) -> None:
-        response = self._response
-        if response is not None:
-            response.call.report_connection()
+        if self._ask.call is not None:
+            self._ask.call.report_connection()
         self._attempts.listener.ended(outcome)
 
     def _end(self) -> bool:
@@ -338,83 +289,93 @@ class Prediction:
             self.result()
         return False
 
-    # Receiving ------------------------------------------------------------------------------------------------------
-
-    def _next_events(self) -> Flow[list[PredictionEvent]]:
-        """Return the next events; start over after a failure if the caller has received nothing of the response."""
-        while True:
-            try:
-                batch = yield from self._receive((yield from self._next_batch()))
-            except LMStudioError as error:
-                response, self._response = self._response, None
-                if response is not None:
-                    response.call.report_connection()
-                elif self._is_cancelled and isinstance(error, LMStudioModelUnloadedError):
-                    raise _ClosedError from error
-                if not self._attempts.failed(error, seen=self._is_seen):
-                    kept = self._kept_after(error)
-                    if kept is not None:
-                        return (yield from self._finish_with(kept))
-                    self._response = response
-                    raise self._attempts.final(error)  # noqa: B904 - it has its cause
-                if self._plan.review is not None:
-                    self._plan.review.forget()
-                self.ready.clear()
-            else:
-                if batch:  # otherwise all of it was held back
-                    return batch
-
-    def _kept_after(self, error: LMStudioError) -> PredictionResult | None:
-        """Return the first response, if that is complete and only the second prediction has failed on the server."""
-        is_of_server = isinstance(error, LMStudioServerError | LMStudioPredictionError)
-        if self._plan.review is None or not is_of_server or isinstance(error, LMStudioModelUnloadedError):
-            return None
-        return self._plan.review.kept_after(error)
-
-    def _finish_with(self, kept: PredictionResult) -> Flow[list[PredictionEvent]]:
-        """End with the first response; return its last event."""
-        self._outcome = kept
-        self._attempts.succeeded(kept)
-        self._report_end(kept)
-        yield from self._delivery.show_message(kept)
-        return [kept.end]
+    @property
+    def _was_called_back(self) -> bool:
+        return self._plan.callbacks is not None and self._plan.callbacks.were_called
 
     @property
     def _is_seen(self) -> bool:
         """Whether a part of the response has reached the caller, who may also have stopped it."""
-        return self._delivery.is_begun or self._is_cancelled or self._outcome is not None
+        return self._is_read or self._was_called_back or self._is_cancelled or self._outcome is not None
 
-    def _next_batch(self) -> Flow[list[PredictionEvent]]:
-        response = self._response
+    # Receiving ------------------------------------------------------------------------------------------------------
+
+    def _next_events(self) -> Flow[Events]:
+        """Return the next events; repeat the ask after a failure if the caller has received nothing of the response."""
+        while True:
+            try:
+                events = yield from self._receive((yield from self._next_batch()))
+            except LMStudioError as error:
+                ask = self._ask
+                if ask.call is not None:
+                    ask.call.report_connection()
+                if self._is_cancelled and not ask.is_open and isinstance(error, LMStudioModelUnloadedError):
+                    raise _ClosedError from error
+                if self._attempts.failed(error, seen=self._is_seen):
+                    self._repeat(ask)
+                    continue
+                end = None if ask.asked_by is None else ask.asked_by.failed(error, ask)
+                if end is None:
+                    raise self._attempts.final(error)  # noqa: B904 - it has its cause
+                events = yield from self._end_without(ask, end)
+            except _ClosedError:
+                ask = self._ask
+                may_end = self._is_cancelled and self._outcome is None and ask.asked_by is not None
+                end = ask.asked_by.failed(self._stopped_error(), ask) if may_end and ask.asked_by is not None else None
+                if end is None:
+                    raise
+                events = yield from self._end_without(ask, end)
+            if events:  # otherwise all of them are held
+                return events
+
+    def _repeat(self, ask: Ask) -> None:
+        """Begin the current ask again. That of the caller may become one of a middleware, on another instance."""
+        for middleware in self._inside(ask):
+            middleware.reset(ask)
+        self._ask = Ask(ask.asked_by if self._earlier else None)
+        self.ready.clear()
+
+    def _end_without(self, ask: Ask, end: PredictionEnd) -> Flow[Events]:
+        """End with what was delivered, without the response to an ask."""
+        outside = self._middlewares[: -len(self._inside(ask))]
+        return (yield from self._deliver([], end, reversed(outside)))
+
+    def _inside(self, ask: Ask) -> list[Middleware]:
+        """Return the middlewares that an ask passes on the way to the wire, outermost first."""
+        middlewares = self._middlewares
+        return middlewares if ask.asked_by is None else middlewares[middlewares.index(ask.asked_by) :]
+
+    def _next_batch(self) -> Flow[Events]:
+        ask = self._ask
         try:
-            if response is not None and response.is_open:
-                return (yield response.call)
+            if ask.call is not None and ask.is_open:
+                return (yield ask.call)
             return (yield from self._first_batch())
         except LMStudioError as error:
             raise self._attempts.explained(error)  # noqa: B904 - it has its cause
 
-    def _first_batch(self) -> Flow[list[PredictionEvent]]:
+    def _first_batch(self) -> Flow[Events]:
         """Request the prediction in the first way that the server knows, and return the first events.
 
         After `start`, the response needs neither a turn nor the model, which may be evicted by now.
         """
         try:
             while True:
-                if self._response is None:
+                if self._ask.call is None:
                     yield from self._interruptible(self._send())
-                response = self._response
-                assert response is not None, "it was requested"
+                ask = self._ask
+                assert ask.call is not None, "it was requested"
                 try:
-                    batch = yield response.call
+                    batch = yield ask.call
                 except LMStudioServerError as error:
-                    self._response = None
                     if self._is_cancelled and isinstance(error, LMStudioModelNotFoundError):  # or it would be loaded
                         raise _ClosedError from error
                     if not isinstance(error, LMStudioUnsupportedError) or len(self._requests) == 1:
                         raise
                     self._requests = self._requests[1:]
+                    self._ask = Ask(ask.asked_by)
                 else:
-                    response.is_open = True
+                    ask.is_open = True
                     self._attempts.responded()
                     return batch
         finally:
@@ -424,86 +385,87 @@ class Prediction:
         """Begin the next attempt, and upload what it needs."""
         attempts = self._attempts
         operation = yield from attempts.next()
-        is_stream = not self._delivery.reads_to_end
         target, key = attempts.caller.target, attempts.state.key
+        is_stream = not self._reads_to_end
         attempts.listener = operation.listener.began(self._plan.label, target, key, is_stream=is_stream)
         operation.listener = attempts.listener
         yield from self._requests[0].upload(operation)
 
     def _send(self) -> Flow[None]:
         """Get the model, and send the request in the best remaining way. The operation keeps its turn."""
-        attempts, review = self._attempts, self._plan.review
+        attempts, ask, request = self._attempts, self._ask, self._requests[0]
         if not attempts.is_running:
             yield from self._begin_attempt()
-        operation, instance = attempts.operation, (yield from attempts.instance())
-        second = None if review is None else review.requests_on(instance)
-        request = (second or self._requests)[0]
-        parameter = yield from request.parameter(operation, instance)
+        ask.operation, ask.instance = attempts.operation, (yield from attempts.instance())
+        if not self._earlier:
+            ask.asked_by = next((each for each in self._middlewares if each.asks_first(ask.instance)), None)
+        parameter = yield from request.parameter(ask.operation, ask.instance)
+        for middleware in self._inside(ask):
+            parameter = yield from middleware.parameter(parameter, ask)
         if self._plan.preset is not None:
             parameter = {**parameter, "fuzzyPresetIdentifier": self._plan.preset}
         if self._is_cancelled or self._outcome is not None:  # it was stopped meanwhile
             raise _ClosedError
         attempts.listener.requested(parameter)
-        call = operation.start(request.namespace, request.endpoint, parameter, label=self._plan.label)
-        self._response = _Response(call, parameter, is_second=second is not None)
-        self._record_step(call)
+        ask.parameter = parameter
+        ask.call = ask.operation.start(request.namespace, request.endpoint, parameter, label=self._plan.label)
+        self._record_step(ask.call)
         if self._is_cancelled:
-            call.cancel()
+            ask.call.cancel()
 
-    def _receive(self, batch: list[PredictionEvent]) -> Flow[list[PredictionEvent]]:
-        """Accumulate events, run callbacks, and build the result at the end; return the events to deliver."""
+    def _receive(self, batch: Events) -> Flow[Events]:
+        """Record the events of a batch, and return what is delivered of them."""
         if not batch:
             raise _ClosedError if self._is_cancelled else closed_early(self._plan.label)
-        response, plan = self._response, self._plan
-        assert response is not None, "events follow on a request"
-        received = response.received
-        received.add_all(batch)
-        end = received.end
-        if end is not None and self._is_cancelled and not end.has_stats:  # generators do not say why they stopped
-            end.stats = {**end.stats, "stopReason": "userStopped"}
-        if end is not None and plan.check_context and not end.is_interrupted:  # also the first of two predictions
-            yield from self._interruptible(self._check_context(response, end))
-        review = plan.review
-        if review is not None:
-            batch = review.release(batch, received)
-        if plan.callbacks is not NO_CALLBACKS:
-            yield from self._delivery.show(batch)
-        if review is not None and review.has_more and not response.is_second:
-            assert end is not None, "a response is complete before another one follows"
-            response.call.server_is_done = True
-            end.host = str(self._attempts.caller.target)
-            self._compare_prompt(received.result())
-            self._response = None
-            return batch
+        ask = self._ask
+        ask.raw.add_all(batch)
+        end = ask.raw.end
         if end is None:
-            return batch
+            return (yield from self._deliver(batch, None, reversed(self._middlewares)))
+        if ask.call is not None:
+            ask.call.server_is_done = True
+        if self._is_cancelled and not end.has_stats:  # generators do not say why they stopped
+            end.stats = {**end.stats, "stopReason": "userStopped"}
+        return (yield from self._deliver(batch[:-1], end, reversed(self._middlewares)))
+
+    def _deliver(self, events: Events, end: PredictionEnd | None, outward: Iterable[Middleware]) -> Flow[Events]:
+        """Pass events to middlewares and callbacks; at the end, build the result, or prepare the next ask."""
+        ask, asks_again = self._ask, None
+        for middleware in outward:
+            if end is None:
+                events = middleware.events(events, ask)
+            else:
+                ask.end = end
+                events, end = yield from self._interruptible(middleware.finish(events, end, ask))
+                asks_again = middleware if end is None else None
+        if end is not None:
+            ask.end = end
+            events = [*events, end]
+        if self._plan.callbacks is not None:
+            yield from self._plan.callbacks.show(events)
+        ask.delivered += events
+        if asks_again is not None:
+            self._earlier.append(ask)
+            assert all(each.asked_by is not asks_again for each in self._earlier), "a middleware asks once"
+            self._ask = Ask(asks_again)
+        if end is None:
+            return events
         try:
-            self._finish(response, end)
+            self._finish(end)
         except LMStudioError as failure:
             # Progress does not prevent a reload, whether it arrives before the failure or together with it.
-            is_early = isinstance(failure, LMStudioModelUnloadedError) and _only_progress(batch[:-1])
+            is_early = isinstance(failure, LMStudioModelUnloadedError) and _only_progress(events[:-1])
             may_reload = not self._is_seen and self._attempts.state.reloadable
-            if self._delivery.reads_to_end or len(batch) == 1 or (is_early and may_reload):
+            if self._reads_to_end or len(events) == 1 or (is_early and may_reload):
                 raise
             self._record_failure(failure)
-            return batch[:-1]
-        yield from self._delivery.show_message(self.result())
-        return batch
+            return events[:-1]
+        if self._plan.callbacks is not None:
+            yield from self._plan.callbacks.show_message(self.result())
+        return events
 
-    def _check_context(self, response: _Response, end: PredictionEnd) -> Flow[None]:
-        received, window = response.received, self._attempts.state.context_window
-        yield from check_context(
-            self._attempts.operation,
-            response.parameter,
-            end,
-            label=self._plan.label,
-            is_empty=not (received.tool_calls or any(fragment.content for fragment in received.fragments)),
-            maximum=window and window.maximum,
-        )
-
-    def _finish(self, response: _Response, end: PredictionEnd) -> None:
+    def _finish(self, end: PredictionEnd) -> None:
         """Build the result, or raise what the stop reason means."""
-        response.call.server_is_done = True
         attempts, plan, operation = self._attempts, self._plan, self._attempts.operation
         stop_reason = end.stats.get("stopReason")
         if stop_reason == "failed":
@@ -514,23 +476,37 @@ class Prediction:
             end.stats = {**end.stats, "modelLoadTimeSec": sum(operation.load_times)}
             operation.load_times.clear()
         end.host = str(attempts.caller.target)
-        result = response.received.result()
+        result = self._delivered_result(end)
         attempts.succeeded(result)
-        if not response.is_second:
-            self._compare_prompt(result)
-        if plan.review is not None:
-            result = plan.review.completed(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         self._outcome = result
-        if not (self._delivery.is_read or self._delivery.reads_to_end):  # the first batch has the end
+        if not (self._is_read or self._reads_to_end):  # the first batch has the end
             attempts.listener.first_chunk()
         self._report_end(result)
 
-    def _compare_prompt(self, result: PredictionResult) -> None:
-        """Warn if the prompt leaves the server's cache although it should not. The second of two need not be in it."""
-        if self._plan.outline is not None:
-            self._attempts.caller.shared(PromptCache).add(self._plan.outline(), result)
+    def _delivered_result(self, end: PredictionEnd) -> PredictionResult:
+        """Return what was delivered, with the tokens and times of all asks."""
+        asks, delivered = [*self._earlier, self._ask], Accumulator()
+        for ask in asks:
+            delivered.add_all(ask.delivered)
+        result = delivered.result()
+        ends = [ask.end for ask in asks if ask.raw.end is not None and ask.end is not None]
+        if len(ends) == 1:
+            return result
+        sums = {
+            name: sum(each.stats.get(name) or 0 for each in ends)
+            for name in _SUMMED
+            if any(name in each.stats for each in ends)
+        }
+        end.stats = {**end.stats, **sums, "predictionsCount": len(ends)}
+        responses = [ask.raw.result() for ask in asks if ask.raw.end is not None]
+        cached = [each.cached_tokens for each in responses if each.cached_tokens is not None]
+        return replace(
+            result,
+            cached_tokens=sum(cached) if cached else None,
+            reasoning_tokens=sum(each.reasoning_tokens for each in responses),
+        )
 
     # Waiting --------------------------------------------------------------------------------------------------------
 
@@ -550,20 +526,15 @@ class Prediction:
                 resume = partial(flow.throw, error)
 
     def _record_step(self, step: Step) -> None:
-        """Record what is waited for.
-
-        The order matters: this stores the step and then checks for a failure, while `_discard` stores the failure and
-        then reads the step. So at least one of them sees the other. The same holds for a retry, which drops the
-        response before its next step, and `cancel`, which stores its flag and then reads the step.
-        """
+        """Record what is waited for, and then wake it if the prediction was stopped."""
         self._step = step
-        if self._outcome is not None or (self._is_cancelled and self._response is None):
-            self._discard()
+        if self._outcome is not None or (self._is_cancelled and self._ask.call is None):
+            self._wake(step)
         elif self._is_cancelled:
-            self._end_check(step)
+            self._end_finishing(step)
 
 
-def _only_progress(events: list[PredictionEvent]) -> bool:
+def _only_progress(events: Events) -> bool:
     return all(type(event) is PromptProgress for event in events)
 
 

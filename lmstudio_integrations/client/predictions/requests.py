@@ -11,16 +11,10 @@ from typing import Any, TypeAlias
 from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
 from lmstudio_integrations.client.files.uploads import with_valid_files
 from lmstudio_integrations.client.models.chat_templates import placed
-from lmstudio_integrations.client.models.state import Instance
-from lmstudio_integrations.client.predictions.delivery import Callbacks
-from lmstudio_integrations.client.predictions.forced_call import ForcedCall, forced_settings, with_instruction
-from lmstudio_integrations.client.predictions.logit_bias import with_token_ids
-from lmstudio_integrations.client.predictions.prediction import Plan, PredictionRequest
-from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, required_choice
-from lmstudio_integrations.client.predictions.review import Review
-from lmstudio_integrations.client.predictions.second_step import FormatStep, SecondStep
-from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.models.state import Instance, Specifier
+from lmstudio_integrations.client.predictions.callbacks import Callbacks
+from lmstudio_integrations.client.predictions.plan import Plan, PredictionRequest
+from lmstudio_integrations.client.predictions.required_call import offered_tools
 from lmstudio_integrations.client.support.arguments import check_names, optional_text
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.transport.flows import Flow
@@ -36,12 +30,12 @@ from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolFunctionDef
 from lmstudio_integrations.types.results import LlmPredictionFragment
-from lmstudio_integrations.types.structured import ResponseFormat, fits, is_requested, with_format
+from lmstudio_integrations.types.structured import ResponseFormat, is_requested, with_format
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict
 
-CALLBACKS = frozenset(field.name for field in fields(Callbacks))
+CALLBACKS = frozenset(field.name for field in fields(Callbacks) if field.init)
 """The keyword arguments that are callbacks."""
 
 _SETTINGS = frozenset(LlmPredictionConfig.model_fields)
@@ -131,7 +125,6 @@ class ChatRequest:
 
     def __init__(self, conversation: Conversation, settings: LlmPredictionConfig) -> None:
         self._conversation = conversation
-        self._settings = settings
         self._stack = stack_of(settings)
 
     def upload(self, operation: Operation) -> Flow[None]:
@@ -140,36 +133,16 @@ class ChatRequest:
 
     def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
         """Return the parameter of the request."""
-        history = yield from placed(operation, instance, self._conversation.wire)
+        history = self._conversation.wire
+        if history.system_first is not None:
+            history = yield from placed(operation, instance, history)
         if history.files:
             history = yield from with_valid_files(operation, history)
-        stack = yield from with_token_ids(operation, instance, self._settings, self._stack)
-        return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=stack)
+        return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=self._stack)
 
 
 RequestMaker: TypeAlias = Callable[[Conversation, LlmPredictionConfig], PredictionRequest]
 """Makes the request of the next message, from a conversation and settings."""
-
-
-class ForcedCallRequest(ChatRequest):
-    """Requests a call of one of the tools by grammar.
-
-    Args:
-        conversation: The conversation.
-        settings: The settings, with the tools.
-        text: What the model has responded without a call.
-    """
-
-    def __init__(self, conversation: Conversation, settings: LlmPredictionConfig, text: str) -> None:
-        self._definitions = offered_tools(settings)
-        self._text = text
-        super().__init__(conversation, forced_settings(settings, self._definitions))
-
-    def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
-        """Return the parameter of the request."""
-        parameter = yield from super().parameter(operation, instance)
-        messages = with_instruction(parameter["history"]["messages"], self._text, self._definitions)
-        return {**parameter, "history": {"messages": messages}}
 
 
 class CompletionRequest:
@@ -180,20 +153,19 @@ class CompletionRequest:
 
     def __init__(self, prompt: str, settings: LlmPredictionConfig) -> None:
         self._prompt = prompt
-        self._settings = settings
         self._stack = stack_of(settings)
 
     def upload(self, operation: Operation) -> Flow[None]:  # noqa: ARG002 - there is nothing to upload
         """Upload nothing."""
         yield from ()
 
-    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:
+    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:  # noqa: ARG002
         """Return the parameter of the request."""
-        stack = yield from with_token_ids(operation, instance, self._settings, self._stack)
-        return self._parameter(instance, stack)
+        yield from ()
+        return self._parameter(instance.specifier)
 
-    def _parameter(self, instance: Instance, stack: Mapping[str, Any]) -> Mapping[str, Any]:
-        return CompleteRawText(modelSpecifier=instance.specifier, rawPrompt=self._prompt, predictionConfigStack=stack)
+    def _parameter(self, specifier: Specifier) -> Mapping[str, Any]:
+        return CompleteRawText(modelSpecifier=specifier, rawPrompt=self._prompt, predictionConfigStack=self._stack)
 
 
 class LegacyCompletionRequest(CompletionRequest):
@@ -204,10 +176,10 @@ class LegacyCompletionRequest(CompletionRequest):
 
     endpoint: Channel = ChatRequest.endpoint
 
-    def _parameter(self, instance: Instance, stack: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _parameter(self, specifier: Specifier) -> Mapping[str, Any]:
         history = WireHistory.of_prompt(self._prompt).to_dict()
-        layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
-        return Predict(modelSpecifier=instance.specifier, history=history, predictionConfigStack=layers)
+        stack = {"layers": [*self._stack["layers"], _LEGACY_LAYER]}
+        return Predict(modelSpecifier=specifier, history=history, predictionConfigStack=stack)
 
 
 def with_tools(settings: LlmPredictionConfig, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:
@@ -253,7 +225,7 @@ def plan_response(
     settings = _settings(parameters, is_async=is_async)
     checks_calls = not parameters.get("check_response", True)
     plan = plan_round(history, settings, parameters, checks_calls=checks_calls, request=request)
-    return _with_callbacks(plan, settings, parameters)
+    return _with_callbacks(plan, parameters)
 
 
 def plan_round(
@@ -269,25 +241,22 @@ def plan_round(
     Args:
         history: The conversation.
         settings: The settings.
-        parameters: Of the keyword arguments, the preset, the timeouts, those about tools and those that check are read.
+        parameters: The keyword arguments of the call.
         checks_calls: Whether the caller checks the arguments of tool calls, and sends the model what is wrong.
         request: Makes the request.
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
-    conversation = Conversation(given)
-    tools_first = parameters.get("tools_first", False) and is_requested(settings) and may_call(settings)
-    first = settings.merged(LlmPredictionConfig(structured=None)) if tools_first else settings
-    plan = Plan(
-        [request(conversation, first)],
+    return Plan(
+        [request(Conversation(given), settings)],
         "Chat response",
+        settings,
+        parameters,
         optional_text(parameters.get("preset"), "preset"),
         checked_timeouts(parameters),
         tuple(given.files),
         cache(partial(_outline, given, settings)),
-        check_context=parameters.get("check_context", False),
+        checks_calls=checks_calls,
     )
-    plan.review = _review(conversation, settings, parameters, tools_first=tools_first, checks_calls=checks_calls)
-    return plan
 
 
 def _outline(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptOutline:
@@ -297,35 +266,6 @@ def _outline(history: WireHistory | PendingHistory, settings: LlmPredictionConfi
         files = [FileHandle(name=name, identifier="", size_bytes=0, file_type="image") for name in names]
         history = history.encode(files)
     return outline_of(history.messages, offered_tools(settings))
-
-
-def _review(
-    conversation: Conversation,
-    settings: LlmPredictionConfig,
-    parameters: Mapping[str, Any],
-    *,
-    tools_first: bool,
-    checks_calls: bool,
-) -> Review[PredictionRequest] | None:
-    """Return what is done with the response; `None` if nothing is."""
-    choice = required_choice(settings)
-    logged_choice = choice if parameters.get("check_response", True) else None
-    if not may_call(settings):
-        return None if logged_choice is None else Review(None, None, logged_choice)  # a preset may have tools
-    tools = OfferedTools(offered_tools(settings))
-    second_step: SecondStep[PredictionRequest] | None = None
-    if choice is not None and parameters.get("required_tool_fallback", False):
-        second_step = ForcedCall(partial(ForcedCallRequest, conversation, settings), tools)
-    elif tools_first:
-        without_tools = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=None))
-        by_format = ChatRequest(conversation, without_tools)
-        second_step = FormatStep([by_format], lambda result: fits(settings, result.content))
-    rescue = None
-    if parameters.get("rescue_tool_calls", False) and (tools_first or not is_requested(settings)):
-        # Where a call is forced, a broken one is none.
-        is_forced = isinstance(second_step, ForcedCall)
-        rescue = Rescue(tools, reports_broken=not is_forced, keeps_misfits=checks_calls and not is_forced)
-    return Review(rescue, second_step, logged_choice)
 
 
 def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:
@@ -338,17 +278,17 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
     plan = Plan(
         [CompletionRequest(prompt, settings), LegacyCompletionRequest(prompt, settings)],
         "Completion",
+        settings,
+        parameters,
         optional_text(parameters.get("preset"), "preset"),
         checked_timeouts(parameters),
-        check_context=parameters.get("check_context", False),
     )
-    return _with_callbacks(plan, settings, parameters)
+    return _with_callbacks(plan, parameters)
 
 
-def _with_callbacks(plan: Plan, settings: LlmPredictionConfig, parameters: PredictionParameters) -> Plan:
-    plan.parse_json = (
-        settings.structured is not None and parameters.get("check_response", True) and is_requested(settings)
-    )
+def _with_callbacks(plan: Plan, parameters: PredictionParameters) -> Plan:
+    is_checked = plan.settings.structured is not None and parameters.get("check_response", True)
+    plan.parse_json = is_checked and is_requested(plan.settings)
     if not CALLBACKS.isdisjoint(parameters):
         plan.callbacks = Callbacks(
             parameters.get("on_first_token"),

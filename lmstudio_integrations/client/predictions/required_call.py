@@ -1,14 +1,13 @@
 """A required tool call that did not come: one check and one text for the native client and both adapters.
 
-`prediction.py` logs it for `respond`, `act` and their streams; the adapters' `outcome.py` for their own calls.
+`entries/missing_call.py` logs it for `respond`, `act` and their streams, the adapters' `outcome.py` for their calls.
 """
 
 import logging
 from typing import Any
 
-from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -29,11 +28,6 @@ def may_call(settings: LlmPredictionConfig) -> bool:
     return bool(offered_tools(settings)) and (settings.tool_choice or {}).get("mode") != "none"
 
 
-def has_call(received: Accumulator) -> bool:
-    """Whether a complete tool call was received."""
-    return any(call.end is not None for call in received.tool_calls)
-
-
 def lacks_call(result: PredictionResult) -> bool:
     """Whether the model responded without even beginning a tool call, and was not stopped by the caller."""
     return not result.tool_calls and result.end.stats.get("stopReason") != "userStopped"
@@ -47,7 +41,6 @@ def missing_call(choice: str) -> str:
     )
 
 
-def log_missing_call(result: PredictionResult, choice: str) -> None:
-    """Log that a response has no call, if that is so."""
-    if lacks_call(result):
-        logger.warning("%r: %s", result.end.model_info.get("modelKey"), missing_call(choice))
+def log_missing_call(end: PredictionEnd, choice: str) -> None:
+    """Log that a response has no call."""
+    logger.warning("%r: %s", end.model_info.get("modelKey"), missing_call(choice))

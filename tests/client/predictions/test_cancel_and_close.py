@@ -57,9 +57,7 @@ async def _wait_until_stalled(stream: Any) -> None:
     prediction = stream._prediction
     await wait_until(
         lambda: (
-            prediction._response is not None
-            and [each.content for each in prediction._response.received.fragments[-1:]] == [" "]
-            and prediction._step.waiter._waiting
+            [each.content for each in prediction._ask.raw.fragments[-1:]] == [" "] and prediction._step.waiter._waiting
         )
     )
 

@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations.client.predictions import context_check
-from lmstudio_integrations.client.predictions.context_check import check_context
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.entries import context_check
+from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
+from lmstudio_integrations.client.predictions.middleware import Ask
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.types.results import PredictionEnd
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd
+from tests.client.predictions.middlewares import plan_with
 
 LIMIT = 1000
 NO_TOOLS = len(dumps([]))
@@ -35,8 +38,10 @@ def end_of(read: int | None) -> PredictionEnd:
     return PredictionEnd({"promptTokensCount": read}, {"contextLength": LIMIT, "modelKey": "m"}, {}, {})
 
 
-def check(monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, used: int, *, is_empty: bool) -> bool:
-    """Check a prediction, for threads and for coroutines; return whether the prompt was counted."""
+def check(
+    monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, used: int, *, is_empty: bool
+) -> tuple[bool, int | None]:
+    """Check a prediction, for threads and for coroutines; return whether the prompt was counted, and what is lost."""
     counted: list[int] = []
 
     def count(*_: Any) -> Any:
@@ -45,13 +50,16 @@ def check(monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, use
         return used
 
     monkeypatch.setattr(context_check, "_count", count)
-    stats = end.stats
+    ask = Ask()
+    ask.operation = cast("Any", None)  # only the count uses it
+    ask.instance, ask.parameter = Instance("m"), request
+    ask.raw.add_all([] if is_empty else [LlmPredictionFragment("Yes")])
+    found: list[int | None] = []
     for drive in (run, lambda flow: asyncio.run(arun(flow))):
-        end.stats = stats
-        operation: Any = None  # only the count uses it
-        flow: Any = check_context(operation, request, end, label="Test", is_empty=is_empty, maximum=None)
-        drive(flow)
-    return bool(counted)
+        flow: Any = ContextCheck(plan_with()).finish([], end, ask)
+        found.append(drive(flow)[1].stats.get("droppedTokens"))
+    assert found[0] == found[1]
+    return bool(counted), found[0]
 
 
 @pytest.mark.parametrize(
@@ -73,18 +81,16 @@ def check(monkeypatch: pytest.MonkeyPatch, request: Any, end: PredictionEnd, use
 def test_a_prompt_is_counted_again_only_if_it_may_have_been_cut(
     monkeypatch: pytest.MonkeyPatch, size: int, read: int | None, is_empty: bool, policy: str | None, is_counted: bool
 ) -> None:
-    assert check(monkeypatch, request_of(size, policy), end_of(read), 0, is_empty=is_empty) is is_counted
+    assert check(monkeypatch, request_of(size, policy), end_of(read), 0, is_empty=is_empty)[0] is is_counted
 
 
 @pytest.mark.parametrize(("used", "dropped"), [(900, None), (918, None), (919, 19), (5000, 4100)])
 def test_a_loss_of_more_than_two_percent_is_noticed(
     monkeypatch: pytest.MonkeyPatch, used: int, dropped: int | None
 ) -> None:
-    end = end_of(900)
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
-        check(monkeypatch, request_of(9000), end, used, is_empty=False)
-    assert end.stats.get("droppedTokens") == dropped
+        assert check(monkeypatch, request_of(9000), end_of(900), used, is_empty=False) == (True, dropped)
     assert {warning.category for warning in given} == ({lms.LMStudioTruncationWarning} if dropped else set())
 
 
@@ -101,14 +107,11 @@ def test_an_empty_response_is_an_overflow_if_the_prompt_does_not_fit(
 
 
 def test_a_server_that_counts_nothing_has_read_no_more_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    end = end_of(None)
     with pytest.warns(lms.LMStudioTruncationWarning, match="dropped 3000 of the 4000 tokens"):
-        check(monkeypatch, request_of(9000), end, 4000, is_empty=False)
-    assert end.stats["droppedTokens"] == 3000
+        assert check(monkeypatch, request_of(9000), end_of(None), 4000, is_empty=False) == (True, 3000)
 
 
 def test_a_policy_that_drops_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
-    end = end_of(900)
     with warnings.catch_warnings(action="error"):
-        check(monkeypatch, request_of(9000, "rollingWindow"), end, 2000, is_empty=False)
-    assert end.stats["droppedTokens"] == 1100
+        request = request_of(9000, "rollingWindow")
+        assert check(monkeypatch, request, end_of(900), 2000, is_empty=False) == (True, 1100)

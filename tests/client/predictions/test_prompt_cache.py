@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.prompt_cache import PromptCache
+from lmstudio_integrations.client.predictions.entries.cache_warning import PromptCache
 from lmstudio_integrations.protocol.prompt_outline import outline_of
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest

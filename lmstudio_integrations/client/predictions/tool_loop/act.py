@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, cast
 
 from lmstudio_integrations._support.json_text import dumps
-from lmstudio_integrations.client.predictions.delivery import Callbacks
-from lmstudio_integrations.client.predictions.prediction import Plan, PredictingModel
+from lmstudio_integrations.client.predictions.callbacks import Callbacks
+from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.requests import (
     History,
     PredictionSettings,

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
-from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent
+from tests.client.predictions.middlewares import end, passed, plan_with
 
 _FOLDER = Path(__file__).parent
 _TOOLS: dict[str, Any] = json.loads((_FOLDER / "tools.json").read_text(encoding="utf-8"))
@@ -26,22 +25,9 @@ def cases(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (_FOLDER / name).read_text(encoding="utf-8").splitlines()]
 
 
-def offered(case: dict[str, Any]) -> OfferedTools:
+def offered(case: dict[str, Any]) -> list[dict[str, Any]]:
     tools = [{"name": name, "parameters": _TOOLS[name]} for name in case["tools"]]
-    return OfferedTools([{"type": "function", "function": tool} for tool in tools])
-
-
-def received(rescue: Rescue, batches: list[list[PredictionEvent]]) -> tuple[Accumulator, list[PredictionEvent]]:
-    """Return what was received after a review, and what was delivered."""
-    accumulator, delivered = Accumulator(), list[PredictionEvent]()
-    for batch in batches:
-        accumulator.add_all(batch)
-        delivered += rescue.release(batch, accumulator)
-    return accumulator, delivered
-
-
-def end() -> PredictionEnd:
-    return PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
+    return [{"type": "function", "function": tool} for tool in tools]
 
 
 def events(case: dict[str, Any]) -> list[PredictionEvent]:
@@ -55,7 +41,7 @@ def events(case: dict[str, Any]) -> list[PredictionEvent]:
 
 
 def calls_in(case: dict[str, Any]) -> list[dict[str, Any]]:
-    accumulator, _ = received(Rescue(offered(case)), [events(case)])
+    accumulator, _ = passed(ReadCalls(plan_with(offered(case))), [events(case)])
     requests = accumulator.result().tool_call_requests
     return [{"name": each.name, "arguments": each.arguments} for each in requests]
 
@@ -79,7 +65,7 @@ def test_what_is_cut_off_is_never_run(name: str) -> None:
 def test_what_is_read_in_a_text_for_callers_who_check_calls_does_not_fit() -> None:
     misfits = 0
     for case in cases("texts.jsonl"):
-        accumulator, _ = received(Rescue(offered(case), keeps_misfits=True), [events(case)])
+        accumulator, _ = passed(ReadCalls(plan_with(offered(case), checks_calls=True)), [events(case)])
         calls = accumulator.result().tool_call_requests
         assert all(ArgumentSchema(_TOOLS[each.name], each.name).problems(each.arguments or {}) for each in calls)
         misfits += len(calls)
@@ -90,7 +76,7 @@ def test_texts_stay_as_they_are() -> None:
     texts = cases("texts.jsonl")
     assert len(texts) == 600
     for case in texts:
-        accumulator, delivered = received(Rescue(offered(case)), [events(case)])
+        accumulator, delivered = passed(ReadCalls(plan_with(offered(case))), [events(case)])
         result = accumulator.result()
         written = case["text"] if case["text"].strip() else ""
         assert (result.content, result.reasoning_content) == (written, case["reasoning"]), case["id"]

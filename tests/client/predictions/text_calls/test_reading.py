@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, ToolCallEnd, ToolCallFailed
-from tests.client.predictions.text_calls.test_corpus import end, offered, received
+from tests.client.predictions.middlewares import end, passed, plan_with
+from tests.client.predictions.text_calls.test_corpus import offered
 
 _TOOLS = ["delete_file", "list_models", "get_time", "write_file", "send_email"]
 _CALL = '<tool_call>{"name": "delete_file", "arguments": {"path": "/data"}}</tool_call>'
@@ -15,14 +15,14 @@ _BARE = '{"name": "delete_file", "arguments": {"path": "/data"}}'
 _DEFINITION = '{"name": "list_models", "description": "Lists", "parameters": {"type": "object", "properties": {}}}'
 
 
-def read(text: str, tools: OfferedTools | None = None) -> tuple[list[Any], int]:
+def read(text: str, tools: list[Any] | None = None) -> tuple[list[Any], int]:
     """Return the arguments of the calls in a text, and how many calls failed."""
-    rescue = Rescue(tools or offered({"tools": _TOOLS}))
+    plan = plan_with(tools or offered({"tools": _TOOLS}))
     batches: list[list[PredictionEvent]] = [[LlmPredictionFragment(each)] for each in text]
     whole: list[list[PredictionEvent]] = [[LlmPredictionFragment(text)], [end()]]
-    _, delivered = received(rescue, [*batches, [end()]])
+    _, delivered = passed(ReadCalls(plan), [*batches, [end()]])
     found = [each.arguments for each in delivered if isinstance(each, ToolCallEnd)]
-    _, delivered = received(Rescue(tools or offered({"tools": _TOOLS})), whole)
+    _, delivered = passed(ReadCalls(plan), whole)
     assert [each.arguments for each in delivered if isinstance(each, ToolCallEnd)] == found
     return found, sum(isinstance(each, ToolCallFailed) for each in delivered)
 
@@ -147,8 +147,8 @@ def test_deep_texts_raise_nothing(text: str) -> None:
     ],
 )
 def test_a_definition_that_cannot_be_used_raises_nothing(function: Any) -> None:
-    assert read(_CALL, OfferedTools([{"type": "function", "function": function}, {}]))[1] == 0
-    assert read(_CALL, OfferedTools([{"type": "function", "function": {"name": "delete_file"}}])) == (
+    assert read(_CALL, [{"type": "function", "function": function}, {}])[1] == 0
+    assert read(_CALL, [{"type": "function", "function": {"name": "delete_file"}}]) == (
         [{"path": "/data"}],
         0,
     )

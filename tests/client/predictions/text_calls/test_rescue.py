@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.text_calls import bodies, formats, reading, tools, values
-from lmstudio_integrations.client.predictions.text_calls.rescue import Rescue
 from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
@@ -22,7 +22,8 @@ from lmstudio_integrations.types.results import (
     ToolCallEnd,
     ToolCallFailed,
 )
-from tests.client.predictions.text_calls.test_corpus import _TOOLS, cases, end, offered, received
+from tests.client.predictions.middlewares import end, passed, plan_with
+from tests.client.predictions.text_calls.test_corpus import _TOOLS, cases, offered
 
 _CASES = [case for name in ("outputs.jsonl", "fresh_outputs.jsonl", "texts.jsonl") for case in cases(name)]
 _MARKUP = (*"{}[]<>\"'`,:()=/ \n|_a1", "</think>", "<tool_call>", "</tool_call>", "```", '"name": ', "\\u00e9")
@@ -42,7 +43,7 @@ def _texts(draw: st.DrawFn) -> dict[str, Any]:
 
 def _outcome(case: dict[str, Any], fragments: list[str]) -> Any:
     batches: list[list[PredictionEvent]] = [[LlmPredictionFragment(each)] for each in fragments]
-    accumulator, delivered = received(Rescue(offered(case)), [*batches, [end()]])
+    accumulator, delivered = passed(ReadCalls(plan_with(offered(case))), [*batches, [end()]])
     result = accumulator.result()
     text = "".join(each.content for each in delivered if isinstance(each, LlmPredictionFragment))
     assert text == result.content
@@ -211,11 +212,11 @@ def test_a_long_text_is_read_a_few_times_only(unit: str, work: list[int]) -> Non
     ids=["on a line", "in a sentence"],
 )
 def test_text_flows_until_a_call_may_begin(before: str, later: list[str]) -> None:
-    rescue, shown = Rescue(offered(_ADD)), list[str]()
+    reader, shown = ReadCalls(plan_with(offered(_ADD))), list[str]()
     fragments = ("See", " <b", "r> ", "now", before[3:], "<tool", '_call>{"na', 'me": 1}', " means that", ".")
     for fragment in fragments:
         batch: list[PredictionEvent] = [LlmPredictionFragment(fragment), PromptProgress(0.5)]
-        _, released = received(rescue, [batch])
+        _, released = passed(reader, [batch])
         shown.append("".join(each.content for each in released if isinstance(each, LlmPredictionFragment)))
         assert PromptProgress(0.5) in released
     assert shown == ["See", " <b", "r> ", "now", *later]
@@ -252,7 +253,7 @@ def test_reasoning_that_never_ended_may_end_with_a_call(
             for kind, text in parts
             for at in range(0, len(text), size)
         ]
-        accumulator, _ = received(Rescue(offered(_ADD)), [batch, [end()]])
+        accumulator, _ = passed(ReadCalls(plan_with(offered(_ADD))), [batch, [end()]])
         result = accumulator.result()
         assert (result.content, len(result.tool_call_requests)) == expected[1:]
         assert result.reasoning_content == (parts[0][1] if expected[0] is None else expected[0])
@@ -261,12 +262,14 @@ def test_reasoning_that_never_ended_may_end_with_a_call(
 def test_tokens_of_the_markup_are_dropped_with_it() -> None:
     tokens = [{"text": "So.\n"}, {"text": "<tool_call>"}]
     fragments: list[PredictionEvent] = [LlmPredictionFragment("So.\n<tool_call>", tokens=tokens)]
-    accumulator, _ = received(Rescue(offered(_ADD)), [[*fragments, LlmPredictionFragment(_CALL[11:])], [end()]])
+    accumulator, _ = passed(
+        ReadCalls(plan_with(offered(_ADD))), [[*fragments, LlmPredictionFragment(_CALL[11:])], [end()]]
+    )
     result = accumulator.result()
     assert (result.content, result.tokens, len(result.tool_call_requests)) == ("So.\n", ({"text": "So.\n"},), 1)
 
 
 def test_a_schema_that_is_none_fits_nothing() -> None:
     definition = {"type": "function", "function": {"name": "add", "parameters": {"type": "no type"}}}
-    accumulator, _ = received(Rescue(OfferedTools([definition])), [[LlmPredictionFragment(_CALL)], [end()]])
+    accumulator, _ = passed(ReadCalls(plan_with([definition])), [[LlmPredictionFragment(_CALL)], [end()]])
     assert accumulator.result().tool_call_requests == ()

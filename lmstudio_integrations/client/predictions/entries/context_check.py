@@ -1,18 +1,19 @@
 """Whether the server has read the whole prompt: compares what it reports with what was sent.
 
 Some versions of LM Studio cut a prompt in spite of `stopAtLimit`, or respond to one that does not fit with an empty
-stream. So a prompt that may have been cut is counted again, on the instance that responded. `prediction.py`
-calls this at the end of a prediction.
+stream. So a prompt that may have been cut is counted again, on the instance that responded.
 """
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import count_tokens
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.support.advice import context_overflow
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
@@ -42,56 +43,53 @@ _PATIENCE = 5.0
 _CUTTING = ("truncateMiddle", "rollingWindow")
 
 
-def check_context(
-    operation: Operation,
-    request: Mapping[str, Any],
-    end: PredictionEnd,
-    *,
-    label: str,
-    is_empty: bool,
-    maximum: int | None,
-) -> Flow[None]:
-    """Add `droppedTokens` to the statistics of a prediction if the server has cut the prompt, and warn.
+@dataclass(eq=False)
+class ContextCheck(Middleware):
+    """Compares what the server reports to have read with the prompt."""
 
-    If the user chose a policy that cuts, there is no warning.
+    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
+        """Return the end, with `droppedTokens` in its statistics if the server has cut the prompt.
 
-    Args:
-        operation: Sends the requests.
-        request: The parameter of the prediction, as it was sent.
-        end: The end of the prediction.
-        label: What errors call the operation.
-        is_empty: Whether the model has responded nothing at all.
-        maximum: The longest context length of the model, if it is known.
+        There is a warning as well, unless the user chose a policy that cuts.
 
-    Raises:
-        LMStudioContextOverflowError: If the response is empty and the prompt does not fit.
-    """
-    limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
-    settings = collapsed(request["predictionConfigStack"])
-    policy, use = settings.get("llm.prediction.contextOverflowPolicy"), settings.get("llm.prediction.tools")
-    tools: list[Any] = (use.get("tools") or []) if is_object(use) else []
-    may_drop = policy != "stopAtLimit"
-    if not is_count(limit) or not _may_be_cut(request, tools, limit, read, may_drop=may_drop, is_empty=is_empty):
-        return
-    try:
-        used = yield from _count(operation, request, tools)
-    except LMStudioError as error:
-        logger.debug("the prompt cannot be counted: %s", error)
-        return
-    is_all_read = used <= read * _MARGIN
-    if is_empty and used * _MARGIN > limit and not (is_all_read and used < limit):
-        raise context_overflow(label, used, limit, maximum)
-    read = read or min(used, limit)
-    if used <= read * _MARGIN:
-        return
-    end.stats = {**end.stats, "droppedTokens": used - read}
-    if policy not in _CUTTING:
-        details = context_overflow(label, used, limit, maximum)
-        warn_user(
-            f"the server dropped {used - read} of the {used} tokens of the prompt, because "
-            f"{end.model_info.get('modelKey')!r} is loaded with a context length of {limit}; {details.suggestion}",
-            LMStudioTruncationWarning,
-        )
+        Raises:
+            LMStudioContextOverflowError: If the response is empty and the prompt does not fit.
+        """
+        dropped = 0 if end.is_interrupted else (yield from self._dropped(end, ask))
+        return batch, replace(end, stats={**end.stats, "droppedTokens": dropped}) if dropped else end
+
+    def _dropped(self, end: PredictionEnd, ask: Ask) -> Flow[int]:
+        """Return how many tokens of the prompt were dropped, as far as it can be known; warn about them."""
+        limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
+        settings = collapsed(ask.parameter["predictionConfigStack"])
+        policy, use = settings.get("llm.prediction.contextOverflowPolicy"), settings.get("llm.prediction.tools")
+        tools: list[Any] = (use.get("tools") or []) if is_object(use) else []
+        is_empty = not (ask.raw.tool_calls or any(fragment.content for fragment in ask.raw.fragments))
+        may_drop = policy != "stopAtLimit"
+        if not is_count(limit) or not _may_be_cut(
+            ask.parameter, tools, limit, read, may_drop=may_drop, is_empty=is_empty
+        ):
+            return 0
+        try:
+            used = yield from _count(ask.operation, ask.parameter, tools)
+        except LMStudioError as error:
+            logger.debug("the prompt cannot be counted: %s", error)
+            return 0
+        window = ask.instance.context_window
+        details = context_overflow(self.plan.label, used, limit, window and window.maximum)
+        is_all_read = used <= read * _MARGIN
+        if is_empty and used * _MARGIN > limit and not (is_all_read and used < limit):
+            raise details
+        read = read or min(used, limit)
+        if used <= read * _MARGIN:
+            return 0
+        if policy not in _CUTTING:
+            warn_user(
+                f"the server dropped {used - read} of the {used} tokens of the prompt, because "
+                f"{end.model_info.get('modelKey')!r} is loaded with a context length of {limit}; {details.suggestion}",
+                LMStudioTruncationWarning,
+            )
+        return used - read
 
 
 def _may_be_cut(

@@ -1,21 +1,24 @@
 """Notices prompts that leave the server's prompt cache although their conversation only grew, and warns.
 
 A server continues from the first part of a prompt that differs from the one before, so a clock in the system message
-makes it process the whole conversation again. `prediction.py` adds each prompt of a conversation, with its response.
+makes it process the whole conversation again. Each prompt of a conversation is remembered, with its response.
 Only hashes and numbers are kept. If it is not clear that two prompts belong to one conversation, there is no warning.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 from typing import NamedTuple
 
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_count
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.support.user_warnings import warn_user
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptCacheWarning
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
-from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult, ToolCallEnd
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
 _MOST_PROMPTS = 64
@@ -134,6 +137,22 @@ class _Growth(NamedTuple):
         if again >= fewest and is_count(cached):  # otherwise, the cache may have lost what comes before as well
             again = min(self.earlier.tokens, read) - cached
         return again if again >= fewest else 0
+
+
+@dataclass(eq=False)
+class CacheWarning(Middleware):
+    """Compares the prompt with those before; that of a second ask need not be in the cache."""
+
+    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
+        """Record the prompt and its response, with the calls that were read in the text."""
+        yield from ()
+        is_complete = end.stats.get("stopReason") not in {"failed", "modelUnloaded"}
+        if ask.asked_by is None and is_complete and self.plan.outline is not None:
+            result = ask.raw.result()
+            read = [event.to_request() for event in batch if type(event) is ToolCallEnd]
+            result = replace(result, tool_call_requests=(*result.tool_call_requests, *read))
+            ask.operation.caller.shared(PromptCache).add(self.plan.outline(), result)
+        return batch, end
 
 
 class PromptCache:

@@ -1,13 +1,13 @@
-"""The ids of the texts in `logit_bias`, from the tokenizer of the instance that generates."""
+"""Replaces texts in `logit_bias` by their ids, from the tokenizer of the instance that generates."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lmstudio_integrations._support.text import beginning, counted
 from lmstudio_integrations.client.models.queries import tokenize
-from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.middleware import Ask, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -15,19 +15,19 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 _KEY = wire_keys(LlmPredictionConfig)["logit_bias"].key
 
 
-def with_token_ids(
-    operation: Operation, instance: Instance, settings: LlmPredictionConfig, stack: Mapping[str, Any]
-) -> Flow[Mapping[str, Any]]:
-    """Return the settings of a prediction in wire form, with ids for the texts in its `logit_bias`.
+@dataclass(eq=False)
+class LogitBias(Middleware):
+    """Requests the ids with each ask, because another one may run on another instance."""
 
-    They are requested with each prediction, because another one may run on another instance.
-    """
-    texts = [token for token in settings.logit_bias or () if isinstance(token, str)]
-    if not texts:
-        return stack
-    tokens = yield from tokenize(operation, "llm", instance.specifier, texts)
-    ids = {text: _only_id(text, of_text) for text, of_text in zip(texts, tokens, strict=True)}
-    return {"layers": [_with_ids(layer, ids) for layer in stack["layers"]]}
+    def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
+        """Return the parameter with ids."""
+        texts = [token for token in self.plan.settings.logit_bias or () if isinstance(token, str)]
+        if not texts:
+            return wire
+        tokens = yield from tokenize(ask.operation, "llm", ask.instance.specifier, texts)
+        ids = {text: _only_id(text, of_text) for text, of_text in zip(texts, tokens, strict=True)}
+        layers = [_with_ids(layer, ids) for layer in wire["predictionConfigStack"]["layers"]]
+        return {**wire, "predictionConfigStack": {"layers": layers}}
 
 
 def _only_id(text: str, tokens: list[int]) -> int:

@@ -1,0 +1,57 @@
+"""What is done with predictions beside sending and reading them: one file and one line here for each.
+
+Whoever deletes a file and its line has removed the feature. A call that has nothing for one of them to do does not have
+it in its list, and does not enter its file.
+"""
+
+from collections.abc import Callable
+
+from lmstudio_integrations.client.predictions.entries.cache_warning import CacheWarning
+from lmstudio_integrations.client.predictions.entries.confidence import Confidence
+from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
+from lmstudio_integrations.client.predictions.entries.forced_call import ForcedCall
+from lmstudio_integrations.client.predictions.entries.format_step import FormatStep
+from lmstudio_integrations.client.predictions.entries.logit_bias import LogitBias
+from lmstudio_integrations.client.predictions.entries.missing_call import MissingCall
+from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.middleware import Middleware
+from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.required_call import may_call, required_choice
+from lmstudio_integrations.types.structured import is_requested
+
+
+def _may_call(plan: Plan) -> bool:
+    return plan.settings.raw_tools is not None and may_call(plan.settings)
+
+
+def _requires_call(plan: Plan) -> bool:
+    return plan.settings.tool_choice is not None and required_choice(plan.settings) is not None
+
+
+def _has_two_steps(plan: Plan) -> bool:
+    return plan.options.get("tools_first", False) and _may_call(plan) and is_requested(plan.settings)
+
+
+ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], bool]], ...] = (
+    (MissingCall, lambda plan: _requires_call(plan) and plan.options.get("check_response", True)),
+    (FormatStep, _has_two_steps),
+    (Confidence, lambda plan: _may_call(plan) and plan.settings.log_probs is not None),
+    (ForcedCall, lambda plan: plan.options.get("required_tool_fallback", False) and _may_call(plan)),
+    (CacheWarning, lambda plan: plan.outline is not None),
+    (
+        ReadCalls,
+        lambda plan: (
+            plan.options.get("rescue_tool_calls", False)
+            and _may_call(plan)
+            and (_has_two_steps(plan) or not is_requested(plan.settings))
+        ),
+    ),
+    (ContextCheck, lambda plan: plan.options.get("check_context", False)),
+    (LogitBias, lambda plan: plan.settings.logit_bias is not None),
+)
+"""Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards."""
+
+
+def middlewares_of(plan: Plan) -> list[Middleware]:
+    """Return the middlewares of a prediction, outermost first."""
+    return [middleware(plan) for middleware, applies in ENTRIES if applies(plan)]

@@ -1,0 +1,187 @@
+"""A required tool call that did not come is requested again, by grammar: the model can write nothing but a call.
+
+Whether a server takes tools together with a grammar is not known. So the request has no tools, and their definitions
+are in the prompt.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.required_call import offered_tools, required_choice
+from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioModelUnloadedError,
+    LMStudioPredictionError,
+    LMStudioServerError,
+)
+from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.types._json_schemas import call_schema
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import (
+    PredictionEnd,
+    PredictionEvent,
+    PromptProgress,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from lmstudio_integrations.types.structured import json_object
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_MOST_MISSES = 2
+"""How many required calls in a row may not come from an instance until the grammar comes first."""
+
+_FULL = "contextLengthReached"
+"""The stop reason of a response after which the context window has no place for another one."""
+
+_INSTRUCTION = 'Now call one of the tools. Respond only with JSON: {"name": …, "arguments": …}'
+_REQUESTED_AGAIN = "a required tool call did not come; it is requested once more, by grammar"
+_GRAMMAR_FIRST = "the last required tool calls did not come; this one is requested by grammar at once"
+
+
+@dataclass(eq=False)
+class ForcedCall(Middleware):
+    """Asks by grammar after a response without a call; that response becomes a tool call, after the first text."""
+
+    _first: Ask | None = None
+
+    @property
+    def _definitions(self) -> list[dict[str, Any]]:
+        return offered_tools(self.plan.settings)
+
+    def asks_first(self, instance: Instance) -> bool:
+        """Whether the instance has not made the last required calls."""
+        if required_choice(self.plan.settings) is None or instance.missed_calls < _MOST_MISSES:
+            return False
+        logger.warning("%r: %s", instance.identifier, _GRAMMAR_FIRST)
+        return True
+
+    def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
+        """Return the parameter of its own ask."""
+        yield from ()
+        if ask.asked_by is not self:
+            return wire
+        text = "" if self._first is None else self._first.raw.result().content
+        return {
+            **wire,
+            "history": {"messages": with_instruction(wire["history"]["messages"], text, self._definitions)},
+            "predictionConfigStack": stack_of(forced_settings(self.plan.settings, self._definitions)),
+        }
+
+    def events(self, batch: Events, ask: Ask) -> Events:
+        """Return progress only of the response by grammar, which is read as a whole."""
+        if ask.asked_by is not self:
+            return batch
+        return [event for event in batch if type(event) is PromptProgress]
+
+    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
+        """Return the call; ask by grammar after a response without one."""
+        yield from ()
+        if ask.asked_by is self:
+            return self._called(ask, end)
+        if ask.asked_by is not None:
+            return batch, end
+        if any(isinstance(event, ToolCallEnd) for event in batch) or any(call.end for call in ask.raw.tool_calls):
+            ask.instance.missed_calls = 0
+        has_call = ask.raw.tool_calls or any(isinstance(event, ToolCallStart) for event in batch)
+        is_over = end.is_interrupted or end.stats.get("stopReason") == _FULL
+        if has_call or is_over or required_choice(self.plan.settings) is None:
+            return batch, end
+        ask.instance.missed_calls += 1
+        logger.warning("%r: %s", end.model_info.get("modelKey"), _REQUESTED_AGAIN)
+        self._first = ask
+        return batch, None
+
+    def failed(self, error: Exception, ask: Ask) -> PredictionEnd | None:
+        """Return the end of the first response, if the server cannot respond by grammar or was stopped."""
+        first_end = None if self._first is None else self._first.end
+        if isinstance(error, LMStudioCancelledError):
+            return first_end
+        is_of_server = isinstance(error, LMStudioServerError | LMStudioPredictionError)
+        if not is_of_server or isinstance(error, LMStudioModelUnloadedError):
+            return None
+        ask.instance.missed_calls = 0  # by grammar, it is no better
+        if first_end is not None:
+            logger.warning("the second prediction failed: %s", error)
+        return first_end
+
+    def _called(self, ask: Ask, end: PredictionEnd) -> tuple[list[PredictionEvent], PredictionEnd]:
+        """Return the response by grammar as a tool call."""
+        text = ask.raw.result().content
+        if end.is_interrupted or not text.lstrip().startswith("{"):  # the server has ignored the grammar
+            return [] if self._first is not None else [*ask.raw.fragments], end
+        call = json_object(text) or {}
+        name, arguments = call.get("name"), call.get("arguments")
+        tool = OfferedTools(self._definitions).named(name) if isinstance(name, str) else None
+        if tool is None or not is_object(arguments):
+            problem = f"the response by grammar is no complete call ({end.stats.get('stopReason')})"
+            return failed_call_events(None, problem, text), end
+        with suppress(NoCallError):  # a schema that only the server can use
+            misfit = tool.problem(arguments)
+            if misfit is not None:
+                return failed_call_events(tool.name, misfit, text), end
+        stats = {**end.stats, "forcedByGrammar": True}
+        return call_events(tool.name, arguments, text), replace(end, stats=stats)
+
+
+def forced_settings(settings: LlmPredictionConfig, definitions: Sequence[Mapping[str, Any]]) -> LlmPredictionConfig:
+    """Return the settings of a prediction that can be nothing but a call of one of the tools."""
+    schema = call_schema([each["function"] for each in definitions])
+    return settings.merged(
+        LlmPredictionConfig(
+            structured={"type": "json", "jsonSchema": schema},
+            enable_thinking=False,
+            raw_tools=None,
+            tool_choice=None,
+            tool_naming=None,
+            tool_call_stop_strings=None,
+            stop_strings=None,
+            repeat_penalty=False,  # arguments repeat words of the question
+        )
+    )
+
+
+def with_instruction(
+    messages: Sequence[dict[str, Any]], text: str, definitions: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return a conversation that asks for a tool call.
+
+    The definitions come first, as they stay the same: only what comes after them has to be processed again each time.
+
+    Args:
+        messages: The conversation, in wire form.
+        text: What the model has responded instead.
+        definitions: The definitions of the tools, in wire form.
+    """
+    tools = "\n".join(["These are tools:", *(json.dumps(each["function"], ensure_ascii=False) for each in definitions)])
+    asked: list[dict[str, Any]] = [*messages]
+    if text.strip():
+        before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
+        asked.append({"role": "assistant", "content": [*before, _text(text)]})
+    first: dict[str, Any] = {"role": "user", "content": []}
+    if asked and asked[0]["role"] in {"system", "user"}:
+        first = asked.pop(0)
+    given: list[dict[str, Any]] = first["content"]
+    is_system = first["role"] == "system"
+    content = [*given, _text(f"\n\n{tools}")] if is_system else [_text(f"{tools}\n\n"), *given]
+    asked.insert(0, {**first, "content": content})
+    last: dict[str, Any] = {"role": "user", "content": []}
+    if asked[-1]["role"] == "user":
+        last = asked.pop()
+    separator = "\n\n" if last["content"] else ""
+    return [*asked, {**last, "content": [*last["content"], _text(separator + _INSTRUCTION)]}]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}

@@ -1,0 +1,151 @@
+"""Turns calls that the server left in the text of a response into tool calls, as if the server had sent them.
+
+What may be markup is held back until it is known to be a call or to be text.
+"""
+
+import logging
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.required_call import offered_tools, required_choice
+from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
+from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class ReadCalls(Middleware):
+    """Reads calls in the text of a response.
+
+    Calls that are cut off or do not fit become failed calls, unless a call is forced: a broken one is none, then.
+    """
+
+    def __post_init__(self) -> None:
+        is_forced = (
+            self.plan.options.get("required_tool_fallback", False) and required_choice(self.plan.settings) is not None
+        )
+        self._tools = OfferedTools(offered_tools(self.plan.settings))
+        self._reports_broken = not is_forced
+        self._keeps_misfits = self.plan.checks_calls and not is_forced
+        """Whether calls that do not fit are calls, because the caller checks the arguments itself."""
+        self._begin_response()
+
+    def _begin_response(self) -> None:
+        self._scanner: Scanner | None = Scanner(self._tools, marked_only=False)
+        """Watches the text; `None` if the server reads calls itself."""
+        self._is_reasoning = False
+        self._has_text = False
+        """Whether there was more than white space and reasoning."""
+        self._length = 0
+        """The characters of the text or the reasoning."""
+        self._held: deque[LlmPredictionFragment] = deque()
+        self._held_length = 0
+
+    def reset(self, ask: Ask) -> None:
+        """Forget what was received of the response."""
+        if ask.asked_by is None:
+            self._begin_response()
+
+    def events(self, batch: Events, ask: Ask) -> Events:
+        """Return the events without fragments that may be markup."""
+        if self._scanner is None or ask.asked_by is not None:
+            return batch
+        released: list[PredictionEvent] = []
+        for event in batch:
+            if type(event) is LlmPredictionFragment:
+                self._add(event, released)
+            elif type(event) is PromptProgress:
+                released.append(event)
+            else:
+                self._release_held(released)
+                self._scanner = None
+                released.append(event)
+        return released
+
+    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
+        """Return the rest of the text, with calls in place of the markup."""
+        yield from ()
+        released = self.events(batch, ask)
+        if self._scanner is None or ask.asked_by is not None:
+            return released, end
+        is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
+        found = self._scanner.finish() if is_possible else None
+        at, reading = (0, None) if found is None else found
+        if reading is not None and (reading.problem is None or (self._keeps_misfits and reading.calls)):
+            self._drop_markup(at, released)
+            for tool, arguments in reading.calls:
+                released += call_events(tool.name, arguments, reading.text)
+            number, model = counted(len(reading.calls), "tool call"), end.model_info.get("modelKey")
+            name = model or ask.instance.identifier
+            logger.warning("%r: read %s that the server left in the text (%s)", name, number, reading.family)
+            return released, replace(end, stats={**end.stats, "rescuedToolCalls": len(reading.calls)})
+        self._release_held(released)
+        if reading is not None and self._reports_broken:
+            released += failed_call_events(reading.name, reading.problem or "", reading.text)
+        return released, end
+
+    def _add(self, fragment: LlmPredictionFragment, released: list[PredictionEvent]) -> None:
+        is_text = fragment.reasoning_type == "none"
+        if self._scanner is None or not (is_text or fragment.reasoning_type == "reasoning"):
+            self._release_held(released)
+            released.append(fragment)
+            if fragment.reasoning_type == "reasoningEndTag":  # calls in it are over
+                self._begin(is_reasoning=False)
+            return
+        if is_text and fragment.is_structural:
+            self._held.append(fragment)
+            self._release_held(released, keeping=self._held_length)
+            return
+        if is_text is self._is_reasoning and fragment.content:
+            self._release_held(released)
+            self._begin(is_reasoning=not is_text)
+        self._has_text = self._has_text or (is_text and bool(fragment.content.strip()))
+        self._held.append(fragment)
+        self._held_length += len(fragment.content)
+        self._length += len(fragment.content)
+        self._release_held(released, keeping=self._scanner.add(fragment.content))
+
+    def _begin(self, *, is_reasoning: bool) -> None:
+        """Watch a new text."""
+        if self._scanner is not None:
+            self._is_reasoning, self._length = is_reasoning, 0
+            self._scanner = Scanner(self._tools, marked_only=is_reasoning or self._has_text)
+
+    def _release_held(self, released: list[PredictionEvent], keeping: int = 0) -> None:
+        """Release the fragments that have none of the last characters."""
+        while self._held and self._held_length - _length(self._held[0]) >= keeping:
+            fragment = self._held.popleft()
+            self._held_length -= _length(fragment)
+            released.append(fragment)
+
+    def _drop_markup(self, at: int, released: list[PredictionEvent]) -> None:
+        """Release the text before a place, and drop what follows."""
+        self._release_held(released, keeping=self._length - at)
+        before = self._held_length - (self._length - at)
+        if before > 0:
+            held = self._held[0]
+            released.append(replace(held, content=held.content[:before], tokens=_tokens_within(held, before)))
+        self._held.clear()
+        self._held_length = 0
+
+
+def _length(fragment: LlmPredictionFragment) -> int:
+    return 0 if fragment.is_structural and fragment.reasoning_type == "none" else len(fragment.content)
+
+
+def _tokens_within(fragment: LlmPredictionFragment, length: int) -> list[dict[str, Any]] | None:
+    """Return the tokens of the first characters of a fragment."""
+    tokens = list[dict[str, Any]]()
+    for token in fragment.tokens or ():
+        length -= len(token.get("text") or "")
+        if length < 0:
+            break
+        tokens.append(token)
+    return tokens or None

@@ -1,0 +1,86 @@
+"""What is done with a prediction beside sending and reading it: the interface of each file in `entries/`.
+
+A prediction is one request to the server, an ask, or several: a middleware may ask once more, or ask in its own way at
+once. `prediction.py` passes each parameter from the outermost middleware to the wire, and each batch of events from the
+wire to the outermost one; what that returns is delivered to the caller. Events that a middleware does not return are
+held, or dropped. The result is made of what was delivered, over all asks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Call, Operation
+from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
+
+Events: TypeAlias = list[PredictionEvent]
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """One request of a prediction, and what has come of it. Only `prediction.py` changes it.
+
+    Attributes:
+        asked_by: The middleware whose request it is; `None` is that of the caller.
+        operation: The operation that it is a part of, once it is sent; may ask the server more.
+        instance: The instance that responds.
+        parameter: The parameter, as it was sent.
+        call: The call to the server.
+        is_open: Whether the server has begun to respond.
+        raw: All that was received.
+        delivered: What was delivered of it.
+        end: Its last event, as the innermost middlewares passed it on.
+    """
+
+    asked_by: "Middleware | None" = None
+    operation: Operation = field(init=False)
+    instance: Instance = field(init=False)
+    parameter: Mapping[str, Any] = field(init=False)
+    call: Call | None = None
+    is_open: bool = False
+    raw: Accumulator = field(default_factory=Accumulator)
+    delivered: list[PredictionEvent] = field(default_factory=list[PredictionEvent])
+    end: PredictionEnd | None = None
+
+
+@dataclass(eq=False)
+class Middleware:
+    """What is done with one prediction. Each method has a default, which changes nothing.
+
+    Attributes:
+        plan: What the prediction requests.
+    """
+
+    plan: Plan
+
+    def asks_first(self, instance: Instance) -> bool:
+        """Whether to ask in its own way at once, on this instance, in place of the caller's request."""
+        return False
+
+    def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
+        """Return the parameter of a request, changed as necessary. Its own asks come to it and to what is inside it."""
+        yield from ()
+        return wire
+
+    def events(self, batch: Events, ask: Ask) -> Events:
+        """Return which of these events are delivered now."""
+        return batch
+
+    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
+        """Return what is delivered of the last events of an ask, and of those that are held, and the end.
+
+        Without an end, it is asked once more, for this middleware. That can be done once.
+        """
+        yield from ()
+        return self.events(batch, ask), end
+
+    def failed(self, error: Exception, ask: Ask) -> PredictionEnd | None:
+        """Return the end of the prediction if its own ask failed or was cancelled; `None` raises the error."""
+        return None
+
+    def reset(self, ask: Ask) -> None:
+        """Forget what was received of an ask: it has failed, and is repeated, perhaps on another instance."""

@@ -1,0 +1,61 @@
+"""What a prediction requests: `requests.py` makes a plan from the parameters of a call, `prediction.py` runs it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.callbacks import Callbacks
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.protocol.endpoints import Channel, Namespace
+from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle
+
+
+class PredictionRequest(Protocol):
+    """One way to request a prediction. If the server does not know the endpoint, the next way is tried."""
+
+    namespace: Namespace
+    endpoint: Channel
+
+    def upload(self, operation: Operation) -> Flow[None]:
+        """Upload what the request refers to. It is run once for each operation."""
+        ...
+
+    def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:
+        """Return the parameter of the request."""
+        ...
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a prediction requests. Each prediction has its own.
+
+    Attributes:
+        requests: The ways to request it, best first.
+        label: What errors call it.
+        settings: Its settings.
+        options: The keyword arguments of the call; each middleware reads its own.
+        preset: A preset on the server, by its (fuzzy) identifier.
+        timeouts: Timeouts that differ from the client's.
+        files: The uploaded files that it refers to.
+        outline: Returns the outline of its conversation; `None` if it has none.
+        callbacks: What is called with parts of the response.
+        parse_json: Whether to parse the response as a JSON object, if it is one.
+        checks_calls: Whether the caller checks the arguments of tool calls, and sends the model what is wrong.
+    """
+
+    requests: Sequence[PredictionRequest]
+    label: str
+    settings: LlmPredictionConfig
+    options: Mapping[str, Any]
+    preset: str | None = None
+    timeouts: Timeouts = field(default_factory=dict[str, float | None])
+    files: tuple[FileHandle, ...] = ()
+    outline: OutlineMaker | None = None
+    callbacks: Callbacks | None = None
+    parse_json: bool = False
+    checks_calls: bool = False

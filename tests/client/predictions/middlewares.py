@@ -1,0 +1,39 @@
+"""Middlewares of a prediction without a prediction: events pass one of them, and a plan with the tools of a call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.transport.flows import run
+from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import PredictionEnd
+
+
+def plan_with(tools: Sequence[Any] = (), *, checks_calls: bool = False) -> Plan:
+    """Return the plan of a prediction that offers tools."""
+    settings = LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": list(tools)})
+    return Plan([], "Test", settings, {}, checks_calls=checks_calls)
+
+
+def end() -> PredictionEnd:
+    return PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
+
+
+def passed(middleware: Middleware, batches: Sequence[Events], ask: Ask | None = None) -> tuple[Accumulator, Events]:
+    """Return what a middleware delivers of the response to an ask, also as events."""
+    ask, delivered = Ask() if ask is None else ask, Accumulator()
+    ask.instance = Instance("m")
+    events: Events = []
+    for batch in batches:
+        ask.raw.add_all(batch)
+        last = ask.raw.end
+        if last is None:
+            events += middleware.events(batch, ask)
+        else:
+            shown, last = run(middleware.finish(batch[:-1], last, ask))
+            events += shown if last is None else [*shown, last]
+    delivered.add_all(events)
+    return delivered, events
