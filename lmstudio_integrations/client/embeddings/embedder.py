@@ -16,10 +16,11 @@ from lmstudio_integrations.client.embeddings.long_texts import (
     utf8_length,
 )
 from lmstudio_integrations.client.models.model import Model, Texts
-from lmstudio_integrations.client.models.state import ContextWindow
+from lmstudio_integrations.client.models.state import ContextWindow, Instance
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioProtocolError
 from lmstudio_integrations.protocol.requests import EmbedString
 
@@ -134,18 +135,16 @@ class Embedder(Model):
 
     def request_vectors(self, texts: Sequence[str]) -> Flow[Vectors]:
         """Embed texts that fit, in one operation."""
-        attempts = self.attempts()
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                specifier = instance.specifier
-                parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-                vectors = yield from attempts.operation.call_all(
-                    "embedding", "embedString", parameters, _vector, label="Embedding"
-                )
-                if vectors:
-                    instance.dimensions = len(vectors[-1])
-                return vectors
+
+        def request(operation: Operation, instance: Instance) -> Flow[Vectors]:
+            specifier = instance.specifier
+            parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
+            vectors = yield from operation.call_all("embedding", "embedString", parameters, _vector, label="Embedding")
+            if vectors:
+                instance.dimensions = len(vectors[-1])
+            return vectors
+
+        return (yield from self.on_instance(request))
 
 
 class _Report:

@@ -196,10 +196,11 @@ class EmbedderOnHosts(_OnHosts, Embedder):
     def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
         """Return the vectors of texts, and the host that made all of them."""
         attempts = self.attempts(reload=False)  # the model on that host loads itself again
-        while True:
-            with attempts:
-                operation = yield from attempts.next()
-                return (yield from Embedder(operation.as_caller(), attempts.state).vectors_from_one_server(request))
+        return (
+            yield from attempts.run(
+                lambda operation: Embedder(operation.as_caller(), attempts.state).vectors_from_one_server(request)
+            )
+        )
 
     def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
         """Embed texts in batches, at once on all hosts; each batch is an operation of its own."""

@@ -59,16 +59,16 @@ class HostAttempts(Attempts):
         super().__init__(first.caller, first.state, timeouts, reload=reload)
         self._route = Route(hosts, candidates, None if outline is None else outline())
 
-    def next(self) -> Flow[Operation]:
+    def next_operation(self) -> Flow[Operation]:
         """Return the operation of the next attempt, on the best host."""
         if self._route.host is None:
             delay, self._delay = self._delay, None
             if delay:
                 yield from self.caller.pause(delay)
-            host = yield from self._route.next()
+            host = yield from self._route.next_host()
             self.caller: Caller = host.model.caller
             self.state: ModelState = host.model.state
-        return (yield from super().next())
+        return (yield from super().next_operation())
 
     def _new_operation(self) -> Operation:
         started_at = self._route.started_at
@@ -136,7 +136,7 @@ class Route:
         assert self._number is not None, "an attempt has a host"
         return self._hosts[number].address == self._hosts[self._number].address
 
-    def next(self) -> Flow[Host]:
+    def next_host(self) -> Flow[Host]:
         """Return where the next attempt runs. All attempts until a retry share the total timeout."""
         self.release()
         if self.started_at is None:

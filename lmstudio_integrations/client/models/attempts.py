@@ -6,10 +6,10 @@ server responds or the connection is lost, and independently of that up to three
 
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lmstudio_integrations.client.models.admission import Turn, Turns
 from lmstudio_integrations.client.models.loading import Loader
@@ -17,7 +17,7 @@ from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.support.advice import with_window
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.listener import Listener
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -72,17 +72,7 @@ class Retries:
 class Attempts:
     """The attempts of one operation on a model.
 
-    They are used in this form. An error of the block that another attempt may mend ends the attempt, not the loop::
-
-        attempts = model.attempts()
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                return (yield from …(attempts.operation, instance.specifier, …))
-
-    The end of the block calls `responded`, which gives the turn back, `succeeded` and `release`. After an error, it
-    calls `end` and `failed`, and `release` if no other attempt follows. A prediction, which is read in many steps,
-    calls them itself.
+    `run` makes them. A prediction, which is read in many steps, calls the methods of `run` itself.
 
     Args:
         caller: Makes the calls to the server.
@@ -128,12 +118,27 @@ class Attempts:
         """Whether an attempt is running. A second request of a prediction is a part of it."""
         return self._delay is None and "operation" in vars(self)
 
-    def begin(self) -> Flow[Instance]:
-        """Begin the next attempt: `next`, then `instance`."""
-        yield from self.next()
-        return (yield from self.instance())
+    def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
+        """Return the result of the first attempt that succeeds. `work` makes its calls, with the operation of it."""
+        while True:
+            try:
+                result = yield from work((yield from self.next_operation()))
+            except LMStudioError as error:
+                self.end()
+                error = self.explained(error)
+                if not self.failed(error):
+                    self.release()
+                    raise self.final(error)  # noqa: B904 - it has its cause
+            except BaseException:
+                self.end()
+                self.release()
+                raise
+            else:
+                self.responded()
+                self.succeeded()
+                return result
 
-    def next(self) -> Flow[Operation]:
+    def next_operation(self) -> Flow[Operation]:
         """Return the operation of the next attempt, after a pause if another attempt has failed.
 
         A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
@@ -252,28 +257,6 @@ class Attempts:
     def final(self, error: LMStudioError) -> LMStudioError:
         """Return the error of the operation, whose last attempt has failed with an error."""
         return error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if error is None:
-            self.responded()
-            self.succeeded()
-        self.end()
-        if not isinstance(error, LMStudioError):
-            self.release()
-            return False
-        explained = self.explained(error)
-        if self.failed(explained):
-            return True
-        self.release()
-        try:
-            raise self.final(explained)
-        finally:
-            del error, explained  # the traceback of the error refers to this frame
 
 
 def is_retryable(error: LMStudioError) -> bool:

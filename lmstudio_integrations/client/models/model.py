@@ -7,10 +7,10 @@ from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import ModelState
+from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.support.arguments import texts_of
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
@@ -71,14 +71,25 @@ class Model:
 
     # Flows ------------------------------------------------------------------------------------------------------------
 
+    def on_instance(self, work: Callable[[Operation, Instance], Flow[T]], *, reload: bool = True) -> Flow[T]:
+        """Return what `work` returns for the loaded instance; find or load that first, and try again as `Attempts` do.
+
+        Args:
+            work: Makes the calls of an attempt.
+            reload: See `Attempts`.
+        """
+        attempts = self.attempts(reload=reload)
+
+        def work_on_instance(operation: Operation) -> Flow[T]:
+            return (yield from work(operation, (yield from attempts.instance())))
+
+        return (yield from attempts.run(work_on_instance))
+
     def load(self) -> Flow[None]:
         """Find or load the instance, as the load policy says, even if there is one."""
         attempts = self.attempts()
         attempts.resolve = True
-        while True:
-            with attempts:
-                yield from attempts.begin()
-                return
+        yield from attempts.run(lambda _: attempts.instance())
 
     def load_all(self) -> Flow[ModelInstanceInfo]:
         """Load the model if it is not loaded, all of its instances if several are used; return its info."""
@@ -110,19 +121,20 @@ class Model:
 
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-        attempts = self.attempts(reload=load)
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                return (yield from queries.look_up(attempts.operation, self.state.kind, instance.specifier))
+        return (
+            yield from self.on_instance(
+                lambda operation, instance: queries.look_up(operation, self.state.kind, instance.specifier), reload=load
+            )
+        )
 
     def get_load_fields(self) -> Flow[dict[str, Any]]:
         """Return the settings that the instance was loaded with, by their wire keys."""
-        attempts = self.attempts(reload=False)
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                return (yield from queries.get_load_config(attempts.operation, self.state.kind, instance.specifier))
+        return (
+            yield from self.on_instance(
+                lambda operation, instance: queries.get_load_config(operation, self.state.kind, instance.specifier),
+                reload=False,
+            )
+        )
 
     def slots(self) -> Flow[list[int]]:
         """Return how many calls the instance runs at once, as a list: several hosts have one number each."""
@@ -131,29 +143,26 @@ class Model:
 
     def get_processing_state(self) -> Flow[InstanceProcessingState]:
         """Return what the instance is doing."""
-        attempts = self.attempts(reload=False)
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                operation, kind = attempts.operation, self.state.kind
-                return (yield from queries.get_processing_state(operation, kind, instance.specifier))
+        kind = self.state.kind
+        return (
+            yield from self.on_instance(
+                lambda operation, instance: queries.get_processing_state(operation, kind, instance.specifier),
+                reload=False,
+            )
+        )
 
     def tokenize(self, texts: str | Texts) -> Flow[list[int] | list[list[int]]]:
         """Return the tokens of a text, or of each of several."""
-        listed, attempts = texts_of(texts, "input"), self.attempts()
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                tokens = yield from queries.tokenize(attempts.operation, self.state.kind, instance.specifier, listed)
-                return tokens[0] if isinstance(texts, str) else tokens
+        listed = texts_of(texts, "input")
+        tokens = yield from self.on_instance(
+            lambda operation, instance: queries.tokenize(operation, self.state.kind, instance.specifier, listed)
+        )
+        return tokens[0] if isinstance(texts, str) else tokens
 
     def count_tokens(self, texts: str | Texts) -> Flow[int | list[int]]:
         """Return the number of tokens of a text, or of each of several."""
-        listed, attempts = texts_of(texts, "input"), self.attempts()
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                counts = yield from queries.count_tokens(
-                    attempts.operation, self.state.kind, instance.specifier, listed
-                )
-                return counts[0] if isinstance(texts, str) else counts
+        listed = texts_of(texts, "input")
+        counts = yield from self.on_instance(
+            lambda operation, instance: queries.count_tokens(operation, self.state.kind, instance.specifier, listed)
+        )
+        return counts[0] if isinstance(texts, str) else counts

@@ -72,32 +72,30 @@ class LanguageModel(PredictingModel):
 
     def prepare_images(self, images: Sequence[FileInput], *, allow_private_hosts: bool) -> Flow[list[FileHandle]]:
         """Upload images for a conversation with this model; download those that are http or https URLs first."""
-        attempts = self.attempts()
-        while True:
-            with attempts:
-                operation = yield from attempts.next()
-                return (yield from prepare_images(operation, images, allow_private_hosts=allow_private_hosts))
+        return (
+            yield from self.attempts().run(
+                lambda operation: prepare_images(operation, images, allow_private_hosts=allow_private_hosts)
+            )
+        )
 
     def apply_prompt_template(self, history: History, opts: TemplateOpts, tools: Tools) -> Flow[str]:
         """Return a conversation, with the tools, as the prompt that the model would get."""
-        wire, flags, attempts = encode(history), template_flags(opts, tools), self.attempts()
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                return (yield from chat_templates.apply_prompt_template(attempts.operation, instance, wire, flags))
+        wire, flags = encode(history), template_flags(opts, tools)
+        return (
+            yield from self.on_instance(
+                lambda operation, instance: chat_templates.apply_prompt_template(operation, instance, wire, flags)
+            )
+        )
 
     def get_context_use(self, history: History) -> Flow[ContextUse]:
         """Return how many tokens of the context window a conversation takes."""
-        wire, attempts = encode(history), self.attempts()
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                return (yield from chat_templates.get_context_use(attempts.operation, instance, wire))
+        wire = encode(history)
+        return (
+            yield from self.on_instance(
+                lambda operation, instance: chat_templates.get_context_use(operation, instance, wire)
+            )
+        )
 
     def get_chat_template_info(self) -> Flow[ChatTemplateInfo]:
         """Return what the model's chat template does with conversations; load the model if necessary."""
-        attempts = self.attempts()
-        while True:
-            with attempts:
-                instance = yield from attempts.begin()
-                return (yield from chat_templates.get_chat_template_info(attempts.operation, instance))
+        return (yield from self.on_instance(chat_templates.get_chat_template_info))

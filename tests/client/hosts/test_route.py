@@ -28,7 +28,7 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
     route = Route(available, hosts)
     begun: list[float | None] = []
     for _ in range(3):
-        run(route.next())
+        run(route.next_host())
         begun.append(route.started_at)
         route.delay_after(LMStudioConnectionLostError("gone"))
         now[0] += 10

@@ -154,15 +154,13 @@ class Reranking:
 
     def _asking_template(self) -> Flow[RerankTemplate]:
         """Return the template of a model that follows instructions."""
-        attempts = self._model.attempts()
         try:
-            while True:
-                with attempts:
-                    instance = yield from attempts.begin()
-                    rendered = yield from render(
-                        attempts.operation, instance.specifier, _ASKED, {"omitBosToken": True}, _WITHOUT_THOUGHTS
-                    )
-                    return from_chat_template(rendered)
+            rendered = yield from self._model.on_instance(
+                lambda operation, instance: render(
+                    operation, instance.specifier, _ASKED, {"omitBosToken": True}, _WITHOUT_THOUGHTS
+                )
+            )
+            return from_chat_template(rendered)
         except LMStudioPromptTemplateError:  # a model that only continues texts
             return from_chat_template(QUESTION)
 
