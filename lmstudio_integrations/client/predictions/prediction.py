@@ -384,7 +384,7 @@ class Prediction:
     def _begin_attempt(self) -> Flow[None]:
         """Begin the next attempt, and upload what it needs."""
         attempts = self._attempts
-        operation = yield from attempts.next()
+        operation = yield from attempts.next_operation()
         target, key = attempts.caller.target, attempts.state.key
         is_stream = not self._reads_to_end
         attempts.listener = operation.listener.began(self._plan.label, target, key, is_stream=is_stream)
