@@ -15,6 +15,7 @@ from lmstudio_integrations.client.hosts.route import HostAttempts, record_failur
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.prediction import Plan, Prediction
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.arguments import whole_number
@@ -37,8 +38,6 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
-from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.hosts import SAME_FILE
 from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -86,18 +85,9 @@ class _OnHosts(Model):
         """Return the same model, whose operations are tried again after they have failed on every host."""
         return type(self)(self.hosts.with_retries(max_retries))
 
-    def attempts(
-        self,
-        timeouts: Timeouts = NO_TIMEOUTS,
-        *,
-        reload: bool = True,
-        files: tuple[FileHandle, ...] = (),
-        outline: OutlineMaker | None = None,
-    ) -> Attempts:
-        """Return the attempts of an operation; one with uploaded files runs on the host that has them."""
-        address, hosts = address_of(files), self.hosts.hosts
-        pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
-        return HostAttempts(self.hosts, pinned or hosts, timeouts, reload=reload, outline=outline)
+    def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
+        """Return the attempts of an operation."""
+        return HostAttempts(self.hosts, self.hosts.hosts, timeouts, reload=reload)
 
     def load_all(self) -> Flow[ModelInstanceInfo]:
         """Load the model on a host if it is loaded on none; several instances are loaded on every host that can."""
@@ -169,6 +159,12 @@ class _OnHosts(Model):
 
 class LanguageModelOnHosts(_OnHosts, LanguageModel):
     """A language model on several hosts."""
+
+    def predict(self, plan: Plan) -> Prediction:
+        """Return a prediction. One with uploaded files runs on the host that has them."""
+        address, hosts = address_of(plan.files), self.hosts.hosts
+        pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
+        return Prediction(HostAttempts(self.hosts, pinned or hosts, plan.timeouts, outline=plan.outline), plan)
 
     def warm(
         self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()

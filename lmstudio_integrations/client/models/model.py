@@ -13,8 +13,6 @@ from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
-from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL, PARALLEL_KEY, parallel_of
 from lmstudio_integrations.types.models import InstanceProcessingState, ModelInstanceInfo
 
@@ -51,21 +49,12 @@ class Model:
         """Return the same model, whose operations are tried again after a failed connection."""
         return self.changed(lambda caller: caller.with_retries(max_retries))
 
-    def attempts(
-        self,
-        timeouts: Timeouts = NO_TIMEOUTS,
-        *,
-        reload: bool = True,
-        files: tuple[FileHandle, ...] = (),  # noqa: ARG002 - these two are for models on several hosts
-        outline: OutlineMaker | None = None,  # noqa: ARG002
-    ) -> Attempts:
+    def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
         """Return the attempts of an operation.
 
         Args:
             timeouts: Timeouts that differ from the client's.
             reload: See `Attempts`.
-            files: The uploaded files that the operation refers to; of several hosts, one has them.
-            outline: Makes the outline of the prompt of a conversation; of several hosts, one may have it in its cache.
         """
         return Attempts(self.caller, self.state, timeouts, reload=reload)
 

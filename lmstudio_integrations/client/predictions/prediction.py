@@ -543,4 +543,4 @@ class PredictingModel(Model):
 
     def predict(self, plan: Plan) -> Prediction:
         """Return a prediction, which begins when it is read."""
-        return Prediction(self.attempts(plan.timeouts, files=plan.files, outline=plan.outline), plan)
+        return Prediction(self.attempts(plan.timeouts), plan)
