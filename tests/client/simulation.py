@@ -147,13 +147,12 @@ class SimulatedCaller(Caller):
 class SimulatedOperation(Operation):
     """An operation whose calls go to a session in simulated time."""
 
-    def __init__(
-        self, caller: Caller, timeouts: Timeouts = NO_TIMEOUTS, *, started_at: None = None, listener: Any = NOBODY
-    ) -> None:
+    def __init__(self, caller: Caller, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Any = NOBODY) -> None:
         assert isinstance(caller, SimulatedCaller)
-        assert started_at is None, "only operations on several hosts begin before their calls"
+        assert caller.started_at is None, "only operations on several hosts begin before their calls"
         self.world = caller.world
-        super().__init__(caller, timeouts, started_at=self.world.now, listener=listener)
+        super().__init__(caller, timeouts, listener=listener)
+        self._started_at = self.world.now
 
     @property
     def elapsed(self) -> float:

@@ -66,15 +66,12 @@ class HostAttempts(Attempts):
             if delay:
                 yield from self.caller.pause(delay)
             host = yield from self._route.next_host()
-            self.caller: Caller = host.model.caller
             self.state: ModelState = host.model.state
+            self.caller: Caller = host.model.caller.within(
+                self._route.started_at, self.listener, can_fail_over=self._route.can_fail_over
+            )
+            self.listener.moved(self.caller.target, self.state.key)
         return (yield from super().next_operation())
-
-    def _new_operation(self) -> Operation:
-        started_at = self._route.started_at
-        operation = Operation(self.caller, self._timeouts, started_at=started_at, listener=self.listener)
-        operation.can_fail_over = self._route.can_fail_over
-        return operation
 
     def failed(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows, on this host or on another."""

@@ -149,12 +149,8 @@ class Attempts:
             return self.operation
         if delay:
             yield from self.caller.pause(delay)
-        self.listener.moved(self.caller.target, self.state.key)
-        self.operation = self._new_operation()
+        self.operation = Operation(self.caller, self._timeouts, listener=self.listener)
         return self.operation
-
-    def _new_operation(self) -> Operation:
-        return Operation(self.caller, self._timeouts, listener=self.listener)
 
     def instance(self) -> Flow[Instance]:
         """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""

@@ -80,8 +80,8 @@ class Caller:
         """Return a caller whose operations are parts of another one, which reports them."""
         return self._copy(listener=listener)
 
-    def within(self, started_at: float, listener: Listener, *, can_fail_over: bool) -> Self:
-        """Return a caller whose operations are parts of another one, see `Operation.as_caller`."""
+    def within(self, started_at: float | None, listener: Listener, *, can_fail_over: bool) -> Self:
+        """Return a caller whose operations are parts of another one: they share its deadline and its listener."""
         return self._copy(started_at=started_at, listener=listener, can_fail_over=can_fail_over)
 
     def in_background(self) -> Self:

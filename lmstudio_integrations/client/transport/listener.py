@@ -37,7 +37,7 @@ class Listener:
         return self
 
     def moved(self, target: Target, model_key: str | None) -> None:
-        """Hear on which server the next attempt of the operation runs."""
+        """Hear on which of several hosts the next attempt of the operation runs."""
 
     def connecting(self, address: Address | None) -> ConnectionReport | None:  # noqa: ARG002 - subclasses use it
         """Hear that a call is started; return what hears of its connection, if anything does."""

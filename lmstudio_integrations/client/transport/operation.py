@@ -112,39 +112,28 @@ class Operation:
     Args:
         caller: Whose operation it is.
         timeouts: Timeouts that differ from the client's.
-        started_at: When it began, by `time.monotonic()`; now, unless it is one of several attempts with one deadline.
         listener: Hears what happens in it; by default that of the client.
 
     Attributes:
         load_times: Seconds that each model load took.
         wrap_sink: Wraps what receives the responses; run on the I/O thread.
-        can_fail_over: Whether another host can take its calls, if this one stops responding before it begins to.
     """
 
-    def __init__(
-        self,
-        caller: Caller,
-        timeouts: Timeouts = NO_TIMEOUTS,
-        *,
-        started_at: float | None = None,
-        listener: Listener | None = None,
-    ) -> None:
+    def __init__(self, caller: Caller, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Listener | None = None) -> None:
         self.caller = caller
         self.timeouts: Timeouts = merged(caller.timeouts, timeouts)
         self.listener: Listener = listener or caller.listener
         self.load_times: list[float] = []
         self.wrap_sink: Callable[[Sink], Sink] | None = None
-        self.can_fail_over: bool = caller.can_fail_over
-        started_at = caller.started_at if started_at is None else started_at
-        self._started_at = time.monotonic() if started_at is None else started_at
+        self._started_at = time.monotonic() if caller.started_at is None else caller.started_at
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
         """Return an operation with other timeouts, which is a part of this one but has not its turn."""
         return Operation(self.as_caller(), merged(self.timeouts, timeouts))
 
     def as_caller(self) -> Caller:
-        """Return a caller whose operations are parts of this one: they share its deadline and its listener."""
-        return self.caller.within(self._started_at, self.listener, can_fail_over=self.can_fail_over)
+        """Return a caller whose operations are parts of this one."""
+        return self.caller.within(self._started_at, self.listener, can_fail_over=self.caller.can_fail_over)
 
     @property
     def elapsed(self) -> float:
@@ -216,7 +205,7 @@ class Operation:
                 caller.client_id,
                 since=now,
                 specifier=specifier,
-                can_fail_over=self.can_fail_over,
+                can_fail_over=caller.can_fail_over,
                 channel=None if channel is None else channel.exchange,
             )
             exchanges.append(exchange)
