@@ -17,7 +17,7 @@ from lmstudio_integrations._support.typeguards import is_count, is_object
 from lmstudio_integrations.client.hosts.conversations import Conversations
 from lmstudio_integrations.client.models.loading import Loader, matches
 from lmstudio_integrations.client.models.model import Model
-from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos
+from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.transport.flows import Flow, arun
@@ -177,10 +177,18 @@ class Host:
 
     def unload(self) -> Flow[None]:
         """Unload the instance, if there is one; the handle does not load it again automatically."""
-        self.model.state.unloaded_by_user = True
-        if self.status().loaded:
+        state = self.model.state
+        state.unloaded_by_user = True
+        if not self.status().loaded:
+            return
+        if state.number is None:
             yield from self.model.unload()
-            self.record.loaded, self.record.info = False, None
+        else:
+            operation = Operation(self.model.caller)
+            found = yield from Loader(operation, state).find_loaded()
+            if found is not None:  # others may have unloaded it, and a load would load it again
+                yield from unload(operation, state.kind, found["identifier"])
+        self.record.loaded, self.record.info = False, None
 
     def status(self) -> HostStatus:
         """Return what is known of it."""

@@ -5,7 +5,6 @@ from typing import Any, Self
 
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.attempts import Attempts
-from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.support.arguments import texts_of
@@ -93,13 +92,7 @@ class Model:
             return
         if state.instance is None and state.key is None:
             yield from self.load()  # finds its identifier
-        operation = Operation(self.caller)
-        if state.number is None:
-            yield from queries.unload(operation, state.kind, state.name)
-            return
-        found = yield from Loader(operation, state).find_loaded()
-        if found is not None:  # others may have unloaded it, and a load would load it again
-            yield from queries.unload(operation, state.kind, found["identifier"])
+        yield from queries.unload(Operation(self.caller), state.kind, state.name)
 
     def unload_if_loaded_here(self) -> Flow[None]:
         """Unload the instance that the handle loaded, if it is still loaded; one that the handle found stays."""
