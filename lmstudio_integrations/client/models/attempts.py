@@ -72,7 +72,7 @@ class Retries:
 class Attempts:
     """The attempts of one operation on a model.
 
-    `run` makes them. A prediction, which is read in many steps, calls the methods of `run` itself.
+    `run` makes them. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
 
     Args:
         caller: Makes the calls to the server.
@@ -109,17 +109,12 @@ class Attempts:
         self._instance: Instance | None = None
 
     @property
-    def server_models(self) -> ServerModels:
-        """What this process knows of the models of the server."""
-        return self.caller.shared(ServerModels)
-
-    @property
     def is_running(self) -> bool:
         """Whether an attempt is running. A second request of a prediction is a part of it."""
         return self._delay is None and "operation" in vars(self)
 
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
-        """Return the result of the first attempt that succeeds. `work` makes its calls, with the operation of it."""
+        """Return what `work` returns in the first attempt that succeeds; it makes its calls with that operation."""
         while True:
             try:
                 result = yield from work((yield from self.next_operation()))
@@ -154,23 +149,23 @@ class Attempts:
 
     def instance(self) -> Flow[Instance]:
         """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""
-        state = self.state
-        uses = self._reload or state.instance is None
-        if uses:
-            yield from self._take_turn()
+        state, server_models = self.state, self.caller.shared(ServerModels)
+        uses, is_gone = self._reload or state.instance is None, self._is_unloaded
+        if uses and server_models.has_evictions:
+            yield from self._take_turn(server_models)
+            is_gone = is_gone or (server_models.is_evicted(state.reference) and state.reloadable)
         instance = state.instance  # only now: another call may have loaded it again while this one waited
-        is_gone = self._is_unloaded or (self.server_models.is_evicted(state.reference) and state.reloadable)
         if instance is None or self.resolve or (uses and is_gone):
             instance = yield from Loader(self.operation, state).resolve()
             self.resolve = self._is_unloaded = False
         self._instance = instance
         return instance
 
-    def _take_turn(self) -> Flow[None]:
+    def _take_turn(self, server_models: ServerModels) -> Flow[None]:
         if self._turn is not None:
             return
-        operation, turns = self.operation, self.server_models.turns
-        turn = self.server_models.turn_for(self.state)
+        operation, turns = self.operation, server_models.turns
+        turn = server_models.turn_for(self.state)
         if turn is None:
             return
         turn.waiter = operation.caller.new_waiter()
@@ -233,7 +228,8 @@ class Attempts:
 
     def unloaded_error(self, **details: Any) -> LMStudioModelUnloadedError:
         """Return the error of a model that was loaded and no longer is, with the reason as far as it is known."""
-        text = f"model {self.state.name!r} was unloaded: {self.server_models.why_unloaded(self.state)}"
+        reason = self.caller.shared(ServerModels).why_unloaded(self.state)
+        text = f"model {self.state.name!r} was unloaded: {reason}"
         return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
 
     def end(self) -> None:

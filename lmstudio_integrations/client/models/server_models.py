@@ -37,6 +37,8 @@ class ServerModels:
         self._evicted: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
+        self.has_evictions: bool = False
+        """Whether a load of this process has evicted an instance that it uses, too."""
         self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
         """The turns of models that evict each other."""
         self.gates: Gates = Gates()
@@ -87,6 +89,7 @@ class ServerModels:
             return
         self._evicted.put(reference, victim)
         self._pairs[frozenset((model_key, victim))] = None
+        self.has_evictions = True
         loading, evicted_key = shortened(model_key), shortened(victim)
         self.warn_once(
             frozenset((model_key, victim)),

@@ -66,7 +66,7 @@ class Caller:
 
     def with_timeouts(self, timeouts: Timeouts) -> Self:
         """Return a caller with other timeouts."""
-        return self._copy(timeouts=merged(self.timeouts, timeouts))
+        return self._copy(timeouts={**self.timeouts, **timeouts})
 
     def with_retries(self, max_retries: int) -> Self:
         """Return a caller whose failed calls are retried."""
@@ -168,11 +168,6 @@ class Caller:
 
     def __reduce__(self) -> str:
         raise TypeError("clients and model handles cannot be pickled; make a client in the other process")
-
-
-def merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
-    """Return timeouts with changes."""
-    return {**timeouts, **changes} if changes else timeouts
 
 
 @on_io_thread

@@ -16,7 +16,7 @@ from pydantic_core import ValidationError
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller, merged
+from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
@@ -121,7 +121,7 @@ class Operation:
 
     def __init__(self, caller: Caller, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Listener | None = None) -> None:
         self.caller = caller
-        self.timeouts: Timeouts = merged(caller.timeouts, timeouts)
+        self.timeouts: Timeouts = {**caller.timeouts, **timeouts}
         self.listener: Listener = listener or caller.listener
         self.load_times: list[float] = []
         self.wrap_sink: Callable[[Sink], Sink] | None = None
@@ -129,7 +129,7 @@ class Operation:
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
         """Return an operation with other timeouts, which is a part of this one but has not its turn."""
-        return Operation(self.as_caller(), merged(self.timeouts, timeouts))
+        return Operation(self.as_caller(), {**self.timeouts, **timeouts})
 
     def as_caller(self) -> Caller:
         """Return a caller whose operations are parts of this one."""
