@@ -120,7 +120,7 @@ class Attempts:
                 result = yield from work((yield from self.next_operation()))
             except LMStudioError as error:
                 self.end()
-                error = self.explained(error)
+                error = self.explained(error)  # under no other name: its traceback refers to this frame
                 if not self.failed(error):
                     self.release()
                     raise self.final(error)  # noqa: B904 - it has its cause
