@@ -15,7 +15,8 @@ from lmstudio_integrations.client.hosts.route import HostAttempts, record_failur
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.predictions.prediction import Plan, Prediction
+from lmstudio_integrations.client.predictions.plan import Plan
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
 from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.arguments import whole_number
