@@ -246,17 +246,10 @@ def plan_round(
         request: Makes the request.
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
-    return Plan(
-        [request(Conversation(given), settings)],
-        "Chat response",
-        settings,
-        parameters,
-        optional_text(parameters.get("preset"), "preset"),
-        checked_timeouts(parameters),
-        tuple(given.files),
-        cache(partial(_outline, given, settings)),
-        checks_calls=checks_calls,
-    )
+    plan = Plan([request(Conversation(given), settings)], "Chat response", settings, parameters)
+    plan.files, plan.outline = tuple(given.files), cache(partial(_outline, given, settings))
+    plan.checks_calls = checks_calls
+    return _with_options(plan)
 
 
 def _outline(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptOutline:
@@ -275,15 +268,16 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
     if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings = _settings(parameters, is_async=is_async)
-    plan = Plan(
-        [CompletionRequest(prompt, settings), LegacyCompletionRequest(prompt, settings)],
-        "Completion",
-        settings,
-        parameters,
-        optional_text(parameters.get("preset"), "preset"),
-        checked_timeouts(parameters),
-    )
-    return _with_callbacks(plan, parameters)
+    requests = [CompletionRequest(prompt, settings), LegacyCompletionRequest(prompt, settings)]
+    return _with_callbacks(_with_options(Plan(requests, "Completion", settings, parameters)), parameters)
+
+
+def _with_options(plan: Plan) -> Plan:
+    """Add what all predictions may have, those of the tool loop as well."""
+    if plan.options:
+        plan.preset = optional_text(plan.options.get("preset"), "preset")
+        plan.timeouts = checked_timeouts(plan.options)
+    return plan
 
 
 def _with_callbacks(plan: Plan, parameters: PredictionParameters) -> Plan:
@@ -301,7 +295,8 @@ def _with_callbacks(plan: Plan, parameters: PredictionParameters) -> Plan:
 
 def _settings(parameters: PredictionParameters, *, is_async: bool) -> LlmPredictionConfig:
     """Return the settings of a prediction, including the format of its response."""
-    check_names(parameters, PredictionParameters.__annotations__, in_config=_SETTINGS, async_callbacks=is_async)
+    if parameters:
+        check_names(parameters, PredictionParameters.__annotations__, in_config=_SETTINGS, async_callbacks=is_async)
     settings, response_format = LlmPredictionConfig.parse(parameters.get("config")), parameters.get("response_format")
     if response_format is None and settings.structured is None:
         return settings
