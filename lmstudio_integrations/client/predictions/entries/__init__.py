@@ -24,28 +24,27 @@ def _may_call(plan: Plan) -> bool:
     return plan.settings.raw_tools is not None and may_call(plan.settings)
 
 
-def _requires_call(plan: Plan) -> bool:
-    return plan.settings.tool_choice is not None and required_choice(plan.settings) is not None
+def _logs_missing_call(plan: Plan) -> bool:
+    is_checked = plan.settings.tool_choice is not None and plan.options.get("check_response", True)
+    return is_checked and required_choice(plan.settings) is not None
 
 
 def _has_two_steps(plan: Plan) -> bool:
     return plan.options.get("tools_first", False) and _may_call(plan) and is_requested(plan.settings)
 
 
+def _reads_calls(plan: Plan) -> bool:
+    is_wanted = plan.options.get("rescue_tool_calls", False) and _may_call(plan)
+    return is_wanted and (_has_two_steps(plan) or not is_requested(plan.settings))
+
+
 ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], bool]], ...] = (
-    (MissingCall, lambda plan: _requires_call(plan) and plan.options.get("check_response", True)),
+    (MissingCall, _logs_missing_call),
     (FormatStep, _has_two_steps),
     (Confidence, lambda plan: _may_call(plan) and plan.settings.log_probs is not None),
     (ForcedCall, lambda plan: plan.options.get("required_tool_fallback", False) and _may_call(plan)),
     (CacheWarning, lambda plan: plan.outline is not None),
-    (
-        ReadCalls,
-        lambda plan: (
-            plan.options.get("rescue_tool_calls", False)
-            and _may_call(plan)
-            and (_has_two_steps(plan) or not is_requested(plan.settings))
-        ),
-    ),
+    (ReadCalls, _reads_calls),
     (ContextCheck, lambda plan: plan.options.get("check_context", False)),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
 )
