@@ -14,6 +14,7 @@ from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Call, Operation
+from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
 
@@ -78,7 +79,7 @@ class Middleware:
         yield from ()
         return self.events(batch, ask), end
 
-    def failed(self, error: Exception, ask: Ask) -> PredictionEnd | None:
+    def failed(self, error: LMStudioError, ask: Ask) -> PredictionEnd | None:
         """Return the end of the prediction if its own ask failed or was cancelled; `None` raises the error."""
         return None
 

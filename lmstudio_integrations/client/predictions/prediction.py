@@ -23,7 +23,7 @@ least one of them sees the other.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -306,44 +306,49 @@ class Prediction:
             try:
                 events = yield from self._receive((yield from self._next_batch()))
             except LMStudioError as error:
-                ask = self._ask
-                if ask.call is not None:
-                    ask.call.report_connection()
-                if self._is_cancelled and not ask.is_open and isinstance(error, LMStudioModelUnloadedError):
-                    raise _ClosedError from error
-                if self._attempts.failed(error, seen=self._is_seen):
-                    self._repeat(ask)
+                if self._repeats_after(error):
                     continue
-                end = None if ask.asked_by is None else ask.asked_by.failed(error, ask)
+                end = self._end_after(error)
                 if end is None:
                     raise self._attempts.final(error)  # noqa: B904 - it has its cause
-                events = yield from self._end_without(ask, end)
+                events = yield from self._deliver([], end, self._outside)
             except _ClosedError:
-                ask = self._ask
-                may_end = self._is_cancelled and self._outcome is None and ask.asked_by is not None
-                end = ask.asked_by.failed(self._stopped_error(), ask) if may_end and ask.asked_by is not None else None
+                end = self._end_after(self._stopped_error()) if self._is_cancelled and self._outcome is None else None
                 if end is None:
                     raise
-                events = yield from self._end_without(ask, end)
+                events = yield from self._deliver([], end, self._outside)
             if events:  # otherwise all of them are held
                 return events
 
-    def _repeat(self, ask: Ask) -> None:
-        """Begin the current ask again. That of the caller may become one of a middleware, on another instance."""
+    def _repeats_after(self, error: LMStudioError) -> bool:
+        """Whether the ask is repeated. That of the caller may become one of a middleware, on another instance."""
+        ask = self._ask
+        if ask.call is not None:
+            ask.call.report_connection()
+        if self._is_cancelled and not ask.is_open and isinstance(error, LMStudioModelUnloadedError):
+            raise _ClosedError from error
+        if not self._attempts.failed(error, seen=self._is_seen):
+            return False
         for middleware in self._inside(ask):
             middleware.reset(ask)
         self._ask = Ask(ask.asked_by if self._earlier else None)
         self.ready.clear()
+        return True
 
-    def _end_without(self, ask: Ask, end: PredictionEnd) -> Flow[Events]:
-        """End with what was delivered, without the response to an ask."""
-        outside = self._middlewares[: -len(self._inside(ask))]
-        return (yield from self._deliver([], end, reversed(outside)))
+    def _end_after(self, error: LMStudioError) -> PredictionEnd | None:
+        """Return the end of the prediction if its ask has failed; a middleware decides that for its own ask."""
+        ask = self._ask
+        return None if ask.asked_by is None else ask.asked_by.failed(error, ask)
 
     def _inside(self, ask: Ask) -> list[Middleware]:
         """Return the middlewares that an ask passes on the way to the wire, outermost first."""
         middlewares = self._middlewares
         return middlewares if ask.asked_by is None else middlewares[middlewares.index(ask.asked_by) :]
+
+    @property
+    def _outside(self) -> Iterator[Middleware]:
+        """The middlewares outside of that whose ask it is, innermost first."""
+        return reversed(self._middlewares[: -len(self._inside(self._ask))])
 
     def _next_batch(self) -> Flow[Events]:
         ask = self._ask

@@ -116,7 +116,7 @@ class Again(Middleware):
         self._ends.append(end)
         return batch, None
 
-    def failed(self, error: Exception, ask: Ask) -> PredictionEnd | None:
+    def failed(self, error: lms.LMStudioError, ask: Ask) -> PredictionEnd | None:
         self.log.append(f"{self.prompt} failed")
         return self._ends[0] if self.fallback and self._ends else None
 

@@ -21,6 +21,7 @@ from lmstudio_integrations.client.predictions.text_calls.values import NoCallErr
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
+    LMStudioError,
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
     LMStudioServerError,
@@ -103,7 +104,7 @@ class ForcedCall(Middleware):
         self._first = ask
         return batch, None
 
-    def failed(self, error: Exception, ask: Ask) -> PredictionEnd | None:
+    def failed(self, error: LMStudioError, ask: Ask) -> PredictionEnd | None:
         """Return the end of the first response, if the server cannot respond by grammar or was stopped."""
         first_end = None if self._first is None else self._first.end
         if isinstance(error, LMStudioCancelledError):
