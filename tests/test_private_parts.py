@@ -82,7 +82,7 @@ def test_the_error_of_a_message_that_is_too_large_has_its_sizes() -> None:
     ids=["traces", "metrics"],
 )
 def test_the_providers_of_opentelemetry_are_where_we_look_for_them(module: ModuleType, name: str) -> None:
-    assert hasattr(module, name), complaint("opentelemetry-api", "client/telemetry/spans.py", name)
+    assert hasattr(module, name), complaint("opentelemetry-api", "client/transport/listener.py", name)
 
 
 def test_sessions_of_mcp_have_the_id_of_their_next_request_in_version_1() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._support.environment import HOST_VARIABLE
-from lmstudio_integrations.client.telemetry import spans
+from lmstudio_integrations.client.transport.listener import has_provider
 from lmstudio_integrations.emulator import Emulator
 from tests.docs.snippets import blocks
 from tests.support.adapters import ADAPTERS, Adapter
@@ -136,9 +136,9 @@ class _Module:
 
 
 def test_a_version_that_hides_its_provider_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not spans._is_on()
+    assert not has_provider()
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", _Module)
-    assert spans._is_on()
+    assert has_provider()
 
 
 def test_a_version_without_bucket_boundaries_has_the_histograms(

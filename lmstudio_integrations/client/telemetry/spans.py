@@ -1,9 +1,9 @@
 """Makes OpenTelemetry's spans and metrics of what the client reports, with the names of the GenAI conventions.
 
-`api/base.py` gives each client the listener `SPANS`. This package never imports OpenTelemetry by itself: a program that
-has configured a provider has imported it. So without it nothing is traced, and an operation costs a look into
-`sys.modules`. Listeners are called in the caller's thread or task, so spans begin with its context. A span is never
-current while a flow waits: the listener of the operation has its context.
+`api/base.py` gives each client the listener `SPANS`, which `caller.py` uses once the program has configured a provider.
+This package never imports OpenTelemetry by itself: a program with a provider has imported it. Listeners are called in
+the caller's thread or task, so spans begin with its context. A span is never current while a flow waits: the listener
+of the operation has its context.
 """
 
 import os
@@ -47,8 +47,6 @@ _WITH_CONTENT = {"true", "span_only", "span_and_event"}
 
 _OPERATIONS = {"Chat response": "chat", "Completion": "text_completion", "Embedding": "embeddings"}
 """The conventions' names of operations, by our own."""
-
-_TRACES, _METRICS = "opentelemetry.trace", "opentelemetry.metrics._internal"
 
 _DURATION, _TOKENS = "gen_ai.client.operation.duration", "gen_ai.client.token.usage"
 _HISTOGRAMS: dict[str, dict[str, Any]] = {
@@ -94,16 +92,14 @@ class Spans(Listener):
 
     def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
         """Begin the span of an operation."""
-        return OperationSpan(name, target, model_key, is_stream=is_stream) if _is_on() else self
+        return OperationSpan(name, target, model_key, is_stream=is_stream)
 
     def connecting(self, address: Address | None) -> ConnectionReport | None:
         """Return what makes the span of a connection."""
-        return _Connection(address, self._context()) if _is_on() else None
+        return _Connection(address, self._context())
 
     def loaded(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
         """Make the span of a load."""
-        if not _is_on():
-            return
         attributes = _place_of(target, model_key)
         started_at = time.time_ns() - round(seconds * 1e9)
         _end_span(_start_span(_span_name("load", attributes), self._context(), attributes, started_at), error)
@@ -240,19 +236,6 @@ class _Connection:
         span = _start_span("connect", context, attributes, self.started_at)
         failed = self.ended_at is None or self.error is not None
         _end_span(span, (error or self.error) if failed else None, end_time=self.ended_at)
-
-
-def _is_on() -> bool:
-    """Whether the program has configured a provider of traces or of metrics."""
-    if _TRACES not in sys.modules:
-        return False
-    # Read as attributes: every prediction asks, and the public getters cost ten times as much.
-    try:
-        return sys.modules[_TRACES]._TRACER_PROVIDER is not None or (  # noqa: SLF001
-            _METRICS in sys.modules and sys.modules[_METRICS]._METER_PROVIDER is not None  # noqa: SLF001
-        )
-    except AttributeError:  # another version of OpenTelemetry; its providers are used, configured or not
-        return True
 
 
 def _start_span(name: str, context: "Context | None", attributes: Attributes, start_time: int | None = None) -> "Span":

@@ -14,7 +14,7 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
-from lmstudio_integrations.client.transport.listener import NOBODY, Listener
+from lmstudio_integrations.client.transport.listener import NOBODY, Listener, has_provider
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioClientClosedError
@@ -35,7 +35,7 @@ class Caller:
         timeouts: The timeouts of every call that has none of its own.
         waiter_type: How this client's callers wait.
         keep_idle: Seconds for which an idle connection is kept open for this client.
-        listener: Hears what happens.
+        listener: Hears what happens, in a process that is traced or measured.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Caller:
         self.target = target
         self.timeouts = timeouts
         self.keep_idle = keep_idle
-        self.listener = listener
+        self._listener = listener
         self.max_retries = 0
         """How often a failed call is retried; the flows of the client do that."""
         self.started_at: float | None = None
@@ -78,20 +78,25 @@ class Caller:
 
     def with_listener(self, listener: Listener) -> Self:
         """Return a caller whose operations are parts of another one, which reports them."""
-        return self._copy(listener=listener)
+        return self._copy(_listener=listener)
 
     def within(self, started_at: float | None, listener: Listener, *, can_fail_over: bool) -> Self:
         """Return a caller whose operations are parts of another one: they share its deadline and its listener."""
-        return self._copy(started_at=started_at, listener=listener, can_fail_over=can_fail_over)
+        return self._copy(started_at=started_at, _listener=listener, can_fail_over=can_fail_over)
 
     def in_background(self) -> Self:
         """Return a caller for coroutines on the I/O thread. Nobody listens to it, because exporters may block."""
-        return self._copy(waiter_type=LoopWaiter, listener=NOBODY)
+        return self._copy(waiter_type=LoopWaiter, _listener=NOBODY)
 
     def _copy(self, **changes: Any) -> Self:
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, _original=self, **changes)
         return copy
+
+    @property
+    def listener(self) -> Listener:
+        """Hears what happens. Read by each operation, because the program may configure a provider at any time."""
+        return self._listener if has_provider() else NOBODY
 
     @property
     def is_async(self) -> bool:

@@ -1,8 +1,10 @@
 """The listeners of a client: what its operations report on the way. `telemetry/spans.py` makes spans and metrics of it.
 
-`caller.py` has the listener of a client, `operation.py` that of an operation. Without OpenTelemetry nobody listens.
+`caller.py` has the listener of a client, `operation.py` that of an operation. Without a provider of OpenTelemetry, both
+are `NOBODY`.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -65,3 +67,18 @@ class Listener:
 
 
 NOBODY = Listener()
+
+_TRACES, _METRICS = "opentelemetry.trace", "opentelemetry.metrics._internal"
+
+
+def has_provider() -> bool:
+    """Whether the program has configured a provider of traces or of metrics. A look into `sys.modules` is cheap."""
+    if _TRACES not in sys.modules:
+        return False
+    # Read as attributes: every operation asks, and the public getters cost ten times as much.
+    try:
+        return sys.modules[_TRACES]._TRACER_PROVIDER is not None or (  # noqa: SLF001
+            _METRICS in sys.modules and sys.modules[_METRICS]._METER_PROVIDER is not None  # noqa: SLF001
+        )
+    except AttributeError:  # another version of OpenTelemetry; its providers are used, configured or not
+        return True

@@ -20,7 +20,7 @@ from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
-from lmstudio_integrations.client.transport.listener import ConnectionReport, Listener
+from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
 from lmstudio_integrations.client.transport.waiters import Waiter, copied
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
@@ -190,7 +190,8 @@ class Operation:
         if first is not None and endpoint.timeout_name == "queue_timeout":
             named = first.get("modelSpecifier") or first.get("specifier")  # a generator has none
             specifier = named and dumps(named)
-        connection = self.listener.connecting(caller.target.address)
+        listener = self.listener
+        connection = None if listener is NOBODY else listener.connecting(caller.target.address)
         calls: list[Call] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:

@@ -15,7 +15,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.telemetry import spans
-from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE, SPANS
+from lmstudio_integrations.client.telemetry.spans import CONTENT_VARIABLE
+from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import fake_server, wait_until
 from tests.client.models.test_retries import Fickle
@@ -387,7 +388,7 @@ async def test_a_prediction_that_is_not_sampled_is_in_the_metrics(model: Any, mo
 async def test_without_a_provider_nothing_is_traced(model: Any) -> None:
     stream = model.respond_stream("hi")
     await stream.wait_for_result()
-    assert stream._prediction._attempts.listener is SPANS
+    assert stream._prediction._attempts.listener is NOBODY
 
 
 # Content
