@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from lmstudio_integrations._both_frameworks.generators import plugin_of
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runtime
@@ -123,19 +123,19 @@ class ResolvedCall(NamedTuple):
         Raises:
             LMStudioValueError: If the call is one of a generator plugin.
         """
-        return cast("LLM", self.runtime.model(self.handle))
+        return self.runtime.clients.handle(LLM, self.handle)
 
     def async_model(self) -> AsyncLLM:
         """Return the model, for coroutines; see `model`."""
-        return cast("AsyncLLM", self.runtime.async_model(self.handle))
+        return self.runtime.async_clients.handle(AsyncLLM, self.handle)
 
     def responder(self) -> Responder:
         """Return the model, or the generator plugin in its place, for threads."""
-        return cast("Responder", self.runtime.responder(self.handle))
+        return self.runtime.clients.handle(Responder, self.handle)
 
     def async_responder(self) -> AsyncResponder:
         """Return the model, or the generator plugin in its place, for coroutines."""
-        return cast("AsyncResponder", self.runtime.async_responder(self.handle))
+        return self.runtime.async_clients.handle(AsyncResponder, self.handle)
 
     def request_arguments(self) -> PredictionParameters:
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time.

@@ -1,10 +1,11 @@
 """Models that work beside a chat model, embedding models and rerankers: how they stay loaded, and their handles."""
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field
 
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
+from lmstudio_integrations.client.api.base import BaseModelHandle
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.types.config import LoadPolicy
@@ -26,19 +27,13 @@ class CompanionSettings(ConnectionSettings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        run(self._model().model.load_all())
+        handle = self._runtime.clients.handle(BaseModelHandle, self._resolve_model(vars(self)))
+        run(handle.model.load_all())
         return self
 
     @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        await arun(self._async_model().model.load_all())
+        handle = self._runtime.async_clients.handle(BaseModelHandle, self._resolve_model(vars(self)))
+        await arun(handle.model.load_all())
         return self
-
-    def _model(self) -> Any:
-        """Return the handle of the model, for threads."""
-        return self._runtime.model(self._resolve_model(vars(self)))
-
-    def _async_model(self) -> Any:
-        """Return the handle of the model, for coroutines."""
-        return self._runtime.async_model(self._resolve_model(vars(self)))

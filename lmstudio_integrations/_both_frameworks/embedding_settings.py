@@ -1,6 +1,6 @@
 """How to embed: the fields that the adapters of embedding models share, and the check of their texts."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -34,10 +34,10 @@ class EmbeddingSettings(CompanionSettings):
     )
 
     def _model(self) -> EmbeddingModel:
-        return cast("EmbeddingModel", super()._model())
+        return self._runtime.clients.handle(EmbeddingModel, self._resolve_model(vars(self)))
 
     def _async_model(self) -> AsyncEmbeddingModel:
-        return cast("AsyncEmbeddingModel", super()._async_model())
+        return self._runtime.async_clients.handle(AsyncEmbeddingModel, self._resolve_model(vars(self)))
 
 
 def check_texts(texts: object) -> list[str]:

@@ -16,7 +16,7 @@ from pydantic import Field
 from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
 from lmstudio_integrations._both_frameworks.field_types import UNSET, LlmLoadConfig, ParameterOnly, StopStrings
-from lmstudio_integrations._both_frameworks.generators import generator_settings, plugin_of, reject_generator
+from lmstudio_integrations._both_frameworks.generators import generator_error, generator_settings, plugin_of
 from lmstudio_integrations._both_frameworks.input_checks import (
     ALIASES,
     normalize_input,
@@ -188,7 +188,7 @@ class GenerationSettings(ConnectionSettings):
             requested = {**native, **requested}
         else:
             if self._call.formats is None:
-                reject_generator(values["model"])
+                raise generator_error(values["model"])
             values, requested = generator_settings(values, requested, type(self).model_fields, _NATIVE_NAMES)
         config = LlmPredictionConfig.parse(requested or None)
         call = ResolvedCall(

@@ -31,17 +31,12 @@ def plugin_of(model: object) -> str | None:
     return model.removeprefix(_PREFIX) if isinstance(model, str) and model.startswith(_PREFIX) else None
 
 
-def reject_generator(model: str | None) -> None:
-    """Reject a generator where only a model helps.
-
-    Raises:
-        LMStudioValueError: If `model` names one.
-    """
-    if plugin_of(model) is not None:
-        raise LMStudioValueError(
-            f"model={model!r} is a generator plugin, which takes the place of a model only in chats: it does not "
-            "complete or embed texts, has no tokenizer and no context window, and cannot be loaded; use a model"
-        )
+def generator_error(model: str | None) -> LMStudioValueError:
+    """Return the error about a generator where only a model helps."""
+    return LMStudioValueError(
+        f"model={model!r} is a generator plugin, which takes the place of a model only in chats: it does not complete "
+        "or embed texts, has no tokenizer and no context window, and cannot be loaded; use a model"
+    )
 
 
 def generator_settings(

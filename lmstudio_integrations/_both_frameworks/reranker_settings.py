@@ -1,7 +1,7 @@
 """How to rerank: the fields that the rerankers of both frameworks share, and their calls."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -54,11 +54,11 @@ class RerankerSettings(CompanionSettings):
     )
 
     def _rerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
-        handle = cast("LLM", self._model())
+        handle = self._runtime.clients.handle(LLM, self._resolve_model(vars(self)))
         return self._checked(handle.rerank(query, texts, **self._parameters()))
 
     async def _arerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
-        handle = cast("AsyncLLM", self._async_model())
+        handle = self._runtime.async_clients.handle(AsyncLLM, self._resolve_model(vars(self)))
         return self._checked(await handle.rerank(query, texts, **self._parameters()))
 
     def _checked(self, results: list[RerankResult]) -> list[RerankResult]:

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from lmstudio_integrations._both_frameworks.generators import plugin_of, reject_generator
+from lmstudio_integrations._both_frameworks.generators import generator_error, plugin_of
 from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, ServerSpec
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
+from lmstudio_integrations.client.api.base import BaseHandle, BaseModelHandle, BaseModelNamespace
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.state import ModelState
@@ -32,6 +33,7 @@ from lmstudio_integrations.types.hosts import HostStatus
 logger = logging.getLogger(__name__)
 
 ClientT = TypeVar("ClientT", "Client", "AsyncClient")
+HandleT = TypeVar("HandleT", bound=BaseHandle)
 
 _KEEP_IDLE = 300.0
 """Seconds after which an idle connection is closed, if only adapters use it."""
@@ -80,12 +82,24 @@ class _ClientPool(Generic[ClientT]):
         self._make: Callable[..., ClientT] = make
         self._states = states
         self._clients: BoundedCache[ServerSpec, ClientT] = BoundedCache(_CACHE_SIZE)
-        self._handles: BoundedCache[HandleSpec, Any] = BoundedCache(_CACHE_SIZE)
+        self._handles: BoundedCache[HandleSpec, BaseHandle] = BoundedCache(_CACHE_SIZE)
 
-    def handle(self, spec: HandleSpec) -> Any:
-        return self._handles.get_or_make(spec, lambda: self._new_handle(spec))
+    def handle(self, kind: type[HandleT], spec: HandleSpec) -> HandleT:
+        """Return the handle of a model, or of the generator plugin in its place.
 
-    def _new_handle(self, spec: HandleSpec) -> Any:
+        Args:
+            kind: What kind of handle it must be. Of the responders, some are generator plugins.
+            spec: Which handle.
+
+        Raises:
+            LMStudioValueError: If it is a generator plugin, and its handle is not of that kind.
+        """
+        handle = self._handles.get_or_make(spec, lambda: self._new_handle(spec))
+        if not isinstance(handle, kind):
+            raise generator_error(spec.model.key)
+        return handle
+
+    def _new_handle(self, spec: HandleSpec) -> BaseHandle:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
         places = model.places
         clients = [self._client(server).with_timeouts(**timeouts) for server, _ in places]
@@ -97,14 +111,17 @@ class _ClientPool(Generic[ClientT]):
             model,
             lambda: [_state_of(each, model, number) for each, (_, number) in zip(namespaces, places, strict=True)],
         )
-        handles: list[Any] = [namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)]
+        handles: list[BaseModelHandle] = [
+            namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)
+        ]
         if len(handles) == 1:
             return handles[0].with_retries(spec.max_retries)
         return handles[0].on_hosts(handles, spec.max_retries)
 
-    def bound(self, server: ServerSpec, state: ModelState) -> Any:
+    def bound(self, server: ServerSpec, state: ModelState) -> BaseModelHandle:
         """Return a handle to the model of a state."""
-        return _namespace(self._client(server), state.kind).handle_for(state)
+        handle: BaseModelHandle = _namespace(self._client(server), state.kind).handle_for(state)
+        return handle
 
     def pop_clients(self) -> list[ClientT]:
         """Return the clients and drop them with their handles."""
@@ -147,8 +164,8 @@ class Runtime(BaseRuntime):
         super().__init__(dropped_secrets)
         states: _States = BoundedCache(_CACHE_SIZE)
         self._states = states
-        self._sync: _ClientPool[Client] = _ClientPool(Client, states)
-        self._async: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, states)
+        self.clients: _ClientPool[Client] = _ClientPool(Client, states)
+        self.async_clients: _ClientPool[AsyncClient] = _ClientPool(AsyncClient, states)
         self._model_info: BoundedCache[ModelSpec, LoadedModelInfo] = BoundedCache(_CACHE_SIZE)
         self.resolved: tuple[tuple[Any, ...], Any] | None = None
         """A resolved call without arguments, with the values that it was resolved from."""
@@ -193,51 +210,31 @@ class Runtime(BaseRuntime):
         answers = [each for each in known if each is not None]
         return all(answers) if answers else None
 
-    def model(self, spec: HandleSpec) -> Any:
-        """Return the handle of a model of either kind, for threads.
-
-        Raises:
-            LMStudioValueError: If it is a generator plugin.
-        """
-        reject_generator(spec.model.key)
-        return self._sync.handle(spec)
-
-    def async_model(self, spec: HandleSpec) -> Any:
-        """Return the handle of a model of either kind, for coroutines; see `model`."""
-        reject_generator(spec.model.key)
-        return self._async.handle(spec)
-
-    def responder(self, spec: HandleSpec) -> Any:
-        """Return the handle of a language model or of a generator plugin, for threads."""
-        return self._sync.handle(spec)
-
-    def async_responder(self, spec: HandleSpec) -> Any:
-        """Return the handle of a language model or of a generator plugin, for coroutines."""
-        return self._async.handle(spec)
-
     def parallel(self, spec: HandleSpec) -> int | None:
         """Return how many calls several hosts or instances run at once, as far as it is known; `None` for one."""
-        return self.model(spec).model.hosts.parallel if len(spec.model.places) > 1 else None
+        if len(spec.model.places) == 1:
+            return None
+        return hosts_of_model(self.clients.handle(BaseModelHandle, spec).model).parallel
 
     def hosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return run(hosts_of_model(self.model(spec).model).refreshed())
+        return run(hosts_of_model(self.clients.handle(BaseModelHandle, spec).model).refreshed())
 
     async def ahosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return await arun(hosts_of_model(self.async_model(spec).model).refreshed())
+        return await arun(hosts_of_model(self.async_clients.handle(BaseModelHandle, spec).model).refreshed())
 
     def unload(self) -> None:
         """Unload the models that this adapter loaded."""
         for server, state in self._pop_states():
             with _logging_errors(state):
-                self._sync.bound(server, state).unload_if_loaded_here()
+                run(self.clients.bound(server, state).model.unload_if_loaded_here())
 
     async def aunload(self) -> None:
         """Unload the models that this adapter loaded."""
         for server, state in self._pop_states():
             with _logging_errors(state):
-                await self._async.bound(server, state).unload_if_loaded_here()
+                await arun(self.async_clients.bound(server, state).model.unload_if_loaded_here())
 
     def _pop_states(self) -> list[tuple[ServerSpec, ModelState]]:
         entries = self._states.pop_all()
@@ -247,9 +244,9 @@ class Runtime(BaseRuntime):
 
     def close(self) -> None:
         """Close the clients, and with them all running calls. The next call makes new clients."""
-        for client in self._sync.pop_clients():
+        for client in self.clients.pop_clients():
             client.close()
-        for async_client in self._async.pop_clients():
+        for async_client in self.async_clients.pop_clients():
             async_client._caller.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
 
@@ -262,17 +259,17 @@ def _logging_errors(state: ModelState) -> Generator[None]:
         logger.warning("model %r could not be unloaded: %s", state.name, error)
 
 
-def _namespace(client: Client | AsyncClient, kind: ModelKind) -> Any:
+def _namespace(client: Client | AsyncClient, kind: ModelKind) -> BaseModelNamespace[Any, Any]:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _state_of(namespace: Any, model: ModelSpec, number: int | None) -> ModelState:
+def _state_of(namespace: BaseModelNamespace[Any, Any], model: ModelSpec, number: int | None) -> ModelState:
     # A just-in-time load cannot choose the identifier, by which several instances differ.
     is_explicit = number is not None and model.load_policy == "get_or_load"
     state: ModelState = namespace.lazy_model(
         model.key,
         ttl=model.ttl,
-        config=model.load_config and json.loads(model.load_config),
+        config=None if model.load_config is None else json.loads(model.load_config),
         load_policy="explicit" if is_explicit else model.load_policy,
         on_config_mismatch=model.on_config_mismatch,
         on_load_progress=model.on_load_progress,

@@ -342,7 +342,7 @@ def test_limits_that_differ_with_every_call_do_not_fill_the_memory(server: Serve
     llm.invoke("say it")
     for number in range(100):
         llm._resolve_call({"timeout": 10 + number}).model()
-    pool = llm._runtime._sync
+    pool = llm._runtime.clients
     assert len(pool._handles._values) == 64
     assert len(pool._clients._values) == 1
 

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from lmstudio_integrations.client.api.base import BaseModelHandle
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.hosts import HostStatus
 from tests.support.adapters import Adapter
@@ -69,7 +70,7 @@ def known(model: Any) -> list[HostStatus]:
 
 def handle_of(model: Any) -> Any:
     """Return the native handle that an object uses."""
-    return model._runtime.model(model._resolve_model(vars(model)))
+    return model._runtime.clients.handle(BaseModelHandle, model._resolve_model(vars(model)))
 
 
 def requests(server: Emulator) -> int:
