@@ -90,9 +90,9 @@ class CallArguments:
 
 def top_logprobs_of(values: Mapping[str, Any]) -> int | None:
     """Return for how many alternatives of each token log-probabilities are requested; `None` if for no token."""
-    number: int | None = values["top_logprobs"]
+    number: int | None = values.get("top_logprobs")
     if number is None or number is False:
-        return 0 if values["logprobs"] else None
+        return 0 if values.get("logprobs") else None
     return number
 
 
@@ -107,6 +107,7 @@ class ResolvedCall(NamedTuple):
         tool_use: How it uses tools.
         problem: Which of the settings has no effect on the model, if one has none.
         include_confidence: Whether the response is to have the confidence of its fields.
+        alternatives: How many other tokens the log-probabilities list; `None` if only the confidence needs them.
     """
 
     values: Mapping[str, Any]
@@ -116,6 +117,7 @@ class ResolvedCall(NamedTuple):
     tool_use: ToolUse
     problem: str | None = None
     include_confidence: bool = False
+    alternatives: int | None = 0
 
     def model(self) -> LLM:
         """Return the model, for threads.
@@ -138,25 +140,24 @@ class ResolvedCall(NamedTuple):
         return self.runtime.async_clients.handle(AsyncResponder, self.handle)
 
     def request_arguments(self) -> PredictionParameters:
-        """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time.
+        """Return the arguments of the request besides the prompt. What it does not need is left out: it costs time.
 
         Warns once if a setting has no effect on the model.
         """
         if self.problem is not None:
             self.runtime.warn_once(("reasoning_effort", self.values["model"]), self.problem)
-        # The frameworks' parsers check responses, also those that do not fit.
-        arguments: PredictionParameters = {
-            "config": self.config,
-            "check_response": False,
-            "check_context": self.values["check_context"],
-            "tools_first": True,
-            "rescue_tool_calls": self.values.get("rescue_tool_calls", False),
-            "required_tool_fallback": self.values.get("required_tool_fallback", False),
-        }
-        if self.values["preset"] is not None:
-            arguments["preset"] = self.values["preset"]
-        if self.values["on_prompt_progress"] is not None:
-            arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
+        config, values = self.config, self.values
+        arguments: PredictionParameters = {"config": config, "check_context": values["check_context"]}
+        if config.raw_tools is not None or config.structured is not None:
+            arguments["check_response"] = False  # the frameworks' parsers do that, also for responses that do not fit
+        if config.raw_tools is not None:
+            arguments["tools_first"] = True
+            arguments["rescue_tool_calls"] = values.get("rescue_tool_calls", False)
+            arguments["required_tool_fallback"] = values.get("required_tool_fallback", False)
+        if values["preset"] is not None:
+            arguments["preset"] = values["preset"]
+        if values["on_prompt_progress"] is not None:
+            arguments["on_prompt_processing_progress"] = values["on_prompt_progress"]
         return arguments
 
     def record_info(self, end: PredictionEnd) -> LoadedModelInfo:

@@ -137,7 +137,8 @@ class ConnectionSettings(ServerSettings, _ModelSettings):
             LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
             LMStudioValueError: If a setting is invalid.
         """
-        self._check_secrets(values)
+        if self._runtime.dropped_secrets:
+            self._check_secrets(values)
         return HandleSpec.of(values, self._kind, self._adapters)
 
     # Hosts ----------------------------------------------------------------------------------------------------------

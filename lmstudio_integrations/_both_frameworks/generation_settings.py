@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall
+from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall, top_logprobs_of
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
 from lmstudio_integrations._both_frameworks.field_types import UNSET, LlmLoadConfig, ParameterOnly, StopStrings
 from lmstudio_integrations._both_frameworks.generators import generator_error, generator_settings, plugin_of
@@ -150,8 +150,7 @@ class GenerationSettings(ConnectionSettings):
         Raises:
             LMStudioValueError: If a token is no `SecretStr`, or another argument holds a secret.
         """
-        if given:
-            reject_secrets(given, _known_arguments(type(self)), type(self).__name__)
+        reject_secrets(given, _known_arguments(type(self)), type(self).__name__)
 
     @classmethod
     def _call_names(cls) -> Mapping[str, Any]:
@@ -166,17 +165,20 @@ class GenerationSettings(ConnectionSettings):
         Raises:
             LMStudioValueError: If an argument is unknown or would show a secret in a trace, or a value is invalid.
         """
+        call: ResolvedCall
         if given:
             self._reject_secrets(given)
-            return self._resolve_given(given)
-        fields, runtime = vars(self), self._runtime
-        values = fields["host"] or addresses.host_of(None), *_call_fields(type(self))(fields)
-        resolved = runtime.resolved
-        if resolved is None or resolved[0] != values:
-            kept = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
-            resolved = runtime.resolved = kept, self._resolve_given(given)
-        call: ResolvedCall = resolved[1]
-        return call
+            call = self._resolve_given(given)
+        else:
+            fields, runtime = vars(self), self._runtime
+            values = fields["host"] or addresses.host_from_environment(), *_call_fields(type(self))(fields)
+            resolved = runtime.resolved
+            if resolved is None or resolved[0] != values:
+                kept = tuple([deepcopy(value) if isinstance(value, _CHANGEABLE) else value for value in values])
+                resolved = runtime.resolved = kept, self._resolve_given(given)
+            call = resolved[1]
+        # Not a part of what is kept: what is sent for it depends on the loaded model.
+        return call if call.values.get("reasoning_effort") is None else _with_effort(call)
 
     def _resolve_given(self, given: Mapping[str, Any]) -> ResolvedCall:
         request = {name: given[name] for name in self._call.request if name in given}
@@ -191,15 +193,16 @@ class GenerationSettings(ConnectionSettings):
                 raise generator_error(values["model"])
             values, requested = generator_settings(values, requested, type(self).model_fields, _NATIVE_NAMES)
         config = LlmPredictionConfig.parse(requested or None)
-        call = ResolvedCall(
+        include_confidence, alternatives = bool(request.get("include_confidence")), top_logprobs_of(values)
+        return ResolvedCall(
             values,
             self._runtime,
             self._resolve_model(values),
             config,
             tool_use,
-            include_confidence=bool(request.get("include_confidence")),
+            include_confidence=include_confidence,
+            alternatives=alternatives if include_confidence else alternatives or 0,
         )
-        return call if values.get("reasoning_effort") is None else _with_effort(call)
 
 
 def _policy(values: Mapping[str, Any]) -> str | None:

@@ -54,18 +54,12 @@ class HostTokens(SecretStr):
         return cast("dict[str, str]", json.loads(self.get_secret_value()))
 
 
-def tokens_of(hosts: Sequence[str | None], tokens: SecretStr | None) -> list[str | None]:
+def tokens_of(hosts: Sequence[str | None], tokens: HostTokens) -> list[str | None]:
     """Return the token of each host in plain text; for a host without one `None`, which means the environment's.
-
-    Args:
-        hosts: The hosts.
-        tokens: One token for all, or `HostTokens`.
 
     Raises:
         LMStudioValueError: If a token is for another host.
     """
-    if not isinstance(tokens, HostTokens):
-        return [None if tokens is None else tokens.get_secret_value()] * len(hosts)
     named = tokens.by_host
     by_address = {addresses.normalized(host): token for host, token in named.items()}
     hosted = [None if host is None else addresses.normalized(host) for host in hosts]

@@ -194,7 +194,6 @@ class Runtime(BaseRuntime):
             return known
         loaded = LoadedModelInfo({**(known.instances if known else {}), place: info}, load_config)
         self._model_info.put(spec, loaded)
-        self.resolved = None  # what is sent for `reasoning_effort` depends on the model's key
         return loaded
 
     def warn_once(self, subject: Hashable, text: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 from pydantic import SecretStr
 
-from lmstudio_integrations._both_frameworks.input_checks import tokens_of
+from lmstudio_integrations._both_frameworks.input_checks import HostTokens, tokens_of
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
@@ -81,8 +81,9 @@ class HandleSpec(NamedTuple):
         servers = servers_of(values)
         if len(servers) > 1 and values["model"] is None:
             raise LMStudioValueError("several hosts need a model; otherwise each of them would use another one")
-        _check_instances(values)
-        config = load_config_of(values, kind)
+        if type(values["instances"]) is not int or values["instances"] != 1:
+            _check_instances(values)
+        config, on_load_progress = load_config_of(values, kind), values["on_load_progress"]
         model = ModelSpec(
             servers,
             kind,
@@ -92,7 +93,7 @@ class HandleSpec(NamedTuple):
             values["load_policy"],
             values["instances"],
             values["on_config_mismatch"],
-            _hashable(values["on_load_progress"]),
+            None if on_load_progress is None else _hashable(on_load_progress),
             values["show_progress"],
             adapters,
         )
@@ -101,7 +102,7 @@ class HandleSpec(NamedTuple):
 
 
 def _check_instances(values: Mapping[str, Any]) -> None:
-    """Check how many instances a call uses.
+    """Check how many instances a call uses, if it is not one.
 
     Raises:
         LMStudioValueError: If it is no whole number of at least 1, or several cannot be used.
@@ -109,8 +110,6 @@ def _check_instances(values: Mapping[str, Any]) -> None:
     number = values["instances"]
     if type(number) is not int or number < 1:
         raise LMStudioValueError(f"instances must be a whole number of at least 1; got {number!r}")
-    if number == 1:
-        return
     if values["model"] is None:
         raise LMStudioValueError(f"instances={number} needs a model, by whose key the instances are named")
     if values["load_policy"] == "new_instance":
@@ -141,10 +140,13 @@ def servers_of(values: Mapping[str, Any]) -> tuple[ServerSpec, ...]:
     Raises:
         LMStudioValueError: If a host is no address, or a token is for none of them.
     """
-    hosts = addresses.hosts_of(values["host"])
+    hosts, token = addresses.hosts_of(values["host"]), values["api_token"]
     secrets: Mapping[str, SecretStr] = values["headers"] or {}
     headers = tuple([(name, value.get_secret_value()) for name, value in secrets.items()])
-    tokens = tokens_of(hosts, values["api_token"])
+    if isinstance(token, HostTokens):
+        tokens = tokens_of(hosts, token)
+    else:
+        tokens = [None if token is None else token.get_secret_value()] * len(hosts)
     ca_file, max_bytes = values["ca_file"], values["max_message_bytes"]
     return tuple(
         [ServerSpec(host, token, headers, ca_file, max_bytes) for host, token in zip(hosts, tokens, strict=True)]
@@ -167,11 +169,10 @@ class _ByIdentity:
         return id(self._call)
 
 
-def _hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
+def _hashable(call: Callable[[float], Any]) -> Callable[[float], Any]:
     """Return a callback that can be part of a `ModelSpec`, which is a key of caches."""
     try:
         hash(call)
     except TypeError:
-        assert call is not None, "None is hashable"
         return _ByIdentity(call)
     return call

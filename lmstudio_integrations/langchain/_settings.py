@@ -3,7 +3,7 @@
 The settings and the resolution of a call are in `_both_frameworks/generation_settings.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, cast
 
@@ -114,7 +114,7 @@ def tracing_parameters(
     kind: str, fields: Mapping[str, Any], stop: list[str] | None, given: Mapping[str, Any]
 ) -> LangSmithParams:
     """Return what LangSmith shows of a call of a kind of model, `chat` or `llm`."""
-    current = {**fields, **{ALIASES.get(name, name): value for name, value in given.items()}}
+    current = {**fields, **{ALIASES.get(name, name): value for name, value in given.items()}} if given else fields
     parameters = {
         "ls_provider": PROVIDER,
         "ls_model_type": kind,
@@ -164,20 +164,19 @@ def _identifying_fields(kind: type[BaseModel]) -> tuple[str, ...]:
 
 def identity(values: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
     """Return the fields of a kind of model that are set, as plain data, with the resolved address as host."""
-    found: dict[str, Any] = {"model": values["model"]}
-    for name in _identifying_fields(kind):
-        value = values[name] if name != "host" else _resolved_or_given(values["host"])
-        if value is not None:
-            found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
-    return found
-
-
-def _resolved_or_given(host: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    host: Any = values["host"]
     try:
         resolved = addresses.resolved_hosts(host)
     except LMStudioValueError:  # the call itself raises it
-        return host
-    return resolved[0] if len(resolved) == 1 else cast("tuple[str, ...]", resolved)
+        pass
+    else:
+        host = resolved[0] if len(resolved) == 1 else resolved
+    found: dict[str, Any] = {"model": values["model"]}
+    for name in _identifying_fields(kind):
+        value = host if name == "host" else values[name]
+        if value is not None:
+            found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
+    return found
 
 
 def with_cache(model: GenerationSettings, given: Mapping[str, Any]) -> Any:

@@ -20,7 +20,6 @@ from lmstudio_integrations._both_frameworks.calls import (
     CHAT_ARGUMENTS,
     CallArguments,
     ResolvedCall,
-    top_logprobs_of,
 )
 from lmstudio_integrations._both_frameworks.conversation import for_upload
 from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
@@ -239,7 +238,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         message = _responses.to_message(
             self._recorded(call, result),
             call.tool_use,
-            _alternatives(call),
+            call.alternatives,
             include_confidence=call.include_confidence,
         )
         generations = [ChatGeneration(message=message)]
@@ -289,7 +288,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         return _responses.ChunkStream(
             call.tool_use,
             lambda: self._recorded(call, source.result()),
-            _alternatives(call),
+            call.alternatives,
             with_usage=bool(call.values["stream_usage"]),
             include_confidence=call.include_confidence,
         )
@@ -560,8 +559,9 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
-        with translating_errors():
-            self._reject_secrets(kwargs)
+        if kwargs:
+            with translating_errors():
+                self._reject_secrets(kwargs)
         return _settings.tracing_parameters("chat", vars(self), stop, kwargs)
 
     @property
@@ -687,12 +687,6 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
             *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
-
-
-def _alternatives(call: ResolvedCall) -> int | None:
-    """Return how many other tokens the log-probabilities list; `None` if only the confidence needs them."""
-    number = top_logprobs_of(call.values)
-    return number if call.include_confidence else number or 0
 
 
 class _ResolvedProfile:

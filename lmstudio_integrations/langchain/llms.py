@@ -306,8 +306,9 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
-        with translating_errors():
-            self._reject_secrets(kwargs)
+        if kwargs:
+            with translating_errors():
+                self._reject_secrets(kwargs)
         return _settings.tracing_parameters("llm", vars(self), stop, kwargs)
 
     @property

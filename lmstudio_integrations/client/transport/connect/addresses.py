@@ -117,9 +117,9 @@ def _joined(hosts: object) -> str:
     return ", ".join(names)
 
 
-def host_of(host: str | None) -> str | None:
-    """Return the given host, else that of the environment, which may change between two calls."""
-    return host or os.environ.get(HOST_VARIABLE) or None
+def host_from_environment() -> str | None:
+    """Return the host that the environment names, which may change between two calls."""
+    return os.environ.get(HOST_VARIABLE) or None
 
 
 def hosts_of(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
@@ -132,7 +132,7 @@ def hosts_of(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
         LMStudioValueError: If a list is empty or names a host twice, or a name in it is not an address.
     """
     if hosts is None or isinstance(hosts, str):
-        text = host_of(hosts)
+        text = hosts or host_from_environment()
         if text is None or "," not in text:
             return (text,)
         hosts = [name for name in text.split(",") if name.strip()]
@@ -234,7 +234,7 @@ class Target:
         Raises:
             LMStudioValueError: If the host is not an address.
         """
-        host = host_of(host)
+        host = host or host_from_environment()
         if token == PLACEHOLDER_TOKEN:
             token = None
         token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
