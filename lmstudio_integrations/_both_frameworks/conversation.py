@@ -94,6 +94,10 @@ class PendingMessage:
     parts: list[Part] = field(default_factory=list[Part])
 
 
+NO_MESSAGES = "the list of messages is empty; add a message before requesting a response"
+"""The error about a conversation without messages."""
+
+
 class Conversation:
     """Collects the turns of a conversation."""
 
@@ -106,7 +110,11 @@ class Conversation:
         if self._images and role != "tool":
             held, self._images = self._images, []
             self.add("user", held)
-        _append(self._messages, PendingMessage(role, list(parts)))
+        last = self._messages[-1] if self._messages else None
+        if last is None or last.role != role:
+            self._messages.append(PendingMessage(role, list(parts)))
+        else:  # a blank line separates two texts, however the server joins parts
+            last.parts[-1:] = [*joined([*last.parts[-1:], *parts[:1]], "\n\n"), *parts[1:]]
 
     def add_call(self, name: str, call_id: str | None, arguments: dict[str, Any]) -> None:
         """Add a tool call to the assistant's turn that was added last."""
@@ -129,16 +137,6 @@ class Conversation:
         if self._images:
             self.add("user", ())
         return self._messages
-
-
-def check_not_empty(messages: Sequence[object]) -> None:
-    """Reject a conversation without messages.
-
-    Raises:
-        LMStudioValueError: If there is no message.
-    """
-    if not messages:
-        raise LMStudioValueError("the list of messages is empty; add a message before requesting a response")
 
 
 def reasoning_part(reasoning: str) -> list[Part]:
@@ -167,15 +165,6 @@ def _checked_id(call_id: object) -> object:
     if call_id is not None and not isinstance(call_id, str):
         raise LMStudioValueError(f"the identifier of a tool call must be a string; got {call_id!r}")
     return call_id
-
-
-def _append(messages: list[PendingMessage], message: PendingMessage) -> None:
-    """Add a message, or its parts to the last one; a blank line separates two texts, however the server joins parts."""
-    if messages and messages[-1].role == message.role:
-        parts = messages[-1].parts
-        parts[-1:] = [*joined([*parts[-1:], *message.parts[:1]], "\n\n"), *message.parts[1:]]
-    else:
-        messages.append(message)
 
 
 def images(messages: Iterable[PendingMessage]) -> list[ImageSource]:
@@ -223,10 +212,10 @@ def _written(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, F
 
 def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessage]:
     """Return a conversation with its system messages as one, at the front."""
-    merged: list[PendingMessage] = []
+    merged = Conversation()
     for message in sorted(messages, key=lambda message: message.role != "system"):
-        _append(merged, PendingMessage(message.role, list(message.parts)))
-    return merged
+        merged.add(message.role, message.parts)
+    return merged.finish()
 
 
 def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:

@@ -51,23 +51,12 @@ class _BatchStreams:
 
     def run(self, call: Callable[[], T]) -> T:
         """Make a call whose streams belong to this batch."""
-        _current.set(self)  # each task of the executor has a context of its own
+        current.set(self)  # each task of the executor has a context of its own
         return call()
 
 
-_current: ContextVar[_BatchStreams | None] = ContextVar("lmstudio_batch", default=None)
-
-
-def in_batch(stream: PredictionStream) -> PredictionStream:
-    """Add a stream to the batch of this thread, if there is one.
-
-    Raises:
-        LMStudioCancelledError: If the batch was stopped.
-    """
-    streams = _current.get()
-    if streams is not None:
-        streams.add(stream)
-    return stream
+current: ContextVar[_BatchStreams | None] = ContextVar("lmstudio_batch", default=None)
+"""The batch of this thread, to which each stream is added before it is read; `None` outside of a batch."""
 
 
 def calls_of(

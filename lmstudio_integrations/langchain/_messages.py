@@ -10,12 +10,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, Functio
 from langchain_core.messages import ToolMessage as LangChainToolMessage
 
 from lmstudio_integrations._both_frameworks.conversation import (
+    NO_MESSAGES,
     Conversation,
     ImageSource,
     Part,
     PendingMessage,
     Role,
-    check_not_empty,
     joined,
     reasoning_part,
     text_of,
@@ -54,7 +54,8 @@ def convert(messages: Sequence[BaseMessage], *, send_reasoning: bool = False) ->
         LMStudioValueError: If there is no message, or one of a kind or with a block that cannot be sent.
         LMStudioOSError: If an image's file cannot be read.
     """
-    check_not_empty(messages)
+    if not messages:
+        raise LMStudioValueError(NO_MESSAGES)
     with_result = frozenset(message.tool_call_id for message in messages if isinstance(message, LangChainToolMessage))
     target = _Target(send_reasoning, with_result)
     for message in messages:

@@ -219,8 +219,10 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         with (
             translating_errors(),
             self._calling(stop, kwargs) as call,
-            _batching.in_batch(self._open(call, call.responder(), messages)) as stream,
+            self._open(call, call.responder(), messages) as stream,
         ):
+            if (streams := _batching.current.get()) is not None:
+                streams.add(stream)
             return self._result(call, stream.wait_for_result())
 
     async def _agenerate(
@@ -259,8 +261,10 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         with (
             translating_errors(),
             self._calling(stop, kwargs) as call,
-            _batching.in_batch(self._open(call, call.responder(), messages)) as source,
+            self._open(call, call.responder(), messages) as source,
         ):
+            if (streams := _batching.current.get()) is not None:
+                streams.add(source)
             stream = self._chunk_stream(call, source)
             for batch in source.batches():
                 for chunk in stream.chunks(batch):

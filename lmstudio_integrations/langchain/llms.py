@@ -222,9 +222,9 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
-            with _batching.in_batch(
-                call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())
-            ) as stream:
+            with call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+                if (streams := _batching.current.get()) is not None:
+                    streams.add(stream)
                 for events in stream.batches():
                     for chunk in self._chunks(call, events, stream):
                         if run_manager is not None:
@@ -248,7 +248,9 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
                         yield chunk
 
     def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
-        with _batching.in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
+        with call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+            if (streams := _batching.current.get()) is not None:
+                streams.add(stream)
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 

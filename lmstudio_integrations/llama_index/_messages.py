@@ -21,12 +21,12 @@ from llama_index.core.base.llms.types import (
 )
 
 from lmstudio_integrations._both_frameworks.conversation import (
+    NO_MESSAGES,
     Conversation,
     ImageSource,
     Part,
     PendingMessage,
     Role,
-    check_not_empty,
     joined,
     reasoning_part,
     text_of,
@@ -63,7 +63,8 @@ def convert(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) ->
         LMStudioValueError: If there is no message, or one with a block that cannot be sent.
         LMStudioOSError: If a file cannot be read.
     """
-    check_not_empty(messages)
+    if not messages:
+        raise LMStudioValueError(NO_MESSAGES)
     conversation = Conversation()
     for message in messages:
         role = _ROLES[message.role]

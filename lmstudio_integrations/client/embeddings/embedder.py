@@ -61,9 +61,9 @@ class Embedder(Model):
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
             LMStudioValueError: If an argument is invalid.
         """
-        max_concurrency = whole_number(max_concurrency, "max_concurrency")
         if max_concurrency is None:
             return (yield from self._embed(request, show_progress=show_progress))
+        whole_number(max_concurrency, "max_concurrency")  # raises if it is none
         gates = self.server_models.gates
         permit = yield from gates.enter(self.caller, (self.state.kind, self.state.key), max_concurrency)
         try:

@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,13 +29,10 @@ _SHORTENED = (LMStudioError, KeyboardInterrupt, asyncio.CancelledError)
 """What may be raised in this package without a defect of it."""
 
 
-class short_traceback:  # noqa: N801 - a context manager is named like a function
+class short_traceback(AbstractContextManager[object, None]):  # noqa: N801 - a context manager is named like a function
     """Leave out our frames below the block, and our causes, of what the block raises."""
 
     __slots__ = ()
-
-    def __enter__(self) -> None:
-        """Begin the block."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and not os.environ.get(DEBUG_VARIABLE):
@@ -54,7 +52,7 @@ class ShortTracebacks:
         if cls.__module__.partition(".")[0] != _PACKAGE:  # the frames of the user's methods are not ours to drop
             return
         for name, member in list(vars(cls).items()):
-            if inspect.isfunction(member) and not name.startswith("_"):
+            if inspect.isfunction(member) and not name.startswith("_") and not inspect.isgeneratorfunction(member):
                 setattr(cls, name, with_short_traceback(member))
 
 
