@@ -19,7 +19,7 @@ from lmstudio_integrations._both_frameworks.generators import generator_error, p
 from lmstudio_integrations._both_frameworks.specs import HandleSpec, ModelSpec, ServerSpec
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
-from lmstudio_integrations.client.api.base import BaseHandle, BaseModelHandle, BaseModelNamespace
+from lmstudio_integrations.client.api.base import BaseHandle, BaseModelHandle, BaseModelNamespace, new_state
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.client.hosts.models import hosts_of_model
 from lmstudio_integrations.client.models.state import ModelState
@@ -107,10 +107,7 @@ class _ClientPool(Generic[ClientT]):
         if plugin is not None:
             return clients[0].plugins.generator(plugin).with_retries(spec.max_retries)
         namespaces = [_namespace(client, model.kind) for client in clients]
-        states = self._states.get_or_make(
-            model,
-            lambda: [_state_of(each, model, number) for each, (_, number) in zip(namespaces, places, strict=True)],
-        )
+        states = self._states.get_or_make(model, lambda: [_state_of(model, number) for _, number in places])
         handles: list[BaseModelHandle] = [
             namespace.handle_for(state) for namespace, state in zip(namespaces, states, strict=True)
         ]
@@ -262,18 +259,21 @@ def _namespace(client: Client | AsyncClient, kind: ModelKind) -> BaseModelNamesp
     return client.llm if kind == "llm" else client.embedding
 
 
-def _state_of(namespace: BaseModelNamespace[Any, Any], model: ModelSpec, number: int | None) -> ModelState:
+def _state_of(model: ModelSpec, number: int | None) -> ModelState:
     # A just-in-time load cannot choose the identifier, by which several instances differ.
     is_explicit = number is not None and model.load_policy == "get_or_load"
-    state: ModelState = namespace.lazy_model(
+    state = new_state(
+        model.kind,
         model.key,
-        ttl=model.ttl,
-        config=None if model.load_config is None else json.loads(model.load_config),
-        load_policy="explicit" if is_explicit else model.load_policy,
-        on_config_mismatch=model.on_config_mismatch,
-        on_load_progress=model.on_load_progress,
-        show_progress=model.show_progress,
-    ).model.state
+        {
+            "ttl": model.ttl,
+            "config": None if model.load_config is None else json.loads(model.load_config),
+            "load_policy": "explicit" if is_explicit else model.load_policy,
+            "on_config_mismatch": model.on_config_mismatch,
+            "on_load_progress": model.on_load_progress,
+            "show_progress": model.show_progress,
+        },
+    )
     state.number = number
     state.adapters = dict(model.adapters)
     return state

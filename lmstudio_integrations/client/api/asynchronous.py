@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from lmstudio_integrations.client.api.base import (
     BaseClient,
@@ -22,6 +22,8 @@ from lmstudio_integrations.client.api.base import (
     ModelParameters,
     ModelT_co,
     checked_kind,
+    load_settings,
+    new_state,
 )
 from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
 from lmstudio_integrations.client.api.plugins import AsyncPluginsNamespace
@@ -32,7 +34,9 @@ from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
+from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
+from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
@@ -215,14 +219,18 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        return await arun(self._get(model_key, parameters))
+        handle = self.handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
+        await arun(handle.model.load())
+        return handle
 
     async def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        parameters["load_policy"] = "new_instance"
-        return await arun(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
+        given: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
+        handle = self.handle_for(new_state(self.kind, text_of(model_key, "model_key"), given, instance_identifier))
+        await arun(handle.model.load())
+        return handle
 
     async def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
@@ -242,7 +250,9 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
-        return await arun(queries.estimate_usage(self._operation(), self.kind, model_key, self._load_config(config)))
+        return await arun(
+            queries.estimate_usage(self._operation(), self.kind, model_key, load_settings(self.kind, config))
+        )
 
 
 class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -276,16 +286,22 @@ class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
-    _handle = AsyncLLM
     _downloaded = AsyncDownloadedLlm
+
+    @override
+    def handle_for(self, state: ModelState) -> AsyncLLM:
+        return AsyncLLM(LanguageModel(self._caller, state))
 
 
 class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
     kind: ClassVar[ModelKind] = "embedding"
-    _handle = AsyncEmbeddingModel
     _downloaded = AsyncDownloadedEmbeddingModel
+
+    @override
+    def handle_for(self, state: ModelState) -> AsyncEmbeddingModel:
+        return AsyncEmbeddingModel(Embedder(self._caller, state))
 
 
 class AsyncSystemNamespace(BaseNamespace):

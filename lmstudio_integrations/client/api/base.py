@@ -5,6 +5,7 @@
 
 import math
 import ssl
+from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -24,12 +25,9 @@ from typing_extensions import TypeVar, Unpack
 
 from lmstudio_integrations._support.text import shown
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
-from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.hosts.models import on_hosts
-from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.state import ContextWindow, Instance, ModelState, OnProgress
-from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import (
     check_names,
@@ -44,7 +42,6 @@ from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry.spans import SPANS
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
-from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
@@ -67,7 +64,6 @@ HandleT = TypeVar("HandleT", bound="BaseModelHandle")
 InfoT = TypeVar("InfoT", bound=ModelInfo)
 DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any, Any]")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
-_MODELS: dict[ModelKind, type[Model]] = {"llm": LanguageModel, "embedding": Embedder}
 ChoiceT = TypeVar("ChoiceT")
 
 
@@ -313,11 +309,57 @@ class BaseNamespace(ShortTracebacks):
         return f"<{type(self).__name__} at {self._caller.target}>"
 
 
-class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
+def new_state(
+    kind: ModelKind, model_key: str | None, parameters: ModelParameters, identifier: str | None = None
+) -> ModelState:
+    """Return the state of a model that is got or loaded on first use.
+
+    Args:
+        kind: The kind of the model.
+        model_key: Key or identifier; `None` is any loaded model.
+        parameters: How to get or load it; without `ttl`, no TTL is sent.
+        identifier: The identifier of a new instance; by default, the server chooses it.
+
+    Raises:
+        LMStudioValueError: If an argument is invalid.
+    """
+    check_names(parameters, ModelParameters.__annotations__, in_config=LOAD_CONFIGS[kind].model_fields)
+    optional_text(model_key, "model")
+    policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
+    ttl = _checked_ttl(parameters.get("ttl"), policy)
+    if policy == "new_instance" and model_key is None:
+        raise LMStudioValueError("load_policy='new_instance' needs a model")
+    if parameters.get("on_load_progress") and parameters.get("on_progress"):
+        raise LMStudioValueError("give on_load_progress or on_progress, not both; they are two names of one")
+    state = ModelState(
+        kind,
+        model_key,
+        policy=policy,
+        ttl=ttl,
+        config=load_settings(kind, parameters.get("config")),
+        on_config_mismatch=_choice(
+            parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
+        ),
+        on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),
+        show_progress=check_show_progress(parameters.get("show_progress", "auto")),
+    )
+    state.requested_identifier = optional_text(identifier, "instance_identifier")
+    return state
+
+
+def load_settings(kind: ModelKind, config: LoadConfig | None) -> LoadSettings | None:
+    """Return how to load a model of a kind; `None` if that is not given.
+
+    Raises:
+        LMStudioValueError: If a setting is unknown or invalid.
+    """
+    return None if config is None else LOAD_CONFIGS[kind].parse(cast("Any", config))
+
+
+class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
     """The models of one kind."""
 
     kind: ClassVar[ModelKind]
-    _handle: type[HandleT]
     _downloaded: type[DownloadedT]
 
     def lazy_model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
@@ -330,49 +372,18 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        check_names(parameters, ModelParameters.__annotations__, in_config=LOAD_CONFIGS[self.kind].model_fields)
-        optional_text(model_key, "model")
-        policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
-        ttl = _checked_ttl(parameters.get("ttl"), policy)
-        if policy == "new_instance" and model_key is None:
-            raise LMStudioValueError("load_policy='new_instance' needs a model")
-        if parameters.get("on_load_progress") and parameters.get("on_progress"):
-            raise LMStudioValueError("give on_load_progress or on_progress, not both; they are two names of one")
-        state = ModelState(
-            self.kind,
-            model_key,
-            policy=policy,
-            ttl=ttl,
-            config=self._load_config(parameters.get("config")),
-            on_config_mismatch=_choice(
-                parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
-            ),
-            on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),
-            show_progress=check_show_progress(parameters.get("show_progress", "auto")),
-        )
-        return self.handle_for(state)
+        return self.handle_for(new_state(self.kind, model_key, parameters))
 
+    @abstractmethod
     def handle_for(self, state: ModelState) -> HandleT:
         """Return a handle that shares the state of another handle, even one of another client.
 
         An instance that either of them loads is used by both.
         """
-        return self._handle(_MODELS[self.kind](self._caller, state))
 
     def as_downloaded(self, info: ModelInfo) -> DownloadedT:
         """Return a downloaded model as an object that can load it."""
         return self._downloaded(info, self)
-
-    def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
-        return None if config is None else LOAD_CONFIGS[self.kind].parse(cast("Any", config))
-
-    def _get(self, model_key: str | None, parameters: ModelParameters, identifier: str | None = None) -> Flow[HandleT]:
-        """Return a handle whose model is loaded. Only a new instance may be given an identifier."""
-        parameters.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **parameters)
-        handle.model.state.requested_identifier = optional_text(identifier, "instance_identifier")
-        yield from handle.model.load()
-        return handle
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
         window = ContextWindow(info.context_length, info.max_context_length)

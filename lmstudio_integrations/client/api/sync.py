@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from lmstudio_integrations.client.api.base import (
     BaseClient,
@@ -22,6 +22,8 @@ from lmstudio_integrations.client.api.base import (
     ModelParameters,
     ModelT_co,
     checked_kind,
+    load_settings,
+    new_state,
 )
 from lmstudio_integrations.client.api.downloads import RepositoryNamespace
 from lmstudio_integrations.client.api.plugins import PluginsNamespace
@@ -32,7 +34,9 @@ from lmstudio_integrations.client.files import uploads
 from lmstudio_integrations.client.files.uploads import FileInput, RetrievalParameters
 from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools
+from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
+from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
@@ -249,14 +253,18 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        return run(self._get(model_key, parameters))
+        handle = self.handle_for(new_state(self.kind, model_key, {"ttl": DEFAULT_TTL, **parameters}))
+        run(handle.model.load())
+        return handle
 
     def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        parameters["load_policy"] = "new_instance"
-        return run(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
+        given: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
+        handle = self.handle_for(new_state(self.kind, text_of(model_key, "model_key"), given, instance_identifier))
+        run(handle.model.load())
+        return handle
 
     def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
@@ -276,7 +284,8 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
 
     def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
-        return run(queries.estimate_usage(self._operation(), self.kind, model_key, self._load_config(config)))
+        settings = load_settings(self.kind, config)
+        return run(queries.estimate_usage(self._operation(), self.kind, model_key, settings))
 
 
 class DownloadedModel(BaseDownloaded[HandleT, InfoT]):
@@ -310,16 +319,22 @@ class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
-    _handle = LLM
     _downloaded = DownloadedLlm
+
+    @override
+    def handle_for(self, state: ModelState) -> LLM:
+        return LLM(LanguageModel(self._caller, state))
 
 
 class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
     kind: ClassVar[ModelKind] = "embedding"
-    _handle = EmbeddingModel
     _downloaded = DownloadedEmbeddingModel
+
+    @override
+    def handle_for(self, state: ModelState) -> EmbeddingModel:
+        return EmbeddingModel(Embedder(self._caller, state))
 
 
 class SystemNamespace(BaseNamespace):

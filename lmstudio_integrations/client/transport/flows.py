@@ -37,8 +37,9 @@ Flow: TypeAlias = Generator[Step, list[Any], T]
 
 def run(flow: Flow[T]) -> T:
     """Drive a flow, waiting in this thread."""
+    start: Any = None  # what a generator must get first
     try:
-        step = next(flow)
+        step = flow.send(start)
         while True:
             try:
                 batch = step.waiter.wait()
@@ -52,8 +53,9 @@ def run(flow: Flow[T]) -> T:
 
 async def arun(flow: Flow[T]) -> T:
     """Drive a flow, waiting in the running loop."""
+    start: Any = None  # what a generator must get first
     try:
-        step = next(flow)
+        step = flow.send(start)
         while True:
             try:
                 batch = await step.waiter.wait()
