@@ -1,6 +1,6 @@
 """An embedding model as its handle uses it: vectors of texts, also of texts that are too long for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from lmstudio_integrations.client.models.state import ContextWindow, Instance
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioProtocolError
 from lmstudio_integrations.protocol.requests import EmbedString
@@ -41,9 +42,8 @@ class Embedder(Model):
         """Return the vector of a text, or of each of several, with a progress bar for several."""
         is_one = isinstance(texts, str)
         texts = texts_of(texts, "input")
-        with _Report(self) as report:
-            vectors = yield from report.model.request_batches(texts, show_progress=show_progress and not is_one)
-            report.vectors = vectors
+        shown = show_progress and not is_one
+        vectors = yield from self._reported(lambda model: model.request_batches(texts, show_progress=shown))
         return vectors[0] if is_one else vectors
 
     def vectors_of_long(
@@ -76,9 +76,21 @@ class Embedder(Model):
         return (yield from self._embed(request, show_progress=False)), str(self.caller.target)
 
     def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
-        with _Report(self) as report:
-            vectors = yield from report.model.embed_fitted(request, show_progress=show_progress)
-            report.vectors = vectors
+        return (yield from self._reported(lambda model: model.embed_fitted(request, show_progress=show_progress)))
+
+    def _reported(self, embed: Callable[[Self], Flow[Vectors]]) -> Flow[Vectors]:
+        """Run a flow of this model; report it as one operation, whatever requests it makes, if anybody listens."""
+        caller, listener = self.caller, self.caller.listener
+        if listener is NOBODY:
+            return (yield from embed(self))
+        listener = listener.began("Embedding", caller.target, self.state.key)
+        model = self.changed(lambda caller: caller.with_listener(listener))
+        try:
+            vectors = yield from embed(model)
+        except BaseException as error:
+            listener.ended(error)
+            raise
+        listener.ended(vectors, model.model_key)
         return vectors
 
     def embed_fitted(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
@@ -145,28 +157,6 @@ class Embedder(Model):
             return vectors
 
         return (yield from self.on_instance(request))
-
-
-class _Report:
-    """Reports what an embedding model does in a block as one operation, whatever requests it makes.
-
-    Attributes:
-        model: The model, of which all operations are parts of the reported one.
-        vectors: The result.
-    """
-
-    def __init__(self, model: Embedder) -> None:
-        caller, state = model.caller, model.state
-        listener = caller.listener.began("Embedding", caller.target, state.key)
-        is_reported = listener is not caller.listener
-        self.model = model.changed(lambda caller: caller.with_listener(listener)) if is_reported else model
-        self.vectors: Vectors | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self.model.caller.listener.ended(error or self.vectors, None if error else self.model.model_key)
 
 
 # Several times as fast as a check of each number in Python.
