@@ -94,16 +94,17 @@ class _ClientPool(Generic[ClientT]):
         Raises:
             LMStudioValueError: If it is a generator plugin, and its handle is not of that kind.
         """
-        handle = self._handles.get_or_make(spec, lambda: self._new_handle(spec))
+        handle = self._handles.get_or_make(spec, lambda: self._new_handle(kind, spec))
         if not isinstance(handle, kind):
             raise generator_error(spec.model.key)
         return handle
 
-    def _new_handle(self, spec: HandleSpec) -> BaseHandle:
+    def _new_handle(self, kind: type[BaseHandle], spec: HandleSpec) -> BaseHandle:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
-        places = model.places
+        places, plugin = model.places, plugin_of(model.key)
+        if plugin is not None and issubclass(kind, BaseModelHandle):
+            raise generator_error(model.key)
         clients = [self._client(server).with_timeouts(**timeouts) for server, _ in places]
-        plugin = plugin_of(model.key)
         if plugin is not None:
             return clients[0].plugins.generator(plugin).with_retries(spec.max_retries)
         namespaces = [_namespace(client, model.kind) for client in clients]
