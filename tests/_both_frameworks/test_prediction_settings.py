@@ -168,3 +168,20 @@ def test_another_host_in_the_environment_takes_effect_with_the_next_call(
             count = len(each.predictions)
             way(llm, {})
             assert len(each.predictions) == count + 1
+
+
+# What a call passes to the client
+
+
+@pytest.mark.parametrize("make", [each.make for each in LANGUAGE_MODELS.values()], ids=LANGUAGE_MODELS)
+def test_options_about_tools_belong_to_calls_that_offer_some(make: Callable[..., Any]) -> None:
+    given = make(model=MODEL)._resolve_call({}).request_arguments()
+    assert set(given) == {"config", "check_context"}
+
+
+@pytest.mark.parametrize("make", [each.make for each in LANGUAGE_MODELS.values()], ids=LANGUAGE_MODELS)
+def test_a_resolved_call_stays_when_the_model_reports_itself(make: Callable[..., Any]) -> None:
+    llm = make(model=MODEL)
+    call = llm._resolve_call({})
+    llm._runtime.record_info(call.handle.model, None, {"modelKey": "some/model", "identifier": MODEL}, {})
+    assert llm._resolve_call({}) is call
