@@ -20,7 +20,7 @@ from lmstudio_integrations.client.predictions.requests import (
     PredictionParameters,
     RequestMaker,
 )
-from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, required_choice
+from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow
@@ -117,7 +117,7 @@ class GeneratorModel(LanguageModel):
         settings = LlmPredictionConfig.parse(parameters.get("config"))
         names = [name for name in settings.model_fields_set - _FOR_TOOLS if getattr(settings, name) is not None]
         names += [name for name in _FOR_MODELS if parameters.get(name) not in (None, False)]
-        if required_choice(settings):
+        if requires_call(settings):
             names.append("required tool_choice")
         if names:
             raise LMStudioValueError(

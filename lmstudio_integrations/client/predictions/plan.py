@@ -46,6 +46,8 @@ class Plan:
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
         checks_calls: Whether the caller checks the arguments of tool calls, and sends the model what is wrong.
+        tools: The definitions of the tools that the model may call, in wire form.
+        requires_call: Whether it must call one.
     """
 
     requests: Sequence[PredictionRequest]
@@ -59,3 +61,5 @@ class Plan:
     callbacks: Callbacks | None = None
     parse_json: bool = False
     checks_calls: bool = False
+    tools: Sequence[Mapping[str, Any]] = ()
+    requires_call: bool = False

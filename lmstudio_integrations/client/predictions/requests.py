@@ -14,7 +14,7 @@ from lmstudio_integrations.client.models.chat_templates import placed
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.predictions.callbacks import Callbacks
 from lmstudio_integrations.client.predictions.plan import Plan, PredictionRequest
-from lmstudio_integrations.client.predictions.required_call import offered_tools
+from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.support.arguments import check_names, optional_text
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client.transport.flows import Flow
@@ -38,6 +38,7 @@ PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict
 CALLBACKS = frozenset(field.name for field in fields(Callbacks) if field.init)
 """The keyword arguments that are callbacks."""
 
+_NO_SETTINGS = LlmPredictionConfig()
 _SETTINGS = frozenset(LlmPredictionConfig.model_fields)
 
 _COMPLETION_TEMPLATE: dict[str, Any] = {
@@ -225,7 +226,9 @@ def plan_response(
     settings = _settings(parameters, is_async=is_async)
     checks_calls = not parameters.get("check_response", True)
     plan = plan_round(history, settings, parameters, checks_calls=checks_calls, request=request)
-    return _with_callbacks(plan, parameters)
+    if parameters:
+        _add_callbacks(plan, parameters)
+    return plan
 
 
 def plan_round(
@@ -248,8 +251,9 @@ def plan_round(
     given = history if isinstance(history, PendingHistory) else encode(history)
     plan = Plan([request(Conversation(given), settings)], "Chat response", settings, parameters)
     plan.files, plan.outline = tuple(given.files), cache(partial(_outline, given, settings))
-    plan.checks_calls = checks_calls
-    return _with_options(plan)
+    if parameters:
+        _add_options(plan, checks_calls=checks_calls)
+    return plan
 
 
 def _outline(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptOutline:
@@ -269,18 +273,25 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings = _settings(parameters, is_async=is_async)
     requests = [CompletionRequest(prompt, settings), LegacyCompletionRequest(prompt, settings)]
-    return _with_callbacks(_with_options(Plan(requests, "Completion", settings, parameters)), parameters)
-
-
-def _with_options(plan: Plan) -> Plan:
-    """Add what all predictions may have, those of the tool loop as well."""
-    if plan.options:
-        plan.preset = optional_text(plan.options.get("preset"), "preset")
-        plan.timeouts = checked_timeouts(plan.options)
+    plan = Plan(requests, "Completion", settings, parameters)
+    if parameters:
+        _add_options(plan)
+        _add_callbacks(plan, parameters)
     return plan
 
 
-def _with_callbacks(plan: Plan, parameters: PredictionParameters) -> Plan:
+def _add_options(plan: Plan, *, checks_calls: bool = False) -> None:
+    settings = plan.settings
+    if settings.raw_tools is not None and may_call(settings):
+        plan.tools = offered_tools(settings)
+    plan.requires_call = settings.tool_choice is not None and requires_call(settings)
+    plan.checks_calls = checks_calls
+    plan.preset = optional_text(plan.options.get("preset"), "preset")
+    plan.timeouts = checked_timeouts(plan.options)
+
+
+def _add_callbacks(plan: Plan, parameters: PredictionParameters) -> None:
+    """Add what is done for the caller of a whole response. The tool loop has callbacks of its own."""
     is_checked = plan.settings.structured is not None and parameters.get("check_response", True)
     plan.parse_json = is_checked and is_requested(plan.settings)
     if not CALLBACKS.isdisjoint(parameters):
@@ -290,13 +301,13 @@ def _with_callbacks(plan: Plan, parameters: PredictionParameters) -> Plan:
             parameters.get("on_message"),
             parameters.get("on_prompt_processing_progress"),
         )
-    return plan
 
 
 def _settings(parameters: PredictionParameters, *, is_async: bool) -> LlmPredictionConfig:
     """Return the settings of a prediction, including the format of its response."""
-    if parameters:
-        check_names(parameters, PredictionParameters.__annotations__, in_config=_SETTINGS, async_callbacks=is_async)
+    if not parameters:
+        return _NO_SETTINGS
+    check_names(parameters, PredictionParameters.__annotations__, in_config=_SETTINGS, async_callbacks=is_async)
     settings, response_format = LlmPredictionConfig.parse(parameters.get("config")), parameters.get("response_format")
     if response_format is None and settings.structured is None:
         return settings

@@ -12,10 +12,9 @@ from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-def required_choice(settings: LlmPredictionConfig) -> str | None:
-    """Return the tool choice of a prediction if it requires a call, else `None`."""
-    mode = (settings.tool_choice or {}).get("mode")
-    return mode if mode == "required" else None
+def requires_call(settings: LlmPredictionConfig) -> bool:
+    """Whether a prediction must call a tool."""
+    return (settings.tool_choice or {}).get("mode") == "required"
 
 
 def offered_tools(settings: LlmPredictionConfig) -> list[dict[str, Any]]:

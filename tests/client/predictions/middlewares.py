@@ -15,7 +15,7 @@ from lmstudio_integrations.types.results import PredictionEnd
 def plan_with(tools: Sequence[Any] = (), *, checks_calls: bool = False) -> Plan:
     """Return the plan of a prediction that offers tools."""
     settings = LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": list(tools)})
-    return Plan([], "Test", settings, {}, checks_calls=checks_calls)
+    return Plan([], "Test", settings, {}, checks_calls=checks_calls, tools=list(tools))
 
 
 def end() -> PredictionEnd:

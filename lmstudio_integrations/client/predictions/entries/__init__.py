@@ -16,35 +16,27 @@ from lmstudio_integrations.client.predictions.entries.missing_call import Missin
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.client.predictions.required_call import may_call, required_choice
 from lmstudio_integrations.types.structured import is_requested
 
 
-def _may_call(plan: Plan) -> bool:
-    return plan.settings.raw_tools is not None and may_call(plan.settings)
-
-
-def _logs_missing_call(plan: Plan) -> bool:
-    is_checked = plan.settings.tool_choice is not None and plan.options.get("check_response", True)
-    return is_checked and required_choice(plan.settings) is not None
-
-
 def _has_two_steps(plan: Plan) -> bool:
-    return plan.options.get("tools_first", False) and _may_call(plan) and is_requested(plan.settings)
+    return plan.options.get("tools_first", False) and is_requested(plan.settings)
 
 
-def _reads_calls(plan: Plan) -> bool:
-    is_wanted = plan.options.get("rescue_tool_calls", False) and _may_call(plan)
-    return is_wanted and (_has_two_steps(plan) or not is_requested(plan.settings))
-
-
-ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], bool]], ...] = (
-    (MissingCall, _logs_missing_call),
-    (FormatStep, _has_two_steps),
-    (Confidence, lambda plan: _may_call(plan) and plan.settings.log_probs is not None),
-    (ForcedCall, lambda plan: plan.options.get("required_tool_fallback", False) and _may_call(plan)),
+ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
+    (MissingCall, lambda plan: plan.requires_call and plan.options.get("check_response", True)),
+    (FormatStep, lambda plan: plan.tools and _has_two_steps(plan)),
+    (Confidence, lambda plan: plan.tools and plan.settings.log_probs is not None),
+    (ForcedCall, lambda plan: plan.tools and plan.options.get("required_tool_fallback", False)),
     (CacheWarning, lambda plan: plan.outline is not None),
-    (ReadCalls, _reads_calls),
+    (
+        ReadCalls,
+        lambda plan: (
+            plan.tools
+            and plan.options.get("rescue_tool_calls", False)
+            and (_has_two_steps(plan) or not is_requested(plan.settings))
+        ),
+    ),
     (ContextCheck, lambda plan: plan.options.get("check_context", False)),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
 )

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.required_call import offered_tools
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of_arguments
@@ -28,7 +27,7 @@ class Confidence(Middleware):
         return batch, end
 
     def _confidence(self, call: ToolCallEnd, ask: Ask) -> dict[str, FieldConfidence] | None:
-        tool = OfferedTools(offered_tools(self.plan.settings)).named(call.name)
+        tool = OfferedTools(self.plan.tools).named(call.name)
         content = [each for each in ask.raw.fragments if each.reasoning_type in _CONTENT and not each.is_structural]
         at = "".join([each.content for each in content]).rfind(call.raw_content or "")
         if tool is None or at < 0:

@@ -14,7 +14,6 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.required_call import offered_tools, required_choice
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
@@ -57,13 +56,9 @@ class ForcedCall(Middleware):
 
     _first: Ask | None = None
 
-    @property
-    def _definitions(self) -> list[dict[str, Any]]:
-        return offered_tools(self.plan.settings)
-
     def asks_first(self, instance: Instance) -> bool:
         """Whether the instance has not made the last required calls."""
-        if required_choice(self.plan.settings) is None or instance.missed_calls < _MOST_MISSES:
+        if not self.plan.requires_call or instance.missed_calls < _MOST_MISSES:
             return False
         logger.warning("%r: %s", instance.identifier, _GRAMMAR_FIRST)
         return True
@@ -76,8 +71,8 @@ class ForcedCall(Middleware):
         text = "" if self._first is None else self._first.raw.result().content
         return {
             **wire,
-            "history": {"messages": with_instruction(wire["history"]["messages"], text, self._definitions)},
-            "predictionConfigStack": stack_of(forced_settings(self.plan.settings, self._definitions)),
+            "history": {"messages": with_instruction(wire["history"]["messages"], text, self.plan.tools)},
+            "predictionConfigStack": stack_of(forced_settings(self.plan.settings, self.plan.tools)),
         }
 
     def events(self, batch: Events, ask: Ask) -> Events:
@@ -97,7 +92,7 @@ class ForcedCall(Middleware):
             ask.instance.missed_calls = 0
         has_call = ask.raw.tool_calls or any(isinstance(event, ToolCallStart) for event in batch)
         is_over = end.is_interrupted or end.stats.get("stopReason") == _FULL
-        if has_call or is_over or required_choice(self.plan.settings) is None:
+        if has_call or is_over or not self.plan.requires_call:
             return batch, end
         ask.instance.missed_calls += 1
         logger.warning("%r: %s", end.model_info.get("modelKey"), _REQUESTED_AGAIN)
@@ -124,7 +119,7 @@ class ForcedCall(Middleware):
             return [] if self._first is not None else [*ask.raw.fragments], end
         call = json_object(text) or {}
         name, arguments = call.get("name"), call.get("arguments")
-        tool = OfferedTools(self._definitions).named(name) if isinstance(name, str) else None
+        tool = OfferedTools(self.plan.tools).named(name) if isinstance(name, str) else None
         if tool is None or not is_object(arguments):
             problem = f"the response by grammar is no complete call ({end.stats.get('stopReason')})"
             return failed_call_events(None, problem, text), end

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.required_call import log_missing_call, required_choice
+from lmstudio_integrations.client.predictions.required_call import log_missing_call
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import (
     PredictionEnd,
@@ -30,9 +30,8 @@ class MissingCall(Middleware):
         """Log that no call has begun, if that is so."""
         yield from ()
         self.events(batch, ask)
-        choice = required_choice(self.plan.settings)
-        if choice is not None and not (self._has_call or end.is_interrupted):
-            log_missing_call(end, choice)
+        if not (self._has_call or end.is_interrupted):
+            log_missing_call(end, "required")
         return batch, end
 
     def reset(self, ask: Ask) -> None:

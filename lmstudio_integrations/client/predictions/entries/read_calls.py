@@ -10,7 +10,6 @@ from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.required_call import offered_tools, required_choice
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
@@ -28,10 +27,8 @@ class ReadCalls(Middleware):
     """
 
     def __post_init__(self) -> None:
-        is_forced = (
-            self.plan.options.get("required_tool_fallback", False) and required_choice(self.plan.settings) is not None
-        )
-        self._tools = OfferedTools(offered_tools(self.plan.settings))
+        is_forced = self.plan.requires_call and self.plan.options.get("required_tool_fallback", False)
+        self._tools = OfferedTools(self.plan.tools)
         self._reports_broken = not is_forced
         self._keeps_misfits = self.plan.checks_calls and not is_forced
         """Whether calls that do not fit are calls, because the caller checks the arguments itself."""
