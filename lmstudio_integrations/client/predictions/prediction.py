@@ -34,6 +34,7 @@ from lmstudio_integrations.client.predictions.entries import middlewares_of
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
+from lmstudio_integrations.client.transport.listener import NOBODY
 from lmstudio_integrations.client.transport.operation import Call
 from lmstudio_integrations.client.transport.waiters import Waiter, current_thread_or_task
 from lmstudio_integrations.errors import (
@@ -389,6 +390,8 @@ class Prediction:
     def _begin_attempt(self) -> Flow[None]:
         """Begin the next attempt, and upload what it needs."""
         attempts = self._attempts
+        if attempts.listener is NOBODY:  # a provider may have been configured since the stream was made
+            attempts.listener = attempts.caller.listener
         operation = yield from attempts.next_operation()
         target, key = attempts.caller.target, attempts.state.key
         is_stream = not self._reads_to_end

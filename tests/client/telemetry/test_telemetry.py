@@ -391,6 +391,16 @@ async def test_without_a_provider_nothing_is_traced(model: Any) -> None:
     assert stream._prediction._attempts.listener is NOBODY
 
 
+async def test_a_stream_is_traced_if_the_provider_is_configured_before_it_is_read(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, recorded = model.respond_stream("hi"), Telemetry()
+    monkeypatch.setattr(TRACER_PROVIDER, recorded.traces)
+    await stream.wait_for_result()
+    assert recorded.names == ["chat chatty"]
+    recorded.close()
+
+
 # Content
 
 
