@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.predictions import entries, prediction
 from lmstudio_integrations.client.predictions.entries import ENTRIES
 from lmstudio_integrations.client.predictions.middleware import Middleware
+from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
@@ -107,6 +108,33 @@ def test_a_call_has_the_middlewares_that_have_something_to_do(
 def native(host: str, call: Callable[[Any], Any]) -> Any:
     with lms.Client(host) as client:
         return call(client.llm.model("m"))
+
+
+@pytest.mark.parametrize("call", ["adapter", "native"])
+def test_a_plain_call_enters_no_file_of_them_before_its_request_is_sent(server: Emulator, call: str) -> None:
+    entered: list[Path] = []
+
+    def record(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            entered.append(Path(frame.f_code.co_filename))
+            if frame.f_code is Operation.start_all.__code__:
+                sys.setprofile(None)
+
+    with lms.Client(server.address) as client:
+        llm, chat = client.llm.model("m"), ChatLMStudio(model="m", host=server.address)
+        calls: dict[str, Callable[[], object]] = {
+            "adapter": lambda: list(chat.stream("hi")),
+            "native": lambda: llm.respond("hi"),
+        }
+        calls[call]()
+        sys.setprofile(record)
+        try:
+            calls[call]()
+        finally:
+            sys.setprofile(None)
+    folder = Path(entries.__file__).parent
+    assert {path.name for path in entered if path.parent == folder} == {"__init__.py"}
+    assert not [path for path in entered if path.parent.name == "telemetry"]
 
 
 # Without one of them --------------------------------------------------------------------------------------------------
