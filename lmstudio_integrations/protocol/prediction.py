@@ -273,7 +273,7 @@ def _present(**members: Any) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Accumulator:
-    """Everything that was received of one prediction. The adapters of both frameworks build their responses from it.
+    """Events of one prediction, of which `result` is made.
 
     Attributes:
         fragments: All fragments; `result` sorts them, once, into response, reasoning and markup.

@@ -73,16 +73,16 @@ class HostAttempts(Attempts):
             self.listener.moved(self.caller.target, self.state.key)
         return (yield from super().next_operation())
 
-    def failed(self, error: LMStudioError, *, seen: bool = False) -> bool:
+    def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows, on this host or on another."""
-        if super().failed(error, seen=seen):
+        if super().retries_after(error, seen=seen):
             return True
         delay = self._route.delay_after(error, seen=seen)
         if delay is None:
             return False
         self.listener.attempt_failed(error)
         self._route.release()
-        self._delay, self._is_unloaded = delay, False
+        self._delay, self._is_unloaded, self.is_running = delay, False, False
         return True
 
     def final(self, error: LMStudioError) -> LMStudioError:

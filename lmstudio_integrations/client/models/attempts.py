@@ -70,7 +70,7 @@ class Retries:
 
 
 class Attempts:
-    """The attempts of one operation on a model.
+    """The attempts of one request of a user on a model. A retry after a failed connection is an operation of its own.
 
     `run` makes them. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
 
@@ -78,12 +78,13 @@ class Attempts:
         caller: Makes the calls to the server.
         state: The model.
         timeouts: Timeouts that differ from the client's.
-        reload: Whether the operation takes a turn, and loads the model again if that was unloaded. An operation that
-            only asks about the instance does neither.
+        reload: Whether the request takes a turn, and loads the model again if that was unloaded. One that only asks
+            about the instance does neither.
 
     Attributes:
         operation: The operation of the current attempt.
         resolve: Whether to find or load the instance even if the handle has one.
+        is_running: Whether an attempt is running. The further asks of a prediction are parts of it.
     """
 
     operation: Operation
@@ -102,16 +103,12 @@ class Attempts:
         self._timeouts = timeouts
         self._reload = reload
         self.resolve: bool = False
+        self.is_running: bool = False
         self._is_unloaded = False
         self._retries = Retries(caller.max_retries)
         self._delay: float | None = None
         self._turn: tuple[Turns, Turn] | None = None
         self._instance: Instance | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether an attempt is running. A second request of a prediction is a part of it."""
-        return self._delay is None and "operation" in vars(self)
 
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
         """Return what `work` returns in the first attempt that succeeds; it makes its calls with that operation."""
@@ -119,17 +116,17 @@ class Attempts:
             try:
                 result = yield from work((yield from self.next_operation()))
             except LMStudioError as error:
-                self.end()
+                self.end_turn(succeeded=False)
                 error = self.explained(error)  # under no other name: its traceback refers to this frame
-                if not self.failed(error):
+                if not self.retries_after(error):
                     self.release()
                     raise self.final(error)  # noqa: B904 - it has its cause
             except BaseException:
-                self.end()
+                self.end_turn(succeeded=False)
                 self.release()
                 raise
             else:
-                self.responded()
+                self.end_turn(succeeded=True)
                 self.succeeded()
                 return result
 
@@ -138,7 +135,7 @@ class Attempts:
 
         A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
         """
-        delay, self._delay, self._instance = self._delay, None, None
+        delay, self._delay, self._instance, self.is_running = self._delay, None, None, True
         if delay is not None and self._is_unloaded:
             yield from self.operation.pause(delay)
             return self.operation
@@ -177,11 +174,8 @@ class Attempts:
         yield from operation.caller.run_task(lambda: turns.wait(turn, queue_timeout, remaining))
         operation.wrap_sink = partial(turns.shared_by, turn)
 
-    def responded(self) -> None:
-        """Record that the server has responded: the operation needs its turn no longer."""
-        self._end_turn(succeeded=True)
-
-    def _end_turn(self, *, succeeded: bool) -> None:
+    def end_turn(self, *, succeeded: bool) -> None:
+        """Give the turn back, if there is one: the server has begun to respond, or the attempt has failed."""
         held, self._turn = self._turn, None
         if held is not None:
             (turns, turn), operation = held, self.operation
@@ -191,7 +185,7 @@ class Attempts:
             turn.forget_caller()
             operation.caller.submit(turns.end, turn)
 
-    def failed(self, error: LMStudioError, *, seen: bool = False) -> bool:
+    def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows.
 
         Args:
@@ -205,7 +199,7 @@ class Attempts:
             return False
         logger.info("an attempt on model %r failed, and another one follows: %s", self.state.name, error)
         self.listener.attempt_failed(error)
-        self._delay, self._is_unloaded = delay, is_unloaded
+        self._delay, self._is_unloaded, self.is_running = delay, is_unloaded, False
         return True
 
     def explained(self, error: LMStudioError) -> LMStudioError:
@@ -231,10 +225,6 @@ class Attempts:
         reason = self.caller.shared(ServerModels).why_unloaded(self.state)
         text = f"model {self.state.name!r} was unloaded: {reason}"
         return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
-
-    def end(self) -> None:
-        """End an attempt that got no response."""
-        self._end_turn(succeeded=False)
 
     def succeeded(self, result: PredictionResult | None = None) -> None:
         """Record that the operation has succeeded. On one server there is nothing to do; see `HostAttempts`.

@@ -34,7 +34,7 @@ class Ask:
         is_open: Whether the server has begun to respond.
         raw: All that was received.
         delivered: What was delivered of it.
-        end: Its last event, as the innermost middlewares passed it on.
+        end: Its last event, with what middlewares have added to it.
     """
 
     asked_by: "Middleware | None" = None

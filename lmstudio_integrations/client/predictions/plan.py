@@ -45,7 +45,7 @@ class Plan:
         outline: Returns the outline of its conversation; `None` if it has none.
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
-        checks_calls: Whether the caller checks the arguments of tool calls, and sends the model what is wrong.
+        keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
         tools: The definitions of the tools that the model may call, in wire form.
         requires_call: Whether it must call one.
     """
@@ -60,6 +60,6 @@ class Plan:
     outline: OutlineMaker | None = None
     callbacks: Callbacks | None = None
     parse_json: bool = False
-    checks_calls: bool = False
+    keeps_misfits: bool = False
     tools: Sequence[Mapping[str, Any]] = ()
     requires_call: bool = False

@@ -92,7 +92,7 @@ class Prediction:
         self._earlier: list[Ask] = []
         """The asks that were responded to before."""
         self._step: Step | None = None
-        """What is waited for: first what gets the model, then the response."""
+        """What is or was waited for last: what gets the model, the response, what a middleware asks at the end."""
         self._outcome: PredictionResult | Exception | None = None
         self._closed_by: object = None
         self._is_reading = False
@@ -105,7 +105,7 @@ class Prediction:
     @property
     def summary(self) -> str:
         """The model, the server, and how far it is, for the `repr` of its readers."""
-        attempts, count = self._attempts, len(self._ask.raw.fragments)
+        attempts, count = self._attempts, sum(len(ask.raw.fragments) for ask in (*self._earlier, self._ask))
         return f"{attempts.state.name!r} at {attempts.caller.target}: {counted(count, 'fragment')}, {self._progress}"
 
     @property
@@ -138,16 +138,16 @@ class Prediction:
                 try:
                     yield from self._interruptible(self._send())
                 except LMStudioModelNotFoundError as error:  # the request asks the instance something first
-                    self._attempts.end()
+                    self._attempts.end_turn(succeeded=False)
                     explained = self._attempts.explained(error)
                     is_unloaded = isinstance(explained, LMStudioModelUnloadedError)
-                    if not (is_unloaded and self._attempts.failed(explained, seen=self._is_seen)):
+                    if not (is_unloaded and self._attempts.retries_after(explained, seen=self._is_seen)):
                         raise explained  # noqa: B904 - it has its cause
-            self._attempts.responded()
+            self._attempts.end_turn(succeeded=True)
         except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
             self._fail(error)
         finally:
-            self._attempts.end()
+            self._attempts.end_turn(succeeded=False)
             self._is_reading = False
 
     def advance(self) -> Flow[bool]:
@@ -317,7 +317,8 @@ class Prediction:
                 end = self._end_after(self._stopped_error()) if self._is_cancelled and self._outcome is None else None
                 if end is None:
                     raise
-                events = yield from self._deliver([], end, self._outside)
+                stopped = replace(end, stats={**end.stats, "stopReason": "userStopped"})
+                events = yield from self._deliver([], stopped, self._outside)
             if events:  # otherwise all of them are held
                 return events
 
@@ -326,9 +327,7 @@ class Prediction:
         ask = self._ask
         if ask.call is not None:
             ask.call.report_connection()
-        if self._is_cancelled and not ask.is_open and isinstance(error, LMStudioModelUnloadedError):
-            raise _ClosedError from error
-        if not self._attempts.failed(error, seen=self._is_seen):
+        if not self._attempts.retries_after(error, seen=self._is_seen):
             return False
         for middleware in self._inside(ask):
             middleware.reset(ask)
@@ -358,7 +357,10 @@ class Prediction:
                 return (yield ask.call)
             return (yield from self._first_batch())
         except LMStudioError as error:
-            raise self._attempts.explained(error)  # noqa: B904 - it has its cause
+            explained = self._attempts.explained(error)
+            if self._is_cancelled and not self._ask.is_open and isinstance(explained, LMStudioModelUnloadedError):
+                raise _ClosedError from error  # or it would be loaded
+            raise explained  # noqa: B904 - it has its cause
 
     def _first_batch(self) -> Flow[Events]:
         """Request the prediction in the first way that the server knows, and return the first events.
@@ -382,10 +384,10 @@ class Prediction:
                     self._ask = Ask(ask.asked_by)
                 else:
                     ask.is_open = True
-                    self._attempts.responded()
+                    self._attempts.end_turn(succeeded=True)
                     return batch
         finally:
-            self._attempts.end()
+            self._attempts.end_turn(succeeded=False)
 
     def _begin_attempt(self) -> Flow[None]:
         """Begin the next attempt, and upload what it needs."""
@@ -433,21 +435,15 @@ class Prediction:
         if ask.call is not None:
             ask.call.server_is_done = True
         if self._is_cancelled and not end.has_stats:  # generators do not say why they stopped
-            end.stats = {**end.stats, "stopReason": "userStopped"}
+            end = replace(end, stats={**end.stats, "stopReason": "userStopped"})
         return (yield from self._deliver(batch[:-1], end, reversed(self._middlewares)))
 
     def _deliver(self, events: Events, end: PredictionEnd | None, outward: Iterable[Middleware]) -> Flow[Events]:
         """Pass events to middlewares and callbacks; at the end, build the result, or prepare the next ask."""
-        ask, asks_again = self._ask, None
-        for middleware in outward:
-            if end is None:
-                events = middleware.events(events, ask)
-            else:
-                ask.end = end
-                events, end = yield from self._interruptible(middleware.finish(events, end, ask))
-                asks_again = middleware if end is None else None
+        ask = self._ask
+        events, end, asks_again = yield from self._passed(events, end, outward)
         if end is not None:
-            ask.end = end
+            end = self._with_all_asks(end)
             events = [*events, end]
         if self._plan.callbacks is not None:
             yield from self._plan.callbacks.show(events)
@@ -456,10 +452,28 @@ class Prediction:
             self._earlier.append(ask)
             assert all(each.asked_by is not asks_again for each in self._earlier), "a middleware asks once"
             self._ask = Ask(asks_again)
-        if end is None:
-            return events
+        return events if end is None else (yield from self._finish(events, end))
+
+    def _passed(
+        self, events: Events, end: PredictionEnd | None, outward: Iterable[Middleware]
+    ) -> Flow[tuple[Events, PredictionEnd | None, Middleware | None]]:
+        """Return what is left of events and an end, and the middleware that asks once more."""
+        ask, asks_again, last = self._ask, None, end
+        for middleware in outward:
+            if end is None:
+                events = middleware.events(events, ask)
+            else:
+                last = end
+                events, end = yield from self._interruptible(middleware.finish(events, end, ask))
+                asks_again = middleware if end is None else None
+        if ask.raw.end is not None and ask.end is None:
+            ask.end = end or last
+        return events, end, asks_again
+
+    def _finish(self, events: Events, end: PredictionEnd) -> Flow[Events]:
+        """Build the result from what was delivered; return the last events."""
         try:
-            self._finish(end)
+            self._complete(end)
         except LMStudioError as failure:
             # Progress does not prevent a reload, whether it arrives before the failure or together with it.
             is_early = isinstance(failure, LMStudioModelUnloadedError) and _only_progress(events[:-1])
@@ -472,19 +486,15 @@ class Prediction:
             yield from self._plan.callbacks.show_message(self.result())
         return events
 
-    def _finish(self, end: PredictionEnd) -> None:
-        """Build the result, or raise what the stop reason means."""
-        attempts, plan, operation = self._attempts, self._plan, self._attempts.operation
+    def _complete(self, end: PredictionEnd) -> None:
+        """Record the result, or raise what the stop reason means."""
+        attempts, plan = self._attempts, self._plan
         stop_reason = end.stats.get("stopReason")
         if stop_reason == "failed":
             raise LMStudioPredictionError(f"{plan.label} error: the generation failed on the server")
         if stop_reason == "modelUnloaded":
             raise attempts.unloaded_error()
-        if operation.load_times:
-            end.stats = {**end.stats, "modelLoadTimeSec": sum(operation.load_times)}
-            operation.load_times.clear()
-        end.host = str(attempts.caller.target)
-        result = self._delivered_result(end)
+        result = self._delivered_result()
         attempts.succeeded(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
@@ -493,28 +503,29 @@ class Prediction:
             attempts.listener.first_chunk()
         self._report_end(result)
 
-    def _delivered_result(self, end: PredictionEnd) -> PredictionResult:
-        """Return what was delivered, with the tokens and times of all asks."""
+    def _with_all_asks(self, end: PredictionEnd) -> PredictionEnd:
+        """Return the end of the prediction, with what all asks have used, and where it ran."""
+        stats, each_end = end.stats, [ask.end for ask in (*self._earlier, self._ask) if ask.end is not None]
+        if len(each_end) > 1:
+            used = {name: [each.stats[name] or 0 for each in each_end if name in each.stats] for name in _SUMMED}
+            sums = {name: sum(values) for name, values in used.items() if values}
+            stats = {**stats, **sums, "predictionsCount": len(each_end)}
+        if load_times := self._attempts.operation.load_times:
+            stats = {**stats, "modelLoadTimeSec": sum(load_times)}
+        return replace(end, stats=stats, host=str(self._attempts.caller.target))
+
+    def _delivered_result(self) -> PredictionResult:
+        """Return what was delivered of all asks."""
         asks, delivered = [*self._earlier, self._ask], Accumulator()
         for ask in asks:
             delivered.add_all(ask.delivered)
         result = delivered.result()
-        ends = [ask.end for ask in asks if ask.raw.end is not None and ask.end is not None]
-        if len(ends) == 1:
+        responses = [ask.raw.result() for ask in asks if ask.raw.end is not None] if self._earlier else [result]
+        if len(responses) == 1:
             return result
-        sums = {
-            name: sum(each.stats.get(name) or 0 for each in ends)
-            for name in _SUMMED
-            if any(name in each.stats for each in ends)
-        }
-        end.stats = {**end.stats, **sums, "predictionsCount": len(ends)}
-        responses = [ask.raw.result() for ask in asks if ask.raw.end is not None]
         cached = [each.cached_tokens for each in responses if each.cached_tokens is not None]
-        return replace(
-            result,
-            cached_tokens=sum(cached) if cached else None,
-            reasoning_tokens=sum(each.reasoning_tokens for each in responses),
-        )
+        reasoning_tokens = sum(each.reasoning_tokens for each in responses)
+        return replace(result, cached_tokens=sum(cached) if cached else None, reasoning_tokens=reasoning_tokens)
 
     # Waiting --------------------------------------------------------------------------------------------------------
 
@@ -547,7 +558,7 @@ def _only_progress(events: Events) -> bool:
 
 
 class PredictingModel(Model):
-    """A model that predicts."""
+    """A model that predicts: what the tool loop and rerankers need of a language model, which is made of them."""
 
     def predict(self, plan: Plan) -> Prediction:
         """Return a prediction, which begins when it is read."""

@@ -224,10 +224,10 @@ def plan_response(
 ) -> Plan:
     """Plan the next message of a conversation, which `request` requests."""
     settings = _settings(parameters, is_async=is_async)
-    checks_calls = not parameters.get("check_response", True)
-    plan = plan_round(history, settings, parameters, checks_calls=checks_calls, request=request)
+    keeps_misfits = not parameters.get("check_response", True)
+    plan = plan_round(history, settings, parameters, keeps_misfits=keeps_misfits, request=request)
     if parameters:
-        _add_callbacks(plan, parameters)
+        _add_reading(plan, parameters)
     return plan
 
 
@@ -236,7 +236,7 @@ def plan_round(
     settings: LlmPredictionConfig,
     parameters: Mapping[str, Any],
     *,
-    checks_calls: bool = False,
+    keeps_misfits: bool = False,
     request: RequestMaker = ChatRequest,
 ) -> Plan:
     """Plan the model's next message with resolved settings, and without callbacks: a round of the tool loop.
@@ -245,14 +245,18 @@ def plan_round(
         history: The conversation.
         settings: The settings.
         parameters: The keyword arguments of the call.
-        checks_calls: Whether the caller checks the arguments of tool calls, and sends the model what is wrong.
+        keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
         request: Makes the request.
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
     plan = Plan([request(Conversation(given), settings)], "Chat response", settings, parameters)
     plan.files, plan.outline = tuple(given.files), cache(partial(_outline, given, settings))
-    if parameters:
-        _add_options(plan, checks_calls=checks_calls)
+    if not parameters:
+        return plan
+    _add_options(plan)
+    if settings.raw_tools is not None and may_call(settings):
+        plan.tools, plan.keeps_misfits = offered_tools(settings), keeps_misfits
+    plan.requires_call = settings.tool_choice is not None and requires_call(settings)
     return plan
 
 
@@ -276,22 +280,17 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
     plan = Plan(requests, "Completion", settings, parameters)
     if parameters:
         _add_options(plan)
-        _add_callbacks(plan, parameters)
+        _add_reading(plan, parameters)
     return plan
 
 
-def _add_options(plan: Plan, *, checks_calls: bool = False) -> None:
-    settings = plan.settings
-    if settings.raw_tools is not None and may_call(settings):
-        plan.tools = offered_tools(settings)
-    plan.requires_call = settings.tool_choice is not None and requires_call(settings)
-    plan.checks_calls = checks_calls
+def _add_options(plan: Plan) -> None:
     plan.preset = optional_text(plan.options.get("preset"), "preset")
     plan.timeouts = checked_timeouts(plan.options)
 
 
-def _add_callbacks(plan: Plan, parameters: PredictionParameters) -> None:
-    """Add what is done for the caller of a whole response. The tool loop has callbacks of its own."""
+def _add_reading(plan: Plan, parameters: PredictionParameters) -> None:
+    """Add how the caller gets the response: parsed, and by callbacks. The tool loop has callbacks of its own."""
     is_checked = plan.settings.structured is not None and parameters.get("check_response", True)
     plan.parse_json = is_checked and is_requested(plan.settings)
     if not CALLBACKS.isdisjoint(parameters):

@@ -1,4 +1,4 @@
-"""A required tool call that did not come: one check and one text for the native client and both adapters.
+"""Which tools a prediction offers, and a required call that did not come: one text for the client and both adapters.
 
 `entries/missing_call.py` logs it for `respond`, `act` and their streams, the adapters' `outcome.py` for their calls.
 """

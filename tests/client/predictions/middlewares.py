@@ -12,10 +12,10 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd
 
 
-def plan_with(tools: Sequence[Any] = (), *, checks_calls: bool = False) -> Plan:
+def plan_with(tools: Sequence[Any] = (), *, keeps_misfits: bool = False) -> Plan:
     """Return the plan of a prediction that offers tools."""
     settings = LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": list(tools)})
-    return Plan([], "Test", settings, {}, checks_calls=checks_calls, tools=list(tools))
+    return Plan([], "Test", settings, {}, keeps_misfits=keeps_misfits, tools=list(tools))
 
 
 def end() -> PredictionEnd:

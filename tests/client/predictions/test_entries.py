@@ -26,6 +26,7 @@ from tests.support.requested import chosen
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
 OFFERED: dict[str, Any] = {"rawTools": {"type": "toolArray", "tools": [TOOL]}}
+ON: dict[str, Any] = {"tools_first": True, "rescue_tool_calls": True, "required_tool_fallback": True}
 REQUIRED: dict[str, Any] = {**OFFERED, "toolChoice": {"type": "generic", "mode": "required"}}
 FORMAT: dict[str, Any] = {"structured": {"type": "json", "jsonSchema": PARAMETERS}}
 MARKUP = f"<tool_call>{json.dumps({'name': 'look', 'arguments': {'city': 'Oslo'}})}</tool_call>"
@@ -87,6 +88,7 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "ReadCalls", "
         ),
         (lambda host: native(host, lambda llm: llm.respond("hi")), ["CacheWarning"]),
         (lambda host: native(host, lambda llm: llm.complete("hi")), []),
+        (lambda host: native(host, lambda llm: llm.complete("hi", config=REQUIRED, **ON)), []),
         (lambda host: native(host, lambda llm: llm.respond("hi", config=REQUIRED)), ["MissingCall", "CacheWarning"]),
         (
             lambda host: native(host, lambda llm: llm.respond("hi", config={"logit_bias": {" 3": 1.0}})),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client.models import queries
 from lmstudio_integrations.client.predictions import prediction
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -16,6 +17,7 @@ from tests.support.gate import AT_THE_GATE, Gate
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^second$"}, "then": [{"text": "Two"}]},
     {"when": {"last": "^third$"}, "then": [{"text": "Three"}]},
+    {"when": {"last": "^long$"}, "then": [{"text": "Two, and more than one word"}]},
     {"when": {"last": "^break$"}, "then": [{"text": "So "}, {"error": "the engine gave up"}]},
     {"when": {"last": "^wait$"}, "then": [{"text": "So "}, AT_THE_GATE]},
     {"then": [{"text": "One"}]},
@@ -176,7 +178,50 @@ async def test_what_has_arrived_stays_if_its_own_ask_is_cancelled(
     assert (await anext(fragments)).content == "One"
     stream.cancel()
     assert [each.content async for each in fragments] == []
-    assert (stream.result().content, log[-1]) == ("One", "wait failed")
+    result = stream.result()
+    assert (result.content, result.stats.stop_reason, log[-1]) == ("One", "userStopped", "wait failed")
+    assert "1 fragment, cancelled" in stream._prediction.summary
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+async def test_what_has_arrived_stays_if_the_model_is_unloaded_before_its_own_ask(
+    client: Any, server: Emulator, use: Callable[..., None], is_stopped: bool
+) -> None:
+    stream: Any = None
+
+    @dataclass(eq=False)
+    class Unloads(Again):
+        def parameter(self, wire: Any, ask: Ask) -> Any:
+            if ask.asked_by is self and "second is reset" not in self.log:
+                server.unload("chatty")
+                if is_stopped:
+                    stream.cancel()
+                    yield from queries.tokenize(ask.operation, "llm", ask.instance.specifier, ["a"])
+            return (yield from super().parameter(wire, ask))
+
+    log: list[str] = []
+    use(lambda plan: Unloads(plan, "second", log, fallback=True))
+    stream = (await client.llm.model("chatty")).respond_stream("first")
+    result = await stream.wait_for_result()
+    assert result.content == ("One" if is_stopped else "OneTwo")
+    assert result.stats.stop_reason == ("userStopped" if is_stopped else "eosFound")
+
+
+async def test_the_tokens_of_an_ask_that_ends_with_a_failure_count(
+    client: Any, server: Emulator, use: Callable[..., None]
+) -> None:
+    @dataclass(eq=False)
+    class Fails(Again):
+        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+            batch, found = yield from super().finish(batch, end, ask)
+            return batch, replace(end, stats={**end.stats, "stopReason": "failed"}) if ask.asked_by is self else found
+
+    use(lambda plan: Fails(plan, "long", [], fallback=True))
+    result = await (await client.llm.model("chatty")).respond("first")
+    assert result.content.startswith("One")
+    assert result.stats.stop_reason == "eosFound"
+    tokens = sum(each.stats["totalTokensCount"] for each in server.predictions)
+    assert (result.stats.predictions_count, result.stats.total_tokens_count) == (2, tokens)
 
 
 @every_way

@@ -30,8 +30,7 @@ class ReadCalls(Middleware):
         is_forced = self.plan.requires_call and self.plan.options.get("required_tool_fallback", False)
         self._tools = OfferedTools(self.plan.tools)
         self._reports_broken = not is_forced
-        self._keeps_misfits = self.plan.checks_calls and not is_forced
-        """Whether calls that do not fit are calls, because the caller checks the arguments itself."""
+        self._keeps_misfits = self.plan.keeps_misfits and not is_forced
         self._begin_response()
 
     def _begin_response(self) -> None:

@@ -297,7 +297,7 @@ class Act:
         # A choice that requires a call holds for every round. Forcing each of them would be a loop without an end.
         helps = {"rescue_tool_calls": True, "required_tool_fallback": not self._calls}
         parameters = {**helps, **self._parameters}
-        return plan_round(self._chat, settings, parameters, checks_calls=True, request=self._request)
+        return plan_round(self._chat, settings, parameters, keeps_misfits=True, request=self._request)
 
     def _job(self, call_id: int, call: ToolCallEnd) -> ToolJob:
         tool = self._tools.get(call.name)

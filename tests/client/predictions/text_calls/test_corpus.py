@@ -65,7 +65,7 @@ def test_what_is_cut_off_is_never_run(name: str) -> None:
 def test_what_is_read_in_a_text_for_callers_who_check_calls_does_not_fit() -> None:
     misfits = 0
     for case in cases("texts.jsonl"):
-        accumulator, _ = passed(ReadCalls(plan_with(offered(case), checks_calls=True)), [events(case)])
+        accumulator, _ = passed(ReadCalls(plan_with(offered(case), keeps_misfits=True)), [events(case)])
         calls = accumulator.result().tool_call_requests
         assert all(ArgumentSchema(_TOOLS[each.name], each.name).problems(each.arguments or {}) for each in calls)
         misfits += len(calls)
