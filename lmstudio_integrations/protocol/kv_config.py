@@ -6,7 +6,7 @@ The fields in `types/config.py` name the keys. Used by `requests.py`, the client
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from lmstudio_integrations.types._config_base import Settings
+from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
 
 # The server rejects a request with any other name (docs/protocol.md#config-stacks).
@@ -84,6 +84,19 @@ def stack_of(settings: Settings | None) -> Mapping[str, Any]:
     if settings is None or not settings.model_fields_set:
         return _EMPTY_STACK
     return {"layers": [layer_of("apiOverride", settings.to_fields())]}
+
+
+def changed(stack: Mapping[str, Any], changes: Settings) -> dict[str, Any]:
+    """Return a stack that this client has built with changes, of which an explicit `None` leaves a setting out."""
+    by_name = wire_keys(type(changes))
+    wire = [by_name[name] for name in changes.model_fields_set if name in by_name]
+    replaced = {key for each in wire for key in (each.key, *each.copies)}
+    first, *others = [
+        {**layer, "config": {"fields": [each for each in layer["config"]["fields"] if each["key"] not in replaced]}}
+        for layer in stack["layers"]
+    ]
+    first["config"]["fields"] += fields_of(changes.to_fields())["fields"]
+    return {"layers": [first, *others]}
 
 
 def collapsed(stack: Mapping[str, Any]) -> dict[str, Any]:

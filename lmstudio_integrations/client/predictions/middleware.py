@@ -1,9 +1,9 @@
 """What is done with a prediction beside sending and reading it: the interface of each file in `entries/`.
 
 A prediction is one request to the server, an ask, or several: a middleware may ask once more, or ask in its own way at
-once. `prediction.py` passes each parameter from the outermost middleware to the wire, and each batch of events from the
-wire to the outermost one; what that returns is delivered to the caller. Events that a middleware does not return are
-held, or dropped. The result is made of what was delivered, over all asks.
+once. Each ask passes all middlewares, and `ask.asked_by` says whose it is. Its parameter passes from the outermost one
+to the wire, each batch of events from the wire to the outermost one. What that returns is delivered to the caller, what
+a middleware does not return is held, or dropped. The result is made of what was delivered, over all asks.
 """
 
 from collections.abc import Mapping
@@ -54,16 +54,18 @@ class Middleware:
 
     Attributes:
         plan: What the prediction requests.
+        has_asked: Whether it was asked once more for it.
     """
 
     plan: Plan
+    has_asked: bool = field(default=False, init=False)
 
     def asks_first(self, instance: Instance) -> bool:
         """Whether to ask in its own way at once, on this instance, in place of the caller's request."""
         return False
 
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
-        """Return the parameter of a request, changed as necessary. Its own asks come to it and to what is inside it."""
+        """Return the parameter of a request, changed as necessary."""
         yield from ()
         return wire
 
@@ -74,7 +76,7 @@ class Middleware:
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
         """Return what is delivered of the last events of an ask, and of those that are held, and the end.
 
-        Without an end, it is asked once more, for this middleware. That can be done once.
+        Without an end, it is asked once more, for this middleware. That is done once; afterwards the end stays.
         """
         yield from ()
         return self.events(batch, ask), end

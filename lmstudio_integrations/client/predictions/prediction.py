@@ -23,7 +23,7 @@ least one of them sees the other.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -312,13 +312,13 @@ class Prediction:
                 end = self._end_after(error)
                 if end is None:
                     raise self._attempts.final(error)  # noqa: B904 - it has its cause
-                events = yield from self._deliver([], end, self._outside)
+                events = yield from self._deliver([], end, self._outside_of(self._ask))
             except _ClosedError:
                 end = self._end_after(self._stopped_error()) if self._is_cancelled and self._outcome is None else None
                 if end is None:
                     raise
                 stopped = replace(end, stats={**end.stats, "stopReason": "userStopped"})
-                events = yield from self._deliver([], stopped, self._outside)
+                events = yield from self._deliver([], stopped, self._outside_of(self._ask))
             if events:  # otherwise all of them are held
                 return events
 
@@ -329,7 +329,7 @@ class Prediction:
             ask.call.report_connection()
         if not self._attempts.retries_after(error, seen=self._is_seen):
             return False
-        for middleware in self._inside(ask):
+        for middleware in self._middlewares:
             middleware.reset(ask)
         self._ask = Ask(ask.asked_by if self._earlier else None)
         self.ready.clear()
@@ -340,15 +340,9 @@ class Prediction:
         ask = self._ask
         return None if ask.asked_by is None else ask.asked_by.failed(error, ask)
 
-    def _inside(self, ask: Ask) -> list[Middleware]:
-        """Return the middlewares that an ask passes on the way to the wire, outermost first."""
-        middlewares = self._middlewares
-        return middlewares if ask.asked_by is None else middlewares[middlewares.index(ask.asked_by) :]
-
-    @property
-    def _outside(self) -> Iterator[Middleware]:
-        """The middlewares outside of that whose ask it is, innermost first."""
-        return reversed(self._middlewares[: -len(self._inside(self._ask))])
+    def _outside_of(self, ask: Ask) -> list[Middleware]:
+        """Return the middlewares outside of that whose ask it is: they get the end that it has in place of its own."""
+        return [] if ask.asked_by is None else self._middlewares[: self._middlewares.index(ask.asked_by)]
 
     def _next_batch(self) -> Flow[Events]:
         ask = self._ask
@@ -410,7 +404,7 @@ class Prediction:
         if not self._earlier:
             ask.asked_by = next((each for each in self._middlewares if each.asks_first(ask.instance)), None)
         parameter = yield from request.parameter(ask.operation, ask.instance)
-        for middleware in self._inside(ask):
+        for middleware in self._middlewares:
             parameter = yield from middleware.parameter(parameter, ask)
         if self._plan.preset is not None:
             parameter = {**parameter, "fuzzyPresetIdentifier": self._plan.preset}
@@ -431,17 +425,17 @@ class Prediction:
         ask.raw.add_all(batch)
         end = ask.raw.end
         if end is None:
-            return (yield from self._deliver(batch, None, reversed(self._middlewares)))
+            return (yield from self._deliver(batch, None, self._middlewares))
         if ask.call is not None:
             ask.call.server_is_done = True
         if self._is_cancelled and not end.has_stats:  # generators do not say why they stopped
             end = replace(end, stats={**end.stats, "stopReason": "userStopped"})
-        return (yield from self._deliver(batch[:-1], end, reversed(self._middlewares)))
+        return (yield from self._deliver(batch[:-1], end, self._middlewares))
 
-    def _deliver(self, events: Events, end: PredictionEnd | None, outward: Iterable[Middleware]) -> Flow[Events]:
+    def _deliver(self, events: Events, end: PredictionEnd | None, middlewares: Sequence[Middleware]) -> Flow[Events]:
         """Pass events to middlewares and callbacks; at the end, build the result, or prepare the next ask."""
         ask = self._ask
-        events, end, asks_again = yield from self._passed(events, end, outward)
+        events, end, asks_again = yield from self._passed(events, end, middlewares)
         if end is not None:
             end = self._with_all_asks(end)
             events = [*events, end]
@@ -449,22 +443,24 @@ class Prediction:
             yield from self._plan.callbacks.show(events)
         ask.delivered += events
         if asks_again is not None:
+            asks_again.has_asked = True
             self._earlier.append(ask)
-            assert all(each.asked_by is not asks_again for each in self._earlier), "a middleware asks once"
             self._ask = Ask(asks_again)
         return events if end is None else (yield from self._finish(events, end))
 
     def _passed(
-        self, events: Events, end: PredictionEnd | None, outward: Iterable[Middleware]
+        self, events: Events, end: PredictionEnd | None, middlewares: Sequence[Middleware]
     ) -> Flow[tuple[Events, PredictionEnd | None, Middleware | None]]:
-        """Return what is left of events and an end, and the middleware that asks once more."""
+        """Return what middlewares leave of events and an end, and which of them asks once more."""
         ask, asks_again, last = self._ask, None, end
-        for middleware in outward:
+        for middleware in reversed(middlewares):
             if end is None:
                 events = middleware.events(events, ask)
             else:
                 last = end
                 events, end = yield from self._interruptible(middleware.finish(events, end, ask))
+                if end is None and middleware.has_asked:
+                    end = last
                 asks_again = middleware if end is None else None
         if ask.raw.end is not None and ask.end is None:
             ask.end = end or last

@@ -4,12 +4,18 @@
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+_TOOLS_KEY = wire_keys(LlmPredictionConfig)["raw_tools"].key
 
 
 def requires_call(settings: LlmPredictionConfig) -> bool:
@@ -20,6 +26,14 @@ def requires_call(settings: LlmPredictionConfig) -> bool:
 def offered_tools(settings: LlmPredictionConfig) -> list[dict[str, Any]]:
     """Return the definitions of the tools that a prediction offers, in wire form."""
     return (settings.raw_tools or {}).get("tools") or []
+
+
+def tools_in(parameter: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the definitions of the tools that a request offers, from its parameter."""
+    if "predictionConfigStack" not in parameter:  # of a generator
+        return parameter.get("tools") or []
+    use = collapsed(parameter["predictionConfigStack"]).get(_TOOLS_KEY)
+    return (use.get("tools") or []) if is_object(use) else []
 
 
 def may_call(settings: LlmPredictionConfig) -> bool:

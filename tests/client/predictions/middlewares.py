@@ -7,6 +7,7 @@ from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import run
+from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd
@@ -25,7 +26,7 @@ def end() -> PredictionEnd:
 def passed(middleware: Middleware, batches: Sequence[Events], ask: Ask | None = None) -> tuple[Accumulator, Events]:
     """Return what a middleware delivers of the response to an ask, also as events."""
     ask, delivered = Ask() if ask is None else ask, Accumulator()
-    ask.instance = Instance("m")
+    ask.instance, ask.parameter = Instance("m"), {"predictionConfigStack": stack_of(middleware.plan.settings)}
     events: Events = []
     for batch in batches:
         ask.raw.add_all(batch)

@@ -14,6 +14,7 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
@@ -25,7 +26,7 @@ from lmstudio_integrations.errors import (
     LMStudioPredictionError,
     LMStudioServerError,
 )
-from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.types._json_schemas import call_schema
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
@@ -72,7 +73,7 @@ class ForcedCall(Middleware):
         return {
             **wire,
             "history": {"messages": with_instruction(wire["history"]["messages"], text, self.plan.tools)},
-            "predictionConfigStack": stack_of(forced_settings(self.plan.settings, self.plan.tools)),
+            "predictionConfigStack": changed(wire["predictionConfigStack"], forcing_settings(self.plan.tools)),
         }
 
     def events(self, batch: Events, ask: Ask) -> Events:
@@ -86,13 +87,13 @@ class ForcedCall(Middleware):
         yield from ()
         if ask.asked_by is self:
             return self._called(ask, end)
-        if ask.asked_by is not None:
+        if not tools_in(ask.parameter):
             return batch, end
         if any(isinstance(event, ToolCallEnd) for event in batch) or any(call.end for call in ask.raw.tool_calls):
             ask.instance.missed_calls = 0
         has_call = ask.raw.tool_calls or any(isinstance(event, ToolCallStart) for event in batch)
         is_over = end.is_interrupted or end.stats.get("stopReason") == _FULL
-        if has_call or is_over or not self.plan.requires_call:
+        if has_call or is_over or self.has_asked or not self.plan.requires_call:
             return batch, end
         ask.instance.missed_calls += 1
         logger.warning("%r: %s", end.model_info.get("modelKey"), _REQUESTED_AGAIN)
@@ -131,20 +132,18 @@ class ForcedCall(Middleware):
         return call_events(tool.name, arguments, text), replace(end, stats=stats)
 
 
-def forced_settings(settings: LlmPredictionConfig, definitions: Sequence[Mapping[str, Any]]) -> LlmPredictionConfig:
-    """Return the settings of a prediction that can be nothing but a call of one of the tools."""
+def forcing_settings(definitions: Sequence[Mapping[str, Any]]) -> LlmPredictionConfig:
+    """Return what changes the settings of a prediction so that it can be nothing but a call of one of the tools."""
     schema = call_schema([each["function"] for each in definitions])
-    return settings.merged(
-        LlmPredictionConfig(
-            structured={"type": "json", "jsonSchema": schema},
-            enable_thinking=False,
-            raw_tools=None,
-            tool_choice=None,
-            tool_naming=None,
-            tool_call_stop_strings=None,
-            stop_strings=None,
-            repeat_penalty=False,  # arguments repeat words of the question
-        )
+    return LlmPredictionConfig(
+        structured={"type": "json", "jsonSchema": schema},
+        enable_thinking=False,
+        raw_tools=None,
+        tool_choice=None,
+        tool_naming=None,
+        tool_call_stop_strings=None,
+        stop_strings=None,
+        repeat_penalty=False,  # arguments repeat words of the question
     )
 
 

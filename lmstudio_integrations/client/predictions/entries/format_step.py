@@ -10,7 +10,7 @@ from typing import Any
 
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
@@ -31,7 +31,7 @@ class FormatStep(Middleware):
         """Return the parameter without the format, then without the tools."""
         yield from ()
         omitted = _WITHOUT_TOOLS if ask.asked_by is self else _WITHOUT_FORMAT
-        return {**wire, "predictionConfigStack": stack_of(self.plan.settings.merged(omitted))}
+        return {**wire, "predictionConfigStack": changed(wire["predictionConfigStack"], omitted)}
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return progress only, until a tool call begins."""
@@ -47,7 +47,7 @@ class FormatStep(Middleware):
         """Return the first response if it stays; otherwise ask for the format."""
         yield from ()
         batch = self.events(batch, ask)
-        if self._stays or ask.asked_by is self:
+        if self._stays or ask.asked_by is self or self.has_asked:
             return batch, end
         response = Accumulator(end=end)
         response.add_all(self._response())

@@ -9,10 +9,8 @@ from lmstudio_integrations.client.models.queries import tokenize
 from lmstudio_integrations.client.predictions.middleware import Ask, Middleware
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._config_base import wire_keys
+from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.types.config import LlmPredictionConfig
-
-_KEY = wire_keys(LlmPredictionConfig)["logit_bias"].key
 
 
 @dataclass(eq=False)
@@ -21,13 +19,14 @@ class LogitBias(Middleware):
 
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
         """Return the parameter with ids."""
-        texts = [token for token in self.plan.settings.logit_bias or () if isinstance(token, str)]
+        bias = self.plan.settings.logit_bias or {}
+        texts = [token for token in bias if isinstance(token, str)]
         if not texts:
             return wire
         tokens = yield from tokenize(ask.operation, "llm", ask.instance.specifier, texts)
-        ids = {text: _only_id(text, of_text) for text, of_text in zip(texts, tokens, strict=True)}
-        layers = [_with_ids(layer, ids) for layer in wire["predictionConfigStack"]["layers"]]
-        return {**wire, "predictionConfigStack": {"layers": layers}}
+        ids: dict[int | str, int] = {text: _only_id(text, of_text) for text, of_text in zip(texts, tokens, strict=True)}
+        by_id = LlmPredictionConfig(logit_bias={ids.get(token, token): value for token, value in bias.items()})
+        return {**wire, "predictionConfigStack": changed(wire["predictionConfigStack"], by_id)}
 
 
 def _only_id(text: str, tokens: list[int]) -> int:
@@ -42,13 +41,3 @@ def _only_id(text: str, tokens: list[int]) -> int:
         f"logit_bias names {beginning(text)}, which is {counted(len(tokens), 'token')} of this model, and not one; "
         "name each token by its id, which tokenize() returns"
     )
-
-
-def _with_ids(layer: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
-    fields = [
-        {**field, "value": [[ids.get(token, token), bias] for token, bias in field["value"]]}
-        if field["key"] == _KEY
-        else field
-        for field in layer["config"]["fields"]
-    ]
-    return {**layer, "config": {"fields": fields}}

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
@@ -31,11 +32,12 @@ class ReadCalls(Middleware):
         self._tools = OfferedTools(self.plan.tools)
         self._reports_broken = not is_forced
         self._keeps_misfits = self.plan.keeps_misfits and not is_forced
-        self._begin_response()
+        self._ask: Ask | None = None
 
-    def _begin_response(self) -> None:
-        self._scanner: Scanner | None = Scanner(self._tools, marked_only=False)
-        """Watches the text; `None` if the server reads calls itself."""
+    def _begin_response(self, ask: Ask) -> None:
+        self._ask = ask
+        self._scanner: Scanner | None = Scanner(self._tools, marked_only=False) if tools_in(ask.parameter) else None
+        """Watches the text; `None` if no tool is offered, or the server reads calls itself."""
         self._is_reasoning = False
         self._has_text = False
         """Whether there was more than white space and reasoning."""
@@ -44,14 +46,11 @@ class ReadCalls(Middleware):
         self._held: deque[LlmPredictionFragment] = deque()
         self._held_length = 0
 
-    def reset(self, ask: Ask) -> None:
-        """Forget what was received of the response."""
-        if ask.asked_by is None:
-            self._begin_response()
-
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return the events without fragments that may be markup."""
-        if self._scanner is None or ask.asked_by is not None:
+        if ask is not self._ask:
+            self._begin_response(ask)
+        if self._scanner is None:
             return batch
         released: list[PredictionEvent] = []
         for event in batch:
@@ -69,7 +68,7 @@ class ReadCalls(Middleware):
         """Return the rest of the text, with calls in place of the markup."""
         yield from ()
         released = self.events(batch, ask)
-        if self._scanner is None or ask.asked_by is not None:
+        if self._scanner is None:
             return released, end
         is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
         found = self._scanner.finish() if is_possible else None

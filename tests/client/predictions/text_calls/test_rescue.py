@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.middleware import Ask
 from lmstudio_integrations.client.predictions.text_calls import bodies, formats, reading, tools, values
 from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
@@ -212,11 +213,11 @@ def test_a_long_text_is_read_a_few_times_only(unit: str, work: list[int]) -> Non
     ids=["on a line", "in a sentence"],
 )
 def test_text_flows_until_a_call_may_begin(before: str, later: list[str]) -> None:
-    reader, shown = ReadCalls(plan_with(offered(_ADD))), list[str]()
+    reader, ask, shown = ReadCalls(plan_with(offered(_ADD))), Ask(), list[str]()
     fragments = ("See", " <b", "r> ", "now", before[3:], "<tool", '_call>{"na', 'me": 1}', " means that", ".")
     for fragment in fragments:
         batch: list[PredictionEvent] = [LlmPredictionFragment(fragment), PromptProgress(0.5)]
-        _, released = passed(reader, [batch])
+        _, released = passed(reader, [batch], ask)
         shown.append("".join(each.content for each in released if isinstance(each, LlmPredictionFragment)))
         assert PromptProgress(0.5) in released
     assert shown == ["See", " <b", "r> ", "now", *later]
