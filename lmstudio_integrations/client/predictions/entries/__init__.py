@@ -40,7 +40,12 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (ContextCheck, lambda plan: plan.options.get("check_context", False)),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
 )
-"""Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards."""
+"""Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
+
+`MissingCall` sees what is delivered in the end. `FormatStep` decides about a response, or the call that it was forced
+to. `Confidence` adds to calls that `ForcedCall` and `ReadCalls` make. `CacheWarning` needs the calls that were read.
+`ContextCheck` looks at the end as the server sent it, and `LogitBias` at the parameter as it is sent.
+"""
 
 
 def middlewares_of(plan: Plan) -> list[Middleware]:

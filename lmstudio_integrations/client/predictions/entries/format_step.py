@@ -30,12 +30,12 @@ class FormatStep(Middleware):
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
         """Return the parameter without the format, then without the tools."""
         yield from ()
-        omitted = _WITHOUT_TOOLS if ask.asked_by is self else _WITHOUT_FORMAT
+        omitted = _WITHOUT_TOOLS if self.has_asked else _WITHOUT_FORMAT
         return {**wire, "predictionConfigStack": changed(wire["predictionConfigStack"], omitted)}
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return progress only, until a tool call begins."""
-        if self._stays or ask.asked_by is self:
+        if self._stays or self.has_asked:
             return batch
         progress: list[PredictionEvent] = [event for event in batch if type(event) is PromptProgress]
         held = [event for event in batch if type(event) is not PromptProgress]
@@ -47,7 +47,7 @@ class FormatStep(Middleware):
         """Return the first response if it stays; otherwise ask for the format."""
         yield from ()
         batch = self.events(batch, ask)
-        if self._stays or ask.asked_by is self or self.has_asked:
+        if self._stays or self.has_asked:
             return batch, end
         response = Accumulator(end=end)
         response.add_all(self._response())
