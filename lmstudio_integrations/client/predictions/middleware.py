@@ -27,9 +27,9 @@ class Ask:
 
     Attributes:
         asked_by: The middleware whose request it is; `None` is that of the caller.
-        operation: The operation that it is a part of, once it is sent; may ask the server more.
-        instance: The instance that responds.
-        parameter: The parameter, as it was sent.
+        operation: The operation that it is a part of, once it has one; may ask the server more.
+        instance: The instance that responds, once it has one.
+        parameter: The parameter as it was sent, once it was.
         call: The call to the server.
         is_open: Whether the server has begun to respond.
         raw: All that was received.
@@ -82,7 +82,10 @@ class Middleware:
         return self.events(batch, ask), end
 
     def failed(self, error: LMStudioError, ask: Ask) -> PredictionEnd | None:
-        """Return the end of the prediction if its own ask failed or was cancelled; `None` raises the error."""
+        """Return the end of the prediction if its own ask failed, or was cancelled; `None` raises the error.
+
+        It comes after what earlier asks have delivered. A cancelled ask may not be sent, and any thread may cancel it.
+        """
         return None
 
     def reset(self, ask: Ask) -> None:

@@ -63,3 +63,8 @@ class Plan:
     keeps_misfits: bool = False
     tools: Sequence[Mapping[str, Any]] = ()
     requires_call: bool = False
+
+    @property
+    def forces_call(self) -> bool:
+        """Whether a required call that does not come is requested by grammar."""
+        return self.requires_call and self.options.get("required_tool_fallback", False)

@@ -10,16 +10,17 @@ done with a prediction is a middleware in `entries/`, and `middleware.py` says h
                                  └──────────────── a middleware asks once more ──────┘
 
     state                      `_step`                      `_ask.call`  cancel()
-    new                        None                         None         is over, with an error
-    waiting for the model      a load, a turn, a pause, …   None         ends the wait; is over, with an error
+    new                        None                         None         over, with an error
+    waiting for the model      a load, a turn, a pause, …   None         ends the wait; over, with what earlier asks
+                                                                         have delivered, or with an error
     sent, open                 `_ask.call`                  the call     the server ends the response
     finishing                  what a middleware asks       the call     ends that; the response stays
     over                       any                          any          changes nothing
 
 `close()` and every error lead from each state to over. Any thread may stop a prediction, and so may a finalizer, which
-must not wait for a lock. So there is none, but one rule: whoever stops it records that first (`_is_cancelled`,
+must not wait for a lock. So there is none, but two rules. Whoever stops it records that first (`_is_cancelled`,
 `_outcome`) and then wakes `_step`; whoever waits records `_step` first and then looks whether it was stopped. So at
-least one of them sees the other.
+least one of them sees the other. And the first outcome stays.
 """
 
 from collections import deque
@@ -79,6 +80,9 @@ class Prediction:
         ready: Received events that were not read yet. All ways to read take from it, so they can be mixed.
     """
 
+    _outcome: PredictionResult | Exception | None = None
+    """How it ended; `_settle` sets it."""
+
     def __init__(self, attempts: Attempts, plan: Plan) -> None:
         self._plan = plan
         self._attempts = attempts
@@ -93,7 +97,6 @@ class Prediction:
         """The asks that were responded to before."""
         self._step: Step | None = None
         """What is or was waited for last: what gets the model, the response, what a middleware asks at the end."""
-        self._outcome: PredictionResult | Exception | None = None
         self._closed_by: object = None
         self._is_reading = False
         self._is_cancelled = False
@@ -211,7 +214,7 @@ class Prediction:
                 self._end_finishing(step)
         elif self._is_reading:
             self._wake(step)
-        elif not self._earlier:  # otherwise the next reader gets what has arrived
+        else:
             self._discard()
 
     def close(self) -> None:
@@ -228,16 +231,25 @@ class Prediction:
     def _discard(self) -> None:
         """Ask the server to stop and receive nothing more; a pending reader is woken."""
         if self._outcome is None:
-            self._outcome = self._stopped_error()
-            self._report_end(self._outcome)
+            reason = _CANCELLED if self._is_cancelled else _CLOSED
+            error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
+            error.__suppress_context__ = True  # `_ClosedError` is an internal detail
+            self._report_end(self._settle(self._kept(error) or error))
         self._attempts.release()
         self._wake(self._step)
 
-    def _stopped_error(self) -> LMStudioCancelledError:
-        reason = _CANCELLED if self._is_cancelled else _CLOSED
-        error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
-        error.__suppress_context__ = True  # `_ClosedError` is an internal detail
-        return error
+    def _kept(self, error: LMStudioCancelledError) -> PredictionResult | None:
+        """Return what earlier asks have delivered, if that is the result of a prediction that was cancelled."""
+        end = self._end_after(error) if self._is_cancelled else None
+        if end is None:
+            return None
+        stopped = replace(end, stats={**end.stats, "stopReason": "userStopped"})
+        return self._result_of([*self._earlier], self._with_all_asks(stopped))
+
+    def _settle(self, outcome: PredictionResult | Exception) -> PredictionResult | Exception:
+        """Record how it ended, in one step: the first outcome stays, whichever thread has it."""
+        first: PredictionResult | Exception = vars(self).setdefault("_outcome", outcome)
+        return first
 
     def _end_finishing(self, step: Step | None) -> None:
         """End what a middleware asks the server, if that is what is waited for: the response is complete."""
@@ -274,13 +286,12 @@ class Prediction:
         """Record the error. If a callback has seen a part of the response, the call must not be retried."""
         if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError):
             error.retryable = error.retryable and not self._was_called_back
-        if self._outcome is None:
-            self._outcome = error
-        self._report_end(self._outcome)
+        self._report_end(self._settle(error))
 
     def _report_end(self, outcome: PredictionResult | Exception) -> None:
-        if self._ask.call is not None:
-            self._ask.call.report_connection()
+        call = self._ask.call
+        if call is not None:
+            call.report_connection()
         self._attempts.listener.ended(outcome)
 
     def _end(self) -> bool:
@@ -313,12 +324,6 @@ class Prediction:
                 if end is None:
                     raise self._attempts.final(error)  # noqa: B904 - it has its cause
                 events = yield from self._deliver([], end, self._outside_of(self._ask))
-            except _ClosedError:
-                end = self._end_after(self._stopped_error()) if self._is_cancelled and self._outcome is None else None
-                if end is None:
-                    raise
-                stopped = replace(end, stats={**end.stats, "stopReason": "userStopped"})
-                events = yield from self._deliver([], stopped, self._outside_of(self._ask))
             if events:  # otherwise all of them are held
                 return events
 
@@ -490,11 +495,12 @@ class Prediction:
             raise LMStudioPredictionError(f"{plan.label} error: the generation failed on the server")
         if stop_reason == "modelUnloaded":
             raise attempts.unloaded_error()
-        result = self._delivered_result()
+        result = self._result_of([*self._earlier, self._ask])
         attempts.succeeded(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
-        self._outcome = result
+        if self._settle(result) is not result:
+            raise _ClosedError
         if not (self._is_read or self._reads_to_end):  # the first batch has the end
             attempts.listener.first_chunk()
         self._report_end(result)
@@ -510,15 +516,15 @@ class Prediction:
             stats = {**stats, "modelLoadTimeSec": sum(load_times)}
         return replace(end, stats=stats, host=str(self._attempts.caller.target))
 
-    def _delivered_result(self) -> PredictionResult:
-        """Return what was delivered of all asks."""
-        asks, delivered = [*self._earlier, self._ask], Accumulator()
+    def _result_of(self, asks: Sequence[Ask], end: PredictionEnd | None = None) -> PredictionResult:
+        """Return what was delivered of some asks, with another end if they have none."""
+        delivered = Accumulator(end=end)
         for ask in asks:
             delivered.add_all(ask.delivered)
         result = delivered.result()
-        responses = [ask.raw.result() for ask in asks if ask.raw.end is not None] if self._earlier else [result]
-        if len(responses) == 1:
+        if not self._earlier:
             return result
+        responses = [ask.raw.result() for ask in asks if ask.raw.end is not None]
         cached = [each.cached_tokens for each in responses if each.cached_tokens is not None]
         reasoning_tokens = sum(each.reasoning_tokens for each in responses)
         return replace(result, cached_tokens=sum(cached) if cached else None, reasoning_tokens=reasoning_tokens)

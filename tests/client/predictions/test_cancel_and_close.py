@@ -18,9 +18,11 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.models import attempts
 from lmstudio_integrations.client.models.attempts import Retries
 from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.results import PredictionEnd
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.prediction_frames import fragment, loaded_handle, packet
 
@@ -475,3 +477,23 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
         socket, channel = await next_frame("predict")
         await send(socket, {"type": "channelSend", "channelId": channel, "message": END})
         assert await asyncio.wait_for(readers[1 - closed_index], 5) == ""
+
+
+async def test_a_stream_that_is_closed_while_its_result_is_made_has_one_outcome(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = (await client.llm.model("chatty")).respond_stream("hello")
+    result_of = Prediction._result_of
+
+    def close_meanwhile(prediction: Prediction, *args: Any) -> Any:
+        closing = threading.Thread(target=prediction.close)
+        closing.start()
+        closing.join(5)
+        return result_of(prediction, *args)
+
+    monkeypatch.setattr(Prediction, "_result_of", close_meanwhile)
+    with pytest.raises(lms.LMStudioCancelledError):
+        async for event in stream.events():
+            assert not isinstance(event, PredictionEnd)
+    with pytest.raises(lms.LMStudioCancelledError):
+        stream.result()

@@ -183,6 +183,34 @@ async def test_what_has_arrived_stays_if_its_own_ask_is_cancelled(
     assert "1 fragment, cancelled" in stream._prediction.summary
 
 
+@pytest.mark.parametrize("closes", [True, False])
+async def test_what_has_arrived_stays_if_its_own_ask_is_never_sent(
+    client: Any, server: Emulator, use: Callable[..., None], closes: bool
+) -> None:
+    @dataclass(eq=False)
+    class AtTheEnd(Again):
+        """Delivers the first response when that has ended, so that nobody reads between the two asks."""
+
+        def events(self, batch: Events, ask: Ask) -> Events:
+            return []
+
+        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+            batch, found = yield from super().finish(batch, end, ask)
+            return [*ask.raw.fragments], found
+
+    use(lambda plan: AtTheEnd(plan, "second", [], fallback=True))
+    stream = (await client.llm.model("chatty")).respond_stream("first")
+    fragments = aiter(stream)
+    assert (await anext(fragments)).content == "One"
+    stream.cancel()
+    if closes:
+        await stream.aclose()
+    assert stream.result().content == "One"
+    assert stream.result().stats.stop_reason == "userStopped"
+    assert [each.content async for each in fragments] == []
+    assert len(server.predictions) == 1
+
+
 @pytest.mark.parametrize("is_stopped", [True, False])
 async def test_what_has_arrived_stays_if_the_model_is_unloaded_before_its_own_ask(
     client: Any, server: Emulator, use: Callable[..., None], is_stopped: bool

@@ -23,10 +23,14 @@ def _has_two_steps(plan: Plan) -> bool:
     return plan.options.get("tools_first", False) and is_requested(plan.settings)
 
 
+def _may_have_log_probs(plan: Plan) -> bool:
+    return plan.settings.log_probs is not None or plan.preset is not None or plan.settings.raw is not None
+
+
 ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (MissingCall, lambda plan: plan.requires_call and plan.options.get("check_response", True)),
     (FormatStep, lambda plan: plan.tools and _has_two_steps(plan)),
-    (Confidence, lambda plan: plan.tools and plan.settings.log_probs is not None),
+    (Confidence, lambda plan: plan.tools and _may_have_log_probs(plan)),
     (ForcedCall, lambda plan: plan.tools and plan.options.get("required_tool_fallback", False)),
     (CacheWarning, lambda plan: plan.outline is not None),
     (

@@ -56,9 +56,11 @@ class ForcedCall(Middleware):
     """Asks by grammar after a response without a call; that response becomes a tool call, after the first text."""
 
     _first: Ask | None = None
+    _instance: Instance | None = None
 
     def asks_first(self, instance: Instance) -> bool:
         """Whether the instance has not made the last required calls."""
+        self._instance = instance
         if not self.plan.requires_call or instance.missed_calls < _MOST_MISSES:
             return False
         logger.warning("%r: %s", instance.identifier, _GRAMMAR_FIRST)
@@ -86,7 +88,8 @@ class ForcedCall(Middleware):
         """Return the call; ask by grammar after a response without one."""
         yield from ()
         if ask.asked_by is self:
-            return self._called(ask, end)
+            called, end = self._called(ask, end)
+            return [*self.events(batch, ask), *called], end
         if not tools_in(ask.parameter):
             return batch, end
         if any(isinstance(event, ToolCallEnd) for event in batch) or any(call.end for call in ask.raw.tool_calls):
@@ -95,6 +98,7 @@ class ForcedCall(Middleware):
         is_over = end.is_interrupted or end.stats.get("stopReason") == _FULL
         if has_call or is_over or self.has_asked or not self.plan.requires_call:
             return batch, end
+        self._instance = ask.instance
         ask.instance.missed_calls += 1
         logger.warning("%r: %s", end.model_info.get("modelKey"), _REQUESTED_AGAIN)
         self._first = ask
@@ -108,7 +112,8 @@ class ForcedCall(Middleware):
         is_of_server = isinstance(error, LMStudioServerError | LMStudioPredictionError)
         if not is_of_server or isinstance(error, LMStudioModelUnloadedError):
             return None
-        ask.instance.missed_calls = 0  # by grammar, it is no better
+        if self._instance is not None:
+            self._instance.missed_calls = 0  # by grammar, it is no better
         if first_end is not None:
             logger.warning("the second prediction failed: %s", error)
         return first_end

@@ -27,6 +27,9 @@ class FormatStep(Middleware):
     _held: list[tuple[Ask, PredictionEvent]] = field(default_factory=list[tuple[Ask, PredictionEvent]])
     _stays: bool = False
 
+    def __post_init__(self) -> None:
+        self._stays = self.plan.forces_call  # the response is a call
+
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
         """Return the parameter without the format, then without the tools."""
         yield from ()
@@ -60,4 +63,4 @@ class FormatStep(Middleware):
     def reset(self, ask: Ask) -> None:
         """Forget what is held of the ask."""
         self._held = [(each, event) for each, event in self._held if each is not ask]
-        self._stays = False
+        self._stays = self.plan.forces_call

@@ -28,10 +28,7 @@ class ReadCalls(Middleware):
     """
 
     def __post_init__(self) -> None:
-        is_forced = self.plan.requires_call and self.plan.options.get("required_tool_fallback", False)
         self._tools = OfferedTools(self.plan.tools)
-        self._reports_broken = not is_forced
-        self._keeps_misfits = self.plan.keeps_misfits and not is_forced
         self._ask: Ask | None = None
 
     def _begin_response(self, ask: Ask) -> None:
@@ -72,8 +69,9 @@ class ReadCalls(Middleware):
             return released, end
         is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
         found = self._scanner.finish() if is_possible else None
+        keeps_misfits = self.plan.keeps_misfits and not self.plan.forces_call
         at, reading = (0, None) if found is None else found
-        if reading is not None and (reading.problem is None or (self._keeps_misfits and reading.calls)):
+        if reading is not None and (reading.problem is None or (keeps_misfits and reading.calls)):
             self._drop_markup(at, released)
             for tool, arguments in reading.calls:
                 released += call_events(tool.name, arguments, reading.text)
@@ -82,7 +80,7 @@ class ReadCalls(Middleware):
             logger.warning("%r: read %s that the server left in the text (%s)", name, number, reading.family)
             return released, replace(end, stats={**end.stats, "rescuedToolCalls": len(reading.calls)})
         self._release_held(released)
-        if reading is not None and self._reports_broken:
+        if reading is not None and not self.plan.forces_call:
             released += failed_call_events(reading.name, reading.problem or "", reading.text)
         return released, end
 
