@@ -16,7 +16,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.protocol.prediction import Accumulator
-from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
+from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult
 
 Events: TypeAlias = list[PredictionEvent]
 
@@ -34,6 +34,7 @@ class Ask:
         is_open: Whether the server has begun to respond.
         raw: All that was received.
         delivered: What was delivered of it.
+        is_changed: Whether that is not all that was received.
         end: Its last event, with what middlewares have added to it.
     """
 
@@ -45,7 +46,15 @@ class Ask:
     is_open: bool = False
     raw: Accumulator = field(default_factory=Accumulator)
     delivered: list[PredictionEvent] = field(default_factory=list[PredictionEvent])
+    is_changed: bool = False
     end: PredictionEnd | None = None
+    _response: PredictionResult | None = field(default=None, init=False)
+
+    def response(self) -> PredictionResult:
+        """Return what was received as a result, once it has ended. It is made once, because it takes a while."""
+        if self._response is None:
+            self._response = self.raw.result()
+        return self._response
 
 
 @dataclass(eq=False)

@@ -459,6 +459,7 @@ class Prediction:
         """Return what middlewares leave of events and an end, and which of them asks once more."""
         ask, asks_again, last = self._ask, None, end
         for middleware in reversed(middlewares):
+            before = events
             if end is None:
                 events = middleware.events(events, ask)
             else:
@@ -467,6 +468,7 @@ class Prediction:
                 if end is None and middleware.has_asked:
                     end = last
                 asks_again = middleware if end is None else None
+            ask.is_changed = ask.is_changed or events is not before
         if ask.raw.end is not None and ask.end is None:
             ask.end = end or last
         return events, end, asks_again
@@ -495,7 +497,7 @@ class Prediction:
             raise LMStudioPredictionError(f"{plan.label} error: the generation failed on the server")
         if stop_reason == "modelUnloaded":
             raise attempts.unloaded_error()
-        result = self._result_of([*self._earlier, self._ask])
+        result = self._result_of([*self._earlier, self._ask], end)
         attempts.succeeded(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
@@ -516,15 +518,17 @@ class Prediction:
             stats = {**stats, "modelLoadTimeSec": sum(load_times)}
         return replace(end, stats=stats, host=str(self._attempts.caller.target))
 
-    def _result_of(self, asks: Sequence[Ask], end: PredictionEnd | None = None) -> PredictionResult:
-        """Return what was delivered of some asks, with another end if they have none."""
+    def _result_of(self, asks: Sequence[Ask], end: PredictionEnd) -> PredictionResult:
+        """Return what was delivered of some asks, with the end of the prediction."""
+        if not (self._earlier or self._ask.is_changed):
+            return replace(self._ask.response(), end=end)
         delivered = Accumulator(end=end)
         for ask in asks:
             delivered.add_all(ask.delivered)
         result = delivered.result()
         if not self._earlier:
             return result
-        responses = [ask.raw.result() for ask in asks if ask.raw.end is not None]
+        responses = [ask.response() for ask in asks if ask.raw.end is not None]
         cached = [each.cached_tokens for each in responses if each.cached_tokens is not None]
         reasoning_tokens = sum(each.reasoning_tokens for each in responses)
         return replace(result, cached_tokens=sum(cached) if cached else None, reasoning_tokens=reasoning_tokens)

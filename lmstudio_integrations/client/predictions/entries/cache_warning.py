@@ -148,9 +148,10 @@ class CacheWarning(Middleware):
         yield from ()
         is_complete = end.stats.get("stopReason") not in {"failed", "modelUnloaded"}
         if ask.asked_by is None and is_complete and self.plan.outline is not None:
-            result = ask.raw.result()
+            result = ask.response()
             read = [event.to_request() for event in batch if type(event) is ToolCallEnd]
-            result = replace(result, tool_call_requests=(*result.tool_call_requests, *read))
+            if read:
+                result = replace(result, tool_call_requests=(*result.tool_call_requests, *read))
             ask.operation.caller.shared(PromptCache).add(self.plan.outline(), result)
         return batch, end
 

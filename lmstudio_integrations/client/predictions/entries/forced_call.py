@@ -71,7 +71,7 @@ class ForcedCall(Middleware):
         yield from ()
         if ask.asked_by is not self:
             return wire
-        text = "" if self._first is None else self._first.raw.result().content
+        text = "" if self._first is None else self._first.response().content
         return {
             **wire,
             "history": {"messages": with_instruction(wire["history"]["messages"], text, self.plan.tools)},
@@ -120,7 +120,7 @@ class ForcedCall(Middleware):
 
     def _called(self, ask: Ask, end: PredictionEnd) -> tuple[list[PredictionEvent], PredictionEnd]:
         """Return the response by grammar as a tool call."""
-        text = ask.raw.result().content
+        text = ask.response().content
         if end.is_interrupted or not text.lstrip().startswith("{"):  # the server has ignored the grammar
             return [] if self._first is not None else [*ask.raw.fragments], end
         call = json_object(text) or {}
