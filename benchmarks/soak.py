@@ -23,6 +23,9 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError, LMStudioUnreachableError
 from tests.faults.surfaces import SURFACES, TIMEOUT_NAMES, Kind, Subject, Surface, expected, joined
 
+_SURFACES = [surface for surface in SURFACES if surface.kind != "reranker"]
+"""The interfaces whose responses repeat a text."""
+
 CALLERS = 36
 """Threads that make calls; each has one interface, and shares a proxy, hence its sockets, with five others."""
 
@@ -96,7 +99,7 @@ class Caller(threading.Thread):
 
     def __init__(self, number: int, address: str, seed: int, until: float) -> None:
         super().__init__(name=f"caller-{number}", daemon=True)
-        self.surface: Surface = SURFACES[number % len(SURFACES)]
+        self.surface: Surface = _SURFACES[number % len(_SURFACES)]
         self.tally = Tally()
         self._address = address
         self._dice = random.Random(seed)
@@ -205,7 +208,7 @@ def run(minutes: float, seed: int) -> int:
 def _warm_up() -> None:
     """Let everything be loaded that is loaded once."""
     with Emulator([CHAT_MODELS[0], {"key": EMBEDDING_MODELS[0], "kind": "embedding"}]) as server:
-        for surface in SURFACES:
+        for surface in _SURFACES:
             model = CHAT_MODELS[0] if surface.kind == "chat" else EMBEDDING_MODELS[0]
             with Subject(surface, server.address, model) as subject:
                 subject.call("warm up", {}, [])
