@@ -82,7 +82,8 @@ class HostAttempts(Attempts):
             return False
         self.listener.attempt_failed(error)
         self._route.release()
-        self._delay, self._is_unloaded, self.is_running = delay, False, False
+        self._delay, self._is_unloaded = delay, False
+        self.is_running: bool = False
         return True
 
     def final(self, error: LMStudioError) -> LMStudioError:
