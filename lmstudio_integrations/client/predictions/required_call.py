@@ -32,7 +32,12 @@ def tools_in(parameter: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the definitions of the tools that a request offers, from its parameter."""
     if "predictionConfigStack" not in parameter:  # of a generator
         return parameter.get("tools") or []
-    use = collapsed(parameter["predictionConfigStack"]).get(_TOOLS_KEY)
+    return tools_among(collapsed(parameter["predictionConfigStack"]))
+
+
+def tools_among(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the definitions of tools among settings by their wire keys."""
+    use = settings.get(_TOOLS_KEY)
     return (use.get("tools") or []) if is_object(use) else []
 
 

@@ -14,7 +14,7 @@ from lmstudio_integrations._support.typeguards import is_count
 from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import count_tokens
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
-from lmstudio_integrations.client.predictions.required_call import tools_in
+from lmstudio_integrations.client.predictions.required_call import tools_among
 from lmstudio_integrations.client.support.advice import context_overflow
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
@@ -63,7 +63,7 @@ class ContextCheck(Middleware):
         """Return how many tokens of the prompt were dropped, as far as it can be known; warn about them."""
         limit, read = end.model_info.get("contextLength"), end.stats.get("promptTokensCount") or 0
         settings = collapsed(ask.parameter["predictionConfigStack"])
-        policy, tools = settings.get("llm.prediction.contextOverflowPolicy"), tools_in(ask.parameter)
+        policy, tools = settings.get("llm.prediction.contextOverflowPolicy"), tools_among(settings)
         is_empty = not (ask.raw.tool_calls or any(fragment.content for fragment in ask.raw.fragments))
         may_drop = policy != "stopAtLimit"
         if not is_count(limit) or not _may_be_cut(
