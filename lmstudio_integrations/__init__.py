@@ -64,6 +64,7 @@ _EXPORTS = {
         InstanceProcessingState LlmInfo LlmInstanceInfo ModelInfo ModelInstanceInfo
     """,
     ".types.plugins": "ToolContent ToolImage ToolReport",
+    ".types.reasoning": "ReasoningPart ReasoningReplay Thought",
     ".types.reranking": "RerankResult RerankTemplate",
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult

@@ -20,6 +20,7 @@ from lmstudio_integrations.types.gpu import GpuSetting as GpuSetting
 from lmstudio_integrations.types.hosts import HostStatus as HostStatus
 from lmstudio_integrations.types.models import ChatTemplateInfo as ChatTemplateInfo, ContextUse as ContextUse, DownloadProgressUpdate as DownloadProgressUpdate, EmbeddingModelInfo as EmbeddingModelInfo, EmbeddingModelInstanceInfo as EmbeddingModelInstanceInfo, InstanceProcessingState as InstanceProcessingState, LlmInfo as LlmInfo, LlmInstanceInfo as LlmInstanceInfo, ModelInfo as ModelInfo, ModelInstanceInfo as ModelInstanceInfo
 from lmstudio_integrations.types.plugins import ToolContent as ToolContent, ToolImage as ToolImage, ToolReport as ToolReport
+from lmstudio_integrations.types.reasoning import ReasoningPart as ReasoningPart, ReasoningReplay as ReasoningReplay, Thought as Thought
 from lmstudio_integrations.types.reranking import RerankResult as RerankResult, RerankTemplate as RerankTemplate
 from lmstudio_integrations.types.results import LlmPredictionFragment as LlmPredictionFragment, LlmPredictionStats as LlmPredictionStats, PredictionEnd as PredictionEnd, PredictionEvent as PredictionEvent, PredictionResult as PredictionResult, PredictionRoundResult as PredictionRoundResult, PromptProgress as PromptProgress, ToolCallArguments as ToolCallArguments, ToolCallEnd as ToolCallEnd, ToolCallFailed as ToolCallFailed, ToolCallName as ToolCallName, ToolCallRecord as ToolCallRecord, ToolCallStart as ToolCallStart
 from lmstudio_integrations.types.tools import ToolCallRequest as ToolCallRequest

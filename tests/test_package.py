@@ -43,13 +43,14 @@ PUBLIC = {
         LlmPredictionFragment LlmPredictionStats LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict
         ModelSchema ModelSpecifier ModelSpecifierDict ParsedDocument PluginGenerator PluginTool PredictionEnd
         PredictionEvent PredictionFirstTokenCallback PredictionFragmentCallback PredictionMessageCallback
-        PredictionResult PredictionRoundResult PredictionStream PromptProcessingCallback PromptProgress RerankResult
-        RerankTemplate ResponseSchema RetrievalResult SyncModelHandle SystemMessage SystemPrompt SystemPromptContent
-        TextData TextDataDict ToolCallArguments ToolCallContext ToolCallEnd ToolCallFailed ToolCallName ToolCallRecord
-        ToolCallRequest ToolCallResultData ToolCallStart ToolContent ToolDefinition ToolFunctionDef ToolFunctionDefDict
-        ToolImage ToolMessage ToolReport ToolResultMessage ToolUseSession UserMessage UserMessageContent UserMessageDict
-        configure_default_client embedding_model get_default_client get_sync_api_timeout list_downloaded_models
-        list_loaded_models llm prepare_image set_sync_api_timeout
+        PredictionResult PredictionRoundResult PredictionStream PromptProcessingCallback PromptProgress ReasoningPart
+        ReasoningReplay RerankResult RerankTemplate ResponseSchema RetrievalResult SyncModelHandle SystemMessage
+        SystemPrompt SystemPromptContent TextData TextDataDict Thought ToolCallArguments ToolCallContext ToolCallEnd
+        ToolCallFailed ToolCallName ToolCallRecord ToolCallRequest ToolCallResultData ToolCallStart ToolContent
+        ToolDefinition ToolFunctionDef ToolFunctionDefDict ToolImage ToolMessage ToolReport ToolResultMessage
+        ToolUseSession UserMessage UserMessageContent UserMessageDict configure_default_client embedding_model
+        get_default_client get_sync_api_timeout list_downloaded_models list_loaded_models llm prepare_image
+        set_sync_api_timeout
     """,
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM LMStudioReranker LMStudioToolkit register",
     f"{NAME}.llama_index": """

@@ -154,6 +154,8 @@ class ResolvedCall(NamedTuple):
             arguments["tools_first"] = True
             arguments["rescue_tool_calls"] = values.get("rescue_tool_calls", False)
             arguments["required_tool_fallback"] = values.get("required_tool_fallback", False)
+        if values.get("send_reasoning", "auto") != "auto":
+            arguments["send_reasoning"] = values["send_reasoning"]
         if values["preset"] is not None:
             arguments["preset"] = values["preset"]
         if values["on_prompt_progress"] is not None:

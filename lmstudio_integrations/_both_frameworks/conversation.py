@@ -19,6 +19,7 @@ from lmstudio_integrations.client.files.images import PendingHistory
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import WireHistory, wire_messages
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.reasoning import ReasoningPart
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
@@ -82,7 +83,7 @@ class ImageSource:
         )
 
 
-Part: TypeAlias = str | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart
+Part: TypeAlias = str | ReasoningPart | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart
 """A part of a message; a string is a text."""
 
 
@@ -113,8 +114,11 @@ class Conversation:
         last = self._messages[-1] if self._messages else None
         if last is None or last.role != role:
             self._messages.append(PendingMessage(role, list(parts)))
-        else:  # a blank line separates two texts, however the server joins parts
-            last.parts[-1:] = [*joined([*last.parts[-1:], *parts[:1]], "\n\n"), *parts[1:]]
+            return
+        # A blank line separates two texts, however the server joins parts. A thought joins those around it.
+        begins_with_thought = bool(parts) and isinstance(parts[0], ReasoningPart)
+        new = ["", *parts] if begins_with_thought else [*parts]
+        last.parts[-1:] = [*joined([*last.parts[-1:], *new[:1]], "\n\n"), *new[1:]]
 
     def add_call(self, name: str, call_id: str | None, arguments: dict[str, Any]) -> None:
         """Add a tool call to the assistant's turn that was added last."""
@@ -137,11 +141,6 @@ class Conversation:
         if self._images:
             self.add("user", ())
         return self._messages
-
-
-def reasoning_part(reasoning: str) -> list[Part]:
-    """Return earlier reasoning of the model in the form in which models write it; nothing if it is empty."""
-    return [f"<think>\n{reasoning}\n</think>\n\n"] if reasoning else []
 
 
 def joined(parts: Iterable[Part], separator: str) -> list[Part]:
@@ -196,14 +195,21 @@ def for_upload(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> 
         return encode(pending, dict(zip(sources, handles, strict=True)))
 
     contents = [source.data if source.url is None else source.url for source in sources]
-    return PendingHistory(contents, with_handles, bool(values["allow_private_image_hosts"]), _files(pending))
+    return PendingHistory(
+        contents,
+        with_handles,
+        bool(values["allow_private_image_hosts"]),
+        _files(pending),
+        has_reasoning=_has_reasoning(pending),
+    )
 
 
 def encode(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
     """Return the wire form of a conversation, with the uploaded images in their places."""
     has_late = any(message.role == "system" for message in messages[1:])
     system_first = _written(_with_system_first(messages), handles) if has_late else None
-    return WireHistory(_written(messages, handles), [*_files(messages), *handles.values()], system_first)
+    files = [*_files(messages), *handles.values()]
+    return WireHistory(_written(messages, handles), files, system_first, _has_reasoning(messages))
 
 
 def _written(messages: Sequence[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> list[dict[str, Any]]:
@@ -221,6 +227,10 @@ def _with_system_first(messages: Sequence[PendingMessage]) -> list[PendingMessag
 def _files(messages: Sequence[PendingMessage]) -> list[FileHandle]:
     """Return the files that were uploaded before."""
     return [part for each in messages for part in each.parts if isinstance(part, FileHandle)]
+
+
+def _has_reasoning(messages: Sequence[PendingMessage]) -> bool:
+    return any(isinstance(part, ReasoningPart) for each in messages for part in each.parts)
 
 
 def _wire(part: Part, handles: Mapping[ImageSource, FileHandle]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Type checkers take the type of a parameter from the `__set__` of the field's typ
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NoReturn, Protocol, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
 
 from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo
 from pydantic_core import core_schema
@@ -112,9 +112,11 @@ ReasoningEffort = Annotated[
 ]
 
 SendReasoning = Annotated[
-    bool,
+    Literal["auto", "always", "turn"] | bool,
     Field(
-        description="Whether to send earlier reasoning back to the model, in `<think>` tags. The default is `False`."
+        description="Which earlier thoughts go back to the model. `auto` sends those that its chat template shows, or "
+        "omits, in their place, which is measured once; `turn` those since the last user message; `always` or `True` "
+        "all; `False` none. The default is `auto`."
     ),
 ]
 

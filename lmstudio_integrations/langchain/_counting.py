@@ -8,6 +8,7 @@ from lmstudio_integrations._both_frameworks.conversation import ImageSource, Pen
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.reasoning import SendReasoning
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
 PER_MESSAGE = 4
@@ -17,8 +18,10 @@ PER_IMAGE = 256
 """Tokens of an image, roughly; the server does not report them."""
 
 
-def count(model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]]) -> int:
-    """Return the number of tokens of a conversation.
+def count(
+    model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]], send_reasoning: SendReasoning
+) -> int:
+    """Return the number of tokens of a conversation, with the earlier thoughts that are sent.
 
     The template may reject a part of a conversation, and `trim_messages` counts many parts. Such a part is counted text
     by text, in one batch.
@@ -28,7 +31,8 @@ def count(model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[st
         PendingMessage(message.role, [part for part in message.parts if not _is_image(part)]) for message in pending
     ]
     try:
-        tokens = model.count_tokens(model.apply_prompt_template(encode(without, {}), tools=tools))
+        prompt = model.apply_prompt_template(encode(without, {}), tools=tools, send_reasoning=send_reasoning)
+        tokens = model.count_tokens(prompt)
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(without), *map(json.dumps, tools)]
         tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(pending)

@@ -98,5 +98,6 @@ class EventStream:
         if last.usage_metadata:
             finish["usage"] = last.usage_metadata
         if "reasoning" in self._blocks:
-            finish["additional_kwargs"] = {"reasoning_content": "".join(self._blocks["reasoning"].fragments)}
+            reasoning = "".join(self._blocks["reasoning"].fragments)
+            finish["additional_kwargs"] = {"reasoning_content": reasoning, **last.additional_kwargs}
         yield finish

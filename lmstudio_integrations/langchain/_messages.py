@@ -17,13 +17,14 @@ from lmstudio_integrations._both_frameworks.conversation import (
     PendingMessage,
     Role,
     joined,
-    reasoning_part,
     text_of,
 )
+from lmstudio_integrations._both_frameworks.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.base64_text import decode_base64
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.reasoning import ReasoningPart
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -33,22 +34,19 @@ class _Target:
     """Where messages are converted to.
 
     Attributes:
-        send_reasoning: Whether earlier reasoning of the model is sent back to it.
         with_result: The identifiers of the tool calls that have a result.
         conversation: What was converted so far.
     """
 
-    send_reasoning: bool
     with_result: frozenset[str]
     conversation: Conversation = field(default_factory=Conversation)
 
 
-def convert(messages: Sequence[BaseMessage], *, send_reasoning: bool = False) -> list[PendingMessage]:
+def convert(messages: Sequence[BaseMessage]) -> list[PendingMessage]:
     """Convert messages.
 
     Args:
         messages: The conversation.
-        send_reasoning: Whether earlier reasoning of the model is sent back to it, in `<think>` tags.
 
     Raises:
         LMStudioValueError: If there is no message, or one of a kind or with a block that cannot be sent.
@@ -57,7 +55,7 @@ def convert(messages: Sequence[BaseMessage], *, send_reasoning: bool = False) ->
     if not messages:
         raise LMStudioValueError(NO_MESSAGES)
     with_result = frozenset(message.tool_call_id for message in messages if isinstance(message, LangChainToolMessage))
-    target = _Target(send_reasoning, with_result)
+    target = _Target(with_result)
     for message in messages:
         convert = next((convert for kind, convert in _CONVERTERS if isinstance(message, kind)), None)
         if convert is None:
@@ -95,8 +93,12 @@ def _human(message: BaseMessage, target: _Target) -> None:
 
 
 def _ai(message: AIMessage, target: _Target) -> None:
-    reasoning = reasoning_part(_reasoning(message)) if target.send_reasoning else []
-    target.conversation.add("assistant", joined([*reasoning, *_parts(message.content, "assistant")], ""))
+    parts, kept = joined(_parts(message.content, "assistant"), ""), message.additional_kwargs
+    reasoning = kept.get("reasoning_content")
+    if isinstance(reasoning, str) and reasoning:  # the blocks of the content, if there are any, say the same
+        parts = joined((part for part in parts if not isinstance(part, ReasoningPart)), "")
+        parts = response_parts(parts, reasoning, kept.get(TAGS))
+    target.conversation.add("assistant", parts)
     for name, call_id, arguments in _calls(message, target.with_result):
         target.conversation.add_call(name, call_id, arguments)
 
@@ -164,15 +166,6 @@ def _identity(call: _ToolCall) -> str:
     return call_id or name
 
 
-def _reasoning(message: AIMessage) -> str:
-    """Return the model's earlier reasoning, from wherever LangChain keeps it."""
-    kept = message.additional_kwargs.get("reasoning_content")
-    if isinstance(kept, str) and kept:
-        return kept
-    texts = (block.get("reasoning") or block.get("thinking") for block in _blocks(message.content) if is_object(block))
-    return "".join(text for text in texts if isinstance(text, str))
-
-
 # Blocks -------------------------------------------------------------------------------------------------------------
 
 _TEXT_MEMBERS = {
@@ -183,6 +176,9 @@ _TEXT_MEMBERS = {
     "refusal": "refusal",
 }
 """Types of text blocks, and the member that holds the text."""
+
+_THOUGHT_MEMBERS = {"reasoning": "reasoning", "thinking": "thinking"}
+"""Types of blocks with a thought, and the member that holds it."""
 
 _DATA = frozenset({"json", "search_result", None})
 """Types of blocks of a tool's result that are sent as JSON; `None` stands for dicts without a type."""
@@ -214,12 +210,19 @@ def _part(block: object, role: Role) -> Part | None:
     if kind in _DATA and role == "tool":
         return json.dumps(block.get("json", block), ensure_ascii=False, default=str)
     if role == "assistant" or "cachePoint" in block:
-        # Tool calls and reasoning are read elsewhere; other blocks concern only the provider that wrote them.
-        logger.debug("skipped a content block of type %r", kind)
-        return None
+        return _thought(block, kind)
     raise LMStudioValueError(
         f"LM Studio does not accept a content block of type {kind!r} in a {role} message, only text and images"
     )
+
+
+def _thought(block: Mapping[str, Any], kind: object) -> ReasoningPart | None:
+    """Read a thought. Tool calls are read elsewhere; other blocks concern only the provider that wrote them."""
+    thought = block.get(_THOUGHT_MEMBERS.get(str(kind), ""))
+    if isinstance(thought, str) and thought:
+        return ReasoningPart(text=thought, start_tag="", end_tag="")
+    logger.debug("skipped a content block of type %r", kind)
+    return None
 
 
 def _text(block: Mapping[str, Any], member: str) -> str | None:

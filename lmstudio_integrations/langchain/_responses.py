@@ -24,6 +24,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from langchain_core.outputs import ChatGenerationChunk
 
 from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
+from lmstudio_integrations._both_frameworks.thoughts import TAGS, tags_of
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (
@@ -75,7 +76,7 @@ def to_message(
     reasoning = result.reasoning_content
     return AIMessage(
         content=result.content,
-        additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
+        additional_kwargs={"reasoning_content": reasoning, TAGS: tags_of(result.thoughts)} if reasoning else {},
         response_metadata=metadata,
         tool_calls=[
             tool_call(name=tool_use.own_name(end.name), args=end.arguments or {}, id=record.id or new_call_id())
@@ -267,6 +268,7 @@ class ChunkStream:
         outcome.log_anomalies()
         message = AIMessageChunk(
             content="",
+            additional_kwargs={TAGS: tags_of(result.thoughts)} if result.thoughts else {},
             response_metadata=response_metadata(outcome, with_usage=with_usage),
             usage_metadata=usage_metadata(result) if with_usage else None,
             chunk_position="last",

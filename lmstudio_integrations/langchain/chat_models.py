@@ -164,7 +164,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     )
 
     reasoning_effort: field_types.ReasoningEffort = None
-    send_reasoning: field_types.SendReasoning = False
+    send_reasoning: field_types.SendReasoning = "auto"
     rescue_tool_calls: field_types.RescueToolCalls = True
     required_tool_fallback: field_types.RequiredToolFallback = True
     logprobs: field_types.WithLogprobs = None
@@ -346,7 +346,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
     def _open(
         self, call: ResolvedCall, responder: Responder | AsyncResponder, messages: Sequence[BaseMessage]
     ) -> PredictionStream | AsyncPredictionStream:
-        pending = _messages.convert(messages, send_reasoning=call.values["send_reasoning"])
+        pending = _messages.convert(messages)
         return responder.respond_stream(for_upload(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         if isinstance(warm, str):
             return call, warm
         messages = self._convert_input(warm).to_messages()
-        pending = _messages.convert(messages, send_reasoning=call.values["send_reasoning"])
+        pending = _messages.convert(messages)
         return call, for_upload(pending, call.values)
 
     # Tools and structured output ------------------------------------------------------------------------------------
@@ -546,9 +546,9 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         if not converted:
             return 0
         with translating_errors():
-            pending = _messages.convert(converted, send_reasoning=self.send_reasoning)
+            pending = _messages.convert(converted)
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
-            return _counting.count(self._resolve_call({}).model(), pending, sent_tools)
+            return _counting.count(self._resolve_call({}).model(), pending, sent_tools, self.send_reasoning)
 
     # Identity -------------------------------------------------------------------------------------------------------
 

@@ -28,9 +28,9 @@ from lmstudio_integrations._both_frameworks.conversation import (
     PendingMessage,
     Role,
     joined,
-    reasoning_part,
     text_of,
 )
+from lmstudio_integrations._both_frameworks.thoughts import TAGS, response_parts
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.files.base64_text import decode_data_url, is_base64_url
@@ -52,12 +52,11 @@ _DEFAULT_TITLE = "input_document"
 """The title that LlamaIndex gives a document that has none."""
 
 
-def convert(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) -> list[PendingMessage]:
+def convert(messages: Sequence[ChatMessage]) -> list[PendingMessage]:
     """Convert messages.
 
     Args:
         messages: The conversation.
-        send_reasoning: Whether earlier reasoning of the model is sent back to it, in `<think>` tags.
 
     Raises:
         LMStudioValueError: If there is no message, or one with a block that cannot be sent.
@@ -71,19 +70,20 @@ def convert(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) ->
         if role == "tool":
             _add_result(conversation, message)
         elif role == "assistant":
-            _add_response(conversation, message, send_reasoning=send_reasoning)
+            _add_response(conversation, message)
         else:
             conversation.add(role, _content(message, role) or [""])
     return conversation.finish()
 
 
-def _add_response(conversation: Conversation, message: ChatMessage, *, send_reasoning: bool) -> None:
+def _add_response(conversation: Conversation, message: ChatMessage) -> None:
     parts = _joined([block for block in message.blocks if not isinstance(block, ToolCallBlock)], "assistant")
-    if send_reasoning:
-        blocks = (block for block in message.blocks if isinstance(block, ThinkingBlock))
-        parts = [*reasoning_part("".join(block.content or "" for block in blocks)), *parts]
+    thoughts = [block for block in message.blocks if isinstance(block, ThinkingBlock)]
+    reasoning = "".join(block.content or "" for block in thoughts)
+    tags = [each for block in thoughts for each in block.additional_information.get(TAGS) or ()]
     calls = _calls(message)
-    if parts or calls:
+    if parts or calls:  # thoughts alone are no turn
+        parts = response_parts(parts, reasoning, tags)
         conversation.add("assistant", parts)
     for name, call_id, arguments in calls:
         conversation.add_call(name, call_id, arguments)

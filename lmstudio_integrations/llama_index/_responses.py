@@ -29,6 +29,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from lmstudio_integrations._both_frameworks.outcome import Outcome, new_call_id, token_counts
+from lmstudio_integrations._both_frameworks.thoughts import TAGS, tags_of
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
 from lmstudio_integrations._support.text import shortened
@@ -126,8 +127,10 @@ def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCal
 
 
 def _reasoning_block_of(result: PredictionResult) -> ThinkingBlock | None:
-    reasoning = result.reasoning_content
-    return ThinkingBlock(content=reasoning, num_tokens=result.reasoning_tokens) if reasoning else None
+    reasoning, tags = result.reasoning_content, {TAGS: tags_of(result.thoughts)}
+    if not reasoning:
+        return None
+    return ThinkingBlock(content=reasoning, num_tokens=result.reasoning_tokens, additional_information=tags)
 
 
 def _legacy(call: ToolCallBlock) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class LMStudio(GenerationSettings, ComponentSettings, Structured):
         api_token: field_types.ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
 
     reasoning_effort: field_types.ReasoningEffort = None
-    send_reasoning: field_types.SendReasoning = False
+    send_reasoning: field_types.SendReasoning = "auto"
     rescue_tool_calls: field_types.RescueToolCalls = True
     required_tool_fallback: field_types.RequiredToolFallback = True
     logprobs: field_types.WithLogprobs = None
@@ -412,7 +412,7 @@ class LMStudio(GenerationSettings, ComponentSettings, Structured):
 
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
-        pending = _messages.convert(messages, send_reasoning=call.values["send_reasoning"])
+        pending = _messages.convert(messages)
         return _Request(call, for_upload(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's

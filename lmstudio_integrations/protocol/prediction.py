@@ -14,6 +14,7 @@ from typing import Any, TypeGuard, TypeVar
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER, is_count, is_list, is_number, is_object
 from lmstudio_integrations.protocol.envelope import ensure_writable, sanitized, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
+from lmstudio_integrations.types.reasoning import Thought
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     LlmPredictionStats,
@@ -174,6 +175,7 @@ _CHECKS: dict[Any, Check] = {
     float | None: _is_number_or_null,
     int | float | None: _is_number_or_null,
     bool | None: lambda value: value is None or isinstance(value, bool),
+    dict[str, str] | None: lambda value: value is None or is_object(value),
 }
 _STATS = {str(member.alias): _CHECKS[member.annotation] for member in LlmPredictionStats.model_fields.values()}
 _MODEL_INFO: dict[str, Check] = {
@@ -368,4 +370,38 @@ class Accumulator:
             response_tokens=tuple(response_tokens),
             cached_tokens=self.cached_tokens,
             reasoning_tokens=reasoning_tokens,
+            thoughts=_thoughts(self.fragments) if reasoning else (),
         )
+
+
+def _thoughts(fragments: Iterable[LlmPredictionFragment]) -> tuple[Thought, ...]:
+    """Return the reasoning with its tags. White space after the end tag that is markup belongs to the tag."""
+    found, start_tag, is_open, written = list[_Thought](), "", False, 0
+    for fragment in fragments:
+        kind, content = fragment.reasoning_type, fragment.content
+        if kind == "reasoning":
+            if not is_open:
+                found.append(_Thought(start_tag, written))
+            found[-1].texts.append(content)
+            start_tag, is_open = "", True
+        elif kind == "reasoningStartTag":
+            start_tag, is_open = content, False
+        elif kind == "reasoningEndTag":
+            if is_open:
+                found[-1].end_tag = content
+            is_open = False
+        elif not fragment.is_structural:
+            written, is_open = written + len(content), False
+        elif found and found[-1].end_tag and found[-1].at == written and content.isspace():
+            found[-1].end_tag += content
+    return tuple([Thought("".join(each.texts), each.start_tag, each.end_tag, each.at) for each in found])
+
+
+@dataclass(slots=True)
+class _Thought:
+    """A thought that is being read; see `Thought`."""
+
+    start_tag: str
+    at: int
+    end_tag: str = ""
+    texts: list[str] = field(default_factory=list[str])

@@ -6,13 +6,14 @@ what it receives. Used by `endpoints.py`.
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BeforeValidator, Field, GetPydanticSchema, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, Strict
 from typing_extensions import TypedDict
 
 from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.models import ModelSpecifier
+from lmstudio_integrations.types.reasoning import ReasoningPart
 from lmstudio_integrations.types.tools import Tool
 
 ARTIFACT_OWNER = "[a-z0-9]+(?:-[a-z0-9]+)*"
@@ -24,9 +25,16 @@ def _read_as(kind: Any) -> GetPydanticSchema:
     return GetPydanticSchema(lambda _source, handler: handler(kind))
 
 
+def _without_reasoning(history: ChatHistory) -> ChatHistory:
+    """Reject reasoning, which is no part of messages on the wire."""
+    if any(isinstance(part, ReasoningPart) for message in history.messages for part in message.content):
+        raise ValueError("a message has a part of the type 'reasoning'")
+    return history
+
+
 # The client writes JSON here as it is; the emulator's validation turns it into the named type.
 Specifier = Annotated[Any, _read_as(ModelSpecifier)]
-History = Annotated[Any, _read_as(ChatHistory)]
+History = Annotated[Any, _read_as(Annotated[ChatHistory, AfterValidator(_without_reasoning)])]
 Stack = Annotated[Any, _read_as(KvConfigStack)]
 Fields = Annotated[Any, _read_as(KvConfig)]
 Tools = Annotated[Any, _read_as(list[Tool])]

@@ -14,6 +14,7 @@ from lmstudio_integrations._support.typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.reasoning import ReasoningPart, with_thoughts
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
@@ -47,10 +48,10 @@ class UserMessage(_Message):
 
 
 class AssistantMessage(_Message):
-    """Text of the model, and its tool calls."""
+    """Text of the model, its reasoning, and its tool calls."""
 
     role: Literal["assistant"] = "assistant"
-    content: list[Annotated[TextPart | FileHandle | ToolCallRequestPart, Field(discriminator="type")]]
+    content: list[Annotated[TextPart | ReasoningPart | FileHandle | ToolCallRequestPart, Field(discriminator="type")]]
 
 
 class ToolMessage(_Message):
@@ -64,7 +65,7 @@ Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessag
 
 
 class ChatHistory(WireModel):
-    """A conversation in wire form."""
+    """A conversation in wire form. Its reasoning, for which the wire has no part, is not sent as it is here."""
 
     messages: list[Annotated[Message, Field(discriminator="role")]]
 
@@ -154,18 +155,21 @@ class WireHistory(NamedTuple):
         files: The files in them that may have to be uploaded again before they are sent.
         system_first: The same messages with one system message, at the front: sent instead to models whose chat
             template takes no other. `None` if there is no other.
+        has_reasoning: Whether there is reasoning in them, which is sent as text or omitted.
     """
 
     messages: list[dict[str, Any]]
     files: Sequence[FileHandle] = ()
     system_first: list[dict[str, Any]] | None = None
+    has_reasoning: bool = False
 
     @classmethod
     def of(cls, history: ChatHistory) -> Self:
         """Return the wire form of a conversation."""
         parts = [part for message in history.messages for part in message.content]
         messages = wire_messages((each["role"], each["content"]) for each in history.to_dict()["messages"])
-        return cls(messages, [part for part in parts if isinstance(part, FileHandle)])
+        has_reasoning = any(isinstance(part, ReasoningPart) for part in parts)
+        return cls(messages, [part for part in parts if isinstance(part, FileHandle)], has_reasoning=has_reasoning)
 
     @classmethod
     def of_prompt(cls, text: str) -> Self:
@@ -202,7 +206,7 @@ _MESSAGES: dict[str, type[Message]] = {
 
 MessageT = TypeVar("MessageT", bound=_Message)
 
-Content: TypeAlias = str | TextPart | FileHandle | Mapping[str, Any]
+Content: TypeAlias = str | TextPart | ReasoningPart | FileHandle | Mapping[str, Any]
 ToolCall: TypeAlias = ToolCallRequest | ToolCallRequestPart | Mapping[str, Any]
 
 _TAGS = {
@@ -277,17 +281,20 @@ class Chat:
         response: "str | PredictionResult | Content | Iterable[Content]",
         tool_call_requests: Iterable[ToolCall] = (),
     ) -> AssistantMessage:
-        """Add the response of the model, without its reasoning if it is a `PredictionResult`.
+        """Add the response of the model; that of a `PredictionResult` with its reasoning.
 
         Args:
-            response: The text, or the result of a prediction.
+            response: The text, or the result of a prediction. How much of the reasoning is sent again is a matter of
+                each request: see `send_reasoning` of `PredictionParameters`.
             tool_call_requests: The tool calls that the model requested; dicts may be in either wire form, the request
                 (`{"type": "function", …}`) or the part around it (`{"type": "toolCallRequest", …}`).
 
         Raises:
             LMStudioValueError: If the response or a tool call has another form.
         """
-        content = response.content if isinstance(response, PredictionResult) else response
+        content = response
+        if isinstance(response, PredictionResult):
+            content = with_thoughts(response.content, response.thoughts)
         return self._add(AssistantMessage, [*_parts(content), *_calls(tool_call_requests)])
 
     def add_tool_results(self, results: Iterable[ToolCallResultPart | Mapping[str, Any]]) -> ToolMessage:
@@ -349,7 +356,10 @@ class Chat:
         if not isinstance(last, kind):
             self._messages.append(message)
             return message
-        grown = kind.model_validate({"content": [*last.content, *message.content]})
+        begins_with_thought = message.content and isinstance(message.content[0], ReasoningPart)
+        is_gap = begins_with_thought and last.content and isinstance(last.content[-1], TextPart)
+        gap = [TextPart(text="\n\n")] if is_gap else []  # a thought joins the texts around it, also if it is omitted
+        grown = kind.model_validate({"content": [*last.content, *gap, *message.content]})
         self._messages[-1] = grown
         return grown
 

@@ -21,6 +21,7 @@ from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.confidence import FieldConfidence, confidence_of
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInstanceInfo
+from lmstudio_integrations.types.reasoning import Thought
 from lmstudio_integrations.types.structured import read_as
 from lmstudio_integrations.types.tools import ToolCallRequest
 
@@ -214,8 +215,9 @@ class LlmPredictionStats(WireModel):
     as predicted. What the server did not measure is `None`. The client adds `model_load_time_sec`, the time that the
     call waited for the model if it loaded it; `dropped_tokens`, the tokens of the prompt that the server did not read
     (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
-    `tools_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the text; and
-    `forced_by_grammar`, if a required call was requested by grammar.
+    `tools_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the text;
+    `forced_by_grammar`, if a required call was requested by grammar; and `reasoning_replay`, what the chat template
+    does with the earlier reasoning that the conversation has (the attributes of `ReasoningReplay`).
     """
 
     stop_reason: str
@@ -237,6 +239,7 @@ class LlmPredictionStats(WireModel):
     predictions_count: int | None = None
     rescued_tool_calls: int | None = None
     forced_by_grammar: bool | None = None
+    reasoning_replay: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -257,6 +260,7 @@ class PredictionResult:
         response_tokens: Those of the response alone.
         cached_tokens: Tokens of the prompt that the server took from its cache; `None` if it did not report them.
         reasoning_tokens: About how many tokens were reasoning, its tags included.
+        thoughts: The reasoning with its tags, and where in the response it was: what a chat keeps to send it again.
     """
 
     content: str
@@ -271,6 +275,7 @@ class PredictionResult:
     response_tokens: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     cached_tokens: int | None = None
     reasoning_tokens: int = 0
+    thoughts: tuple[Thought, ...] = field(default=(), repr=False)
 
     @cached_property
     def stats(self) -> LlmPredictionStats:

@@ -18,7 +18,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models import chat_templates
+from lmstudio_integrations.client.models import chat_templates, rendering
 from lmstudio_integrations.client.predictions.entries import context_check
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
@@ -350,7 +350,7 @@ def test_a_check_that_fails_leaves_the_response(server: Emulator, monkeypatch: p
 
 
 def test_a_check_loads_no_model(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    render = chat_templates.render
+    render = rendering.render
 
     def unload_first(*args: Any) -> Any:
         server.unload("cuts")
@@ -366,7 +366,7 @@ def test_a_server_that_does_not_answer_the_check_holds_nobody(
     server: Emulator, monkeypatch: pytest.MonkeyPatch, timeout: str
 ) -> None:
     used: list[float | None] = []
-    render = chat_templates.render
+    render = rendering.render
 
     def recorded(operation: Any, *args: Any) -> Any:
         used.append(operation.timeouts[timeout])
@@ -473,7 +473,7 @@ def test_a_late_system_message_stays_where_the_template_takes_it(
 def test_another_failure_is_not_taken_for_an_answer_about_the_template(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render, failures = chat_templates.render, [lms.LMStudioServerError("the server is busy")]
+    render, failures = rendering.render, [lms.LMStudioServerError("the server is busy")]
 
     def failing_once(*args: Any) -> Any:
         if failures:

@@ -21,7 +21,8 @@ from llama_index.core.llms import ChatMessage
 import lmstudio_integrations as lms
 from lmstudio_integrations._both_frameworks import conversation
 from lmstudio_integrations._both_frameworks.tool_settings import wire_tools
-from lmstudio_integrations.client.predictions import requests
+from lmstudio_integrations.client.models.reasoning import without_thoughts
+from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts, render
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -176,12 +177,14 @@ WAYS: dict[str, Callable[[str, int], None]] = {
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
     """The parameters of the predictions, as they become JSON."""
     parameters: list[Mapping[str, Any]] = []
+    start = Operation.start
 
-    def record(**parameter: Any) -> Mapping[str, Any]:
-        parameters.append(parameter)
-        return parameter
+    def record(operation: Operation, namespace: Any, endpoint: Any, parameter: Any, **options: Any) -> Call:
+        if "modelSpecifier" in parameter:  # of a prediction, not of the rendering of a conversation
+            parameters.append(parameter)
+        return start(operation, namespace, endpoint, parameter, **options)
 
-    monkeypatch.setattr(requests, "Predict", record)
+    monkeypatch.setattr(Operation, "start", record)
     return parameters
 
 
@@ -213,7 +216,8 @@ def test_every_way_sends_the_same_and_each_prompt_begins_with_the_one_before(
         prompt = render(messages, [Tool.from_dict(tool) for tool in tools])
         assert prompt.startswith(before)
         calls = [call_text(call["name"], call["arguments"]) for call in record.tool_calls]
-        before = "".join([prompt, record.text, *calls])
+        thought = f"<think>{record.reasoning}</think>" if record.reasoning and calls else ""
+        before = "".join([prompt, thought, record.text, *calls])
 
 
 def call_text(name: str, arguments: dict[str, Any]) -> str:
@@ -255,14 +259,14 @@ SILENT: list[Any] = [
 
 
 def written(message: Any) -> str:
-    """Return a message as it is sent."""
+    """Return a message as it is sent, without thoughts."""
     if isinstance(message, AIMessage):
         (sent,) = conversation.encode(from_langchain([message]), {}).messages
     elif isinstance(message, ChatMessage):
         (sent,) = conversation.encode(from_llama_index([message]), {}).messages
     else:
         (sent,) = WireHistory.of(ChatHistory(messages=[message])).messages
-    return json.dumps(sent)
+    return json.dumps(without_thoughts([sent]))
 
 
 @pytest.mark.parametrize("forms", [CALLING, SAYING, SILENT], ids=["call", "text", "nothing"])

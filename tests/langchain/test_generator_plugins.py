@@ -53,7 +53,7 @@ def test_batches_respond(writer: ChatLMStudio) -> None:
 
 def test_reasoning_is_kept_apart(writer: ChatLMStudio, generate: Invoke) -> None:
     message = generate(writer, "think")
-    assert (message.text, message.additional_kwargs) == ("Done.", {"reasoning_content": "Let me see."})
+    assert (message.text, message.additional_kwargs["reasoning_content"]) == ("Done.", "Let me see.")
 
 
 def test_an_image_is_uploaded(server: Server, writer: ChatLMStudio, generate: Invoke) -> None:

@@ -314,7 +314,7 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
         "preset": "p",
         "context_length": 9,
         "load_policy": "get_or_load",
-        "send_reasoning": False,
+        "send_reasoning": "auto",
         "rescue_tool_calls": True,
         "required_tool_fallback": True,
     }

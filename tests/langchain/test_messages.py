@@ -27,9 +27,9 @@ IMAGE = b"\x89PNG\r\n\x1a\npicture"
 BASE64 = base64.b64encode(IMAGE).decode()
 
 
-def wire(messages: Sequence[BaseMessage], *, system_first: bool = False, **parameters: Any) -> list[dict[str, Any]]:
+def wire(messages: Sequence[BaseMessage], *, system_first: bool = False) -> list[dict[str, Any]]:
     """Return the wire form, with every image uploaded under its place in the order."""
-    pending = convert(messages, **parameters)
+    pending = convert(messages)
     handles = {
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
         for n, source in enumerate(images(pending))
@@ -152,9 +152,9 @@ def test_an_invalid_call_is_sent_only_if_it_has_a_result() -> None:
         AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "x"}]),
     ],
 )
-def test_reasoning_is_sent_back_only_if_send_reasoning_is_set(message: AIMessage) -> None:
-    assert wire([message]) == [text("assistant", "x")]
-    assert wire([message], send_reasoning=True) == [text("assistant", "<think>\nhm\n</think>\n\nx")]
+def test_reasoning_of_any_provider_is_a_thought_without_tags(message: AIMessage) -> None:
+    thought = {"type": "reasoning", "text": "hm", "startTag": "", "endTag": ""}
+    assert wire([message]) == [{"role": "assistant", "content": [thought, {"type": "text", "text": "x"}]}]
 
 
 @pytest.mark.parametrize(

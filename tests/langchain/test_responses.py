@@ -68,7 +68,8 @@ def test_reasoning_and_response_are_separate(format_: str) -> None:
 def test_a_non_streaming_response_has_reasoning_as_kwarg_and_as_block() -> None:
     message = invoked([*reasoning("Let ", "me."), *text("Yes"), end()])
     assert message.content == "Yes"
-    assert message.additional_kwargs == {"reasoning_content": "Let me."}
+    tags = {"start": "<think>", "end": "</think>", "length": 7, "at": 0}
+    assert message.additional_kwargs == {"reasoning_content": "Let me.", "reasoning_tags": [tags]}
     assert blocks_of(message) == ["reasoning", "text"]
     assert message.usage_metadata is not None
     assert message.usage_metadata["output_token_details"] == {"reasoning": 4}

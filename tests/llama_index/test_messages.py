@@ -35,9 +35,9 @@ PNG = base64.b64decode(
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
-def wire(*messages: ChatMessage, **parameters: Any) -> list[dict[str, Any]]:
+def wire(*messages: ChatMessage) -> list[dict[str, Any]]:
     """Return messages in wire form."""
-    found: list[dict[str, Any]] = encode(convert(messages, **parameters), {}).to_dict()["messages"]
+    found: list[dict[str, Any]] = encode(convert(messages), {}).to_dict()["messages"]
     return found
 
 
@@ -146,10 +146,10 @@ def test_a_returned_tool_output_is_an_assistant_message() -> None:
     assert wire(returned) == [text_message("assistant", "3")]
 
 
-def test_reasoning_is_sent_back_only_if_send_reasoning_is_set() -> None:
-    with_reasoning = assistant(ThinkingBlock(content="hm"), TextBlock(text="yes"))
-    assert wire(with_reasoning) == [text_message("assistant", "yes")]
-    assert wire(with_reasoning, send_reasoning=True) == [text_message("assistant", "<think>\nhm\n</think>\n\n", "yes")]
+def test_reasoning_of_any_provider_is_a_thought_without_tags() -> None:
+    thought = {"type": "reasoning", "text": "hm", "startTag": "", "endTag": ""}
+    found = wire(assistant(ThinkingBlock(content="hm"), TextBlock(text="yes")))
+    assert found == [{"role": "assistant", "content": [thought, {"type": "text", "text": "yes"}]}]
 
 
 def test_a_message_of_reasoning_alone_is_not_sent() -> None:

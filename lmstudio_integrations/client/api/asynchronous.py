@@ -59,6 +59,7 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
+from lmstudio_integrations.types.reasoning import ReasoningReplay, SendReasoning
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
@@ -130,7 +131,12 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
         return await arun(self.model.rerank(query, texts, parameters))
 
     async def apply_prompt_template(
-        self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()
+        self,
+        history: History,
+        opts: TemplateOpts | None = None,
+        *,
+        tools: Tools = (),
+        send_reasoning: SendReasoning = "auto",
     ) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.
 
@@ -138,12 +144,25 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
             history: A prompt, a `Chat`, or a list of messages with role and content.
             opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
+            send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
         """
-        return await arun(self.model.apply_prompt_template(history, opts or {}, tools))
+        return await arun(self.model.apply_prompt_template(history, opts or {}, tools, send_reasoning))
 
-    async def get_context_use(self, history: History) -> ContextUse:
-        """Return how many tokens of the context window a conversation takes, and whether it fits."""
-        return await arun(self.model.get_context_use(history))
+    async def get_context_use(self, history: History, *, send_reasoning: SendReasoning = "auto") -> ContextUse:
+        """Return how many tokens of the context window a conversation takes, and whether it fits.
+
+        Args:
+            history: A prompt, a `Chat`, or a list of messages with role and content.
+            send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
+        """
+        return await arun(self.model.get_context_use(history, send_reasoning))
+
+    async def get_reasoning_replay(self) -> ReasoningReplay:
+        """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.
+
+        Measured once per instance, with two requests. It decides what `send_reasoning="auto"` sends.
+        """
+        return await arun(self.model.get_reasoning_replay())
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""

@@ -33,12 +33,14 @@ class PendingHistory:
         encode: Builds the conversation from the handles of the uploaded images, in the order of `images`.
         allow_private_hosts: Whether images may be downloaded from addresses that are not public.
         files: The files in it that are uploaded already.
+        has_reasoning: Whether there are earlier thoughts in it.
     """
 
     images: Sequence[bytes | str]
     encode: Callable[[Sequence[FileHandle]], WireHistory]
     allow_private_hosts: bool = False
     files: Sequence[FileHandle] = ()
+    has_reasoning: bool = False
 
 
 def prepare_images(

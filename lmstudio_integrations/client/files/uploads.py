@@ -200,8 +200,8 @@ def with_valid_files(operation: Operation, history: WireHistory) -> Flow[WireHis
             uploaded[handle.identifier] = valid.to_dict()
     if not uploaded:
         return history
-    return WireHistory(
-        [
+    return history._replace(
+        messages=[
             {**message, "content": [uploaded.get(part.get("identifier"), part) for part in message["content"]]}
             for message in history.messages
         ]

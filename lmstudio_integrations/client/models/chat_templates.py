@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.models.queries import count_tokens, look_up
-from lmstudio_integrations.client.models.state import Instance, Specifier
+from lmstudio_integrations.client.models.reasoning import Messages, sent_messages, without_thoughts
+from lmstudio_integrations.client.models.rendering import NO_FLAGS, render
+from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
@@ -22,17 +24,16 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, TemplateParameters
+from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
+from lmstudio_integrations.types.reasoning import SendReasoning
 from lmstudio_integrations.types.tools import Tool
 
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
-_NO_FLAGS: TemplateParameters = {}
 _TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
-_NO_LAYERS: Mapping[str, Any] = {"layers": []}
 
 _ONE_TOKEN = WireHistory.of_prompt(".").to_dict()
 """Shows what a template adds to a message; some omit an empty one."""
@@ -44,28 +45,40 @@ _LATE_SYSTEM_MESSAGE: Mapping[str, Any] = {
 
 
 def apply_prompt_template(
-    operation: Operation, instance: Instance, history: WireHistory, flags: TemplateParameters = _NO_FLAGS
-) -> Flow[str]:
-    """Return a conversation as the prompt that an instance would get; `flags` are those of `template_flags`."""
-    current = yield from placed(operation, instance, history)
-    return (yield from render(operation, instance.specifier, current.to_dict(), flags))
-
-
-def render(
     operation: Operation,
-    specifier: Specifier,
-    history: Mapping[str, Any],
-    flags: TemplateParameters = _NO_FLAGS,
-    stack: Mapping[str, Any] = _NO_LAYERS,
+    instance: Instance,
+    history: WireHistory,
+    mode: SendReasoning,
+    flags: TemplateParameters = NO_FLAGS,
 ) -> Flow[str]:
-    """Return a conversation in wire form as the prompt that an instance would get. The model is not loaded for it."""
-    parameter = ApplyPromptTemplate(specifier=specifier, history=history, predictionConfigStack=stack, opts=flags)
-    return (yield from operation.call("llm", "applyPromptTemplate", parameter, _formatted, label="Prompt template"))
+    """Return a conversation as the prompt that an instance would get.
+
+    Args:
+        operation: The operation that asks the server.
+        instance: The instance.
+        history: The conversation.
+        mode: Which earlier thoughts are sent.
+        flags: Those of `template_flags`.
+    """
+    messages: Messages = (yield from placed(operation, instance, history)).messages
+    if not history.has_reasoning:
+        return (yield from render(operation, instance.specifier, {"messages": messages}, flags))
+    sent, stripped = (yield from sent_messages(operation, instance, messages, mode)), without_thoughts(messages)
+    try:
+        return (yield from render(operation, instance.specifier, {"messages": sent}, flags))
+    except LMStudioPromptTemplateError:
+        if sent == stripped:
+            raise
+        prompt = yield from render(operation, instance.specifier, {"messages": stripped}, flags)
+        instance.reasoning.is_rejected = True
+        return prompt
 
 
-def get_context_use(operation: Operation, instance: Instance, history: WireHistory) -> Flow[ContextUse]:
+def get_context_use(
+    operation: Operation, instance: Instance, history: WireHistory, mode: SendReasoning
+) -> Flow[ContextUse]:
     """Return how many tokens of the context window a conversation takes."""
-    prompt = yield from apply_prompt_template(operation, instance, history)
+    prompt = yield from apply_prompt_template(operation, instance, history, mode)
     (used,) = yield from count_tokens(operation, "llm", instance.specifier, [prompt])
     info = yield from look_up(operation, "llm", instance.specifier)
     return ContextUse(used=used, limit=info.context_length)
@@ -85,7 +98,7 @@ def placed(operation: Operation, instance: Instance, history: WireHistory) -> Fl
     """Return a conversation with its system messages where they are, or at the front if the template requires it."""
     if history.system_first is None or (yield from _takes_late_system_messages(operation, instance)):
         return history
-    return WireHistory(history.system_first, history.files)
+    return history._replace(messages=history.system_first, system_first=None)
 
 
 def _takes_late_system_messages(operation: Operation, instance: Instance) -> Flow[bool]:
@@ -122,10 +135,3 @@ def _tool(tool: object) -> dict[str, Any]:
         return Tool.model_validate(tool).to_dict()
     except ValidationError as error:
         raise LMStudioValueError(f"tools contains an invalid tool definition: {tool!r}") from error
-
-
-def _formatted(result: Any) -> str:
-    prompt = result["formatted"]
-    if not isinstance(prompt, str):
-        raise TypeError(f"expected a string; got {type(prompt).__name__}")
-    return prompt

@@ -1,6 +1,6 @@
 """The model that a handle means: its key, how to get it, and the loaded instance once there is one."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -11,6 +11,7 @@ from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
+from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, Tags, Thought
 
 WireInfo: TypeAlias = Mapping[str, Any]
 """The info of a loaded instance, in [wire form](docs/protocol.md#model-info)."""
@@ -27,6 +28,34 @@ class ContextWindow(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
+class KnownReasoning:
+    """What is known of an instance and thoughts.
+
+    Attributes:
+        written: The tags that it has written around its thoughts.
+        configured: The tags of its configuration, once it was asked; `None` if it reports none.
+        is_configured: Whether it was asked.
+        replays: What its chat template does with thoughts, by their tags, as far as it was asked.
+        is_rejected: Whether it has rejected a conversation with thoughts.
+    """
+
+    written: set[Tags] = field(default_factory=set[Tags])
+    configured: Tags | None = None
+    is_configured: bool = False
+    replays: dict[Tags, ReasoningReplay] = field(default_factory=dict[Tags, ReasoningReplay])
+    is_rejected: bool = False
+
+    @property
+    def replay(self) -> ReasoningReplay | None:
+        """What was found out last about its template; `None` if nothing was."""
+        return REJECTED_REASONING if self.is_rejected else next(reversed(self.replays.values()), None)
+
+    def add(self, thoughts: Iterable[Thought]) -> None:
+        """Record thoughts that it has written."""
+        self.written.update(tags for thought in thoughts if all(tags := thought.tags))
+
+
+@dataclass(slots=True, eq=False)
 class Instance:
     """A loaded instance.
 
@@ -37,6 +66,7 @@ class Instance:
         dimensions: The length of its vectors, once one was received.
         takes_late_system_messages: Whether its chat template takes system messages after the first turn, once it was
             asked.
+        reasoning: What is known of it and thoughts.
         missed_calls: How many required tool calls in a row it did not make.
         is_one_of_several: Whether requests must name it by its reference: an identifier may also match another
             instance of the same model.
@@ -47,6 +77,7 @@ class Instance:
     context_window: ContextWindow | None = None
     dimensions: int | None = None
     takes_late_system_messages: bool | None = None
+    reasoning: KnownReasoning = field(default_factory=KnownReasoning)
     missed_calls: int = 0
     is_one_of_several: bool = False
 

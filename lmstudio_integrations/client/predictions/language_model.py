@@ -6,6 +6,7 @@ from lmstudio_integrations.client.files.images import PendingHistory, prepare_im
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models import chat_templates
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
+from lmstudio_integrations.client.models.reasoning import replay_of
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.predictions.requests import (
     ChatRequest,
@@ -24,6 +25,7 @@ from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
+from lmstudio_integrations.types.reasoning import ReasoningReplay, SendReasoning, checked_send_reasoning
 from lmstudio_integrations.types.reranking import RerankResult
 
 
@@ -78,23 +80,29 @@ class LanguageModel(PredictingModel):
             )
         )
 
-    def apply_prompt_template(self, history: History, opts: TemplateOpts, tools: Tools) -> Flow[str]:
+    def apply_prompt_template(
+        self, history: History, opts: TemplateOpts, tools: Tools, send_reasoning: SendReasoning
+    ) -> Flow[str]:
         """Return a conversation, with the tools, as the prompt that the model would get."""
-        wire, flags = encode(history), template_flags(opts, tools)
+        wire, flags, mode = encode(history), template_flags(opts, tools), checked_send_reasoning(send_reasoning)
         return (
             yield from self.on_instance(
-                lambda operation, instance: chat_templates.apply_prompt_template(operation, instance, wire, flags)
+                lambda operation, instance: chat_templates.apply_prompt_template(operation, instance, wire, mode, flags)
             )
         )
 
-    def get_context_use(self, history: History) -> Flow[ContextUse]:
+    def get_context_use(self, history: History, send_reasoning: SendReasoning) -> Flow[ContextUse]:
         """Return how many tokens of the context window a conversation takes."""
-        wire = encode(history)
+        wire, mode = encode(history), checked_send_reasoning(send_reasoning)
         return (
             yield from self.on_instance(
-                lambda operation, instance: chat_templates.get_context_use(operation, instance, wire)
+                lambda operation, instance: chat_templates.get_context_use(operation, instance, wire, mode)
             )
         )
+
+    def get_reasoning_replay(self) -> Flow[ReasoningReplay]:
+        """Return what the model's chat template does with earlier thoughts; load the model if necessary."""
+        return (yield from self.on_instance(replay_of))
 
     def get_chat_template_info(self) -> Flow[ChatTemplateInfo]:
         """Return what the model's chat template does with conversations; load the model if necessary."""

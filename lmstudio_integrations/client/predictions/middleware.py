@@ -97,5 +97,9 @@ class Middleware:
         """
         return None
 
+    def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
+        """Whether to send an ask again that has failed before anything was delivered, because this changes it."""
+        return False
+
     def reset(self, ask: Ask) -> None:
         """Forget what was received of an ask: it has failed, and is repeated, perhaps on another instance."""

@@ -42,6 +42,7 @@ class Plan:
         preset: A preset on the server, by its (fuzzy) identifier.
         timeouts: Timeouts that differ from the client's.
         files: The uploaded files that it refers to.
+        has_reasoning: Whether its conversation has earlier thoughts.
         outline: Returns the outline of its conversation; `None` if it has none.
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
@@ -57,6 +58,7 @@ class Plan:
     preset: str | None = None
     timeouts: Timeouts = field(default_factory=dict[str, float | None])
     files: tuple[FileHandle, ...] = ()
+    has_reasoning: bool = False
     outline: OutlineMaker | None = None
     callbacks: Callbacks | None = None
     parse_json: bool = False

@@ -332,13 +332,19 @@ class Prediction:
         ask = self._ask
         if ask.call is not None:
             ask.call.report_connection()
-        if not self._attempts.retries_after(error, seen=self._is_seen):
+        if not (self._is_changed_after(error) or self._attempts.retries_after(error, seen=self._is_seen)):
             return False
         for middleware in self._middlewares:
             middleware.reset(ask)
         self._ask = Ask(ask.asked_by if self._earlier else None)
         self.ready.clear()
         return True
+
+    def _is_changed_after(self, error: LMStudioError) -> bool:
+        """Whether a middleware changes the ask, so that it does not fail again."""
+        if self._is_seen:
+            return False
+        return any(middleware.repeats_after(error, self._ask) for middleware in self._middlewares)
 
     def _end_after(self, error: LMStudioError) -> PredictionEnd | None:
         """Return the end of the prediction if its ask has failed; a middleware decides that for its own ask."""
@@ -498,6 +504,8 @@ class Prediction:
         if stop_reason == "modelUnloaded":
             raise attempts.unloaded_error()
         result = self._result_of([*self._earlier, self._ask], end)
+        if result.thoughts:
+            self._ask.instance.reasoning.add(result.thoughts)
         attempts.succeeded(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)

@@ -29,6 +29,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolFunctionDef
+from lmstudio_integrations.types.reasoning import SendReasoning, checked_send_reasoning
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ResponseFormat, is_requested, with_format
 
@@ -78,6 +79,10 @@ class PredictionParameters(TimeoutParameters, total=False):
             that the server sends. The default is `False`; see `docs/guides/tools-with-small-models.md`.
         required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
             The default is `False`, which only logs it.
+        send_reasoning: Which thoughts of earlier messages go back to the model: `auto` those that its chat template
+            shows, or omits, in their place; `turn` those since the last user message; `always` (or `True`) all;
+            `False` none. The default is `auto`. A prompt that is rejected with them is sent again without. See
+            `docs/guides/reasoning.md`.
         config: Settings of this prediction.
         preset: Preset on the server, by its identifier, which may be approximate. `config` overrides it.
         on_message: Called with the complete assistant message, which `Chat.append` takes.
@@ -92,6 +97,7 @@ class PredictionParameters(TimeoutParameters, total=False):
     tools_first: bool
     rescue_tool_calls: bool
     required_tool_fallback: bool
+    send_reasoning: SendReasoning
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
@@ -250,7 +256,8 @@ def plan_round(
     """
     given = history if isinstance(history, PendingHistory) else encode(history)
     plan = Plan([request(Conversation(given), settings)], "Chat response", settings, parameters)
-    plan.files, plan.outline = tuple(given.files), cache(partial(_outline, given, settings))
+    plan.files, plan.has_reasoning = tuple(given.files), given.has_reasoning
+    plan.outline = cache(partial(_outline, given, settings))
     if not parameters:
         return plan
     _add_options(plan)
@@ -287,6 +294,7 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
 def _add_options(plan: Plan) -> None:
     plan.preset = optional_text(plan.options.get("preset"), "preset")
     plan.timeouts = checked_timeouts(plan.options)
+    checked_send_reasoning(plan.options.get("send_reasoning", "auto"))
 
 
 def _add_reading(plan: Plan, parameters: PredictionParameters) -> None:

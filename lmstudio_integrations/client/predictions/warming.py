@@ -59,7 +59,7 @@ def with_question(prefix: WireHistory | PendingHistory) -> WireHistory | Pending
 
 def _with_question(prefix: WireHistory) -> WireHistory:
     system_first = None if prefix.system_first is None else [*prefix.system_first, *_QUESTION]
-    return WireHistory([*prefix.messages, *_QUESTION], prefix.files, system_first)
+    return prefix._replace(messages=[*prefix.messages, *_QUESTION], system_first=system_first)
 
 
 def parameters_of_prefix(parameters: PredictionParameters, tools: Iterable[ToolInput] = ()) -> PredictionParameters:

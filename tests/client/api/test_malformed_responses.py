@@ -143,6 +143,7 @@ HANDLE_CALLS: dict[str, Callable[[lms.LLM], Any]] = {
     "rerank": lambda model: model.rerank("hi", ["ho"]),
     "context_use": lambda model: model.get_context_use("hi"),
     "chat_template_info": lambda model: model.get_chat_template_info(),
+    "reasoning_replay": lambda model: model.get_reasoning_replay(),
 }
 
 

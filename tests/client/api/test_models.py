@@ -413,6 +413,7 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "rerank": lambda _, model, __: model.rerank("Hi", ["Ho"]),
     "get_context_use": lambda _, model, __: model.get_context_use("Hi"),
     "get_chat_template_info": lambda _, model, __: model.get_chat_template_info(),
+    "get_reasoning_replay": lambda _, model, __: model.get_reasoning_replay(),
     "get_info": lambda _, model, __: model.get_info(),
     "get_load_config": lambda _, model, __: model.get_load_config(),
     "get_context_length": lambda _, model, __: model.get_context_length(),

@@ -176,6 +176,14 @@ def bias(llm: Any, server: Emulator) -> object:
     return chosen(server.predictions[-1])["logitBias"]
 
 
+def sent_thought(llm: Any, server: Emulator) -> object:
+    chat = lms.Chat("Be brief.")
+    chat.append({"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}, "It rains."]})
+    chat.add_user_message("say")
+    llm.respond(chat, send_reasoning=True)
+    return server.predictions[-1].messages[1]["content"]
+
+
 UNUSED = object()
 """Marks a feature that is not used without its file: the server would reject the request."""
 
@@ -207,6 +215,7 @@ FEATURES: dict[str, tuple[Callable[..., object], object, object]] = {
         [lms.LMStudioTruncationWarning],
         [],
     ),
+    "SentReasoning": (lambda llm, _, server: sent_thought(llm, server), "<think>Hm.</think>It rains.", UNUSED),
     "LogitBias": (lambda llm, _, server: bias(llm, server), [[words.token_id(" 3"), 2.5]], UNUSED),
 }
 """What each of them does: how it shows, and what shows without it."""

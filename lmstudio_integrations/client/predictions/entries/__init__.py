@@ -14,6 +14,7 @@ from lmstudio_integrations.client.predictions.entries.format_step import FormatS
 from lmstudio_integrations.client.predictions.entries.logit_bias import LogitBias
 from lmstudio_integrations.client.predictions.entries.missing_call import MissingCall
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.entries.sent_reasoning import SentReasoning
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.types.structured import is_requested
@@ -43,12 +44,14 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     ),
     (ContextCheck, lambda plan: plan.options.get("check_context", False)),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
+    (SentReasoning, lambda plan: plan.has_reasoning),
 )
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 
 `MissingCall` sees what is delivered in the end. `FormatStep` decides about a response, or the call that it was forced
 to. `Confidence` adds to calls that `ForcedCall` and `ReadCalls` make. `CacheWarning` needs the calls that were read.
-`ContextCheck` looks at the end as the server sent it, and `LogitBias` at the parameter as it is sent.
+`ContextCheck` looks at the end as the server sent it, and `LogitBias` at the parameter as it is sent. `SentReasoning`
+needs the messages that others have added.
 """
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_count
-from lmstudio_integrations.client.models.chat_templates import render
 from lmstudio_integrations.client.models.queries import count_tokens
+from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_among
 from lmstudio_integrations.client.support.advice import context_overflow

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations.client.embeddings.long_texts import SPECIAL_TOKENS, EmbeddingRequest, fit_texts, utf8_length
-from lmstudio_integrations.client.models.chat_templates import render
+from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.models.state import ContextWindow
 from lmstudio_integrations.client.predictions.prediction import PredictingModel
 from lmstudio_integrations.client.predictions.requests import plan_completion

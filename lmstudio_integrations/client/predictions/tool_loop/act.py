@@ -40,6 +40,7 @@ from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 from lmstudio_integrations.types.plugins import ToolContent
+from lmstudio_integrations.types.reasoning import SendReasoning
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionResult,
@@ -81,6 +82,7 @@ class ActParameters(TimeoutParameters, total=False):
             `PredictionParameters`.
         required_tool_fallback: Whether a required call that the model did not make is requested again, by grammar. By
             default, only until the model has called a tool.
+        send_reasoning: Which earlier thoughts go back to the model; see `PredictionParameters`.
         config: Settings of the predictions.
         preset: A preset on the server.
         on_message: Called with each assistant message and each message of tool results; `Chat.append` takes them.
@@ -111,6 +113,7 @@ class ActParameters(TimeoutParameters, total=False):
     check_context: bool
     rescue_tool_calls: bool
     required_tool_fallback: bool
+    send_reasoning: SendReasoning
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage | ToolMessage], Any] | None

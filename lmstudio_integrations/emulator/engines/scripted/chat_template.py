@@ -17,6 +17,7 @@ from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.types.chat import ChatHistory, Message, TextPart
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.reasoning import ReasoningPart
 from lmstudio_integrations.types.tools import Tool, ToolCallRequestPart, ToolCallResultPart
 
 _PLAIN: dict[str, tuple[str, str]] = {role: (f"<|{role}|>\n", "\n") for role in ("system", "user", "assistant", "tool")}
@@ -72,8 +73,8 @@ def _content(message: Message) -> str:
     return "".join(f"{gap}{_part(part)}" for gap, part in zip(["", *gaps], message.content, strict=False))
 
 
-def _part(part: TextPart | FileHandle | ToolCallRequestPart | ToolCallResultPart) -> str:
-    if isinstance(part, TextPart):
+def _part(part: TextPart | ReasoningPart | FileHandle | ToolCallRequestPart | ToolCallResultPart) -> str:
+    if isinstance(part, TextPart | ReasoningPart):
         return part.text
     if isinstance(part, ToolCallResultPart):
         return part.content

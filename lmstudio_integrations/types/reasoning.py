@@ -1,0 +1,128 @@
+"""What a model thought before it responded, as conversations keep it, and what a chat template does with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._wire_model import TaggedModel
+
+SendReasoning: TypeAlias = Literal["auto", "always", "turn"] | bool
+"""Which earlier thoughts go back to the model; `True` means `always`."""
+
+_MODES: tuple[Literal["auto", "always", "turn"], ...] = ("auto", "always", "turn")
+
+Treatment: TypeAlias = Literal["kept", "stripped", "copied", "misplaced", "rejected"]
+"""What a template does with a thought: it shows it as one, or omits it; copies it as it copies any text; shows it in a
+wrong place, for example after an empty thought of its own; or rejects the conversation."""
+
+
+class Tags(NamedTuple):
+    """The tags around a thought, without white space."""
+
+    start: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What a model wrote between its tags.
+
+    Attributes:
+        text: The thought, without its tags.
+        start_tag: What opens it, as the model wrote it; empty if the model did not.
+        end_tag: What closes it, with the white space that the server reports as markup; empty if it was cut off.
+        at: How many characters of the response stand before it.
+    """
+
+    text: str
+    start_tag: str = ""
+    end_tag: str = ""
+    at: int = 0
+
+    @property
+    def tags(self) -> Tags:
+        """Its tags, without white space."""
+        return Tags(self.start_tag.strip(), self.end_tag.strip())
+
+
+class ReasoningPart(TaggedModel):
+    """A thought in an assistant message. It is not sent like this: each request sends it as text, or omits it.
+
+    Attributes:
+        text: The thought, without its tags.
+        start_tag: What opens it; without any tag, it gets those of the model that it is sent to.
+        end_tag: What closes it; a thought that has only a start tag was cut off.
+    """
+
+    type: Literal["reasoning"] = "reasoning"
+    text: str
+    start_tag: str = ""
+    end_tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningReplay:
+    """What the chat template of a model does with thoughts of earlier messages.
+
+    Attributes:
+        current_call: With the thought before a tool call whose result is sent now, or was since the last user message.
+        earlier_call: With the thought before a tool call of an earlier turn.
+        answer: With the thought before an answer without calls.
+        is_bare: Whether the template reads the text beside a call as the thought, without tags.
+    """
+
+    current_call: Treatment
+    earlier_call: Treatment
+    answer: Treatment
+    is_bare: bool = False
+
+    @property
+    def by_place(self) -> dict[str, str]:
+        """What it does in each place, by the names of the attributes."""
+        return {"current_call": self.current_call, "earlier_call": self.earlier_call, "answer": self.answer}
+
+    @property
+    def sends_current_calls(self) -> bool:
+        """Whether `auto` sends the thoughts before calls of the current turn."""
+        return self.current_call in {"kept", "stripped", "copied"}
+
+    @property
+    def sends_earlier_calls(self) -> bool:
+        """Whether `auto` sends those before calls of earlier turns, so that the prompt begins as it did before."""
+        return self.earlier_call in {"kept", "stripped", "copied"}
+
+    @property
+    def sends_answers(self) -> bool:
+        """Whether `auto` sends those before answers."""
+        return self.answer in {"kept", "stripped"}
+
+
+REJECTED_REASONING = ReasoningReplay("rejected", "rejected", "rejected")
+"""What is known of a template that rejects conversations with thoughts."""
+
+
+def checked_send_reasoning(value: object) -> SendReasoning:
+    """Return which thoughts are sent, as the user has set it.
+
+    Raises:
+        LMStudioValueError: If there is no such value.
+    """
+    if isinstance(value, bool):
+        return value
+    for mode in _MODES:
+        if value == mode:
+            return mode
+    raise LMStudioValueError(f"send_reasoning must be {', '.join(map(repr, _MODES))}, True or False; got {value!r}")
+
+
+def with_thoughts(text: str, thoughts: Sequence[Thought]) -> list[str | ReasoningPart]:
+    """Return a response as texts and thoughts, in their order."""
+    parts: list[str | ReasoningPart] = []
+    done = 0
+    for thought in thoughts:
+        if thought.at > done:
+            parts.append(text[done : thought.at])
+            done = thought.at
+        parts.append(ReasoningPart(text=thought.text, start_tag=thought.start_tag, end_tag=thought.end_tag))
+    return [*parts, text[done:]] if text[done:] or not parts else parts
