@@ -206,7 +206,7 @@ _TURNS = (
 _SPACE = "  "
 """Stands around a thought. A template that reads thoughts puts its own white space there, or none."""
 
-_WORST: tuple[Treatment, ...] = ("kept", "stripped", "copied", "misplaced")
+_WORST_FIRST: tuple[Treatment, ...] = ("misplaced", "copied", "stripped", "kept")
 
 
 def replay_of(operation: Operation, instance: Instance, tags: Tags | None = None) -> Flow[ReasoningReplay]:
@@ -269,8 +269,8 @@ def _reading(prompt: str, tags: Tags) -> ReasoningReplay:
     # A template that omits a thought elsewhere knows what it is.
     if current == "copied" and earlier == "stripped":
         current = "kept"
-    answer = max(answer, treatment(_ANSWER_TO_RESULT), key=_WORST.index)
-    return ReasoningReplay(current, earlier, answer)
+    answers = {answer, treatment(_ANSWER_TO_RESULT)}
+    return ReasoningReplay(current, earlier, next(each for each in _WORST_FIRST if each in answers))
 
 
 def _reading_of_bare(prompt: str) -> ReasoningReplay:
