@@ -1,8 +1,9 @@
 """A scripted engine that records its requests, behind the emulator as well as behind the HTTP server."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, LoadRequest, Progress
@@ -11,6 +12,17 @@ from tests.support.requested import Requested, digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest(GenerateRequest):
+    """A request of a protocol that has a field for earlier reasoning.
+
+    Attributes:
+        reasoning: That of each assistant message in the history.
+    """
+
+    reasoning: Sequence[str] = ()
 
 
 class RecordingEngine(ScriptedEngine):
@@ -49,6 +61,7 @@ class RecordingEngine(ScriptedEngine):
             tools=request.tools,
             tool_choice=request.tool_choice,
             images=[digest(image.data) for image in request.images.values()],
+            reasoning=request.reasoning if isinstance(request, HttpRequest) else (),
         )
 
     @property

@@ -18,10 +18,12 @@ from llama_index.core.base.llms.types import (
     CacheControl,
     CachePoint,
     ChatMessage,
+    ChatResponse,
     ImageBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
+    ToolCallBlock,
 )
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import LLM
@@ -32,7 +34,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from tests.contract.engine import RecordingEngine
-from tests.contract.models import CONTEXT_LENGTH
+from tests.contract.models import CONTEXT_LENGTH, NEEDED, NEXT, PONDERED
 from tests.contract.suite import (
     NUMBERS,
     PNG,
@@ -42,6 +44,7 @@ from tests.contract.suite import (
     error_of,
     is_structured,
     texts_of,
+    written,
 )
 from tests.support.event_loop import ticks_during
 from tests.support.listening import silence
@@ -109,6 +112,11 @@ class Box(BaseModel, Generic[T]):
 def weather(city: str) -> str:
     """Return the weather of a city."""
     return f"rain in {city}"
+
+
+def population(city: str) -> str:
+    """Return the population of a city."""
+    return f"{len(city)} million"
 
 
 WEATHER = FunctionTool.from_defaults(weather)
@@ -396,6 +404,92 @@ async def _malformed_call(integration: Integration) -> None:
     except Exception:  # noqa: BLE001 - peers raise all kinds
         return
     raise AssertionError(f"the agent returned {str(response)!r}")
+
+
+# Earlier reasoning ----------------------------------------------------------------------------------------------------
+
+
+async def _ponderings(llm: Any) -> list[ChatMessage]:
+    """Return responses with reasoning and a call, from all methods."""
+    given: dict[str, Any] = {"tools": [WEATHER], "user_msg": "ponder"}
+    *_, streamed = llm.stream_chat_with_tools(**given)
+    *_, awaited = [chunk async for chunk in await llm.astream_chat_with_tools(**given)]
+    responses = [llm.chat_with_tools(**given), streamed, await llm.achat_with_tools(**given), awaited]
+    return [response.message for response in responses]
+
+
+def _sent_back(integration: Integration, llm: Any, message: ChatMessage) -> str:
+    """Send a message back, with the result of its call; return what was sent of it, as the model writes it."""
+    (call,) = llm.get_tool_calls_from_response(ChatResponse(message=message))
+    result = ChatMessage(
+        role=MessageRole.TOOL, content="rain in Oslo", additional_kwargs={"tool_call_id": call.tool_id}
+    )
+    llm.chat_with_tools([WEATHER], chat_history=[*user_messages("ponder"), message, result])
+    (sent,) = written(integration.server.last_request)
+    return sent
+
+
+@contract("in a tool loop, the reasoning before a call goes back to the model, streaming or not")
+async def _sent_reasoning(integration: Integration) -> None:
+    llm = _tool_llm(integration)
+    for message in await _ponderings(llm):
+        assert NEEDED.strip() in _sent_back(integration, llm, message)
+
+
+@contract("in a tool loop, reasoning and text go back exactly as the server sent them, with their white space")
+async def _sent_exactly(integration: Integration) -> None:
+    llm = _tool_llm(integration)
+    for message in await _ponderings(llm):
+        assert _sent_back(integration, llm, message) == PONDERED[0]
+
+
+@contract("a message that was pickled, or stored as JSON, goes back to the model with its reasoning")
+async def _sent_after_storing(integration: Integration) -> None:
+    llm = _tool_llm(integration)
+    for message in await _ponderings(llm):
+        pickled = pickle.loads(pickle.dumps(message))  # our own bytes
+        for copied in (pickled, ChatMessage.model_validate_json(message.model_dump_json())):
+            assert NEEDED.strip() in _sent_back(integration, llm, copied)
+
+
+@contract("a `ThinkingBlock` before a call, as other providers' messages have it, goes back as reasoning")
+def _sent_foreign(integration: Integration) -> None:
+    call = ToolCallBlock(tool_call_id="call-1", tool_name="weather", tool_kwargs={"city": "Oslo"})
+    blocks: Any = [ThinkingBlock(content="Hmm, well."), TextBlock(text="I look."), call]
+    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+    head, _, text = _sent_back(integration, _tool_llm(integration), message).partition("</think>")
+    assert head.removeprefix("<think>").strip() == "Hmm, well."
+    assert text.strip() == "I look."
+
+
+@contract("`FunctionAgent`: in each step, the model gets the reasoning before each of its calls, streaming or not")
+async def _sent_by_agent(integration: Integration) -> None:
+    llm = _tool_llm(integration)
+    for streaming in (True, False):
+        await FunctionAgent(tools=[weather, population], llm=llm, streaming=streaming).run("ponder")
+        first, second = written(integration.server.last_request)
+        assert [NEEDED.strip() in first, NEXT.strip() in second] == [True, True]
+
+
+@contract("a response can be sent back, and the reasoning of a finished turn is not sent as text of the answer")
+def _finished_turn(integration: Integration) -> None:
+    llm = llm_of(integration)
+    *_, streamed = llm.stream_chat(user_messages("think"))
+    for response in (llm.chat(user_messages("think")), streamed):
+        llm.chat([*user_messages("think"), response.message, *user_messages("count")])
+        # The model's template has no notion of reasoning: what is sent as text would be shown to the model as text.
+        assert texts_of(integration.server.last_request) == [
+            ("user", "think"),
+            ("assistant", "Done now."),
+            ("user", "count"),
+        ]
+
+
+@contract("tags of reasoning in a user's text are sent as they are")
+def _tags(integration: Integration) -> None:
+    text = "count </think> now <think> and </think> on"
+    llm_of(integration).chat(user_messages(text))
+    assert texts_of(integration.server.last_request) == [("user", text)]
 
 
 # Structured output ----------------------------------------------------------------------------------------------------

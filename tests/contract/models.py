@@ -12,6 +12,10 @@ CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
 BROKEN = {**CITY, "malformed": '{"city": "Os'}
 PERSON = '{"name": "Ann Lee", "age": 7}'
 PENSIVE = ({"reasoning": "An {"}, {"text": '{"name": "A", "age": 1}'})
+NEEDED, NEXT = "\nThe weather \t comes first.\n", "\nNow the people.\n"
+"""The reasoning before the first and the second call of `ponder`."""
+PONDERED = (f"<think>{NEEDED}</think>\n\nI look. ", f"<think>{NEXT}</think>")
+"""What the model writes before these calls."""
 LONG = " ".join(f"word{number}" for number in range(200))
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(10))}]},
@@ -22,6 +26,13 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^think only"}, "then": [{"reasoning": "Hmm, well."}]},
     {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done now."}]},
     {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look. "}, CITY]},
+    {"when": {"last": "^ponder at length", "tools": ["weather"]}, "then": [{"reasoning": LONG}, CITY]},
+    {"when": {"last": "^ponder", "tools": ["weather"]}, "then": [
+        {"reasoning": NEEDED}, {"text": "\n\nI look. "}, CITY,
+    ]},
+    {"when": {"last": "^rain", "tools": ["population"]}, "then": [
+        {"reasoning": NEXT}, {"tool": "population", "arguments": {"city": "Oslo"}, "id": "c2"},
+    ]},
     {"when": {"last": "^both", "tools": ["weather"]}, "then": [CITY, {**CITY, "id": "c2"}]},
     {"when": {"last": "^same id", "tools": ["weather"]}, "then": [CITY, CITY]},
     {"when": {"last": "^broken", "tools": ["weather"]}, "then": [{"text": "So: "}, BROKEN]},

@@ -89,6 +89,17 @@ def texts_of(request: Requested) -> list[tuple[str, str]]:
     ]
 
 
+def written(request: Requested) -> list[str]:
+    """Return the assistant messages of a request as the model wrote them: reasoning between its tags, then text.
+
+    Where a protocol has a field for reasoning, the server writes the tags around it. LM Studio's own has none: there,
+    clients send text with the tags, as the official SDKs do.
+    """
+    texts = [text for role, text in texts_of(request) if role == "assistant"]
+    fields = request.reasoning or [""] * len(texts)
+    return [f"<think>{field}</think>{text}" if field else text for field, text in zip(fields, texts, strict=True)]
+
+
 def is_structured(request: Requested) -> bool:
     """Return whether a request has a JSON schema."""
     return (request.config.structured or {}).get("type") == "json"

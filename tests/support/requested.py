@@ -22,6 +22,8 @@ class Requested:
         tools: The tools that may be called.
         tool_choice: Whether one must be.
         images: The digests of the images in the conversation.
+        reasoning: The reasoning of each assistant message, from the field that the protocol has for it. LM Studio's own
+            has none.
     """
 
     config: LlmPredictionConfig
@@ -30,6 +32,7 @@ class Requested:
     tools: Sequence[Tool]
     tool_choice: str
     images: list[str]
+    reasoning: Sequence[str] = ()
 
     @classmethod
     def of(cls, record: PredictionRecord) -> Self:

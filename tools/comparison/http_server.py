@@ -9,11 +9,11 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, cast
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.base import EngineEvent, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from tests.contract.engine import RecordingEngine
+from tests.contract.engine import HttpRequest, RecordingEngine
 from tests.contract.models import CHAT, EMBEDDING, MODELS
 from tools.comparison import ollama_format, openai_format
 from tools.comparison.wire_formats import BadRequestError, ParsedRequest, ResponseWriter
@@ -94,7 +94,7 @@ class HttpServer:
     def _events(self, request: ParsedRequest) -> AsyncGenerator[EngineEvent]:
         model = self._models.get(request.response.model, self._models[CHAT])
         events = model.generate(
-            GenerateRequest(**{**engine_fields(request), "config": LlmPredictionConfig(**request.config)})
+            HttpRequest(**{**engine_fields(request), "config": LlmPredictionConfig(**request.config)})
         )
         return cast("AsyncGenerator[EngineEvent]", events)
 
@@ -128,7 +128,7 @@ async def _while_connected(reader: asyncio.StreamReader, response: Coroutine[Any
 
 def engine_fields(request: ParsedRequest) -> dict[str, Any]:
     """Return the fields of a request that the engine gets unchanged."""
-    names = ("history", "prompt", "tools", "tool_choice", "images")
+    names = ("history", "prompt", "tools", "tool_choice", "images", "reasoning")
     return {name: getattr(request, name) for name in names}
 
 

@@ -75,12 +75,14 @@ def _chat(body: dict[str, Any]) -> ParsedRequest:
             ToolCallRequest.from_dict({"name": call["function"]["name"], "arguments": call["function"]["arguments"]})
             for call in message.get("tool_calls") or ()
         ]
-        history.add(message["role"], [message.get("content") or ""], message.get("images") or (), calls)
+        texts, images = [message.get("content") or ""], message.get("images") or ()
+        history.add(message["role"], texts, images, calls, message.get("thinking"))
     return ParsedRequest(
         ChatResponseWriter(body["model"]),
         bool(body.get("stream")),
         history=history.finish(),
         images=history.images,
+        reasoning=history.reasoning,
         tools=[Tool.from_dict(tool) for tool in body.get("tools") or ()],
         config=_config(body),
     )

@@ -114,6 +114,7 @@ def _chat(body: dict[str, Any]) -> ParsedRequest:
         bool(body.get("stream")),
         history=history.finish(),
         images=history.images,
+        reasoning=history.reasoning,
         tools=[Tool.from_dict(tool) for tool in body.get("tools") or ()],
         tool_choice=_choice(body.get("tool_choice")),
         config=_config(body),
@@ -160,7 +161,8 @@ def _add(history: HistoryBuilder, message: dict[str, Any]) -> None:
         )
         for call in message.get("tool_calls") or ()
     ]
-    history.add(message["role"], texts, images, calls)
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    history.add(message["role"], texts, images, calls, reasoning)
 
 
 def _content(content: Any) -> tuple[list[str], list[str]]:

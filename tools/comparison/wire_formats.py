@@ -90,7 +90,7 @@ class ResponseWriter:
 
 @dataclass
 class ParsedRequest:
-    """A request, parsed for the engine; `texts` are the texts to embed."""
+    """A request, parsed for the engine; `texts` are the texts to embed, `reasoning` that of the assistant messages."""
 
     response: ResponseWriter
     stream: bool = False
@@ -99,6 +99,7 @@ class ParsedRequest:
     tools: Sequence[Tool] = ()
     tool_choice: Literal["none", "auto", "required"] = "auto"
     images: Mapping[str, Image] = field(default_factory=dict[str, Image])
+    reasoning: Sequence[str] = ()
     config: dict[str, Any] = field(default_factory=dict[str, Any])
     texts: list[str] | None = None
 
@@ -109,11 +110,17 @@ class HistoryBuilder:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.images: dict[str, Image] = {}
+        self.reasoning: list[str] = []
 
     def add(
-        self, role: str, texts: Sequence[str], encoded_images: Sequence[str], calls: Sequence[ToolCallRequest]
+        self,
+        role: str,
+        texts: Sequence[str],
+        encoded_images: Sequence[str],
+        calls: Sequence[ToolCallRequest],
+        reasoning: str | None,
     ) -> None:
-        """Add a message with base64-encoded images."""
+        """Add a message with base64-encoded images. Only an assistant message has calls and reasoning."""
         parts: list[Any] = [TextPart(text=text) for text in texts]
         parts += self._files(encoded_images)
         if role in {"system", "developer"}:
@@ -121,6 +128,7 @@ class HistoryBuilder:
         elif role == "assistant":
             parts += [ToolCallRequestPart(tool_call_request=call) for call in calls]
             self.messages.append(AssistantMessage(content=parts))
+            self.reasoning.append(reasoning or "")
         else:
             self.messages.append(UserMessage(content=parts))
 

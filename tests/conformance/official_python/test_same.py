@@ -195,3 +195,36 @@ def test_an_empty_list_of_disabled_cards_arrives(server: Emulator) -> None:
             return model.get_load_config().to_dict()["gpu"]["disabledGpus"]
 
     assert same(program) == []
+
+
+def call(city: str) -> dict[str, Any]:
+    return {"tool": "weather", "arguments": {"city": city}, "id": city}
+
+
+TRAVELER: list[Any] = [
+    {"when": {"last": "^trip"}, "then": [{"reasoning": "\nOslo \t first.\n"}, {"text": "\n\nI look. "}, call("Oslo")]},
+    {"when": {"last": "Oslo"}, "then": [{"reasoning": "\nNow Rome.\n"}, call("Rome")]},
+    {"when": {"last": "Rome"}, "then": [{"text": "Half. "}, {"reasoning": "Hmm."}, {"text": "More. "}, call("Paris")]},
+    {"when": {"last": "Paris"}, "then": [{"reasoning": "Done."}, {"text": "It rains."}]},
+]
+"""A model that reasons before its calls and its response, once in the middle of a text."""
+
+
+def weather(city: str) -> str:
+    """Return the weather of a city."""
+    return f"rain in {city}"
+
+
+def test_earlier_reasoning_is_sent_alike() -> None:
+    def program(lms: Sdk) -> Any:
+        with Emulator([{"key": CHAT, "rules": TRAVELER}]) as server, lms.Client(server.address) as client:
+            model, chat = client.llm.model(CHAT), lms.Chat()
+            chat.add_user_message("trip")
+            model.act(chat, [weather], on_message=chat.append)
+            chat.add_user_message("And now?")
+            # In a finished turn, ours leaves it out by default, as this template would show it as text.
+            model.respond(chat, **({"send_reasoning": "always"} if lms is ours else {}))
+            histories = [record.messages for record in server.predictions]
+            return [[each["content"] for each in messages if each["role"] == "assistant"] for messages in histories]
+
+    assert [*map(len, same(program))] == [0, 1, 2, 3, 4]

@@ -14,6 +14,7 @@ __all__ = ["SUITE"]
 for _name in (
     "responses",
     "messages",
+    "sent_reasoning",
     "settings",
     "tools",
     "structured",

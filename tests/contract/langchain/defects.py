@@ -127,6 +127,10 @@ def _with_reasoning(message: BaseMessage) -> BaseMessage:
     return message.model_copy(update={"content": f"{reasoning}{message.text}"}) if reasoning else message
 
 
+def _without_tags(message: BaseMessage) -> BaseMessage:
+    return message.model_copy(update={"content": message.text.replace("<think>", "").replace("</think>", "")})
+
+
 # Responses ------------------------------------------------------------------------------------------------------------
 
 
@@ -335,7 +339,13 @@ DEFECTS: dict[str, Defect] = {
         "output_version"
     ),
     "system, human and AI messages are sent with their roles, in order": _requesting(_as_human),
-    "a response can be sent back, and its reasoning is not sent as text": _requesting(_with_reasoning),
+    "a response can be sent back, and the reasoning of a finished turn is not sent as text of the answer": _requesting(
+        _with_reasoning
+    ),
+    "`text` and `get_buffer_string`, from which titles and summaries are made, have no reasoning": _responding(
+        lambda message: {"content": f"{message.additional_kwargs.get('reasoning_content', '')}{message.text}"}
+    ),
+    "tags of reasoning in a user's text are sent as they are": _requesting(_without_tags),
     "images in standard content blocks are sent": _requesting(_without_blocks("image")),
     "images in OpenAI's `image_url` blocks, as data URLs, are sent": _requesting(_without_blocks("image_url")),
     "unsupported content raises an error instead of being dropped": _requesting(_without_blocks("audio")),

@@ -35,17 +35,6 @@ def _text_blocks(integration: Integration) -> None:
     assert texts_of(integration.server.last_request) == [("user", "count")]
 
 
-@contract("a response can be sent back, and its reasoning is not sent as text")
-def _round_trip(integration: Integration) -> None:
-    llm = integration.chat()
-    llm.invoke([HumanMessage("think"), llm.invoke("think"), HumanMessage("count")])
-    assert texts_of(integration.server.last_request) == [
-        ("user", "think"),
-        ("assistant", "Done now."),
-        ("user", "count"),
-    ]
-
-
 @contract("images in standard content blocks are sent")
 def _image(integration: Integration) -> None:
     integration.chat().invoke(_with_image({"type": "image", "base64": BASE64, "mime_type": "image/png"}))
