@@ -39,6 +39,10 @@ CHECKS = {
         "LangChain": "reasoning is a content block of its own, separate from the text",
         "LlamaIndex": "reasoning is a block of its own, separate from the text",
     },
+    "reasoning goes back to the model in tool loops": dict.fromkeys(
+        ("LangChain", "LlamaIndex"),
+        "in a tool loop, the reasoning before a call goes back to the model, streaming or not",
+    ),
 }
 """Rows of the README's table that a check decides."""
 

@@ -26,6 +26,10 @@ it. The checks run on this package, against the emulator, and on other integrati
 that speaks their HTTP protocols and runs the same scripted models. It implements OpenAI's protocol as LM Studio does:
 LM Studio rejects a named `tool_choice` and the response format `json_object`, and sends a malformed tool call as text.
 
+What is sent is read from the requests. Reasoning counts as sent back if it is in the field that a protocol has for it,
+`reasoning_content` or `reasoning` in OpenAI's and `thinking` in Ollama's, or in the text, between the model's own tags.
+LM Studio's native protocol has no such field; its official SDKs send text with tags.
+
 ✔ means that the check passes, ✗ that it fails, and a dash that the integration does not have the feature. Checks that
 all integrations pass are in a closed block below each table. To regenerate this page, run `python -m tools.comparison`.
 """
