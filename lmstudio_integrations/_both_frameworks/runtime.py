@@ -29,6 +29,7 @@ from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.hosts import HostStatus
+from lmstudio_integrations.types.reasoning import WORST_FIRST
 
 logger = logging.getLogger(__name__)
 
@@ -200,12 +201,25 @@ class Runtime(BaseRuntime):
             self._warnings.add(subject)
             warn_user(text, LMStudioConfigWarning)
 
-    def takes_late_system_messages(self, spec: ModelSpec) -> bool | None:
-        """Return whether the model's chat template takes system messages after the first turn; `None` if not known."""
-        instances = [state.instance for state in self._states.get(spec) or ()]
-        known = [instance.takes_late_system_messages for instance in instances if instance is not None]
-        answers = [each for each in known if each is not None]
-        return all(answers) if answers else None
+    def template_info(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return what was found out about the model's chat template, by the names that its info would have for it.
+
+        What is not known is absent. Of several instances, those that are known count, and the worst in each respect:
+        a conversation may be sent to any.
+
+        Returns:
+            `takesLateSystemMessages`, whether it takes system messages after the first turn; and `reasoningReplay`,
+            what it does with earlier thoughts (`ReasoningReplay.by_place`).
+        """
+        instances = [state.instance for state in self._states.get(spec) or () if state.instance is not None]
+        late = [takes for each in instances if (takes := each.takes_late_system_messages) is not None]
+        replays = [replay.by_place for each in instances if (replay := each.reasoning.replay) is not None]
+        found: dict[str, Any] = {"takesLateSystemMessages": all(late)} if late else {}
+        if replays:
+            places = {place: [by_place[place] for by_place in replays] for place in replays[0]}
+            worst = {place: min(treatments, key=WORST_FIRST.index) for place, treatments in places.items()}
+            found["reasoningReplay"] = worst
+        return found
 
     def parallel(self, spec: HandleSpec) -> int | None:
         """Return how many calls several hosts or instances run at once, as far as it is known; `None` for one."""

@@ -368,8 +368,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         if runtime is None or runtime.reported is None or runtime.reported[0] != (self.model, self.host):
             return {}
         _, info, spec = runtime.reported
-        late = runtime.takes_late_system_messages(spec)
-        return info if late is None else {**info, _LATE_SYSTEM_MESSAGES: late}
+        return {**info, **runtime.template_info(spec)}
 
     def _resolve_profile(self) -> ModelProfile:
         """Return the profile: the user's entries, over what the model reported, over what the settings say."""
@@ -736,17 +735,14 @@ _ABILITIES_OF_GENERATORS = ModelProfile(
 )
 """What is known of every generator plugin. Without `structured_output`, agents offer a tool for it."""
 
-_LATE_SYSTEM_MESSAGES = "takesLateSystemMessages"
-"""A member of the info that the server does not report; see `client/models/chat_templates.py`."""
-
-_REPORTED = {"max_input_tokens": "contextLength", "name": "displayName"}
+_REPORTED = {"max_input_tokens": "contextLength", "name": "displayName", "reasoning_replay": "reasoningReplay"}
 _REPORTED_ABILITIES = {
     "image_inputs": "vision",
     "image_tool_message": "vision",
     "tool_calling": "trainedForToolUse",
-    "mid_conversation_system_messages": _LATE_SYSTEM_MESSAGES,
+    "mid_conversation_system_messages": "takesLateSystemMessages",
 }
-"""Members of a profile, and the members of the model's info that they come from."""
+"""Members of a profile, and those of the model's info, and of `Runtime.template_info`, that they come from."""
 
 
 def _profile(info: Mapping[str, Any]) -> ModelProfile:

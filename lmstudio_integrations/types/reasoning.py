@@ -16,6 +16,8 @@ Treatment: TypeAlias = Literal["kept", "stripped", "copied", "misplaced", "rejec
 """What a template does with a thought: it shows it as one, or omits it; copies it as it copies any text; shows it in a
 wrong place, for example after an empty thought of its own; or rejects the conversation."""
 
+WORST_FIRST: tuple[Treatment, ...] = ("rejected", "misplaced", "copied", "stripped", "kept")
+
 
 class Tags(NamedTuple):
     """The tags around a thought, without white space."""
@@ -78,9 +80,18 @@ class ReasoningReplay:
     is_bare: bool = False
 
     @property
-    def by_place(self) -> dict[str, str]:
+    def by_place(self) -> dict[str, Treatment]:
         """What it does in each place, by the names of the attributes."""
         return {"current_call": self.current_call, "earlier_call": self.earlier_call, "answer": self.answer}
+
+    @property
+    def sent_by_place(self) -> dict[str, bool]:
+        """Whether `auto` sends the thoughts in each place, by the same names."""
+        return {
+            "current_call": self.sends_current_calls,
+            "earlier_call": self.sends_earlier_calls,
+            "answer": self.sends_answers,
+        }
 
     @property
     def sends_current_calls(self) -> bool:

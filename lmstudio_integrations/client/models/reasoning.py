@@ -17,7 +17,14 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioServerError
 from lmstudio_integrations.protocol.requests import BasePredictionConfig
-from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, SendReasoning, Tags, Treatment
+from lmstudio_integrations.types.reasoning import (
+    REJECTED_REASONING,
+    WORST_FIRST,
+    ReasoningReplay,
+    SendReasoning,
+    Tags,
+    Treatment,
+)
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """Messages in wire form, with reasoning."""
@@ -206,8 +213,6 @@ _TURNS = (
 _SPACE = "  "
 """Stands around a thought. A template that reads thoughts puts its own white space there, or none."""
 
-_WORST_FIRST: tuple[Treatment, ...] = ("misplaced", "copied", "stripped", "kept")
-
 
 def replay_of(operation: Operation, instance: Instance, tags: Tags | None = None) -> Flow[ReasoningReplay]:
     """Return what the chat template of an instance does with thoughts in tags, by default in its own."""
@@ -270,7 +275,7 @@ def _reading(prompt: str, tags: Tags) -> ReasoningReplay:
     if current == "copied" and earlier == "stripped":
         current = "kept"
     answers = {answer, treatment(_ANSWER_TO_RESULT)}
-    return ReasoningReplay(current, earlier, next(each for each in _WORST_FIRST if each in answers))
+    return ReasoningReplay(current, earlier, min(answers, key=WORST_FIRST.index))
 
 
 def _reading_of_bare(prompt: str) -> ReasoningReplay:
