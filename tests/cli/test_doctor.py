@@ -15,7 +15,7 @@ import pytest
 from lmstudio_integrations import __version__
 from lmstudio_integrations.cli import INTERRUPTED
 from lmstudio_integrations.cli._doctor import survey
-from lmstudio_integrations.client.api.sync import Client, EmbeddingModel
+from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel
 from lmstudio_integrations.client.transport.connect import find
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -23,6 +23,7 @@ from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioSe
 from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.support.gate import AT_THE_GATE, Gate
 from tests.support.leaks import TOKEN, shows_token
+from tests.support.treatments import BY_PLACE, TEMPLATES, TreatingEngine
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ Capture = pytest.CaptureFixture[str]
 CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
 OTHER = "sk-lm-abcdefgh:abcdefghij0123456789"
 NAMES = [
-    *("server", "version", "package", "extras", "token", "models", "loaded"),
+    *("server", "version", "package", "extras", "token", "models", "loaded", "reasoning"),
     *("embedding", "tool_call", "structured_output"),
 ]
 
@@ -125,6 +126,59 @@ def test_with_load_the_smallest_suitable_model_is_loaded(checks: Checks) -> None
         assert [each.key for each in server.loads] == ["small"]
         assert server.loaded() == []
     assert found["embedding"]["found"] == "no embedding model is downloaded"
+
+
+def test_what_each_chat_template_does_with_thoughts_is_shown_and_nothing_is_loaded_for_it(checks: Checks) -> None:
+    loaded = [key for key in TEMPLATES if key not in {"rejected", "misplaced"}]
+    models = [*(ModelEntry(key=key) for key in TEMPLATES), ModelEntry(key="embedder", kind="embedding")]
+    with Emulator(models, load=["embedder", *loaded], engines={"scripted": TreatingEngine()}) as server:
+        status, found = checks("--host", server.address)
+        assert [each.key for each in server.loads] == ["embedder", *loaded]
+        assert (status, found["reasoning"]["verdict"]) == (0, "ok")
+        assert {each["model"]: each["reasoning_replay"] for each in found["reasoning"]["models"]} == {
+            key: BY_PLACE[key] for key in loaded
+        }
+        server.load("misplaced")
+        status, found = checks("--host", server.address)
+    assert (status, found["reasoning"]["verdict"]) == (0, "warning")
+    assert found["reasoning"]["found"] == "1 of 5 chat templates cannot be given earlier thoughts"
+    assert found["reasoning"]["fix"].endswith("can show them (misplaced)")
+
+
+def test_without_a_loaded_language_model_there_is_no_chat_template(checks: Checks, scripted: Emulator) -> None:
+    scripted.load(EMBEDDING)
+    _, found = checks("--host", scripted.address)
+    assert (found["reasoning"]["verdict"], found["reasoning"]["found"]) == ("skipped", "no language model is loaded")
+
+
+def test_a_model_that_is_unloaded_meanwhile_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator
+) -> None:
+    find_replays = survey.find_replays
+
+    def unload_first(*given: Any) -> Any:
+        scripted.unload("other")
+        return find_replays(*given)
+
+    monkeypatch.setattr(survey, "find_replays", unload_first)
+    scripted.load(CHAT)
+    with Client(scripted.address) as client:
+        client.llm.load_new_instance(CHAT, "other")
+    _, found = checks("--host", scripted.address)
+    assert [each["model"] for each in found["reasoning"]["models"]] == [CHAT]
+    assert len(scripted.loads) == 2
+
+
+def test_a_server_that_cannot_be_asked_about_chat_templates_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator
+) -> None:
+    def fail(_: LLM) -> None:
+        raise LMStudioConnectionLostError("the connection to LM Studio was lost; try again")
+
+    monkeypatch.setattr(LLM, "get_reasoning_replay", fail)
+    scripted.load(CHAT)
+    status, found = checks("--host", scripted.address)
+    assert (status, found["reasoning"]["verdict"], found["reasoning"]["fix"]) == (1, "problem", "try again")
 
 
 def test_a_model_that_cannot_be_loaded_is_a_problem(checks: Checks) -> None:
@@ -329,7 +383,7 @@ def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulato
     assert done.returncode == 0
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
-    assert done.stdout.splitlines()[-1] == "0 problems, 1 warning (loaded); 9 ok, 0 skipped."
+    assert done.stdout.splitlines()[-1] == "0 problems, 1 warning (loaded); 9 ok, 1 skipped."
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pytest
 from lmstudio_integrations.cli._doctor.checks import (
     LOAD_ONE,
     NO_SERVER,
+    READ_FROM_TEXT,
     UNTRAINED,
     Attempt,
     Check,
@@ -17,6 +18,7 @@ from lmstudio_integrations.cli._doctor.checks import (
     loaded_check,
     models_check,
     package_check,
+    reasoning_check,
     server_check,
     summary,
     token_check,
@@ -38,6 +40,7 @@ from lmstudio_integrations.types.models import (
     LlmInstanceInfo,
     ServerVersion,
 )
+from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay
 
 VERSION = ServerVersion(version="0.3.30", build=2)
 REJECTED = LMStudioAuthenticationError(
@@ -229,7 +232,7 @@ def test_no_model_at_all_is_a_problem() -> None:
     assert check.fix == "download a model for chat and a model for embeddings with `lmsi get`"
 
 
-@pytest.mark.parametrize("check", [models_check, loaded_check])
+@pytest.mark.parametrize("check", [models_check, loaded_check, reasoning_check])
 def test_models_that_are_not_known_are_skipped_and_an_error_is_a_problem(check: object) -> None:
     assert callable(check)
     assert check(None).verdict == "skipped"
@@ -253,6 +256,36 @@ def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None
         "embedder: embeddings; context window 512 of 512 tokens; unloaded after 1m 30s without use",
     )
     assert [each["ttl_seconds"] for each in check.data["instances"]] == [None, 3600, 90]
+
+
+REPLAYS = {
+    "shows all thoughts; auto sends all thoughts": ReasoningReplay("kept", "kept", "kept"),
+    "omits all thoughts; auto sends all thoughts": ReasoningReplay("stripped", "stripped", "stripped"),
+    "shows thoughts before calls of the current turn, omits thoughts before earlier calls and before answers; "
+    "auto sends all thoughts": ReasoningReplay("kept", "stripped", "stripped"),
+    "copies all thoughts like any text; auto sends thoughts before calls of the current turn and before earlier "
+    "calls": ReasoningReplay("copied", "copied", "copied"),
+    "shows all thoughts in the wrong place; auto sends none": ReasoningReplay("misplaced", "misplaced", "misplaced"),
+    "rejects conversations with all thoughts; auto sends none": REJECTED_REASONING,
+    "shows thoughts before calls of the current turn, omits thoughts before earlier calls, rejects conversations with "
+    "thoughts before answers; auto sends thoughts before calls of the current turn and before earlier calls without "
+    "tags": ReasoningReplay("kept", "stripped", "rejected", is_bare=True),
+}
+
+
+@pytest.mark.parametrize(("line", "replay"), REPLAYS.items())
+def test_what_a_chat_template_does_with_thoughts_and_what_is_sent_is_a_line(line: str, replay: ReasoningReplay) -> None:
+    check = reasoning_check({"chat": replay})
+    assert check.details == (f"chat: {line}",)
+    is_misplaced = replay.answer == "misplaced"
+    assert check.verdict == ("warning" if is_misplaced else "ok")
+    assert check.fix == (f"{READ_FROM_TEXT} (chat)" if is_misplaced else None)
+
+
+def test_a_template_that_misplaces_thoughts_in_one_place_only_is_a_warning() -> None:
+    replays = {"good": ReasoningReplay("kept", "kept", "kept"), "bad": ReasoningReplay("kept", "kept", "misplaced")}
+    check = reasoning_check(replays)
+    assert (check.verdict, check.fix) == ("warning", f"{READ_FROM_TEXT} (bad)")
 
 
 def test_a_trial_that_succeeds_is_ok_with_its_time() -> None:

@@ -23,7 +23,7 @@ Found = dict[tuple[str | None, str], dict[str, Any]]
 Checks = Callable[..., tuple[int, Found]]
 
 CHAT, VECTORS = "qwen3-4b", "nomic-embed-text"
-OF_HOST = ["server", "version", "token", "models", "loaded", "embedding", "tool_call", "structured_output"]
+OF_HOST = ["server", "version", "token", "models", "loaded", "reasoning", "embedding", "tool_call", "structured_output"]
 
 
 def entries(**chat: Any) -> list[ModelEntry]:
@@ -180,7 +180,7 @@ def test_each_line_names_its_host(run: Run, capsys: Capture, first: Emulator, no
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(f"ok       {first.address} loaded: 2 models loaded") for line in lines)
     assert any(line.startswith(f"warning  {nobody} server: ") for line in lines)
-    assert lines[-1] == f"0 problems, 1 warning ({nobody} server); 10 ok, 8 skipped."
+    assert lines[-1] == f"0 problems, 1 warning ({nobody} server); 11 ok, 9 skipped."
 
 
 def test_one_host_before_a_comma_is_one_host(checks: Checks, first: Emulator) -> None:

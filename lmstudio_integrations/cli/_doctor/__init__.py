@@ -126,6 +126,7 @@ class _Server:
         failure = self._list_models() if version else None
         yield checks.models_check(self.downloaded, failure if self.downloaded is None else None)
         yield checks.loaded_check(self.loaded, None if self.downloaded is None else failure)
+        yield checks.reasoning_check(*self._find_replays())
 
     def attempt_trials(self, *, load: bool) -> Iterator[Check]:
         """Yield the uses of models; they are skipped if the models are not known."""
@@ -150,6 +151,15 @@ class _Server:
         except LMStudioError as error:
             return error
         return None
+
+    def _find_replays(self) -> tuple[checks.Replays | None, LMStudioError | None]:
+        """Return what chat templates do with earlier thoughts, or why that is not known."""
+        try:
+            if self._client is not None and self.loaded is not None:
+                return survey.find_replays(self._client, self.loaded), None
+        except LMStudioError as error:
+            return None, error
+        return None, None
 
 
 def show(console: TextConsole, check: Check) -> None:

@@ -26,6 +26,7 @@ from lmstudio_integrations.types.models import (
     ModelInstanceInfo,
     ServerVersion,
 )
+from lmstudio_integrations.types.reasoning import ReasoningReplay, Treatment
 
 Verdict: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
 
@@ -33,7 +34,13 @@ TRIALS = ("embedding", "tool_call", "structured_output")
 NO_SERVER = "needs a server that accepts this client"
 UNTRAINED = "use a model that was trained for tool use"
 LOAD = "load one, or let this command load one for a moment with --load"
+READ_FROM_TEXT = (
+    "the client sends none where they would be in the wrong place; only a chat template that reads thoughts from the "
+    "text, or a server that separates them from it, can show them"
+)
 LOAD_ONE = "load one with `lmsi load MODEL`; `lmsi ls` lists those that are downloaded"
+
+Replays: TypeAlias = Mapping[str, ReasoningReplay]
 
 _NO_DATA: Mapping[str, Any] = {}
 
@@ -317,6 +324,66 @@ def _instance_data(instance: ModelInstanceInfo) -> dict[str, Any]:
         "context_length": instance.context_length,
         "ttl_seconds": ttl,
     }
+
+
+def reasoning_check(replays: Replays | None, failure: LMStudioError | None = None) -> Check:
+    """Check what chat templates do with earlier thoughts; without any result, `failure` is why.
+
+    Args:
+        replays: What was found out, by the names of the loaded language models.
+        failure: Why it could not be found out.
+    """
+    if replays is None:
+        return _unknown("reasoning", failure)
+    if not replays:
+        return Check("reasoning", "skipped", "no language model is loaded", LOAD_ONE, data={"models": []})
+    details = tuple(f"{name}: {_describe_replay(replay)}" for name, replay in replays.items())
+    data = {
+        "models": [
+            {"model": name, "reasoning_replay": replay.by_place, "sent": replay.sent_by_place}
+            for name, replay in replays.items()
+        ]
+    }
+    misplacing = [name for name, replay in replays.items() if "misplaced" in replay.by_place.values()]
+    if not misplacing:
+        return Check("reasoning", "ok", f"{counted(len(replays), 'chat template')} examined", None, details, data)
+    found = f"{len(misplacing)} of {counted(len(replays), 'chat template')} cannot be given earlier thoughts"
+    fix = f"{READ_FROM_TEXT} ({', '.join(misplacing)})"
+    return Check("reasoning", "warning", found, fix, details, data)
+
+
+_PLACES = {
+    "current_call": "before calls of the current turn",
+    "earlier_call": "before earlier calls",
+    "answer": "before answers",
+}
+
+_TREATMENTS: Mapping[Treatment, str] = {
+    "kept": "shows {}",
+    "stripped": "omits {}",
+    "copied": "copies {} like any text",
+    "misplaced": "shows {} in the wrong place",
+    "rejected": "rejects conversations with {}",
+}
+
+
+def _describe_replay(replay: ReasoningReplay) -> str:
+    """Return what a template does with thoughts, and which of them the setting `auto` sends."""
+    treatments = replay.by_place
+    clauses = [
+        text.format(_thoughts([place for place in treatments if treatments[place] == treatment]))
+        for treatment, text in _TREATMENTS.items()
+        if treatment in treatments.values()
+    ]
+    sent = [place for place, is_sent in replay.sent_by_place.items() if is_sent]
+    tags = " without tags" if replay.is_bare else ""
+    return f"{', '.join(clauses)}; auto sends {_thoughts(sent) if sent else 'none'}{tags}"
+
+
+def _thoughts(places: Sequence[str]) -> str:
+    if len(places) == len(_PLACES):
+        return "all thoughts"
+    return f"thoughts {' and '.join(_PLACES[place] for place in places)}"
 
 
 def trial_check(trial: Trial) -> Check:

@@ -18,6 +18,7 @@ from lmstudio_integrations._support.installation import NAME, install_command
 from lmstudio_integrations._support.secrets import holds_credentials
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._doctor.checks import LOAD, TRIALS, UNTRAINED, Attempt, Extra, TokenUse, Trial
+from lmstudio_integrations.cli._formatting import instance_name
 from lmstudio_integrations.cli._model_choice import choose_for_trial
 from lmstudio_integrations.cli._tokens import token_variable
 from lmstudio_integrations.client.api.sync import LLM, Client, EmbeddingModel, EmbeddingNamespace, LlmNamespace
@@ -36,12 +37,14 @@ from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
+    LMStudioModelNotFoundError,
     LMStudioTimeoutError,
     LMStudioToolCallError,
     LMStudioValueError,
 )
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
+from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.tools import Tool, ToolFunction
 
 Models: TypeAlias = LlmNamespace | EmbeddingNamespace
@@ -181,6 +184,23 @@ def find_token(host: str | None, token: str | None) -> TokenUse:
     with suppress(LMStudioValueError):  # the attempt at the invalid address has reported it
         return TokenUse(source, unencrypted(Target.of(host, token)))
     return TokenUse(source)
+
+
+# The chat templates --------------------------------------------------------------------------------------------------
+
+
+def find_replays(client: Client, loaded: Iterable[ModelInstanceInfo]) -> dict[str, ReasoningReplay]:
+    """Return what the chat templates of the loaded language models do with earlier thoughts, by the models' names.
+
+    Raises:
+        LMStudioError: If the server does not say.
+    """
+    replays: dict[str, ReasoningReplay] = {}
+    for model in _of_kind(loaded, "llm"):
+        with suppress(LMStudioModelNotFoundError):  # it was unloaded meanwhile
+            handle = client.llm.model(model.identifier, load_policy="require_loaded")
+            replays[instance_name(model)] = handle.get_reasoning_replay()
+    return replays
 
 
 # Trials --------------------------------------------------------------------------------------------------------------
