@@ -15,7 +15,12 @@ from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioServerError
+from lmstudio_integrations.errors import (
+    LMStudioModelNotFoundError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioUnsupportedError,
+)
 from lmstudio_integrations.protocol.requests import BasePredictionConfig
 from lmstudio_integrations.types.reasoning import (
     REJECTED_REASONING,
@@ -109,7 +114,7 @@ def _content(content: Sequence[Mapping[str, Any]], write: Callable[[Mapping[str,
             own = _text(written.pop()["text"] + own["text"])
         written.append(own)
         joins = is_thought
-    return [part for part in written if part != _text("")] or [_text("")]
+    return [part for part in written if part != _text("")] or ([_text("")] if content else [])
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -220,7 +225,12 @@ def replay_of(operation: Operation, instance: Instance, tags: Tags | None = None
         tags = (yield from _own_tags(operation, instance, {Tags("", "")}, None))[Tags("", "")]
     known = instance.reasoning.replays
     if tags not in known:
-        known[tags] = yield from _measured(operation, instance, tags)
+        try:
+            known[tags] = yield from _measured(operation, instance, tags)
+        except LMStudioModelNotFoundError:
+            raise
+        except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
+            return REJECTED_REASONING
     return known[tags]
 
 
@@ -242,9 +252,7 @@ def _rendered(operation: Operation, instance: Instance, content: Callable[[_Turn
     messages = [_message(turn, content) for turn in _TURNS]
     try:
         return (yield from render(operation, instance.specifier, {"messages": messages}))
-    except LMStudioModelNotFoundError:
-        raise
-    except LMStudioServerError:
+    except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
         return None
 
 
@@ -311,7 +319,8 @@ def _treatment(segment: str, turn: _Turn, tags: Tags, prompt: str) -> Treatment:
         return "misplaced" if turn.thought in prompt else "stripped"
     before, _, after = segment.partition(turn.thought)
     if before.endswith(f"{tags.start}{_SPACE}") and after == f"{_SPACE}{tags.end}":
-        is_second = tags.end in before.partition(tags.start)[2]
+        ahead, _, rest = before.partition(tags.start)
+        is_second = tags.end in rest or ahead.rstrip().endswith(tags.end)
         return "misplaced" if is_second else "copied"
     opened = before.rpartition(tags.start)[2] if tags.start in before else None
     has_own_tags = opened is None and after.strip()

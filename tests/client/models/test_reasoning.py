@@ -1,0 +1,359 @@
+"""What is found out about the chat template of an instance, and which thoughts it gets."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.client.models.reasoning import replay_of, sent_messages
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioUnsupportedError,
+)
+from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, SendReasoning, Tags, Treatment
+from tests.support import chat_templates
+from tests.support.chat_templates import THINK, Said, Template, answers, rendered
+
+BRACKETS = Tags("[THINK]", "[/THINK]")
+GEMMA = Tags("<|channel>thought", "<channel|>")
+HARMONY = Tags("<|channel|>analysis<|message|>", "<|end|>")
+TAGS = (THINK, BRACKETS, GEMMA, HARMONY)
+
+
+@dataclass
+class Server:
+    """A server that renders conversations with a template; what it lacks is unknown to it."""
+
+    template: Template = chat_templates.kept
+    tags: Tags | None = None
+    lacks: tuple[str, ...] = ()
+    errors: list[LMStudioError] = field(default_factory=list[LMStudioError])
+    calls: list[str] = field(default_factory=list[str])
+
+    def call(
+        self, _namespace: str, endpoint: str, parameter: Mapping[str, Any], read: Callable[[Any], Any], *, label: str
+    ) -> Flow[Any]:
+        yield from ()
+        self.calls.append(endpoint)
+        if endpoint in self.lacks:
+            raise LMStudioUnsupportedError(f"{label}: unknown endpoint")
+        if self.errors:
+            raise self.errors.pop(0)
+        if endpoint == "getBasePredictionConfig":
+            tags = self.tags and {"enabled": True, "startString": self.tags.start, "endString": self.tags.end}
+            fields = [{"key": "llm.prediction.reasoning.parsing", "value": tags}] if tags else []
+            return read({"fields": fields})
+        try:
+            prompt = rendered(self.template, parameter["history"]["messages"])
+        except EngineError as error:
+            raise LMStudioPromptTemplateError(str(error)) from None
+        return read({"formatted": prompt})
+
+
+def measured(server: Server, tags: Tags | None = None, instance: Instance | None = None) -> ReasoningReplay:
+    found: Any = server
+    return run(replay_of(found, instance or Instance("m"), tags))
+
+
+# What a template does -------------------------------------------------------------------------------------------------
+
+SHOWN: dict[Treatment, Callable[[Said, Tags], str]] = {
+    "kept": chat_templates.kept,
+    "stripped": chat_templates.stripped,
+    "copied": chat_templates.copied,
+    "misplaced": chat_templates.after_empty,
+}
+
+
+def by_place(said: Said, tags: Tags, *, current: Any, earlier: Any, answer: Any) -> str:
+    shown: str = ((current if said.is_current else earlier) if said.is_call else answer)(said, tags)
+    return shown
+
+
+@pytest.mark.parametrize("tags", TAGS, ids=str)
+def test_each_treatment_is_found_in_each_place(tags: Tags) -> None:
+    for current, earlier, answer in product(SHOWN, repeat=3):
+        template = partial(by_place, tags=tags, current=SHOWN[current], earlier=SHOWN[earlier], answer=SHOWN[answer])
+        # A template that omits a thought has a notion of thoughts, so that it takes what it copies for one.
+        right = "kept" if (current, earlier) == ("copied", "stripped") else current
+        assert measured(Server(template), tags) == ReasoningReplay(right, earlier, answer)
+
+
+def qwen3(said: Said) -> str:
+    return chat_templates.kept(said) if said.is_current else chat_templates.stripped(said)
+
+
+def glm(said: Said) -> str:
+    thought, text = chat_templates.split(said.text)
+    return f"\n<think>{thought if said.is_current else ''}</think>\n{text.strip()}"
+
+
+def deepseek_v31(said: Said) -> str:
+    if said.is_answer_to_result:
+        return said.text
+    return f"</think>{said.text}" if said.is_call else f"</think>{chat_templates.stripped(said)}"
+
+
+def kimi(said: Said) -> str:
+    return f"<think></think>{said.text}"
+
+
+def magistral(said: Said) -> str:
+    thought, text = chat_templates.split(said.text, BRACKETS)
+    return f"[THINK]{thought}[/THINK]{text}" if thought else text
+
+
+def gemma4(said: Said) -> str:
+    text = said.text
+    while GEMMA.start in text and GEMMA.end in text:
+        text = text.partition(GEMMA.start)[0] + text.partition(GEMMA.end)[2]
+    return text.strip()
+
+
+def text_of_calls_is_omitted(said: Said) -> str:
+    return "" if said.is_call else chat_templates.copied(said)
+
+
+def analysis_of_current_calls(said: Said, tags: Tags) -> str:
+    return "" if said.is_call and not said.is_current else chat_templates.channels(said, tags)
+
+
+TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
+    "Qwen3": (qwen3, THINK, ReasoningReplay("kept", "stripped", "stripped")),
+    "Qwen3, preserving": (chat_templates.kept, THINK, ReasoningReplay("kept", "kept", "kept")),
+    "GLM": (glm, THINK, ReasoningReplay("kept", "stripped", "stripped")),
+    "DeepSeek V3.1": (deepseek_v31, THINK, ReasoningReplay("misplaced", "misplaced", "copied")),
+    "DeepSeek V3.2": (chat_templates.after_end, THINK, ReasoningReplay("misplaced", "misplaced", "misplaced")),
+    "Kimi K2": (kimi, THINK, ReasoningReplay("misplaced", "misplaced", "misplaced")),
+    "Magistral": (magistral, BRACKETS, ReasoningReplay("kept", "kept", "kept")),
+    "Magistral, other tags": (magistral, THINK, ReasoningReplay("copied", "copied", "copied")),
+    "Gemma 3": (chat_templates.copied, THINK, ReasoningReplay("copied", "copied", "copied")),
+    "Gemma 4": (gemma4, GEMMA, ReasoningReplay("stripped", "stripped", "stripped")),
+    "a thought behind its text": (
+        chat_templates.behind,
+        THINK,
+        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+    ),
+    "no text beside calls": (text_of_calls_is_omitted, THINK, ReasoningReplay("stripped", "stripped", "copied")),
+    "gpt-oss": (
+        partial(analysis_of_current_calls, tags=HARMONY),
+        HARMONY,
+        ReasoningReplay("kept", "stripped", "rejected", is_bare=True),
+    ),
+    "channels": (
+        partial(chat_templates.channels, tags=HARMONY),
+        HARMONY,
+        ReasoningReplay("kept", "kept", "rejected", is_bare=True),
+    ),
+    "channels, tags that it does not know": (
+        chat_templates.lenient_channels,
+        THINK,
+        ReasoningReplay("kept", "kept", "copied", is_bare=True),
+    ),
+    "tags are rejected": (chat_templates.rejected, THINK, REJECTED_REASONING),
+}
+"""Templates, the tags of the thoughts, and what they do. Those with names of models do what those of the models do."""
+
+
+@pytest.mark.parametrize(("template", "tags", "expected"), TEMPLATES.values(), ids=TEMPLATES)
+def test_what_templates_do(template: Template, tags: Tags, expected: ReasoningReplay) -> None:
+    server = Server(template)
+    assert measured(server, tags) == expected
+    assert len(server.calls) <= 2
+
+
+# What is asked --------------------------------------------------------------------------------------------------------
+
+
+def part(text: str, tags: Tags = THINK, *, end: str | None = None) -> dict[str, Any]:
+    return {"type": "reasoning", "text": text, "startTag": tags.start, "endTag": tags.end if end is None else end}
+
+
+def conversation(*thoughts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a conversation with thoughts before a call, an answer, and a call in the current turn."""
+    turns = iter(thoughts)
+
+    def said(text: str, call_id: str = "") -> dict[str, Any]:
+        call = {"type": "function", "id": call_id, "name": "look", "arguments": {}}
+        calls = [{"type": "toolCallRequest", "toolCallRequest": call}] if call_id else []
+        return {"role": "assistant", "content": [*filter(None, [next(turns, None)]), text_part(text), *calls]}
+
+    def result(call_id: str) -> dict[str, Any]:
+        found = {"type": "toolCallResult", "content": "It rains.", "toolCallId": call_id, "name": "look"}
+        return {"role": "tool", "content": [found]}
+
+    user = {"role": "user", "content": [text_part("</think> <think>Well?</think>")]}
+    return [user, said("I look.", "1"), result("1"), said("It rains."), user, said("Again.", "2"), result("2")]
+
+
+def text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+THREE = tuple(part(text) for text in ("one", "two", "three"))
+
+
+def sent(
+    server: Server, instance: Instance, messages: Any, mode: SendReasoning = "auto", parsing: object = None
+) -> list[str]:
+    """Return the texts of the assistant as they are sent."""
+    found: Any = server
+    return answers(run(sent_messages(found, instance, messages, mode, parsing)))
+
+
+CONFIG, RENDER = "getBasePredictionConfig", "applyPromptTemplate"
+
+ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str]]] = {
+    "a thought": (Server(), THREE, "auto", [CONFIG, RENDER]),
+    "a rejected one": (Server(chat_templates.rejected), THREE, "auto", [CONFIG, RENDER, RENDER]),
+    "two kinds of tags, one that of the model": (
+        Server(tags=THINK),
+        [part("one"), part("two", BRACKETS)],
+        "auto",
+        [CONFIG, RENDER],
+    ),
+    "two kinds of tags, of which the server says nothing": (
+        Server(lacks=(CONFIG,)),
+        [part("one"), part("two", BRACKETS)],
+        "auto",
+        [CONFIG, RENDER, RENDER],
+    ),
+    "a server without both": (Server(lacks=(CONFIG, RENDER)), THREE, "auto", [CONFIG, RENDER, RENDER]),
+    "none": (Server(), [], "auto", []),
+    "one that was cut off": (Server(), [part("one", end="")], "auto", []),
+    "none is sent": (Server(), THREE, False, []),
+    "all are sent": (Server(), THREE, "always", [CONFIG]),
+    "those of the turn are sent": (Server(), THREE, "turn", [CONFIG]),
+}
+
+
+@pytest.mark.parametrize(("server", "thoughts", "mode", "expected"), ASKED.values(), ids=ASKED)
+def test_each_instance_is_asked_once(
+    server: Server, thoughts: Sequence[dict[str, Any]], mode: SendReasoning, expected: list[str]
+) -> None:
+    for instance in (Instance("m"), Instance("m")):  # as after another load, or on another host
+        server.calls.clear()
+        first = sent(server, instance, conversation(*thoughts), mode)
+        assert server.calls == expected
+        assert sent(server, instance, conversation(*thoughts), mode) == first
+        assert server.calls == expected
+
+
+def test_the_tags_of_a_model_that_has_thought_are_known() -> None:
+    server, instance = Server(), Instance("m")
+    instance.reasoning.written.add(THINK)
+    sent(server, instance, conversation(*THREE))
+    assert server.calls == [RENDER]
+
+
+@pytest.mark.parametrize("error", [LMStudioModelNotFoundError("gone"), LMStudioTimeoutError("slow")])
+@pytest.mark.parametrize("tags", [None, THINK])
+def test_an_error_that_concerns_the_whole_request_is_raised(error: LMStudioError, tags: Tags | None) -> None:
+    server, instance = Server(errors=[error]), Instance("m")
+    with pytest.raises(type(error)):
+        measured(server, tags, instance)
+    assert measured(server, tags, instance).current_call == "kept"
+
+
+def test_another_failure_is_not_taken_for_what_the_template_does() -> None:
+    server, instance = Server(tags=THINK, errors=[LMStudioServerError("the server is busy")]), Instance("m")
+    instance.reasoning.written.add(THINK)
+    assert sent(server, instance, conversation(*THREE)) == WITHOUT
+    assert sent(server, instance, conversation(*THREE)) == ALL
+
+
+# What is sent ---------------------------------------------------------------------------------------------------------
+
+WITHOUT = ["I look.", "It rains.", "Again."]
+ALL = ["<think>one</think>I look.", "<think>two</think>It rains.", "<think>three</think>Again."]
+BARE = ["one\n\nI look.", "It rains.", "three\n\nAgain."]
+
+SENT: dict[str, tuple[Template, SendReasoning, list[str]]] = {
+    "kept": (chat_templates.kept, "auto", ALL),
+    "stripped": (chat_templates.stripped, "auto", ALL),
+    "copied": (chat_templates.copied, "auto", [ALL[0], WITHOUT[1], ALL[2]]),
+    "misplaced": (chat_templates.after_empty, "auto", WITHOUT),
+    "rejected": (chat_templates.rejected, "auto", WITHOUT),
+    "bare": (chat_templates.channels, "auto", BARE),
+    "bare, tags are copied": (chat_templates.lenient_channels, "auto", BARE),
+    "since the last user message": (qwen3, "auto", ALL),
+    "all": (chat_templates.after_empty, "always", ALL),
+    "True": (chat_templates.after_empty, True, ALL),
+    "turn": (chat_templates.after_empty, "turn", [*WITHOUT[:2], ALL[2]]),
+    "none": (chat_templates.kept, False, WITHOUT),
+}
+
+
+@pytest.mark.parametrize(("template", "mode", "expected"), SENT.values(), ids=SENT)
+def test_what_is_sent(template: Template, mode: SendReasoning, expected: list[str]) -> None:
+    messages = conversation(*THREE)
+    assert sent(Server(template), Instance("m"), messages, mode) == expected
+    assert messages == conversation(*THREE), "they were changed"
+
+
+def test_a_conversation_that_a_template_once_rejected_is_sent_without() -> None:
+    instance = Instance("m")
+    instance.reasoning.is_rejected = True
+    assert sent(Server(), instance, conversation(*THREE), "always") == WITHOUT
+
+
+WHITE = Tags("<think>\n", "\n</think>\n\n")
+
+TAGGED: dict[str, tuple[dict[str, Any], Tags | None, object, str]] = {
+    "the model's own, with white space": (part(" one ", WHITE), THINK, None, "<think>\n one \n</think>\n\n"),
+    "unknown": (part("one", Tags("", "")), BRACKETS, None, "[THINK]one[/THINK]"),
+    "unknown, and the server says nothing": (part("one", Tags("", "")), None, None, "<think>one</think>"),
+    "of another model": (part("one", BRACKETS), THINK, None, "<think>one</think>"),
+    "of another model, and the server says nothing": (part("one", BRACKETS), None, None, "[THINK]one[/THINK]"),
+    "opened by the prompt": (part("one", Tags("", "</think>\n\n")), THINK, None, "<think>one</think>\n\n"),
+    "opened by the prompt, and the server says nothing": (
+        part("one", Tags("", "</think>")),
+        None,
+        None,
+        "<think>one</think>",
+    ),
+    "set by the user": (
+        part("one", Tags("", "")),
+        THINK,
+        {"enabled": True, "startString": "[THINK]", "endString": "[/THINK]"},
+        "[THINK]one[/THINK]",
+    ),
+    "cut off": (part("one", end=""), THINK, None, ""),
+}
+
+
+@pytest.mark.parametrize(("thought", "tags", "parsing", "expected"), TAGGED.values(), ids=TAGGED)
+def test_the_tags_of_a_thought(thought: dict[str, Any], tags: Tags | None, parsing: object, expected: str) -> None:
+    server = Server(tags=tags, lacks=() if tags else (CONFIG,))
+    first, *_ = sent(server, Instance("m"), conversation(thought), "always", parsing)
+    assert first == f"{expected}I look."
+
+
+def test_thoughts_and_texts_stay_in_their_order() -> None:
+    message = {"role": "assistant", "content": [part("1"), text_part("a"), part("2"), part("3"), text_part("b")]}
+    (found,) = run(sent_messages(Server(), Instance("m"), [message], "always"))  # type: ignore[arg-type]
+    assert found == {
+        "role": "assistant",
+        "content": [text_part("<think>1</think>a<think>2</think><think>3</think>b")],
+    }
+    (found,) = run(sent_messages(Server(), Instance("m"), [message], False))  # type: ignore[arg-type]
+    assert found == {"role": "assistant", "content": [text_part("ab")]}
+
+
+def test_what_has_no_thought_is_sent_as_it_is() -> None:
+    two = [text_part("</think>"), text_part("<think>Well?")]
+    messages = [{"role": role, "content": two} for role in ("user", "assistant")]
+    messages += [{"role": "tool", "content": []}]
+    thought = {"role": "assistant", "content": [part("one")]}
+    found: Any = Server()
+    assert run(sent_messages(found, Instance("m"), [*messages, thought], "auto"))[:3] == messages
