@@ -54,7 +54,8 @@ class ReasoningPart(TaggedModel):
     Attributes:
         text: The thought, without its tags.
         start_tag: What opens it; without any tag, it gets those of the model that it is sent to.
-        end_tag: What closes it; a thought that has only a start tag was cut off.
+        end_tag: What closes it; a thought that has only a start tag was cut off, as was one without tags that ends a
+            message.
     """
 
     type: Literal["reasoning"] = "reasoning"

@@ -52,8 +52,8 @@ def sent_messages(
         mode: Which thoughts are sent.
         parsing: The setting `reasoning_parsing`, which has the tags if the user has set them.
     """
-    thoughts = [part for message in messages for part in message["content"] if part["type"] == "reasoning"]
-    given = {_tags_of_part(part) for part in thoughts if not _is_cut_off(part)}
+    contents = [message["content"] for message in messages]
+    given = {_tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
     if mode is False or instance.reasoning.is_rejected or not given:
         return without_thoughts(messages)
     own = yield from _own_tags(operation, instance, given, _tags_of_setting(parsing))
@@ -66,8 +66,11 @@ def sent_messages(
     def content(message: Mapping[str, Any], *, is_current: bool) -> list[Any]:
         if mode == "turn" and not is_current:
             return _content(message["content"], lambda _: "")
-        is_call = any(part["type"] == "toolCallRequest" for part in message["content"])
-        return _content(message["content"], partial(_sent, own=own, replays=replays, place=(is_call, is_current)))
+        parts = message["content"]
+        is_call = any(part["type"] == "toolCallRequest" for part in parts)
+        gap = "\n\n" if any(part["type"] == "text" for part in parts) else ""
+        write = partial(_sent, own=own, replays=replays, place=(is_call, is_current), gap=gap)
+        return _content(parts, lambda part: write(part) if _is_whole_thought(part, parts) else "")
 
     return [{**each, "content": content(each, is_current=at > last_user)} for at, each in enumerate(messages)]
 
@@ -77,6 +80,7 @@ def _sent(
     own: Mapping[Tags, Tags],
     replays: Mapping[Tags, ReasoningReplay],
     place: tuple[bool, bool],
+    gap: str,
 ) -> str:
     """Return a thought as text; empty if it is omitted.
 
@@ -85,9 +89,8 @@ def _sent(
         own: The tags to send, by those that thoughts have.
         replays: What the template does with thoughts in these tags; without them, all are sent.
         place: Whether it stands before a call, and in the current turn.
+        gap: What separates a thought without tags from the text.
     """
-    if _is_cut_off(part):
-        return ""
     tags = own[_tags_of_part(part)]
     replay = replays.get(tags)
     if replay is None:
@@ -96,7 +99,7 @@ def _sent(
     sends_call = replay.sends_current_calls if is_current else replay.sends_earlier_calls
     if not (sends_call if is_call else replay.sends_answers):
         return ""
-    return f"{part['text'].strip()}\n\n" if replay.is_bare else _with_tags(part, tags)
+    return f"{part['text'].strip()}{gap}" if replay.is_bare else _with_tags(part, tags)
 
 
 def without_thoughts(messages: Messages) -> list[dict[str, Any]]:
@@ -121,8 +124,11 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _is_cut_off(part: Mapping[str, Any]) -> bool:
-    return bool(part.get("startTag")) and not part.get("endTag")
+def _is_whole_thought(part: Mapping[str, Any], content: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a part of a message is a thought that was not cut off. One without tags was, if nothing comes after it."""
+    if part["type"] != "reasoning":
+        return False
+    return bool(part.get("endTag") or not (part.get("startTag") or part is content[-1]))
 
 
 def _with_tags(part: Mapping[str, Any], tags: Tags) -> str:

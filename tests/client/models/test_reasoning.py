@@ -307,6 +307,12 @@ def test_a_conversation_that_a_template_once_rejected_is_sent_without() -> None:
     assert sent(Server(), instance, conversation(*THREE), "always") == WITHOUT
 
 
+def test_a_bare_thought_beside_a_call_without_a_text_is_sent_as_it_is() -> None:
+    messages = conversation(*THREE)
+    del messages[1]["content"][1]
+    assert sent(Server(chat_templates.channels), Instance("m"), messages) == ["one", *BARE[1:]]
+
+
 WHITE = Tags("<think>\n", "\n</think>\n\n")
 
 TAGGED: dict[str, tuple[dict[str, Any], Tags | None, object, str]] = {
@@ -337,6 +343,17 @@ def test_the_tags_of_a_thought(thought: dict[str, Any], tags: Tags | None, parsi
     server = Server(tags=tags, lacks=() if tags else (CONFIG,))
     first, *_ = sent(server, Instance("m"), conversation(thought), "always", parsing)
     assert first == f"{expected}I look."
+
+
+@pytest.mark.parametrize(
+    "tags", [Tags("", ""), Tags("<think>", "")], ids=["opened by the prompt", "opened by the model"]
+)
+def test_a_thought_after_which_nothing_comes_was_cut_off(tags: Tags) -> None:
+    server = Server()
+    user, *_ = conversation()
+    cut_off = {"role": "assistant", "content": [text_part("a"), part("one"), part("two", tags)]}
+    assert sent(server, Instance("m"), [user, cut_off, user], "always") == ["a<think>one</think>"]
+    assert sent(server, Instance("m"), [user, {**cut_off, "content": [part("two", tags)]}, user], "always") == [""]
 
 
 def test_thoughts_and_texts_stay_in_their_order() -> None:
