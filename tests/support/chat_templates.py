@@ -72,7 +72,7 @@ def stripped(said: Said, tags: Tags = THINK) -> str:
     return split(said.text, tags)[1]
 
 
-def copied(said: Said, tags: Tags = THINK) -> str:  # noqa: ARG001 - as the others have it
+def copied(said: Said, tags: Tags = THINK) -> str:
     """Show the text, of which the thought is a part."""
     return said.text
 
@@ -154,7 +154,7 @@ class _TemplateModel(ScriptedModel):
         async for event in super().generate(request):
             yield event
 
-    async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:  # noqa: ARG002 - as its base has it
+    async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
         messages = wire(history)
         self.engine.renderings.append(messages)
         return rendered(self.template, messages)

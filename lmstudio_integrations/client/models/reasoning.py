@@ -125,7 +125,7 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _is_whole_thought(part: Mapping[str, Any], content: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a part of a message is a thought that was not cut off. One without tags was, if nothing comes after it."""
+    """Whether a part of a message is a thought that was not cut off. Without tags, one that ends the message was."""
     if part["type"] != "reasoning":
         return False
     return bool(part.get("endTag") or not (part.get("startTag") or part is content[-1]))

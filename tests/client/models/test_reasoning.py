@@ -1,6 +1,6 @@
 """What is found out about the chat template of an instance, and which thoughts it gets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
