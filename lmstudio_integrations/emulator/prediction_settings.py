@@ -19,9 +19,9 @@ _COMPLETION = "completeModeFormatting"
 """The layer with the template of a raw completion."""
 
 
-def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in effect: the defaults, then what was requested."""
-    return defaults.effective(defaults.PREDICTION, fields)
+def in_effect(of_model: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in effect: the defaults, then those of the model, then what was requested."""
+    return defaults.effective(defaults.PREDICTION, of_model, fields)
 
 
 def requested(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:

@@ -158,6 +158,12 @@ Progress = Callable[[float], None]
 class LoadedModel(Protocol):
     """One loaded model. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
 
+    base_fields: Mapping[str, Any]
+    """The default settings of predictions that are the model's own, by their wire keys."""
+
+    chat_template: str
+    """The chat template in Jinja; empty if it has none."""
+
     def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; the last is `Finished`."""
         ...

@@ -1,5 +1,6 @@
 """What all engines read alike from the settings of a prediction, and how they report their progress. Pure functions."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,13 @@ class Tags:
 
 DEFAULT_TAGS = Tags("<think>", "</think>")
 
+_USUAL_TAGS = (
+    DEFAULT_TAGS,
+    Tags("<|channel>thought", "<channel|>"),
+    Tags("[THINK]", "[/THINK]"),
+    Tags("<seed:think>", "</seed:think>"),
+)
+
 
 def reasoning_tags(config: LlmPredictionConfig) -> Tags:
     """Return the tags of the settings. An empty tag cannot be found in a text, so it disables the separation."""
@@ -28,6 +36,23 @@ def reasoning_tags(config: LlmPredictionConfig) -> Tags:
     start = str(parsing.get("startString", DEFAULT_TAGS.start))
     end = str(parsing.get("endString", DEFAULT_TAGS.end))
     return Tags(start, end, bool(parsing.get("enabled", True) and start and end))
+
+
+def known_tags(template: str) -> Tags | None:
+    """Return the tags around reasoning that a chat template knows; `None` if they are none of the usual ones."""
+    return next((tags for tags in _USUAL_TAGS if knows(template, tags)), None)
+
+
+def knows(template: str, tags: Tags) -> bool:
+    """Return whether a chat template has these tags."""
+    return tags.start.strip() in template and tags.end.strip() in template
+
+
+def end_of_prompt(prompt: str, tags: Tags) -> str:
+    """Return the tags at the end of a prompt, with white space: an opened or an empty block; empty if there is none."""
+    start, end = re.escape(tags.start.strip()), re.escape(tags.end.strip())
+    found = re.search(rf"{start}\s*(?:{end}\s*)?\Z", prompt)
+    return found[0] if found else ""
 
 
 def stop_strings(config: LlmPredictionConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lmstudio_integrations.emulator import defaults
+from lmstudio_integrations.emulator import prediction_settings
 from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.kv_config import fields_of
@@ -86,8 +86,12 @@ async def get_load_config(context: Context, parameter: Specified) -> dict[str, A
 
 async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
     """Return the default settings of predictions."""
-    context.registry.find(context.kind, parameter["specifier"])
-    return fields_of(defaults.PREDICTION if context.kind == "llm" else {})
+    model = context.registry.find(context.kind, parameter["specifier"]).model
+    if context.kind != "llm":
+        return fields_of({})
+    template = {"type": "jinja", "jinjaPromptTemplate": {"template": model.chat_template}, "stopStrings": []}
+    of_template = {"llm.prediction.promptTemplate": template} if model.chat_template else {}
+    return fields_of({**prediction_settings.in_effect(model.base_fields, {}), **of_template})
 
 
 async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any]:

@@ -62,7 +62,7 @@ async def complete_raw_text(context: Context, channel: OpenChannel, parameter: C
 
 
 def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> GenerateRequest:
-    effective = prediction_settings.in_effect(fields)
+    effective = prediction_settings.in_effect(instance.model.base_fields, fields)
     return GenerateRequest(
         config=LlmPredictionConfig.from_fields(effective),
         tools=prediction_settings.tools_of(effective),
@@ -183,7 +183,7 @@ class _Prediction:
             # As LM Studio sends it: only listings contain the time of use.
             self.instance.describe() | {"lastUsedTime": None},
             fields_of(self.instance.request.fields),
-            fields_of(prediction_settings.in_effect(self.fields)),
+            fields_of(prediction_settings.in_effect(self.instance.model.base_fields, self.fields)),
         )
         self.channel.send(encode(end))
         if self.is_logged:

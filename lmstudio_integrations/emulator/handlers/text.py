@@ -67,7 +67,8 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
 
 async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
     """Return a conversation as the model would read it. Its files need not exist."""
-    effective = prediction_settings.in_effect(parameter["predictionConfigStack"].collapse())
+    model = context.registry.find(context.kind, parameter["specifier"]).model
+    effective = prediction_settings.in_effect(model.base_fields, parameter["predictionConfigStack"].collapse())
     config = LlmPredictionConfig.from_fields(effective)
     tools = parameter["opts"].get("toolDefinitions") or prediction_settings.tools_of(effective)
     formatted = await _use(

@@ -143,8 +143,18 @@ class LlamaCppEngine:
             tools=tools,
             calls_as_text=calls_as_text,
             vision=is_object(modalities) and bool(modalities.get("vision")),
+            chat_template="" if parameters.embedding else str(properties.get("chat_template") or ""),
             seed=load_parameters.seed_of(request),
         )
+
+
+def _base_fields(chat_template: str) -> Json:
+    """Return the settings of predictions that a chat template decides."""
+    tags = generation.known_tags(chat_template)
+    if tags is None:
+        return {}
+    parsing = {"enabled": True, "startString": tags.start, "endString": tags.end}
+    return {"llm.prediction.reasoning.parsing": parsing}
 
 
 async def _takes_calls_as_text(worker: Worker) -> bool:
@@ -181,9 +191,12 @@ class LlamaCppModel:
         tools: bool,
         vision: bool,
         calls_as_text: bool = False,
+        chat_template: str = "",
         seed: int | None = None,
     ) -> None:
         self._worker = worker
+        self.chat_template = chat_template
+        self.base_fields = _base_fields(chat_template)
         self._calls_as_text = calls_as_text
         self._written = messages.WrittenCalls()
         self._seed = seed
@@ -271,7 +284,8 @@ class LlamaCppModel:
         tokens = (await self._worker.call("/tokenize", body))["tokens"]
         tokens = context_window.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
         body = {"prompt": tokens or prompt, **await self._constraint(request, forced)}
-        return self._finish_plan(request, "/completions", body, len(tokens), forced=bool(forced))
+        text = responses.ForcedCall() if forced else responses.TextParser(generation.reasoning_tags(request.config))
+        return self._finish_plan(request, "/completions", body, len(tokens), text)
 
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
@@ -298,26 +312,47 @@ class LlamaCppModel:
             return int(response["input_tokens"])
 
         history, tokens = await context_window.fit(history, count, self._limit(request), config.context_overflow_policy)
-        path, complete = "/v1/chat/completions", await body(history)
+        chat, constraint = await body(history), await self._constraint(request, forced)
         if forced and not request.images:
             # As a chat, the engine lets the model write a code block around the call, and removes it from the text.
-            path, complete = "/completions", {"prompt": await self._render(complete)}
-        elif forced:
-            complete["tool_choice"] = "none"  # the tools are in the prompt, and the grammar has another form of calls
-        complete |= await self._constraint(request, forced)
-        return self._finish_plan(request, path, complete, tokens, forced=bool(forced))
+            completion = {"prompt": await self._render(chat), **constraint}
+            return self._finish_plan(request, "/completions", completion, tokens, responses.ForcedCall())
+        if forced or (offered and "grammar" in constraint):
+            chat["tool_choice"] = "none"  # the tools are in the prompt, and the grammar decides on the form of calls
+        text, reasoning_format = await self._text_parser(config, chat)
+        chat |= {**constraint, "verbose": True, "reasoning_format": reasoning_format}
+        return self._finish_plan(
+            request, "/v1/chat/completions", chat, tokens, responses.ForcedCall() if forced else text
+        )
+
+    async def _text_parser(self, config: LlmPredictionConfig, chat: Json) -> tuple[responses.TextParser, str]:
+        """Return what separates the reasoning in the text of a chat, and what llama.cpp does about it before.
+
+        llama.cpp drops tags and white space, so it only separates what is not between the tags of the settings. Then
+        these tags stand for the model's own.
+        """
+        tags = generation.reasoning_tags(config)
+        if not tags.enabled:
+            return responses.TextParser(tags), "none"
+        if not generation.knows(self.chat_template, tags):
+            return responses.TextParser(tags), "auto"
+        return responses.TextParser(tags, generation.end_of_prompt(await self._render(chat), tags)), "none"
 
     async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool]) -> Json:
         build = partial(constraints.output_constraint, request.config, forced)
         return await offload(build, large=is_large_request(request))
 
     def _finish_plan(
-        self, request: GenerateRequest, path: str, body: Json, tokens: int, *, forced: bool = False
+        self,
+        request: GenerateRequest,
+        path: str,
+        body: Json,
+        tokens: int,
+        text: responses.TextParser | responses.ForcedCall,
     ) -> Plan:
         config, chat = request.config, path != "/completions"
         limit, remaining = config.max_tokens or None, self._limit(request) - tokens
         candidates = generation.candidate_count(config)
-        tags = generation.reasoning_tags(config)
         complete = {
             **({} if self._seed is None else {"seed": self._seed}),
             **request_body.sampling(config),
@@ -328,17 +363,16 @@ class LlamaCppModel:
             "return_progress": True,
             "timings_per_token": True,
             **request_body.log_probs(candidates, chat=chat),
-            # The engine separates reasoning where it knows the model's format; our own parser only knows tags.
-            **({"verbose": True, "reasoning_format": "auto" if tags.enabled else "none"} if chat else {}),
         }
         reader = responses.ResponseReader(
-            responses.ForcedCall() if forced else responses.TextParser(tags),
+            text,
             tokens,
             max_tokens=limit if limit is not None and limit <= remaining else None,
             call_stops=config.tool_call_stop_strings or (),
-            tags=tags,
+            tags=generation.reasoning_tags(config),
             log_probs=candidates,
         )
+        forced = isinstance(text, responses.ForcedCall)
         return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion, forced)
 
     async def _render(self, chat: Json) -> str:
@@ -363,7 +397,7 @@ class LlamaCppModel:
 
     def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
         offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}
-        return {"messages": converted, **offered, **request_body.template_arguments(config)}
+        return {"messages": converted, **offered, **request_body.template_arguments(config, self.chat_template)}
 
     def _limit(self, request: GenerateRequest) -> int:
         return min(request.context_length, self.context_length)

@@ -24,6 +24,9 @@ CACHE_BYTES = 1 << 30
 """Up to this size each slot has a cache of its own, even with a unified one: then no prediction can run out of space
 because of another."""
 
+CONTEXT_CHECKPOINTS = 32
+"""LM Studio's default."""
+
 PROMPT_CACHE_BYTES = 1 << 30
 """The memory for prompts that are in no slot any more; at most one part in four of what the process may use."""
 
@@ -165,6 +168,7 @@ def parameters_of(
         **_of_both(request.fields, header, LlmLoadModelConfig),
         projector=str(projector_of(path) or ""),
         prompt_cache_mib=min(PROMPT_CACHE_BYTES, memory // 4 or PROMPT_CACHE_BYTES) >> 20,
+        context_checkpoints=CONTEXT_CHECKPOINTS if config.context_checkpoints is None else config.context_checkpoints,
         chat_template=str(template.get("template", "")) if is_object(template) else "",
         prompt_step=min(config.eval_batch_size or PROMPT_STEP, PROMPT_STEP),
         auto_fit=config.auto_fit is not False,

@@ -4,6 +4,7 @@ Settings arrive complete, with LM Studio's defaults; llama.cpp's own defaults di
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,28 +63,45 @@ def log_probs(candidates: int | None, *, chat: bool) -> Json:
     return {"logprobs": True, "top_logprobs": number} if chat else {"n_probs": number}
 
 
-def template_arguments(config: LlmPredictionConfig) -> Json:
-    """Return the arguments of the chat template."""
-    return (
-        {} if config.enable_thinking is None else {"chat_template_kwargs": {"enable_thinking": config.enable_thinking}}
-    )
+def template_arguments(config: LlmPredictionConfig, loaded: str) -> Json:
+    """Return the arguments of the chat template.
+
+    Args:
+        config: The settings. A Jinja template among them is the loaded one, perhaps behind lines that set a switch.
+        loaded: The chat template that was loaded.
+
+    Raises:
+        EngineError: If another Jinja template is set: llama.cpp accepts one only when it loads a model.
+    """
+    arguments = {} if config.enable_thinking is None else {"enable_thinking": config.enable_thinking}
+    template = config.prompt_template or {}
+    if template.get("type") == "jinja":
+        jinja = template.get("jinjaPromptTemplate")
+        arguments |= _switches(str(jinja.get("template", "")) if is_object(jinja) else "", loaded)
+    return {"chat_template_kwargs": arguments} if arguments else {}
+
+
+_SWITCHES = re.compile(r"(?:\{%-? set \w+ = (?:true|false) -?%\}\n)*")
+_SWITCH = re.compile(r"set (\w+) = (true|false)")
+
+
+def _switches(template: str, loaded: str) -> dict[str, bool]:
+    """Return the switches that a template sets before it goes on like the one that was loaded."""
+    before = template.removesuffix(loaded)
+    if not loaded or not template.endswith(loaded) or not _SWITCHES.fullmatch(before):
+        raise unsupported(
+            "promptTemplate",
+            "a Jinja template for a single prediction, unless it is the loaded one behind lines that set a switch",
+            "Set promptTemplate in the load config instead.",
+        )
+    return {name: value == "true" for name, value in _SWITCH.findall(before)}
 
 
 def manual_template(config: LlmPredictionConfig) -> Mapping[str, str] | None:
-    """Return the template of prefixes and suffixes, if one is set.
-
-    Raises:
-        EngineError: If a Jinja template is set: llama.cpp accepts one only when it loads a model.
-    """
+    """Return the template of prefixes and suffixes, if one is set."""
     template = config.prompt_template or {}
-    if template.get("type") == "jinja":
-        raise unsupported(
-            "promptTemplate",
-            "a Jinja template for a single prediction",
-            "Set promptTemplate in the load config instead.",
-        )
     manual = template.get("manualPromptTemplate")
-    return manual if is_object(manual) else None
+    return manual if is_object(manual) and template.get("type") != "jinja" else None
 
 
 def _mirostat(value: Any) -> Json:

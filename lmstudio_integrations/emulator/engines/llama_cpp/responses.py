@@ -70,12 +70,21 @@ def read_completion(chunk: Mapping[str, Any]) -> Delta:
 
 
 class TextParser:
-    """Separates reasoning between tags from the text. What may become a tag is held back until more text comes."""
+    """Separates reasoning between tags from the text. What may become a tag is held back until more text comes.
 
-    def __init__(self, tags: Tags) -> None:
+    Args:
+        tags: The tags.
+        end_of_prompt: The tags at the end of the prompt. A start tag there opens the reasoning: it becomes the first
+            fragment, of no token, so that all fragments are what belongs into the next prompt. llama.cpp repeats such
+            tags at the beginning of the text, which the model has not written.
+    """
+
+    def __init__(self, tags: Tags, end_of_prompt: str = "") -> None:
         self._tags = {False: tags.start, True: tags.end}
         self._enabled = tags.enabled
-        self._inside = False
+        self._repeated = end_of_prompt
+        self._opened = end_of_prompt if tags.end.strip() not in end_of_prompt else ""
+        self._inside = bool(self._opened)
         self._held = LlmPredictionFragment("", 0)
 
     def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
@@ -84,7 +93,10 @@ class TextParser:
             yield fragment
             return
         held = self._held
-        held.content += fragment.content
+        held.content += fragment.content.removeprefix(self._repeated)
+        if self._opened:
+            yield LlmPredictionFragment(self._opened, 0, reasoning_type="reasoningStartTag", is_structural=True)
+        self._repeated = self._opened = ""
         held.tokens_count += fragment.tokens_count
         if fragment.tokens:
             held.tokens = [*(held.tokens or ()), *fragment.tokens]

@@ -45,6 +45,7 @@ class WorkerParameters:
         cache_types: Storage of keys and values, for example `("q8_0", "f16")`.
         rope_frequency: Base and scale of the position encoding; 0 for the model's own.
         prompt_cache_mib: The memory for prompts that are in no slot any more, in MiB.
+        context_checkpoints: States of a slot that are kept, to which a model that cannot rewind can return.
         memory_bytes: The memory limit of the process, without weights that are mapped from their file; 0 for no
             limit.
     """
@@ -64,6 +65,7 @@ class WorkerParameters:
     cache_types: tuple[str, str] = ("f16", "f16")
     rope_frequency: tuple[float, float] = (0.0, 0.0)
     prompt_cache_mib: int = 0
+    context_checkpoints: int = 32
     memory_bytes: int = 0
 
     @property
@@ -117,6 +119,7 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         "prefill_assistant": False,
         # What the slots had before. By default, the engine would use up to 8 GiB.
         "cache_ram_mib": parameters.prompt_cache_mib,
+        "n_ctx_checkpoints": parameters.context_checkpoints,
         # The parent knows which conversation is in which slot. A prompt with no slot of its own gets the one that was
         # idle for longest: whatever a slot has is only saved if it is chosen like that.
         "slot_prompt_similarity": 0.0,

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from lmstudio_integrations.emulator.engines.base import (
     EngineEvent,
@@ -127,6 +127,8 @@ class ScriptedModel:
         self._config = config
         self._sleep = sleep
         self._cache = PromptCache()
+        self.base_fields: dict[str, Any] = {}
+        self.chat_template = ""
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; it can be cancelled before every token.

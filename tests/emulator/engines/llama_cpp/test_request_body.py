@@ -121,7 +121,7 @@ def test_the_defaults_of_lm_studio_become_a_request() -> None:
 
 
 def test_enable_thinking_is_an_argument_of_the_template() -> None:
-    assert request_body.template_arguments(LlmPredictionConfig()) == {}
-    assert request_body.template_arguments(LlmPredictionConfig(enable_thinking=False)) == {
+    assert request_body.template_arguments(LlmPredictionConfig(), "") == {}
+    assert request_body.template_arguments(LlmPredictionConfig(enable_thinking=False), "") == {
         "chat_template_kwargs": {"enable_thinking": False}
     }
