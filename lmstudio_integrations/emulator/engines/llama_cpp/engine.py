@@ -284,7 +284,7 @@ class LlamaCppModel:
         tokens = (await self._worker.call("/tokenize", body))["tokens"]
         tokens = context_window.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
         body = {"prompt": tokens or prompt, **await self._constraint(request, forced)}
-        text = responses.ForcedCall() if forced else responses.TextParser(generation.reasoning_tags(request.config))
+        text = responses.JsonCall() if forced else responses.TextParser(generation.reasoning_tags(request.config))
         return self._finish_plan(request, "/completions", body, len(tokens), text)
 
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
@@ -316,16 +316,19 @@ class LlamaCppModel:
         if forced and not request.images:
             # As a chat, the engine lets the model write a code block around the call, and removes it from the text.
             completion = {"prompt": await self._render(chat), **constraint}
-            return self._finish_plan(request, "/completions", completion, tokens, responses.ForcedCall())
-        if forced or (offered and "grammar" in constraint):
-            chat["tool_choice"] = "none"  # the tools are in the prompt, and the grammar decides on the form of calls
-        text, reasoning_format = await self._text_parser(config, chat)
+            return self._finish_plan(request, "/completions", completion, tokens, responses.JsonCall())
+        written = bool(offered) and "grammar" in constraint
+        if forced or written:
+            chat["tool_choice"] = "none"  # the tools are in the prompt, and the grammar has another form of calls
+        text, reasoning_format = await self._text_parser(config, chat, calls=written)
         chat |= {**constraint, "verbose": True, "reasoning_format": reasoning_format}
         return self._finish_plan(
-            request, "/v1/chat/completions", chat, tokens, responses.ForcedCall() if forced else text
+            request, "/v1/chat/completions", chat, tokens, responses.JsonCall() if forced else text
         )
 
-    async def _text_parser(self, config: LlmPredictionConfig, chat: Json) -> tuple[responses.TextParser, str]:
+    async def _text_parser(
+        self, config: LlmPredictionConfig, chat: Json, *, calls: bool
+    ) -> tuple[responses.TextParser, str]:
         """Return what separates the reasoning in the text of a chat, and what llama.cpp does about it before.
 
         llama.cpp drops tags and white space, so it only separates what is not between the tags of the settings. Then
@@ -333,10 +336,11 @@ class LlamaCppModel:
         """
         tags = generation.reasoning_tags(config)
         if not tags.enabled:
-            return responses.TextParser(tags), "none"
+            return responses.TextParser(tags, calls=calls), "none"
         if not generation.knows(self.chat_template, tags):
-            return responses.TextParser(tags), "auto"
-        return responses.TextParser(tags, generation.end_of_prompt(await self._render(chat), tags)), "none"
+            return responses.TextParser(tags, calls=calls), "auto"
+        end_of_prompt = generation.end_of_prompt(await self._render(chat), tags)
+        return responses.TextParser(tags, end_of_prompt, calls=calls), "none"
 
     async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool]) -> Json:
         build = partial(constraints.output_constraint, request.config, forced)
@@ -348,7 +352,7 @@ class LlamaCppModel:
         path: str,
         body: Json,
         tokens: int,
-        text: responses.TextParser | responses.ForcedCall,
+        text: responses.TextParser | responses.JsonCall,
     ) -> Plan:
         config, chat = request.config, path != "/completions"
         limit, remaining = config.max_tokens or None, self._limit(request) - tokens
@@ -372,7 +376,7 @@ class LlamaCppModel:
             tags=generation.reasoning_tags(config),
             log_probs=candidates,
         )
-        forced = isinstance(text, responses.ForcedCall)
+        forced = isinstance(text, responses.JsonCall)
         return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion, forced)
 
     async def _render(self, chat: Json) -> str:

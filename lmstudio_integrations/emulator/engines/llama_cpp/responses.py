@@ -69,75 +69,19 @@ def read_completion(chunk: Mapping[str, Any]) -> Delta:
     )
 
 
-class TextParser:
-    """Separates reasoning between tags from the text. What may become a tag is held back until more text comes.
-
-    Args:
-        tags: The tags.
-        end_of_prompt: The tags at the end of the prompt. A start tag there opens the reasoning: it becomes the first
-            fragment, of no token, so that all fragments are what belongs into the next prompt. llama.cpp repeats such
-            tags at the beginning of the text, which the model has not written.
-    """
-
-    def __init__(self, tags: Tags, end_of_prompt: str = "") -> None:
-        self._tags = {False: tags.start, True: tags.end}
-        self._enabled = tags.enabled
-        self._repeated = end_of_prompt
-        self._opened = end_of_prompt if tags.end.strip() not in end_of_prompt else ""
-        self._inside = bool(self._opened)
-        self._held = LlmPredictionFragment("", 0)
-
-    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
-        """Yield the events of a fragment."""
-        if not self._enabled:
-            yield fragment
-            return
-        held = self._held
-        held.content += fragment.content.removeprefix(self._repeated)
-        if self._opened:
-            yield LlmPredictionFragment(self._opened, 0, reasoning_type="reasoningStartTag", is_structural=True)
-        self._repeated = self._opened = ""
-        held.tokens_count += fragment.tokens_count
-        if fragment.tokens:
-            held.tokens = [*(held.tokens or ()), *fragment.tokens]
-        while (at := held.content.find(self._tags[self._inside])) >= 0:
-            yield from self._release(at)
-            yield from self._release(len(self._tags[self._inside]), tag=True)
-            self._inside = not self._inside
-        yield from self._release(len(held.content) - overlap(held.content, [self._tags[self._inside]]))
-
-    def end(self) -> Iterator[EngineEvent]:
-        """Yield the events of the text that is still held back."""
-        yield from self._release(len(self._held.content))
-
-    def _release(self, length: int, *, tag: bool = False) -> Fragments:
-        """Cut a fragment off the text that is held; the first one after a token counts the token."""
-        if length == 0:
-            return
-        held = self._held
-        kind = ("reasoningEndTag" if self._inside else "reasoningStartTag") if tag else "none"
-        yield LlmPredictionFragment(
-            held.content[:length],
-            held.tokens_count,
-            reasoning_type="reasoning" if self._inside and not tag else kind,
-            is_structural=tag,
-            tokens=held.tokens,
-        )
-        self._held.content = held.content[length:]
-        self._held.tokens_count, self._held.tokens = 0, None
-
-
 _CALL_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*(?=\S)', re.DOTALL)
 """A tool call up to the beginning of its arguments."""
 
 
-class ForcedCall:
-    """Text that a schema forces to be one tool call, `{"name": …, "arguments": …}`.
+class JsonCall:
+    """Text that is one tool call, `{"name": …, "arguments": …}`: all of it, or what stands between two markers.
 
     Closing brackets at the end are held back, as the last one closes the call and not its arguments.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start_marker: str = "", end_marker: str = "") -> None:
+        self.start_marker = start_marker
+        self.end_marker = end_marker
         self._id = new_call_id()
         self._text = ""
         self._start = self._sent = 0
@@ -164,12 +108,99 @@ class ForcedCall:
             yield ToolCallStart(self._id)
         if self._start:
             yield from self._send(_end_of_value(self._text, self._start))
-        yield end_call(self._id, self._text, parse_object(self._text))
+        raw = f"{self.start_marker}{self._text}{self.end_marker}"
+        yield end_call(self._id, raw, parse_object(self._text))
 
     def _send(self, end: int) -> Iterator[EngineEvent]:
         if end > self._sent:
             yield ToolCallArguments(self._text[self._sent : end])
             self._sent = end
+
+
+_MARKERS = {"<tool_call>": "</tool_call>", "[TOOL_REQUEST]": "[END_TOOL_REQUEST]"}
+"""What stands before and after calls in a text."""
+
+
+class TextParser:
+    """Separates reasoning between tags from the text. What may become a tag is held back until more text comes.
+
+    Args:
+        tags: The tags.
+        end_of_prompt: The tags at the end of the prompt. A start tag there opens the reasoning: it becomes the first
+            fragment, of no token, so that all fragments are what belongs into the next prompt. llama.cpp repeats such
+            tags at the beginning of the text, which the model has not written.
+        calls: Whether tool calls between markers are read as well.
+    """
+
+    def __init__(self, tags: Tags, end_of_prompt: str = "", *, calls: bool = False) -> None:
+        self._tags = tags
+        self._markers = _MARKERS if calls else {}
+        self._repeated = end_of_prompt
+        self._opened = end_of_prompt if tags.end.strip() not in end_of_prompt else ""
+        self._inside = bool(self._opened)
+        self._call: JsonCall | None = None
+        self._held = LlmPredictionFragment("", 0)
+
+    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
+        """Yield the events of a fragment."""
+        if not self._awaited():
+            yield fragment
+            return
+        held = self._held
+        held.content += fragment.content.removeprefix(self._repeated)
+        if self._opened:
+            yield LlmPredictionFragment(self._opened, 0, reasoning_type="reasoningStartTag", is_structural=True)
+        self._repeated = self._opened = ""
+        held.tokens_count += fragment.tokens_count
+        if fragment.tokens:
+            held.tokens = [*(held.tokens or ()), *fragment.tokens]
+        while found := [(at, tag) for tag in self._awaited() if (at := held.content.find(tag)) >= 0]:
+            at, tag = min(found)
+            yield from self._release(at)
+            yield from self._pass(tag)
+        yield from self._release(len(held.content) - overlap(held.content, self._awaited()))
+
+    def end(self) -> Iterator[EngineEvent]:
+        """Yield the events of the text that is still held back."""
+        yield from self._release(len(self._held.content))
+        if self._call is not None:
+            yield from self._call.end()
+
+    def _awaited(self) -> list[str]:
+        """Return the tags and markers that may come next."""
+        if self._call is not None:
+            return [self._call.end_marker]
+        if not self._tags.enabled:
+            return [*self._markers]
+        return [self._tags.end] if self._inside else [self._tags.start, *self._markers]
+
+    def _pass(self, tag: str) -> Iterator[EngineEvent]:
+        """Go on after a tag or marker that the held text begins with."""
+        if self._call is not None:
+            call, self._call = self._call, None
+            self._cut(len(tag))
+            yield from call.end()
+        elif tag in self._markers:
+            self._cut(len(tag))
+            self._call = JsonCall(tag, self._markers[tag])
+        else:
+            kind = "reasoningEndTag" if self._inside else "reasoningStartTag"
+            self._inside = not self._inside
+            yield self._cut(len(tag), reasoning_type=kind, is_structural=True)
+
+    def _release(self, length: int) -> Iterator[EngineEvent]:
+        if length and self._call is not None:
+            yield from self._call.feed(self._cut(length))
+        elif length:
+            yield self._cut(length, reasoning_type="reasoning" if self._inside else "none")
+
+    def _cut(self, length: int, **kind: Any) -> LlmPredictionFragment:
+        """Cut a fragment off the text that is held; the first one after a token counts the token."""
+        held = self._held
+        fragment = LlmPredictionFragment(held.content[:length], held.tokens_count, tokens=held.tokens, **kind)
+        held.content = held.content[length:]
+        held.tokens_count, held.tokens = 0, None
+        return fragment
 
 
 class NativeCalls:
@@ -219,7 +250,7 @@ class ResponseReader:
         log_probs: The number of alternatives for each token.
     """
 
-    text: TextParser | ForcedCall
+    text: TextParser | JsonCall
     prompt_tokens: int
     max_tokens: int | None = None
     call_stops: Sequence[str] = ()

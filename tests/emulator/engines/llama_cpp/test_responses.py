@@ -12,7 +12,7 @@ from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Fini
 from lmstudio_integrations.emulator.engines.generation import DEFAULT_TAGS, Tags, progress_details
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     Delta,
-    ForcedCall,
+    JsonCall,
     NativeCalls,
     ResponseReader,
     TextParser,
@@ -116,7 +116,7 @@ CALL = '{\n "name": "a\\"b",\n "arguments": {"x": "}{\\"", "y": [1, {"z": 2}]}\n
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 200])
 def test_a_forced_call_has_the_same_events_however_it_is_split(size: int) -> None:
     texts = [CALL[at : at + size] for at in range(0, len(CALL), size)]
-    events = feed_all(ForcedCall(), texts)
+    events = feed_all(JsonCall(), texts)
     assert isinstance(events[0], ToolCallStart)
     assert isinstance(events[1], ToolCallName)
     assert events[1].name == 'a"b'
@@ -130,7 +130,7 @@ def test_a_forced_call_has_the_same_events_however_it_is_split(size: int) -> Non
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": "a', '{"name": "a", "arguments": {"x": 1', '{"name": "a"}', "[]"])
 def test_a_call_without_its_end_fails_exactly_once(text: str) -> None:
-    events = feed_all(ForcedCall(), [text])
+    events = feed_all(JsonCall(), [text])
     assert isinstance(events[0], ToolCallStart)
     assert [type(event) for event in events].count(ToolCallFailed) == 1
     assert not any(isinstance(event, ToolCallEnd) for event in events)
@@ -139,17 +139,17 @@ def test_a_call_without_its_end_fails_exactly_once(text: str) -> None:
 
 
 def test_a_call_of_no_text_at_all_fails_exactly_once() -> None:
-    events = feed_all(ForcedCall(), [])
+    events = feed_all(JsonCall(), [])
     assert [type(event) for event in events] == [ToolCallStart, ToolCallFailed]
 
 
 def test_the_name_of_a_call_waits_for_its_arguments() -> None:
-    call = ForcedCall()
+    call = JsonCall()
     (start,) = call.feed(LlmPredictionFragment('{"name": "a", "arguments": '))
     assert isinstance(start, ToolCallStart)
     assert list(call.feed(LlmPredictionFragment("{"))) == [ToolCallName("a"), ToolCallArguments("{")]
     for text in ('{"other": 1', '{"name": "\\x", "arguments": 1'):
-        assert not any(isinstance(event, ToolCallName) for event in feed_all(ForcedCall(), [text]))
+        assert not any(isinstance(event, ToolCallName) for event in feed_all(JsonCall(), [text]))
 
 
 def test_native_calls_come_one_after_the_other() -> None:

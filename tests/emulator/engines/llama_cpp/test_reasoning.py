@@ -1,0 +1,236 @@
+"""Reasoning that is sent back, under templates that treat it differently, with a model that cannot rewind. All ours."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from lmstudio_integrations.emulator.engines.base import EngineEvent
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
+from lmstudio_integrations.types.chat import Chat
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress, ToolCallEnd
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+from tests.emulator.engines.llama_cpp.models import ADD, STEADY, finished, load, run, text_of
+from tests.support.chat_templates import TEMPLATES, Outcome, Outcomes, Template, grammar_of
+from tools import recurrent_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+CONTEXT_LENGTH = 8192
+
+
+@dataclass
+class Loaded:
+    """The model that cannot rewind, under one of the templates."""
+
+    model: LlamaCppModel
+    template: Template
+
+    def settings(self, **fields: Any) -> LlmPredictionConfig:
+        changed = self.template.prediction_fields | {f"llm.prediction.{key}": value for key, value in fields.items()}
+        return STEADY.merged(LlmPredictionConfig.from_fields(changed))
+
+    async def render(self, chat: Chat, config: LlmPredictionConfig | None = None) -> str:
+        return await self.model.apply_template(chat.to_history(), [ADD], config or self.settings())
+
+    async def count(self, chat: Chat, config: LlmPredictionConfig | None = None) -> int:
+        return len(await self.model.tokenize(await self.render(chat, config)))
+
+    async def write(self, chat: Chat, text: str) -> list[EngineEvent]:
+        """Let the model write a text."""
+        structured = grammar_of(text)["llm.prediction.structured"]
+        config = self.settings(structured=structured)
+        return await run(self.model, chat.to_history(), config=config, tools=[ADD], context_length=CONTEXT_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recurrent_model.write(tmp_path_factory.mktemp("weights") / "tiny.gguf")
+
+
+async def load_with(weights: Path, template: Template, **fields: Any) -> Loaded:
+    model = await load(
+        weights=str(weights), slots=1, context_length=CONTEXT_LENGTH, fields=template.load_fields | fields
+    )
+    return Loaded(model, template)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=TEMPLATES)
+async def loaded(weights: Path, request: pytest.FixtureRequest) -> AsyncIterator[Loaded]:
+    loaded = await load_with(weights, TEMPLATES[request.param])
+    yield loaded
+    await loaded.model.close()
+
+
+def add_call(chat: Chat, text: str, number: int) -> None:
+    """Add a message with a call, and the result."""
+    chat.add_assistant_response(text, [ToolCallRequest(id=str(number), name="add", arguments={"a": number, "b": 1})])
+    chat.add_tool_results([ToolCallResultPart(content=f"sum {number}", tool_call_id=str(number), name="add")])
+
+
+def conversation(beside_call: str = "", in_answer: str = "", beside_running_call: str = "") -> Chat:
+    """Return a conversation in which a turn has finished, and the next runs."""
+    chat = Chat("Be brief.")
+    chat.add_user_message("First question.")
+    add_call(chat, beside_call, 1)
+    chat.add_assistant_response(f"{in_answer}First answer.")
+    chat.add_user_message("Second question.")
+    add_call(chat, beside_running_call, 2)
+    return chat
+
+
+PLACES = (("call", "beside_call"), ("answer", "in_answer"), ("running_call", "beside_running_call"))
+
+
+async def outcomes(loaded: Loaded, sent: str, config: LlmPredictionConfig | None = None) -> Outcomes:
+    """Return what the template does with reasoning, of which the text is `HIDDEN`, in each place."""
+    return Outcomes(**{name: await outcome(loaded, conversation(**{at: sent}), sent, config) for name, at in PLACES})
+
+
+async def outcome(loaded: Loaded, chat: Chat, sent: str, config: LlmPredictionConfig | None) -> Outcome:
+    template = loaded.template
+    try:
+        prompt = await loaded.render(chat, config)
+    except EngineError as error:
+        if "tags of a channel" not in str(error):
+            raise
+        return "rejected"
+    if "HIDDEN" not in prompt:
+        return "stripped"
+    if f"{template.tag('')}{sent}" in prompt:
+        return "misplaced"
+    return "kept" if template.tag("HIDDEN") in prompt else "copied"
+
+
+async def test_each_template_treats_reasoning_as_its_table_says(loaded: Loaded) -> None:
+    template = loaded.template
+    start, end = template.parsing
+    with_other_white_space = f"{start}\n\n\nHIDDEN\n\n\n{end}\n\n\n"
+    assert await outcomes(loaded, with_other_white_space) == template.tagged
+    if template.bare is not None:
+        assert await outcomes(loaded, "HIDDEN") == template.bare
+    if template.switch is not None:
+        switched = loaded.settings(promptTemplate=jinja(template.switched_source))
+        assert await outcomes(loaded, with_other_white_space, switched) == template.switched
+
+
+def jinja(source: str) -> dict[str, Any]:
+    return {"type": "jinja", "jinjaPromptTemplate": {"template": source}, "stopStrings": []}
+
+
+@pytest.mark.parametrize("reasoning", ["so 1 < 2", "\n so\n\n  ", ""])
+async def test_the_fragments_of_a_response_are_what_the_model_wrote(loaded: Loaded, reasoning: str) -> None:
+    template = loaded.template
+    chat = Chat("Be brief.")
+    chat.add_user_message(f"What is {template.parsing[0]}?")
+    text = template.write(reasoning, "\n Yes. \n\n")
+    fragments = [each for each in await loaded.write(chat, text) if isinstance(each, LlmPredictionFragment)]
+    if template.opens:
+        opening = fragments.pop(0)
+        assert (opening.content, opening.tokens_count, opening.is_structural) == (template.start_tag, 0, True)
+        assert opening.reasoning_type == "reasoningStartTag"
+    assert "".join(each.content for each in fragments) == text
+    assert sum(each.tokens_count for each in fragments) == len(text)
+    parts = {kind: "".join(each.content for each in fragments if each.reasoning_type == kind) for kind in KINDS}
+    start, end = template.parsing
+    assert parts["reasoningStartTag"] == ("" if template.opens else start)
+    assert parts["reasoning"].strip() == reasoning.strip()
+    assert parts["reasoningEndTag"] == end
+    assert parts["none"].strip() == "Yes."
+
+
+KINDS = ("reasoningStartTag", "reasoning", "reasoningEndTag", "none")
+
+
+async def test_a_response_that_is_sent_back_whole_is_in_the_next_prompt_as_it_was_generated(loaded: Loaded) -> None:
+    template = loaded.template
+    chat = Chat("Be brief.")
+    chat.add_user_message("A question.")
+    prompt, text = await loaded.render(chat), template.write("I should add.", "Let me see.", ("add", {"a": 3, "b": 1}))
+    events = await loaded.write(chat, text)
+    (call,) = [event for event in events if isinstance(event, ToolCallEnd)]
+    assert (call.name, call.arguments) == ("add", {"a": 3, "b": 1})
+    assert f"{text_of(events)}{call.raw_content}".endswith(text)
+    chat.add_assistant_response(text_of(events), [call.to_request()])
+    if template.tagged.running_call in {"kept", "copied"}:
+        assert (await loaded.render(chat)).startswith(f"{prompt}{text}")
+
+
+async def test_the_template_of_a_prediction_is_the_loaded_one_with_switches(loaded: Loaded) -> None:
+    source = loaded.template.source
+    assert loaded.model.chat_template == source
+    chat = conversation()
+    for same in (source, f"{{%- set other = false %}}\n{{% set another = true -%}}\n{source}"):
+        assert await loaded.render(chat, loaded.settings(promptTemplate=jinja(same))) == await loaded.render(chat)
+    for other in (f"{{%- set other = 1 %}}\n{source}", f"Hello.\n{source}", f"{source} ", "{{ messages }}", ""):
+        with pytest.raises(EngineError, match="a Jinja template for a single prediction, unless"):
+            await loaded.render(chat, loaded.settings(promptTemplate=jinja(other)))
+
+
+async def test_a_switch_reaches_the_prompt_of_a_prediction(weights: Path) -> None:
+    template = TEMPLATES["clears_by_default"]
+    loaded = await load_with(weights, template)
+    try:
+        chat = conversation(template.tag("so"), template.tag("so"), template.tag("so"))
+        sizes: list[int] = []
+        for source in (template.source, template.switched_source):
+            config = loaded.settings(promptTemplate=jinja(source))
+            events = await run(
+                loaded.model, chat.to_history(), config=config.merged(LlmPredictionConfig(max_tokens=1)), tools=[ADD]
+            )
+            sizes.append(finished(events).prompt_tokens)
+            assert sizes[-1] == await loaded.count(chat, config)
+        assert sizes[1] == sizes[0] + 2 * len("so")
+    finally:
+        await loaded.model.close()
+
+
+TURNS = 6
+
+
+def reasoning_of(turn: int) -> str:
+    return f"number {turn}: {'hm ' * 50}"
+
+
+def agent(template: Template, turns: int, *, without: int | None = None) -> Chat:
+    """Return a conversation with so many calls, perhaps one of them without its reasoning."""
+    chat = Chat("Be brief.")
+    chat.add_user_message("A question.")
+    for turn in range(turns):
+        add_call(chat, "" if turn == without else template.tag(reasoning_of(turn)), turn)
+    return chat
+
+
+@pytest.mark.parametrize("without", [0, TURNS - 1])
+@pytest.mark.parametrize("checkpoints", [32, 0])
+async def test_reasoning_that_is_omitted_costs_what_follows_or_without_checkpoints_the_whole_prompt(
+    weights: Path, checkpoints: int, without: int
+) -> None:
+    template = TEMPLATES["plain_text"]
+    loaded = await load_with(weights, template, **{"llm.load.llama.contextCheckpoints": checkpoints})
+    try:
+        processed = 0
+        for turn in range(TURNS):
+            text = template.write(reasoning_of(turn), "", ("add", {"a": turn, "b": 1}))
+            events = await loaded.write(agent(template, turn), text)
+            assert cached(events) >= processed
+            processed = finished(events).prompt_tokens
+        same = await loaded.count(agent(template, without))
+        changed = cached(await loaded.write(agent(template, TURNS, without=without), "So."))
+        assert changed >= same - WITHOUT_CHECKPOINT if checkpoints else changed == 0
+    finally:
+        await loaded.model.close()
+
+
+WITHOUT_CHECKPOINT = 4
+"""The last tokens of a prompt: llama.cpp makes its checkpoint before them."""
+
+
+def cached(events: list[EngineEvent]) -> int:
+    *_, progress = [event for event in events if isinstance(event, PromptProgress)]
+    return int((progress.details or {})["cachedTokenCount"])
