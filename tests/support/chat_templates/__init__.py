@@ -90,7 +90,7 @@ class Template:
         return f"{self.start_tag}{reasoning}{self.end_tag}"
 
     def write(self, reasoning: str, text: str = "", *calls: tuple[str, Mapping[str, Any]]) -> str:
-        """Return what a model of this template generates; where reasoning is kept, the next prompt has the same bytes."""
+        """Return what a model of this template generates: just what the next prompt has if reasoning is kept."""
         generated = self.tag(reasoning).removeprefix(self.start_tag if self.opens else "")
         return "".join([generated, text, *(_write_call(name, arguments) for name, arguments in calls)])
 

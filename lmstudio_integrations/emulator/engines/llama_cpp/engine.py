@@ -331,8 +331,9 @@ class LlamaCppModel:
     ) -> tuple[responses.TextParser, str]:
         """Return what separates the reasoning in the text of a chat, and what llama.cpp does about it before.
 
-        llama.cpp drops tags and white space, so it only separates what is not between the tags of the settings. Then
-        these tags stand for the model's own.
+        llama.cpp drops tags and white space, so it only separates reasoning for which the chat template has other tags
+        than the settings, which then stand for the model's own. Where it does not, a call that the reasoning spells out
+        is one to llama.cpp.
         """
         tags = generation.reasoning_tags(config)
         if not tags.enabled:

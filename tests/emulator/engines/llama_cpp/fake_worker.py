@@ -17,6 +17,7 @@ FULL = WorkerParameters(
     chat_template="T",
     gpu_layers=4,
     auto_fit=False,
+    context_checkpoints=3,
     flash_attention=True,
     cache_types=("q8_0", "f16"),
 )

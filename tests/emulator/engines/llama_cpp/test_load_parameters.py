@@ -42,6 +42,7 @@ def test_load_settings_reach_the_worker(tmp_path: Path) -> None:
             "llamaKCacheQuantizationType": "q8_0",
             "llamaVCacheQuantizationType": False,
             "promptTemplate": {"type": "jinja", "jinjaPromptTemplate": {"template": "T"}},
+            "contextCheckpoints": 0,
             "seed": 5,
         }
     )
@@ -53,6 +54,8 @@ def test_load_settings_reach_the_worker(tmp_path: Path) -> None:
     assert reported.rope_frequency == (5000.0, 0.0)
     assert reported.cache_types == ("q8_0", "f16")
     assert reported.chat_template == "T"
+    assert reported.context_checkpoints == 0
+    assert parameters(path).context_checkpoints == 32
     assert load_parameters.seed_of(LoadRequest("m", "llm", fields=config.to_fields())) == 5
 
 

@@ -1,13 +1,16 @@
 """Reasoning that is sent back, under templates that treat it differently, with a model that cannot rewind. All ours."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
@@ -15,6 +18,7 @@ from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress, ToolCallEnd
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+from tests.emulator.bare_client import named, wire
 from tests.emulator.engines.llama_cpp.models import ADD, STEADY, finished, load, run, text_of
 from tests.support.chat_templates import TEMPLATES, Outcome, Outcomes, Template, grammar_of
 from tools import recurrent_model
@@ -188,6 +192,16 @@ async def test_a_switch_reaches_the_prompt_of_a_prediction(weights: Path) -> Non
         assert sizes[1] == sizes[0] + 2 * len("so")
     finally:
         await loaded.model.close()
+
+
+async def test_the_template_and_its_tags_are_default_settings_of_predictions(weights: Path) -> None:
+    template = TEMPLATES["strips_always"]
+    weights = recurrent_model.write(weights.with_name("other.gguf"), template.source)
+    with Emulator([ModelEntry(key="tiny", weights=str(weights), preload=True)]) as server, wire(server) as connection:
+        call = partial(connection.result, "getBasePredictionConfig", {"specifier": named("tiny")})
+        fields = {field["key"]: field["value"] for field in (await asyncio.to_thread(call))["fields"]}
+    assert fields["llm.prediction.promptTemplate"] == jinja(template.source)
+    assert fields.items() >= template.prediction_fields.items()
 
 
 TURNS = 6

@@ -120,6 +120,30 @@ def test_the_defaults_of_lm_studio_become_a_request() -> None:
     assert generation.stop_strings(config) == []
 
 
+LOADED = "{{ messages }}"
+
+
+def with_template(template: str) -> LlmPredictionConfig:
+    return from_fields(promptTemplate={"type": "jinja", "jinjaPromptTemplate": {"template": template}})
+
+
+def test_lines_before_the_loaded_template_are_arguments_of_the_template() -> None:
+    config = with_template(f"{{%- set keep = true %}}\n{{% set clear = false -%}}\n{LOADED}")
+    arguments = request_body.template_arguments(config.merged(LlmPredictionConfig(enable_thinking=True)), LOADED)
+    assert arguments == {"chat_template_kwargs": {"enable_thinking": True, "keep": True, "clear": False}}
+    assert request_body.template_arguments(with_template(LOADED), LOADED) == {}
+    assert request_body.manual_template(config) is None
+
+
+@pytest.mark.parametrize("loaded", [LOADED, ""])
+@pytest.mark.parametrize(
+    "template", ["", "{{ other }}", f"{{% set a = 1 %}}\n{LOADED}", f"{{% set a = true %}}{LOADED}", f"{LOADED}\n"]
+)
+def test_another_template_than_the_loaded_one_is_rejected(template: str, loaded: str) -> None:
+    with pytest.raises(EngineError, match="a Jinja template for a single prediction, unless it is the loaded one"):
+        request_body.template_arguments(with_template(template), loaded)
+
+
 def test_enable_thinking_is_an_argument_of_the_template() -> None:
     assert request_body.template_arguments(LlmPredictionConfig(), "") == {}
     assert request_body.template_arguments(LlmPredictionConfig(enable_thinking=False), "") == {

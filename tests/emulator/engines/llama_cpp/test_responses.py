@@ -94,6 +94,24 @@ def test_text_without_separation_is_forwarded_as_it_is() -> None:
     assert list(plain_text().end()) == []
 
 
+OPENED = "so 1 < 2\n</think>\n\nYes <b>"
+
+
+@pytest.mark.parametrize("repeated", ["", "<think>\n"])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_start_tag_at_the_end_of_the_prompt_is_the_first_fragment_once(size: int, repeated: str) -> None:
+    texts = [OPENED[at : at + size] for at in range(0, len(OPENED), size)]
+    texts[0] = f"{repeated}{texts[0]}"
+    first, *events = feed_all(TextParser(DEFAULT_TAGS, "<think>\n"), texts)
+    assert first == LlmPredictionFragment("<think>\n", 0, reasoning_type="reasoningStartTag", is_structural=True)
+    assert kinds_of(events) == [("reasoning", "so 1 < 2\n"), ("reasoningEndTag", "</think>"), ("none", "\n\nYes <b>")]
+
+
+def test_an_empty_block_at_the_end_of_the_prompt_is_no_reasoning() -> None:
+    empty = "<think>\n\n</think>\n\n"
+    assert kinds_of(feed_all(TextParser(DEFAULT_TAGS, empty), [f"{empty}Y", "es"])) == [("none", "Yes")]
+
+
 def test_reasoning_that_the_engine_has_separated_gets_its_tags_back() -> None:
     response = ResponseReader(plain_text(), 5)
     fragments = [
@@ -126,6 +144,37 @@ def test_a_forced_call_has_the_same_events_however_it_is_split(size: int) -> Non
     assert isinstance(end, ToolCallEnd)
     assert (end.id, end.name, end.raw_content) == (events[0].id, 'a"b', CALL)
     assert end.arguments == {"x": '}{"', "y": [1, {"z": 2}]}
+
+
+MARKED = '<think><tool_call></think>So <b>: <tool_call>\n{"name": "a", "arguments": {"x": 1}}\n</tool_call>\n'
+FORM = '[TOOL_REQUEST]{"name": "b", "arguments": {}}[END_TOOL_REQUEST] <tool_call'
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 300])
+def test_calls_between_markers_are_read_however_the_text_is_split(size: int) -> None:
+    text = f"{MARKED}{FORM}"
+    events = feed_all(TextParser(DEFAULT_TAGS, calls=True), [text[at : at + size] for at in range(0, len(text), size)])
+    *reasoning, (kind, written) = kinds_of(events)
+    assert reasoning == [
+        ("reasoningStartTag", "<think>"),
+        ("reasoning", "<tool_call>"),
+        ("reasoningEndTag", "</think>"),
+    ]
+    assert (kind, written) == ("none", "So <b>: \n <tool_call")
+    ends = [event for event in events if isinstance(event, ToolCallEnd)]
+    assert [(end.name, end.arguments) for end in ends] == [("a", {"x": 1}), ("b", {})]
+    assert [text.count(str(end.raw_content)) for end in ends] == [1, 1]
+    assert all(str(end.raw_content).startswith(("<tool_call>", "[TOOL_REQUEST]")) for end in ends)
+
+
+@pytest.mark.parametrize("text", ["<tool_call>", "<tool_call>{", "<tool_call>no</tool_call>"])
+def test_a_call_between_markers_that_cannot_be_read_has_failed(text: str) -> None:
+    *_, failed = feed_all(TextParser(Tags("", "", enabled=False), calls=True), [text])
+    assert isinstance(failed, ToolCallFailed)
+
+
+def test_markers_are_text_where_the_engine_reads_calls() -> None:
+    assert kinds_of(feed_all(TextParser(DEFAULT_TAGS), [FORM])) == [("none", FORM)]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": "a', '{"name": "a", "arguments": {"x": 1', '{"name": "a"}', "[]"])
