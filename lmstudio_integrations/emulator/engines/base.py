@@ -158,11 +158,15 @@ Progress = Callable[[float], None]
 class LoadedModel(Protocol):
     """One loaded model. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
 
-    base_fields: Mapping[str, Any]
-    """The default settings of predictions that are the model's own, by their wire keys."""
+    @property
+    def base_fields(self) -> Mapping[str, Any]:
+        """The default settings of predictions that are the model's own, by their wire keys."""
+        ...
 
-    chat_template: str
-    """The chat template in Jinja; empty if it has none."""
+    @property
+    def chat_template(self) -> str:
+        """The chat template in Jinja; empty if there is none."""
+        ...
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; the last is `Finished`."""

@@ -89,9 +89,11 @@ async def get_base_prediction_config(context: Context, parameter: BasePrediction
     model = context.registry.find(context.kind, parameter["specifier"]).model
     if context.kind != "llm":
         return fields_of({})
-    template = {"type": "jinja", "jinjaPromptTemplate": {"template": model.chat_template}, "stopStrings": []}
-    of_template = {"llm.prediction.promptTemplate": template} if model.chat_template else {}
-    return fields_of({**prediction_settings.in_effect(model.base_fields, {}), **of_template})
+    fields = prediction_settings.in_effect(model.base_fields, {})
+    if model.chat_template:
+        jinja = {"template": model.chat_template}
+        fields["llm.prediction.promptTemplate"] = {"type": "jinja", "jinjaPromptTemplate": jinja, "stopStrings": []}
+    return fields_of(fields)
 
 
 async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any]:

@@ -317,28 +317,27 @@ class LlamaCppModel:
             # As a chat, the engine lets the model write a code block around the call, and removes it from the text.
             completion = {"prompt": await self._render(chat), **constraint}
             return self._finish_plan(request, "/completions", completion, tokens, responses.JsonCall())
-        written = bool(offered) and "grammar" in constraint
-        if forced or written:
+        chat |= constraint
+        text: responses.TextParser | responses.JsonCall = responses.JsonCall()
+        reasoning_format = "auto"
+        if forced or (offered and "grammar" in constraint):
             chat["tool_choice"] = "none"  # the tools are in the prompt, and the grammar has another form of calls
-        text, reasoning_format = await self._text_parser(config, chat, calls=written)
-        chat |= {**constraint, "verbose": True, "reasoning_format": reasoning_format}
-        return self._finish_plan(
-            request, "/v1/chat/completions", chat, tokens, responses.JsonCall() if forced else text
-        )
+        if not forced:
+            text, reasoning_format = await self._text_parser(config, chat)
+        chat |= {"verbose": True, "reasoning_format": reasoning_format}
+        return self._finish_plan(request, "/v1/chat/completions", chat, tokens, text)
 
-    async def _text_parser(
-        self, config: LlmPredictionConfig, chat: Json, *, calls: bool
-    ) -> tuple[responses.TextParser, str]:
+    async def _text_parser(self, config: LlmPredictionConfig, chat: Json) -> tuple[responses.TextParser, str]:
         """Return what separates the reasoning in the text of a chat, and what llama.cpp does about it before.
 
         llama.cpp drops tags and white space, so it only separates reasoning for which the chat template has other tags
-        than the settings, which then stand for the model's own. Where it does not, a call that the reasoning spells out
-        is one to llama.cpp.
+        than the settings, or that precedes what a schema constrains; the tags of the settings then stand for the
+        model's own. Where it does not, a call that the reasoning spells out is one to llama.cpp.
         """
-        tags = generation.reasoning_tags(config)
+        tags, calls = generation.reasoning_tags(config), chat.get("tool_choice") == "none"
         if not tags.enabled:
             return responses.TextParser(tags, calls=calls), "none"
-        if not generation.knows(self.chat_template, tags):
+        if "json_schema" in chat or not generation.knows(self.chat_template, tags):
             return responses.TextParser(tags, calls=calls), "auto"
         end_of_prompt = generation.end_of_prompt(await self._render(chat), tags)
         return responses.TextParser(tags, end_of_prompt, calls=calls), "none"

@@ -151,6 +151,17 @@ async def test_the_fragments_of_a_response_are_what_the_model_wrote(loaded: Load
 KINDS = ("reasoningStartTag", "reasoning", "reasoningEndTag", "none")
 
 
+async def test_a_model_may_reason_before_it_writes_json_by_a_schema(loaded: Loaded) -> None:
+    chat = Chat("Be brief.")
+    chat.add_user_message("A question.")
+    structured = {"type": "json", "jsonSchema": {"const": "yes"}}
+    config = loaded.settings(structured=structured).merged(LlmPredictionConfig(max_tokens=60, reasoning_budget=5))
+    events = await run(loaded.model, chat.to_history(), config=config, context_length=CONTEXT_LENGTH)
+    kinds = [event.reasoning_type for event in events if isinstance(event, LlmPredictionFragment)]
+    assert text_of(events).strip("` \n").endswith('"yes"')
+    assert not loaded.template.opens or (kinds[0], kinds[-1]) == ("reasoningStartTag", "none")
+
+
 async def test_a_response_that_is_sent_back_whole_is_in_the_next_prompt_as_it_was_generated(loaded: Loaded) -> None:
     template = loaded.template
     chat = Chat("Be brief.")
