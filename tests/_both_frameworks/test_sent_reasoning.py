@@ -40,8 +40,8 @@ from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests._both_frameworks.toolkits import PNG
-from tests.support import chat_templates
-from tests.support.chat_templates import Said, Template, TemplateEngine, answers
+from tests.support import template_functions
+from tests.support.template_functions import Said, Template, TemplateEngine, answers
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -84,7 +84,7 @@ RULES = (
 
 def picky(said: Said) -> str:
     """Reject a thought that is longer than those of a small conversation."""
-    return chat_templates.rejected(said) if "Should I look" in said.text else chat_templates.kept(said)
+    return template_functions.rejected(said) if "Should I look" in said.text else template_functions.kept(said)
 
 
 def broken(said: Said) -> str:
@@ -93,12 +93,12 @@ def broken(said: Said) -> str:
 
 
 TEMPLATES = {
-    "kept": chat_templates.kept,
-    "stripped": chat_templates.stripped,
-    "copied": chat_templates.copied,
-    "misplaced": chat_templates.after_empty,
-    "rejected": chat_templates.rejected,
-    "bare": chat_templates.channels,
+    "kept": template_functions.kept,
+    "stripped": template_functions.stripped,
+    "copied": template_functions.copied,
+    "misplaced": template_functions.after_empty,
+    "rejected": template_functions.rejected,
+    "bare": template_functions.channels,
     "picky": picky,
     "broken": broken,
 }
@@ -784,7 +784,7 @@ def test_thoughts_are_sent_beside_images(served: Served) -> None:
 
 @pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
 def test_each_host_gets_what_its_template_takes(make: Any) -> None:
-    first, second = serving(m=chat_templates.kept), serving(m=chat_templates.after_empty)
+    first, second = serving(m=template_functions.kept), serving(m=template_functions.after_empty)
     with first.server, second.server:
         llm = make(model="m", host=[first.host, second.host])
         seen: set[str] = set()
@@ -811,7 +811,7 @@ NONSENSE: dict[str, Callable[[str], Any]] = {
     "bind": lambda host: ChatLMStudio(model="kept", host=host).bind(send_reasoning="nonsense").invoke("Well?"),
     "LMStudio": lambda host: LMStudio(model="kept", host=host, send_reasoning="nonsense"),  # type: ignore[arg-type]
     "chat": lambda host: LMStudio(model="kept", host=host).chat([ChatMessage("Well?")], send_reasoning="nonsense"),
-    **{name: partial(nonsense_by, CALLS[name]) for name in NATIVE},
+    **{name: partial(nonsense_by, CALLS[name]) for name in sorted(NATIVE)},
     "apply_prompt_template": lambda host: rendering(host, "apply_prompt_template"),
     "get_context_use": lambda host: rendering(host, "get_context_use"),
 }

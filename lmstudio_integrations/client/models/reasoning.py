@@ -289,7 +289,7 @@ def _reading(prompt: str, tags: Tags) -> ReasoningReplay:
     if current == "copied" and earlier == "stripped":
         current = "kept"
     answers = {answer, treatment(_ANSWER_TO_RESULT)}
-    return ReasoningReplay(current, earlier, min(answers, key=WORST_FIRST.index))
+    return ReasoningReplay(current, earlier, next(each for each in WORST_FIRST if each in answers))
 
 
 def _reading_of_bare(prompt: str) -> ReasoningReplay:

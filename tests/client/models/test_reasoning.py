@@ -21,8 +21,8 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, SendReasoning, Tags, Treatment
-from tests.support import chat_templates
-from tests.support.chat_templates import THINK, Said, Template, answers, rendered
+from tests.support import template_functions
+from tests.support.template_functions import THINK, Said, Template, answers, rendered
 
 BRACKETS = Tags("[THINK]", "[/THINK]")
 GEMMA = Tags("<|channel>thought", "<channel|>")
@@ -34,7 +34,7 @@ TAGS = (THINK, BRACKETS, GEMMA, HARMONY)
 class Server:
     """A server that renders conversations with a template; what it lacks is unknown to it."""
 
-    template: Template = chat_templates.kept
+    template: Template = template_functions.kept
     tags: Tags | None = None
     lacks: tuple[str, ...] = ()
     errors: list[LMStudioError] = field(default_factory=list[LMStudioError])
@@ -68,10 +68,10 @@ def measured(server: Server, tags: Tags | None = None, instance: Instance | None
 # What a template does -------------------------------------------------------------------------------------------------
 
 SHOWN: dict[Treatment, Callable[[Said, Tags], str]] = {
-    "kept": chat_templates.kept,
-    "stripped": chat_templates.stripped,
-    "copied": chat_templates.copied,
-    "misplaced": chat_templates.after_empty,
+    "kept": template_functions.kept,
+    "stripped": template_functions.stripped,
+    "copied": template_functions.copied,
+    "misplaced": template_functions.after_empty,
 }
 
 
@@ -90,18 +90,18 @@ def test_each_treatment_is_found_in_each_place(tags: Tags) -> None:
 
 
 def qwen3(said: Said) -> str:
-    return chat_templates.kept(said) if said.is_current else chat_templates.stripped(said)
+    return template_functions.kept(said) if said.is_current else template_functions.stripped(said)
 
 
 def glm(said: Said) -> str:
-    thought, text = chat_templates.split(said.text)
+    thought, text = template_functions.split(said.text)
     return f"\n<think>{thought if said.is_current else ''}</think>\n{text.strip()}"
 
 
 def deepseek_v31(said: Said) -> str:
     if said.is_answer_to_result:
         return said.text
-    return f"</think>{said.text}" if said.is_call else f"</think>{chat_templates.stripped(said)}"
+    return f"</think>{said.text}" if said.is_call else f"</think>{template_functions.stripped(said)}"
 
 
 def kimi(said: Said) -> str:
@@ -109,7 +109,7 @@ def kimi(said: Said) -> str:
 
 
 def magistral(said: Said) -> str:
-    thought, text = chat_templates.split(said.text, BRACKETS)
+    thought, text = template_functions.split(said.text, BRACKETS)
     return f"[THINK]{thought}[/THINK]{text}" if thought else text
 
 
@@ -121,26 +121,26 @@ def gemma4(said: Said) -> str:
 
 
 def text_of_calls_is_omitted(said: Said) -> str:
-    return "" if said.is_call else chat_templates.copied(said)
+    return "" if said.is_call else template_functions.copied(said)
 
 
 def analysis_of_current_calls(said: Said, tags: Tags) -> str:
-    return "" if said.is_call and not said.is_current else chat_templates.channels(said, tags)
+    return "" if said.is_call and not said.is_current else template_functions.channels(said, tags)
 
 
 TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     "Qwen3": (qwen3, THINK, ReasoningReplay("kept", "stripped", "stripped")),
-    "Qwen3, preserving": (chat_templates.kept, THINK, ReasoningReplay("kept", "kept", "kept")),
+    "Qwen3, preserving": (template_functions.kept, THINK, ReasoningReplay("kept", "kept", "kept")),
     "GLM": (glm, THINK, ReasoningReplay("kept", "stripped", "stripped")),
     "DeepSeek V3.1": (deepseek_v31, THINK, ReasoningReplay("misplaced", "misplaced", "copied")),
-    "DeepSeek V3.2": (chat_templates.after_end, THINK, ReasoningReplay("misplaced", "misplaced", "misplaced")),
+    "DeepSeek V3.2": (template_functions.after_end, THINK, ReasoningReplay("misplaced", "misplaced", "misplaced")),
     "Kimi K2": (kimi, THINK, ReasoningReplay("misplaced", "misplaced", "misplaced")),
     "Magistral": (magistral, BRACKETS, ReasoningReplay("kept", "kept", "kept")),
     "Magistral, other tags": (magistral, THINK, ReasoningReplay("copied", "copied", "copied")),
-    "Gemma 3": (chat_templates.copied, THINK, ReasoningReplay("copied", "copied", "copied")),
+    "Gemma 3": (template_functions.copied, THINK, ReasoningReplay("copied", "copied", "copied")),
     "Gemma 4": (gemma4, GEMMA, ReasoningReplay("stripped", "stripped", "stripped")),
     "a thought behind its text": (
-        chat_templates.behind,
+        template_functions.behind,
         THINK,
         ReasoningReplay("misplaced", "misplaced", "misplaced"),
     ),
@@ -151,16 +151,16 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         ReasoningReplay("kept", "stripped", "rejected", is_bare=True),
     ),
     "channels": (
-        partial(chat_templates.channels, tags=HARMONY),
+        partial(template_functions.channels, tags=HARMONY),
         HARMONY,
         ReasoningReplay("kept", "kept", "rejected", is_bare=True),
     ),
     "channels, tags that it does not know": (
-        chat_templates.lenient_channels,
+        template_functions.lenient_channels,
         THINK,
         ReasoningReplay("kept", "kept", "copied", is_bare=True),
     ),
-    "tags are rejected": (chat_templates.rejected, THINK, REJECTED_REASONING),
+    "tags are rejected": (template_functions.rejected, THINK, REJECTED_REASONING),
 }
 """Templates, the tags of the thoughts, and what they do. Those with names of models do what those of the models do."""
 
@@ -215,7 +215,7 @@ CONFIG, RENDER = "getBasePredictionConfig", "applyPromptTemplate"
 
 ASKED: dict[str, tuple[Server, Sequence[dict[str, Any]], SendReasoning, list[str]]] = {
     "a thought": (Server(), THREE, "auto", [CONFIG, RENDER]),
-    "a rejected one": (Server(chat_templates.rejected), THREE, "auto", [CONFIG, RENDER, RENDER]),
+    "a rejected one": (Server(template_functions.rejected), THREE, "auto", [CONFIG, RENDER, RENDER]),
     "two kinds of tags, one that of the model": (
         Server(tags=THINK),
         [part("one"), part("two", BRACKETS)],
@@ -279,18 +279,18 @@ ALL = ["<think>one</think>I look.", "<think>two</think>It rains.", "<think>three
 BARE = ["one\n\nI look.", "It rains.", "three\n\nAgain."]
 
 SENT: dict[str, tuple[Template, SendReasoning, list[str]]] = {
-    "kept": (chat_templates.kept, "auto", ALL),
-    "stripped": (chat_templates.stripped, "auto", ALL),
-    "copied": (chat_templates.copied, "auto", [ALL[0], WITHOUT[1], ALL[2]]),
-    "misplaced": (chat_templates.after_empty, "auto", WITHOUT),
-    "rejected": (chat_templates.rejected, "auto", WITHOUT),
-    "bare": (chat_templates.channels, "auto", BARE),
-    "bare, tags are copied": (chat_templates.lenient_channels, "auto", BARE),
+    "kept": (template_functions.kept, "auto", ALL),
+    "stripped": (template_functions.stripped, "auto", ALL),
+    "copied": (template_functions.copied, "auto", [ALL[0], WITHOUT[1], ALL[2]]),
+    "misplaced": (template_functions.after_empty, "auto", WITHOUT),
+    "rejected": (template_functions.rejected, "auto", WITHOUT),
+    "bare": (template_functions.channels, "auto", BARE),
+    "bare, tags are copied": (template_functions.lenient_channels, "auto", BARE),
     "since the last user message": (qwen3, "auto", ALL),
-    "all": (chat_templates.after_empty, "always", ALL),
-    "True": (chat_templates.after_empty, True, ALL),
-    "turn": (chat_templates.after_empty, "turn", [*WITHOUT[:2], ALL[2]]),
-    "none": (chat_templates.kept, False, WITHOUT),
+    "all": (template_functions.after_empty, "always", ALL),
+    "True": (template_functions.after_empty, True, ALL),
+    "turn": (template_functions.after_empty, "turn", [*WITHOUT[:2], ALL[2]]),
+    "none": (template_functions.kept, False, WITHOUT),
 }
 
 
@@ -310,7 +310,7 @@ def test_a_conversation_that_a_template_once_rejected_is_sent_without() -> None:
 def test_a_bare_thought_beside_a_call_without_a_text_is_sent_as_it_is() -> None:
     messages = conversation(*THREE)
     del messages[1]["content"][1]
-    assert sent(Server(chat_templates.channels), Instance("m"), messages) == ["one", *BARE[1:]]
+    assert sent(Server(template_functions.channels), Instance("m"), messages) == ["one", *BARE[1:]]
 
 
 WHITE = Tags("<think>\n", "\n</think>\n\n")
