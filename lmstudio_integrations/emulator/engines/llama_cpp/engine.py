@@ -195,8 +195,8 @@ class LlamaCppModel:
         seed: int | None = None,
     ) -> None:
         self._worker = worker
-        self.chat_template = chat_template
-        self.base_fields = _base_fields(chat_template)
+        self.chat_template: str = chat_template
+        self.base_fields: Mapping[str, Any] = _base_fields(chat_template)
         self._calls_as_text = calls_as_text
         self._written = messages.WrittenCalls()
         self._seed = seed

@@ -80,8 +80,8 @@ class JsonCall:
     """
 
     def __init__(self, start_marker: str = "", end_marker: str = "") -> None:
-        self.start_marker = start_marker
-        self.end_marker = end_marker
+        self.start_marker: str = start_marker
+        self.end_marker: str = end_marker
         self._id = new_call_id()
         self._text = ""
         self._start = self._sent = 0
