@@ -142,6 +142,10 @@ def test_a_server_accepts_only_wire_names(namespace: Namespace, name: str) -> No
         ("predict", {"history": {"messages": [{"role": "user", "content": "hi"}]}}),
         ("predict", {"history": {"messages": [{"role": "developer", "content": []}]}}),
         ("predict", {"history": {"messages": [{"role": "tool", "content": [{"type": "text", "text": "3"}]}]}}),
+        (
+            "predict",
+            {"history": {"messages": [{"role": "assistant", "content": [{"type": "reasoning", "text": "x"}]}]}},
+        ),
         ("predict", {"modelSpecifier": {"type": "key", "key": "m"}}),
         ("predict", {"modelSpecifier": {"type": "query", "query": {"identifier": ""}}}),
         ("predict", {"modelSpecifier": {"type": "query", "query": {"path": "x" * 1025}}}),
