@@ -7,13 +7,14 @@ Type checkers take the type of a parameter from the `__set__` of the field's typ
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
+from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
 from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo
 from pydantic_core import core_schema
 
 from lmstudio_integrations._both_frameworks import reasoning_effort
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations.types import reasoning
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
@@ -112,7 +113,7 @@ ReasoningEffort = Annotated[
 ]
 
 SendReasoning = Annotated[
-    Literal["auto", "always", "turn"] | bool,
+    reasoning.SendReasoning,
     Field(
         description="Which earlier thoughts go back to the model. `auto` sends those that its chat template shows, or "
         "omits, in their place, which is measured once; `turn` those since the last user message; `always` or `True` "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._wire_model import TaggedModel
@@ -25,6 +25,11 @@ class Tags(NamedTuple):
     start: str
     end: str
 
+    @classmethod
+    def of(cls, start: object, end: object) -> Self:
+        """Return the tags of what stands around a thought; what is missing is empty."""
+        return cls(str(start or "").strip(), str(end or "").strip())
+
 
 @dataclass(frozen=True, slots=True)
 class Thought:
@@ -45,7 +50,7 @@ class Thought:
     @property
     def tags(self) -> Tags:
         """Its tags, without white space."""
-        return Tags(self.start_tag.strip(), self.end_tag.strip())
+        return Tags.of(self.start_tag, self.end_tag)
 
 
 class ReasoningPart(TaggedModel):

@@ -143,14 +143,14 @@ def _with_tags(part: Mapping[str, Any], tags: Tags) -> str:
 
 
 def _tags_of_part(part: Mapping[str, Any]) -> Tags:
-    return Tags(str(part.get("startTag", "")).strip(), str(part.get("endTag", "")).strip())
+    return Tags.of(part.get("startTag"), part.get("endTag"))
 
 
 def _tags_of_setting(parsing: object) -> Tags | None:
     """Return the tags of the setting `reasoning_parsing`."""
     if not is_object(parsing):
         return None
-    tags = Tags(*(str(parsing.get(name) or "").strip() for name in ("startString", "endString")))
+    tags = Tags.of(parsing.get("startString"), parsing.get("endString"))
     return tags if all(tags) else None
 
 
