@@ -156,6 +156,8 @@ class ResolvedCall(NamedTuple):
             arguments["required_tool_fallback"] = values.get("required_tool_fallback", False)
         if values.get("send_reasoning", "auto") != "auto":
             arguments["send_reasoning"] = values["send_reasoning"]
+        if values.get("keep_reasoning", False):
+            arguments["keep_reasoning"] = values["keep_reasoning"]
         if values["preset"] is not None:
             arguments["preset"] = values["preset"]
         if values["on_prompt_progress"] is not None:

@@ -121,6 +121,14 @@ SendReasoning = Annotated[
     ),
 ]
 
+KeepReasoning = Annotated[
+    bool,
+    Field(
+        description="Whether the chat template is made to keep the thoughts of all turns. The default is `False`: what "
+        "it does by itself. If no way is known to the template, a call raises an error that names what was tried."
+    ),
+]
+
 RescueToolCalls = Annotated[
     bool,
     Field(

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.kv_config import custom_fields_of
 
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 _EFFORTS: tuple[str, ...] = get_args(ReasoningEffort)
-_CATALOG_KEY = re.compile(r"([^/@:]+)/([^/@:]+)(?:[@:].*)?")
-"""`owner/name`; `@` begins the variant, and `:` the number of an instance."""
 
 
 class _Abilities(NamedTuple):
@@ -49,7 +48,7 @@ class SentEffort(NamedTuple):
 
 def is_catalog_key(key: str | None) -> bool:
     """Whether a model key is that of a model of LM Studio's catalog."""
-    return key is not None and _CATALOG_KEY.fullmatch(key) is not None
+    return custom_fields_of(key) is not None
 
 
 def sent_effort(effort: object, enable_thinking: object, key: str | None) -> SentEffort:
@@ -69,15 +68,12 @@ def sent_effort(effort: object, enable_thinking: object, key: str | None) -> Sen
         raise LMStudioValueError(
             f"enable_thinking={enable_thinking!r} contradicts reasoning_effort={effort!r}; set one of them to None"
         )
-    found = _CATALOG_KEY.fullmatch(key or "")
-    if found is None:
+    field = custom_fields_of(key)
+    if field is None or key is None:
         if effort == "none":
             return SentEffort(enable_thinking=False)
         return SentEffort(problem=_without_levels(effort, key))
-    owner, name = found.groups()
-    in_camel_case = re.sub("-(.?)", lambda hyphenated: hyphenated[1].upper(), name)
-    field = f"ext.virtualModel.customField.{owner}.{in_camel_case}"
-    known = _KNOWN.get(f"{owner}/{name}")
+    known = _known(key)
     if known is not None and not known.can_be_off and effort == "none":
         least = known.efforts[0]
         problem = f"{key!r} always reasons; write reasoning_effort={least!r}, which is sent in place of 'none'"
@@ -89,11 +85,14 @@ def sent_effort(effort: object, enable_thinking: object, key: str | None) -> Sen
 
 def reasoning_profile(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return langchain-core's keys about reasoning for the info of a model, as far as they are known."""
-    found = _CATALOG_KEY.fullmatch(str(info.get("modelKey")))
-    known = found and _KNOWN.get(f"{found[1]}/{found[2]}")
-    if not known:
+    known = _known(str(info.get("modelKey")))
+    if known is None:
         return {}
     return {"reasoning_output": True, **({"reasoning_effort_levels": list(known.efforts)} if known.efforts else {})}
+
+
+def _known(key: str) -> _Abilities | None:
+    return _KNOWN.get(re.split("[@:]", key)[0])
 
 
 def _nearest(effort: str, efforts: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from lmstudio_integrations._both_frameworks.conversation import ImageSource, Pen
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.reasoning import SendReasoning
+from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
 PER_MESSAGE = 4
@@ -19,7 +19,7 @@ PER_IMAGE = 256
 
 
 def count(
-    model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]], send_reasoning: SendReasoning
+    model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]], reasoning: ReasoningOptions
 ) -> int:
     """Return the number of tokens of a conversation, with the earlier thoughts that are sent.
 
@@ -31,7 +31,10 @@ def count(
         PendingMessage(message.role, [part for part in message.parts if not _is_image(part)]) for message in pending
     ]
     try:
-        prompt = model.apply_prompt_template(encode(without, {}), tools=tools, send_reasoning=send_reasoning)
+        history = encode(without, {})
+        prompt = model.apply_prompt_template(
+            history, tools=tools, send_reasoning=reasoning.send, keep_reasoning=reasoning.keep
+        )
         tokens = model.count_tokens(prompt)
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(without), *map(json.dumps, tools)]

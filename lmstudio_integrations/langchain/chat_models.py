@@ -52,6 +52,7 @@ from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
+from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import check_max_attempts
 
@@ -165,6 +166,7 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
 
     reasoning_effort: field_types.ReasoningEffort = None
     send_reasoning: field_types.SendReasoning = "auto"
+    keep_reasoning: field_types.KeepReasoning = False
     rescue_tool_calls: field_types.RescueToolCalls = True
     required_tool_fallback: field_types.RequiredToolFallback = True
     logprobs: field_types.WithLogprobs = None
@@ -547,7 +549,8 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         with translating_errors():
             pending = _messages.convert(converted)
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
-            return _counting.count(self._resolve_call({}).model(), pending, sent_tools, self.send_reasoning)
+            reasoning = ReasoningOptions(self.send_reasoning, self.keep_reasoning)
+            return _counting.count(self._resolve_call({}).model(), pending, sent_tools, reasoning)
 
     # Identity -------------------------------------------------------------------------------------------------------
 

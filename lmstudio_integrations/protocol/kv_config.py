@@ -3,6 +3,7 @@
 The fields in `types/config.py` name the keys. Used by `requests.py`, the client's flows and the emulator's handlers.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +27,10 @@ LayerName = Literal[
     "modelDefault",
     "hardware",
 ]
+
+
+_CATALOG_KEY = re.compile(r"([^/@:]+)/([^/@:]+)(?:[@:].*)?")
+"""The key of a model of LM Studio's catalog: `owner/name`, then `@` and the variant, or `:` and a number."""
 
 
 class KvField(WireModel):
@@ -90,13 +95,26 @@ def changed(stack: Mapping[str, Any], changes: Settings) -> dict[str, Any]:
     """Return a stack that this client has built with changes, of which an explicit `None` leaves a setting out."""
     by_name = wire_keys(type(changes))
     wire = [by_name[name] for name in changes.model_fields_set if name in by_name]
-    replaced = {key for each in wire for key in (each.key, *each.copies)}
+    replaced = {key for each in wire for key in (each.key, *each.copies)} | set(changes.raw or {})
     first, *others = [
         {**layer, "config": {"fields": [each for each in layer["config"]["fields"] if each["key"] not in replaced]}}
         for layer in stack["layers"]
     ]
     first["config"]["fields"] += fields_of(changes.to_fields())["fields"]
     return {"layers": [first, *others]}
+
+
+def custom_fields_of(model_key: str | None) -> str | None:
+    """Return how the keys of the custom fields of a model begin; `None` if it is none of LM Studio's catalog.
+
+    Others have no such fields (docs/protocol.md#custom-fields).
+    """
+    found = _CATALOG_KEY.fullmatch(model_key or "")
+    if found is None:
+        return None
+    owner, model = found.groups()
+    in_camel_case = re.sub("-(.?)", lambda hyphenated: hyphenated[1].upper(), model)
+    return f"ext.virtualModel.customField.{owner}.{in_camel_case}"
 
 
 def collapsed(stack: Mapping[str, Any]) -> dict[str, Any]:

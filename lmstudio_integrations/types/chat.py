@@ -70,7 +70,12 @@ class ChatHistory(WireModel):
     messages: list[Annotated[Message, Field(discriminator="role")]]
 
 
-_NO_TEXT = {"type": "text", "text": ""}
+def text_part(text: str) -> dict[str, Any]:
+    """Return a text in wire form."""
+    return {"type": "text", "text": text}
+
+
+_NO_TEXT = text_part("")
 
 
 def wire_messages(messages: Iterable[tuple[str, Sequence[dict[str, Any]]]]) -> list[dict[str, Any]]:
@@ -174,7 +179,7 @@ class WireHistory(NamedTuple):
     @classmethod
     def of_prompt(cls, text: str) -> Self:
         """Return the wire form of a conversation of one user message."""
-        return cls([{"role": "user", "content": [{"type": "text", "text": text}]}])
+        return cls([{"role": "user", "content": [text_part(text)]}])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form."""

@@ -19,6 +19,40 @@ wrong place, for example after an empty thought of its own; or rejects the conve
 WORST_FIRST: tuple[Treatment, ...] = ("rejected", "misplaced", "copied", "stripped", "kept")
 
 
+class ReasoningOptions(NamedTuple):
+    """What a user has set about earlier thoughts.
+
+    Attributes:
+        send: Which of them go back to the model.
+        keep: Whether the template is made to keep those of all turns.
+    """
+
+    send: SendReasoning = "auto"
+    keep: bool = False
+
+    @classmethod
+    def of(cls, send_reasoning: object, keep_reasoning: object) -> Self:
+        """Return the options of these names.
+
+        Raises:
+            LMStudioValueError: If there is no such value, or one contradicts the other.
+        """
+        if not (isinstance(send_reasoning, bool) or send_reasoning in _MODES):
+            modes = ", ".join(map(repr, _MODES))
+            raise LMStudioValueError(f"send_reasoning must be {modes}, True or False; got {send_reasoning!r}")
+        if not isinstance(keep_reasoning, bool):
+            raise LMStudioValueError(f"keep_reasoning must be True or False; got {keep_reasoning!r}")
+        if keep_reasoning and send_reasoning in {False, "turn"}:
+            raise LMStudioValueError(
+                f"keep_reasoning=True contradicts send_reasoning={send_reasoning!r}, which omits the reasoning of "
+                "earlier turns; omit one of them"
+            )
+        return cls(send_reasoning, keep_reasoning)
+
+
+DEFAULT_REASONING = ReasoningOptions()
+
+
 class Tags(NamedTuple):
     """The tags around a thought, without white space."""
 
@@ -86,6 +120,11 @@ class ReasoningReplay:
     is_bare: bool = False
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether it shows a thought in each place."""
+        return {self.current_call, self.earlier_call, self.answer} == {"kept"}
+
+    @property
     def by_place(self) -> dict[str, Treatment]:
         """What it does in each place, by the names of the attributes."""
         return {"current_call": self.current_call, "earlier_call": self.earlier_call, "answer": self.answer}
@@ -117,20 +156,6 @@ class ReasoningReplay:
 
 REJECTED_REASONING = ReasoningReplay("rejected", "rejected", "rejected")
 """What is known of a template that rejects conversations with thoughts."""
-
-
-def checked_send_reasoning(value: object) -> SendReasoning:
-    """Return which thoughts are sent, as the user has set it.
-
-    Raises:
-        LMStudioValueError: If there is no such value.
-    """
-    if isinstance(value, bool):
-        return value
-    for mode in _MODES:
-        if value == mode:
-            return mode
-    raise LMStudioValueError(f"send_reasoning must be {', '.join(map(repr, _MODES))}, True or False; got {value!r}")
 
 
 def with_thoughts(text: str, thoughts: Sequence[Thought]) -> list[str | ReasoningPart]:

@@ -21,7 +21,7 @@ from llama_index.core.llms import ChatMessage
 import lmstudio_integrations as lms
 from lmstudio_integrations._both_frameworks import conversation
 from lmstudio_integrations._both_frameworks.tool_settings import wire_tools
-from lmstudio_integrations.client.models.reasoning import without_thoughts
+from lmstudio_integrations.client.models.reasoning.sent import without_thoughts
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts, render

@@ -59,7 +59,7 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
-from lmstudio_integrations.types.reasoning import ReasoningReplay, SendReasoning
+from lmstudio_integrations.types.reasoning import ReasoningOptions, ReasoningReplay, SendReasoning
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
@@ -137,6 +137,7 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
         *,
         tools: Tools = (),
         send_reasoning: SendReasoning = "auto",
+        keep_reasoning: bool = False,
     ) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.
 
@@ -145,17 +146,22 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
             opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
             send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
+            keep_reasoning: Whether the template keeps those of earlier turns; see `PredictionParameters`.
         """
-        return await arun(self.model.apply_prompt_template(history, opts or {}, tools, send_reasoning))
+        reasoning = ReasoningOptions.of(send_reasoning, keep_reasoning)
+        return await arun(self.model.apply_prompt_template(history, opts or {}, tools, reasoning))
 
-    async def get_context_use(self, history: History, *, send_reasoning: SendReasoning = "auto") -> ContextUse:
+    async def get_context_use(
+        self, history: History, *, send_reasoning: SendReasoning = "auto", keep_reasoning: bool = False
+    ) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits.
 
         Args:
             history: A prompt, a `Chat`, or a list of messages with role and content.
             send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
+            keep_reasoning: Whether the template keeps those of earlier turns; see `PredictionParameters`.
         """
-        return await arun(self.model.get_context_use(history, send_reasoning))
+        return await arun(self.model.get_context_use(history, ReasoningOptions.of(send_reasoning, keep_reasoning)))
 
     async def get_reasoning_replay(self) -> ReasoningReplay:
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.

@@ -60,7 +60,7 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
-from lmstudio_integrations.types.reasoning import ReasoningReplay, SendReasoning
+from lmstudio_integrations.types.reasoning import ReasoningOptions, ReasoningReplay, SendReasoning
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
@@ -175,6 +175,7 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
         *,
         tools: Tools = (),
         send_reasoning: SendReasoning = "auto",
+        keep_reasoning: bool = False,
     ) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.
 
@@ -183,17 +184,22 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
             opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
             send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
+            keep_reasoning: Whether the template keeps those of earlier turns; see `PredictionParameters`.
         """
-        return run(self.model.apply_prompt_template(history, opts or {}, tools, send_reasoning))
+        reasoning = ReasoningOptions.of(send_reasoning, keep_reasoning)
+        return run(self.model.apply_prompt_template(history, opts or {}, tools, reasoning))
 
-    def get_context_use(self, history: History, *, send_reasoning: SendReasoning = "auto") -> ContextUse:
+    def get_context_use(
+        self, history: History, *, send_reasoning: SendReasoning = "auto", keep_reasoning: bool = False
+    ) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits.
 
         Args:
             history: A prompt, a `Chat`, or a list of messages with role and content.
             send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
+            keep_reasoning: Whether the template keeps those of earlier turns; see `PredictionParameters`.
         """
-        return run(self.model.get_context_use(history, send_reasoning))
+        return run(self.model.get_context_use(history, ReasoningOptions.of(send_reasoning, keep_reasoning)))
 
     def get_reasoning_replay(self) -> ReasoningReplay:
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.models.queries import count_tokens, look_up
-from lmstudio_integrations.client.models.reasoning import Messages, sent_messages, without_thoughts
+from lmstudio_integrations.client.models.reasoning.sent import Messages, sent_messages, without_thoughts
 from lmstudio_integrations.client.models.rendering import NO_FLAGS, render
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.support.arguments import check_names, flag_of, list_of
@@ -24,10 +24,11 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
+from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
-from lmstudio_integrations.types.reasoning import SendReasoning
+from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.tools import Tool
 
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
@@ -48,7 +49,7 @@ def apply_prompt_template(
     operation: Operation,
     instance: Instance,
     history: WireHistory,
-    mode: SendReasoning,
+    reasoning: ReasoningOptions,
     flags: TemplateParameters = NO_FLAGS,
 ) -> Flow[str]:
     """Return a conversation as the prompt that an instance would get.
@@ -57,28 +58,30 @@ def apply_prompt_template(
         operation: The operation that asks the server.
         instance: The instance.
         history: The conversation.
-        mode: Which earlier thoughts are sent.
+        reasoning: Which earlier thoughts are sent.
         flags: Those of `template_flags`.
     """
     messages: Messages = (yield from placed(operation, instance, history)).messages
-    if not history.has_reasoning:
+    if not (history.has_reasoning or reasoning.keep):
         return (yield from render(operation, instance.specifier, {"messages": messages}, flags))
-    sent, stripped = (yield from sent_messages(operation, instance, messages, mode)), without_thoughts(messages)
+    sent = yield from sent_messages(operation, instance, messages, reasoning)
+    stack = stack_of(sent.template)
     try:
-        return (yield from render(operation, instance.specifier, {"messages": sent}, flags))
+        return (yield from render(operation, instance.specifier, {"messages": sent.messages}, flags, stack))
     except LMStudioPromptTemplateError:
-        if sent == stripped:
+        stripped = without_thoughts(messages)
+        if sent.messages == stripped:
             raise
-        prompt = yield from render(operation, instance.specifier, {"messages": stripped}, flags)
+        prompt = yield from render(operation, instance.specifier, {"messages": stripped}, flags, stack)
         instance.reasoning.is_rejected = True
         return prompt
 
 
 def get_context_use(
-    operation: Operation, instance: Instance, history: WireHistory, mode: SendReasoning
+    operation: Operation, instance: Instance, history: WireHistory, reasoning: ReasoningOptions
 ) -> Flow[ContextUse]:
     """Return how many tokens of the context window a conversation takes."""
-    prompt = yield from apply_prompt_template(operation, instance, history, mode)
+    prompt = yield from apply_prompt_template(operation, instance, history, reasoning)
     (used,) = yield from count_tokens(operation, "llm", instance.specifier, [prompt])
     info = yield from look_up(operation, "llm", instance.specifier)
     return ContextUse(used=used, limit=info.context_length)

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.admission import Flight, Gates, Turn, Turns
-from lmstudio_integrations.client.models.state import ModelState, WireInfo, reference_of
+from lmstudio_integrations.client.models.state import KnownReasoning, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
@@ -35,6 +35,7 @@ class ServerModels:
         self._keys: BoundedCache[tuple[ModelKind, str | None], str] = BoundedCache(_MAX_RECORDED)
         self._instances: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
         self._evicted: BoundedCache[str | None, str] = BoundedCache(_MAX_RECORDED)
+        self._reasoning: BoundedCache[str, KnownReasoning] = BoundedCache(_MAX_RECORDED)
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
         self.has_evictions: bool = False
@@ -75,6 +76,10 @@ class ServerModels:
     def is_explicit(self, reference: str | None) -> bool:
         """Whether this process loaded an instance explicitly."""
         return reference is not None and self.explicit.get(reference) is not None
+
+    def reasoning_of(self, reference: str | None) -> KnownReasoning:
+        """Return what is known of an instance and thoughts, for all handles that use it."""
+        return KnownReasoning() if reference is None else self._reasoning.get_or_make(reference, KnownReasoning)
 
     def record_eviction(self, model_key: str, evicted: WireInfo) -> None:
         """Record that a load of this process evicted an instance; warn once if this process uses that instance, too.

@@ -27,22 +27,33 @@ class ContextWindow(NamedTuple):
     maximum: int | None = None
 
 
+class Configured(NamedTuple):
+    """What the configuration of an instance says about thoughts; `None` is what it does not say.
+
+    Attributes:
+        tags: The tags between which the model writes them.
+        template: The chat template, in wire form.
+    """
+
+    tags: Tags | None = None
+    template: Mapping[str, Any] | None = None
+
+
 @dataclass(slots=True, eq=False)
 class KnownReasoning:
-    """What is known of an instance and thoughts.
+    """What is known of an instance and thoughts. All handles of a server share it.
 
     Attributes:
         written: The tags that it has written around its thoughts.
-        configured: The tags of its configuration, once it was asked; `None` if it reports none.
-        is_configured: Whether it was asked.
-        replays: What its chat template does with thoughts, by their tags, as far as it was asked.
+        configured: What its configuration says, once it was asked.
+        replays: What its chat template does with thoughts, by their tags and the settings that change the template, as
+            far as it was asked.
         is_rejected: Whether it has rejected a conversation with thoughts.
     """
 
     written: set[Tags] = field(default_factory=set[Tags])
-    configured: Tags | None = None
-    is_configured: bool = False
-    replays: dict[Tags, ReasoningReplay] = field(default_factory=dict[Tags, ReasoningReplay])
+    configured: Configured | None = None
+    replays: dict[tuple[Tags, str], ReasoningReplay] = field(default_factory=dict[tuple[Tags, str], ReasoningReplay])
     is_rejected: bool = False
 
     @property

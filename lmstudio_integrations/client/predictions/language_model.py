@@ -6,7 +6,7 @@ from lmstudio_integrations.client.files.images import PendingHistory, prepare_im
 from lmstudio_integrations.client.files.uploads import FileInput
 from lmstudio_integrations.client.models import chat_templates
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
-from lmstudio_integrations.client.models.reasoning import replay_of
+from lmstudio_integrations.client.models.reasoning.replay import replay_of
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
 from lmstudio_integrations.client.predictions.requests import (
     ChatRequest,
@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
-from lmstudio_integrations.types.reasoning import ReasoningReplay, SendReasoning, checked_send_reasoning
+from lmstudio_integrations.types.reasoning import ReasoningOptions, ReasoningReplay
 from lmstudio_integrations.types.reranking import RerankResult
 
 
@@ -81,22 +81,24 @@ class LanguageModel(PredictingModel):
         )
 
     def apply_prompt_template(
-        self, history: History, opts: TemplateOpts, tools: Tools, send_reasoning: SendReasoning
+        self, history: History, opts: TemplateOpts, tools: Tools, reasoning: ReasoningOptions
     ) -> Flow[str]:
         """Return a conversation, with the tools, as the prompt that the model would get."""
-        wire, flags, mode = encode(history), template_flags(opts, tools), checked_send_reasoning(send_reasoning)
+        wire, flags = encode(history), template_flags(opts, tools)
         return (
             yield from self.on_instance(
-                lambda operation, instance: chat_templates.apply_prompt_template(operation, instance, wire, mode, flags)
+                lambda operation, instance: chat_templates.apply_prompt_template(
+                    operation, instance, wire, reasoning, flags
+                )
             )
         )
 
-    def get_context_use(self, history: History, send_reasoning: SendReasoning) -> Flow[ContextUse]:
+    def get_context_use(self, history: History, reasoning: ReasoningOptions) -> Flow[ContextUse]:
         """Return how many tokens of the context window a conversation takes."""
-        wire, mode = encode(history), checked_send_reasoning(send_reasoning)
+        wire = encode(history)
         return (
             yield from self.on_instance(
-                lambda operation, instance: chat_templates.get_context_use(operation, instance, wire, mode)
+                lambda operation, instance: chat_templates.get_context_use(operation, instance, wire, reasoning)
             )
         )
 

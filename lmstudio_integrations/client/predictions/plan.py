@@ -13,6 +13,7 @@ from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.reasoning import DEFAULT_REASONING, ReasoningOptions
 
 
 class PredictionRequest(Protocol):
@@ -43,6 +44,7 @@ class Plan:
         timeouts: Timeouts that differ from the client's.
         files: The uploaded files that it refers to.
         has_reasoning: Whether its conversation has earlier thoughts.
+        reasoning: What is done with them.
         outline: Returns the outline of its conversation; `None` if it has none.
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
@@ -59,6 +61,7 @@ class Plan:
     timeouts: Timeouts = field(default_factory=dict[str, float | None])
     files: tuple[FileHandle, ...] = ()
     has_reasoning: bool = False
+    reasoning: ReasoningOptions = DEFAULT_REASONING
     outline: OutlineMaker | None = None
     callbacks: Callbacks | None = None
     parse_json: bool = False

@@ -29,7 +29,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolFunctionDef
-from lmstudio_integrations.types.reasoning import SendReasoning, checked_send_reasoning
+from lmstudio_integrations.types.reasoning import ReasoningOptions, SendReasoning
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.structured import ResponseFormat, is_requested, with_format
 
@@ -83,6 +83,8 @@ class PredictionParameters(TimeoutParameters, total=False):
             shows, or omits, in their place; `turn` those since the last user message; `always` (or `True`) all;
             `False` none. The default is `auto`. A prompt that is rejected with them is sent again without. See
             `docs/guides/reasoning.md`.
+        keep_reasoning: Whether the chat template is made to keep the thoughts of all turns, where it has a switch for
+            it. An error names what was tried if it has none. The default is `False`: what the template does by itself.
         config: Settings of this prediction.
         preset: Preset on the server, by its identifier, which may be approximate. `config` overrides it.
         on_message: Called with the complete assistant message, which `Chat.append` takes.
@@ -98,6 +100,7 @@ class PredictionParameters(TimeoutParameters, total=False):
     rescue_tool_calls: bool
     required_tool_fallback: bool
     send_reasoning: SendReasoning
+    keep_reasoning: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
@@ -294,7 +297,9 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
 def _add_options(plan: Plan) -> None:
     plan.preset = optional_text(plan.options.get("preset"), "preset")
     plan.timeouts = checked_timeouts(plan.options)
-    checked_send_reasoning(plan.options.get("send_reasoning", "auto"))
+    plan.reasoning = ReasoningOptions.of(
+        plan.options.get("send_reasoning", "auto"), plan.options.get("keep_reasoning", False)
+    )
 
 
 def _add_reading(plan: Plan, parameters: PredictionParameters) -> None:

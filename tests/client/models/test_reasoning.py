@@ -1,6 +1,7 @@
 """What is found out about the chat template of an instance, and which thoughts it gets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.models.reasoning import replay_of, sent_messages
+from lmstudio_integrations.client.models.reasoning.replay import OWN_TEMPLATE, replay_of
+from lmstudio_integrations.client.models.reasoning.sent import sent_messages
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator.engines.errors import EngineError
@@ -20,7 +22,16 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningReplay, SendReasoning, Tags, Treatment
+from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.reasoning import (
+    REJECTED_REASONING,
+    ReasoningOptions,
+    ReasoningReplay,
+    SendReasoning,
+    Tags,
+    Treatment,
+)
 from tests.support import template_functions
 from tests.support.template_functions import THINK, Said, Template, answers, rendered
 
@@ -30,12 +41,36 @@ HARMONY = Tags("<|channel|>analysis<|message|>", "<|end|>")
 TAGS = (THINK, BRACKETS, GEMMA, HARMONY)
 
 
+INFO: dict[str, Any] = {
+    "identifier": "m",
+    "path": "maker/m",
+    "instanceReference": "r1",
+    "contextLength": 8,
+    "format": "gguf",
+}
+INFO |= {"displayName": "M", "sizeBytes": 1, "maxContextLength": 8}
+
+
 @dataclass
 class Server:
-    """A server that renders conversations with a template; what it lacks is unknown to it."""
+    """A server that renders conversations with a template; what it lacks is unknown to it.
+
+    Attributes:
+        template: The template.
+        tags: The tags that it reports.
+        source: The text of the template that it reports.
+        switches: What the template becomes behind a line, or with a setting.
+        key: The key of the model.
+        lacks: Endpoints that it does not know.
+        errors: The errors of the next calls.
+        calls: The endpoints that were called.
+    """
 
     template: Template = template_functions.kept
     tags: Tags | None = None
+    source: str | None = None
+    switches: Mapping[str, Template] = field(default_factory=dict[str, Template])
+    key: str = "m"
     lacks: tuple[str, ...] = ()
     errors: list[LMStudioError] = field(default_factory=list[LMStudioError])
     calls: list[str] = field(default_factory=list[str])
@@ -52,12 +87,25 @@ class Server:
         if endpoint == "getBasePredictionConfig":
             tags = self.tags and {"enabled": True, "startString": self.tags.start, "endString": self.tags.end}
             fields = [{"key": "llm.prediction.reasoning.parsing", "value": tags}] if tags else []
+            if self.source is not None:
+                fields.append({"key": "llm.prediction.promptTemplate", "value": jinja(self.source)})
             return read({"fields": fields})
+        if endpoint == "getModelInfo":
+            return read({**INFO, "modelKey": self.key})
+        settings = collapsed(parameter["predictionConfigStack"])
+        source = settings.pop("llm.prediction.promptTemplate", jinja(""))["jinjaPromptTemplate"]["template"]
+        known = [
+            template for switch, template in self.switches.items() if source.startswith(switch) or switch in settings
+        ]
         try:
-            prompt = rendered(self.template, parameter["history"]["messages"])
+            prompt = rendered((known or [self.template])[0], parameter["history"]["messages"])
         except EngineError as error:
             raise LMStudioPromptTemplateError(str(error)) from None
         return read({"formatted": prompt})
+
+
+def jinja(source: str) -> dict[str, Any]:
+    return {"type": "jinja", "jinjaPromptTemplate": {"template": source}, "stopStrings": ["<|end|>"]}
 
 
 def measured(server: Server, tags: Tags | None = None, instance: Instance | None = None) -> ReasoningReplay:
@@ -204,11 +252,21 @@ THREE = tuple(part(text) for text in ("one", "two", "three"))
 
 
 def sent(
-    server: Server, instance: Instance, messages: Any, mode: SendReasoning = "auto", parsing: object = None
+    server: Server, instance: Instance, messages: Any, mode: SendReasoning = "auto", parsing: Any = None
 ) -> list[str]:
     """Return the texts of the assistant as they are sent."""
-    found: Any = server
-    return answers(run(sent_messages(found, instance, messages, mode, parsing)))
+    return answers(sent_by(server, instance, messages, mode, LlmPredictionConfig(reasoning_parsing=parsing)))
+
+
+def sent_by(
+    server: Any,
+    instance: Instance,
+    messages: Sequence[Mapping[str, Any]],
+    mode: SendReasoning = "auto",
+    settings: LlmPredictionConfig = OWN_TEMPLATE,
+) -> list[dict[str, Any]]:
+    """Return messages as they are sent."""
+    return run(sent_messages(server, instance, messages, ReasoningOptions(mode), settings)).messages
 
 
 CONFIG, RENDER = "getBasePredictionConfig", "applyPromptTemplate"
@@ -358,12 +416,12 @@ def test_a_thought_after_which_nothing_comes_was_cut_off(tags: Tags) -> None:
 
 def test_thoughts_and_texts_stay_in_their_order() -> None:
     message = {"role": "assistant", "content": [part("1"), text_part("a"), part("2"), part("3"), text_part("b")]}
-    (found,) = run(sent_messages(Server(), Instance("m"), [message], "always"))  # type: ignore[arg-type]
+    (found,) = sent_by(Server(), Instance("m"), [message], "always")
     assert found == {
         "role": "assistant",
         "content": [text_part("<think>1</think>a<think>2</think><think>3</think>b")],
     }
-    (found,) = run(sent_messages(Server(), Instance("m"), [message], False))  # type: ignore[arg-type]
+    (found,) = sent_by(Server(), Instance("m"), [message], False)
     assert found == {"role": "assistant", "content": [text_part("ab")]}
 
 
@@ -372,5 +430,97 @@ def test_what_has_no_thought_is_sent_as_it_is() -> None:
     messages = [{"role": role, "content": two} for role in ("user", "assistant")]
     messages += [{"role": "tool", "content": []}]
     thought = {"role": "assistant", "content": [part("one")]}
-    found: Any = Server()
-    assert run(sent_messages(found, Instance("m"), [*messages, thought], "auto"))[:3] == messages
+    assert sent_by(Server(), Instance("m"), [*messages, thought])[:3] == messages
+
+
+# A template that is made to keep them ---------------------------------------------------------------------------------
+
+PRESERVE = "{%- set preserve_thinking = true %}"
+SWITCHED = jinja(f"{PRESERVE}{{% if preserve_thinking %}}")
+FIELD = "ext.virtualModel.customField.qwen.qwen3.627b.preserveThinking"
+
+
+def keeping(
+    server: Any, instance: Instance, thoughts: Sequence[dict[str, Any]] = THREE, **settings: Any
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the texts of the assistant as they are sent, and the settings that go with them."""
+    options, own = ReasoningOptions(keep=True), LlmPredictionConfig(**settings)
+    found = run(sent_messages(server, instance, conversation(*thoughts), options, own))
+    return answers(found.messages), found.template.to_fields()
+
+
+KEPT: dict[str, tuple[Server, dict[str, Any], dict[str, Any]]] = {
+    "by itself": (Server(), {}, {}),
+    "with a switch": (
+        Server(qwen3, source="{% if preserve_thinking %}", switches={PRESERVE: template_functions.kept}),
+        {},
+        {"llm.prediction.promptTemplate": SWITCHED},
+    ),
+    "with the second of two switches": (
+        Server(
+            qwen3,
+            source="{{ preserve_thinking or clear_thinking }}",
+            switches={"{%- set clear_thinking = false %}": template_functions.kept},
+        ),
+        {},
+        {
+            "llm.prediction.promptTemplate": jinja(
+                "{%- set clear_thinking = false %}{{ preserve_thinking or clear_thinking }}"
+            )
+        },
+    ),
+    "with a switch in the template of the request": (
+        Server(qwen3, switches={PRESERVE: template_functions.kept}),
+        {"prompt_template": jinja("{% if preserve_thinking %}")},
+        {"llm.prediction.promptTemplate": SWITCHED},
+    ),
+    "with a field of a model of the catalog": (
+        Server(qwen3, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),
+        {},
+        {FIELD: True},
+    ),
+}
+
+
+@pytest.mark.parametrize(("server", "settings", "expected"), KEPT.values(), ids=KEPT)
+def test_a_template_is_made_to_keep_thoughts(
+    server: Server, settings: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    instance = Instance("m")
+    assert keeping(server, instance, **settings) == (ALL, expected)
+    asked = len(server.calls)
+    assert keeping(server, instance, (), **settings) == (WITHOUT, expected), "the prompt would begin otherwise"
+    assert server.calls[asked:] in ([], ["getModelInfo"])
+    assert sent(server, instance, conversation(*THREE)) == ALL
+
+
+NOT_KEPT: dict[str, tuple[Server, str]] = {
+    "no switch": (Server(qwen3, source="{{ messages }}"), "the template as it is, a switch in it, but it has none"),
+    "an unknown template": (Server(qwen3), "the template as it is, a switch in it, but the server does not show it"),
+    "a switch without effect": (
+        Server(qwen3, source="{{ clear_thinking }}"),
+        "the template as it is, its switch clear_thinking",
+    ),
+    "a switch of a template that reads only a field": (
+        Server(template_functions.after_empty, source="{{ drop_thinking }}", key="qwen/qwen3.6-27b"),
+        f"the template as it is, its switch drop_thinking, the custom field {FIELD}",
+    ),
+    "a server without both": (Server(lacks=(CONFIG, RENDER)), "a switch in it, but the server does not show it"),
+    "a template without a notion of thoughts": (Server(template_functions.copied), "send_reasoning='always'"),
+}
+
+
+@pytest.mark.parametrize(("server", "expected"), NOT_KEPT.values(), ids=NOT_KEPT)
+def test_a_template_that_cannot_be_made_to_keep_them_is_an_error(server: Server, expected: str) -> None:
+    with pytest.raises(LMStudioUnsupportedError) as raised:
+        keeping(server, Instance("m"))
+    assert expected in str(raised.value)
+
+
+def test_a_failure_to_ask_is_not_taken_for_what_the_template_does() -> None:
+    server, instance = Server(tags=THINK, errors=[LMStudioServerError("the server is busy")]), Instance("m")
+    instance.reasoning.written.add(THINK)
+    for _ in range(2):
+        with suppress(LMStudioServerError):
+            found = keeping(server, instance)
+    assert found == (ALL, {})

@@ -28,6 +28,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.types._json_schemas import call_schema
+from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     PredictionEnd,
@@ -168,20 +169,16 @@ def with_instruction(
     asked: list[dict[str, Any]] = [*messages]
     if text.strip():
         before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
-        asked.append({"role": "assistant", "content": [*before, _text(text)]})
+        asked.append({"role": "assistant", "content": [*before, text_part(text)]})
     first: dict[str, Any] = {"role": "user", "content": []}
     if asked and asked[0]["role"] in {"system", "user"}:
         first = asked.pop(0)
     given: list[dict[str, Any]] = first["content"]
     is_system = first["role"] == "system"
-    content = [*given, _text(f"\n\n{tools}")] if is_system else [_text(f"{tools}\n\n"), *given]
+    content = [*given, text_part(f"\n\n{tools}")] if is_system else [text_part(f"{tools}\n\n"), *given]
     asked.insert(0, {**first, "content": content})
     last: dict[str, Any] = {"role": "user", "content": []}
     if asked[-1]["role"] == "user":
         last = asked.pop()
     separator = "\n\n" if last["content"] else ""
-    return [*asked, {**last, "content": [*last["content"], _text(separator + _INSTRUCTION)]}]
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
+    return [*asked, {**last, "content": [*last["content"], text_part(separator + _INSTRUCTION)]}]

@@ -83,6 +83,7 @@ class ActParameters(TimeoutParameters, total=False):
         required_tool_fallback: Whether a required call that the model did not make is requested again, by grammar. By
             default, only until the model has called a tool.
         send_reasoning: Which earlier thoughts go back to the model; see `PredictionParameters`.
+        keep_reasoning: Whether the chat template is made to keep those of all turns; see `PredictionParameters`.
         config: Settings of the predictions.
         preset: A preset on the server.
         on_message: Called with each assistant message and each message of tool results; `Chat.append` takes them.
@@ -114,6 +115,7 @@ class ActParameters(TimeoutParameters, total=False):
     rescue_tool_calls: bool
     required_tool_fallback: bool
     send_reasoning: SendReasoning
+    keep_reasoning: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage | ToolMessage], Any] | None

@@ -81,7 +81,7 @@ def template_arguments(config: LlmPredictionConfig, loaded: str) -> Json:
     return {"chat_template_kwargs": arguments} if arguments else {}
 
 
-_SWITCHES = re.compile(r"(?:\{%-? set \w+ = (?:true|false) -?%\}\n)*")
+_SWITCHES = re.compile(r"(?:\{%-? set \w+ = (?:true|false) -?%\}\n?)*")
 _SWITCH = re.compile(r"set (\w+) = (true|false)")
 
 

@@ -1,0 +1,84 @@
+"""The tags between which an instance gets its thoughts, and what its configuration says of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmstudio_integrations._support.typeguards import is_object
+from lmstudio_integrations.client.models.state import Configured, Instance
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioServerError
+from lmstudio_integrations.protocol.requests import BasePredictionConfig
+from lmstudio_integrations.types.reasoning import Tags
+
+_DEFAULT = Tags("<think>", "</think>")
+_PARSING_KEY = "llm.prediction.reasoning.parsing"
+_TEMPLATE_KEY = "llm.prediction.promptTemplate"
+
+
+def tags_of_part(part: Mapping[str, Any]) -> Tags:
+    """Return the tags of a thought in wire form."""
+    return Tags.of(part.get("startTag"), part.get("endTag"))
+
+
+def tags_of_setting(parsing: object) -> Tags | None:
+    """Return the tags of the setting `reasoning_parsing`."""
+    if not is_object(parsing):
+        return None
+    tags = Tags.of(parsing.get("startString"), parsing.get("endString"))
+    return tags if all(tags) else None
+
+
+def tags_of_instance(operation: Operation, instance: Instance, of_call: Tags | None = None) -> Flow[Tags]:
+    """Return the tags that a thought without any gets.
+
+    Args:
+        operation: The operation that asks the server.
+        instance: The instance.
+        of_call: Those that the user has set.
+    """
+    unknown = Tags("", "")
+    return (yield from sent_tags(operation, instance, {unknown}, of_call))[unknown]
+
+
+def sent_tags(
+    operation: Operation, instance: Instance, given: set[Tags], of_call: Tags | None
+) -> Flow[dict[Tags, Tags]]:
+    """Return the tags with which thoughts are sent, by the tags that they have.
+
+    Those of the instance stay. Others come from elsewhere, and are replaced by those of the instance.
+    """
+    written = instance.reasoning.written
+    is_known = given <= {*written, of_call}
+    configured = instance.reasoning.configured if is_known else (yield from configured_in(operation, instance))
+    of_config = None if configured is None else configured.tags
+    of_instance = of_call or of_config or min(written, default=None)
+    stay = given if of_instance is None else given & {*written, of_config, of_call}
+    return {tags: tags if all(tags) and tags in stay else _replaced(tags, of_instance) for tags in given}
+
+
+def _replaced(tags: Tags, of_instance: Tags | None) -> Tags:
+    """Return the tags in place of others. A thought that has only an end tag was opened by the prompt."""
+    return of_instance or Tags(_DEFAULT.start, tags.end or _DEFAULT.end)
+
+
+def configured_in(operation: Operation, instance: Instance) -> Flow[Configured]:
+    """Return what the configuration of an instance says; it is asked once."""
+    known = instance.reasoning
+    if known.configured is None:
+        parameter = BasePredictionConfig(specifier=instance.specifier)
+        try:
+            known.configured = yield from operation.call(
+                "llm", "getBasePredictionConfig", parameter, _configured, label="Prediction defaults"
+            )
+        except LMStudioModelNotFoundError:
+            raise
+        except LMStudioServerError:  # of 2025, without this endpoint
+            known.configured = Configured()
+    return known.configured
+
+
+def _configured(config: Any) -> Configured:
+    values = {str(each["key"]): each.get("value") for each in config["fields"]}
+    template = values.get(_TEMPLATE_KEY)
+    return Configured(tags_of_setting(values.get(_PARSING_KEY)), template if is_object(template) else None)
