@@ -2,8 +2,8 @@
 
 `docs/guides/speed.md` is for users, `docs/internals/benchmarks.md` for contributors. Both are made of
 `benchmarks/results.json`, which `python -m benchmarks.speed` writes. `docs/guides/waiting.md` is made of
-`benchmarks/waits.json`, which `python -m benchmarks.waits` writes. What stands between the markers is overwritten; the
-rest of a page is written by hand. The charts need matplotlib.
+`benchmarks/waits.json`, which `python -m benchmarks.waits` and `python -m benchmarks.thoughts` write. What stands
+between the markers is overwritten; the rest of a page is written by hand. The charts need matplotlib.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks import waits
+from benchmarks import thoughts, waits
 from benchmarks.environment import ROOT
 from benchmarks.programs import FLOOR, OURS
 from benchmarks.speed import GROUPS, RESULTS, ROWS, Row, number, table
@@ -120,7 +120,11 @@ def _waits(results: Mapping[str, Any]) -> dict[str, str]:
     run = (
         f"Measured on {results['date']}, on {machine['platform']}, {machine['cpus']} cores, one of them for the model."
     )
-    return {"run": run, "waits": waits.table(_waits_of(results))}
+    return {
+        "run": run,
+        "waits": waits.table(_waits_of(results)),
+        "thoughts": thoughts.table(thoughts.rows_of(results)),
+    }
 
 
 def _waits_of(results: Mapping[str, Any]) -> dict[str, waits.Waits]:

@@ -94,7 +94,7 @@ def chat(name: int, turns: int, **arguments: Any) -> Conversation:
 
 
 def reasoning(name: int, turns: int) -> Conversation:
-    """The same with a model that reasons first; what it thought is not sent again."""
+    """The same with a model that reasons first. Its template copies thoughts, so those before answers are not sent."""
     grammar = 'root ::= "<think>" [a-z ]{20,40} "</think>" [a-z ]{20,40}'
     yield from chat(name, turns, extra={"llm.prediction.structured": {"type": "gbnf", "gbnfGrammar": grammar}})
 
@@ -386,14 +386,14 @@ def main() -> None:
 
 
 def _keep(name: str, waits: Waits) -> None:
-    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if RESULTS.exists() else {}
-    kept[name] = waits._asdict()
-    everything = {
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    cases = {**kept["cases"], name: waits._asdict()}
+    kept |= {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": environment.machine(),
-        "cases": {case: kept[case] for case in CASES if case in kept},
+        "cases": {case: cases[case] for case in CASES if case in cases},
     }
-    RESULTS.write_text(to_json(everything), encoding="utf-8")
+    RESULTS.write_text(to_json(kept), encoding="utf-8")
 
 
 if __name__ == "__main__":
