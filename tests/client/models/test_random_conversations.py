@@ -1,0 +1,295 @@
+"""Random conversations under every chat template: what is sent of thoughts, and how prompts continue each other.
+
+They have calls, edits, branches, summaries, thoughts that were cut off, and responses of several models.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from random import Random
+from typing import Any, NamedTuple
+
+import jinja2
+import pytest
+
+from lmstudio_integrations.client.models.reasoning import replay_of, sent_messages
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.errors import LMStudioPromptTemplateError
+from tests.support.chat_templates import TEMPLATES, Outcomes, Template
+
+CONVERSATIONS = 500
+"""How many there are, of all templates together."""
+
+Message = Mapping[str, Any]
+Messages = list[Message]
+
+
+class Case(NamedTuple):
+    """A chat template, perhaps with its switch set, and what it does with thoughts as they are sent."""
+
+    template: Template
+    source: str
+    outcomes: Outcomes
+
+    def sends(self, place: str) -> bool:
+        """Whether thoughts are sent in a place."""
+        outcome = getattr(self.outcomes, place)
+        return outcome in {"kept", "stripped"} or (outcome == "copied" and place != "answer")
+
+
+CASES = {
+    **{name: Case(each, each.source, each.bare or each.tagged) for name, each in TEMPLATES.items()},
+    **{
+        f"{name}, switched": Case(each, each.switched_source, each.switched)
+        for name, each in TEMPLATES.items()
+        if each.switched
+    },
+}
+
+# A server that renders ------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A server whose model has a template."""
+
+    def __init__(self, case: Case) -> None:
+        environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+        environment.globals["raise_exception"] = self._reject
+        self._template = environment.from_string(case.source)
+        self._fields = [{"key": key, "value": value} for key, value in case.template.prediction_fields.items()]
+
+    def call(
+        self, _namespace: str, endpoint: str, parameter: Mapping[str, Any], read: Callable[[Any], Any], *, label: str
+    ) -> Flow[Any]:
+        yield from ()
+        if endpoint == "getBasePredictionConfig":
+            return read({"fields": self._fields})
+        return read({"formatted": self.render(parameter["history"]["messages"])})
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return messages in wire form as a prompt."""
+        shown = [found for message in messages for found in _shown(message)]
+        return self._template.render(messages=shown, add_generation_prompt=True)
+
+    def _reject(self, text: str) -> None:
+        raise LMStudioPromptTemplateError(text)
+
+
+def _shown(message: Message) -> Iterator[dict[str, Any]]:
+    """Yield a message in the form that templates take."""
+    if message["role"] == "tool":
+        yield from ({"role": "tool", "content": part["content"]} for part in message["content"])
+        return
+    calls = [{"function": part["toolCallRequest"]} for part in message["content"] if part["type"] == "toolCallRequest"]
+    text = "".join(part["text"] for part in message["content"] if part["type"] == "text")
+    yield {"role": message["role"], "content": text} | ({"tool_calls": calls} if calls else {})
+
+
+# Conversations --------------------------------------------------------------------------------------------------------
+
+WORDS = ("yes", "two  spaces", "a\n\nb", "1 < 2", '"{}"', "\\", "é \U0001f600", "[]")
+QUESTIONS = ("</think>", "<think>Well?</think>", "<|channel>thought", "<|final|>")
+"""A user may write tags."""
+
+
+def message(role: str, *parts: Mapping[str, Any]) -> Message:
+    return {"role": role, "content": [*parts]}
+
+
+def text_part(text: str) -> Mapping[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def thought_part(text: str, start: str, end: str) -> Mapping[str, Any]:
+    return {"type": "reasoning", "text": text, "startTag": start, "endTag": end}
+
+
+class Writer:
+    """Writes random conversations with the models of templates."""
+
+    def __init__(self, template: Template, seed: int) -> None:
+        self._draw = Random(seed)
+        self._template = template
+        self._numbers = count()
+
+    def conversations(self) -> Iterator[Messages]:
+        """Yield what a model is sent, time after time."""
+        messages: Messages = []
+        for _ in range(self._draw.randint(2, 4)):
+            messages = self._changed(messages) if messages and self._draw.random() < 0.4 else messages
+            messages = [*messages, message("user", text_part(f"{self._text()} {self._draw.choice(QUESTIONS)}"))]
+            for _ in range(self._draw.randint(0, 3)):
+                yield messages
+                response = self._response(calls=self._draw.randint(1, 3))
+                messages = [*messages, response, *self._results(response)]
+            yield messages
+            messages = [*messages, self._response(calls=0)]
+
+    def _text(self) -> str:
+        """Return a text that begins and ends with its number."""
+        number = next(self._numbers)
+        return f"«{number}: {' '.join(self._draw.choices(WORDS, k=3))} {number}»"
+
+    def _response(self, *, calls: int) -> Message:
+        """Return a response of the model, or of another one."""
+        draw = self._draw
+        author = self._template if draw.random() < 0.75 else draw.choice([*TEMPLATES.values(), None])
+        parts = [*self._thinking(author), *([text_part(self._text())] if not calls or draw.random() < 0.5 else [])]
+        for _ in range(calls):
+            arguments = {key: draw.choice(WORDS) for key in draw.sample("zab", 2)}
+            call = {"type": "function", "id": str(next(self._numbers)), "name": "look", "arguments": arguments}
+            parts.append({"type": "toolCallRequest", "toolCallRequest": call})
+        return message("assistant", *parts)
+
+    def _thinking(self, author: Template | None) -> list[Mapping[str, Any]]:
+        """Return thoughts, as a server separates them."""
+        draw, kind = self._draw, self._draw.choice(["none", *["whole"] * 5, "two", "cut off"])
+        if kind == "none":
+            return []
+        if author is None:  # of a provider whose messages have no tags
+            return [thought_part(self._text(), "", ""), text_part(self._text())]
+        if kind == "cut off":
+            return [thought_part(self._text()[:-5], author.start_tag, "")]
+        thought = self._text()
+        if draw.random() < 0.5:
+            found = [thought_part(thought, author.start_tag, author.end_tag)]
+        else:  # white space is no part of the tags
+            start, end = author.parsing
+            before, after = author.start_tag.removeprefix(start), author.end_tag.rpartition(end)[2]
+            inner = f"{before}{thought}{author.end_tag.partition(end)[0]}"
+            found = [thought_part(inner, start, end), *([text_part(after)] if after else [])]
+        assert written(found) == author.tag(thought)
+        return [*found, text_part(self._text()), *self._thinking(author)] if kind == "two" else found
+
+    def _results(self, response: Message) -> Messages:
+        """Return the results of calls, in one message or in several."""
+        results = [
+            {"type": "toolCallResult", "content": self._text(), "toolCallId": call["id"], "name": call["name"]}
+            for call in calls_of(response)
+        ]
+        return [message("tool", *results)] if self._draw.random() < 0.5 else [message("tool", each) for each in results]
+
+    def _changed(self, messages: Messages) -> Messages:
+        """Return a conversation that goes on from an earlier turn, or is edited, or summarized."""
+        kind = self._draw.choice(["branch", "edit", "remove thoughts", "summarize"])
+        turns = [at for at, each in enumerate(messages) if each["role"] == "user"]
+        if kind == "branch":
+            return messages[: self._draw.choice(turns)]
+        if kind == "summarize":
+            summary = message("user", text_part(f"So far: {self._text()}"))
+            return [summary, *messages[turns[-1] + 1 :]]
+        at = self._draw.randrange(len(messages))
+        parts = messages[at]["content"]
+        if kind == "edit":
+            parts = [text_part("Other.") if part["type"] == "text" else part for part in parts]
+        else:
+            parts = [part for part in parts if part["type"] != "reasoning"] or [text_part("")]
+        return [*messages[:at], {**messages[at], "content": parts}, *messages[at + 1 :]]
+
+
+def calls_of(response: Message) -> list[Mapping[str, Any]]:
+    return [part["toolCallRequest"] for part in response["content"] if part["type"] == "toolCallRequest"]
+
+
+def written(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Return parts as a model wrote them, without its calls."""
+    return "".join(
+        f"{part.get('startTag', '')}{part['text']}{part.get('endTag', '')}"
+        for part in parts
+        if part["type"] in {"text", "reasoning"}
+    )
+
+
+# What is expected -----------------------------------------------------------------------------------------------------
+
+
+def is_whole(part: Mapping[str, Any], response: Message) -> bool:
+    """Whether a part is a thought that was not cut off."""
+    return part["type"] == "reasoning" and bool(part["endTag"] or not part["startTag"])
+
+
+def last_user(messages: Messages) -> int:
+    return max(at for at, each in enumerate(messages) if each["role"] == "user")
+
+
+def expected(case: Case, response: Message, *, is_current: bool) -> str:
+    """Return the text of a response as it is sent."""
+    place = "answer" if not calls_of(response) else "running_call" if is_current else "call"
+    parts = response["content"]
+    if not case.sends(place):
+        return written([part for part in parts if part["type"] != "reasoning"])
+    texts = [part for part in parts if is_whole(part, response) or part["type"] == "text"]
+    if case.template.bare:
+        gap = "\n\n" if any(part["type"] == "text" for part in parts) else ""
+        return "".join(part["text"] if part["type"] == "text" else f"{part['text'].strip()}{gap}" for part in texts)
+    start, end = case.template.parsing
+    return written(
+        [
+            {**part, "startTag": start, "endTag": end}
+            if part["type"] == "reasoning" and (part["startTag"].strip(), part["endTag"].strip()) != (start, end)
+            else part
+            for part in texts
+        ]
+    )
+
+
+def is_rewritten(case: Case, response: Message, *, was_there: bool) -> bool:
+    """Whether a template shows a response otherwise once its turn is over.
+
+    Args:
+        case: The template.
+        response: The response.
+        was_there: Whether it was in the earlier prompt, or is the response to it.
+    """
+    if case.outcomes.call == case.outcomes.running_call:
+        return False
+    if case.template.opens:  # a block of thoughts in the running turn only, which even the prompt begins
+        return True
+    has_thought = any(is_whole(part, response) for part in response["content"])
+    # The text beside a call is a thought to a template that reads bare ones.
+    has_text = bool(case.template.bare) and any(part["type"] == "text" for part in response["content"])
+    return was_there and (has_thought or has_text)
+
+
+# The test -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_random_conversations(name: str) -> None:
+    case = CASES[name]
+    server, prompts = Server(case), 0
+    for seed in range(CONVERSATIONS // len(CASES) + 1):
+        prompts += check(case, server, seed)
+    assert prompts > CONVERSATIONS // len(CASES) * 4
+
+
+def check(case: Case, server: Server, seed: int) -> int:
+    """Check what is sent in a conversation, and return how often it was."""
+    instance = Instance("m")
+    found: Any = server
+    earlier: list[tuple[Messages, str]] = []
+    for messages in Writer(case.template, seed).conversations():
+        sent = run(sent_messages(found, instance, messages, "auto"))
+        current = last_user(messages)
+        for at, (own, each) in enumerate(zip(sent, messages, strict=True)):
+            if each["role"] == "assistant":
+                assert written(own["content"]) == expected(case, each, is_current=at > current)
+                assert calls_of(own) == calls_of(each)
+            else:
+                assert own == each
+        prompt = server.render(sent)
+        for before, shown in earlier:
+            if messages[: len(before)] == before:
+                between = enumerate(messages[last_user(before) : current], last_user(before))
+                rewritten = [
+                    each
+                    for at, each in between
+                    if each["role"] == "assistant" and is_rewritten(case, each, was_there=at < len(before))
+                ]
+                assert prompt.startswith(shown) == (not rewritten)
+        earlier.append((messages, prompt))
+    replay = run(replay_of(found, instance))
+    assert [*replay.sent_by_place.values()] == [case.sends(place) for place in ("running_call", "call", "answer")]
+    return len(earlier)
