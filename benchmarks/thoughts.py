@@ -30,7 +30,8 @@ from tools import recurrent_model
 TURNS, CALLS = 2, 4
 """The turns of the agent, and its calls in each, before the answer."""
 
-MODES: tuple[Literal["auto"] | bool, ...] = (False, "auto")
+Mode: TypeAlias = Literal["auto"] | bool
+MODES: tuple[Mode, ...] = (False, "auto")
 CHECKPOINTS = (32, 0)
 """The default of llama.cpp, and none."""
 
@@ -52,7 +53,9 @@ class Response(NamedTuple):
 Costs: TypeAlias = Mapping[str, Sequence[Response]]
 """The responses of an agent, by the names of settings."""
 
-SETTINGS = {f"{mode}, {checkpoints}": (mode, checkpoints) for checkpoints, mode in product(CHECKPOINTS, MODES)}
+SETTINGS: dict[str, tuple[Mode, int]] = {
+    f"{mode}, {checkpoints}": (mode, checkpoints) for checkpoints, mode in product(CHECKPOINTS, MODES)
+}
 """Each `send_reasoning` and number of context checkpoints."""
 
 
@@ -105,7 +108,7 @@ def _entry(weights: Path) -> ModelEntry:
     return ModelEntry(key="agent", weights=str(weights), context_length=recurrent_model.CONTEXT_LENGTH, slots=1)
 
 
-def converse(weights: Path, template: Template, mode: Literal["auto"] | bool, checkpoints: int) -> list[Response]:
+def converse(weights: Path, template: Template, mode: Mode, checkpoints: int) -> list[Response]:
     """Have the conversation of the agent under a template and a setting."""
     with Emulator([_entry(weights)]) as server, warnings.catch_warnings():
         warnings.simplefilter("ignore", lms.LMStudioPromptCacheWarning)  # it is right

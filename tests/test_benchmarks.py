@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -92,7 +91,7 @@ def test_where_thoughts_are_kept_nothing_was_processed_twice(checkpoints: int) -
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "cached"), [("auto", 1), (False, 0)])
 def test_a_model_without_checkpoints_processes_what_is_new_or_the_whole_prompt(
-    tmp_path: Path, mode: Literal["auto"] | bool, cached: float
+    tmp_path: Path, mode: thoughts.Mode, cached: float
 ) -> None:
     template = TEMPLATES["plain_text"]
     weights = recurrent_model.write(tmp_path / "model.gguf", template.source)

@@ -19,7 +19,7 @@ from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from tests.support.chat_templates import TEMPLATES, Outcomes, Template
 
 CONVERSATIONS = 500
-"""How many there are, of all templates together."""
+"""How many there are: of all templates together in the fast tier, of each in the exhaustive one."""
 
 Message = Mapping[str, Any]
 Messages = list[Message]
@@ -205,7 +205,7 @@ def written(parts: Sequence[Mapping[str, Any]]) -> str:
 # What is expected -----------------------------------------------------------------------------------------------------
 
 
-def is_whole(part: Mapping[str, Any], response: Message) -> bool:
+def is_whole(part: Mapping[str, Any]) -> bool:
     """Whether a part is a thought that was not cut off."""
     return part["type"] == "reasoning" and bool(part["endTag"] or not part["startTag"])
 
@@ -220,7 +220,7 @@ def expected(case: Case, response: Message, *, is_current: bool) -> str:
     parts = response["content"]
     if not case.sends(place):
         return written([part for part in parts if part["type"] != "reasoning"])
-    texts = [part for part in parts if is_whole(part, response) or part["type"] == "text"]
+    texts = [part for part in parts if is_whole(part) or part["type"] == "text"]
     if case.template.bare:
         gap = "\n\n" if any(part["type"] == "text" for part in parts) else ""
         return "".join(part["text"] if part["type"] == "text" else f"{part['text'].strip()}{gap}" for part in texts)
@@ -247,49 +247,98 @@ def is_rewritten(case: Case, response: Message, *, was_there: bool) -> bool:
         return False
     if case.template.opens:  # a block of thoughts in the running turn only, which even the prompt begins
         return True
-    has_thought = any(is_whole(part, response) for part in response["content"])
+    has_thought = any(is_whole(part) for part in response["content"])
     # The text beside a call is a thought to a template that reads bare ones.
     has_text = bool(case.template.bare) and any(part["type"] == "text" for part in response["content"])
     return was_there and (has_thought or has_text)
 
 
+def generated(case: Case, response: Message, *, is_current: bool) -> str:
+    """Return what the model wrote as a response, if a prompt can go on with it, else nothing.
+
+    It can if the template shows its thought where and as the model wrote it. A template that reads bare thoughts puts
+    the text beside a call into them, and what is sent of two thoughts, or of another model, is no text of this model.
+    """
+    calls, parts = calls_of(response), response["content"]
+    place = "answer" if not calls else "running_call" if is_current else "call"
+    outcome = getattr(case.outcomes, place)
+    thoughts = [part["text"].strip() for part in parts if part["type"] == "reasoning"]
+    text = "".join(part["text"] for part in parts if part["type"] == "text").lstrip("\n")
+    is_shown = case.sends(place) and outcome != "stripped" and not (case.template.bare and text)
+    if not is_shown or len(thoughts) != 1 or written(parts) != f"{case.template.tag(thoughts[0])}{text}":
+        return ""
+    return case.template.write(thoughts[0], text, *((call["name"], call["arguments"]) for call in calls))
+
+
 # The test -------------------------------------------------------------------------------------------------------------
+
+IN_FAST_TIER = CONVERSATIONS // len(CASES) + 1
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_random_conversations(name: str) -> None:
-    case = CASES[name]
-    server, prompts = Server(case), 0
-    for seed in range(CONVERSATIONS // len(CASES) + 1):
-        prompts += check(case, server, seed)
-    assert prompts > CONVERSATIONS // len(CASES) * 4
+def test_what_is_sent_is_what_was_written_and_each_prompt_begins_with_the_one_before(name: str) -> None:
+    check(CASES[name], range(IN_FAST_TIER))
 
 
-def check(case: Case, server: Server, seed: int) -> int:
-    """Check what is sent in a conversation, and return how often it was."""
-    instance = Instance("m")
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", CASES)
+def test_so_it_is_in_many_conversations(name: str) -> None:
+    check(CASES[name], range(IN_FAST_TIER, CONVERSATIONS))
+
+
+def check(case: Case, seeds: range) -> None:
+    """Have conversations and check what is sent in them."""
+    server, went_on = Server(case), 0
     found: Any = server
-    earlier: list[tuple[Messages, str]] = []
-    for messages in Writer(case.template, seed).conversations():
-        sent = run(sent_messages(found, instance, messages, "auto"))
-        current = last_user(messages)
-        for at, (own, each) in enumerate(zip(sent, messages, strict=True)):
-            if each["role"] == "assistant":
-                assert written(own["content"]) == expected(case, each, is_current=at > current)
-                assert calls_of(own) == calls_of(each)
-            else:
-                assert own == each
-        prompt = server.render(sent)
-        for before, shown in earlier:
-            if messages[: len(before)] == before:
-                between = enumerate(messages[last_user(before) : current], last_user(before))
-                rewritten = [
-                    each
-                    for at, each in between
-                    if each["role"] == "assistant" and is_rewritten(case, each, was_there=at < len(before))
-                ]
-                assert prompt.startswith(shown) == (not rewritten)
-        earlier.append((messages, prompt))
-    replay = run(replay_of(found, instance))
-    assert [*replay.sent_by_place.values()] == [case.sends(place) for place in ("running_call", "call", "answer")]
-    return len(earlier)
+    for seed in seeds:
+        instance = Instance("m")
+        earlier: list[tuple[Messages, str]] = []
+        for messages in Writer(case.template, seed).conversations():
+            sent = run(sent_messages(found, instance, messages, "auto"))
+            check_sent(case, messages, sent)
+            prompt = server.render(sent)
+            check_thoughts_are_whole(messages, prompt)
+            for before, shown in earlier:
+                if messages[: len(before)] == before:
+                    went_on += check_beginning(case, prompt, messages, shown, before)
+            earlier.append((messages, prompt))
+        replay = run(replay_of(found, instance))
+        assert [*replay.sent_by_place.values()] == [case.sends(place) for place in ("running_call", "call", "answer")]
+    # Where no thought is shown, no prompt goes on with one.
+    assert bool(went_on) == bool({"kept", "copied"} & {case.outcomes.running_call, case.outcomes.call})
+
+
+def check_sent(case: Case, messages: Messages, sent: Sequence[Message]) -> None:
+    """Check that of each response, as much is sent as the template takes, as it was written, and all else as it is."""
+    current = last_user(messages)
+    for at, (own, each) in enumerate(zip(sent, messages, strict=True)):
+        if each["role"] == "assistant":
+            assert written(own["content"]) == expected(case, each, is_current=at > current)
+            assert calls_of(own) == calls_of(each)
+        else:
+            assert own == each
+
+
+def check_thoughts_are_whole(messages: Messages, prompt: str) -> None:
+    """Check that a prompt has each thought as a whole, or nothing of it."""
+    for part in (part for each in messages for part in each["content"] if part["type"] == "reasoning"):
+        thought = part["text"].strip()
+        if f"{thought.partition(':')[0]}:" in prompt:
+            assert is_whole(part)
+            assert prompt.count(thought) == 1
+
+
+def check_beginning(case: Case, prompt: str, messages: Messages, shown: str, before: Messages) -> bool:
+    """Check that a prompt begins with an earlier one of the conversation, unless the template shows it otherwise now.
+
+    Returns:
+        Whether it also has the thought that the model wrote then, byte for byte.
+    """
+    start, current = last_user(before), last_user(messages)
+    over = [(at, each) for at, each in enumerate(messages[:current]) if at > start and each["role"] == "assistant"]
+    if any(is_rewritten(case, each, was_there=at < len(before)) for at, each in over):
+        assert not prompt.startswith(shown)
+        return False
+    written_then = generated(case, messages[len(before)], is_current=len(before) > current)
+    assert prompt.startswith(f"{shown}{written_then}")
+    return bool(written_then)
