@@ -3,7 +3,6 @@
 They have calls, edits, branches, summaries, thoughts that were cut off, and responses of several models.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from random import Random
@@ -16,7 +15,7 @@ from lmstudio_integrations.client.models.reasoning import replay_of, sent_messag
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
-from tests.support.chat_templates import TEMPLATES, Outcomes, Template
+from tests.support.chat_templates import TEMPLATES, Outcomes, Template, renderer
 
 CONVERSATIONS = 500
 """How many there are: of all templates together in the fast tier, of each in the exhaustive one."""
@@ -54,10 +53,7 @@ class Server:
     """A server whose model has a template."""
 
     def __init__(self, case: Case) -> None:
-        environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
-        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-        environment.globals["raise_exception"] = self._reject
-        self._template = environment.from_string(case.source)
+        self.render = renderer(case.source)
         self._fields = [{"key": key, "value": value} for key, value in case.template.prediction_fields.items()]
 
     def call(
@@ -66,25 +62,10 @@ class Server:
         yield from ()
         if endpoint == "getBasePredictionConfig":
             return read({"fields": self._fields})
-        return read({"formatted": self.render(parameter["history"]["messages"])})
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """Return messages in wire form as a prompt."""
-        shown = [found for message in messages for found in _shown(message)]
-        return self._template.render(messages=shown, add_generation_prompt=True)
-
-    def _reject(self, text: str) -> None:
-        raise LMStudioPromptTemplateError(text)
-
-
-def _shown(message: Message) -> Iterator[dict[str, Any]]:
-    """Yield a message in the form that templates take."""
-    if message["role"] == "tool":
-        yield from ({"role": "tool", "content": part["content"]} for part in message["content"])
-        return
-    calls = [{"function": part["toolCallRequest"]} for part in message["content"] if part["type"] == "toolCallRequest"]
-    text = "".join(part["text"] for part in message["content"] if part["type"] == "text")
-    yield {"role": message["role"], "content": text} | ({"tool_calls": calls} if calls else {})
+        try:
+            return read({"formatted": self.render(parameter["history"]["messages"])})
+        except jinja2.TemplateError as error:
+            raise LMStudioPromptTemplateError(f"{label}: {error}") from None
 
 
 # Conversations --------------------------------------------------------------------------------------------------------

@@ -1,16 +1,18 @@
 """Chat templates that treat the reasoning of earlier messages differently, and what each does with it.
 
 Each file is a short Jinja template for the roles system, user, assistant and tool, with tools, calls and results.
-`TEMPLATES` names them all, and models whose templates do the same. `Template.write` is a response as a model of that
-template writes it, and `grammar_of` the setting that makes any model write it: with it, the model of
-`tools/recurrent_model.py`, which knows nothing, has conversations.
+`TEMPLATES` names them all, and models whose templates do the same; `renderer` makes prompts without an engine.
+`Template.write` is a response as a model of that template writes it, and `grammar_of` the setting that makes any model
+write it: with it, the model of `tools/recurrent_model.py`, which knows nothing, has conversations.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+import jinja2
 
 Outcome: TypeAlias = Literal["kept", "stripped", "copied", "misplaced", "rejected"]
 """What happens to reasoning that is sent in the text of a message. *kept*: it is reasoning in the prompt, too.
@@ -104,6 +106,38 @@ def grammar_of(text: str) -> Json:
     """Return the setting of a prediction that makes a model write just this text, by its wire key."""
     grammar = f"root ::= {json.dumps(text, ensure_ascii=False)}"
     return {"llm.prediction.structured": {"type": "gbnf", "gbnfGrammar": grammar}}
+
+
+def renderer(source: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
+    """Return what makes a prompt of messages in wire form, as the engine does, under a template without tools.
+
+    A template that rejects a conversation raises `jinja2.TemplateError`.
+    """
+
+    def reject(text: str) -> None:
+        raise jinja2.TemplateError(text)
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.globals["raise_exception"] = reject
+    template = environment.from_string(source)
+
+    def render(messages: Sequence[Mapping[str, Any]]) -> str:
+        shown = [each for message in messages for each in _shown(message)]
+        return template.render(messages=shown, add_generation_prompt=True)
+
+    return render
+
+
+def _shown(message: Mapping[str, Any]) -> Iterator[Json]:
+    """Yield a message in wire form as templates read it."""
+    role, parts = message["role"], message["content"]
+    if role == "tool":
+        yield from ({"role": role, "content": part["content"]} for part in parts)
+        return
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    calls = [{"function": part["toolCallRequest"]} for part in parts if part["type"] == "toolCallRequest"]
+    yield {"role": role, "content": text} | ({"tool_calls": calls} if calls else {})
 
 
 _IN_RUNNING_TURN = Outcomes("stripped", "stripped", "kept")

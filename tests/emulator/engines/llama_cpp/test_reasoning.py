@@ -20,7 +20,7 @@ from lmstudio_integrations.types.results import LlmPredictionFragment, PromptPro
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 from tests.emulator.bare_client import named, wire
 from tests.emulator.engines.llama_cpp.models import ADD, STEADY, finished, load, run, text_of
-from tests.support.chat_templates import TEMPLATES, Outcome, Outcomes, Template, grammar_of
+from tests.support.chat_templates import TEMPLATES, Outcome, Outcomes, Template, grammar_of, renderer
 from tools import recurrent_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -125,6 +125,14 @@ async def test_each_template_treats_reasoning_as_its_table_says(loaded: Loaded) 
 
 def jinja(source: str) -> dict[str, Any]:
     return {"type": "jinja", "jinjaPromptTemplate": {"template": source}, "stopStrings": []}
+
+
+async def test_prompts_are_rendered_without_the_engine_as_with_it(loaded: Loaded) -> None:
+    template = loaded.template
+    sent = "so 1 < 2" if template.bare else template.tag('"so" é')
+    chat = conversation(sent, "" if template.bare else sent, sent)
+    prompt = await loaded.model.apply_template(chat.to_history(), [], loaded.settings())
+    assert renderer(template.source)(chat.to_history().to_dict()["messages"]) == prompt
 
 
 @pytest.mark.parametrize("reasoning", ["so 1 < 2", "\n so\n\n  ", ""])
