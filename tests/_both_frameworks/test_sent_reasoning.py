@@ -4,8 +4,9 @@ import asyncio
 import base64
 import json
 import pickle
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from inspect import iscoroutine
 from itertools import pairwise
@@ -26,7 +27,7 @@ from langchain_core.messages import (
     trim_messages,
 )
 from langgraph.checkpoint.memory import MemorySaver
-from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ImageBlock, TextBlock, ThinkingBlock
 from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import Memory
@@ -76,6 +77,15 @@ RULES = (
     {
         "when": {"last": "^In the text", "tools": ["look"]},
         "then": [{"reasoning": "Hm."}, {"text": 'I do.\n<tool_call>{"name": "look", "arguments": {}}</tool_call>'}],
+    },
+    {
+        "when": {"last": "^ReAct"},
+        "then": [{"reasoning": CALL_THOUGHT}, {"text": "Thought: I look.\nAction: look\nAction Input: {}"}],
+    },
+    {"when": {"last": "^Confuse"}, "then": [{"reasoning": CALL_THOUGHT}, {"text": "Thought: I look.\nAction: {"}]},
+    {
+        "when": {"last": "^(Observation|Error)"},
+        "then": [{"reasoning": ANSWER_THOUGHT}, {"text": "Thought: I know.\nAnswer: It rains."}],
     },
     {"when": {"last": "^Summarize"}, "then": [{"reasoning": "Short."}, {"text": "It was about rain."}]},
     {"then": [{"reasoning": "Hm."}, {"text": "Well."}]},
@@ -298,17 +308,23 @@ def langchain_agent(**options: Any) -> Way:
     return run
 
 
+@asynccontextmanager
+async def remembering() -> AsyncIterator[Memory]:
+    database = create_async_engine("sqlite+aiosqlite://")
+    try:
+        yield Memory.from_defaults(async_engine=database)
+    finally:
+        await database.dispose()
+
+
 def llama_index_agent(*, streaming: bool) -> Way:
     def run(host: str, model: str, questions: Sequence[str], settings: Mapping[str, Any]) -> Any:
         async def ask() -> None:
-            llm, database = LMStudio(model=model, host=host, **settings), create_async_engine("sqlite+aiosqlite://")
+            llm = LMStudio(model=model, host=host, **settings)
             agent = FunctionAgent(tools=[FunctionTool.from_defaults(look)], llm=llm, streaming=streaming)
-            memory = Memory.from_defaults(async_engine=database)
-            try:
+            async with remembering() as memory:
                 for question in questions:
                     await agent.run(question, memory=memory)
-            finally:
-                await database.dispose()
 
         asyncio.run(ask())
 
@@ -400,6 +416,43 @@ def test_a_model_gets_its_thoughts_back_byte_for_byte(served: Served, way: Way) 
     way(served.host, "kept", [QUESTION, QUESTION], {})
     assert served.sent() == ALL
     assert served.questions() == [QUESTION, QUESTION]
+
+
+@pytest.fixture(scope="module")
+def prompts_of_invoke(served: Served) -> list[str]:
+    return prompts_of(served, CALLS["invoke"])
+
+
+@every_call
+def test_agents_and_single_calls_send_the_same_messages(served: Served, prompts_of_invoke: list[str], way: Way) -> None:
+    assert len(prompts_of_invoke) == 4
+    assert prompts_of(served, way) == prompts_of_invoke
+
+
+def prompts_of(served: Served, way: Way) -> list[str]:
+    """Return the messages of all prompts, without the ids of calls, and results as text: that of `act` is JSON."""
+    before = len(served.server.predictions)
+    way(served.host, "kept", [QUESTION, QUESTION], {})
+    found = [json.dumps(each.messages) for each in served.server.predictions[before:]]
+    return [
+        re.sub(r'"(id|toolCallId)": "\d+"', "", each).replace(json.dumps('"It rains."'), json.dumps("It rains."))
+        for each in found
+    ]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_react_agent_keeps_the_thoughts_of_messages_that_it_does_not_write_anew(
+    served: Served, *, streaming: bool
+) -> None:
+    llm = LMStudio(model="kept", host=served.host)
+    agent = ReActAgent(tools=[FunctionTool.from_defaults(look)], llm=llm, streaming=streaming)
+    call = "Thought: I look.\nAction: look\nAction Input: {}"
+    async with remembering() as memory:
+        await agent.run("ReAct", memory=memory)
+        assert served.sent() == [call]
+        await agent.run("Confuse", memory=memory)
+    turn = f"{call}\nObservation: It rains.\nThought: I know.\nAnswer: It rains."
+    assert served.sent() == [turn, f"<think>{CALL_THOUGHT}</think>Thought: I look.\nAction: {{"]
 
 
 @pytest.mark.parametrize("way", TRIPS.values(), ids=TRIPS)
