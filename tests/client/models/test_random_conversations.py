@@ -222,7 +222,7 @@ def is_rewritten(case: Case, response: Message, *, was_there: bool) -> bool:
     Args:
         case: The template.
         response: The response.
-        was_there: Whether it was in the earlier prompt, or is the response to it.
+        was_there: Whether it was in the earlier prompt already.
     """
     if case.outcomes.call == case.outcomes.running_call:
         return False
@@ -263,7 +263,7 @@ def test_what_is_sent_is_what_was_written_and_each_prompt_begins_with_the_one_be
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", CASES)
-def test_so_it_is_in_many_conversations(name: str) -> None:
+def test_the_same_holds_in_500_conversations_of_each_template(name: str) -> None:
     check(CASES[name], range(IN_FAST_TIER, CONVERSATIONS))
 
 
