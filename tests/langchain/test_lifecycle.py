@@ -315,6 +315,7 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
         "context_length": 9,
         "load_policy": "get_or_load",
         "send_reasoning": "auto",
+        "keep_reasoning": False,
         "rescue_tool_calls": True,
         "required_tool_fallback": True,
     }

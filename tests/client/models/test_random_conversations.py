@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import jinja2
 import pytest
 
-from lmstudio_integrations.client.models.reasoning import replay_of, sent_messages
+from lmstudio_integrations.client.models.reasoning.replay import replay_of
+from lmstudio_integrations.client.models.reasoning.sent import sent_messages
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
+from lmstudio_integrations.types.chat import text_part
+from lmstudio_integrations.types.reasoning import DEFAULT_REASONING
 from tests.support.chat_templates import TEMPLATES, Outcomes, Template, renderer
 
 CONVERSATIONS = 500
@@ -77,10 +80,6 @@ QUESTIONS = ("</think>", "<think>Well?</think>", "<|channel>thought", "<|final|>
 
 def message(role: str, *parts: Mapping[str, Any]) -> Message:
     return {"role": role, "content": [*parts]}
-
-
-def text_part(text: str) -> Mapping[str, Any]:
-    return {"type": "text", "text": text}
 
 
 def thought_part(text: str, start: str, end: str) -> Mapping[str, Any]:
@@ -275,7 +274,7 @@ def check(case: Case, seeds: range) -> None:
         instance = Instance("m")
         earlier: list[tuple[Messages, str]] = []
         for messages in Writer(case.template, seed).conversations():
-            sent = run(sent_messages(found, instance, messages, "auto"))
+            sent = run(sent_messages(found, instance, messages, DEFAULT_REASONING)).messages
             check_sent(case, messages, sent)
             prompt = server.render(sent)
             check_thoughts_are_whole(messages, prompt)

@@ -23,6 +23,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import (
     REJECTED_REASONING,
@@ -242,10 +243,6 @@ def conversation(*thoughts: dict[str, Any]) -> list[dict[str, Any]]:
 
     user = {"role": "user", "content": [text_part("</think> <think>Well?</think>")]}
     return [user, said("I look.", "1"), result("1"), said("It rains."), user, said("Again.", "2"), result("2")]
-
-
-def text_part(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
 
 
 THREE = tuple(part(text) for text in ("one", "two", "three"))
