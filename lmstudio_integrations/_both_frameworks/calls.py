@@ -158,6 +158,8 @@ class ResolvedCall(NamedTuple):
             arguments["send_reasoning"] = values["send_reasoning"]
         if values.get("keep_reasoning", False):
             arguments["keep_reasoning"] = values["keep_reasoning"]
+        if config.structured is not None and not values.get("think_first", True):
+            arguments["think_first"] = False
         if values["preset"] is not None:
             arguments["preset"] = values["preset"]
         if values["on_prompt_progress"] is not None:

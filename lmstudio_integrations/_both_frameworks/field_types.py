@@ -129,6 +129,14 @@ KeepReasoning = Annotated[
     ),
 ]
 
+ThinkFirst = Annotated[
+    bool,
+    Field(
+        description="Whether a call with a response format that asks for reasoning may make two predictions, if the "
+        "grammar leaves no thought: one for the thought, and one by grammar that continues it. The default is `True`."
+    ),
+]
+
 RescueToolCalls = Annotated[
     bool,
     Field(

@@ -190,6 +190,7 @@ class LMStudio(GenerationSettings, ComponentSettings, Structured):
     reasoning_effort: field_types.ReasoningEffort = None
     send_reasoning: field_types.SendReasoning = "auto"
     keep_reasoning: field_types.KeepReasoning = False
+    think_first: field_types.ThinkFirst = True
     rescue_tool_calls: field_types.RescueToolCalls = True
     required_tool_fallback: field_types.RequiredToolFallback = True
     logprobs: field_types.WithLogprobs = None

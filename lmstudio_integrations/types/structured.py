@@ -40,6 +40,9 @@ ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, A
 `{"type": "json_object"}`), or the wire form: `{"type": "gbnf", "gbnfGrammar": …}`.
 """
 
+_CUSTOM_FIELD = "ext.virtualModel.customField."
+_NO_EFFORTS = (None, "none", "off")
+
 _WIRE_TYPES = ("gbnf", "json", "none")
 
 _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
@@ -117,6 +120,14 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
 def is_requested(config: LlmPredictionConfig) -> bool:
     """Return whether the response is to be structured."""
     return config.structured is not None and config.structured["type"] != "none"
+
+
+def requests_reasoning(config: LlmPredictionConfig) -> bool:
+    """Return whether the model is asked to reason, by the setting or by a custom field of its own."""
+    raw = (config.raw or {}).items()
+    custom = {key.rpartition(".")[2]: value for key, value in raw if key.startswith(_CUSTOM_FIELD)}
+    is_on = config.enable_thinking is True or custom.get("enableThinking") is True
+    return is_on or custom.get("reasoningEffort") not in _NO_EFFORTS
 
 
 def reject_text(given: object, name: str) -> None:

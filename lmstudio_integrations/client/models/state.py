@@ -49,12 +49,17 @@ class KnownReasoning:
         replays: What its chat template does with thoughts, by their tags and the settings that change the template, as
             far as it was asked.
         is_rejected: Whether it has rejected a conversation with thoughts.
+        thinks_first: Whether the grammar of a response format leaves no thought, so that it must come first; `None` if
+            that is not known.
+        missed_thoughts: How many responses without a format in a row had no thought that was asked for.
     """
 
     written: set[Tags] = field(default_factory=set[Tags])
     configured: Configured | None = None
     replays: dict[tuple[Tags, str], ReasoningReplay] = field(default_factory=dict[tuple[Tags, str], ReasoningReplay])
     is_rejected: bool = False
+    thinks_first: bool | None = None
+    missed_thoughts: int = 0
 
     @property
     def replay(self) -> ReasoningReplay | None:

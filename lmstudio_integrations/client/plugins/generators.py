@@ -31,7 +31,7 @@ from lmstudio_integrations.protocol.requests import GenerateWithGenerator
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolInput
 
-_FOR_MODELS = ("response_format", "preset", "check_context", "send_reasoning", "keep_reasoning")
+_FOR_MODELS = ("response_format", "preset", "check_context", "send_reasoning", "keep_reasoning", "think_first")
 """Parameters of predictions that need a model, besides its settings."""
 
 _FOR_TOOLS = {"raw_tools", "tool_choice"}

@@ -15,6 +15,7 @@ from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.errors import LMStudioError
+from lmstudio_integrations.protocol.endpoints import Channel
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult
 
@@ -78,6 +79,10 @@ class Middleware:
         yield from ()
         return wire
 
+    def endpoint(self, parameter: Mapping[str, Any]) -> Channel | None:
+        """Return the endpoint that takes the parameter of its own ask; `None` is that of the caller's request."""
+        return None
+
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return which of these events are delivered now."""
         return batch
@@ -98,7 +103,7 @@ class Middleware:
         return None
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
-        """Whether to send an ask again that has failed before anything was delivered, because this changes it."""
+        """Whether to send an ask again that has failed before anything of it was delivered, because this changes it."""
         return False
 
     def reset(self, ask: Ask) -> None:

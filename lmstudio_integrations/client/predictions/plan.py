@@ -43,6 +43,7 @@ class Plan:
         preset: A preset on the server, by its (fuzzy) identifier.
         timeouts: Timeouts that differ from the client's.
         files: The uploaded files that it refers to.
+        has_files: Whether its conversation has images or other files, perhaps still to be uploaded.
         has_reasoning: Whether its conversation has earlier thoughts.
         reasoning: What is done with them.
         outline: Returns the outline of its conversation; `None` if it has none.
@@ -60,6 +61,7 @@ class Plan:
     preset: str | None = None
     timeouts: Timeouts = field(default_factory=dict[str, float | None])
     files: tuple[FileHandle, ...] = ()
+    has_files: bool = False
     has_reasoning: bool = False
     reasoning: ReasoningOptions = DEFAULT_REASONING
     outline: OutlineMaker | None = None

@@ -342,7 +342,7 @@ class Prediction:
 
     def _is_changed_after(self, error: LMStudioError) -> bool:
         """Whether a middleware changes the ask, so that it does not fail again."""
-        if self._is_seen:
+        if self._is_cancelled or self._outcome is not None or (self._ask.is_open and self._is_seen):
             return False
         return any(middleware.repeats_after(error, self._ask) for middleware in self._middlewares)
 
@@ -423,7 +423,8 @@ class Prediction:
             raise _ClosedError
         attempts.listener.requested(parameter)
         ask.parameter = parameter
-        ask.call = ask.operation.start(request.namespace, request.endpoint, parameter, label=self._plan.label)
+        endpoint = (ask.asked_by and ask.asked_by.endpoint(parameter)) or request.endpoint
+        ask.call = ask.operation.start(request.namespace, endpoint, parameter, label=self._plan.label)
         self._record_step(ask.call)
         if self._is_cancelled:
             ask.call.cancel()

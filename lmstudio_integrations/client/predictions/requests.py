@@ -85,6 +85,9 @@ class PredictionParameters(TimeoutParameters, total=False):
             `docs/guides/reasoning.md`.
         keep_reasoning: Whether the chat template is made to keep the thoughts of all turns, where it has a switch for
             it. An error names what was tried if it has none. The default is `False`: what the template does by itself.
+        think_first: Whether a call with a response format that asks for reasoning may make two predictions, on an
+            instance whose grammar leaves no thought: one without the format, for the thought, and one by grammar that
+            continues it. The default is `True`. See `docs/guides/reasoning.md`.
         config: Settings of this prediction.
         preset: Preset on the server, by its identifier, which may be approximate. `config` overrides it.
         on_message: Called with the complete assistant message, which `Chat.append` takes.
@@ -101,6 +104,7 @@ class PredictionParameters(TimeoutParameters, total=False):
     required_tool_fallback: bool
     send_reasoning: SendReasoning
     keep_reasoning: bool
+    think_first: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
@@ -260,6 +264,7 @@ def plan_round(
     given = history if isinstance(history, PendingHistory) else encode(history)
     plan = Plan([request(Conversation(given), settings)], "Chat response", settings, parameters)
     plan.files, plan.has_reasoning = tuple(given.files), given.has_reasoning
+    plan.has_files = bool(given.files) or isinstance(given, PendingHistory)
     plan.outline = cache(partial(_outline, given, settings))
     if not parameters:
         return plan

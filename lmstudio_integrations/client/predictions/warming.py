@@ -80,6 +80,7 @@ def parameters_of_prefix(parameters: PredictionParameters, tools: Iterable[ToolI
         # What is generated is not used, so nothing is made of it, and no callback gets it.
         "check_response": False,
         "tools_first": False,
+        "think_first": False,
         "rescue_tool_calls": False,
         "required_tool_fallback": False,
     }

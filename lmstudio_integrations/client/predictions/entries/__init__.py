@@ -15,13 +15,26 @@ from lmstudio_integrations.client.predictions.entries.logit_bias import LogitBia
 from lmstudio_integrations.client.predictions.entries.missing_call import MissingCall
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.entries.sent_reasoning import SentReasoning
+from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
-from lmstudio_integrations.types.structured import is_requested
+from lmstudio_integrations.client.predictions.required_call import offered_tools
+from lmstudio_integrations.types.structured import is_requested, requests_reasoning
 
 
 def _has_two_steps(plan: Plan) -> bool:
     return plan.options.get("tools_first", False) and is_requested(plan.settings)
+
+
+def _may_think_first(plan: Plan) -> bool:
+    is_possible = plan.outline is not None and not plan.has_files and plan.preset is None
+    return (
+        is_requested(plan.settings)
+        and requests_reasoning(plan.settings)
+        and is_possible
+        and not offered_tools(plan.settings)
+        and plan.options.get("think_first", True)
+    )
 
 
 def _may_have_log_probs(plan: Plan) -> bool:
@@ -45,13 +58,14 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (ContextCheck, lambda plan: plan.options.get("check_context", False)),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
     (SentReasoning, lambda plan: plan.has_reasoning or plan.reasoning.keep),
+    (ThinkFirst, _may_think_first),
 )
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 
 `MissingCall` sees what is delivered in the end. `FormatStep` decides about a response, or the call that it was forced
 to. `Confidence` adds to calls that `ForcedCall` and `ReadCalls` make. `CacheWarning` needs the calls that were read.
 `ContextCheck` looks at the end as the server sent it, and `LogitBias` at the parameter as it is sent. `SentReasoning`
-needs the messages that others have added.
+needs the messages that others have added, and `ThinkFirst` renders them as they are sent.
 """
 
 

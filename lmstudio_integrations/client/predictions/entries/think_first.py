@@ -1,0 +1,168 @@
+"""A response in a format that follows a thought, on servers whose grammar leaves none.
+
+Some runtimes of LM Studio apply the grammar of a response format to the whole output, so a model that is asked to
+reason cannot. That shows in the first response, which is delivered as it is. From then on the instance gets two
+requests: one without the format, which is cancelled when the thought has ended, and one by grammar that continues the
+prompt and the thought as a raw text, which the server has in its prompt cache.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lmstudio_integrations.client.models.rendering import render
+from lmstudio_integrations.client.models.state import Instance
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioError,
+    LMStudioPredictionError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioUnsupportedError,
+)
+from lmstudio_integrations.protocol.endpoints import Channel, channel
+from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.requests import CompleteRawText
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
+
+_MOST_MISSES = 2
+"""How many free responses in a row may have no thought until it is not tried again: one may be an easy question."""
+
+_LIMITS = ("maxPredictedTokensReached", "contextLengthReached")
+"""The stop reasons of a response that was cut off."""
+
+_RAW_TEXT = channel("llm", "completeRawText")
+_WITHOUT_FORMAT = LlmPredictionConfig(structured=None)
+_AFTER_THOUGHT = LlmPredictionConfig(reasoning_budget=None)
+"""The thought is over, and a raw text has no budget for one."""
+
+_REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
+"""The errors after which another request may succeed. Those of other classes are not about the request."""
+
+_REASONING = re.compile(r"\b(?:reason|think|thought)", re.IGNORECASE)
+"""What an error is about that rejects a format because the model is to reason."""
+
+
+@dataclass(eq=False)
+class ThinkFirst(Middleware):
+    """Delivers the thought of a response without the format, and the text of one by grammar."""
+
+    _instance: Instance | None = field(default=None, init=False)
+    _is_off: bool = field(default=False, init=False)
+    """Whether a request of its own was rejected, so that the caller's takes its place."""
+    _free: Ask | None = field(default=None, init=False)
+    _thought: list[LlmPredictionFragment] = field(default_factory=list[LlmPredictionFragment], init=False)
+    """What stands before the text of the free response, with all tags; empty if that is no complete thought."""
+    _is_over: bool = field(default=False, init=False)
+    """Whether the text of the free response has begun, so that it was cancelled."""
+
+    def asks_first(self, instance: Instance) -> bool:
+        """Whether the grammar leaves no thought on this instance."""
+        self._instance = instance
+        return instance.reasoning.thinks_first is True and not self._is_off
+
+    def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
+        """Return the parameter without the format, then one that continues the thought by grammar."""
+        if ask.asked_by is not self or (self.has_asked and not self._thought):
+            return wire
+        stack = wire["predictionConfigStack"]
+        free = changed(stack, _WITHOUT_FORMAT)
+        if not self.has_asked:
+            return {**wire, "predictionConfigStack": free}
+        specifier = wire["modelSpecifier"]
+        try:  # as in the free request, whose prompt is in the cache; the server adds the first token to a raw text
+            prompt = yield from render(ask.operation, specifier, wire["history"], {"omitBosToken": True}, free)
+        except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
+            ask.instance.reasoning.thinks_first = False
+            return wire
+        prompt = _continued(prompt, self._thought)
+        rest = changed(stack, _AFTER_THOUGHT)
+        return CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=rest)
+
+    def endpoint(self, parameter: Mapping[str, Any]) -> Channel | None:
+        """Return the endpoint that continues a raw text."""
+        return _RAW_TEXT if "rawPrompt" in parameter else None
+
+    def events(self, batch: Events, ask: Ask) -> Events:
+        """Return the thought of the free response, which is cancelled as soon as its text begins."""
+        if ask.asked_by is not self or self.has_asked:
+            return batch
+        delivered: list[PredictionEvent] = []
+        for event in batch:
+            if type(event) is PromptProgress:
+                delivered.append(event)
+            elif self._is_over or type(event) is not LlmPredictionFragment:
+                continue
+            elif event.reasoning_type != "none" or event.is_structural:
+                delivered.append(event)
+            elif event.content.isspace():  # between the tag and the text: it belongs to the tag
+                delivered.append(replace(event, is_structural=True))
+            elif event.content:
+                self._is_over = True
+                if ask.call is not None:
+                    ask.call.cancel()
+        self._thought += [event for event in delivered if type(event) is LlmPredictionFragment]
+        return delivered
+
+    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
+        """Ask by grammar after the free response; record what the caller's response shows of the grammar."""
+        yield from ()
+        batch = self.events(batch, ask)
+        known, stop_reason = ask.instance.reasoning, end.stats.get("stopReason")
+        if self.has_asked or (not self._is_over and (end.is_interrupted or stop_reason in _LIMITS)):
+            return batch, end
+        if ask.asked_by is self:
+            has_thought = _has_thought(self._thought)
+            known.missed_thoughts = 0 if has_thought else known.missed_thoughts + 1
+            if known.missed_thoughts >= _MOST_MISSES:
+                known.thinks_first = False
+            if not any(event.reasoning_type == "reasoningEndTag" for event in self._thought if has_thought):
+                self._thought.clear()  # without its end, the text would be a part of it
+            self._free = ask
+            return batch, None
+        response = ask.response()
+        has_thought, has_text = bool(response.reasoning_content.strip()), bool(response.content.strip())
+        if known.thinks_first is None and (has_thought or has_text):
+            # Where the prompt opens the thought, a text by grammar is taken for one.
+            known.thinks_first = not (has_thought and has_text)
+        return batch, end
+
+    def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
+        """Whether to think first, as a format was rejected because of it, or to send the caller's request after all."""
+        if self._instance is None or self._is_off or type(error) not in _REJECTIONS:
+            return False
+        known = self._instance.reasoning
+        if ask.asked_by is None:
+            is_prevented = known.thinks_first is None and _REASONING.search(str(error)) is not None
+            known.thinks_first = True if is_prevented else known.thinks_first
+            return is_prevented
+        self._is_off = True
+        if self._thought and self.has_asked:
+            known.thinks_first = False  # the server cannot continue a raw text by grammar
+        self._thought.clear()
+        return True
+
+    def failed(self, error: LMStudioError, ask: Ask) -> PredictionEnd | None:
+        """Return the end of the thought if the prediction was cancelled after it."""
+        return self._free.end if self._free is not None and isinstance(error, LMStudioCancelledError) else None
+
+    def reset(self, ask: Ask) -> None:
+        """Forget what was received of the free response."""
+        if not self.has_asked:
+            self._thought.clear()
+            self._is_over = False
+
+
+def _has_thought(fragments: list[LlmPredictionFragment]) -> bool:
+    return any(each.reasoning_type == "reasoning" and each.content.strip() for each in fragments)
+
+
+def _continued(prompt: str, thought: list[LlmPredictionFragment]) -> str:
+    """Return a prompt with a thought after it. A start tag with which the prompt ends is not written twice."""
+    first, *others = thought
+    is_open = first.reasoning_type == "reasoningStartTag" and prompt.rstrip().endswith(first.content.strip())
+    return prompt + "".join(each.content for each in (others if is_open else thought))
