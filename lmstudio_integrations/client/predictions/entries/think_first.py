@@ -116,12 +116,11 @@ class ThinkFirst(Middleware):
         if self.has_asked or (not self._is_over and (end.is_interrupted or stop_reason in _LIMITS)):
             return batch, end
         if ask.asked_by is self:
-            has_thought = _has_thought(self._thought)
-            known.missed_thoughts = 0 if has_thought else known.missed_thoughts + 1
+            if not _is_complete(self._thought):
+                self._thought.clear()
+            known.missed_thoughts = 0 if self._thought else known.missed_thoughts + 1
             if known.missed_thoughts >= _MOST_MISSES:
                 known.thinks_first = False
-            if not any(event.reasoning_type == "reasoningEndTag" for event in self._thought if has_thought):
-                self._thought.clear()  # without its end, the text would be a part of it
             self._free = ask
             return batch, None
         response = ask.response()
@@ -157,8 +156,10 @@ class ThinkFirst(Middleware):
             self._is_over = False
 
 
-def _has_thought(fragments: list[LlmPredictionFragment]) -> bool:
-    return any(each.reasoning_type == "reasoning" and each.content.strip() for each in fragments)
+def _is_complete(thought: list[LlmPredictionFragment]) -> bool:
+    """Whether there is a thought, and its end: without that, what follows would be a part of it."""
+    has_text = any(each.reasoning_type == "reasoning" and each.content.strip() for each in thought)
+    return has_text and any(each.reasoning_type == "reasoningEndTag" for each in thought)
 
 
 def _continued(prompt: str, thought: list[LlmPredictionFragment]) -> str:
