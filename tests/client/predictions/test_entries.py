@@ -34,6 +34,7 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^markup$"}, "then": [{"text": MARKUP}]},
     {"when": {"last": "^cut"}, "then": [{"fault": "truncate"}, {"text": "Yes."}]},
     {"when": {"last": "^say$", "structured": False}, "then": [{"text": "It rains."}]},
+    {"when": {"last": "^think$", "structured": False}, "then": [{"reasoning": "Rain?"}, {"text": "It rains."}]},
     {"when": {"last": "^Say"}, "then": [{"text": "I would rather talk about the weather, and for a long time."}]},
 ]
 
@@ -87,6 +88,10 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "ReadCalls", "
             ["FormatStep", "ForcedCall", "CacheWarning", "ReadCalls", "ContextCheck"],
         ),
         (lambda host: native(host, lambda llm: llm.respond("hi")), ["CacheWarning"]),
+        (
+            lambda host: native(host, lambda llm: llm.respond("hi", config={**FORMAT, "enableThinking": True})),
+            ["CacheWarning", "ThinkFirst"],
+        ),
         (lambda host: native(host, lambda llm: llm.complete("hi")), []),
         (lambda host: native(host, lambda llm: llm.complete("hi", config=REQUIRED, **ON)), []),
         (lambda host: native(host, lambda llm: llm.respond("hi", config=REQUIRED)), ["MissingCall", "CacheWarning"]),
@@ -184,6 +189,12 @@ def sent_thought(llm: Any, server: Emulator) -> object:
     return server.predictions[-1].messages[1]["content"]
 
 
+def thought_before_format(llm: Any) -> str:
+    for _ in range(2):
+        result = llm.respond("think", config={**FORMAT, "enableThinking": True})
+    return str(result.reasoning_content)
+
+
 UNUSED = object()
 """Marks a feature that is not used without its file: the server would reject the request."""
 
@@ -216,6 +227,7 @@ FEATURES: dict[str, tuple[Callable[..., object], object, object]] = {
         [],
     ),
     "SentReasoning": (lambda llm, _, server: sent_thought(llm, server), "<think>Hm.</think>It rains.", UNUSED),
+    "ThinkFirst": (lambda llm, *_: thought_before_format(llm), "Rain?", ""),
     "LogitBias": (lambda llm, _, server: bias(llm, server), [[words.token_id(" 3"), 2.5]], UNUSED),
 }
 """What each of them does: how it shows, and what shows without it."""

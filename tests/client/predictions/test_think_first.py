@@ -245,6 +245,29 @@ def test_a_stream_that_is_cancelled_after_the_thought_keeps_it(monkeypatch: pyte
         assert served.requested() == "caller free"
 
 
+# Failures -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_unloaded_after_the_thought_continues_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish, unloaded = ThinkFirst.finish, list[str]()
+
+    def finish_and_unload(step: Any, batch: Any, end: Any, ask: Any) -> Any:
+        events, end = yield from finish(step, batch, end, ask)
+        if end is None:
+            served.server.unload("m")
+            unloaded.append("m")
+        return events, end
+
+    monkeypatch.setattr(ThinkFirst, "finish", finish_and_unload)
+    with serving(BY_GRAMMAR, FREE) as served:
+        served.ask()
+        result = served.ask()
+        assert (result.content, result.reasoning_content) == (GIVEN, THOUGHT)
+        assert served.requested() == "caller free raw"
+        assert served.ask().content == GIVEN  # nothing is known of the new instance
+        assert served.requested() == "caller"
+
+
 # Where it is not done -------------------------------------------------------------------------------------------------
 
 TOOLS = {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "f"}}]}
