@@ -19,6 +19,7 @@ from lmstudio_integrations.types.structured import (
     read_as,
     read_response,
     reject_text,
+    requests_reasoning,
     schema_problems,
 )
 
@@ -165,3 +166,22 @@ def test_a_correction_names_the_problem_and_does_not_repeat_the_response() -> No
         "Your response was rejected: the response is not the structured output that was requested: name: Input should "
         "be a valid string (stop reason eosFound)\n\nRespond again with a corrected response."
     )
+
+
+CUSTOM = "ext.virtualModel.customField.acme.deep."
+
+REASONING: list[tuple[dict[str, Any], bool]] = [
+    ({}, False),
+    ({"enable_thinking": True}, True),
+    ({"enable_thinking": False}, False),
+    ({"raw": {f"{CUSTOM}enableThinking": True}}, True),
+    ({"raw": {f"{CUSTOM}enableThinking": False}}, False),
+    ({"raw": {f"{CUSTOM}reasoningEffort": "low"}}, True),
+    ({"raw": {f"{CUSTOM}reasoningEffort": "none"}}, False),
+    ({"raw": {"acme.reasoningEffort": "low"}}, False),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), REASONING)
+def test_reasoning_is_requested_by_a_setting_or_a_custom_field(settings: dict[str, Any], expected: bool) -> None:
+    assert requests_reasoning(LlmPredictionConfig(**settings)) == expected

@@ -271,23 +271,16 @@ def test_a_model_that_is_unloaded_after_the_thought_continues_it(monkeypatch: py
 # Where it is not done -------------------------------------------------------------------------------------------------
 
 TOOLS = {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "f"}}]}
-CUSTOM = "ext.virtualModel.customField.acme.deep."
+EFFORT = "ext.virtualModel.customField.acme.deep.reasoningEffort"
 
 
 def response(history: Any = "Where?", **changes: Any) -> Plan:
     return plan_response(history, {**THINKING, **changes}, is_async=False)
 
 
-def with_raw(**fields: Any) -> Plan:
-    return response(config={"raw": {f"{CUSTOM}{name}": value for name, value in fields.items()}})
-
-
 PLANS: dict[str, tuple[Callable[[], Plan], bool]] = {
     "enable_thinking": (response, True),
-    "an effort": (lambda: with_raw(reasoningEffort="low"), True),
-    "a switch of the model": (lambda: with_raw(enableThinking=True), True),
-    "no effort": (lambda: with_raw(reasoningEffort="none"), False),
-    "a switch that is off": (lambda: with_raw(enableThinking=False), False),
+    "an effort": (lambda: response(config={"raw": {EFFORT: "low"}}), True),
     "nothing about reasoning": (lambda: response(config=None), False),
     "no reasoning": (lambda: response(config={"enable_thinking": False}), False),
     "no format": (lambda: response(response_format=None), False),
