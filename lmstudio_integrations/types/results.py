@@ -215,9 +215,9 @@ class LlmPredictionStats(WireModel):
     as predicted. What the server did not measure is `None`. The client adds `model_load_time_sec`, the time that the
     call waited for the model if it loaded it; `dropped_tokens`, the tokens of the prompt that the server did not read
     (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
-    `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the text;
-    `forced_by_grammar`, if a required call was requested by grammar; and `reasoning_replay`, what the chat template
-    does with the earlier reasoning that the conversation has (the attributes of `ReasoningReplay`).
+    `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the
+    text; `forced_by_grammar`, if a required call was requested by grammar; and `reasoning_replay`, what the chat
+    template does with the earlier reasoning that the conversation has (the attributes of `ReasoningReplay`).
     """
 
     stop_reason: str

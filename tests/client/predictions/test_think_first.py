@@ -272,10 +272,12 @@ def test_a_model_that_is_unloaded_after_the_thought_continues_it(monkeypatch: py
 
 TOOLS = {"type": "toolArray", "tools": [{"type": "function", "function": {"name": "f"}}]}
 EFFORT = "ext.virtualModel.customField.acme.deep.reasoningEffort"
+COMPLETION: Any = THINKING
 
 
 def response(history: Any = "Where?", **changes: Any) -> Plan:
-    return plan_response(history, {**THINKING, **changes}, is_async=False)
+    parameters: Any = {**THINKING, **changes}
+    return plan_response(history, parameters, is_async=False)
 
 
 PLANS: dict[str, tuple[Callable[[], Plan], bool]] = {
@@ -288,7 +290,7 @@ PLANS: dict[str, tuple[Callable[[], Plan], bool]] = {
     "tools": (lambda: response(config={"enable_thinking": True, "raw_tools": TOOLS}), False),
     "a preset": (lambda: response(preset="p"), False),
     "an image": (lambda: response(PendingHistory([b"image"], lambda _: WireHistory.of_prompt("Where?"))), False),
-    "a text to continue": (lambda: plan_completion("Where?", {**THINKING}, is_async=False), False),
+    "a text to continue": (lambda: plan_completion("Where?", COMPLETION, is_async=False), False),
 }
 
 

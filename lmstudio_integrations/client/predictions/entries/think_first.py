@@ -135,15 +135,16 @@ class ThinkFirst(Middleware):
         if self._instance is None or self._is_off or type(error) not in _REJECTIONS:
             return False
         known = self._instance.reasoning
-        if ask.asked_by is None:
+        if ask.asked_by is not self:
             is_prevented = known.thinks_first is None and _REASONING.search(str(error)) is not None
-            known.thinks_first = True if is_prevented else known.thinks_first
+            known.thinks_first = is_prevented or known.thinks_first
             return is_prevented
-        self._is_off = True
-        if self._thought and self.has_asked:
+        if self.has_asked:
             known.thinks_first = False  # the server cannot continue a raw text by grammar
+        is_plain = self.has_asked and not self._thought
         self._thought.clear()
-        return True
+        self._is_off = True
+        return not is_plain
 
     def failed(self, error: LMStudioError, ask: Ask) -> PredictionEnd | None:
         """Return the end of the thought if the prediction was cancelled after it."""
