@@ -50,7 +50,7 @@ class KnownReasoning:
             far as it was asked.
         is_rejected: Whether it has rejected a conversation with thoughts.
         thinks_first: Whether the grammar of a response format leaves no thought, so that it must come first; `None` if
-            that is not known.
+            that is not known, false also if it did not help.
         missed_thoughts: How many responses without a format in a row had no thought that was asked for.
     """
 

@@ -27,14 +27,11 @@ def _has_two_steps(plan: Plan) -> bool:
 
 
 def _may_think_first(plan: Plan) -> bool:
-    is_possible = plan.outline is not None and not plan.has_files and plan.preset is None
-    return (
-        is_requested(plan.settings)
-        and requests_reasoning(plan.settings)
-        and is_possible
-        and not offered_tools(plan.settings)
-        and plan.options.get("think_first", True)
-    )
+    settings = plan.settings
+    if not (is_requested(settings) and requests_reasoning(settings) and plan.options.get("think_first", True)):
+        return False
+    # The prompt can be rendered, and continued as a text.
+    return plan.outline is not None and plan.preset is None and not (plan.has_files or offered_tools(settings))
 
 
 def _may_have_log_probs(plan: Plan) -> bool:

@@ -99,12 +99,12 @@ class ThinkFirst(Middleware):
                 continue
             elif event.reasoning_type != "none" or event.is_structural:
                 delivered.append(event)
-            elif event.content.isspace():  # between the tag and the text: it belongs to the tag
+            elif not event.content.strip():  # white space between the tag and the text belongs to the tag
                 delivered.append(replace(event, is_structural=True))
-            elif event.content:
+            else:
+                assert ask.call is not None, "it responds"
+                ask.call.cancel()
                 self._is_over = True
-                if ask.call is not None:
-                    ask.call.cancel()
         self._thought += [event for event in delivered if type(event) is LlmPredictionFragment]
         return delivered
 
