@@ -15,7 +15,6 @@ from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Call, Operation
 from lmstudio_integrations.errors import LMStudioError
-from lmstudio_integrations.protocol.endpoints import Channel
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult
 
@@ -78,10 +77,6 @@ class Middleware:
         """Return the parameter of a request, changed as necessary."""
         yield from ()
         return wire
-
-    def endpoint(self, parameter: Mapping[str, Any]) -> Channel | None:
-        """Return the endpoint that takes the parameter of its own ask; `None` is that of the caller's request."""
-        return None
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return which of these events are delivered now."""

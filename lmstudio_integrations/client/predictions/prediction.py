@@ -423,8 +423,7 @@ class Prediction:
             raise _ClosedError
         attempts.listener.requested(parameter)
         ask.parameter = parameter
-        endpoint = (ask.asked_by and ask.asked_by.endpoint(parameter)) or request.endpoint
-        ask.call = ask.operation.start(request.namespace, endpoint, parameter, label=self._plan.label)
+        ask.call = ask.operation.start(request.namespace, request.endpoint, parameter, label=self._plan.label)
         self._record_step(ask.call)
         if self._is_cancelled:
             ask.call.cancel()

@@ -191,9 +191,14 @@ class LegacyCompletionRequest(CompletionRequest):
     endpoint: Channel = ChatRequest.endpoint
 
     def _parameter(self, specifier: Specifier) -> Mapping[str, Any]:
-        history = WireHistory.of_prompt(self._prompt).to_dict()
-        stack = {"layers": [*self._stack["layers"], _LEGACY_LAYER]}
-        return Predict(modelSpecifier=specifier, history=history, predictionConfigStack=stack)
+        return chat_request_of_text(specifier, self._prompt, self._stack)
+
+
+def chat_request_of_text(specifier: Specifier, text: str, stack: Mapping[str, Any]) -> Predict:
+    """Return the parameter of a chat request that continues a text: a template only shows it."""
+    history = WireHistory.of_prompt(text).to_dict()
+    layers = [*stack["layers"], _LEGACY_LAYER]
+    return Predict(modelSpecifier=specifier, history=history, predictionConfigStack={"layers": layers})
 
 
 def with_tools(settings: LlmPredictionConfig, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:

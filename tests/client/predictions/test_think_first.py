@@ -61,7 +61,7 @@ class Serving(NamedTuple):
 
 
 def kind_of(record: PredictionRecord) -> str:
-    """Return which request it was: of the caller, free, or the continuation of a raw text."""
+    """Return which request it was: of the caller, free, or the continuation of a text."""
     kind = "raw" if record.raw else "caller" if "structured" in record.config else "free"
     return kind if record.error is None else f"{kind}!"
 
@@ -120,7 +120,7 @@ RESPONSES: dict[str, tuple[Rules, list[str]]] = {
         ["caller", "free caller", "free caller", "caller"],
     ),
     "a format that is rejected": ([rejecting(REJECTED), BY_GRAMMAR, FREE], ["caller! free raw", "free raw"]),
-    "a raw text that is rejected": (
+    "a text that is rejected": (
         [rejecting("no grammar here", "<think>"), BY_GRAMMAR, FREE],
         ["caller", "free raw! caller", "caller"],
     ),
@@ -177,7 +177,7 @@ def test_a_server_that_renders_no_prompts_gets_the_request_of_the_caller(monkeyp
 # What is requested ----------------------------------------------------------------------------------------------------
 
 
-def test_earlier_thoughts_are_in_the_raw_text_as_they_are_sent() -> None:
+def test_earlier_thoughts_are_in_the_text_as_they_are_sent() -> None:
     chat = lms.Chat()
     chat.append({"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}, "Well."]})
     chat.add_user_message("Where?")
@@ -190,13 +190,14 @@ def test_earlier_thoughts_are_in_the_raw_text_as_they_are_sent() -> None:
             assert prompt.endswith(f"<think>{THOUGHT}</think>")
 
 
-def test_settings_stay_but_for_a_budget_which_a_raw_text_does_not_have() -> None:
+def test_settings_stay_but_for_the_budget_and_the_template() -> None:
     config = {"enable_thinking": True, "temperature": 0.5, "reasoning_budget": 50}
     with serving(BY_GRAMMAR, FREE) as served:
         for _ in range(2):
             served.ask(config=config)
         caller, free, raw = (each.config for each in served.server.predictions)
         assert free == {name: value for name, value in caller.items() if name != "structured"}
+        assert raw.pop("promptTemplate")
         assert raw == {name: value for name, value in caller.items() if name != "reasoningBudget"}
 
 

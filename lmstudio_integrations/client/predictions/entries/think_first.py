@@ -3,7 +3,7 @@
 Some runtimes of LM Studio apply the grammar of a response format to the whole output, so a model that is asked to
 reason cannot. That shows in the first response, which is delivered as it is. From then on the instance gets two
 requests: one without the format, which is cancelled when the thought has ended, and one by grammar that continues the
-prompt and the thought as a raw text, which the server has in its prompt cache.
+prompt and the thought as a text, which the server has in its prompt cache.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Any
 from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.requests import chat_request_of_text
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -23,9 +24,7 @@ from lmstudio_integrations.errors import (
     LMStudioServerError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.protocol.endpoints import Channel, channel
 from lmstudio_integrations.protocol.kv_config import changed
-from lmstudio_integrations.protocol.requests import CompleteRawText
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
 
@@ -35,10 +34,9 @@ _MOST_MISSES = 2
 _LIMITS = ("maxPredictedTokensReached", "contextLengthReached")
 """The stop reasons of a response that was cut off."""
 
-_RAW_TEXT = channel("llm", "completeRawText")
 _WITHOUT_FORMAT = LlmPredictionConfig(structured=None)
 _AFTER_THOUGHT = LlmPredictionConfig(reasoning_budget=None)
-"""The thought is over, and a raw text has no budget for one."""
+"""The thought is over, and the rest has no budget for one."""
 
 _REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
 """The errors after which another request may succeed. Those of other classes are not about the request."""
@@ -74,18 +72,12 @@ class ThinkFirst(Middleware):
         if not self.has_asked:
             return {**wire, "predictionConfigStack": free}
         specifier = wire["modelSpecifier"]
-        try:  # as in the free request, whose prompt is in the cache; the server adds the first token to a raw text
+        try:  # as in the free request, whose prompt is in the cache; the server adds the first token to a text
             prompt = yield from render(ask.operation, specifier, wire["history"], {"omitBosToken": True}, free)
         except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
             ask.instance.reasoning.thinks_first = False
             return wire
-        prompt = _continued(prompt, self._thought)
-        rest = changed(stack, _AFTER_THOUGHT)
-        return CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=rest)
-
-    def endpoint(self, parameter: Mapping[str, Any]) -> Channel | None:
-        """Return the endpoint that continues a raw text."""
-        return _RAW_TEXT if "rawPrompt" in parameter else None
+        return chat_request_of_text(specifier, _continued(prompt, self._thought), changed(stack, _AFTER_THOUGHT))
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return the thought of the free response, which is cancelled as soon as its text begins."""
@@ -140,7 +132,7 @@ class ThinkFirst(Middleware):
             known.thinks_first = is_prevented or known.thinks_first
             return is_prevented
         if self.has_asked:
-            known.thinks_first = False  # the server cannot continue a raw text by grammar
+            known.thinks_first = False  # the server cannot continue a text by grammar
         is_plain = self.has_asked and not self._thought
         self._thought.clear()
         self._is_off = True
