@@ -261,7 +261,7 @@ def sent_by(
     messages: Sequence[Mapping[str, Any]],
     mode: SendReasoning = "auto",
     settings: LlmPredictionConfig = OWN_TEMPLATE,
-) -> list[dict[str, Any]]:
+) -> Sequence[Mapping[str, Any]]:
     """Return messages as they are sent."""
     return run(sent_messages(server, instance, messages, ReasoningOptions(mode), settings)).messages
 

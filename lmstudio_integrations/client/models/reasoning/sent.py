@@ -32,7 +32,7 @@ class Sent(NamedTuple):
         replay: What the template does with thoughts, if that decided about them.
     """
 
-    messages: list[dict[str, Any]]
+    messages: Messages
     template: LlmPredictionConfig = OWN_TEMPLATE
     replay: ReasoningReplay | None = None
 

@@ -22,7 +22,7 @@ class SentReasoning(Middleware):
     """Writes each thought as text, or omits it."""
 
     _messages: Messages = field(default=(), init=False)
-    _sent: Sent = field(default=Sent([]), init=False)
+    _sent: Sent = field(default=Sent(()), init=False)
     _is_rejected: bool = field(default=False, init=False)
 
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
