@@ -32,6 +32,7 @@ from lmstudio_integrations.emulator.proxy.messages import (
 from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, Tunnel
 from lmstudio_integrations.emulator.proxy.units import Unit, text_frame
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
+from tests.faults.conversations import THOUGHT
 from tests.faults.model import (
     CLOSED_EARLY,
     CONNECTING,
@@ -44,6 +45,7 @@ from tests.faults.model import (
     WORKS,
     Outcome,
     Row,
+    changes,
     expires,
     moves_after,
     row,
@@ -171,6 +173,14 @@ _FIRST = (
     row("parameters-rejected", PROTOCOL),
     row("first-packet-late", WORKS),
     row("template-error", Outcome(errors.LMStudioPromptTemplateError), None, steps=({"fault": "template"},)),
+    row(
+        "template-error",
+        Outcome(note="without the thoughts, which are never sent again"),
+        None,
+        name="The model's prompt template rejects a prompt with earlier thoughts.",
+        reranker=None,
+        has_thought=True,
+    ),
     Row(
         "The server reads a part of a prompt that does not fit, although it must not.",
         Phase.FIRST,
@@ -215,6 +225,15 @@ _LAST = (
         None,
         steps=({"fault": "empty"},),
         window=100,
+    ),
+    Row(
+        "A thought is cut off by `max_tokens`.",
+        Phase.LAST,
+        changes("the response is the thought so far, which the next call does not send", lambda _words: []),
+        None,
+        None,
+        steps=({"reasoning": THOUGHT},),
+        max_tokens=3,
     ),
     Row(
         "The server leaves a tool call in the text of the response (`rescue_tool_calls`).",

@@ -19,6 +19,7 @@ from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
+from tests.faults.conversations import THOUGHT, thought_of, with_thought
 from tests.faults.model import WORKS, Outcome, Row
 from tests.faults.surfaces import (
     DIMENSIONS,
@@ -89,6 +90,8 @@ class Cell(Observer):
         self.host = f"{fault.scheme}://{self.proxy.address}"
         host = [self.host, servers.spare.address] if fault.has_other_host else self.host
         self.subject = Subject(self.surface, host, self.model, self.retries)
+        if fault.has_thought:
+            self.subject.earlier = with_thought(self.surface.family)
 
     def on_unit(self, tunnel: Tunnel, unit: Unit) -> None:
         """Note which connection a request uses."""
@@ -126,8 +129,31 @@ class Cell(Observer):
             self._check_that_it_happened()
             if self.fault.meanwhile is not None:
                 self.call("meanwhile", self.fault.meanwhile)
+            if self.fault.max_tokens is not None:
+                self._continue_cut_off(observed)
             self.heal()
             self._call_as_expected(after, self.fault.then)
+            if self.fault.is_about_thoughts:
+                self._check_that_no_thought_is_sent()
+
+    def _continue_cut_off(self, verb: str) -> None:
+        """Let the next call continue the conversation of a response whose thought was cut off."""
+        thought = thought_of(self.subject.response)
+        is_begun = bool(thought) and THOUGHT.startswith(thought) and thought != THOUGHT
+        _require(is_begun, f"the {verb} call returned the thought {thought!r}")
+        self.subject.continue_after(self._text(verb))
+
+    def _check_that_no_thought_is_sent(self) -> None:
+        messages = self.predictions[-1].messages
+        roles = [message["role"] for message in messages]
+        _require(roles == ["user", "assistant", "user"], f"the last prompt has messages of {roles}")
+        answer = messages[1]["content"]
+        _require(not any(word in answer for word in ("<think>", *THOUGHT.split())), f"the last call sent {answer!r}")
+
+    def _text(self, verb: str) -> str:
+        """Return what a call is about."""
+        text = f"{verb} {self.surface} {PROMPT}"
+        return text + f" {PROMPT}" * self.fault.window if self.fault.window is not None and verb == "fault" else text
 
     def run_with_retry(self) -> None:
         """Make the call with `max_retries=1`; the fault is over when the adapter tries again."""
@@ -165,15 +191,12 @@ class Cell(Observer):
 
     def call(self, verb: str, outcome: Outcome) -> None:
         """Make a call and compare what it comes to."""
-        text = f"{verb} {self.surface} {PROMPT}"
-        if self.fault.window is not None and verb == "fault":
-            text += f" {PROMPT}" * self.fault.window
-        tool_choice = self.fault.tool_choice if verb == "fault" else None
+        text, options = self._text(verb), self._options(verb)
         parts: list[Any] = []
         error: BaseException | None = None
         began = time.monotonic()
         try:
-            self.subject.call(text, _timeouts(outcome, self.fault.keepalive, self.timeout), parts, tool_choice)
+            self.subject.call(text, _timeouts(outcome, self.fault.keepalive, self.timeout), parts, **options)
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
             error = raised
         elapsed = time.monotonic() - began
@@ -183,7 +206,7 @@ class Cell(Observer):
             if early or self.fault.has_other_host:  # which had no more time than the first
                 raise EarlyTimeoutError
         right = expected(self.surface.kind, text)
-        if tool_choice is not None:
+        if "tool_choice" in options:
             right.append(TOOL_RESULT)
         if outcome.error is not None:
             self._check_error(verb, error, outcome)
@@ -193,6 +216,16 @@ class Cell(Observer):
         kind = self.surface.kind
         changed = right if outcome.changed is None else outcome.changed(right)
         _require(joined(kind, parts) == joined(kind, changed), f"the {verb} call returned {parts}")
+
+    def _options(self, verb: str) -> dict[str, Any]:
+        """Return the arguments of a call that the row has."""
+        fault = self.fault
+        options: dict[str, Any] = {"send_reasoning": "always"} if fault.is_about_thoughts else {}
+        if verb == "fault" and fault.tool_choice is not None:
+            options["tool_choice"] = fault.tool_choice
+        if verb == "fault" and fault.max_tokens is not None:
+            options["max_tokens"] = fault.max_tokens
+        return options
 
     def _check_error(self, verb: str, error: BaseException | None, outcome: Outcome) -> None:
         assert outcome.error is not None, "only outcomes with an error come here"

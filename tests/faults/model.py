@@ -87,6 +87,9 @@ class Row:
         window: The context length of the model, if the prompt does not fit.
         tool_choice: The choice with which the observed call offers a tool, if it does. The model is to call it after
             its text.
+        has_thought: Whether the conversation of each call has an earlier thought. The last prompt has none.
+        max_tokens: After how many tokens the observed call ends: within a thought. The next call continues its
+            conversation, without the thought.
         between: What happens between two calls; the second of them is the one that is observed.
         stop: What the caller does in place of the observed call.
         around: A context in which all surfaces run.
@@ -116,6 +119,8 @@ class Row:
     load_steps: tuple[Mapping[str, Any], ...] = ()
     window: int | None = None
     tool_choice: ToolChoice | None = None
+    has_thought: bool = False
+    max_tokens: int | None = None
     between: "Callable[[Cell], None] | None" = None
     stop: "Callable[[Cell], None] | None" = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -152,6 +157,11 @@ class Row:
     def has_other_host(self) -> bool:
         """Whether there is a second host, which works."""
         return self.then_on == "other host"
+
+    @property
+    def is_about_thoughts(self) -> bool:
+        """Whether conversations have thoughts, which all calls are to send."""
+        return self.has_thought or self.max_tokens is not None
 
     @property
     def denies_loads(self) -> bool:

@@ -5,7 +5,7 @@ A surface opens a subject, which is called like a function. Async surfaces run t
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.exceptions import ModelError
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatResponse
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 import lmstudio_integrations as lms
@@ -22,18 +22,18 @@ from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.faults.conversations import Family, of_model, of_user
 from tests.support.adapters import classes
 
 T = TypeVar("T")
-Family = Literal["native", "LangChain", "LlamaIndex"]
 Kind = Literal["chat", "embedding", "reranker"]
 Timeouts = Mapping[str, float]
 NO_TIMEOUTS: Timeouts = {}
 ToolChoice = Literal["auto", "required"]
 Way = Callable[..., Iterator[Any] | AsyncIterator[Any]]
-"""Calls a model handle or an adapter with a text, and yields what it delivers, as it is delivered.
+"""Calls a model handle or an adapter with a prompt, and yields what it delivers, as it is delivered.
 
-Keyword arguments go to the function. The tools that the response calls are run, and what they return is yielded last.
+Keyword arguments go to the function. A prediction yields its response last.
 """
 
 DIMENSIONS = 8
@@ -83,6 +83,17 @@ class Surface:
             return {"config": config}
         return {"config": config, "rescue_tool_calls": True, "required_tool_fallback": True}
 
+    def limit(self, max_tokens: int) -> dict[str, Any]:
+        """Return the arguments that limit the response."""
+        limit = {"max_tokens": max_tokens}
+        return {"config": limit} if self.family == "native" else limit
+
+    def prompt(self, text: str, earlier: Sequence[Any]) -> Any:
+        """Return what it is called with: a text, or a conversation that ends with it."""
+        if self.kind == "chat" and (earlier or self.family == "LlamaIndex"):
+            return [*earlier, of_user(self.family, text)]
+        return text
+
     @property
     def has_retries(self) -> bool:
         """Whether it has `max_retries`."""
@@ -103,12 +114,19 @@ class Surface:
 
 
 class Subject:
-    """A client with a model handle, or an adapter; keeps its connection until it is closed."""
+    """A client with a model handle, or an adapter; keeps its connection until it is closed.
+
+    Attributes:
+        earlier: The messages before the text of the next call.
+        response: The response of the last prediction.
+    """
 
     def __init__(self, surface: Surface, host: str | list[str], model: str, retries: int = 0) -> None:
         self._surface = surface
         self._runner = asyncio.Runner() if surface.is_async else None
         self._client: Any = None
+        self.earlier: list[Any] = []
+        self.response: Any = None
         if surface.family == "native":
             assert isinstance(host, str), "a native client has one host"
             self._client = lms.AsyncClient(host) if surface.is_async else lms.Client(host)
@@ -122,19 +140,54 @@ class Subject:
         """Ask several hosts what they have; otherwise the first call goes to the one that responds first."""
         self.model.hosts()
 
-    def call(self, text: str, timeouts: Timeouts, received: list[Any], tool_choice: ToolChoice | None = None) -> None:
-        """Ask about a text, with the tool if there is a choice; append what is delivered."""
-        parts = self.parts(text, timeouts, tool_choice)
+    def call(self, text: str, timeouts: Timeouts, received: list[Any], **options: Any) -> None:
+        """Ask about a text, with the options of `parts`; append what is delivered, and what called tools return."""
+        parts = self.parts(text, timeouts, **options)
         if isinstance(parts, AsyncIterator):
-            self.run(_collect(parts, received))
+            self.run(self._collect(parts, received))
         else:
             for part in parts:
-                received.append(part)  # noqa: PERF402 - what came before an error is kept
+                self._receive(part, received)
 
-    def parts(self, text: str, timeouts: Timeouts = NO_TIMEOUTS, tool_choice: ToolChoice | None = None) -> Any:
-        """Return an iterator over what a call delivers; an async one for an async surface."""
-        offered = {} if tool_choice is None else self._surface.offer(tool_choice)
-        return self._surface.way(self._limited(timeouts), text, **offered)
+    async def _collect(self, parts: AsyncIterator[Any], received: list[Any]) -> None:
+        async for part in parts:
+            self._receive(part, received)
+
+    def _receive(self, part: Any, received: list[Any]) -> None:
+        """Take a part before the next comes: what came before an error is kept."""
+        if isinstance(part, str | list):
+            received.append(part)
+        else:
+            self.response = part
+            received += _results(part)
+
+    def continue_after(self, text: str) -> None:
+        """Let the next call continue the conversation that the last one was about."""
+        self.earlier += [of_user(self._surface.family, text), of_model(self.response)]
+
+    def parts(
+        self,
+        text: str,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        *,
+        tool_choice: ToolChoice | None = None,
+        max_tokens: int | None = None,
+        **given: Any,
+    ) -> Any:
+        """Return an iterator over what a call delivers; an async one for an async surface.
+
+        Args:
+            text: The text.
+            timeouts: The timeouts.
+            tool_choice: The choice with which the tool is offered, if it is.
+            max_tokens: The most tokens of the response.
+            given: More arguments of the function.
+        """
+        if tool_choice is not None:
+            given |= self._surface.offer(tool_choice)
+        if max_tokens is not None:
+            given |= self._surface.limit(max_tokens)
+        return self._surface.way(self._limited(timeouts), self._surface.prompt(text, self.earlier), **given)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop of an async surface."""
@@ -162,11 +215,6 @@ class Subject:
             self._runner.run(self._client.aclose())
         if self._runner is not None:
             self._runner.close()
-
-
-async def _collect(parts: AsyncIterator[Any], received: list[Any]) -> None:
-    async for part in parts:
-        received.append(part)  # noqa: PERF401 - as above
 
 
 def texts_of(text: str) -> list[str]:
@@ -214,125 +262,117 @@ def run_tool(name: str, arguments: dict[str, Any]) -> str:
 TOOL_RESULT = run_tool(**CALL)
 
 
-def _results(response: lms.PredictionResult) -> list[str]:
-    return [run_tool(call.name, call.arguments or {}) for call in response.tool_call_requests]
-
-
-def _results_of_message(message: Any) -> list[str]:
-    return [run_tool(call["name"], call["args"]) for call in message.tool_calls]
-
-
-def _results_of_chunks(chunks: list[Any]) -> list[str]:
-    return _results_of_message(reduce(add, chunks))
-
-
-def _results_of_response(response: Any) -> list[str]:
-    blocks = response.message.blocks
-    return [run_tool(each.tool_name, each.tool_kwargs) for each in blocks if each.block_type == "tool_call"]
+def _results(response: Any) -> list[str]:
+    """Run the tools that a response calls."""
+    match response:
+        case lms.PredictionResult():
+            return [run_tool(call.name, call.arguments or {}) for call in response.tool_call_requests]
+        case ChatResponse():
+            blocks: list[Any] = [each for each in response.message.blocks if each.block_type == "tool_call"]
+            return [run_tool(each.tool_name, each.tool_kwargs) for each in blocks]
+        case _:
+            return [run_tool(call["name"], call["args"]) for call in response.tool_calls]
 
 
 # The ways -----------------------------------------------------------------------------------------------------------
 
 
-def _respond(model: Any, text: str, **offered: Any) -> Iterator[str]:
-    response = model.respond(text, check_context=True, **offered)
-    yield from (response.content, *_results(response))
+def _respond(model: Any, prompt: Any, **given: Any) -> Iterator[Any]:
+    response = model.respond(prompt, check_context=True, **given)
+    yield from (response.content, response)
 
 
-def _respond_stream(model: Any, text: str, **offered: Any) -> Iterator[str]:
-    stream = model.respond_stream(text, check_context=True, **offered)
+def _text_of(fragment: lms.LlmPredictionFragment) -> str:
+    return fragment.content if fragment.reasoning_type == "none" else ""
+
+
+def _respond_stream(model: Any, prompt: Any, **given: Any) -> Iterator[Any]:
+    stream = model.respond_stream(prompt, check_context=True, **given)
     for fragment in stream:
-        yield fragment.content
-    yield from _results(stream.result())
+        yield _text_of(fragment)
+    yield stream.result()
 
 
-async def _arespond(model: Any, text: str, **offered: Any) -> AsyncIterator[str]:
-    response = await model.respond(text, check_context=True, **offered)
-    for part in (response.content, *_results(response)):
+async def _arespond(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+    response = await model.respond(prompt, check_context=True, **given)
+    for part in (response.content, response):
         yield part
 
 
-async def _arespond_stream(model: Any, text: str, **offered: Any) -> AsyncIterator[str]:
-    stream = model.respond_stream(text, check_context=True, **offered)
+async def _arespond_stream(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+    stream = model.respond_stream(prompt, check_context=True, **given)
     async for fragment in stream:
-        yield fragment.content
-    for result in _results(stream.result()):
-        yield result
+        yield _text_of(fragment)
+    yield stream.result()
 
 
 # In the second round the model has no tools, and repeats what the tool has returned.
 _ACT: dict[str, Any] = {"tools": [population], "max_prediction_rounds": 2, "check_context": True}
 
 
-def _act(model: Any, text: str, **offered: Any) -> Iterator[str]:
+def _act(model: Any, prompt: Any, **given: Any) -> Iterator[Any]:
     rounds: list[lms.PredictionResult] = []
-    model.act(text, on_prediction_completed=rounds.append, **_ACT, **offered)
-    yield from (each.content for each in rounds)
+    model.act(prompt, on_prediction_completed=rounds.append, **_ACT, **given)
+    yield from (*(each.content for each in rounds), rounds[-1])
 
 
-async def _aact(model: Any, text: str, **offered: Any) -> AsyncIterator[str]:
+async def _aact(model: Any, prompt: Any, **given: Any) -> AsyncIterator[Any]:
     rounds: list[lms.PredictionResult] = []
-    await model.act(text, on_prediction_completed=rounds.append, **_ACT, **offered)
-    for each in rounds:
-        yield each.content
-
-
-def _invoke(model: ChatLMStudio, text: str, **offered: Any) -> Iterator[str]:
-    message = model.invoke(text, **offered)
-    yield from (message.text, *_results_of_message(message))
-
-
-def _stream(model: ChatLMStudio, text: str, **offered: Any) -> Iterator[str]:
-    chunks: list[Any] = []
-    for chunk in model.stream(text, **offered):
-        chunks.append(chunk)
-        yield chunk.text
-    yield from _results_of_chunks(chunks)
-
-
-async def _ainvoke(model: ChatLMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
-    message = await model.ainvoke(text, **offered)
-    for part in (message.text, *_results_of_message(message)):
+    await model.act(prompt, on_prediction_completed=rounds.append, **_ACT, **given)
+    for part in (*(each.content for each in rounds), rounds[-1]):
         yield part
 
 
-async def _astream(model: ChatLMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
+def _invoke(model: ChatLMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
+    message = model.invoke(prompt, **given)
+    yield from (message.text, message)
+
+
+def _stream(model: ChatLMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
     chunks: list[Any] = []
-    async for chunk in model.astream(text, **offered):
+    for chunk in model.stream(prompt, **given):
         chunks.append(chunk)
         yield chunk.text
-    for result in _results_of_chunks(chunks):
-        yield result
+    yield reduce(add, chunks)
 
 
-def _messages(text: str) -> list[ChatMessage]:
-    return [ChatMessage(role="user", content=text)]
-
-
-def _chat(model: LMStudio, text: str, **offered: Any) -> Iterator[str]:
-    response = model.chat(_messages(text), **offered)
-    yield from (response.message.content or "", *_results_of_response(response))
-
-
-def _stream_chat(model: LMStudio, text: str, **offered: Any) -> Iterator[str]:
-    chunk: Any = None
-    for chunk in model.stream_chat(_messages(text), **offered):
-        yield chunk.delta or ""
-    yield from _results_of_response(chunk)
-
-
-async def _achat(model: LMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
-    response = await model.achat(_messages(text), **offered)
-    for part in (response.message.content or "", *_results_of_response(response)):
+async def _ainvoke(model: ChatLMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+    message = await model.ainvoke(prompt, **given)
+    for part in (message.text, message):
         yield part
 
 
-async def _astream_chat(model: LMStudio, text: str, **offered: Any) -> AsyncIterator[str]:
+async def _astream(model: ChatLMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+    chunks: list[Any] = []
+    async for chunk in model.astream(prompt, **given):
+        chunks.append(chunk)
+        yield chunk.text
+    yield reduce(add, chunks)
+
+
+def _chat(model: LMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
+    response = model.chat(prompt, **given)
+    yield from (response.message.content or "", response)
+
+
+def _stream_chat(model: LMStudio, prompt: Any, **given: Any) -> Iterator[Any]:
     chunk: Any = None
-    async for chunk in await model.astream_chat(_messages(text), **offered):
+    for chunk in model.stream_chat(prompt, **given):
         yield chunk.delta or ""
-    for result in _results_of_response(chunk):
-        yield result
+    yield chunk
+
+
+async def _achat(model: LMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+    response = await model.achat(prompt, **given)
+    for part in (response.message.content or "", response):
+        yield part
+
+
+async def _astream_chat(model: LMStudio, prompt: Any, **given: Any) -> AsyncIterator[Any]:
+    chunk: Any = None
+    async for chunk in await model.astream_chat(prompt, **given):
+        yield chunk.delta or ""
+    yield chunk
 
 
 def _embed(model: Any, text: str) -> Iterator[list[float]]:

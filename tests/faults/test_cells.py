@@ -74,6 +74,16 @@ def test_a_tool_call_that_does_not_come_is_found(proxies: ProxyThread, fault: Ro
     assert findings(proxies, fault) == ""
 
 
+@pytest.mark.parametrize("fault", [row for row in TABLE if row.is_about_thoughts], ids=lambda row: row.name)
+def test_a_thought_that_is_sent_or_lost_is_found(proxies: ProxyThread, fault: Row) -> None:
+    harmless = replace(fault, inject=(), max_tokens=fault.max_tokens and 50)
+    finding = (
+        "the fault call returned the thought" if fault.max_tokens else "the last call sent '<think>Where do ferries"
+    )
+    assert finding in findings(proxies, harmless)
+    assert findings(proxies, fault) == ""
+
+
 def test_a_raw_exception_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = replace(RESPOND, way=lambda _model, _text: iter([1 / 0]))
     assert "raw exception: ZeroDivisionError" in findings(proxies, RESET, broken)
