@@ -3,7 +3,8 @@
 #
 # An agent reads a log of 200 ferries, one tool call each. That is more than 4,096
 # tokens hold, so the conversation is summarized on the way. The tokens are counted
-# by the server, so that every prompt fits, and nothing is dropped.
+# by the server, so that every prompt fits, and nothing is dropped. A model that
+# thinks before a call sees the thought again with the result.
 
 # %%
 from functools import partial
@@ -65,7 +66,8 @@ def next_ferry() -> str:
 # By default, the middleware estimates tokens from the number of characters. With
 # this counter, the server counts them in the model's own prompt template, the tools
 # included. The prompt is shorter than LangChain's own, which has 500 tokens, and
-# nothing is trimmed from what is summarized.
+# nothing is trimmed from what is summarized. Thoughts count as they are sent; the
+# summary has none.
 
 # %%
 window = min(model.profile.get("max_input_tokens", 0), 4096)
@@ -92,11 +94,16 @@ agent = create_agent(
 #
 # Small models sometimes stop early, so the agent is asked again until it knows the
 # total. `dropped_tokens` would say that a server dropped a part of a prompt.
+#
+# Thoughts go back to the model as far as its chat template takes them, and nothing
+# has to be set for it. `reasoning_replay` says what the template does with a thought
+# in each place: that of the emulator copies it, like any text.
 
 # %%
 messages: list[Any] = []
 prompts: list[int] = []
-calls = summaries = 0
+calls = thoughts = summaries = 0
+replay: dict[str, str] = {}
 answer = ""
 while total not in answer and len(prompts) < 500:
     messages = [*messages, ("user", "Go on with the log.")]
@@ -112,6 +119,8 @@ while total not in answer and len(prompts) < 500:
             assert "dropped_tokens" not in response.response_metadata
             prompts.append(response.usage_metadata["input_tokens"])
             calls += len(response.tool_calls)
+            thoughts += "reasoning_content" in response.additional_kwargs
+            replay = response.response_metadata.get("reasoning_replay", replay)
             answer = response.text
         elif step.get("SummarizationMiddleware.before_model"):
             summaries += 1
@@ -120,6 +129,7 @@ while total not in answer and len(prompts) < 500:
 
 # %%
 print(f"The agent made {calls} tool calls and {summaries} summaries.")
+print(f"It thought {thoughts} times. What becomes of earlier thoughts: {replay}")
 print(f"The longest of {len(prompts)} prompts has {max(prompts):,} tokens.")
 print("Response:", answer)
 if total not in answer:
