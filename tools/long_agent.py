@@ -1,7 +1,8 @@
 """Agents that make 200 tool calls in a window of 4,096 tokens: `python -m tools.long_agent --seeds 100`.
 
 They add up the entries of a ledger, which a tool returns one by one. The model is scripted and knows only what it
-reads, so whatever is lost on the way makes the sum wrong. By a seeded chance it forgets what to do, ends early, and of
+reads, so whatever is lost on the way makes the sum wrong. It thinks before each call, and sees these thoughts until the
+turn is over. By a seeded chance it forgets what to do, ends early, and of
 a prompt that does not fit reads a part without a word. Both frameworks shorten the conversation by exact counts and by
 the true window. With `--real`, a real model makes the calls; its answers are not judged.
 """
@@ -35,6 +36,7 @@ from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioT
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio, LMStudioTokenizer
 from lmstudio_integrations.types.chat import Message
+from lmstudio_integrations.types.reasoning import SendReasoning
 
 TURNS, WINDOW = 200, 4096
 Framework = Literal["LangChain", "LlamaIndex"]
@@ -48,6 +50,9 @@ _SUMMARY_PROMPT = "Write down how many entries were read, and their total:\n{mes
 _KNOWN = re.compile(r"Total after (\d+) entries: (\d+)|Entry (\d+): (\d+)")
 _ANSWER = re.compile(r"The sum is (\d+)")
 _AT_MOST = re.compile(r"at most (\d+)")
+
+_THOUGHT = "The total is right so far, so I read the next one."
+"""What the model thinks before each call. It knows nothing from it."""
 
 _PER_RUN = 10
 """Entries that an agent of LlamaIndex reads until it reports: its memory is shortened only between two runs."""
@@ -94,12 +99,14 @@ class Accountant(ScriptedEngine):
     Attributes:
         overflowed: Predictions whose prompt did not fit.
         truncated: Those of them of which a part was read, without a word, and more than a few tokens were lost.
+        thoughtless: Predictions whose prompt had a call of the running turn without the thought before it.
     """
 
     def __init__(self, chance: Random, entries: int) -> None:
         super().__init__()
         self.overflowed = 0
         self.truncated = 0
+        self.thoughtless = 0
         self._chance = chance
         self._entries = entries
 
@@ -115,6 +122,7 @@ class Accountant(ScriptedEngine):
         """Yield what a model does."""
         assert request.history is not None, "agents have conversations"
         messages = request.history.messages
+        self.thoughtless += any(_has_lost_its_thought(message) for message in _running_turn(messages))
         faults: list[dict[str, Any]] = []
         tokens = words.count(chat_template.render(messages, request.tools))
         if tokens >= request.context_length:
@@ -142,7 +150,7 @@ class Accountant(ScriptedEngine):
             return [{"text": f"The sum is {total}"}]
         if _is_time_to_report(messages):
             return [{"text": _note(messages)}]
-        return [{"tool": "entry", "arguments": {"number": read + 1}}]
+        return [{"reasoning": _THOUGHT}, {"tool": "entry", "arguments": {"number": read + 1}}]
 
 
 class _AccountantModel(ScriptedModel):
@@ -172,9 +180,20 @@ def _sum_of(messages: Sequence[Message]) -> tuple[int, int]:
 
 def _is_time_to_report(messages: Sequence[Message]) -> bool:
     """Whether as many entries were read as the last question allows."""
-    at = max((at for at, message in enumerate(messages) if message.role == "user"), default=0)
-    most = _AT_MOST.search(chat_template.message_text(messages[at]))
-    return most is not None and sum(message.role == "tool" for message in messages[at:]) >= int(most[1])
+    question, *turn = _running_turn(messages)
+    most = _AT_MOST.search(chat_template.message_text(question))
+    return most is not None and sum(message.role == "tool" for message in turn) >= int(most[1])
+
+
+def _running_turn(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return the messages from the last one of the user on."""
+    return messages[max((at for at, message in enumerate(messages) if message.role == "user"), default=0) :]
+
+
+def _has_lost_its_thought(message: Message) -> bool:
+    """Whether a message calls the tool without the thought before it."""
+    is_call = message.role == "assistant" and any(part.type == "toolCallRequest" for part in message.content)
+    return is_call and f"<think>{_THOUGHT}</think>" not in chat_template.message_text(message)
 
 
 # The agents ---------------------------------------------------------------------------------------------------------
@@ -292,6 +311,7 @@ class Report:
         overflowed: Predictions whose prompt did not fit.
         truncated: Those of them of which a part was read, without a word, and more than a few tokens were lost.
         noticed: Warnings about those.
+        thoughtless: Predictions whose prompt had a call of the running turn without the thought before it.
     """
 
     right: int
@@ -301,11 +321,12 @@ class Report:
     overflowed: int = 0
     truncated: int = 0
     noticed: int = 0
+    thoughtless: int = 0
 
     @property
     def is_right(self) -> bool:
-        """Whether the agent found the sum, and each prompt was read as a whole."""
-        return self.answer == self.right and not self.overflowed and not self.noticed
+        """Whether the agent found the sum, and each prompt was read as a whole and had the thoughts of its turn."""
+        return self.answer == self.right and not self.overflowed and not self.noticed and not self.thoughtless
 
 
 @contextmanager
@@ -316,13 +337,16 @@ def _counting_truncations(report: Report) -> Iterator[None]:
     report.noticed = sum(issubclass(each.category, LMStudioTruncationWarning) for each in given)
 
 
-async def run(framework: Framework, seed: int, *, shortened: bool = True) -> Report:
+async def run(
+    framework: Framework, seed: int, *, shortened: bool = True, send_reasoning: SendReasoning = "auto"
+) -> Report:
     """Let an agent add up a ledger.
 
     Args:
         framework: Whose agent.
         seed: Decides about the ledger, and about what goes wrong.
         shortened: Whether the conversation is summarized, in LangChain.
+        send_reasoning: Which thoughts go back to the model.
     """
     chance = Random(seed)
     ledger, engine = Ledger(chance, TURNS), Accountant(chance, TURNS)
@@ -331,7 +355,7 @@ async def run(framework: Framework, seed: int, *, shortened: bool = True) -> Rep
     async with AsyncExitStack() as stack:
         server = stack.enter_context(Emulator(models, engines={engine.name: engine}))
         stack.enter_context(_counting_truncations(report))
-        settings = {"model": MODEL, "host": server.address}
+        settings = {"model": MODEL, "host": server.address, "send_reasoning": send_reasoning}
         ask = _AGENTS[framework](Setup(ledger, settings, stack, shortened=shortened, buffered=seed % 4 > 1))
         while report.answer is None and report.runs < _MOST_RUNS:
             report.runs += 1
@@ -343,6 +367,7 @@ async def run(framework: Framework, seed: int, *, shortened: bool = True) -> Rep
                 break
             report.answer = int(found[1]) if found else None
     report.calls, report.overflowed, report.truncated = ledger.calls, engine.overflowed, engine.truncated
+    report.thoughtless = engine.thoughtless
     return report
 
 

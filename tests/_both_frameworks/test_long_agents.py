@@ -32,6 +32,13 @@ def test_an_agent_that_is_not_summarized_hears_of_each_prompt_that_does_not_fit(
     assert not report.is_right
 
 
+@pytest.mark.slow
+def test_an_agent_that_sends_no_thoughts_is_noticed() -> None:
+    report = asyncio.run(run("LangChain", 0, send_reasoning=False))
+    assert report.thoughtless >= TURNS - 1
+    assert report.answer == report.right
+
+
 @pytest.mark.exhaustive
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("framework", ["LangChain", "LlamaIndex"])
