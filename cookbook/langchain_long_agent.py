@@ -96,8 +96,8 @@ agent = create_agent(
 # total. `dropped_tokens` would say that a server dropped a part of a prompt.
 #
 # Thoughts go back to the model as far as its chat template takes them, and nothing
-# has to be set for it. `reasoning_replay` says what the template does with a thought
-# in each place: that of the emulator copies it, like any text.
+# has to be set for it. `reasoning_replay` says what the template does with those in
+# each place: that of the emulator copies them, like any text.
 
 # %%
 messages: list[Any] = []

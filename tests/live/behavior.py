@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from lmstudio_integrations.cli._probe.bench import PREFIX
+from lmstudio_integrations.cli._probe.payloads import CONSTANT_TOKENS, THOUGHT
 from lmstudio_integrations.cli._probe.rows import Row
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
 
@@ -18,6 +19,11 @@ TELLING = ("fileType", "status", "queued")
 CACHE_ROW = "cached-tokens"
 SAMPLERS_ROW = "log-probabilities"
 """Elsewhere, what is cached depends on what was asked before, and how sure the model is on what it writes."""
+
+REASONING_ROWS = ("reasoning-tags", "reasoning-and-format")
+FIELDS_ROW = "custom-fields-of-reasoning"
+DEFAULTS_ROW = "base-prediction-config"
+"""Elsewhere, what a model thinks and how its template shows that is no answer."""
 
 CERTAIN = -0.001
 """A log-probability above it leaves nothing to other tokens."""
@@ -80,7 +86,7 @@ def _said(event: Event, interaction: Interaction) -> str:
         case "received":
             return _with_facts(str(event.body.get("type")), _facts_of_packet(event.body, interaction))
         case "result":
-            return "void" if event.body is ABSENT else _with_facts("result", _facts_of_result(event.body))
+            return "void" if event.body is ABSENT else _with_facts("result", _facts_of_result(event.body, interaction))
         case "error":
             code = (event.body.get("displayData") or {}).get("code")
             return _with_facts("error", [str(code or "without a code")])
@@ -97,7 +103,9 @@ def _with_facts(name: str, facts: Sequence[str]) -> str:
 def _facts_of_packet(packet: dict[str, Any], interaction: Interaction) -> list[str]:
     kind = packet.get("type")
     if kind == "success" and "stats" in packet:
-        return [f"stopReason {packet['stats'].get('stopReason')}", *_unreported(packet["stats"], interaction)]
+        stats = packet["stats"]
+        own = [f"prompt {_length(stats)}"] if _has_own_template(interaction) else []
+        return [f"stopReason {stats.get('stopReason')}", *_unreported(stats, interaction), *own]
     if kind == "promptProcessingProgress" and interaction.section == CACHE_ROW:
         details = packet.get("details", {})
         is_cached = 2 * details.get("cachedTokenCount", 0) > details.get("totalPromptTokenCount", 0)
@@ -106,7 +114,19 @@ def _facts_of_packet(packet: dict[str, Any], interaction: Interaction) -> list[s
         token, *_ = packet["fragment"].get("tokens") or [{}]
         is_certain = token.get("logProb", CERTAIN) > CERTAIN
         return [f"{len(token.get('candidates', ()))} candidates", *(["certain"] if is_certain else [])]
+    if kind == "fragment" and interaction.section in REASONING_ROWS:
+        fragment = packet["fragment"]
+        part = fragment.get("reasoningType", "none")
+        return [f"{part} {fragment['content']!r}" if part.endswith("Tag") else part]
     return []
+
+
+def _has_own_template(interaction: Interaction) -> bool:
+    return "llm.prediction.promptTemplate" in json.dumps(interaction.parameter)
+
+
+def _length(stats: dict[str, Any]) -> str:
+    return "of the template" if stats.get("promptTokensCount", 0) >= CONSTANT_TOKENS else "of another template"
 
 
 def _unreported(stats: dict[str, Any], interaction: Interaction) -> list[str]:
@@ -116,10 +136,26 @@ def _unreported(stats: dict[str, Any], interaction: Interaction) -> list[str]:
     return [f"{stats.get('predictedTokensCount', 0) - reported} tokens unreported"] if reported else []
 
 
-def _facts_of_result(result: Any) -> list[str]:
+def _facts_of_result(result: Any, interaction: Interaction) -> list[str]:
     if isinstance(result, list):
         names = [str(item.get("identifier")) for item in result]
         return [name for name in names if name.startswith(PREFIX)]
     if "instanceReference" in result:
         return ["an instance"]
+    if "formatted" in result and _has_own_template(interaction):
+        return [repr(result["formatted"][:200])]
+    if interaction.section == FIELDS_ROW:
+        return ["with reasoning" if THOUGHT in result["formatted"] else "without reasoning"]
+    if interaction.section == DEFAULTS_ROW:
+        return ["fields", *_facts_of_defaults({each["key"]: each.get("value") for each in result["fields"]})]
     return [f"{name} {result[name]}" for name in TELLING if name in result] or sorted(result)
+
+
+def _facts_of_defaults(fields: dict[str, Any]) -> Iterator[str]:
+    template, parsing = (fields.get(f"llm.prediction.{key}") or {} for key in ("promptTemplate", "reasoning.parsing"))
+    if template:
+        has_text = bool(template.get("jinjaPromptTemplate", {}).get("template"))
+        yield f"a {template.get('type')} template {'with' if has_text else 'without'} its text"
+    if parsing:
+        yield f"tags {parsing.get('startString')!r} {parsing.get('endString')!r}"
+    yield from sorted(key for key in fields if key.startswith("ext.virtualModel.customField."))

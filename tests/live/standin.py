@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lmstudio_integrations.cli._probe.payloads import COUNT, PATTERN, STORY
+from lmstudio_integrations.cli._probe.payloads import COUNT, PATTERN, STORY, THINK
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction
 
@@ -11,6 +11,7 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": f"^{PATTERN}"}, "then": [{"text": PATTERN * 20}]},
     {"when": {"last": f"^{COUNT}"}, "then": [{"text": "one\ntwo\nthree"}]},
     {"when": {"last": f"^{STORY}"}, "then": [{"text": "Once upon a time"}, {"fault": "stall"}]},
+    {"when": {"last": f"^{THINK}"}, "then": [{"reasoning": "\nA ferry.\n"}, {"text": "\n\nHello."}]},
     {"when": {"last": "^Is water wet"}, "then": [{"text": "yes"}]},
     {
         "when": {"last": "^What is the weather", "tools": ["get_weather"], "structured": False},

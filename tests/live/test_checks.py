@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.cli._probe.payloads import CONSTANT, CONSTANT_TOKENS, template_of_request
 from lmstudio_integrations.cli._probe.rows import ROWS
 from lmstudio_integrations.cli._probe.run import run_probe
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction, read, save
-from tests.live.behavior import difference
+from tests.live.behavior import difference, outlines
 from tests.live.recording import BY_NAME, Rows, ask_emulator, by_row
 from tests.live.specification import findings
 from tests.live.standin import KEY, RULES, entry
+from tests.support.chat_templates import TEMPLATES
+from tools import recurrent_model
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +119,25 @@ def _read_more_than_all(interaction: Interaction) -> None:
             packet["details"]["cachedTokenCount"] += 1
 
 
+def _tags_in_text(interaction: Interaction) -> None:
+    for packet in interaction.packets():
+        if packet["type"] == "fragment":
+            packet["fragment"]["reasoningType"] = "none"
+
+
+def _think(interaction: Interaction) -> None:
+    _tags_in_text(interaction)
+    next(packet for packet in interaction.packets() if packet["type"] == "fragment")["fragment"]["reasoningType"] = (
+        "reasoning"
+    )
+
+
+def _render_own_template(interaction: Interaction) -> None:
+    interaction.events[-1] = Event("result", 0.0, {"formatted": CONSTANT})
+
+
+_DEFAULTS = {**template_of_request(CONSTANT), "ext.virtualModel.customField.acme.probed.preserveThinking": True}
+
 DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
     "unknown stop reason": (
         "overflow-stop-at-limit",
@@ -162,6 +184,18 @@ DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
     "call without an end": ("tokens", 0, _never_end, "it has not ended", "nothing"),
     "connection lost": ("canceled-load", -1, _lose, "must not end like this: lost", "lost"),
     "tool call without an end": ("tool-call", -1, _cut_tool_call, "neither an end nor a failure", "emulator:"),
+    "tags in the text": ("reasoning-tags", -1, _tags_in_text, "", "Progress, fragment (none), success"),
+    "reasoning beside a schema": ("reasoning-and-format", -1, _think, "", "fragment (reasoning)"),
+    "rendering by an own template": ("template-of-a-request", 0, _render_own_template, "", "result ('tick tock"),
+    "split text": ("earlier-reasoning", -1, _render_own_template, "", "result ('tick tock"),
+    "custom field": ("custom-fields-of-reasoning", 1, _set_result(formatted="None."), "", "result (without reasoning)"),
+    "defaults": (
+        "base-prediction-config",
+        -1,
+        _set_result(fields=[{"key": key, "value": value} for key, value in _DEFAULTS.items()]),
+        "",
+        "a jinja template with its text, ext.virtualModel.customField.acme.probed.preserveThinking",
+    ),
     "counts that do not add up": ("stop-string", -1, _read_more_than_all, "not the sum of the other counts", ""),
 }
 """What a server may do otherwise: the row, the request, the change, the finding and the difference that report it."""
@@ -178,6 +212,29 @@ def test_each_deviation_of_a_recording_is_found(name: str, probed: Rows) -> None
     different = different_rows(real, probed)
     assert list(different) == ([row] if expected else [])
     assert expected in different.get(row, "")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"), [(CONSTANT_TOKENS, "of the template"), (CONSTANT_TOKENS - 1, "of another template")]
+)
+def test_the_length_of_a_prompt_shows_whose_template_was_taken(tokens: int, expected: str, probed: Rows) -> None:
+    prediction = deepcopy(probed["template-of-a-request"][-1])
+    stats = {"stopReason": "eosFound", "promptTokensCount": tokens}
+    prediction.events = [Event("received", 0.0, {"type": "success", "stats": stats})]
+    assert outlines([prediction]) == [f"llm.predict: success (stopReason eosFound, prompt {expected})"]
+
+
+def test_what_a_real_engine_says_of_reasoning_is_in_the_lines_of_its_rows(tmp_path: Path) -> None:
+    weights = recurrent_model.write(tmp_path / "tiny.gguf", TEMPLATES["opens_reasoning"].source)
+    names = ("base-prediction-config", "custom-fields-of-reasoning", "reasoning-tags")
+    with Emulator([ModelEntry(key=KEY, engine="llama_cpp", weights=str(weights))]) as server:
+        run_probe(server.address, KEY, tmp_path / "real.jsonl", rows=[ROWS[0], *(BY_NAME[name] for name in names)])
+    rows = by_row(read(tmp_path / "real.jsonl"))
+    (defaults,), fields, (_, steered) = (outlines(rows[name]) for name in names)
+    assert "a jinja template with its text, tags '<think>' '</think>'" in defaults
+    assert {line.partition(": ")[2] for line in fields} == {"result (without reasoning)"}
+    assert "fragment (reasoningStartTag '<think>\\n')" in steered
+    assert "fragment (reasoningEndTag '</think>'), fragment (none), success (stopReason eosFound)" in steered
 
 
 def test_a_request_that_is_missing_is_a_difference(probed: Rows) -> None:

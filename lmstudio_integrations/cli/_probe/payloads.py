@@ -51,6 +51,25 @@ CITY_FORMAT: JsonDict = {
 }
 YES_OR_NO: JsonDict = {"type": "gbnf", "gbnfGrammar": 'root ::= "yes" | "no"'}
 
+THINK = "Think about the ferry, then say hello."
+THINKING: JsonDict = {"type": "gbnf", "gbnfGrammar": r'root ::= "<think>\nA ferry.\n</think>\n\nHello."'}
+"""Makes any model write reasoning between tags, with white space."""
+
+THOUGHT = "which pier"
+"""Reasoning in the history, which nothing else contains."""
+
+THOUGHTFUL: list[JsonDict] = [
+    {"role": "user", "content": [{"type": "text", "text": "Where does it land?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": f"<think>\n{THOUGHT}\n</think>\n\nAt pier 7."}]},
+    {"role": "user", "content": [{"type": "text", "text": GREETING}]},
+]
+"""A conversation with reasoning in the text of the assistant."""
+
+CONSTANT = PATTERN * 5
+"""A template that shows nothing of a conversation, and at least `CONSTANT_TOKENS` tokens, more than a greeting has."""
+
+CONSTANT_TOKENS = 200
+
 IMAGES: Mapping[str, bytes] = {
     "dot.png": base64.b64decode(
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -90,6 +109,12 @@ def by_reference(reference: str) -> JsonDict:
 def config_stack(fields: Mapping[str, Any]) -> JsonDict:
     """Return settings, by their full keys, as the one layer of a stack."""
     return {"layers": [layer_of("apiOverride", fields)]}
+
+
+def template_of_request(template: str) -> JsonDict:
+    """Return the setting that gives a request a Jinja template of its own, by its full key."""
+    jinja: JsonDict = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": template}}
+    return {"llm.prediction.promptTemplate": jinja}
 
 
 def prediction(

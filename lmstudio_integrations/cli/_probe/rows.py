@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from lmstudio_integrations.cli._probe import connecting, loading, predicting
+from lmstudio_integrations.cli._probe import connecting, loading, predicting, thinking
 from lmstudio_integrations.cli._probe.bench import Bench
 from lmstudio_integrations.cli._probe.payloads import (
     CITY,
@@ -318,6 +318,41 @@ ROWS: tuple[Row, ...] = (
         "apply-prompt-template",
         "Render a conversation with a tool as a prompt.",
         predicting.render_prompt,
+    ),
+    Row(
+        "earlier-reasoning",
+        "Does a chat template get the text of an earlier response as it is, with the reasoning between its tags?",
+        "earlier-reasoning",
+        "Render a conversation with reasoning: by the model's template, and by one that shows the parts of a message.",
+        thinking.render_earlier_reasoning,
+    ),
+    Row(
+        "template-of-a-request",
+        "Do predict and applyPromptTemplate take the prompt template of a request?",
+        "earlier-reasoning",
+        "Render a conversation, and request a response, by a template that shows nothing of it.",
+        thinking.use_template_of_request,
+    ),
+    Row(
+        "custom-fields-of-reasoning",
+        "Does the model have a custom field that keeps earlier reasoning?",
+        "custom-fields",
+        "Render a conversation with reasoning three times, twice with a custom field that may not exist.",
+        thinking.render_with_custom_fields,
+    ),
+    Row(
+        "reasoning-tags",
+        "Do the tags of reasoning come in fragments of their own, and with their white space?",
+        "fragments",
+        "A response, and one that a grammar makes begin with reasoning.",
+        thinking.think,
+    ),
+    Row(
+        "reasoning-and-format",
+        "Does a JSON schema apply to the reasoning before the response, too?",
+        "structured-output",
+        "A response in a JSON schema, with reasoning switched on.",
+        thinking.think_in_format,
     ),
     Row(
         "image-types",
