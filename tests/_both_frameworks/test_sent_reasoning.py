@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware, SummarizationMiddleware
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
+    SummarizationMiddleware,
+)
 from langchain_core.load import dumps, loads
 from langchain_core.messages import (
     AIMessage,
@@ -30,10 +35,10 @@ from langgraph.checkpoint.memory import MemorySaver
 from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ImageBlock, TextBlock, ThinkingBlock
 from llama_index.core.llms import ChatMessage
-from llama_index.core.memory import Memory
+from llama_index.core.memory import BaseMemory, ChatMemoryBuffer, ChatSummaryMemoryBuffer, Memory
 from llama_index.core.tools import FunctionTool
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -308,21 +313,29 @@ def langchain_agent(**options: Any) -> Way:
     return run
 
 
+def whole_memory(llm: LMStudio, database: AsyncEngine) -> BaseMemory:
+    return Memory.from_defaults(async_engine=database)
+
+
 @asynccontextmanager
-async def remembering() -> AsyncIterator[Memory]:
+async def remembering(
+    llm: LMStudio, memory_of: Callable[[LMStudio, AsyncEngine], BaseMemory] = whole_memory
+) -> AsyncIterator[BaseMemory]:
     database = create_async_engine("sqlite+aiosqlite://")
     try:
-        yield Memory.from_defaults(async_engine=database)
+        yield memory_of(llm, database)
     finally:
         await database.dispose()
 
 
-def llama_index_agent(*, streaming: bool) -> Way:
+def llama_index_agent(
+    *, streaming: bool = False, memory_of: Callable[[LMStudio, AsyncEngine], BaseMemory] = whole_memory
+) -> Way:
     def run(host: str, model: str, questions: Sequence[str], settings: Mapping[str, Any]) -> Any:
         async def ask() -> None:
             llm = LMStudio(model=model, host=host, **settings)
             agent = FunctionAgent(tools=[FunctionTool.from_defaults(look)], llm=llm, streaming=streaming)
-            async with remembering() as memory:
+            async with remembering(llm, memory_of) as memory:
                 for question in questions:
                     await agent.run(question, memory=memory)
 
@@ -447,7 +460,7 @@ async def test_a_react_agent_keeps_the_thoughts_of_messages_that_it_does_not_wri
     llm = LMStudio(model="kept", host=served.host)
     agent = ReActAgent(tools=[FunctionTool.from_defaults(look)], llm=llm, streaming=streaming)
     call = "Thought: I look.\nAction: look\nAction Input: {}"
-    async with remembering() as memory:
+    async with remembering(llm) as memory:
         await agent.run("ReAct", memory=memory)
         assert served.sent() == [call]
         await agent.run("Confuse", memory=memory)
@@ -636,6 +649,19 @@ EDITS: dict[str, Callable[[list[Any]], list[Any]]] = {
 WHOLE = {*THOUGHTS, CALL_THOUGHT + SECOND_THOUGHT}
 
 
+def has_whole_thoughts(text: str) -> bool:
+    """Whether a text of the assistant has no part of a thought outside of its tags, and no part alone between them."""
+    before, *opened = text.split("<think>")
+    if "</think>" in before or any(each.count("</think>") != 1 for each in opened):
+        return False
+    thoughts, rests = ([each.split("</think>")[at] for each in opened] for at in (0, 1))
+    return {*thoughts} <= WHOLE and has_no_thoughts(before, *rests)
+
+
+def has_no_thoughts(*texts: str) -> bool:
+    return not any(thought.strip() in text for text in texts for thought in THOUGHTS)
+
+
 @pytest.mark.parametrize("version", ["v0", "v1"])
 def test_an_edited_conversation_has_no_half_thoughts(served: Served, version: str) -> None:
     given = conversation(served, output_version=version)
@@ -643,12 +669,7 @@ def test_an_edited_conversation_has_no_half_thoughts(served: Served, version: st
     for name, edit in EDITS.items():
         llm.invoke([*edit(given), HumanMessage("Well?")])
         for text in served.sent():
-            opened = text.split("<think>")
-            thoughts, rests = (
-                zip(*(each.split("</think>") for each in opened[1:]), strict=True) if opened[1:] else ((), ())
-            )
-            assert {*thoughts} <= WHOLE, name
-            assert not any(thought.strip() in rest for rest in (opened[0], *rests) for thought in THOUGHTS), name
+            assert has_whole_thoughts(text), name
 
 
 def test_a_middleware_that_replaces_content_keeps_thoughts_whole(served: Served) -> None:
@@ -676,6 +697,92 @@ def test_a_summary_has_no_thoughts_and_what_stays_has_whole_ones(served: Served)
         assert thought.strip() not in json.dumps([each.messages for each in summaries])
     assert served.sent()[-1:] == [BEFORE_CALL]
     assert "Short." not in json.dumps(served.server.predictions[-1].messages)
+
+
+def middleware(make: Callable[[ChatLMStudio], AgentMiddleware[Any, Any, Any]]) -> Way:
+    def run(host: str, model: str, questions: Sequence[str], settings: Mapping[str, Any]) -> Any:
+        used = make(ChatLMStudio(model=model, host=host))
+        return langchain_agent(middleware=[used])(host, model, questions, settings)
+
+    return run
+
+
+class Trimming(AgentMiddleware[Any, Any, Any]):
+    """Sends a part of the conversation, which may begin or end within a message."""
+
+    def __init__(self, strategy: str, tokens: int) -> None:
+        super().__init__()
+        self._trimmed = trimmed(strategy, tokens)
+
+    def wrap_model_call(self, request: Any, handler: Callable[..., Any]) -> Any:
+        return handler(request.override(messages=self._trimmed(request.messages)))
+
+
+def trimming(strategy: str, tokens: int) -> Callable[[ChatLMStudio], Any]:
+    return lambda _model: Trimming(strategy, tokens)
+
+
+def summarizing(keep: tuple[Any, int]) -> Callable[[ChatLMStudio], Any]:
+    return lambda model: SummarizationMiddleware(
+        model,
+        trigger=("messages", 5),
+        keep=keep,
+        token_counter=model.get_num_tokens_from_messages,
+        summary_prompt="Summarize: {messages}",
+    )
+
+
+def editing(*, inputs: bool) -> Callable[[ChatLMStudio], Any]:
+    edit = ClearToolUsesEdit(trigger=0, keep=0, clear_tool_inputs=inputs)
+    return lambda _model: ContextEditingMiddleware(edits=[edit], token_count_method="model")
+
+
+def memory(name: str, tokens: int) -> Callable[[LMStudio, AsyncEngine], BaseMemory]:
+    def make(llm: LMStudio, database: AsyncEngine) -> BaseMemory:
+        common: dict[str, Any] = {"token_limit": tokens, "tokenizer_fn": str.split}
+        if name == "ChatMemoryBuffer":
+            return ChatMemoryBuffer.from_defaults(**common)
+        if name == "ChatSummaryMemoryBuffer":
+            return ChatSummaryMemoryBuffer.from_defaults(llm=llm, **common)
+        return Memory.from_defaults(**common, token_flush_size=5, chat_history_token_ratio=0.9, async_engine=database)
+
+    return make
+
+
+SHORTENED: dict[str, Way] = {
+    **{
+        f"trim_messages, {strategy} {tokens}": middleware(trimming(strategy, tokens))
+        for strategy, tokens in (("last", 50), ("last", 70))
+    },
+    **{
+        f"SummarizationMiddleware, {kind} {number}": middleware(summarizing((kind, number)))
+        for kind, number in (("messages", 1), ("messages", 2), ("messages", 3), ("tokens", 60))
+    },
+    "ContextEditingMiddleware": middleware(editing(inputs=False)),
+    "ContextEditingMiddleware, inputs": middleware(editing(inputs=True)),
+    **{
+        f"{name}, {tokens}": llama_index_agent(memory_of=memory(name, tokens))
+        for name in ("ChatMemoryBuffer", "ChatSummaryMemoryBuffer", "Memory")
+        for tokens in (25, 32, 40)
+    },
+}
+"""Agents that send a part of a conversation, or another one."""
+
+
+@pytest.mark.parametrize("way", SHORTENED.values(), ids=SHORTENED)
+def test_what_a_framework_has_shortened_has_no_half_thoughts(served: Served, way: Way) -> None:
+    before = len(served.server.predictions)
+    way(served.host, "kept", [QUESTION] * 4, {"send_reasoning": "always"})
+    predictions = served.server.predictions[before:]
+    last = predictions[-1].messages
+    assert len(last) < 15 or "[cleared]" in json.dumps(last), "it has shortened nothing"
+    messages = [message for prediction in predictions for message in prediction.messages]
+    assert any("<think>" in str(each["content"]) for each in messages if each["role"] == "assistant")
+    for message in messages:
+        is_whole = has_whole_thoughts if message["role"] == "assistant" else has_no_thoughts
+        content = message["content"]
+        for text in [content] if isinstance(content, str) else [part.get("text", "") for part in content]:
+            assert is_whole(text), message
 
 
 BLOCK_EDITS: dict[str, tuple[Callable[[list[Any]], list[Any]], str]] = {
