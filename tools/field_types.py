@@ -49,7 +49,9 @@ GROUPS = {
     ),
     "Streaming": "streaming stream_usage on_prompt_progress",
     "Long prompts": "context_overflow_policy check_context",
-    "Reasoning": "enable_thinking reasoning_effort reasoning_budget reasoning_parsing send_reasoning keep_reasoning think_first",
+    "Reasoning": (
+        "enable_thinking reasoning_effort reasoning_budget reasoning_parsing send_reasoning keep_reasoning think_first"
+    ),
     "Tools": "rescue_tool_calls required_tool_fallback raw_tools tool_choice tool_naming tool_call_stop_strings",
     "Images": (
         "allow_image_download allow_private_image_hosts user_max_image_dimension_pixels "

@@ -93,14 +93,24 @@ def _human(message: BaseMessage, target: _Target) -> None:
 
 
 def _ai(message: AIMessage, target: _Target) -> None:
-    parts, kept = joined(_parts(message.content, "assistant"), ""), message.additional_kwargs
-    reasoning = kept.get("reasoning_content")
+    parts, (reasoning, tags) = joined(_parts(message.content, "assistant"), ""), _reasoning(message)
     if isinstance(reasoning, str) and reasoning:  # the blocks of the content, if there are any, say the same
         parts = joined((part for part in parts if not isinstance(part, ReasoningPart)), "")
-        parts = response_parts(parts, reasoning, kept.get(TAGS))
+        parts = response_parts(parts, reasoning, tags)
     target.conversation.add("assistant", parts)
     for name, call_id, arguments in _calls(message, target.with_result):
         target.conversation.add_call(name, call_id, arguments)
+
+
+def _reasoning(message: AIMessage) -> tuple[object, object]:
+    """Return the thoughts of a message and their tags: its own, or those of the block that was made of them."""
+    kept = message.additional_kwargs
+    if "reasoning_content" in kept:
+        return kept["reasoning_content"], kept.get(TAGS)
+    for block in filter(is_object, _blocks(message.content)):
+        if block.get("type") == "reasoning" and is_object(extras := block.get("extras")) and TAGS in extras:
+            return block.get("reasoning"), extras[TAGS]
+    return None, None
 
 
 def _chat(message: ChatMessage, target: _Target) -> None:

@@ -39,6 +39,7 @@ from lmstudio_integrations.client.support.tracebacks import short_traceback, wit
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (
     _batching,
+    _content_blocks,
     _counting,
     _events,
     _messages,
@@ -55,6 +56,8 @@ from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
 from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import check_max_attempts
+
+_content_blocks.register()
 
 
 class ChatLMStudio(GenerationSettings, BaseChatModel):
