@@ -476,10 +476,11 @@ def test_a_thought_before_a_call_in_the_text_goes_back(served: Served, way: Way)
 
 
 @pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
-def test_an_instance_that_is_loaded_anew_is_asked_again(served: Served, make: Any) -> None:
-    llm, asked = make(model="kept", host=served.host), []
+def test_each_load_is_asked_once_even_by_a_new_object(served: Served, make: Any) -> None:
+    asked = []
     for load in range(2):
         for _ in range(2):
+            llm = make(model="kept", host=served.host)
             served.engine.renderings.clear()
             if make is ChatLMStudio:
                 llm.invoke([FOREIGN["content blocks"], HumanMessage("Well?")])
