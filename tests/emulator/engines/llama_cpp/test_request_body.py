@@ -132,12 +132,14 @@ def test_lines_before_the_loaded_template_are_arguments_of_the_template() -> Non
     arguments = request_body.template_arguments(config.merged(LlmPredictionConfig(enable_thinking=True)), LOADED)
     assert arguments == {"chat_template_kwargs": {"enable_thinking": True, "keep": True, "clear": False}}
     assert request_body.template_arguments(with_template(LOADED), LOADED) == {}
+    on_one_line = with_template(f"{{%- set keep = true %}}{LOADED}")
+    assert request_body.template_arguments(on_one_line, LOADED) == {"chat_template_kwargs": {"keep": True}}
     assert request_body.manual_template(config) is None
 
 
 @pytest.mark.parametrize("loaded", [LOADED, ""])
 @pytest.mark.parametrize(
-    "template", ["", "{{ other }}", f"{{% set a = 1 %}}\n{LOADED}", f"{{% set a = true %}}{LOADED}", f"{LOADED}\n"]
+    "template", ["", "{{ other }}", f"{{% set a = 1 %}}\n{LOADED}", f"{{% set a = true %}}{LOADED}{LOADED}", f"{LOADED}\n"]
 )
 def test_another_template_than_the_loaded_one_is_rejected(template: str, loaded: str) -> None:
     with pytest.raises(EngineError, match="a Jinja template for a single prediction, unless it is the loaded one"):
