@@ -139,7 +139,8 @@ def test_lines_before_the_loaded_template_are_arguments_of_the_template() -> Non
 
 @pytest.mark.parametrize("loaded", [LOADED, ""])
 @pytest.mark.parametrize(
-    "template", ["", "{{ other }}", f"{{% set a = 1 %}}\n{LOADED}", f"{{% set a = true %}}{LOADED}{LOADED}", f"{LOADED}\n"]
+    "template",
+    ["", "{{ other }}", f"{{% set a = 1 %}}\n{LOADED}", f"{{% set a = true %}}{LOADED}{LOADED}", f"{LOADED}\n"],
 )
 def test_another_template_than_the_loaded_one_is_rejected(template: str, loaded: str) -> None:
     with pytest.raises(EngineError, match="a Jinja template for a single prediction, unless it is the loaded one"):
