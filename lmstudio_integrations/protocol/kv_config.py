@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from lmstudio_integrations.types._config_base import Settings, wire_keys
 from lmstudio_integrations.types._wire_model import WireModel
+from lmstudio_integrations.types.config import CUSTOM_FIELDS
 
 # The server rejects a request with any other name (docs/protocol.md#config-stacks).
 LayerName = Literal[
@@ -114,7 +115,7 @@ def custom_fields_of(model_key: str | None) -> str | None:
         return None
     owner, model = found.groups()
     in_camel_case = re.sub("-(.?)", lambda hyphenated: hyphenated[1].upper(), model)
-    return f"ext.virtualModel.customField.{owner}.{in_camel_case}"
+    return f"{CUSTOM_FIELDS}.{owner}.{in_camel_case}"
 
 
 def collapsed(stack: Mapping[str, Any]) -> dict[str, Any]:

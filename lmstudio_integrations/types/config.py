@@ -33,6 +33,9 @@ uses a loaded instance, else loads one that is never evicted. `require_loaded` n
 OnConfigMismatch = Literal["warn", "raise", "ignore"]
 """What to do when the loaded model has other load settings than requested."""
 
+CUSTOM_FIELDS = "ext.virtualModel.customField"
+"""How the keys of the custom fields of models begin; the owner, the model and the field follow."""
+
 _MLX_CACHE_OFF = {"enabled": False, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
 _SPECULATIVE = "llm.load.llama.speculativeDecoding"
 _SIDECARS_OFF = dict.fromkeys(

@@ -19,7 +19,7 @@ from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.types._json_schemas import check_references, problem_of, validator_of
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config import CUSTOM_FIELDS, LlmPredictionConfig
 
 T = TypeVar("T")
 ErrorT = TypeVar("ErrorT", bound=LMStudioStructuredOutputError)
@@ -40,7 +40,6 @@ ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, A
 `{"type": "json_object"}`), or the wire form: `{"type": "gbnf", "gbnfGrammar": …}`.
 """
 
-_CUSTOM_FIELD = "ext.virtualModel.customField."
 _NO_EFFORTS = (None, "none", "off")
 
 _WIRE_TYPES = ("gbnf", "json", "none")
@@ -125,7 +124,7 @@ def is_requested(config: LlmPredictionConfig) -> bool:
 def requests_reasoning(config: LlmPredictionConfig) -> bool:
     """Return whether the model is asked to reason, by the setting or by a custom field of its own."""
     raw = (config.raw or {}).items()
-    custom = {key.rpartition(".")[2]: value for key, value in raw if key.startswith(_CUSTOM_FIELD)}
+    custom = {key.rpartition(".")[2]: value for key, value in raw if key.startswith(CUSTOM_FIELDS)}
     is_on = config.enable_thinking is True or custom.get("enableThinking") is True
     return is_on or custom.get("reasoningEffort") not in _NO_EFFORTS
 

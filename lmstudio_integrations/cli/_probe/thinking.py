@@ -1,6 +1,5 @@
 """Rows of the probe about reasoning: what becomes of it in the history, in fragments, and beside a format."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,8 @@ from lmstudio_integrations.cli._probe.payloads import (
     template_of_request,
 )
 from lmstudio_integrations.cli._probe.wire import Wire
+from lmstudio_integrations.protocol.kv_config import custom_fields_of
+from lmstudio_integrations.types.config import CUSTOM_FIELDS
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 
 _MEMBERS = (
@@ -55,9 +56,7 @@ def use_template_of_request(bench: Bench) -> None:
 
 
 def render_with_custom_fields(bench: Bench) -> None:
-    owner, _, name = bench.model_key.partition("/")  # a key without an owner has no custom fields
-    in_camel_case = re.sub("-(.?)", lambda hyphenated: hyphenated[1].upper(), name or owner)
-    prefix = f"ext.virtualModel.customField.{owner}.{in_camel_case}"
+    prefix = custom_fields_of(bench.model_key) or f"{CUSTOM_FIELDS}.nobody.noModel"
     with bench.wire() as wire:
         for fields in ({}, {f"{prefix}.preserveThinking": True}, {f"{prefix}.clearThinking": False}):
             _render(bench, wire, fields)
