@@ -55,7 +55,7 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (ContextCheck, lambda plan: plan.options.get("check_context", False)),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
     (SentReasoning, lambda plan: plan.has_reasoning or plan.reasoning.keep),
-    (ThinkFirst, _may_think_first),
+    (ThinkFirst, lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
 )
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 
