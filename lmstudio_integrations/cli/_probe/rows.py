@@ -337,7 +337,7 @@ ROWS: tuple[Row, ...] = (
         "custom-fields-of-reasoning",
         "Does the model have a custom field that keeps earlier reasoning?",
         "custom-fields",
-        "Render a conversation with reasoning three times, twice with a custom field that may not exist.",
+        "Render a conversation with reasoning, and twice with a custom field if the model's key allows any.",
         thinking.render_with_custom_fields,
     ),
     Row(

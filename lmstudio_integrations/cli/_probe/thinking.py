@@ -20,7 +20,6 @@ from lmstudio_integrations.cli._probe.payloads import (
 )
 from lmstudio_integrations.cli._probe.wire import Wire
 from lmstudio_integrations.protocol.kv_config import custom_fields_of
-from lmstudio_integrations.types.config import CUSTOM_FIELDS
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 
 _MEMBERS = (
@@ -56,9 +55,10 @@ def use_template_of_request(bench: Bench) -> None:
 
 
 def render_with_custom_fields(bench: Bench) -> None:
-    prefix = custom_fields_of(bench.model_key) or f"{CUSTOM_FIELDS}.nobody.noModel"
+    prefix = custom_fields_of(bench.model_key)
+    custom = ({f"{prefix}.preserveThinking": True}, {f"{prefix}.clearThinking": False}) if prefix else ()
     with bench.wire() as wire:
-        for fields in ({}, {f"{prefix}.preserveThinking": True}, {f"{prefix}.clearThinking": False}):
+        for fields in ({}, *custom):
             _render(bench, wire, fields)
 
 
