@@ -173,6 +173,11 @@ def text_of_calls_is_omitted(said: Said) -> str:
     return "" if said.is_call else template_functions.copied(said)
 
 
+def omits_text_of_calls_and_rejects_tags(said: Said) -> str:
+    text = template_functions.channels(said)
+    return "" if said.is_call else text
+
+
 def analysis_of_current_calls(said: Said, tags: Tags) -> str:
     return "" if said.is_call and not said.is_current else template_functions.channels(said, tags)
 
@@ -193,6 +198,61 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         THINK,
         ReasoningReplay("misplaced", "misplaced", "misplaced"),
     ),
+    "a thought behind an empty one": (
+        lambda said: f"<think></think>{template_functions.kept(said)}",
+        THINK,
+        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+    ),
+    "a thought without tags behind an empty one": (
+        lambda said: "<think></think>{}\n---\n{}".format(*template_functions.split(said.text)),
+        THINK,
+        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+    ),
+    "an end tag on a line of its own": (
+        lambda said: f"</think>\n{said.text}",
+        THINK,
+        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+    ),
+    "tags of the template's own": (
+        lambda said: "<<{}>>{}".format(*template_functions.split(said.text)),
+        THINK,
+        ReasoningReplay("kept", "kept", "kept"),
+    ),
+    "a thought in the text, without tags": (
+        lambda said: "{}\n{}".format(*template_functions.split(said.text)),
+        THINK,
+        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+    ),
+    "a space less before a thought": (
+        lambda said: said.text.replace("<think> ", "<think>"),
+        THINK,
+        ReasoningReplay("kept", "kept", "kept"),
+    ),
+    "a space less behind a thought": (
+        lambda said: said.text.replace(" </think>", "</think>"),
+        THINK,
+        ReasoningReplay("kept", "kept", "kept"),
+    ),
+    "a line break behind a thought": (
+        lambda said: said.text.replace("</think>", "</think>\n"),
+        THINK,
+        ReasoningReplay("kept", "kept", "kept"),
+    ),
+    "answers behind a line break": (
+        lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
+        THINK,
+        ReasoningReplay("copied", "copied", "stripped"),
+    ),
+    "calls behind a line break": (
+        lambda said: template_functions.kept(said) if not said.is_call else f"\n{template_functions.kept(said)}",
+        THINK,
+        ReasoningReplay("kept", "kept", "kept"),
+    ),
+    "only answers to results are stripped": (
+        lambda said: template_functions.stripped(said) if said.is_answer_to_result else said.text,
+        THINK,
+        ReasoningReplay("copied", "copied", "copied"),
+    ),
     "no text beside calls": (text_of_calls_is_omitted, THINK, ReasoningReplay("stripped", "stripped", "copied")),
     "gpt-oss": (
         partial(analysis_of_current_calls, tags=HARMONY),
@@ -208,6 +268,11 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
         template_functions.lenient_channels,
         THINK,
         ReasoningReplay("kept", "kept", "copied", is_bare=True),
+    ),
+    "tags are rejected, and the text beside calls is omitted": (
+        omits_text_of_calls_and_rejects_tags,
+        THINK,
+        REJECTED_REASONING,
     ),
     "tags are rejected": (template_functions.rejected, THINK, REJECTED_REASONING),
 }
@@ -320,6 +385,19 @@ def test_an_error_that_concerns_the_whole_request_is_raised(error: LMStudioError
     assert measured(server, tags, instance).current_call == "kept"
 
 
+@pytest.mark.parametrize(
+    ("configured", "thought", "expected"),
+    [(THINK, BRACKETS, BRACKETS), (None, Tags("", ""), BRACKETS), (None, THINK, BRACKETS), (THINK, GEMMA, THINK)],
+)
+def test_tags_that_a_model_has_written_stay_and_replace_others_if_the_server_names_none(
+    configured: Tags | None, thought: Tags, expected: Tags
+) -> None:
+    instance = Instance("m")
+    instance.reasoning.written.add(BRACKETS)
+    first, *_ = sent(Server(tags=configured), instance, conversation(part("one", thought)), "always")
+    assert first == f"{expected.start}one{expected.end}I look."
+
+
 def test_another_failure_is_not_taken_for_what_the_template_does() -> None:
     server, instance = Server(tags=THINK, errors=[LMStudioServerError("the server is busy")]), Instance("m")
     instance.reasoning.written.add(THINK)
@@ -362,8 +440,8 @@ def test_a_conversation_that_a_template_once_rejected_is_sent_without() -> None:
     assert sent(Server(), instance, conversation(*THREE), "always") == WITHOUT
 
 
-def test_a_bare_thought_beside_a_call_without_a_text_is_sent_as_it_is() -> None:
-    messages = conversation(*THREE)
+def test_a_bare_thought_beside_a_call_without_a_text_is_sent_without_white_space() -> None:
+    messages = conversation(part("\n one\n"), *THREE[1:])
     del messages[1]["content"][1]
     assert sent(Server(template_functions.channels), Instance("m"), messages) == ["one", *BARE[1:]]
 
@@ -389,6 +467,13 @@ TAGGED: dict[str, tuple[dict[str, Any], Tags | None, object, str]] = {
         {"enabled": True, "startString": "[THINK]", "endString": "[/THINK]"},
         "[THINK]one[/THINK]",
     ),
+    "the model's own, and others are set by the user": (
+        part("one"),
+        THINK,
+        {"enabled": True, "startString": "[THINK]", "endString": "[/THINK]"},
+        "<think>one</think>",
+    ),
+    "unknown, and the server's are empty": (part("one", Tags("", "")), Tags("", ""), None, "<think>one</think>"),
     "cut off": (part("one", end=""), THINK, None, ""),
 }
 
@@ -408,7 +493,15 @@ def test_a_thought_after_which_nothing_comes_was_cut_off(tags: Tags) -> None:
     user, *_ = conversation()
     cut_off = {"role": "assistant", "content": [text_part("a"), part("one"), part("two", tags)]}
     assert sent(server, Instance("m"), [user, cut_off, user], "always") == ["a<think>one</think>"]
-    assert sent(server, Instance("m"), [user, {**cut_off, "content": [part("two", tags)]}, user], "always") == [""]
+    (_, found) = sent_by(server, Instance("m"), [user, {**cut_off, "content": [part("two", tags)]}], "always")
+    assert found["content"] == [text_part("")]
+
+
+def test_a_call_whose_thought_is_omitted_has_no_empty_text() -> None:
+    _, message, *_ = conversation(part("one"))
+    thought, _, call = message["content"]
+    (found,) = sent_by(Server(), Instance("m"), [{**message, "content": [thought, call]}], False)
+    assert found["content"] == [call]
 
 
 def test_thoughts_and_texts_stay_in_their_order() -> None:
@@ -470,6 +563,11 @@ KEPT: dict[str, tuple[Server, dict[str, Any], dict[str, Any]]] = {
         Server(qwen3, switches={PRESERVE: template_functions.kept}),
         {"prompt_template": jinja("{% if preserve_thinking %}")},
         {"llm.prediction.promptTemplate": SWITCHED},
+    ),
+    "with a field, and the template of the request": (
+        Server(qwen3, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),
+        {"prompt_template": jinja("{{ messages }}")},
+        {"llm.prediction.promptTemplate": jinja("{{ messages }}"), FIELD: True},
     ),
     "with a field of a model of the catalog": (
         Server(qwen3, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),

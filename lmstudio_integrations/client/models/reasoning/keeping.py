@@ -5,7 +5,6 @@ ways: a line before the template that sets the switch, or a custom field of a mo
 them works is seen in the prompt.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +31,7 @@ _SWITCHES = {
 
 
 def keeping(
-    operation: Operation, instance: Instance, template: LlmPredictionConfig, of_call: Tags | None
+    operation: Operation, instance: Instance, template: LlmPredictionConfig, requested: Tags | None
 ) -> Flow[LlmPredictionConfig]:
     """Return the settings with which the template of an instance keeps thoughts in each place.
 
@@ -40,18 +39,18 @@ def keeping(
         operation: The operation that asks the server.
         instance: The instance.
         template: The template that the user has set.
-        of_call: The tags that the user has set.
+        requested: The tags that the user has set.
 
     Raises:
         LMStudioUnsupportedError: If it keeps them with none; the message says what was tried.
     """
-    tags = yield from tags_of_instance(operation, instance, of_call)
+    tags = yield from tags_of_instance(operation, instance, requested)
     if (yield from _is_kept(operation, instance, tags, template)):
         return template
     tried = ["the template as it is"]
     own = template.prompt_template or (yield from configured_in(operation, instance)).template
     source = _source(own)
-    switches = {name: value for name, value in _SWITCHES.items() if re.search(rf"\b{name}\b", source)}
+    switches = {name: value for name, value in _SWITCHES.items() if name in source}
     for name, value in switches.items():
         switched = LlmPredictionConfig(prompt_template=_with_switch(own or {}, source, name, value))
         if (yield from _is_kept(operation, instance, tags, switched)):

@@ -79,7 +79,7 @@ def replay_of(
 def measured(
     operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig
 ) -> Flow[ReasoningReplay]:
-    """Return the same; what keeps the server from rendering is an error."""
+    """Return what a template does with thoughts; raise what keeps the server from rendering."""
     known, key = instance.reasoning.replays, (tags, json.dumps(template.to_fields(), sort_keys=True))
     if key not in known:
         known[key] = yield from _measured(operation, instance, tags, template)

@@ -53,18 +53,18 @@ def sent_messages(
         options: Which thoughts are sent, and whether the template is to keep them.
         settings: The settings of the request, among which may be the tags and the template.
     """
-    template, of_call = OWN_TEMPLATE, tags_of_setting(settings.reasoning_parsing)
+    template, requested = OWN_TEMPLATE, tags_of_setting(settings.reasoning_parsing)
     if settings.prompt_template is not None:
         template = LlmPredictionConfig(prompt_template=settings.prompt_template)
     if options.keep:
-        template = yield from keeping(operation, instance, template, of_call)
+        template = yield from keeping(operation, instance, template, requested)
     if instance.reasoning.is_rejected:
         return Sent(without_thoughts(messages), template, REJECTED_REASONING)
     contents = [message["content"] for message in messages]
     given = {tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
-    if options.send is False or not given:
+    if options.send is False:
         return Sent(without_thoughts(messages), template)
-    own = yield from sent_tags(operation, instance, given, of_call)
+    own = yield from sent_tags(operation, instance, given, requested)
     replays: dict[Tags, ReasoningReplay] = {}
     if options.send == "auto":
         for tags in own.values():

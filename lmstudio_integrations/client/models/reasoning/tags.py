@@ -29,37 +29,33 @@ def tags_of_setting(parsing: object) -> Tags | None:
     return tags if all(tags) else None
 
 
-def tags_of_instance(operation: Operation, instance: Instance, of_call: Tags | None = None) -> Flow[Tags]:
+def tags_of_instance(operation: Operation, instance: Instance, requested: Tags | None = None) -> Flow[Tags]:
     """Return the tags that a thought without any gets.
 
     Args:
         operation: The operation that asks the server.
         instance: The instance.
-        of_call: Those that the user has set.
+        requested: Those that the user has set.
     """
     unknown = Tags("", "")
-    return (yield from sent_tags(operation, instance, {unknown}, of_call))[unknown]
+    return (yield from sent_tags(operation, instance, {unknown}, requested))[unknown]
 
 
 def sent_tags(
-    operation: Operation, instance: Instance, given: set[Tags], of_call: Tags | None
+    operation: Operation, instance: Instance, given: set[Tags], requested: Tags | None
 ) -> Flow[dict[Tags, Tags]]:
     """Return the tags with which thoughts are sent, by the tags that they have.
 
-    Those of the instance stay. Others come from elsewhere, and are replaced by those of the instance.
+    Those of the instance stay. Others come from elsewhere, and are replaced by those of the instance, as is an end tag
+    alone, whose thought was opened by the prompt.
     """
     written = instance.reasoning.written
-    is_known = given <= {*written, of_call}
+    is_known = given <= written
     configured = instance.reasoning.configured if is_known else (yield from configured_in(operation, instance))
     of_config = None if configured is None else configured.tags
-    of_instance = of_call or of_config or min(written, default=None)
-    stay = given if of_instance is None else given & {*written, of_config, of_call}
-    return {tags: tags if all(tags) and tags in stay else _replaced(tags, of_instance) for tags in given}
-
-
-def _replaced(tags: Tags, of_instance: Tags | None) -> Tags:
-    """Return the tags in place of others. A thought that has only an end tag was opened by the prompt."""
-    return of_instance or Tags(_DEFAULT.start, tags.end or _DEFAULT.end)
+    of_instance = requested or of_config or min(written, default=None)
+    stay = given if of_instance is None else {*written, of_config}
+    return {tags: tags if all(tags) and tags in stay else of_instance or _DEFAULT for tags in given}
 
 
 def configured_in(operation: Operation, instance: Instance) -> Flow[Configured]:
