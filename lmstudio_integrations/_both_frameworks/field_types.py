@@ -115,9 +115,9 @@ ReasoningEffort = Annotated[
 SendReasoning = Annotated[
     reasoning.SendReasoning,
     Field(
-        description="Which earlier thoughts go back to the model. `auto` sends those that its chat template shows, or "
-        "omits, in their place, which is measured once; `turn` those since the last user message; `always` or `True` "
-        "all; `False` none. The default is `auto`."
+        description="Which earlier thoughts go back to the model. `auto` sends those that its chat template takes, "
+        "which is measured once per loaded model; `turn` those since the last user message; `always` or `True` all; "
+        "`False` none. The default is `auto`."
     ),
 ]
 
@@ -125,15 +125,16 @@ KeepReasoning = Annotated[
     bool,
     Field(
         description="Whether the chat template is made to keep the thoughts of all turns. The default is `False`: what "
-        "it does by itself. If no way is known to the template, a call raises an error that names what was tried."
+        "it does by itself. If no way works, a call raises an error that names what was tried."
     ),
 ]
 
 ThinkFirst = Annotated[
     bool,
     Field(
-        description="Whether a call with a response format that asks for reasoning may make two predictions, if the "
-        "grammar leaves no thought: one for the thought, and one by grammar that continues it. The default is `True`."
+        description="Whether a call that asks for reasoning and a response format may make two predictions, if the "
+        "grammar leaves no room for a thought: one for the thought, and one by grammar that continues it. The default "
+        "is `True`."
     ),
 ]
 

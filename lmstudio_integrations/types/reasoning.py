@@ -108,9 +108,9 @@ class ReasoningReplay:
     """What the chat template of a model does with thoughts of earlier messages.
 
     Attributes:
-        current_call: With the thought before a tool call whose result is sent now, or was since the last user message.
-        earlier_call: With the thought before a tool call of an earlier turn.
-        answer: With the thought before an answer without calls.
+        current_call: What it does with a thought before a tool call since the last user message.
+        earlier_call: What it does with one before a tool call of an earlier turn.
+        answer: What it does with one before an answer without calls.
         is_bare: Whether the template reads the text beside a call as the thought, without tags.
     """
 
@@ -131,27 +131,14 @@ class ReasoningReplay:
 
     @property
     def sent_by_place(self) -> dict[str, bool]:
-        """Whether `auto` sends the thoughts in each place, by the same names."""
+        """Whether `auto` sends the thoughts in each place, by the same names.
+
+        What a template copies is sent before calls, which a model should understand, and not before answers.
+        """
         return {
-            "current_call": self.sends_current_calls,
-            "earlier_call": self.sends_earlier_calls,
-            "answer": self.sends_answers,
+            place: treatment in {"kept", "stripped"} or (treatment == "copied" and place != "answer")
+            for place, treatment in self.by_place.items()
         }
-
-    @property
-    def sends_current_calls(self) -> bool:
-        """Whether `auto` sends the thoughts before calls of the current turn."""
-        return self.current_call in {"kept", "stripped", "copied"}
-
-    @property
-    def sends_earlier_calls(self) -> bool:
-        """Whether `auto` sends those before calls of earlier turns, so that the prompt begins as it did before."""
-        return self.earlier_call in {"kept", "stripped", "copied"}
-
-    @property
-    def sends_answers(self) -> bool:
-        """Whether `auto` sends those before answers."""
-        return self.answer in {"kept", "stripped"}
 
 
 REJECTED_REASONING = ReasoningReplay("rejected", "rejected", "rejected")

@@ -217,7 +217,7 @@ class LlmPredictionStats(WireModel):
     (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
     `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the
     text; `forced_by_grammar`, if a required call was requested by grammar; and `reasoning_replay`, what the chat
-    template does with the earlier reasoning that the conversation has (the attributes of `ReasoningReplay`).
+    template does with the earlier reasoning that the conversation has (`ReasoningReplay.by_place`).
     """
 
     stop_reason: str

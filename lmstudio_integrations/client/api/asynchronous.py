@@ -166,7 +166,7 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
     async def get_reasoning_replay(self) -> ReasoningReplay:
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.
 
-        Measured once per instance, with two requests. It decides what `send_reasoning="auto"` sends.
+        Measured once per instance, with up to three requests. It decides what `send_reasoning="auto"` sends.
         """
         return await arun(self.model.get_reasoning_replay())
 

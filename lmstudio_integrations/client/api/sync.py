@@ -204,7 +204,7 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
     def get_reasoning_replay(self) -> ReasoningReplay:
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.
 
-        Measured once per instance, with two requests. It decides what `send_reasoning="auto"` sends.
+        Measured once per instance, with up to three requests. It decides what `send_reasoning="auto"` sends.
         """
         return run(self.model.get_reasoning_replay())
 

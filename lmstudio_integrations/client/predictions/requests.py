@@ -80,14 +80,14 @@ class PredictionParameters(TimeoutParameters, total=False):
         required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
             The default is `False`, which only logs it.
         send_reasoning: Which thoughts of earlier messages go back to the model: `auto` those that its chat template
-            shows, or omits, in their place; `turn` those since the last user message; `always` (or `True`) all;
+            takes; `turn` those since the last user message; `always` (or `True`) all;
             `False` none. The default is `auto`. A prompt that is rejected with them is sent again without. See
             `docs/guides/reasoning.md`.
         keep_reasoning: Whether the chat template is made to keep the thoughts of all turns, where it has a switch for
             it. An error names what was tried if it has none. The default is `False`: what the template does by itself.
-        think_first: Whether a call with a response format that asks for reasoning may make two predictions, on an
-            instance whose grammar leaves no thought: one without the format, for the thought, and one by grammar that
-            continues it. The default is `True`. See `docs/guides/reasoning.md`.
+        think_first: Whether a call that asks for reasoning and a response format may make two predictions, on an
+            instance whose grammar leaves no room for a thought: one without the format, for the thought, and one by
+            grammar that continues it. The default is `True`. See `docs/guides/reasoning.md`.
         config: Settings of this prediction.
         preset: Preset on the server, by its identifier, which may be approximate. `config` overrides it.
         on_message: Called with the complete assistant message, which `Chat.append` takes.

@@ -60,10 +60,10 @@ def sent_messages(
         template = yield from keeping(operation, instance, template, requested)
     if instance.reasoning.is_rejected:
         return Sent(without_thoughts(messages), template, REJECTED_REASONING)
-    contents = [message["content"] for message in messages]
-    given = {tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
     if options.send is False:
         return Sent(without_thoughts(messages), template)
+    contents = [message["content"] for message in messages]
+    given = {tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
     own = yield from sent_tags(operation, instance, given, requested)
     replays: dict[Tags, ReasoningReplay] = {}
     if options.send == "auto":
@@ -77,7 +77,8 @@ def sent_messages(
         parts = message["content"]
         is_call = any(part["type"] == "toolCallRequest" for part in parts)
         gap = "\n\n" if any(part["type"] == "text" for part in parts) else ""
-        write = partial(_sent, own=own, replays=replays, place=(is_call, is_current), gap=gap)
+        place = "answer" if not is_call else "current_call" if is_current else "earlier_call"
+        write = partial(_sent, own=own, replays=replays, place=place, gap=gap)
         return _content(parts, lambda part: write(part) if _is_whole_thought(part, parts) else "")
 
     written = [{**each, "content": content(each, is_current=at > last_user)} for at, each in enumerate(messages)]
@@ -88,7 +89,7 @@ def _sent(
     part: Mapping[str, Any],
     own: Mapping[Tags, Tags],
     replays: Mapping[Tags, ReasoningReplay],
-    place: tuple[bool, bool],
+    place: str,
     gap: str,
 ) -> str:
     """Return a thought as text; empty if it is omitted.
@@ -97,16 +98,14 @@ def _sent(
         part: The thought.
         own: The tags to send, by those that thoughts have.
         replays: What the template does with thoughts in these tags; without them, all are sent.
-        place: Whether it stands before a call, and in the current turn.
+        place: Where it stands, as `ReasoningReplay` names it.
         gap: What separates a thought without tags from the text.
     """
     tags = own[tags_of_part(part)]
     replay = replays.get(tags)
     if replay is None:
         return _with_tags(part, tags)
-    is_call, is_current = place
-    sends_call = replay.sends_current_calls if is_current else replay.sends_earlier_calls
-    if not (sends_call if is_call else replay.sends_answers):
+    if not replay.sent_by_place[place]:
         return ""
     return f"{part['text'].strip()}{gap}" if replay.is_bare else _with_tags(part, tags)
 
