@@ -821,7 +821,12 @@ FOREIGN: dict[str, Any] = {
     "invalid tags": AIMessage(
         "Yes.", additional_kwargs={"reasoning_content": "Hm.", "reasoning_tags": [{"start": 1}, None, "x"]}
     ),
+    "tags that are no list": AIMessage("Yes.", additional_kwargs={"reasoning_content": "Hm.", "reasoning_tags": 1}),
     "LlamaIndex": ChatMessage(role="assistant", blocks=[ThinkingBlock(content="Hm."), TextBlock(text="Yes.")]),
+    "LlamaIndex, tags that are no list": ChatMessage(
+        role="assistant",
+        blocks=[ThinkingBlock(content="Hm.", additional_information={"reasoning_tags": 1}), TextBlock(text="Yes.")],
+    ),
     "LlamaIndex, invalid tags": ChatMessage(
         role="assistant",
         blocks=[
