@@ -89,6 +89,27 @@ def test_what_the_two_predictions_have_used_is_summed() -> None:
         assert served.server.predictions[-1].prompt == f"<|user|>\nWhere?\n<|assistant|>\n<think>{THOUGHT}</think>"
 
 
+def test_white_space_between_the_thought_and_the_text_belongs_to_the_tag() -> None:
+    spaced = {"then": [{"reasoning": THOUGHT}, {"text": "\n\n"}, {"text": "I would say Oslo. "}, AT_THE_GATE]}
+    with serving(BY_GRAMMAR, spaced) as served:
+        served.ask()
+        result = served.ask()
+        assert result.content == GIVEN
+        assert [thought.end_tag for thought in result.thoughts] == ["</think>\n\n"]
+        assert (served.server.predictions[-1].prompt or "").endswith(f"{THOUGHT}</think>\n\n")
+
+
+def test_the_progress_of_the_first_prompt_is_reported() -> None:
+    calls = list[str]()
+    with serving(BY_GRAMMAR, FREE) as served:
+        served.ask()
+        served.ask(
+            on_prompt_processing_progress=lambda _: calls.append("progress"),
+            on_first_token=lambda: calls.append("token"),
+        )
+    assert calls[0] == "progress"
+
+
 # What shows that it must be done --------------------------------------------------------------------------------------
 
 REJECTED = "a response format needs reasoning to be off"
@@ -162,10 +183,13 @@ def test_an_error_about_something_else_is_the_error_of_the_call() -> None:
         assert served.requested() == "caller!"
 
 
-def test_a_server_that_renders_no_prompts_gets_the_request_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [lms.LMStudioUnsupportedError, lms.LMStudioPromptTemplateError])
+def test_a_server_that_renders_no_prompts_gets_the_request_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch, error: type[lms.LMStudioError]
+) -> None:
     def render(*_: Any) -> Any:
         yield from ()
-        raise lms.LMStudioUnsupportedError("no such endpoint")
+        raise error("no prompt")
 
     monkeypatch.setattr(think_first, "render", render)
     with serving(BY_GRAMMAR, FREE) as served:
