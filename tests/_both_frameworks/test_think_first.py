@@ -139,13 +139,16 @@ def test_structured_output_follows_a_thought_once_it_is_known_to_be_necessary(
             assert (server.predictions[-1].prompt or "").endswith(f"<think>{THOUGHT}</think>")
 
 
+@pytest.mark.parametrize("is_over", [False, True])
 @pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
-def test_a_thought_that_is_lost_with_the_connection_is_begun_again(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thought_that_is_lost_with_the_connection_is_begun_again(
+    make: Any, is_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events, lost = ThinkFirst.events, list[str]()
 
     def events_until_lost(step: Any, batch: Any, ask: Any) -> Any:
         delivered = events(step, batch, ask)
-        if ask.asked_by is step and ask.raw.fragments and not lost:
+        if ask.asked_by is step and (step._is_over if is_over else ask.raw.fragments) and not lost:
             lost.append("the connection")
             raise lms.LMStudioConnectionLostError
         return delivered

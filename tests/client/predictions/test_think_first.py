@@ -100,14 +100,11 @@ def test_white_space_between_the_thought_and_the_text_belongs_to_the_tag() -> No
 
 
 def test_the_progress_of_the_first_prompt_is_reported() -> None:
-    calls = list[str]()
+    progress = list[float]()
     with serving(BY_GRAMMAR, FREE) as served:
         served.ask()
-        served.ask(
-            on_prompt_processing_progress=lambda _: calls.append("progress"),
-            on_first_token=lambda: calls.append("token"),
-        )
-    assert calls[0] == "progress"
+        served.ask(on_prompt_processing_progress=progress.append)
+    assert progress == [0.0, 1.0]
 
 
 # What shows that it must be done --------------------------------------------------------------------------------------
@@ -138,6 +135,10 @@ RESPONSES: dict[str, tuple[Rules, list[str]]] = {
     ),
     "a thought without an end": (
         [BY_GRAMMAR, {"then": [{"text": f"<think>{THOUGHT}"}]}],
+        ["caller", "free caller", "free caller", "caller"],
+    ),
+    "an empty thought": (
+        [BY_GRAMMAR, {"then": [{"text": "<think>\n</think>I would say Oslo."}]}],
         ["caller", "free caller", "free caller", "caller"],
     ),
     "a format that is rejected": ([rejecting(REJECTED), BY_GRAMMAR, FREE], ["caller! free raw", "free raw"]),
@@ -177,10 +178,18 @@ def test_one_response_without_a_thought_is_no_proof() -> None:
 
 
 def test_an_error_about_something_else_is_the_error_of_the_call() -> None:
-    with serving(rejecting("the engine gave up"), FREE) as served:
+    with serving(rejecting("the engine gave up, for no reason"), FREE) as served:
         with pytest.raises(lms.LMStudioServerError, match="gave up"):
             served.ask()
         assert served.requested() == "caller!"
+
+
+def test_a_failure_after_a_response_without_a_thought_is_the_error_of_the_call() -> None:
+    with serving(rejecting("the engine gave up", "^Bad"), BY_GRAMMAR, WITHOUT_THOUGHT) as served:
+        served.ask()
+        with pytest.raises(lms.LMStudioServerError, match="gave up"):
+            served.ask("Bad?")
+        assert served.requested() == "caller free caller!"
 
 
 @pytest.mark.parametrize("error", [lms.LMStudioUnsupportedError, lms.LMStudioPromptTemplateError])

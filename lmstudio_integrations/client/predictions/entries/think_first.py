@@ -41,7 +41,7 @@ _AFTER_THOUGHT = LlmPredictionConfig(reasoning_budget=None)
 _REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
 """The errors after which another request may succeed. Those of other classes are not about the request."""
 
-_REASONING = re.compile(r"\b(?:reason|think|thought)", re.IGNORECASE)
+_REASONING = re.compile(r"\b(?:reasoning|think|thought)", re.IGNORECASE)
 """What an error is about that rejects a format because the model is to reason."""
 
 
@@ -72,11 +72,8 @@ class ThinkFirst(Middleware):
         if not self.has_asked:
             return {**wire, "predictionConfigStack": free}
         specifier = wire["modelSpecifier"]
-        try:  # as in the free request, whose prompt is in the cache; the server adds the first token to a text
-            prompt = yield from render(ask.operation, specifier, wire["history"], {"omitBosToken": True}, free)
-        except (LMStudioPromptTemplateError, LMStudioUnsupportedError):
-            ask.instance.reasoning.thinks_first = False
-            return wire
+        # As in the free request, whose prompt is in the cache; the server adds the first token to a text.
+        prompt = yield from render(ask.operation, specifier, wire["history"], {"omitBosToken": True}, free)
         return chat_request_of_text(specifier, _continued(prompt, self._thought), changed(stack, _AFTER_THOUGHT))
 
     def events(self, batch: Events, ask: Ask) -> Events:
@@ -124,7 +121,7 @@ class ThinkFirst(Middleware):
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
         """Whether to think first, as a format was rejected because of it, or to send the caller's request after all."""
-        if self._instance is None or self._is_off or type(error) not in _REJECTIONS:
+        if self._instance is None or type(error) not in _REJECTIONS:
             return False
         known = self._instance.reasoning
         if ask.asked_by is not self:
@@ -132,7 +129,7 @@ class ThinkFirst(Middleware):
             known.thinks_first = is_prevented or known.thinks_first
             return is_prevented
         if self.has_asked:
-            known.thinks_first = False  # the server cannot continue a text by grammar
+            known.thinks_first = False  # the server cannot render a prompt, or continue a text by grammar
         is_plain = self.has_asked and not self._thought
         self._thought.clear()
         self._is_off = True
