@@ -18,7 +18,7 @@ def with_tags(message: AIMessage) -> list[ContentBlock]:
         NotImplementedError: If there are no tags; core makes the blocks then.
     """
     tags = message.additional_kwargs.get(TAGS)
-    if not tags or not message.additional_kwargs.get("reasoning_content"):
+    if not tags:
         raise NotImplementedError
     blocks = message.model_copy(update={"response_metadata": {}}).content_blocks
     for block in blocks:

@@ -108,7 +108,7 @@ def _reasoning(message: AIMessage) -> tuple[object, object]:
     if "reasoning_content" in kept:
         return kept["reasoning_content"], kept.get(TAGS)
     for block in filter(is_object, _blocks(message.content)):
-        if block.get("type") == "reasoning" and is_object(extras := block.get("extras")) and TAGS in extras:
+        if is_object(extras := block.get("extras")) and TAGS in extras:
             return block.get("reasoning"), extras[TAGS]
     return None, None
 

@@ -99,14 +99,6 @@ def test_white_space_between_the_thought_and_the_text_belongs_to_the_tag() -> No
         assert (served.server.predictions[-1].prompt or "").endswith(f"{THOUGHT}</think>\n\n")
 
 
-def test_the_progress_of_the_first_prompt_is_reported() -> None:
-    progress = list[float]()
-    with serving(BY_GRAMMAR, FREE) as served:
-        served.ask()
-        served.ask(on_prompt_processing_progress=progress.append)
-    assert progress == [0.0, 1.0]
-
-
 # What shows that it must be done --------------------------------------------------------------------------------------
 
 REJECTED = "a response format needs reasoning to be off"
