@@ -33,7 +33,7 @@ def response_parts(parts: list[Part], reasoning: str, tags: object) -> list[Part
         return parts
     text, rest = (parts[0], parts[1:]) if parts and isinstance(parts[0], str) else ("", parts)
     thoughts = _thoughts(reasoning, tags if is_list(tags) else [], len(text))
-    return [*(part for part in with_thoughts(text, thoughts) if part), *rest]
+    return [*with_thoughts(text, thoughts), *rest]
 
 
 def _thoughts(reasoning: str, tags: list[Any], length: int) -> list[Thought]:
