@@ -15,6 +15,7 @@ from lmstudio_integrations.protocol.prediction import (
     encode,
     encode_generated,
 )
+from lmstudio_integrations.types.reasoning import Thought
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -348,3 +349,38 @@ def test_events_can_be_added_one_by_one() -> None:
         one_by_one.add(event)
     at_once.add_all(events)
     assert one_by_one == at_once
+
+
+START, END_TAG, THOUGHT, TEXT, SPACE = "reasoningStartTag", "reasoningEndTag", "reasoning", "none", "space"
+
+THOUGHTS: dict[str, tuple[list[tuple[str, str]], list[Thought]]] = {
+    "with tags": ([(START, "<a>"), (THOUGHT, "x"), (THOUGHT, "y"), (END_TAG, "</a>")], [Thought("xy", "<a>", "</a>")]),
+    "opened by the prompt": ([(THOUGHT, "x"), (END_TAG, "</a>")], [Thought("x", "", "</a>")]),
+    "cut off": ([(START, "<a>"), (THOUGHT, "x")], [Thought("x", "<a>")]),
+    "white space behind the tag": (
+        [(THOUGHT, "x"), (END_TAG, "</a>"), (SPACE, "\n"), (SPACE, "\n"), (TEXT, "t"), (SPACE, "\n")],
+        [Thought("x", "", "</a>\n\n")],
+    ),
+    "other markup behind the tag": ([(THOUGHT, "x"), (END_TAG, "</a>"), (SPACE, "<b>")], [Thought("x", "", "</a>")]),
+    "a text between": ([(THOUGHT, "x"), (TEXT, "tt"), (THOUGHT, "y")], [Thought("x"), Thought("y", at=2)]),
+    "a start tag between": ([(THOUGHT, "x"), (START, "<a>"), (THOUGHT, "y")], [Thought("x"), Thought("y", "<a>")]),
+    "an empty one behind another": (
+        [(THOUGHT, "x"), (END_TAG, "</a>"), (START, "<b>"), (END_TAG, "</b>")],
+        [Thought("x", "", "</a>")],
+    ),
+    "none": ([(START, "<a>"), (END_TAG, "</a>"), (TEXT, "t")], []),
+}
+"""Kinds of fragments and their contents, where `space` is markup, and the thoughts of the result."""
+
+
+@pytest.mark.parametrize(("fragments", "expected"), THOUGHTS.values(), ids=THOUGHTS)
+def test_thoughts_have_their_tags_and_places(fragments: list[tuple[str, str]], expected: list[Thought]) -> None:
+    events = [
+        LlmPredictionFragment(
+            content,
+            reasoning_type=TEXT if kind == SPACE else kind,
+            is_structural=kind not in {THOUGHT, TEXT},
+        )
+        for kind, content in fragments
+    ]
+    assert accumulated(*events).thoughts == tuple(expected)

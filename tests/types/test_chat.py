@@ -20,6 +20,7 @@ from lmstudio_integrations.types.chat import (
     WirePrompt,
 )
 from lmstudio_integrations.types.files import FileHandle, Origin
+from lmstudio_integrations.types.reasoning import ReasoningPart
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
@@ -317,3 +318,13 @@ def test_a_text_to_be_continued_is_a_string(value: Any) -> None:
     assert WirePrompt("") == ""
     with pytest.raises(LMStudioValueError, match="the prompt must be a string"):
         WirePrompt(value)
+
+
+def test_a_thought_joins_no_texts_of_two_messages() -> None:
+    thought = ReasoningPart(text="one")
+    for before, gap in ((TextPart(text="a"), [TextPart(text="\n\n")]), (thought, [])):
+        chat = Chat()
+        chat.add_assistant_response([before])
+        chat.add_assistant_response([thought, TextPart(text="b")])
+        (message,) = chat.messages
+        assert message.content == [before, *gap, thought, TextPart(text="b")]
