@@ -93,6 +93,11 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "ReadCalls", "
             ["CacheWarning", "ThinkFirst"],
         ),
         (lambda host: native(host, lambda llm: llm.complete("hi")), []),
+        (lambda host: native(host, lambda llm: llm.complete("hi", keep_reasoning=True)), []),
+        (
+            lambda host: LMStudio(model="m", host=host, keep_reasoning=True).complete("hi", formatted=True),
+            ["ContextCheck"],
+        ),
         (lambda host: native(host, lambda llm: llm.complete("hi", config=REQUIRED, **ON)), []),
         (lambda host: native(host, lambda llm: llm.respond("hi", config=REQUIRED)), ["MissingCall", "CacheWarning"]),
         (

@@ -34,6 +34,11 @@ def _may_think_first(plan: Plan) -> bool:
     return plan.outline is not None and plan.preset is None and not (plan.has_files or offered_tools(settings))
 
 
+def _may_have_earlier_thoughts(plan: Plan) -> bool:
+    # A text to continue has no outline, and no template that could keep anything.
+    return plan.has_reasoning or (plan.reasoning.keep and plan.outline is not None)
+
+
 def _may_have_log_probs(plan: Plan) -> bool:
     return plan.settings.log_probs is not None or plan.preset is not None or plan.settings.raw is not None
 
@@ -54,7 +59,7 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     ),
     (ContextCheck, lambda plan: plan.options.get("check_context", False)),
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
-    (SentReasoning, lambda plan: plan.has_reasoning or plan.reasoning.keep),
+    (SentReasoning, _may_have_earlier_thoughts),
     (ThinkFirst, lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
 )
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
