@@ -94,7 +94,8 @@ class Server:
         if endpoint == "getModelInfo":
             return read({**INFO, "modelKey": self.key})
         settings = collapsed(parameter["predictionConfigStack"])
-        source = settings.pop("llm.prediction.promptTemplate", jinja(""))["jinjaPromptTemplate"]["template"]
+        template = settings.pop("llm.prediction.promptTemplate", {})
+        source = template.get("jinjaPromptTemplate", {}).get("template", "")
         known = [
             template for switch, template in self.switches.items() if source.startswith(switch) or switch in settings
         ]
@@ -485,6 +486,13 @@ def test_the_tags_of_a_thought(thought: dict[str, Any], tags: Tags | None, parsi
     assert first == f"{expected}I look."
 
 
+def test_tags_that_are_set_by_their_wire_key_are_those_of_the_request() -> None:
+    parsing = {"enabled": True, "startString": "[THINK]", "endString": "[/THINK]"}
+    settings = LlmPredictionConfig(raw={"llm.prediction.reasoning.parsing": parsing})
+    found = answers(sent_by(Server(), Instance("m"), conversation(part("one")), "always", settings))
+    assert found[0] == "[THINK]one[/THINK]I look."
+
+
 @pytest.mark.parametrize(
     "tags", [Tags("", ""), Tags("<think>", "")], ids=["opened by the prompt", "opened by the model"]
 )
@@ -569,6 +577,11 @@ KEPT: dict[str, tuple[Server, dict[str, Any], dict[str, Any]]] = {
         {"prompt_template": jinja("{{ messages }}")},
         {"llm.prediction.promptTemplate": jinja("{{ messages }}"), FIELD: True},
     ),
+    "with a switch in the template of the request, by its wire key": (
+        Server(qwen3, source="{{ drop_thinking }}", switches={PRESERVE: template_functions.kept}),
+        {"raw": {"llm.prediction.promptTemplate": jinja("{% if preserve_thinking %}")}},
+        {"llm.prediction.promptTemplate": SWITCHED},
+    ),
     "with a field of a model of the catalog": (
         Server(qwen3, key="qwen/qwen3.6-27b", switches={FIELD: template_functions.kept}),
         {},
@@ -603,6 +616,14 @@ NOT_KEPT: dict[str, tuple[Server, str]] = {
     "a server without both": (Server(lacks=(CONFIG, RENDER)), "a switch in it, but the server does not show it"),
     "a template without a notion of thoughts": (Server(template_functions.copied), "send_reasoning='always'"),
 }
+
+
+MANUAL = {"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: ", "afterUser": "\n"}, "stopStrings": []}
+
+
+def test_a_manual_template_that_does_not_keep_them_is_an_error_that_says_so() -> None:
+    with pytest.raises(LMStudioUnsupportedError, match="a switch in it, but it is no Jinja template"):
+        keeping(Server(qwen3), Instance("m"), prompt_template=MANUAL)
 
 
 @pytest.mark.parametrize(("server", "expected"), NOT_KEPT.values(), ids=NOT_KEPT)

@@ -57,7 +57,7 @@ def keeping(
             return switched
         tried.append(f"its switch {name}")
     if not switches:
-        tried.append("a switch in it, but it has none" if source else "a switch in it, but the server does not show it")
+        tried.append(f"a switch in it, but {_why_none(own, source)}")
     model = yield from look_up(operation, "llm", instance.specifier)
     fields = custom_fields_of(model.model_key)
     if fields is not None:
@@ -76,6 +76,12 @@ def keeping(
 def _is_kept(operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig) -> Flow[bool]:
     replay: ReasoningReplay = yield from measured(operation, instance, tags, template)
     return replay.keeps_all
+
+
+def _why_none(template: Mapping[str, Any] | None, source: str) -> str:
+    if source:
+        return "it has none"
+    return "the server does not show it" if template is None else "it is no Jinja template"
 
 
 def _source(template: Mapping[str, Any] | None) -> str:

@@ -53,6 +53,8 @@ def sent_messages(
         options: Which thoughts are sent, and whether the template is to keep them.
         settings: The settings of the request, among which may be the tags and the template.
     """
+    if settings.raw:  # which may have the tags and the template by their wire keys
+        settings = LlmPredictionConfig.from_fields(settings.to_fields())
     template, requested = OWN_TEMPLATE, tags_of_setting(settings.reasoning_parsing)
     if settings.prompt_template is not None:
         template = LlmPredictionConfig(prompt_template=settings.prompt_template)
