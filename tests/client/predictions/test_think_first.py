@@ -67,11 +67,11 @@ def kind_of(record: PredictionRecord) -> str:
 
 
 @contextmanager
-def serving(*rules: dict[str, Any], gate: Gate | None = None) -> Iterator[Serving]:
+def serving(*rules: dict[str, Any], gate: Gate | None = None, key: str = "m") -> Iterator[Serving]:
     engines = (gate or Gate()).engines()
-    entry = ModelEntry(key="m", rules=rules)
+    entry = ModelEntry(key=key, rules=rules)
     with Emulator([entry], engines=engines) as server, lms.Client(server.address) as client:
-        yield Serving(server, client.llm.model("m"), [])
+        yield Serving(server, client.llm.model(key), [])
 
 
 def test_what_the_two_predictions_have_used_is_summed() -> None:
@@ -169,9 +169,10 @@ def test_one_response_without_a_thought_is_no_proof() -> None:
         assert served.requested() == "caller" + " free caller free raw" * 2
 
 
-def test_an_error_about_something_else_is_the_error_of_the_call() -> None:
-    with serving(rejecting("the engine gave up, for no reason"), FREE) as served:
-        with pytest.raises(lms.LMStudioServerError, match="gave up"):
+@pytest.mark.parametrize("title", ["the engine gave up", "Reason: out of memory", "m-thinking crashed"])
+def test_an_error_about_something_else_is_the_error_of_the_call(title: str) -> None:
+    with serving(rejecting(title), FREE, key="m-thinking") as served:
+        with pytest.raises(lms.LMStudioServerError, match=title):
             served.ask()
         assert served.requested() == "caller!"
 
@@ -234,6 +235,32 @@ def test_a_thought_that_is_cut_off_is_all_there_is(is_stream: bool) -> None:
         assert served.requested() == "caller free"
         assert (result.content, result.reasoning_content) == ("", "Is it")
         assert result.stats.stop_reason == "maxPredictedTokensReached"
+
+
+STOPPED = {"enable_thinking": True, "stop_strings": ["Yes"]}
+LEAVES_THOUGHT: dict[str, Any] = {"when": {"structured": True}, "then": [{"reasoning": THOUGHT}, {"text": GIVEN}]}
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(("rule", "expected"), [(BY_GRAMMAR, "free"), (LEAVES_THOUGHT, "caller")])
+def test_a_thought_that_has_a_stop_string_is_all_there_is(rule: dict[str, Any], expected: str, is_stream: bool) -> None:
+    with serving(rule, FREE) as served:
+        if rule is BY_GRAMMAR:
+            served.ask()
+            served.requested()
+        for _ in range(3):
+            result = served.ask(config=STOPPED, is_stream=is_stream)
+            assert served.requested() == expected
+            assert (result.content, result.reasoning_content) == ("", "Is it Oslo? ")
+            assert result.stats.stop_reason == "stopStringFound"
+
+
+def test_a_stop_string_after_the_thought_does_not_end_the_response() -> None:
+    with serving(BY_GRAMMAR, FREE) as served:
+        served.ask()
+        result = served.ask(config={"enable_thinking": True, "stop_strings": ["I would"]})
+        assert (result.content, result.reasoning_content) == (GIVEN, THOUGHT)
+        assert served.requested() == "caller free raw"
 
 
 # Stopping -------------------------------------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ _AFTER_THOUGHT = LlmPredictionConfig(reasoning_budget=None)
 _REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
 """The errors after which another request may succeed. Those of other classes are not about the request."""
 
-_REASONING = re.compile(r"\b(?:reasoning|think|thought)", re.IGNORECASE)
-"""What an error is about that rejects a format because the model is to reason."""
+_REASONING = re.compile(r"(?:\b|_)(?:reasoning|think|thought)", re.IGNORECASE)
+"""What an error is about that rejects a format because the model is to reason. The name of the model says nothing."""
 
 
 @dataclass(eq=False)
@@ -101,8 +101,8 @@ class ThinkFirst(Middleware):
         """Ask by grammar after the free response; record what the caller's response shows of the grammar."""
         yield from ()
         batch = self.events(batch, ask)
-        known, stop_reason = ask.instance.reasoning, end.stats.get("stopReason")
-        if self.has_asked or (not self._is_over and (end.is_interrupted or stop_reason in _LIMITS)):
+        known = ask.instance.reasoning
+        if self.has_asked or (not self._is_over and (end.is_interrupted or _is_cut_off(end, ask))):
             return batch, end
         if ask.asked_by is self:
             if not _is_complete(self._thought):
@@ -125,7 +125,8 @@ class ThinkFirst(Middleware):
             return False
         known = self._instance.reasoning
         if ask.asked_by is not self:
-            is_prevented = known.thinks_first is None and _REASONING.search(str(error)) is not None
+            text = str(error).replace(self._instance.identifier, "")
+            is_prevented = known.thinks_first is None and _REASONING.search(text) is not None
             known.thinks_first = is_prevented or known.thinks_first
             return is_prevented
         if self.has_asked:
@@ -144,6 +145,14 @@ class ThinkFirst(Middleware):
         if not self.has_asked:
             self._thought.clear()
             self._is_over = False
+
+
+def _is_cut_off(end: PredictionEnd, ask: Ask) -> bool:
+    """Whether a response ended at a limit, or its thought at a stop string."""
+    if end.stop_reason != "stopStringFound":
+        return end.stop_reason in _LIMITS
+    thoughts = ask.response().thoughts
+    return bool(thoughts) and not thoughts[-1].end_tag
 
 
 def _is_complete(thought: list[LlmPredictionFragment]) -> bool:
