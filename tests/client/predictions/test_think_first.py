@@ -9,7 +9,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.predictions.entries import middlewares_of, think_first
+from lmstudio_integrations.client.predictions.entries import middlewares_of, sent_reasoning, think_first
 from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.requests import plan_completion, plan_response
@@ -183,6 +183,19 @@ def test_a_failure_after_a_response_without_a_thought_is_the_error_of_the_call()
         with pytest.raises(lms.LMStudioServerError, match="gave up"):
             served.ask("Bad?")
         assert served.requested() == "caller free caller!"
+
+
+def test_an_error_before_the_request_shows_nothing_of_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reject(*_: Any) -> Any:
+        yield from ()
+        raise lms.LMStudioUnsupportedError("the template does not keep the reasoning")
+
+    with serving(BY_GRAMMAR, FREE) as served:
+        with monkeypatch.context() as patched:
+            patched.setattr(sent_reasoning, "sent_messages", reject)
+            with pytest.raises(lms.LMStudioUnsupportedError, match="does not keep"):
+                served.ask(keep_reasoning=True)
+        assert [served.ask().content, served.requested()] == [GIVEN, "caller"]
 
 
 @pytest.mark.parametrize("error", [lms.LMStudioUnsupportedError, lms.LMStudioPromptTemplateError])

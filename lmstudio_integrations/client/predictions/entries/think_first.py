@@ -50,6 +50,7 @@ class ThinkFirst(Middleware):
     """Delivers the thought of a response without the format, and the text of one by grammar."""
 
     _instance: Instance | None = field(default=None, init=False)
+    """The instance that gets the request, once that is complete."""
     _is_off: bool = field(default=False, init=False)
     """Whether a request of its own was rejected, so that the caller's takes its place."""
     _free: Ask | None = field(default=None, init=False)
@@ -60,11 +61,11 @@ class ThinkFirst(Middleware):
 
     def asks_first(self, instance: Instance) -> bool:
         """Whether the grammar leaves no thought on this instance."""
-        self._instance = instance
         return instance.reasoning.thinks_first is True and not self._is_off
 
     def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
         """Return the parameter without the format, then one that continues the thought by grammar."""
+        self._instance = ask.instance
         if ask.asked_by is not self or (self.has_asked and not self._thought):
             return wire
         stack = wire["predictionConfigStack"]
@@ -141,7 +142,8 @@ class ThinkFirst(Middleware):
         return self._free.end if self._free is not None and isinstance(error, LMStudioCancelledError) else None
 
     def reset(self, ask: Ask) -> None:
-        """Forget what was received of the free response."""
+        """Forget the instance, and what was received of the free response."""
+        self._instance = None
         if not self.has_asked:
             self._thought.clear()
             self._is_over = False
