@@ -960,6 +960,28 @@ def test_each_host_gets_what_its_template_takes(make: Any) -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
+def test_a_model_that_another_program_has_loaded_again_is_asked_anew_after_its_first_response(make: Any) -> None:
+    loads = list[str]()
+
+    def template(said: Said) -> str:
+        return template_functions.after_empty(said) if loads else template_functions.kept(said)
+
+    served, sent = serving(m=template), list[list[str]]()
+    with served.server, lms.Client(served.host) as other_program:
+        llm = make(model="m", host=served.host)
+        for is_again in (False, True, False):
+            if is_again:
+                served.server.unload("m")
+                loads.append(other_program.llm.model("m").identifier)
+            if make is ChatLMStudio:
+                llm.invoke([FOREIGN["content blocks"], HumanMessage("Well?")])
+            else:
+                llm.chat([FOREIGN["LlamaIndex"], ChatMessage("Well?", role="user")])
+            sent.append(served.sent())
+    assert sent == [["<think>Hm.</think>Yes."]] * 2 + [["Yes."]]
+
+
 def nonsense_by(way: Way, host: str) -> None:
     way(host, "kept", [QUESTION], {"send_reasoning": "nonsense"})
 

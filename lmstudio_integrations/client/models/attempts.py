@@ -7,14 +7,14 @@ server responds or the connection is lost, and independently of that up to three
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client.models.admission import Turn, Turns
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import Instance, ModelState
+from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.advice import with_window
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -157,6 +157,24 @@ class Attempts:
             self.resolve = self._is_unloaded = False
         self._instance = instance
         return instance
+
+    def recognized(self, instance: Instance, info: WireInfo) -> Instance:
+        """Return the instance that has responded: another program may have loaded the model again in the meantime.
+
+        Args:
+            instance: The instance that the request was for.
+            info: The info of the one that responded, which may lack anything.
+        """
+        reference = reference_of(info)
+        is_other = None not in {reference, instance.reference} and reference != instance.reference
+        if not is_other or info.get("identifier") != instance.identifier:
+            return instance
+        server_models = self.caller.shared(ServerModels)
+        server_models.record(self.state.kind, self.state.key, info)
+        responding = replace(Instance.of(info), reasoning=server_models.reasoning_of(reference))
+        if self.state.instance is instance:
+            self.state.instance = responding
+        return responding
 
     def _take_turn(self, server_models: ServerModels) -> Flow[None]:
         if self._turn is not None:

@@ -437,6 +437,7 @@ class Prediction:
         end = ask.raw.end
         if end is None:
             return (yield from self._deliver(batch, None, self._middlewares))
+        ask.instance = self._attempts.recognized(ask.instance, end.model_info)
         if ask.call is not None:
             ask.call.server_is_done = True
         if self._is_cancelled and not end.has_stats:  # generators do not say why they stopped
