@@ -107,10 +107,12 @@ def _reasoning(message: AIMessage) -> tuple[object, object]:
     kept = message.additional_kwargs
     if "reasoning_content" in kept:
         return kept["reasoning_content"], kept.get(TAGS)
-    for block in filter(is_object, _blocks(message.content)):
-        if is_object(extras := block.get("extras")) and TAGS in extras:
-            return block.get("reasoning"), extras[TAGS]
-    return None, None
+    thoughts = [
+        block for block in _blocks(message.content) if is_object(block) and block.get("type") in _THOUGHT_MEMBERS
+    ]
+    if len(thoughts) == 1 and is_object(extras := thoughts[0].get("extras")) and TAGS in extras:
+        return thoughts[0].get("reasoning"), extras[TAGS]
+    return None, None  # several are those of several messages, each in its place
 
 
 def _chat(message: ChatMessage, target: _Target) -> None:

@@ -846,6 +846,16 @@ def test_a_thought_of_another_provider_gets_the_tags_of_the_model(served: Served
     assert served.sent() == ["<think>Hm.</think>Yes."]
 
 
+def test_a_message_made_of_the_content_blocks_of_two_has_the_thoughts_of_both(served: Served) -> None:
+    llm = ChatLMStudio(model="kept", host=served.host)
+    blocks = llm.invoke("Hi").content_blocks
+    other: Any = {"type": "thinking", "thinking": "Other."}
+    for first in (blocks, [other, *blocks[1:]]):
+        llm.invoke([HumanMessage("Well?"), AIMessage([*first, *blocks]), HumanMessage("Well?")])
+        thought = "Hm." if first is blocks else "Other."
+        assert served.sent() == [f"<think>{thought}</think>Well.<think>Hm.</think>Well."]
+
+
 def test_a_thought_of_another_model_gets_the_tags_of_the_model(served: Served) -> None:
     brackets = {"enabled": True, "start_string": "[THINK]", "end_string": "[/THINK]"}
     other = ChatLMStudio(model="stripped", host=served.host, reasoning_parsing=brackets, send_reasoning="always")
