@@ -80,8 +80,8 @@ def _add_response(conversation: Conversation, message: ChatMessage) -> None:
     parts = _joined([block for block in message.blocks if not isinstance(block, ToolCallBlock)], "assistant")
     thoughts = [block for block in message.blocks if isinstance(block, ThinkingBlock)]
     reasoning = "".join(block.content or "" for block in thoughts)
-    known = [block.additional_information.get(TAGS) for block in thoughts]
-    tags = [each for tags_of_block in known if is_list(tags_of_block) for each in tags_of_block]
+    given = (block.additional_information.get(TAGS) for block in thoughts)
+    tags = [each for of_block in given if is_list(of_block) for each in of_block]
     calls = _calls(message)
     if parts or calls:  # thoughts alone are no turn
         parts = response_parts(parts, reasoning, tags)

@@ -848,8 +848,8 @@ def test_a_thought_of_another_provider_gets_the_tags_of_the_model(served: Served
 
 def test_a_message_made_of_the_content_blocks_of_two_has_the_thoughts_of_both(served: Served) -> None:
     llm = ChatLMStudio(model="kept", host=served.host)
-    blocks = llm.invoke("Hi").content_blocks
-    other: Any = {"type": "thinking", "thinking": "Other."}
+    blocks: list[Any] = [*llm.invoke("Hi").content_blocks]
+    other = {"type": "thinking", "thinking": "Other."}
     for first in (blocks, [other, *blocks[1:]]):
         llm.invoke([HumanMessage("Well?"), AIMessage([*first, *blocks]), HumanMessage("Well?")])
         thought = "Hm." if first is blocks else "Other."
