@@ -6,9 +6,9 @@ from typing import Any
 
 from lmstudio_integrations._both_frameworks.conversation import ImageSource, PendingMessage, encode
 from lmstudio_integrations.client.api.sync import LLM
+from lmstudio_integrations.client.predictions.requests import PromptParameters
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
 PER_MESSAGE = 4
@@ -19,7 +19,7 @@ PER_IMAGE = 256
 
 
 def count(
-    model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]], reasoning: ReasoningOptions
+    model: LLM, pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]], parameters: PromptParameters
 ) -> int:
     """Return the number of tokens of a conversation, with the earlier thoughts that are sent.
 
@@ -31,10 +31,7 @@ def count(
         PendingMessage(message.role, [part for part in message.parts if not _is_image(part)]) for message in pending
     ]
     try:
-        history = encode(without, {})
-        prompt = model.apply_prompt_template(
-            history, tools=tools, send_reasoning=reasoning.send, keep_reasoning=reasoning.keep
-        )
+        prompt = model.apply_prompt_template(encode(without, {}), tools=tools, **parameters)
         tokens = model.count_tokens(prompt)
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(without), *map(json.dumps, tools)]

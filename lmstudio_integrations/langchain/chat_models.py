@@ -34,6 +34,7 @@ from lmstudio_integrations.client.api.responses import (
     PredictionStream,
     Responder,
 )
+from lmstudio_integrations.client.predictions.requests import PromptParameters
 from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
@@ -53,7 +54,6 @@ from lmstudio_integrations.langchain._responses import ChunkStream
 from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.hosts import DEFAULT_PARALLEL
-from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.structured import check_max_attempts
 
@@ -553,8 +553,11 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         with translating_errors():
             pending = _messages.convert(converted)
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
-            reasoning = ReasoningOptions(self.send_reasoning, self.keep_reasoning)
-            return _counting.count(self._resolve_call({}).model(), pending, sent_tools, reasoning)
+            call = self._resolve_call({})
+            parameters = PromptParameters(
+                send_reasoning=self.send_reasoning, keep_reasoning=self.keep_reasoning, config=call.config
+            )
+            return _counting.count(call.model(), pending, sent_tools, parameters)
 
     # Identity -------------------------------------------------------------------------------------------------------
 

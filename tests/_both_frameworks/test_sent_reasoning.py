@@ -889,6 +889,19 @@ def test_tokens_are_counted_as_they_are_sent(served: Served, model: str, mode: A
     assert (use.used, prompt) == (words.count(prompt), served.engine.prompts[-1])
 
 
+def test_settings_that_change_the_prompt_count() -> None:
+    manual = {"type": "manual", "manualPromptTemplate": {"beforeUser": "The user says now: "}}
+    settings = {"llm.prediction.promptTemplate": manual}
+    with Emulator([ModelEntry(key="plain", rules=RULES)]) as server:
+        llm = ChatLMStudio(model="plain", host=server.address, extra=settings)
+        used = llm.invoke("Well?").usage_metadata
+        assert used is not None
+        assert used["input_tokens"] == llm.get_num_tokens_from_messages([HumanMessage("Well?")]) > words.count("Well?")
+        with lms.Client(server.address) as client:
+            use = client.llm.model("plain").get_context_use("Well?", config={"prompt_template": manual})
+        assert use.used == used["input_tokens"]
+
+
 # Prompts that are rejected --------------------------------------------------------------------------------------------
 
 

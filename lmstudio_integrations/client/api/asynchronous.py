@@ -38,7 +38,7 @@ from lmstudio_integrations.client.models.loading import DEFAULT_TTL
 from lmstudio_integrations.client.models.model import Texts
 from lmstudio_integrations.client.models.state import ModelState
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
-from lmstudio_integrations.client.predictions.requests import History, PredictionParameters
+from lmstudio_integrations.client.predictions.requests import History, PredictionParameters, PromptParameters
 from lmstudio_integrations.client.predictions.reranking.rerank import RerankParameters
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
@@ -59,7 +59,7 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
-from lmstudio_integrations.types.reasoning import ReasoningOptions, ReasoningReplay, SendReasoning
+from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.reranking import RerankResult
 from lmstudio_integrations.types.results import PredictionResult
@@ -136,8 +136,7 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
         opts: TemplateOpts | None = None,
         *,
         tools: Tools = (),
-        send_reasoning: SendReasoning = "auto",
-        keep_reasoning: bool = False,
+        **parameters: Unpack[PromptParameters],
     ) -> str:
         """Return a conversation, with the tools, as the prompt that the model would get.
 
@@ -145,23 +144,18 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
             history: A prompt, a `Chat`, or a list of messages with role and content.
             opts: A dict with `omit_bos_token` or `omit_eos_token`, to omit the special token at the beginning or end.
             tools: The definitions of the tools.
-            send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
-            keep_reasoning: Whether the template keeps those of earlier turns; see `PredictionParameters`.
+            parameters: See `PromptParameters`.
         """
-        reasoning = ReasoningOptions.of(send_reasoning, keep_reasoning)
-        return await arun(self.model.apply_prompt_template(history, opts or {}, tools, reasoning))
+        return await arun(self.model.apply_prompt_template(history, opts or {}, tools, parameters))
 
-    async def get_context_use(
-        self, history: History, *, send_reasoning: SendReasoning = "auto", keep_reasoning: bool = False
-    ) -> ContextUse:
+    async def get_context_use(self, history: History, **parameters: Unpack[PromptParameters]) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits.
 
         Args:
             history: A prompt, a `Chat`, or a list of messages with role and content.
-            send_reasoning: Which earlier thoughts are sent; see `PredictionParameters`.
-            keep_reasoning: Whether the template keeps those of earlier turns; see `PredictionParameters`.
+            parameters: See `PromptParameters`.
         """
-        return await arun(self.model.get_context_use(history, ReasoningOptions.of(send_reasoning, keep_reasoning)))
+        return await arun(self.model.get_context_use(history, parameters))
 
     async def get_reasoning_replay(self) -> ReasoningReplay:
         """Return what the model's chat template does with thoughts of earlier messages; load the model if necessary.

@@ -5,7 +5,7 @@ instance: before the first conversation for which it matters, or when the adapte
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from pydantic import ValidationError
 
@@ -24,9 +24,10 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.protocol.kv_config import stack_of
+from lmstudio_integrations.protocol.kv_config import changed, stack_of
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import WireHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
 from lmstudio_integrations.types.reasoning import ReasoningOptions
 from lmstudio_integrations.types.tools import Tool
@@ -45,12 +46,25 @@ _LATE_SYSTEM_MESSAGE: Mapping[str, Any] = {
 }
 
 
+class PromptSettings(NamedTuple):
+    """What changes the prompt of a conversation.
+
+    Attributes:
+        reasoning: What is done with earlier thoughts.
+        config: The settings of the prediction.
+        flags: Those of `template_flags`.
+    """
+
+    reasoning: ReasoningOptions
+    config: LlmPredictionConfig
+    flags: TemplateParameters = NO_FLAGS
+
+
 def apply_prompt_template(
     operation: Operation,
     instance: Instance,
     history: WireHistory,
-    reasoning: ReasoningOptions,
-    flags: TemplateParameters = NO_FLAGS,
+    settings: PromptSettings,
 ) -> Flow[str]:
     """Return a conversation as the prompt that an instance would get.
 
@@ -58,14 +72,14 @@ def apply_prompt_template(
         operation: The operation that asks the server.
         instance: The instance.
         history: The conversation.
-        reasoning: Which earlier thoughts are sent.
-        flags: Those of `template_flags`.
+        settings: What changes the prompt.
     """
     messages: Messages = (yield from placed(operation, instance, history)).messages
+    reasoning, config, flags = settings
     if not (history.has_reasoning or reasoning.keep):
-        return (yield from render(operation, instance.specifier, {"messages": messages}, flags))
-    sent = yield from sent_messages(operation, instance, messages, reasoning)
-    stack = stack_of(sent.template)
+        return (yield from render(operation, instance.specifier, {"messages": messages}, flags, stack_of(config)))
+    sent = yield from sent_messages(operation, instance, messages, reasoning, config)
+    stack = changed(stack_of(config), sent.template)
     try:
         return (yield from render(operation, instance.specifier, {"messages": sent.messages}, flags, stack))
     except LMStudioPromptTemplateError:
@@ -78,10 +92,10 @@ def apply_prompt_template(
 
 
 def get_context_use(
-    operation: Operation, instance: Instance, history: WireHistory, reasoning: ReasoningOptions
+    operation: Operation, instance: Instance, history: WireHistory, settings: PromptSettings
 ) -> Flow[ContextUse]:
     """Return how many tokens of the context window a conversation takes."""
-    prompt = yield from apply_prompt_template(operation, instance, history, reasoning)
+    prompt = yield from apply_prompt_template(operation, instance, history, settings)
     (used,) = yield from count_tokens(operation, "llm", instance.specifier, [prompt])
     info = yield from look_up(operation, "llm", instance.specifier)
     return ContextUse(used=used, limit=info.context_length)

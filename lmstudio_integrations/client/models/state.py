@@ -44,17 +44,17 @@ class KnownReasoning:
     """What is known of an instance and thoughts. All handles of a server share it.
 
     Attributes:
-        written: The tags that it has written around its thoughts.
+        written: The tags that it has written around its thoughts, first ones first.
         configured: What its configuration says, once it was asked.
-        replays: What its chat template does with thoughts, by their tags and the settings that change the template, as
-            far as it was asked.
+        replays: What its chat template does with thoughts, by their tags and the settings that change the template
+            (empty for its own), as far as it was asked.
         is_rejected: Whether it has rejected a conversation with thoughts.
         thinks_first: Whether the grammar of a response format leaves no thought, so that it must come first; `None` if
             that is not known, false also if it did not help.
         missed_thoughts: How many responses without a format in a row had no thought that was asked for.
     """
 
-    written: set[Tags] = field(default_factory=set[Tags])
+    written: dict[Tags, None] = field(default_factory=dict[Tags, None])
     configured: Configured | None = None
     replays: dict[tuple[Tags, str], ReasoningReplay] = field(default_factory=dict[tuple[Tags, str], ReasoningReplay])
     is_rejected: bool = False
@@ -63,12 +63,13 @@ class KnownReasoning:
 
     @property
     def replay(self) -> ReasoningReplay | None:
-        """What was found out last about its template; `None` if nothing was."""
-        return REJECTED_REASONING if self.is_rejected else next(reversed(self.replays.values()), None)
+        """What was found out last about its own template; `None` if nothing was."""
+        own = [replay for (_, template), replay in [*self.replays.items()] if not template]
+        return REJECTED_REASONING if self.is_rejected else own[-1] if own else None
 
     def add(self, thoughts: Iterable[Thought]) -> None:
         """Record thoughts that it has written."""
-        self.written.update(tags for thought in thoughts if all(tags := thought.tags))
+        self.written |= dict.fromkeys(tags for thought in thoughts if all(tags := thought.tags))
 
 
 @dataclass(slots=True, eq=False)

@@ -12,10 +12,12 @@ from lmstudio_integrations.client.predictions.requests import (
     ChatRequest,
     History,
     PredictionParameters,
+    PromptParameters,
     RequestMaker,
     encode,
     plan_completion,
     plan_response,
+    prompt_settings,
 )
 from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
@@ -25,7 +27,7 @@ from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import ChatTemplateInfo, ContextUse
-from lmstudio_integrations.types.reasoning import ReasoningOptions, ReasoningReplay
+from lmstudio_integrations.types.reasoning import ReasoningReplay
 from lmstudio_integrations.types.reranking import RerankResult
 
 
@@ -81,24 +83,22 @@ class LanguageModel(PredictingModel):
         )
 
     def apply_prompt_template(
-        self, history: History, opts: TemplateOpts, tools: Tools, reasoning: ReasoningOptions
+        self, history: History, opts: TemplateOpts, tools: Tools, parameters: PromptParameters
     ) -> Flow[str]:
         """Return a conversation, with the tools, as the prompt that the model would get."""
-        wire, flags = encode(history), template_flags(opts, tools)
+        wire, settings = encode(history), prompt_settings(parameters, template_flags(opts, tools))
         return (
             yield from self.on_instance(
-                lambda operation, instance: chat_templates.apply_prompt_template(
-                    operation, instance, wire, reasoning, flags
-                )
+                lambda operation, instance: chat_templates.apply_prompt_template(operation, instance, wire, settings)
             )
         )
 
-    def get_context_use(self, history: History, reasoning: ReasoningOptions) -> Flow[ContextUse]:
+    def get_context_use(self, history: History, parameters: PromptParameters) -> Flow[ContextUse]:
         """Return how many tokens of the context window a conversation takes."""
-        wire = encode(history)
+        wire, settings = encode(history), prompt_settings(parameters)
         return (
             yield from self.on_instance(
-                lambda operation, instance: chat_templates.get_context_use(operation, instance, wire, reasoning)
+                lambda operation, instance: chat_templates.get_context_use(operation, instance, wire, settings)
             )
         )
 

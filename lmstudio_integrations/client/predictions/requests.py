@@ -6,11 +6,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache, partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client.files.images import PendingHistory, prepare_images
 from lmstudio_integrations.client.files.uploads import with_valid_files
-from lmstudio_integrations.client.models.chat_templates import placed
+from lmstudio_integrations.client.models.chat_templates import PromptSettings, placed
+from lmstudio_integrations.client.models.rendering import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.predictions.callbacks import Callbacks
 from lmstudio_integrations.client.predictions.plan import Plan, PredictionRequest
@@ -23,7 +24,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
-from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
+from lmstudio_integrations.protocol.requests import CompleteRawText, Predict, TemplateParameters
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, Message, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
@@ -111,6 +112,20 @@ class PredictionParameters(TimeoutParameters, total=False):
     on_first_token: Callable[[], Any] | None
     on_prediction_fragment: Callable[[LlmPredictionFragment], Any] | None
     on_prompt_processing_progress: Callable[[float], Any] | None
+
+
+class PromptParameters(TypedDict, total=False):
+    """The keyword arguments that change the prompt of a conversation; see `PredictionParameters`.
+
+    Attributes:
+        send_reasoning: Which thoughts of earlier messages are in it. The default is `auto`.
+        keep_reasoning: Whether the chat template is made to keep those of all turns. The default is `False`.
+        config: Settings of the prediction, such as `enable_thinking` and `prompt_template`.
+    """
+
+    send_reasoning: SendReasoning
+    keep_reasoning: bool
+    config: PredictionSettings | None
 
 
 class Conversation:
@@ -307,9 +322,17 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
 def _add_options(plan: Plan) -> None:
     plan.preset = optional_text(plan.options.get("preset"), "preset")
     plan.timeouts = checked_timeouts(plan.options)
-    plan.reasoning = ReasoningOptions.of(
-        plan.options.get("send_reasoning", "auto"), plan.options.get("keep_reasoning", False)
-    )
+    plan.reasoning = _reasoning(plan.options)
+
+
+def _reasoning(parameters: Mapping[str, Any]) -> ReasoningOptions:
+    return ReasoningOptions.of(parameters.get("send_reasoning", "auto"), parameters.get("keep_reasoning", False))
+
+
+def prompt_settings(parameters: PromptParameters, flags: TemplateParameters = NO_FLAGS) -> PromptSettings:
+    """Return what changes a prompt, with the flags of `template_flags`."""
+    check_names(parameters, PromptParameters.__annotations__, in_config=_SETTINGS)
+    return PromptSettings(_reasoning(parameters), LlmPredictionConfig.parse(parameters.get("config")), flags)
 
 
 def _add_reading(plan: Plan, parameters: PredictionParameters) -> None:

@@ -372,7 +372,7 @@ def test_each_instance_is_asked_once(
 
 def test_the_tags_of_a_model_that_has_thought_are_known() -> None:
     server, instance = Server(), Instance("m")
-    instance.reasoning.written.add(THINK)
+    instance.reasoning.written[THINK] = None
     sent(server, instance, conversation(*THREE))
     assert server.calls == [RENDER]
 
@@ -394,14 +394,14 @@ def test_tags_that_a_model_has_written_stay_and_replace_others_if_the_server_nam
     configured: Tags | None, thought: Tags, expected: Tags
 ) -> None:
     instance = Instance("m")
-    instance.reasoning.written.add(BRACKETS)
+    instance.reasoning.written[BRACKETS] = None
     first, *_ = sent(Server(tags=configured), instance, conversation(part("one", thought)), "always")
     assert first == f"{expected.start}one{expected.end}I look."
 
 
 def test_another_failure_is_not_taken_for_what_the_template_does() -> None:
     server, instance = Server(tags=THINK, errors=[LMStudioServerError("the server is busy")]), Instance("m")
-    instance.reasoning.written.add(THINK)
+    instance.reasoning.written[THINK] = None
     assert sent(server, instance, conversation(*THREE)) == WITHOUT
     assert sent(server, instance, conversation(*THREE)) == ALL
 
@@ -635,7 +635,7 @@ def test_a_template_that_cannot_be_made_to_keep_them_is_an_error(server: Server,
 
 def test_a_failure_to_ask_is_not_taken_for_what_the_template_does() -> None:
     server, instance = Server(tags=THINK, errors=[LMStudioServerError("the server is busy")]), Instance("m")
-    instance.reasoning.written.add(THINK)
+    instance.reasoning.written[THINK] = None
     for _ in range(2):
         with suppress(LMStudioServerError):
             found = keeping(server, instance)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.queries import look_up
-from lmstudio_integrations.client.models.reasoning.replay import measured
+from lmstudio_integrations.client.models.reasoning.replay import replay_of
 from lmstudio_integrations.client.models.reasoning.tags import configured_in, tags_of_instance
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow
@@ -68,13 +68,13 @@ def keeping(
         tried.append(f"the custom field {field}")
     raise LMStudioUnsupportedError(
         f"keep_reasoning=True: the chat template of {instance.identifier!r} does not keep the reasoning of earlier "
-        f"turns (tried: {', '.join(tried)}); omit keep_reasoning, set prompt_template in config to a template "
-        "that keeps it, or write it as text with send_reasoning='always'"
+        f"turns (tried: {', '.join(tried)}); omit keep_reasoning, load the model with a template that keeps it, "
+        "or write it as text with send_reasoning='always'"
     )
 
 
 def _is_kept(operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig) -> Flow[bool]:
-    replay: ReasoningReplay = yield from measured(operation, instance, tags, template)
+    replay: ReasoningReplay = yield from replay_of(operation, instance, tags, template)
     return replay.keeps_all
 
 

@@ -13,9 +13,7 @@ from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
-    LMStudioModelNotFoundError,
     LMStudioPromptTemplateError,
-    LMStudioServerError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.kv_config import stack_of
@@ -58,29 +56,21 @@ _SPACE = "  "
 def replay_of(
     operation: Operation, instance: Instance, tags: Tags | None = None, template: LlmPredictionConfig = OWN_TEMPLATE
 ) -> Flow[ReasoningReplay]:
-    """Return what a template does with thoughts.
+    """Return what a template does with thoughts. It is measured once.
 
     Args:
         operation: The operation that asks the server.
         instance: The instance.
         tags: The tags of the thoughts; `None` is those of the instance.
         template: Settings that change the template.
+
+    Raises:
+        LMStudioServerError: If the server did not render, for a reason that says nothing about the template.
     """
     if tags is None:
         tags = yield from tags_of_instance(operation, instance)
-    try:
-        return (yield from measured(operation, instance, tags, template))
-    except LMStudioModelNotFoundError:
-        raise
-    except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
-        return REJECTED_REASONING
-
-
-def measured(
-    operation: Operation, instance: Instance, tags: Tags, template: LlmPredictionConfig
-) -> Flow[ReasoningReplay]:
-    """Return what a template does with thoughts; raise what keeps the server from rendering."""
-    known, key = instance.reasoning.replays, (tags, json.dumps(template.to_fields(), sort_keys=True))
+    known, fields = instance.reasoning.replays, template.to_fields()
+    key = tags, json.dumps(fields, sort_keys=True) if fields else ""
     if key not in known:
         known[key] = yield from _measured(operation, instance, tags, template)
     return known[key]

@@ -4,7 +4,7 @@ Whether a thought is sent depends on its place alone, so that the beginning of a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations.client.models.reasoning.keeping import keeping
@@ -13,6 +13,7 @@ from lmstudio_integrations.client.models.reasoning.tags import sent_tags, tags_o
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioServerError
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningOptions, ReasoningReplay, Tags
@@ -67,49 +68,54 @@ def sent_messages(
     contents = [message["content"] for message in messages]
     given = {tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
     own = yield from sent_tags(operation, instance, given, requested)
-    replays: dict[Tags, ReasoningReplay] = {}
-    if options.send == "auto":
-        for tags in own.values():
-            replays[tags] = yield from replay_of(operation, instance, tags, template)
+    replay, replays = None, dict[Tags, ReasoningReplay]()
+    for tags in own.values() if options.send == "auto" else ():
+        try:
+            replay = replays[tags] = yield from replay_of(operation, instance, tags, template)
+        except LMStudioModelNotFoundError:
+            raise
+        except LMStudioServerError:  # it says nothing about the template, so the next conversation asks again
+            replays[tags] = REJECTED_REASONING
+    writer = _Writer(own, replays, is_for_turn=options.send == "turn")
     last_user = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=-1)
-
-    def content(message: Mapping[str, Any], *, is_current: bool) -> list[Any]:
-        if options.send == "turn" and not is_current:
-            return _content(message["content"], lambda _: "")
-        parts = message["content"]
-        is_call = any(part["type"] == "toolCallRequest" for part in parts)
-        gap = "\n\n" if any(part["type"] == "text" for part in parts) else ""
-        place = "answer" if not is_call else "current_call" if is_current else "earlier_call"
-        write = partial(_sent, own=own, replays=replays, place=place, gap=gap)
-        return _content(parts, lambda part: write(part) if _is_whole_thought(part, parts) else "")
-
-    written = [{**each, "content": content(each, is_current=at > last_user)} for at, each in enumerate(messages)]
-    return Sent(written, template, next(reversed(replays.values()), None))
+    written = [writer.write(message, is_current=at > last_user) for at, message in enumerate(messages)]
+    return Sent(written, template, replay)
 
 
-def _sent(
-    part: Mapping[str, Any],
-    own: Mapping[Tags, Tags],
-    replays: Mapping[Tags, ReasoningReplay],
-    place: str,
-    gap: str,
-) -> str:
-    """Return a thought as text; empty if it is omitted.
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes thoughts as texts.
 
-    Args:
-        part: The thought.
-        own: The tags to send, by those that thoughts have.
+    Attributes:
+        tags: The tags to send, by those that thoughts have.
         replays: What the template does with thoughts in these tags; without them, all are sent.
-        place: Where it stands, as `ReasoningReplay` names it.
-        gap: What separates a thought without tags from the text.
+        is_for_turn: Whether only those of the current turn are sent.
     """
-    tags = own[tags_of_part(part)]
-    replay = replays.get(tags)
-    if replay is None:
-        return _with_tags(part, tags)
-    if not replay.sent_by_place[place]:
-        return ""
-    return f"{part['text'].strip()}{gap}" if replay.is_bare else _with_tags(part, tags)
+
+    tags: Mapping[Tags, Tags]
+    replays: Mapping[Tags, ReasoningReplay]
+    is_for_turn: bool
+
+    def write(self, message: Mapping[str, Any], *, is_current: bool) -> dict[str, Any]:
+        """Return a message of the current turn, or of an earlier one."""
+        parts = message["content"]
+        kinds = {part["type"] for part in parts}
+        place = "answer" if "toolCallRequest" not in kinds else "current_call" if is_current else "earlier_call"
+
+        gap = "\n\n" if "text" in kinds else ""  # after a thought without tags
+
+        def text(part: Mapping[str, Any]) -> str:
+            if not _is_whole_thought(part, parts) or (self.is_for_turn and not is_current):
+                return ""
+            tags = self.tags[tags_of_part(part)]
+            replay = self.replays.get(tags)
+            if replay is not None and not replay.sent_by_place[place]:
+                return ""
+            if replay is None or not replay.is_bare:
+                return _with_tags(part, tags)
+            return f"{part['text'].strip()}{gap}"
+
+        return {**message, "content": _content(parts, text)}
 
 
 def without_thoughts(messages: Messages) -> list[dict[str, Any]]:

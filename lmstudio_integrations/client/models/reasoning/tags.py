@@ -50,10 +50,10 @@ def sent_tags(
     alone, whose thought was opened by the prompt.
     """
     written = instance.reasoning.written
-    is_known = given <= written
+    is_known = given <= written.keys()
     configured = instance.reasoning.configured if is_known else (yield from configured_in(operation, instance))
     of_config = None if configured is None else configured.tags
-    of_instance = requested or of_config or min(written, default=None)
+    of_instance = requested or of_config or next(iter([*written]), None)
     stay = given if of_instance is None else {*written, of_config}
     return {tags: tags if all(tags) and tags in stay else of_instance or _DEFAULT for tags in given}
 
