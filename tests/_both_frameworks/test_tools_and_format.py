@@ -198,6 +198,13 @@ def test_a_required_call_that_does_not_come_leaves_the_response_in_the_format(
         LMStudio(model="m", host=server.address).chat(said("How cold is it?"), **required)
 
 
+def test_the_first_token_comes_after_a_response_that_is_dropped(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        stats = client.llm.model("m").respond("Hello", **NATIVE).stats
+    dropped, delivered = (each.stats for each in server.predictions[-2:])
+    assert stats.time_to_first_token_sec == dropped["totalTimeSec"] + delivered["timeToFirstTokenSec"]
+
+
 def test_the_native_client_sends_both_by_default_as_the_official_sdk_does(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         request = {name: value for name, value in NATIVE.items() if name != "tools_first"}

@@ -51,7 +51,13 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
-from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult, PromptProgress
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    PredictionResult,
+    PromptProgress,
+)
 from lmstudio_integrations.types.structured import json_object
 
 _CLOSED = "closed before its end; to stop it and keep what has arrived, call cancel() and read on"
@@ -59,6 +65,8 @@ _CANCELLED = "cancelled before its result arrived"
 
 _SUMMED = ("promptTokensCount", "predictedTokensCount", "totalTokensCount", "totalTimeSec", "droppedTokens")
 """The statistics of a result that are sums over all asks."""
+
+_FIRST_DELAY = "timeToFirstTokenSec"
 
 
 class _ClosedError(BaseException):
@@ -522,10 +530,21 @@ class Prediction:
         if len(each_end) > 1:
             used = {name: [each.stats[name] or 0 for each in each_end if name in each.stats] for name in _SUMMED}
             sums = {name: sum(values) for name, values in used.items() if values}
-            stats = {**stats, **sums, "predictionsCount": len(each_end)}
+            stats = {**stats, **sums, **self._time_to_first_token(), "predictionsCount": len(each_end)}
         if load_times := self._attempts.operation.load_times:
             stats = {**stats, "modelLoadTimeSec": sum(load_times)}
         return replace(end, stats=stats, host=str(self._attempts.caller.target))
+
+    def _time_to_first_token(self) -> dict[str, float]:
+        """Return how long the caller waited for the first token: it may have come with any ask, after others."""
+        waited = 0.0
+        for ask in (*self._earlier, self._ask):
+            stats = {} if ask.end is None else ask.end.stats
+            is_first = ask is self._ask or any(type(event) is LlmPredictionFragment for event in ask.delivered)
+            if is_first and _FIRST_DELAY in stats:
+                return {_FIRST_DELAY: waited + (stats[_FIRST_DELAY] or 0)}
+            waited += stats.get("totalTimeSec") or 0
+        return {}
 
     def _result_of(self, asks: Sequence[Ask], end: PredictionEnd) -> PredictionResult:
         """Return what was delivered of some asks, with the end of the prediction."""

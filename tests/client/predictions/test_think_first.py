@@ -84,6 +84,7 @@ def test_what_the_two_predictions_have_used_is_summed() -> None:
         assert (result.content, result.reasoning_content, result.parsed) == (GIVEN, THOUGHT, {"city": "Oslo"})
         assert (result.stats.predictions_count, result.stats.stop_reason) == (2, "eosFound")
         assert result.stats.total_tokens_count == free["totalTokensCount"] + raw["totalTokensCount"]
+        assert result.stats.time_to_first_token_sec == free["timeToFirstTokenSec"]
         (thought,) = result.thoughts
         assert thought == lms.Thought(THOUGHT, "<think>", "</think>")
         assert served.server.predictions[-1].prompt == f"<|user|>\nWhere?\n<|assistant|>\n<think>{THOUGHT}</think>"
