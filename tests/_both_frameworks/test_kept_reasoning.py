@@ -11,7 +11,7 @@ from llama_index.core.base.llms.types import ChatMessage, TextBlock, ThinkingBlo
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.errors import LMStudioUnsupportedError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioUnsupportedError
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.reasoning import ReasoningPart
@@ -143,13 +143,6 @@ def test_a_switch_of_the_template_keeps_the_thoughts_of_all_turns(host: str, way
 def test_a_template_without_a_switch_is_an_error(host: str, way: Any) -> None:
     with pytest.raises(LMStudioUnsupportedError, match="tried: the template as it is, a switch in it, but it has none"):
         way(host, FIXED, keep_reasoning=True)
-
-
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("mode", ["turn", False])
-def test_a_setting_that_omits_what_is_to_be_kept_is_an_error(host: str, way: Any, mode: Any) -> None:
-    with pytest.raises(LMStudioValueError, match=f"keep_reasoning=True contradicts send_reasoning={mode!r}"):
-        way(host, SWITCHED[0], keep_reasoning=True, send_reasoning=mode)
 
 
 def test_tokens_are_counted_as_they_are_sent(host: str) -> None:

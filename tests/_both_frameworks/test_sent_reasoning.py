@@ -7,7 +7,6 @@ import pickle
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from functools import partial
 from inspect import iscoroutine
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -1005,35 +1004,52 @@ def test_a_model_that_another_program_has_loaded_again_is_asked_anew_after_its_f
     assert sent == [["<think>Hm.</think>Yes."]] * 2 + [["Yes."]]
 
 
-def nonsense_by(way: Way, host: str) -> None:
-    way(host, "kept", [QUESTION], {"send_reasoning": "nonsense"})
-
-
-NONSENSE: dict[str, Callable[[str], Any]] = {
-    "ChatLMStudio": lambda host: ChatLMStudio(model="kept", host=host, send_reasoning="nonsense"),  # type: ignore[arg-type]
-    "invoke": lambda host: ChatLMStudio(model="kept", host=host).invoke("Well?", send_reasoning="nonsense"),
-    "stream": lambda host: [*ChatLMStudio(model="kept", host=host).stream("Well?", send_reasoning="nonsense")],
-    "bind": lambda host: ChatLMStudio(model="kept", host=host).bind(send_reasoning="nonsense").invoke("Well?"),
-    "LMStudio": lambda host: LMStudio(model="kept", host=host, send_reasoning="nonsense"),  # type: ignore[arg-type]
-    "chat": lambda host: LMStudio(model="kept", host=host).chat([ChatMessage("Well?")], send_reasoning="nonsense"),
-    **{name: partial(nonsense_by, CALLS[name]) for name in sorted(NATIVE)},
-    "apply_prompt_template": lambda host: rendering(host, "apply_prompt_template"),
-    "get_context_use": lambda host: rendering(host, "get_context_use"),
-}
-
-
-def rendering(host: str, method: str) -> None:
+def rendering(host: str, method: str, settings: Mapping[str, Any]) -> None:
     with lms.Client(host) as client:
-        getattr(client.llm.model("kept"), method)("Well?", send_reasoning="nonsense")
+        getattr(client.llm.model("kept"), method)("Well?", **settings)
 
 
-@pytest.mark.parametrize("call", NONSENSE.values(), ids=NONSENSE)
-def test_what_is_no_value_is_one_clear_error(served: Served, call: Callable[[str], Any]) -> None:
+def asked(way: Way, host: str, settings: Mapping[str, Any]) -> None:
+    way(host, "kept", [QUESTION], settings)
+
+
+NAMED: dict[str, Callable[[str, dict[str, Any]], Any]] = {
+    "ChatLMStudio": lambda host, given: ChatLMStudio(model="kept", host=host, **given).invoke("Well?"),
+    "invoke": lambda host, given: ChatLMStudio(model="kept", host=host).invoke("Well?", **given),
+    "stream": lambda host, given: [*ChatLMStudio(model="kept", host=host).stream("Well?", **given)],
+    "bind": lambda host, given: ChatLMStudio(model="kept", host=host).bind(**given).invoke("Well?"),
+    "LMStudio": lambda host, given: LMStudio(model="kept", host=host, **given).chat([ChatMessage("Well?")]),
+    "chat": lambda host, given: LMStudio(model="kept", host=host).chat([ChatMessage("Well?")], **given),
+    **{name: partial(asked, CALLS[name]) for name in sorted(NATIVE)},
+    "apply_prompt_template": lambda host, given: rendering(host, "apply_prompt_template", given),
+    "get_context_use": lambda host, given: rendering(host, "get_context_use", given),
+}
+"""Every way to name a setting."""
+
+WRONG: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
+    "no value": ({"send_reasoning": "nonsense"}, ["send_reasoning", "nonsense", "always"]),
+    "no switch": ({"keep_reasoning": "nonsense"}, ["keep_reasoning", "nonsense"]),
+    "keeps and sends those of the turn": (
+        {"send_reasoning": "turn", "keep_reasoning": True},
+        ["keep_reasoning=True contradicts send_reasoning='turn'"],
+    ),
+    "keeps and sends none": (
+        {"send_reasoning": False, "keep_reasoning": True},
+        ["keep_reasoning=True contradicts send_reasoning=False"],
+    ),
+}
+"""Settings, and what the error says."""
+
+
+@pytest.mark.parametrize("call", NAMED.values(), ids=NAMED)
+@pytest.mark.parametrize(("settings", "expected"), WRONG.values(), ids=WRONG)
+def test_a_wrong_setting_is_one_clear_error(
+    served: Served, call: Callable[..., Any], settings: dict[str, Any], expected: Sequence[str]
+) -> None:
     before = len(served.server.predictions)
-    with pytest.raises((lms.LMStudioValueError, ValidationError), match="send_reasoning") as raised:
-        call(served.host)
-    assert "nonsense" in str(raised.value)
-    assert "always" in str(raised.value)
+    with pytest.raises((lms.LMStudioValueError, ValidationError)) as raised:
+        call(served.host, settings)
+    assert [text for text in expected if text not in str(raised.value)] == []
     assert len(served.server.predictions) == before
 
 
