@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from inspect import iscoroutine
 from itertools import pairwise
 from typing import Any, NamedTuple
