@@ -21,13 +21,13 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.reasoning import ReasoningReplay, Tags
 
 _SWITCHES = {
-    "preserve_thinking": True,
-    "clear_thinking": False,
-    "keep_past_thinking": True,
-    "truncate_history_thinking": False,
-    "drop_thinking": False,
+    "preserve_thinking": "true",
+    "clear_thinking": "false",
+    "keep_past_thinking": "true",
+    "truncate_history_thinking": "false",
+    "drop_thinking": "false",
 }
-"""The switches of templates, and the value with which each keeps thoughts."""
+"""The switches of templates, and the value with which each keeps thoughts, in Jinja."""
 
 
 def keeping(
@@ -91,8 +91,8 @@ def _source(template: Mapping[str, Any] | None) -> str:
     return source if isinstance(source, str) else ""
 
 
-def _with_switch(template: Mapping[str, Any], source: str, name: str, value: bool) -> dict[str, Any]:  # noqa: FBT001
+def _with_switch(template: Mapping[str, Any], source: str, name: str, value: str) -> dict[str, Any]:
     """Return a template behind a line that sets a switch. A line break would become a part of the prompt."""
-    switched = f"{{%- set {name} = {str(value).lower()} %}}{source}"
+    switched = f"{{%- set {name} = {value} %}}{source}"
     jinja = {**template["jinjaPromptTemplate"], "template": switched}
     return {**template, "type": "jinja", "jinjaPromptTemplate": jinja}
