@@ -28,7 +28,7 @@ from lmstudio_integrations._support.typeguards import SAFE_INTEGER
 from lmstudio_integrations.client.hosts.models import on_hosts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.models.state import ContextWindow, Instance, ModelState, OnProgress
+from lmstudio_integrations.client.models.state import ModelState, OnProgress
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.support.arguments import (
     check_names,
@@ -387,9 +387,7 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
         return self._downloaded(info, self)
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
-        window = ContextWindow(info.context_length, info.max_context_length)
-        instance = Instance(info.identifier, info.instance_reference, window)
-        instance.reasoning = self._caller.shared(ServerModels).reasoning_of(instance.reference)
+        instance = self._caller.shared(ServerModels).instance_of(info.to_dict())
         return self.handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
 
 

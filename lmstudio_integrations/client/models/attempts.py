@@ -7,7 +7,7 @@ server responds or the connection is lost, and independently of that up to three
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -171,7 +171,7 @@ class Attempts:
             return instance
         server_models = self.caller.shared(ServerModels)
         server_models.record(self.state.kind, self.state.key, info)
-        responding = replace(Instance.of(info), reasoning=server_models.reasoning_of(reference))
+        responding = server_models.instance_of(info)
         if self.state.instance is instance:
             self.state.instance = responding
         return responding

@@ -397,8 +397,7 @@ class Loader:
             loaded: Whether this load made it; otherwise it existed already.
         """
         with decode_errors("Model get"):  # the infos of loads and lists were checked before
-            instance = Instance.of(info)
-        instance.reasoning = self._server_models.reasoning_of(instance.reference)
+            instance = self._server_models.instance_of(info)
         instance.is_one_of_several = self._state.number is not None
         self._server_models.record(self._state.kind, self._state.key, info)
         yield from check_config(self._operation, self._state, info, loaded=loaded)

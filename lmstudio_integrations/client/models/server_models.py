@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.models.admission import Flight, Gates, Turn, Turns
-from lmstudio_integrations.client.models.state import KnownReasoning, ModelState, WireInfo, reference_of
+from lmstudio_integrations.client.models.state import Instance, KnownReasoning, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
@@ -77,9 +77,16 @@ class ServerModels:
         """Whether this process loaded an instance explicitly."""
         return reference is not None and self.explicit.get(reference) is not None
 
-    def reasoning_of(self, reference: str | None) -> KnownReasoning:
-        """Return what is known of an instance and thoughts, for all handles that use it."""
-        return KnownReasoning() if reference is None else self._reasoning.get_or_make(reference, KnownReasoning)
+    def instance_of(self, info: WireInfo) -> Instance:
+        """Return an instance that the server has reported, with what all handles know of it.
+
+        Raises:
+            TypeError: If it has no identifier.
+        """
+        instance = Instance.of(info)
+        if instance.reference is not None:
+            instance.reasoning = self._reasoning.get_or_make(instance.reference, KnownReasoning)
+        return instance
 
     def record_eviction(self, model_key: str, evicted: WireInfo) -> None:
         """Record that a load of this process evicted an instance; warn once if this process uses that instance, too.

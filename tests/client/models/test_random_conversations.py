@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 import pytest
 
-from lmstudio_integrations.client.models.reasoning.replay import replay_of
+from lmstudio_integrations.client.models.reasoning.replay import OWN_TEMPLATE, replay_of
 from lmstudio_integrations.client.models.reasoning.sent import sent_messages
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.transport.flows import Flow, run
@@ -274,7 +274,7 @@ def check(case: Case, seeds: range) -> None:
         instance = Instance("m")
         earlier: list[tuple[Messages, str]] = []
         for messages in Writer(case.template, seed).conversations():
-            sent = run(sent_messages(found, instance, messages, DEFAULT_REASONING)).messages
+            sent = run(sent_messages(found, instance, messages, DEFAULT_REASONING, OWN_TEMPLATE)).messages
             check_sent(case, messages, sent)
             prompt = server.render(sent)
             check_thoughts_are_whole(messages, prompt)

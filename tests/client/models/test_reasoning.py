@@ -183,61 +183,65 @@ def analysis_of_current_calls(said: Said, tags: Tags) -> str:
     return "" if said.is_call and not said.is_current else template_functions.channels(said, tags)
 
 
+def everywhere(treatment: Treatment) -> ReasoningReplay:
+    return ReasoningReplay(treatment, treatment, treatment)
+
+
 TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     "Qwen3": (qwen3, THINK, ReasoningReplay("kept", "stripped", "stripped")),
-    "Qwen3, preserving": (template_functions.kept, THINK, ReasoningReplay("kept", "kept", "kept")),
+    "Qwen3, preserving": (template_functions.kept, THINK, everywhere("kept")),
     "GLM": (glm, THINK, ReasoningReplay("kept", "stripped", "stripped")),
     "DeepSeek V3.1": (deepseek_v31, THINK, ReasoningReplay("misplaced", "misplaced", "copied")),
-    "DeepSeek V3.2": (template_functions.after_end, THINK, ReasoningReplay("misplaced", "misplaced", "misplaced")),
-    "Kimi K2": (kimi, THINK, ReasoningReplay("misplaced", "misplaced", "misplaced")),
-    "Magistral": (magistral, BRACKETS, ReasoningReplay("kept", "kept", "kept")),
-    "Magistral, other tags": (magistral, THINK, ReasoningReplay("copied", "copied", "copied")),
-    "Gemma 3": (template_functions.copied, THINK, ReasoningReplay("copied", "copied", "copied")),
-    "Gemma 4": (gemma4, GEMMA, ReasoningReplay("stripped", "stripped", "stripped")),
+    "DeepSeek V3.2": (template_functions.after_end, THINK, everywhere("misplaced")),
+    "Kimi K2": (kimi, THINK, everywhere("misplaced")),
+    "Magistral": (magistral, BRACKETS, everywhere("kept")),
+    "Magistral, other tags": (magistral, THINK, everywhere("copied")),
+    "Gemma 3": (template_functions.copied, THINK, everywhere("copied")),
+    "Gemma 4": (gemma4, GEMMA, everywhere("stripped")),
     "a thought behind its text": (
         template_functions.behind,
         THINK,
-        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+        everywhere("misplaced"),
     ),
     "a thought behind an empty one": (
         lambda said: f"<think></think>{template_functions.kept(said)}",
         THINK,
-        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+        everywhere("misplaced"),
     ),
     "a thought without tags behind an empty one": (
         lambda said: "<think></think>{}\n---\n{}".format(*template_functions.split(said.text)),
         THINK,
-        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+        everywhere("misplaced"),
     ),
     "an end tag on a line of its own": (
         lambda said: f"</think>\n{said.text}",
         THINK,
-        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+        everywhere("misplaced"),
     ),
     "tags of the template's own": (
         lambda said: "<<{}>>{}".format(*template_functions.split(said.text)),
         THINK,
-        ReasoningReplay("kept", "kept", "kept"),
+        everywhere("kept"),
     ),
     "a thought in the text, without tags": (
         lambda said: "{}\n{}".format(*template_functions.split(said.text)),
         THINK,
-        ReasoningReplay("misplaced", "misplaced", "misplaced"),
+        everywhere("misplaced"),
     ),
     "a space less before a thought": (
         lambda said: said.text.replace("<think> ", "<think>"),
         THINK,
-        ReasoningReplay("kept", "kept", "kept"),
+        everywhere("kept"),
     ),
     "a space less behind a thought": (
         lambda said: said.text.replace(" </think>", "</think>"),
         THINK,
-        ReasoningReplay("kept", "kept", "kept"),
+        everywhere("kept"),
     ),
     "a line break behind a thought": (
         lambda said: said.text.replace("</think>", "</think>\n"),
         THINK,
-        ReasoningReplay("kept", "kept", "kept"),
+        everywhere("kept"),
     ),
     "answers behind a line break": (
         lambda said: said.text if said.is_call else f"\n{template_functions.stripped(said)}",
@@ -247,12 +251,12 @@ TEMPLATES: dict[str, tuple[Template, Tags, ReasoningReplay]] = {
     "calls behind a line break": (
         lambda said: template_functions.kept(said) if not said.is_call else f"\n{template_functions.kept(said)}",
         THINK,
-        ReasoningReplay("kept", "kept", "kept"),
+        everywhere("kept"),
     ),
     "only answers to results are stripped": (
         lambda said: template_functions.stripped(said) if said.is_answer_to_result else said.text,
         THINK,
-        ReasoningReplay("copied", "copied", "copied"),
+        everywhere("copied"),
     ),
     "no text beside calls": (text_of_calls_is_omitted, THINK, ReasoningReplay("stripped", "stripped", "copied")),
     "gpt-oss": (

@@ -21,8 +21,6 @@ from lmstudio_integrations.types.reasoning import REJECTED_REASONING, ReasoningO
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """Messages in wire form, with reasoning."""
 
-_NO_SETTINGS = LlmPredictionConfig()
-
 
 class Sent(NamedTuple):
     """A conversation as an instance gets it.
@@ -43,7 +41,7 @@ def sent_messages(
     instance: Instance,
     messages: Messages,
     options: ReasoningOptions,
-    settings: LlmPredictionConfig = _NO_SETTINGS,
+    settings: LlmPredictionConfig,
 ) -> Flow[Sent]:
     """Return messages as an instance gets them: each thought as text, or omitted.
 
@@ -101,7 +99,6 @@ class _Writer:
         parts = message["content"]
         kinds = {part["type"] for part in parts}
         place = "answer" if "toolCallRequest" not in kinds else "current_call" if is_current else "earlier_call"
-
         gap = "\n\n" if "text" in kinds else ""  # after a thought without tags
 
         def text(part: Mapping[str, Any]) -> str:

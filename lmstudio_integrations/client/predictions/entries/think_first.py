@@ -26,13 +26,17 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    PredictionResult,
+    PromptProgress,
+    finish_reason,
+)
 
 _MOST_MISSES = 2
 """How many free responses in a row may have no thought until it is not tried again: one may be an easy question."""
-
-_LIMITS = ("maxPredictedTokensReached", "contextLengthReached")
-"""The stop reasons of a response that was cut off."""
 
 _WITHOUT_FORMAT = LlmPredictionConfig(structured=None)
 _AFTER_THOUGHT = LlmPredictionConfig(reasoning_budget=None)
@@ -103,7 +107,7 @@ class ThinkFirst(Middleware):
         yield from ()
         batch = self.events(batch, ask)
         known = ask.instance.reasoning
-        if self.has_asked or (not self._is_over and (end.is_interrupted or _is_cut_off(end, ask))):
+        if self.has_asked or (not self._is_over and (end.is_interrupted or _is_cut_off(ask.response()))):
             return batch, end
         if ask.asked_by is self:
             if not _is_complete(self._thought):
@@ -149,12 +153,11 @@ class ThinkFirst(Middleware):
             self._is_over = False
 
 
-def _is_cut_off(end: PredictionEnd, ask: Ask) -> bool:
+def _is_cut_off(response: PredictionResult) -> bool:
     """Whether a response ended at a limit, or its thought at a stop string."""
-    if end.stop_reason != "stopStringFound":
-        return end.stop_reason in _LIMITS
-    thoughts = ask.response().thoughts
-    return bool(thoughts) and not thoughts[-1].end_tag
+    if response.end.stop_reason != "stopStringFound":
+        return finish_reason(response) == "length"
+    return bool(response.thoughts) and not response.thoughts[-1].end_tag
 
 
 def _is_complete(thought: list[LlmPredictionFragment]) -> bool:
