@@ -52,7 +52,10 @@ GROUPS = {
     "Reasoning": (
         "enable_thinking reasoning_effort reasoning_budget reasoning_parsing send_reasoning keep_reasoning think_first"
     ),
-    "Tools": "rescue_tool_calls required_tool_fallback raw_tools tool_choice tool_naming tool_call_stop_strings",
+    "Tools": (
+        "rescue_tool_calls repair_tool_calls required_tool_fallback raw_tools tool_choice tool_naming "
+        "tool_call_stop_strings"
+    ),
     "Images": (
         "allow_image_download allow_private_image_hosts user_max_image_dimension_pixels "
         "ignore_model_preferred_max_image_dimension"

@@ -153,6 +153,7 @@ class ResolvedCall(NamedTuple):
         if config.raw_tools is not None:
             arguments["tools_first"] = True
             arguments["rescue_tool_calls"] = values.get("rescue_tool_calls", False)
+            arguments["repair_tool_calls"] = values.get("repair_tool_calls", False)
             arguments["required_tool_fallback"] = values.get("required_tool_fallback", False)
         if values.get("send_reasoning", "auto") != "auto":
             arguments["send_reasoning"] = values["send_reasoning"]

@@ -5,6 +5,7 @@ framework's own objects. Does no I/O but logging.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
@@ -95,7 +96,13 @@ class Outcome:
         """The server's statistics by our names: speed, times, stop reason, cached tokens, speculative decoding."""
         end, cached = self.result.end, self.result.cached_tokens
         found = {_STATS[name]: value for name, value in end.stats.items() if name in _STATS and value is not None}
+        if (repaired := found.get("repaired_tool_calls")) is not None:
+            found["repaired_tool_calls"] = [self._with_own_name(each) for each in repaired]
         return found if cached is None or not end.has_stats else {**found, "cached_tokens": cached}
+
+    def _with_own_name(self, repaired: Mapping[str, Any]) -> dict[str, Any]:
+        call = repaired["replaced_by"]
+        return {**repaired, "replaced_by": {**call, "name": self.tool_use.own_name(call["name"])}}
 
     @property
     def confidence(self) -> dict[str, Any] | None:

@@ -76,7 +76,9 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
             return {"response_format": {"type": "json_object"}}
         if method == "function_calling":
             tool = openai_tool(schema, strict=strict)
-            return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
+            kwargs = {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
+            # Partial values need the arguments as they arrive, and the parser has its own way to ask again.
+            return {**kwargs, "repair_tool_calls": False}
         response_format = {"type": "json_schema", "json_schema": {"schema": json_schema(schema, strict=strict)}}
         response_settings(response_format, response_schema)  # what is wrong with it is reported here, not by each call
     except LMStudioValueError:

@@ -192,6 +192,7 @@ class LMStudio(GenerationSettings, ComponentSettings, Structured):
     keep_reasoning: field_types.KeepReasoning = False
     think_first: field_types.ThinkFirst = True
     rescue_tool_calls: field_types.RescueToolCalls = True
+    repair_tool_calls: field_types.RepairToolCalls = True
     required_tool_fallback: field_types.RequiredToolFallback = True
     logprobs: field_types.WithLogprobs = None
     top_logprobs: field_types.TopLogprobs = None

@@ -175,6 +175,7 @@ _CHECKS: dict[Any, Check] = {
     float | None: _is_number_or_null,
     int | float | None: _is_number_or_null,
     bool | None: lambda value: value is None or isinstance(value, bool),
+    list[dict[str, Any]] | None: lambda value: value is None or (is_list(value) and all(map(is_object, value))),
     dict[str, str] | None: lambda value: value is None or is_object(value),
 }
 _STATS = {str(member.alias): _CHECKS[member.annotation] for member in LlmPredictionStats.model_fields.values()}

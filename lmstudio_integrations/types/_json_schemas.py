@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from lmstudio_integrations._support.secrets import redact_values
@@ -112,6 +112,24 @@ def rewritten(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -
     return change(copied)
 
 
+class Misfit(NamedTuple):
+    """A value in arguments that does not fit its schema.
+
+    Attributes:
+        path: Where it is.
+        value: The value.
+        keyword: The keyword of the schema that it violates.
+        schema: The schema of the place.
+        text: What is wrong, for people and models.
+    """
+
+    path: tuple[str | int, ...]
+    value: Any
+    keyword: str
+    schema: Mapping[str, Any]
+    text: str
+
+
 class ArgumentSchema:
     """Checks the arguments of a tool against a JSON schema.
 
@@ -139,11 +157,26 @@ class ArgumentSchema:
         from referencing.exceptions import Unresolvable  # noqa: PLC0415 - see `validator_of`
 
         try:
-            return [problem_of(each, "arguments") for each in self._validator.iter_errors(dict(arguments))]
+            return [each.text for each in self.misfits(arguments)]
         except Unresolvable as error:
             return [f"the schema of the tool refers to {error.ref!r}, which it does not contain"]
         except RecursionError:
             return ["the arguments are nested too deeply"]
+
+    def misfits(self, arguments: Mapping[str, Any]) -> list[Misfit]:
+        """Return which values in arguments do not fit.
+
+        Raises:
+            Exception: If the schema cannot be used, in one of many ways.
+        """
+        return [
+            Misfit(tuple(each.absolute_path), each.instance, each.validator, each.schema, problem_of(each, "arguments"))
+            for each in self._validator.iter_errors(dict(arguments))
+        ]
+
+    def accepts(self, value: Any, schema: Mapping[str, Any]) -> bool:
+        """Whether a value fits a part of the schema."""
+        return bool(self._validator.evolve(schema=schema).is_valid(value))
 
 
 def problem_of(error: Any, whole: str) -> str:

@@ -216,8 +216,9 @@ class LlmPredictionStats(WireModel):
     call waited for the model if it loaded it; `dropped_tokens`, the tokens of the prompt that the server did not read
     (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
     `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the
-    text; `forced_by_grammar`, if a required call was requested by grammar; and `reasoning_replay`, what the chat
-    template does with the earlier reasoning that the conversation has (`ReasoningReplay.by_place`).
+    text; `repaired_tool_calls`, of each call that was mended what was `sent`, and the `name` and `arguments` that it
+    was `replaced_by`; `forced_by_grammar`, if a required call was requested by grammar; and `reasoning_replay`, what
+    the chat template does with the earlier reasoning that the conversation has (`ReasoningReplay.by_place`).
     """
 
     stop_reason: str
@@ -238,6 +239,7 @@ class LlmPredictionStats(WireModel):
     dropped_tokens: int | None = None
     predictions_count: int | None = None
     rescued_tool_calls: int | None = None
+    repaired_tool_calls: list[dict[str, Any]] | None = None
     forced_by_grammar: bool | None = None
     reasoning_replay: dict[str, str] | None = None
 

@@ -318,6 +318,7 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
         "keep_reasoning": False,
         "think_first": True,
         "rescue_tool_calls": True,
+        "repair_tool_calls": True,
         "required_tool_fallback": True,
     }
     assert llm.asdict()["_type"] == "chat-lmstudio"

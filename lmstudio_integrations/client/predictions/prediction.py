@@ -248,11 +248,12 @@ class Prediction:
 
     def _kept(self, error: LMStudioCancelledError) -> PredictionResult | None:
         """Return what earlier asks have delivered, if that is the result of a prediction that was cancelled."""
-        end = self._end_after(error) if self._is_cancelled else None
-        if end is None:
+        kept = self._kept_after(error) if self._is_cancelled else None
+        if kept is None:
             return None
+        events, end = kept
         stopped = replace(end, stats={**end.stats, "stopReason": "userStopped"})
-        return self._result_of([*self._earlier], self._with_all_asks(stopped))
+        return self._result_of([*self._earlier, Ask(delivered=events)], self._with_all_asks(stopped))
 
     def _settle(self, outcome: PredictionResult | Exception) -> PredictionResult | Exception:
         """Record how it ended, in one step: the first outcome stays, whichever thread has it."""
@@ -328,10 +329,10 @@ class Prediction:
             except LMStudioError as error:
                 if self._repeats_after(error):
                     continue
-                end = self._end_after(error)
-                if end is None:
+                kept = self._kept_after(error)
+                if kept is None:
                     raise self._attempts.final(error)  # noqa: B904 - it has its cause
-                events = yield from self._deliver([], end, self._outside_of(self._ask))
+                events = yield from self._deliver(*kept, self._outside_of(self._ask))
             if events:  # otherwise all of them are held
                 return events
 
@@ -354,8 +355,8 @@ class Prediction:
             return False
         return any(middleware.repeats_after(error, self._ask) for middleware in self._middlewares)
 
-    def _end_after(self, error: LMStudioError) -> PredictionEnd | None:
-        """Return the end of the prediction if its ask has failed; a middleware decides that for its own ask."""
+    def _kept_after(self, error: LMStudioError) -> tuple[Events, PredictionEnd] | None:
+        """Return how the prediction ends if its ask has failed; a middleware decides that for its own ask."""
         ask = self._ask
         return None if ask.asked_by is None else ask.asked_by.failed(error, ask)
 

@@ -78,6 +78,9 @@ class PredictionParameters(TimeoutParameters, total=False):
         rescue_tool_calls: Whether calls that the server left in the text become tool calls. Those that are cut off, or
             do not fit the tool's schema, become failed ones; without `check_response`, the latter are calls like those
             that the server sends. The default is `False`; see `docs/guides/tools-with-small-models.md`.
+        repair_tool_calls: Whether tool calls that do not fit the tools are mended: at once where exactly one reading
+            fits, otherwise by one more prediction, by grammar. A call is held back until it is complete. The default is
+            `False`; see `docs/guides/tools-with-small-models.md`.
         required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
             The default is `False`, which only logs it.
         send_reasoning: Which thoughts of earlier messages go back to the model: `auto` those that its chat template
@@ -102,6 +105,7 @@ class PredictionParameters(TimeoutParameters, total=False):
     check_context: bool
     tools_first: bool
     rescue_tool_calls: bool
+    repair_tool_calls: bool
     required_tool_fallback: bool
     send_reasoning: SendReasoning
     keep_reasoning: bool

@@ -82,5 +82,6 @@ def parameters_of_prefix(parameters: PredictionParameters, tools: Iterable[ToolI
         "tools_first": False,
         "think_first": False,
         "rescue_tool_calls": False,
+        "repair_tool_calls": False,
         "required_tool_fallback": False,
     }

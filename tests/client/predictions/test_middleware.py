@@ -118,9 +118,9 @@ class Again(Middleware):
         self._ends.append(end)
         return batch, None
 
-    def failed(self, error: lms.LMStudioError, ask: Ask) -> PredictionEnd | None:
+    def failed(self, error: lms.LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         self.log.append(f"{self.prompt} failed")
-        return self._ends[0] if self.fallback and self._ends else None
+        return ([], self._ends[0]) if self.fallback and self._ends else None
 
     def reset(self, ask: Ask) -> None:
         self.log.append(f"{self.prompt} is reset")

@@ -15,6 +15,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_in
+from lmstudio_integrations.client.predictions.second_requests import only_json, with_response
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
@@ -76,7 +77,7 @@ class ForcedCall(Middleware):
         return {
             **wire,
             "history": {"messages": with_instruction(wire["history"]["messages"], text, self.plan.tools)},
-            "predictionConfigStack": changed(wire["predictionConfigStack"], forcing_settings(self.plan.tools)),
+            "predictionConfigStack": changed(wire["predictionConfigStack"], self._settings()),
         }
 
     def events(self, batch: Events, ask: Ask) -> Events:
@@ -105,9 +106,10 @@ class ForcedCall(Middleware):
         self._first = ask
         return batch, None
 
-    def failed(self, error: LMStudioError, ask: Ask) -> PredictionEnd | None:
+    def failed(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         """Return the end of the first response, if the server cannot respond by grammar or was stopped."""
-        first_end = None if self._first is None else self._first.end
+        end = None if self._first is None else self._first.end
+        first_end: tuple[Events, PredictionEnd] | None = None if end is None else ([], end)
         if isinstance(error, LMStudioCancelledError):
             return first_end
         is_of_server = isinstance(error, LMStudioServerError | LMStudioPredictionError)
@@ -118,6 +120,9 @@ class ForcedCall(Middleware):
         if first_end is not None:
             logger.warning("the second prediction failed: %s", error)
         return first_end
+
+    def _settings(self) -> LlmPredictionConfig:
+        return only_json(call_schema([each["function"] for each in self.plan.tools]))
 
     def _called(self, ask: Ask, end: PredictionEnd) -> tuple[list[PredictionEvent], PredictionEnd]:
         """Return the response by grammar as a tool call."""
@@ -138,21 +143,6 @@ class ForcedCall(Middleware):
         return call_events(tool.name, arguments, text), replace(end, stats=stats)
 
 
-def forcing_settings(definitions: Sequence[Mapping[str, Any]]) -> LlmPredictionConfig:
-    """Return what changes the settings of a prediction so that it can be nothing but a call of one of the tools."""
-    schema = call_schema([each["function"] for each in definitions])
-    return LlmPredictionConfig(
-        structured={"type": "json", "jsonSchema": schema},
-        enable_thinking=False,
-        raw_tools=None,
-        tool_choice=None,
-        tool_naming=None,
-        tool_call_stop_strings=None,
-        stop_strings=None,
-        repeat_penalty=False,  # arguments repeat words of the question
-    )
-
-
 def with_instruction(
     messages: Sequence[dict[str, Any]], text: str, definitions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -166,10 +156,7 @@ def with_instruction(
         definitions: The definitions of the tools, in wire form.
     """
     tools = "\n".join(["These are tools:", *(json.dumps(each["function"], ensure_ascii=False) for each in definitions)])
-    asked: list[dict[str, Any]] = [*messages]
-    if text.strip():
-        before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
-        asked.append({"role": "assistant", "content": [*before, text_part(text)]})
+    asked = with_response(messages, text)
     first: dict[str, Any] = {"role": "user", "content": []}
     if asked and asked[0]["role"] in {"system", "user"}:
         first = asked.pop(0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
@@ -28,7 +29,8 @@ class ReadCalls(Middleware):
     """
 
     def __post_init__(self) -> None:
-        self._tools = OfferedTools(self.plan.tools)
+        repairs = self.plan.options.get("repair_tool_calls", False)
+        self._tools = MeantTools(self.plan.tools) if repairs else OfferedTools(self.plan.tools)
         self._ask: Ask | None = None
 
     def _begin_response(self, ask: Ask) -> None:

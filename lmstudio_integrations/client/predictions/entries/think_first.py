@@ -141,9 +141,10 @@ class ThinkFirst(Middleware):
         self._is_off = True
         return not is_plain
 
-    def failed(self, error: LMStudioError, ask: Ask) -> PredictionEnd | None:
+    def failed(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
         """Return the end of the thought if the prediction was cancelled after it."""
-        return self._free.end if self._free is not None and isinstance(error, LMStudioCancelledError) else None
+        end = None if self._free is None else self._free.end
+        return ([], end) if end is not None and isinstance(error, LMStudioCancelledError) else None
 
     def reset(self, ask: Ask) -> None:
         """Forget the instance, and what was received of the free response."""

@@ -18,9 +18,11 @@ _ID_LENGTH = 9
 """Mistral's templates accept no other identifiers."""
 
 
-def call_events(name: str, arguments: dict[str, Any], raw_content: str) -> list[PredictionEvent]:
-    """Return the events of a complete call."""
-    call_id = uuid4().hex[:_ID_LENGTH]
+def call_events(
+    name: str, arguments: dict[str, Any], raw_content: str, call_id: str | None = None
+) -> list[PredictionEvent]:
+    """Return the events of a complete call, with a new identifier if it has none."""
+    call_id = call_id or uuid4().hex[:_ID_LENGTH]
     return [
         ToolCallStart(call_id),
         ToolCallName(name),

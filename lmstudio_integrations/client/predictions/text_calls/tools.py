@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+from lmstudio_integrations._support.bounded_cache import BoundedCache
+from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_value
-from lmstudio_integrations.types._json_schemas import ArgumentSchema
+from lmstudio_integrations.types._json_schemas import ArgumentSchema, Misfit
 
 _NAMESPACES = ("functions.", "function.", "tools.", "tool.", "default_api.")
 """What models put before the name of a tool."""
@@ -16,6 +18,9 @@ WRAPPERS = frozenset({"call", "function", "print", "tool"})
 """What may stand before the name of a tool, and be taken for one."""
 
 _UNSAFE = re.compile(r"[^\w-]")
+
+_schemas: BoundedCache[tuple[str, str], ArgumentSchema] = BoundedCache(128)
+"""The last schemas by tool and text: it takes longer to make one than to check arguments."""
 
 
 class OfferedTool:
@@ -31,6 +36,10 @@ class OfferedTool:
         self.schema: Mapping[str, Any] = parameters if is_object(parameters) else {}
         properties = self.schema.get("properties")
         self.parameters: Mapping[str, Any] = properties if is_object(properties) else {}
+
+    def renamed(self, name: str) -> "OfferedTool":
+        """Return the tool under another name."""
+        return OfferedTool({"name": name, "parameters": self.schema})
 
     def problem(self, arguments: Mapping[str, Any], *, only_known: bool = False) -> str | None:
         """Return why arguments do not fit; `None` if they do.
@@ -54,20 +63,35 @@ class OfferedTool:
         }
 
     def _fitting(self, name: str, text: str) -> Any:
-        for value in (text, text.strip(), *_values(text)):
+        for value in (text, text.strip(), *values_of(text)):
             if not any(each.startswith((f"{name}:", f"{name}.")) for each in self._problems({name: value})):
                 return value
         return text
 
+    def misfits(self, arguments: Mapping[str, Any]) -> list[Misfit]:
+        """Return which values in arguments do not fit.
+
+        Raises:
+            NoCallError: If it cannot be known, because the schema cannot be used.
+        """
+        try:
+            return self._validator.misfits(arguments)
+        except Exception as error:  # servers accept schemas that `jsonschema` fails over in many ways
+            raise NoCallError from error
+
+    def accepts(self, value: Any, schema: Mapping[str, Any]) -> bool:
+        """Whether a value fits a part of the schema."""
+        return self._validator.accepts(value, schema)
+
     def _problems(self, arguments: Mapping[str, Any]) -> list[str]:
         try:
             return self._validator.problems(arguments)
-        except Exception as error:  # servers accept schemas that `jsonschema` fails over in many ways
+        except Exception as error:
             raise NoCallError from error
 
     @cached_property
     def _validator(self) -> ArgumentSchema:
-        return ArgumentSchema(self.schema, self.name)
+        return _schemas.get_or_make((self.name, dumps(self.schema)), lambda: ArgumentSchema(self.schema, self.name))
 
 
 class OfferedTools:
@@ -106,7 +130,7 @@ class OfferedTools:
         return any(word.startswith((text, _UNSAFE.sub("_", text))) for word in (*self._tools, *_NAMESPACES, *WRAPPERS))
 
 
-def _values(text: str) -> Iterable[Any]:
+def values_of(text: str) -> Iterable[Any]:
     """Return the value that a text stands for, if it stands for one."""
     # A bracket must follow on what is no string.
     given = Text(text.strip() + "]")

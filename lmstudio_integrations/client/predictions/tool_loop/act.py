@@ -80,6 +80,8 @@ class ActParameters(TimeoutParameters, total=False):
         check_context: Whether to detect dropped parts of a prompt; see `PredictionParameters`.
         rescue_tool_calls: Whether calls that the server left in the text are made. The default is `True`; see
             `PredictionParameters`.
+        repair_tool_calls: Whether calls that do not fit the tools are mended. The default is `True`; see
+            `PredictionParameters`.
         required_tool_fallback: Whether a required call that the model did not make is requested again, by grammar. By
             default, only until the model has called a tool.
         send_reasoning: Which earlier thoughts go back to the model; see `PredictionParameters`.
@@ -113,6 +115,7 @@ class ActParameters(TimeoutParameters, total=False):
     handle_invalid_tool_request: HandleInvalid | None
     check_context: bool
     rescue_tool_calls: bool
+    repair_tool_calls: bool
     required_tool_fallback: bool
     send_reasoning: SendReasoning
     keep_reasoning: bool
@@ -300,7 +303,7 @@ class Act:
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
         # A choice that requires a call holds for every round. Forcing each of them would be a loop without an end.
-        helps = {"rescue_tool_calls": True, "required_tool_fallback": not self._calls}
+        helps = {"rescue_tool_calls": True, "repair_tool_calls": True, "required_tool_fallback": not self._calls}
         parameters = {**helps, **self._parameters}
         return plan_round(self._chat, settings, parameters, keeps_misfits=True, request=self._request)
 

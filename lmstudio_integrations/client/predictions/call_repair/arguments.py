@@ -1,0 +1,138 @@
+"""Mends arguments that do not fit the schema of a tool, where exactly one reading of them does. Pure.
+
+A value that fits is not touched, and none is invented: what is missing stays missing.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations._support.typeguards import is_list, is_number, is_object
+from lmstudio_integrations.client.predictions.call_repair.names import resembling_arguments, same_spelling
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool, values_of
+from lmstudio_integrations.types._json_schemas import Misfit
+
+_MOST_PASSES = 8
+"""How often it is looked for misfits: a mend may show one that was hidden."""
+
+_WRAPPERS = frozenset({"args", "arguments", "data", "input", "kwargs", "parameters", "params", "properties"})
+_BESIDE = frozenset({"function", "name", "tool", "type"})
+"""What models put around arguments, and beside them."""
+
+_NOTHING = (None, "", "null", "None", "none", "undefined")
+"""What models write for an argument that they do not set."""
+
+_ABOUT_NAMES = frozenset({"required", "additionalProperties"})
+
+_SEPARATORS = (",", ";", "\n")
+
+_OMITTED = object()
+
+
+def mended(tool: OfferedTool, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return arguments that fit; `None` if there is no reading of them that does, or more than one.
+
+    Raises:
+        NoCallError: If it cannot be known what fits, because the schema cannot be used.
+    """
+    current: Any = _unwrapped(tool, arguments)
+    for _ in range(_MOST_PASSES):
+        misfits = tool.misfits(current)
+        if not misfits:
+            return dict(current)
+        before = current
+        for misfit in sorted(misfits, key=lambda each: each.keyword in _ABOUT_NAMES):
+            if _at(current, misfit.path) is not misfit.value:
+                continue  # something in it was mended, so it is looked at again
+            change = _renamed(misfit) if misfit.keyword in _ABOUT_NAMES else _read_again(tool, misfit)
+            if change is not misfit.value:
+                current = _replaced(current, misfit.path, change)
+        if current is before:
+            return None
+    return None
+
+
+def _unwrapped(tool: OfferedTool, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments in the only argument that the tool does not have, if they are there."""
+    unknown = arguments.keys() - tool.parameters.keys()
+    wrappers = unknown & _WRAPPERS
+    if len(wrappers) != 1 or not unknown <= _WRAPPERS | _BESIDE or not tool.misfits(arguments):
+        return arguments
+    inner = arguments[wrappers.pop()]
+    objects = [each for each in (inner, *(values_of(inner) if isinstance(inner, str) else ())) if is_object(each)]
+    known = {name: value for name, value in arguments.items() if name not in unknown}
+    return {**known, **objects[0]} if objects else arguments
+
+
+def _renamed(misfit: Misfit) -> Any:
+    """Return an object with the name of one member that a known one was meant by, if it is clear which."""
+    given, known = misfit.value, misfit.schema.get("properties")
+    if not (is_object(given) and is_object(known)):
+        return given
+    unset = [name for name in known if name not in given]
+    missing = [name for name in unset if name in misfit.schema.get("required", ())]
+    unknown = [name for name in given if name not in known]
+    for wanted in (missing, unset) if misfit.keyword == "additionalProperties" else (missing,):
+        meant = {name: resembling_arguments(name, wanted) for name in unknown}
+        for name, names in meant.items():
+            if len(names) == 1 and all(names[0] not in others for other, others in meant.items() if other != name):
+                return {names[0] if key == name else key: value for key, value in given.items()}
+    return given
+
+
+def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
+    """Return the only reading of a value that fits in its place; the value itself if there is none."""
+    value, schema = misfit.value, misfit.schema
+    for readings in _readings(value, schema):
+        fitting: dict[str, Any] = {json.dumps(each): each for each in readings if tool.accepts(each, schema)}
+        if fitting:
+            return next(iter(fitting.values())) if len(fitting) == 1 else value
+    required: Sequence[str] = tool.schema.get("required", ())
+    if len(misfit.path) == 1 and misfit.path[0] not in required and value in _NOTHING:
+        return _OMITTED
+    # What is in the value may be mended afterwards.
+    type_, parsed = schema.get("type"), _parsed(value)
+    if type_ == "object":
+        return next(filter(is_object, parsed), value)
+    if type_ == "array" and (is_object(value) or isinstance(value, str)):
+        return next(filter(is_list, (*parsed, [value])), value)
+    return value
+
+
+def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
+    """Yield the readings of a value, better ones first."""
+    names = [each for each in (*schema.get("enum", ()), schema.get("const")) if isinstance(each, str)]
+    yield same_spelling(str(value), names)
+    yield [*_parsed(value), *([json.dumps(value)] if is_number(value) else ())]
+    items: list[Any] = value if is_list(value) and len(value) == 1 else []
+    yield items
+    yield [each for item in items for readings in _readings(item, schema) for each in readings] if items else ()
+    if not (is_list(value) or (isinstance(value, str) and any(each in value for each in _SEPARATORS))):
+        yield [[value]]
+        yield [[each] for each in _parsed(value)]
+
+
+def _parsed(value: Any) -> Iterable[Any]:
+    """Return what a string stands for."""
+    return (value.strip(), *values_of(value)) if isinstance(value, str) else ()
+
+
+def _at(whole: Any, path: Sequence[str | int]) -> Any:
+    """Return the value at a place; nothing if that was renamed."""
+    try:
+        for key in path:
+            whole = whole[key]
+    except KeyError:
+        return _OMITTED
+    return whole
+
+
+def _replaced(whole: Any, path: Sequence[str | int], value: Any) -> Any:
+    """Return a copy of arguments with another value at a place, or without it."""
+    if not path:
+        return value
+    first: Any = path[0]
+    items = enumerate(whole) if is_list(whole) else whole.items()
+    changed = {key: _replaced(each, path[1:], value) if key == first else each for key, each in items}
+    kept = {key: each for key, each in changed.items() if each is not _OMITTED}
+    return list(kept.values()) if is_list(whole) else kept

@@ -1,0 +1,85 @@
+"""Reads calls that could not be read: a bracket is missing, or the name of a tool only resembles one. Pure.
+
+Nothing but brackets is completed: half of a string may be half of a path.
+"""
+
+from typing import Any
+
+from lmstudio_integrations.client.predictions.call_repair.names import resembling_tools
+from lmstudio_integrations.client.predictions.text_calls.bodies import CallReader, TextCall
+from lmstudio_integrations.client.predictions.text_calls.formats import ENDS
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool, OfferedTools
+from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_object
+
+_CLOSING = {"{": "}", "[": "]"}
+
+
+class MeantTools(OfferedTools):
+    """The tools of a request by name, also by one that resembles that of exactly one."""
+
+    def named(self, name: str) -> OfferedTool | None:
+        """Return the tool that a model means by a name, under the name as the model wrote it."""
+        meant = self.meant(name)
+        return meant if meant is None or meant.name == name else meant.renamed(name)
+
+    def meant(self, name: str) -> OfferedTool | None:
+        """Return the tool that a model means by a name."""
+        found = super().named(name)
+        names = [] if found is not None else resembling_tools(name, [tool.name for tool in self])
+        return super().named(names[0]) if len(names) == 1 else found
+
+
+def calls_in(text: str, tools: MeantTools, name: str | None) -> list[TextCall]:
+    """Return the calls in a text that is nothing else; none if it cannot be read.
+
+    Args:
+        text: The text, with its markers.
+        tools: The tools.
+        name: The name of the tool if the text is only its arguments.
+    """
+    for candidate in (text, _balanced(text)):
+        try:
+            return CallReader(Text(candidate), tools, is_marked=True, is_final=True, is_in_block=False).calls()
+        except (NoCallError, CutOffError):
+            pass
+    tool = None if name is None else tools.named(name)
+    arguments = None if tool is None else _object_in(_balanced(text))
+    return [] if tool is None or arguments is None else [TextCall(tool, arguments)]
+
+
+def _object_in(text: str) -> dict[str, Any] | None:
+    """Return the object that a text is."""
+    given = Text(text)
+    try:
+        given.skip_space()
+        found = read_object(given)
+        given.skip_space()
+    except (NoCallError, CutOffError):
+        return None
+    return found if given.is_at_end else None
+
+
+def _balanced(text: str) -> str:
+    """Return a text with the closing brackets that are missing, and without those that are too many."""
+    body = text.rstrip()
+    while end := next((each for each in ENDS if body.endswith(each)), ""):
+        body = body.removesuffix(end).rstrip()
+    written, open_brackets = list[str](), list[str]()
+    is_in_string = is_escaped = False
+    for character in body:
+        if is_in_string:
+            is_in_string = is_escaped or character != '"'
+            is_escaped = character == "\\" and not is_escaped
+        elif character == '"':
+            is_in_string = True
+        elif character in _CLOSING:
+            open_brackets.append(_CLOSING[character])
+        elif character in _CLOSING.values():
+            if character not in open_brackets:
+                continue
+            while open_brackets[-1] != character:
+                written.append(open_brackets.pop())
+            open_brackets.pop()
+        written.append(character)
+    closing = "" if is_in_string else "".join(reversed(open_brackets))
+    return "".join([*written, closing, text[len(body) :]])

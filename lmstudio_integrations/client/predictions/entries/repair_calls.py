@@ -1,0 +1,279 @@
+"""Mends tool calls that do not fit the offered tools, whether the server parsed them or left them in the text.
+
+Where exactly one reading fits, that is done at once. Otherwise the model is asked once more, by grammar, after the
+conversation, so that the server has that in its prompt cache. Calls are held back until they are checked, text is not.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from lmstudio_integrations._support.text import counted
+from lmstudio_integrations.client.models.rendering import render
+from lmstudio_integrations.client.predictions.call_repair.arguments import mended
+from lmstudio_integrations.client.predictions.call_repair.asking import (
+    WrongCall,
+    calls_of,
+    response_schema,
+    sentence,
+)
+from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools, calls_in
+from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
+from lmstudio_integrations.client.predictions.requests import chat_request_of_text
+from lmstudio_integrations.client.predictions.required_call import tools_in
+from lmstudio_integrations.client.predictions.second_requests import only_json, with_response
+from lmstudio_integrations.client.predictions.text_calls.bodies import TextCall
+from lmstudio_integrations.client.predictions.text_calls.call_events import call_events
+from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.errors import (
+    LMStudioError,
+    LMStudioPredictionError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioUnsupportedError,
+)
+from lmstudio_integrations.protocol.kv_config import changed
+from lmstudio_integrations.protocol.requests import TemplateParameters
+from lmstudio_integrations.types.chat import text_part
+from lmstudio_integrations.types.results import (
+    PredictionEnd,
+    PredictionEvent,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_OF_CALLS = frozenset({ToolCallStart, ToolCallName, ToolCallArguments, ToolCallEnd, ToolCallFailed})
+
+_CUT_OFF = ("maxPredictedTokensReached", "contextLengthReached", "repetition")
+"""The stop reasons after which a call that cannot be read is not complete, and may lack arguments."""
+
+_OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay", "droppedTokens")
+"""The statistics that describe the first response."""
+
+_REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
+"""The errors after which another request may succeed. Those of other classes are not about the request."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """The events of a call.
+
+    Attributes:
+        sent: As they were received.
+        mended: What replaces them.
+        wrong: What the model is asked to mend.
+    """
+
+    sent: Events
+    mended: Events | None = None
+    wrong: WrongCall | None = None
+
+    @property
+    def text(self) -> str:
+        """The call as the model wrote it, as far as it was received."""
+        last = self.sent[-1]
+        if type(last) is ToolCallEnd:
+            return json.dumps({"name": last.name, "arguments": last.arguments or {}}, ensure_ascii=False)
+        raw = last.raw_content if type(last) is ToolCallFailed else None
+        return raw or "".join(event.content for event in self.sent if type(event) is ToolCallArguments)
+
+
+@dataclass(eq=False)
+class RepairCalls(Middleware):
+    """Replaces calls that do not fit with mended ones. Those that are not mended stay as they are."""
+
+    _open: Events = field(default_factory=list[PredictionEvent], init=False)
+    """The events of the call that the model is writing."""
+    _held: list[_Held] = field(default_factory=list[_Held], init=False)
+    """The calls from the first one on that cannot be mended at once."""
+    _repaired: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], init=False)
+    """What was mended, for the metadata."""
+    _first: Ask | None = field(default=None, init=False)
+    _continues_prompt: bool = field(default=True, init=False)
+    """Whether the second request continues the prompt of the first one as a text: no server takes tools with a grammar,
+    and without them the prompt begins differently."""
+
+    @cached_property
+    def _tools(self) -> MeantTools:
+        return MeantTools(self.plan.tools)
+
+    @property
+    def _wrong(self) -> list[WrongCall]:
+        return [each.wrong for each in self._held if each.wrong is not None]
+
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def events(self, batch: Events, ask: Ask) -> Events:
+        """Return the events without calls that are being written, or cannot be mended at once."""
+        if ask.asked_by is self:
+            return [event for event in batch if type(event) is PromptProgress]
+        if not any(type(event) in _OF_CALLS for event in batch):
+            return batch
+        released: Events = []
+        for event in batch:
+            if type(event) not in _OF_CALLS:
+                released.append(event)
+                continue
+            if type(event) is ToolCallStart:
+                self._close(released)
+            self._open.append(event)
+            if type(event) is ToolCallEnd or type(event) is ToolCallFailed:
+                self._close(released)
+        return released
+
+    def _close(self, released: Events) -> None:
+        """Check a call that has ended, or was given up, and release it unless it or one before it is held."""
+        if not self._open:
+            return
+        call, self._open = _Held(self._open), []
+        end = call.sent[-1]
+        if type(end) is ToolCallEnd:
+            self._check(call, end)
+        if self._held or call.wrong is not None or type(end) is ToolCallFailed:
+            self._held.append(call)
+        else:
+            released += call.mended or call.sent
+
+    def _check(self, call: _Held, end: ToolCallEnd) -> None:
+        """Record what replaces a call that does not fit, or that the model has to mend it."""
+        tool, arguments = self._tools.meant(end.name), end.arguments or {}
+        if tool is None:
+            return
+        with suppress(NoCallError):  # a schema that only the server can use
+            problem = tool.problem(arguments)
+            if problem is None and tool.name == end.name:
+                return
+            fitting = mended(tool, arguments)
+            if fitting is None:
+                call.wrong = WrongCall(call.text, problem or "it does not fit", [tool], arguments)
+            else:
+                self._replace(call, [TextCall(tool, fitting)], end.raw_content or call.text)
+
+    def _read(self, call: _Held) -> None:
+        """Read a call that could not be read, once it is known that it was not cut off."""
+        names = [event.name for event in call.sent if type(event) is ToolCallName]
+        read = calls_in(call.text, self._tools, names[-1] if names else None)
+        with suppress(NoCallError):
+            meant = [(self._tools.meant(each.tool.name) or each.tool, each.arguments) for each in read]
+            fitting = [(tool, mended(tool, arguments)) for tool, arguments in meant]
+            calls = [TextCall(tool, arguments) for tool, arguments in fitting if arguments is not None]
+            if calls and len(calls) == len(fitting):
+                self._replace(call, calls, call.text)
+            elif len(meant) == 1:
+                ((tool, arguments),) = meant
+                call.wrong = WrongCall(call.text, tool.problem(arguments) or "it cannot be read", [tool], arguments)
+            elif not meant:
+                named = self._tools.meant(names[-1]) if names else None
+                tools = list(self._tools) if named is None else [named]
+                call.wrong = WrongCall(call.text, "it cannot be read", tools, {})
+
+    def _replace(self, call: _Held, calls: list[TextCall], raw_content: str) -> None:
+        ids = [event.id for event in call.sent if type(event) is ToolCallStart or type(event) is ToolCallEnd]
+        call.mended = []
+        for number, (tool, arguments) in enumerate(calls):
+            call_id = ids[-1] if ids and number == 0 else None
+            call.mended += call_events(tool.name, arguments, raw_content, call_id)
+            replacement = {"name": tool.name, "arguments": arguments}
+            self._repaired.append({"sent": call.text, "replaced_by": replacement})
+
+    # Ending ---------------------------------------------------------------------------------------------------------
+
+    def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
+        """Return the calls; ask the model if it has to mend one."""
+        yield from ()
+        released = self.events(batch, ask)
+        if ask.asked_by is self:
+            return [*released, *self._answered(ask, end)], self._with_repairs(self._end_of_both(end))
+        self._close(released)
+        if not end.is_interrupted and end.stop_reason not in _CUT_OFF:
+            for call in self._held:
+                if type(call.sent[-1]) is ToolCallFailed:
+                    self._read(call)
+            if self._wrong and not self.has_asked and "predictionConfigStack" in ask.parameter:
+                self._first = ask
+                return released, None
+        return [*released, *self._released()], self._with_repairs(end)
+
+    def _released(self) -> Events:
+        """Return all that is held."""
+        held, self._held = self._held, []
+        return [event for call in held for event in call.mended or call.sent]
+
+    def _with_repairs(self, end: PredictionEnd) -> PredictionEnd:
+        """Return the end, with what was mended in its statistics."""
+        if not self._repaired:
+            return end
+        names = ", ".join(sorted({repr(each["replaced_by"]["name"]) for each in self._repaired}))
+        number = counted(len(self._repaired), "tool call")
+        logger.warning("%r: mended %s that did not fit (%s)", end.model_info.get("modelKey"), number, names)
+        return replace(end, stats={**end.stats, "repairedToolCalls": self._repaired})
+
+    # Asking ---------------------------------------------------------------------------------------------------------
+
+    def parameter(self, wire: Mapping[str, Any], ask: Ask) -> Flow[Mapping[str, Any]]:
+        """Return the parameter of its own ask."""
+        if ask.asked_by is not self or self._first is None:
+            return wire
+        wrong, first = self._wrong, self._first.parameter
+        can_continue = self._continues_prompt and not self.plan.has_files and self.plan.preset is None
+        said = self._first.response().content.strip() or "\n".join(each.text for each in wrong)
+        told = {"role": "user", "content": [text_part(sentence(wrong, with_tools=not can_continue))]}
+        base = first if can_continue else wire
+        history = {"messages": [*with_response(base["history"]["messages"], said), told]}
+        stack = changed(base["predictionConfigStack"], only_json(response_schema(wrong)))
+        if not can_continue:
+            return {**wire, "history": history, "predictionConfigStack": stack}
+        specifier = wire["modelSpecifier"]
+        flags: TemplateParameters = {"toolDefinitions": tools_in(first), "omitBosToken": True}
+        # The server adds the first token to a text.
+        prompt = yield from render(ask.operation, specifier, history, flags, stack)
+        return chat_request_of_text(specifier, prompt, stack)
+
+    def _answered(self, ask: Ask, end: PredictionEnd) -> Events:
+        """Return the calls, in which the response by grammar replaces those that it mends."""
+        response = ask.response()
+        text = response.content.strip() or response.reasoning_content.strip()
+        wrong = [call for call in self._held if call.wrong is not None]
+        if not end.is_interrupted:
+            with suppress(NoCallError):
+                for call, meant in zip(wrong, calls_of(text, self._wrong), strict=True):
+                    if meant is not None:
+                        self._replace(call, [meant], text)
+        return self._released()
+
+    def _end_of_both(self, end: PredictionEnd) -> PredictionEnd:
+        """Return the end of the first response, with the counts of the second one: those of both are summed."""
+        first = end if self._first is None else self._first.end or end
+        kept = {name: first.stats[name] for name in _OF_FIRST if name in first.stats}
+        return replace(first, stats={**end.stats, **kept})
+
+    def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
+        """Whether to ask without the prompt of the first request, because the server cannot show or continue it."""
+        if ask.asked_by is not self or not self._continues_prompt or type(error) not in _REJECTIONS:
+            return False
+        self._continues_prompt = False
+        return True
+
+    def failed(self, error: LMStudioError, ask: Ask) -> tuple[Events, PredictionEnd] | None:
+        """Return the first response as it is."""
+        end = None if self._first is None else self._first.end
+        if end is None:
+            return None
+        logger.warning("%r: the request to mend a call failed: %s", end.model_info.get("modelKey"), error)
+        return self._released(), self._with_repairs(end)
+
+    def reset(self, ask: Ask) -> None:
+        """Forget the calls of the response that is repeated."""
+        if ask.asked_by is not self:
+            self._open, self._held, self._repaired = [], [], []

@@ -1,0 +1,32 @@
+"""What requests have in common that middlewares make after a response: it goes before them, and they ask for JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations.types.chat import text_part
+from lmstudio_integrations.types.config import LlmPredictionConfig
+
+
+def only_json(schema: Mapping[str, Any]) -> LlmPredictionConfig:
+    """Return what changes the settings of a prediction so that it can be nothing but JSON of a schema."""
+    return LlmPredictionConfig(
+        structured={"type": "json", "jsonSchema": schema},
+        enable_thinking=False,
+        raw_tools=None,
+        tool_choice=None,
+        tool_naming=None,
+        tool_call_stop_strings=None,
+        stop_strings=None,
+        repeat_penalty=False,  # arguments repeat words of the question
+        presence_penalty=False,
+        frequency_penalty=False,
+    )
+
+
+def with_response(messages: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """Return a conversation with the text of a response at its end, if there is any."""
+    asked: list[dict[str, Any]] = [*messages]
+    if text.strip():
+        before: list[dict[str, Any]] = asked.pop()["content"] if asked and asked[-1]["role"] == "assistant" else []
+        asked.append({"role": "assistant", "content": [*before, text_part(text)]})
+    return asked
