@@ -157,13 +157,13 @@ class ArgumentSchema:
         from referencing.exceptions import Unresolvable  # noqa: PLC0415 - see `validator_of`
 
         try:
-            return [each.text for each in self.misfits(arguments)]
+            return [each.text for each in self.misfits(dict(arguments))]
         except Unresolvable as error:
             return [f"the schema of the tool refers to {error.ref!r}, which it does not contain"]
         except RecursionError:
             return ["the arguments are nested too deeply"]
 
-    def misfits(self, arguments: Mapping[str, Any]) -> list[Misfit]:
+    def misfits(self, arguments: dict[str, Any]) -> list[Misfit]:
         """Return which values in arguments do not fit.
 
         Raises:
@@ -171,7 +171,7 @@ class ArgumentSchema:
         """
         return [
             Misfit(tuple(each.absolute_path), each.instance, each.validator, each.schema, problem_of(each, "arguments"))
-            for each in self._validator.iter_errors(dict(arguments))
+            for each in self._validator.iter_errors(arguments)
         ]
 
     def accepts(self, value: Any, schema: Mapping[str, Any]) -> bool:

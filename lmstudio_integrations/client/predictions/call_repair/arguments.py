@@ -29,17 +29,17 @@ _SEPARATORS = (",", ";", "\n")
 _OMITTED = object()
 
 
-def mended(tool: OfferedTool, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+def mended(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | None:
     """Return arguments that fit; `None` if there is no reading of them that does, or more than one.
 
     Raises:
         NoCallError: If it cannot be known what fits, because the schema cannot be used.
     """
-    current: Any = _unwrapped(tool, arguments)
+    current = _unwrapped(tool, arguments)
     for _ in range(_MOST_PASSES):
         misfits = tool.misfits(current)
         if not misfits:
-            return dict(current)
+            return current
         before = current
         for misfit in sorted(misfits, key=lambda each: each.keyword in _ABOUT_NAMES):
             if _at(current, misfit.path) is not misfit.value:
@@ -52,7 +52,7 @@ def mended(tool: OfferedTool, arguments: Mapping[str, Any]) -> dict[str, Any] | 
     return None
 
 
-def _unwrapped(tool: OfferedTool, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unwrapped(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments in the only argument that the tool does not have, if they are there."""
     unknown = arguments.keys() - tool.parameters.keys()
     wrappers = unknown & _WRAPPERS

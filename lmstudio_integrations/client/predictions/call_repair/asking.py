@@ -1,7 +1,7 @@
 """Asks a model to write calls again that do not fit: the sentence about them, and the schema of the response. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class WrongCall:
     text: str
     problem: str
     tools: Sequence[OfferedTool]
-    arguments: Mapping[str, Any]
+    arguments: dict[str, Any]
 
     def schemas(self) -> list[dict[str, Any]]:
         """Return the tools that the call may be made of, with the arguments that fit fixed."""

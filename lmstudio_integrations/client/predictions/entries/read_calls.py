@@ -29,13 +29,13 @@ class ReadCalls(Middleware):
     """
 
     def __post_init__(self) -> None:
-        repairs = self.plan.options.get("repair_tool_calls", False)
-        self._tools = MeantTools(self.plan.tools) if repairs else OfferedTools(self.plan.tools)
+        self._repairs: bool = self.plan.options.get("repair_tool_calls", False)
+        self._tools = MeantTools(self.plan.tools) if self._repairs else OfferedTools(self.plan.tools)
         self._ask: Ask | None = None
 
     def _begin_response(self, ask: Ask) -> None:
         self._ask = ask
-        self._scanner: Scanner | None = Scanner(self._tools, marked_only=False) if tools_in(ask.parameter) else None
+        self._scanner: Scanner | None = self._new_scanner(marked_only=False) if tools_in(ask.parameter) else None
         """Watches the text; `None` if no tool is offered, or the server reads calls itself."""
         self._is_reasoning = False
         self._has_text = False
@@ -72,9 +72,10 @@ class ReadCalls(Middleware):
         is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
         found = self._scanner.finish() if is_possible else None
         keeps_misfits = self.plan.keeps_misfits and not self.plan.forces_call
-        at, reading = (0, None) if found is None else found
+        at, reading = (self._length, None) if found is None else found
+        self._release_before(at, released)
         if reading is not None and (reading.problem is None or (keeps_misfits and reading.calls)):
-            self._drop_markup(at, released)
+            self._held.clear()
             for tool, arguments in reading.calls:
                 released += call_events(tool.name, arguments, reading.text)
             number, model = counted(len(reading.calls), "tool call"), end.model_info.get("modelKey")
@@ -111,7 +112,10 @@ class ReadCalls(Middleware):
         """Watch a new text."""
         if self._scanner is not None:
             self._is_reasoning, self._length = is_reasoning, 0
-            self._scanner = Scanner(self._tools, marked_only=is_reasoning or self._has_text)
+            self._scanner = self._new_scanner(marked_only=is_reasoning or self._has_text)
+
+    def _new_scanner(self, *, marked_only: bool) -> Scanner:
+        return Scanner(self._tools, marked_only=marked_only, holds_unreadable=self._repairs)
 
     def _release_held(self, released: list[PredictionEvent], keeping: int = 0) -> None:
         """Release the fragments that have none of the last characters."""
@@ -120,22 +124,23 @@ class ReadCalls(Middleware):
             self._held_length -= _length(fragment)
             released.append(fragment)
 
-    def _drop_markup(self, at: int, released: list[PredictionEvent]) -> None:
-        """Release the text before a place, and drop what follows."""
+    def _release_before(self, at: int, released: list[PredictionEvent]) -> None:
+        """Release the text before a place."""
         self._release_held(released, keeping=self._length - at)
         before = self._held_length - (self._length - at)
         if before > 0:
-            held = self._held[0]
-            released.append(replace(held, content=held.content[:before], tokens=_tokens_within(held, before)))
-        self._held.clear()
-        self._held_length = 0
+            held, within = self._held[0], _tokens_within(self._held[0], before)
+            released.append(replace(held, content=held.content[:before], tokens=within or None))
+            rest = (held.tokens or [])[len(within) :]
+            self._held[0] = replace(held, content=held.content[before:], tokens_count=0, tokens=rest or None)
+            self._held_length -= before
 
 
 def _length(fragment: LlmPredictionFragment) -> int:
     return 0 if fragment.is_structural and fragment.reasoning_type == "none" else len(fragment.content)
 
 
-def _tokens_within(fragment: LlmPredictionFragment, length: int) -> list[dict[str, Any]] | None:
+def _tokens_within(fragment: LlmPredictionFragment, length: int) -> list[dict[str, Any]]:
     """Return the tokens of the first characters of a fragment."""
     tokens = list[dict[str, Any]]()
     for token in fragment.tokens or ():
@@ -143,4 +148,4 @@ def _tokens_within(fragment: LlmPredictionFragment, length: int) -> list[dict[st
         if length < 0:
             break
         tokens.append(token)
-    return tokens or None
+    return tokens

@@ -41,6 +41,7 @@ from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
     PromptProgress,
@@ -55,7 +56,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _OF_CALLS = frozenset({ToolCallStart, ToolCallName, ToolCallArguments, ToolCallEnd, ToolCallFailed})
 
-_CUT_OFF = ("maxPredictedTokensReached", "contextLengthReached", "repetition")
+_FULL = "contextLengthReached"
+"""The stop reason of a response after which the context window has no place for another one."""
+
+_CUT_OFF = (_FULL, "maxPredictedTokensReached", "repetition")
 """The stop reasons after which a call that cannot be read is not complete, and may lack arguments."""
 
 _OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay", "droppedTokens")
@@ -138,6 +142,8 @@ class RepairCalls(Middleware):
             return
         call, self._open = _Held(self._open), []
         end = call.sent[-1]
+        if type(end) is ToolCallFailed:
+            call.sent = [*_taken_from(released, end.raw_content or ""), *call.sent]
         if type(end) is ToolCallEnd:
             self._check(call, end)
         if self._held or call.wrong is not None or type(end) is ToolCallFailed:
@@ -200,9 +206,10 @@ class RepairCalls(Middleware):
             for call in self._held:
                 if type(call.sent[-1]) is ToolCallFailed:
                     self._read(call)
-            if self._wrong and not self.has_asked and "predictionConfigStack" in ask.parameter:
-                self._first = ask
-                return released, None
+        is_over = end.is_interrupted or end.stop_reason == _FULL
+        if self._wrong and not (is_over or self.has_asked) and "predictionConfigStack" in ask.parameter:
+            self._first = ask
+            return released, None
         return [*released, *self._released()], self._with_repairs(end)
 
     def _released(self) -> Events:
@@ -277,3 +284,18 @@ class RepairCalls(Middleware):
         """Forget the calls of the response that is repeated."""
         if ask.asked_by is not self:
             self._open, self._held, self._repaired = [], [], []
+
+
+def _taken_from(released: Events, markup: str) -> Events:
+    """Take the fragments of a markup from the end of the events, if they are there: a mended call replaces them."""
+    number = length = 0
+    while number < len(released) and length < len(markup):
+        event = released[-1 - number]
+        if type(event) is not LlmPredictionFragment:
+            break
+        number, length = number + 1, length + len(event.content)
+    taken = released[len(released) - number :]
+    if "".join(event.content for event in taken if type(event) is LlmPredictionFragment) != markup:
+        return []
+    del released[len(released) - number :]
+    return taken

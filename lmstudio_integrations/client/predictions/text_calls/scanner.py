@@ -28,10 +28,12 @@ class Scanner:
     Args:
         tools: The tools that the request offers.
         marked_only: Whether calls without a marker do not count.
+        holds_unreadable: Whether a call that names a tool and cannot be read is held back up to the end.
     """
 
-    def __init__(self, tools: OfferedTools, *, marked_only: bool) -> None:
+    def __init__(self, tools: OfferedTools, *, marked_only: bool, holds_unreadable: bool = False) -> None:
         self._tools = tools
+        self._holds_unreadable = holds_unreadable
         self._held = 0
         self._has_reasoned = False
         """Whether reasoning in the text has ended."""
@@ -58,12 +60,17 @@ class Scanner:
         self._is_marked = False
         self._given_up: int | None = None
         """Where the first marker is, if what follows on it cannot be read."""
+        self._is_kept = False
+        """Whether that is held back."""
         self._next_look = 0
 
     def add(self, content: str) -> int:
         """Add to the text; return how many of its last characters may be part of calls."""
         for at in range(0, len(content), _LONGEST_STEP):
             self._held = self._add(content[at : at + _LONGEST_STEP])
+            if self._is_kept and self._given_up is not None:
+                self._held = self._length - self._given_up
+                self._is_kept = self._held <= MOST_HELD
         return self._held
 
     def _add(self, content: str) -> int:
@@ -170,4 +177,5 @@ class Scanner:
         at, self._candidate = self._candidate, None
         if self._is_marked:
             self._is_over, self._given_up = True, at
+            self._is_kept = self._holds_unreadable and self._tools.name_in(candidate.text) is not None
         return self._search("\n" + candidate.text)

@@ -68,7 +68,7 @@ class OfferedTool:
                 return value
         return text
 
-    def misfits(self, arguments: Mapping[str, Any]) -> list[Misfit]:
+    def misfits(self, arguments: dict[str, Any]) -> list[Misfit]:
         """Return which values in arguments do not fit.
 
         Raises:

@@ -1,0 +1,233 @@
+"""Tool calls that do not fit the tools, and what becomes of them, on every way to generate."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError
+from tests._both_frameworks.ways import Seen, Way, ways
+
+PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "note": {"type": "string"}},
+    "required": ["city"],
+}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look_up", "parameters": PARAMETERS}}
+OTHER: dict[str, Any] = {"type": "function", "function": {"name": "delete_city", "parameters": PARAMETERS}}
+OFFERED: lms.LlmPredictionConfigDict = {
+    "rawTools": {"type": "toolArray", "tools": [TOOL, OTHER]},
+    "contextOverflowPolicy": "stopAtLimit",
+}
+ON: dict[str, Any] = {"repair_tool_calls": True, "rescue_tool_calls": True, "config": OFFERED}
+WAYS = ways({"tools": [TOOL, OTHER]}, ON)
+UNREPAIRED = ways(
+    {"tools": [TOOL, OTHER], "repair_tool_calls": False}, {**ON, "repair_tool_calls": False, "check_response": False}
+)
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+TEXT = "Let me look there.\n"
+OSLO: dict[str, Any] = {"city": "Oslo"}
+BERGEN: dict[str, Any] = {"city": "Bergen", "days": 2}
+LONG = "Look at the harbour, too. " * 20
+RIGHT = ("look_up", {"city": "Oslo", "days": 3})
+ANSWER = json.dumps({"name": "look_up", "arguments": {"city": "Oslo", "days": 3}})
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def call(arguments: dict[str, Any], name: str = "look_up", **more: Any) -> dict[str, Any]:
+    return {"tool": name, "arguments": arguments, **more}
+
+
+def markup(text: str) -> dict[str, Any]:
+    return {"text": f"<tool_call>{text}</tool_call>"}
+
+
+AT_ONCE: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]] = {
+    "a string": ([call({"city": "Oslo", "days": "3"})], [RIGHT]),
+    "another name": ([call({"town": "Oslo", "days": 3})], [RIGHT]),
+    "another tool": ([call({"city": "Oslo", "days": 3}, "lookUp")], [RIGHT]),
+    "a bracket": ([call({}, malformed='{"city": "Oslo", "days": 3')], [RIGHT]),
+    "a bracket in the text": (
+        [markup('{"name": "look_up", "arguments": {"city": "Oslo", "days": 3')],
+        [RIGHT],
+    ),
+    "another tool in the text": ([markup('{"name": "LookUp", "arguments": {"city": "Oslo", "days": "3"}}')], [RIGHT]),
+    "the second one": (
+        [call(BERGEN), call({"city": "Oslo", "days": "3"}), call(OSLO)],
+        [("look_up", BERGEN), RIGHT, ("look_up", OSLO)],
+    ),
+}
+ASKED: dict[str, tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]] = {
+    "a missing one": ([call({"days": 3})], [("look_up", {"days": 3, "city": "Oslo"})]),
+    "a word": ([call({"city": "Oslo", "days": "three"})], [RIGHT]),
+    "half a string": ([call({}, malformed='{"city": "Os')], [RIGHT]),
+    "half a string in the text": ([markup('{"name": "look_up", "arguments": {"city": "Os')], [RIGHT]),
+    "a long one": (
+        [call({"city": "Oslo", "days": "three", "note": LONG})],
+        [("look_up", {"city": "Oslo", "days": 3, "note": LONG})],
+    ),
+    "the first one": (
+        [call({"days": 3}), call(BERGEN), call(OSLO)],
+        [("look_up", {"days": 3, "city": "Oslo"}), ("look_up", BERGEN), ("look_up", OSLO)],
+    ),
+    "two": (
+        [call({"days": 3}), call(BERGEN), call({"city": "Rome", "days": "x"})],
+        [("look_up", {"days": 3, "city": "Oslo"}), ("look_up", BERGEN), ("look_up", {"city": "Rome", "days": 3})],
+    ),
+}
+FITTING = {
+    "fits": [call({"city": "12", "days": 3})],
+    "has more": [call({"city": "Oslo", "sky": "blue"})],
+    "no tool": [call(OSLO, "remove_town")],
+}
+
+
+def rule(prompt: str, *steps: dict[str, Any], structured: bool = False) -> dict[str, Any]:
+    return {"when": {"last": prompt, "structured": structured}, "then": [*steps]}
+
+
+BOTH = f"[{ANSWER}, {ANSWER.replace('Oslo', 'Rome')}]"
+RULES = (
+    rule("as JSON: \\[", {"text": BOTH}, structured=True),
+    rule("as JSON", {"text": ANSWER}, structured=True),
+    *(
+        rule(f"^{prompt}$", {"text": TEXT}, *steps)
+        for prompt, steps in {name: steps for name, (steps, _) in {**AT_ONCE, **ASKED}.items()}.items()
+    ),
+    *(rule(f"^{prompt}$", {"text": TEXT}, *steps) for prompt, steps in FITTING.items()),
+)
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([ModelEntry(key="m", rules=RULES, vision=True)]) as running:
+        yield running
+
+
+def servers(*rules: dict[str, Any]) -> Emulator:
+    """A server whose model responds in another way to some prompts."""
+    return Emulator([ModelEntry(key="m", rules=(*rules, *RULES), vision=True)])
+
+
+@every_way
+@pytest.mark.parametrize("prompt", AT_ONCE)
+def test_a_call_with_one_reading_is_mended_without_a_request(
+    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = way(server.address, prompt)
+    assert (seen["calls"], seen["text"], seen["predictions_count"]) == (AT_ONCE[prompt][1], TEXT, None)
+    assert [each["replaced_by"] for each in seen["repaired_tool_calls"]] == [
+        {"name": RIGHT[0], "arguments": RIGHT[1]},
+    ]
+    assert len(server.predictions) == 1
+    assert ["mended 1 tool call" in message for message in caplog.messages].count(True) == 1
+
+
+@every_way
+@pytest.mark.parametrize("prompt", ASKED)
+def test_another_one_is_asked_for_by_grammar(
+    server: Emulator, way: Way, prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, (_, expected) = way(server.address, prompt), ASKED[prompt]
+    assert (seen["calls"], seen["text"], seen["predictions_count"]) == (expected, TEXT, 2)
+    assert "".join(seen["parts"]) in {TEXT, ""}
+    number = 2 if prompt == "two" else 1
+    assert len(seen["repaired_tool_calls"]) == number
+    first, second = server.predictions
+    assert seen["prompt"] == first.stats["promptTokensCount"] + second.stats["promptTokensCount"]
+    assert sum("mended" in message for message in caplog.messages) == 1
+
+
+@every_way
+@pytest.mark.parametrize("prompt", FITTING)
+def test_a_call_that_fits_or_that_nothing_is_meant_by_stays(server: Emulator, way: Way, prompt: str) -> None:
+    seen, (step,) = way(server.address, prompt), FITTING[prompt]
+    assert (seen["calls"], seen["text"]) == ([(step["tool"], step["arguments"])], TEXT)
+    assert (seen["repaired_tool_calls"], seen["predictions_count"], len(server.predictions)) == (None, None, 1)
+
+
+def test_the_request_continues_the_prompt_and_fixes_what_fits(server: Emulator) -> None:
+    model = ChatLMStudio(model="m", host=server.address, repeat_penalty=1.3, presence_penalty=0.5, enable_thinking=True)
+    model.bind_tools([TOOL, OTHER]).invoke("a word")
+    first, second = server.predictions
+    prompt = second.prompt
+    assert all(each in prompt for each in ("look_up", "delete_city", "a word", TEXT))
+    assert "days: 'three' is not of type 'integer'" in prompt
+    arguments = second.config["structured"]["jsonSchema"]["properties"]["arguments"]
+    assert arguments["properties"] == {"city": {"const": "Oslo"}, "days": {"type": "integer"}}
+    assert second.config["enableThinking"] is False
+    assert not any((second.config[name] or {}).get("checked") for name in ("repeatPenalty", "presencePenalty"))
+    assert first.config["enableThinking"] is True
+
+
+def test_a_long_value_need_not_be_written_again(server: Emulator) -> None:
+    ChatLMStudio(model="m", host=server.address).bind_tools([TOOL, OTHER]).invoke("a long one")
+    schema = server.predictions[1].config["structured"]["jsonSchema"]
+    assert set(schema["properties"]["arguments"]["properties"]) == {"city", "days"}
+
+
+# What is not mended ---------------------------------------------------------------------------------------------------
+
+IGNORING = rule("as JSON", {"text": "I would rather not."}, structured=True)
+MISFITTING = rule("as JSON", {"text": '{"name": "look_up", "arguments": {"days": 3}}'}, structured=True)
+OTHER_TOOL = rule("as JSON", {"text": '{"name": "delete_city", "arguments": {"city": "Oslo"}}'}, structured=True)
+FAILING = rule("as JSON", {"error": "no such grammar"}, structured=True)
+
+
+def either(way: Way, host: str, prompt: str) -> Seen:
+    """What a way delivers, or what LlamaIndex's error about a call that cannot be read has."""
+    try:
+        return way(host, prompt)
+    except LlamaIndexToolCallError as error:
+        return Seen(text=error.text, calls=[])
+
+
+@every_way
+@pytest.mark.parametrize("second", [IGNORING, MISFITTING, OTHER_TOOL, FAILING], ids=str)
+def test_a_call_that_is_not_mended_stays(way: Way, second: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    unrepaired = UNREPAIRED[request.node.callspec.id.rpartition("-")[2]]
+    for prompt in ("a missing one", "the first one", "half a string", "half a string in the text"):
+        with servers(second) as server:
+            seen, expected = either(way, server.address, prompt), either(unrepaired, server.address, prompt)
+            assert (seen["text"], seen["calls"]) == (expected["text"], expected["calls"])
+            assert len(server.predictions) == (4 if second is FAILING else 3)
+
+
+@every_way
+def test_a_server_that_cannot_continue_a_prompt_is_asked_in_another_way(way: Way) -> None:
+    with servers(rule("The tool look_up: ", {"text": ANSWER}, structured=True), FAILING) as server:
+        seen = way(server.address, "a missing one")
+        assert (seen["calls"], seen["text"]) == (ASKED["a missing one"][1], TEXT)
+        assert "The tool look_up: " in str(server.predictions[-1].messages[-1])
+        assert len(server.predictions[-1].messages) == 3
+
+
+def test_an_image_is_in_the_request_as_well(server: Emulator) -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    message = HumanMessage([{"type": "text", "text": "a missing one"}, image])
+    chain = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL, OTHER])
+    assert [call["args"] for call in chain.invoke([message]).tool_calls] == [ASKED["a missing one"][1][0][1]]
+    assert "file" in [part["type"] for part in server.predictions[-1].messages[0]["content"]]
+
+
+@every_way
+def test_a_full_window_has_no_place_for_a_request(way: Way) -> None:
+    long = rule("^long$", *ASKED["a missing one"][0], {"text": "It is a long story. " * 100})
+    with Emulator([ModelEntry(key="m", rules=(long, *RULES), context_length=256)]) as server:
+        seen = way(server.address, "long")
+        assert (seen["calls"], len(server.predictions)) == ([("look_up", {"days": 3})], 1)
+
+
+@pytest.mark.parametrize("prompt", ["half a string", "half a string in the text"])
+def test_half_a_call_is_not_completed(server: Emulator, prompt: str) -> None:
+    """What it lacks is not known, and a request would have the same limit."""
+    ChatLMStudio(model="m", host=server.address, max_tokens=9).bind_tools([TOOL]).invoke(prompt)
+    assert [each.stats["stopReason"] for each in server.predictions] == ["maxPredictedTokensReached"]
