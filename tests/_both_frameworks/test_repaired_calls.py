@@ -158,7 +158,7 @@ def test_the_request_continues_the_prompt_and_fixes_what_fits(server: Emulator) 
     model = ChatLMStudio(model="m", host=server.address, repeat_penalty=1.3, presence_penalty=0.5, enable_thinking=True)
     model.bind_tools([TOOL, OTHER]).invoke("a word")
     first, second = server.predictions
-    prompt = second.prompt
+    prompt = second.prompt or ""
     assert all(each in prompt for each in ("look_up", "delete_city", "a word", TEXT))
     assert "days: 'three' is not of type 'integer'" in prompt
     arguments = second.config["structured"]["jsonSchema"]["properties"]["arguments"]
