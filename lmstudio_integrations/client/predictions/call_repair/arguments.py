@@ -94,8 +94,8 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
     type_, parsed = schema.get("type"), _parsed(value)
     if type_ == "object":
         return next(filter(is_object, parsed), value)
-    if type_ == "array" and (is_object(value) or isinstance(value, str)):
-        return next(filter(is_list, (*parsed, [value])), value)
+    if type_ == "array":
+        return [value] if is_object(value) else next(filter(is_list, parsed), value)
     return value
 
 

@@ -1,0 +1,1 @@
+"""Tests of `client/predictions/call_repair/`."""

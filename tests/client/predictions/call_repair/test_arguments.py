@@ -1,0 +1,114 @@
+"""Arguments that do not fit a schema: which are mended without the model, and which never."""
+
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.client.predictions.call_repair.arguments import mended
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
+
+TEXT, INTEGER = {"type": "string"}, {"type": "integer"}
+ITEM: dict[str, Any] = {"type": "object", "properties": {"name": TEXT, "count": INTEGER}, "required": ["name"]}
+PROPERTIES: dict[str, Any] = {
+    "file_path": TEXT,
+    "count": INTEGER,
+    "ratio": {"type": "number"},
+    "force": {"type": "boolean"},
+    "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+    "tags": {"type": "array", "items": TEXT},
+    "items": {"type": "array", "items": ITEM},
+    "options": ITEM,
+    "limit": {"anyOf": [INTEGER, {"type": "null"}]},
+}
+PATH = {"file_path": "a.txt"}
+
+
+def tool(required: tuple[str, ...] = ("file_path",), **more: Any) -> OfferedTool:
+    parameters = {"type": "object", "properties": PROPERTIES, "required": list(required), **more}
+    return OfferedTool({"name": "look", "parameters": parameters})
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"count": "5"}, {"count": 5}),
+        ({"count": " 5 "}, {"count": 5}),
+        ({"limit": "5"}, {"limit": 5}),
+        ({"ratio": "0.5"}, {"ratio": 0.5}),
+        ({"force": "true"}, {"force": True}),
+        ({"force": "False"}, {"force": False}),
+        ({"unit": "Celsius"}, {"unit": "celsius"}),
+        ({"unit": " celsius"}, {"unit": "celsius"}),
+        ({"unit": ["celsius"]}, {"unit": "celsius"}),
+        ({"tags": "red"}, {"tags": ["red"]}),
+        ({"tags": '["red", "blue"]'}, {"tags": ["red", "blue"]}),
+        ({"tags": "['red']"}, {"tags": ["red"]}),
+        ({"items": {"name": "a"}}, {"items": [{"name": "a"}]}),
+        ({"items": '[{"name": "a", "count": "2"}]'}, {"items": [{"name": "a", "count": 2}]}),
+        (
+            {"items": [{"name": "a", "count": "2"}, {"Name": "b"}]},
+            {"items": [{"name": "a", "count": 2}, {"name": "b"}]},
+        ),
+        ({"options": '{"name": "a"}'}, {"options": {"name": "a"}}),
+        ({"options": [{"name": "a"}]}, {"options": {"name": "a"}}),
+        ({"count": ["5"]}, {"count": 5}),
+        ({"count": None}, {}),
+        ({"count": "null"}, {}),
+        ({"count": ""}, {}),
+    ],
+)
+def test_a_value_with_one_reading_is_read(given: dict[str, Any], meant: dict[str, Any]) -> None:
+    assert mended(tool(), {**PATH, **given}) == {**PATH, **meant}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"filePath": "a.txt"},
+        {"path": "a.txt"},
+        {"file": "a.txt"},
+        {"file_path": ["a.txt"]},
+        {"arguments": PATH},
+        {"input": '{"file_path": "a.txt"}'},
+        {"name": "look", "arguments": {"path": "a.txt"}},
+        PATH,
+    ],
+)
+def test_names_and_wrappers(given: dict[str, Any]) -> None:
+    assert mended(tool(), given) == PATH
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"count": 5},
+        {"units": "celsius"},
+        {"file_path": None},
+        {"file_path": ["a", "b"]},
+        {"file_path": {"a": 1}},
+        {**PATH, "count": "five"},
+        {**PATH, "count": "5 or 6"},
+        {**PATH, "count": "1,000"},
+        {**PATH, "force": "yes"},
+        {**PATH, "unit": "kelvin"},
+        {**PATH, "unit": "c"},
+        {**PATH, "tags": "red, blue"},
+        {**PATH, "items": [{"count": 2}]},
+        {"path": "a.txt", "filename": "b.txt"},
+    ],
+)
+def test_a_value_is_never_invented(given: dict[str, Any]) -> None:
+    assert mended(tool(), given) is None
+
+
+def test_an_unknown_name_is_renamed_only_where_it_is_not_allowed() -> None:
+    given = {**PATH, "Count": 5}
+    assert mended(tool(), given) == given
+    assert mended(tool(additionalProperties=False), given) == {**PATH, "count": 5}
+    assert mended(tool(additionalProperties=False), {**PATH, "colour": "red"}) is None
+
+
+def test_what_fits_stays_the_same_object() -> None:
+    given = {**PATH, "count": 5, "more": "5"}
+    assert mended(tool(), given) is given
