@@ -47,6 +47,9 @@ def mended(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | Non
             change = _renamed(misfit) if misfit.keyword in _ABOUT_NAMES else _read_again(tool, misfit)
             if change is not misfit.value:
                 current = _replaced(current, misfit.path, change)
+            elif misfit.value in _NOTHING and misfit.path and isinstance(misfit.path[-1], str):
+                without = _replaced(current, misfit.path, _OMITTED)
+                current = without if len(tool.misfits(without)) < len(misfits) else current
         if current is before:
             return None
     return None
@@ -59,7 +62,7 @@ def _unwrapped(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
     if len(wrappers) != 1 or not unknown <= _WRAPPERS | _BESIDE or not tool.misfits(arguments):
         return arguments
     inner = arguments[wrappers.pop()]
-    objects = [each for each in (inner, *(values_of(inner) if isinstance(inner, str) else ())) if is_object(each)]
+    objects = [each for each in (inner, *_parsed(inner)) if is_object(each)]
     known = {name: value for name, value in arguments.items() if name not in unknown}
     return {**known, **objects[0]} if objects else arguments
 
@@ -87,9 +90,6 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
         fitting: dict[str, Any] = {json.dumps(each): each for each in readings if tool.accepts(each, schema)}
         if fitting:
             return next(iter(fitting.values())) if len(fitting) == 1 else value
-    required: Sequence[str] = tool.schema.get("required", ())
-    if len(misfit.path) == 1 and misfit.path[0] not in required and value in _NOTHING:
-        return _OMITTED
     # What is in the value may be mended afterwards.
     type_, parsed = schema.get("type"), _parsed(value)
     if type_ == "object":
@@ -112,9 +112,12 @@ def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
         yield [[each] for each in _parsed(value)]
 
 
-def _parsed(value: Any) -> Iterable[Any]:
-    """Return what a string stands for."""
-    return (value.strip(), *values_of(value)) if isinstance(value, str) else ()
+def _parsed(value: Any) -> list[Any]:
+    """Return what a string stands for: JSON may be encoded twice."""
+    if not isinstance(value, str):
+        return []
+    values = values_of(value)
+    return [value.strip(), *values, *(each for inner in values for each in _parsed(inner))]
 
 
 def _at(whole: Any, path: Sequence[str | int]) -> Any:

@@ -1,7 +1,7 @@
 """The tools that a request offers, as far as calls in a text must fit them."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -130,7 +130,7 @@ class OfferedTools:
         return any(word.startswith((text, _UNSAFE.sub("_", text))) for word in (*self._tools, *_NAMESPACES, *WRAPPERS))
 
 
-def values_of(text: str) -> Iterable[Any]:
+def values_of(text: str) -> Sequence[Any]:
     """Return the value that a text stands for, if it stands for one."""
     # A bracket must follow on what is no string.
     given = Text(text.strip() + "]")
