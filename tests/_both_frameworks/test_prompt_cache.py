@@ -28,7 +28,8 @@ from tests.emulator.engines.llama_cpp.models import CHAT
 
 RULES = "You are a guide for travelers, and you keep to the point. " * 5
 SCRIPT: tuple[dict[str, Any], ...] = (
-    {"when": {"last": "^Look"}, "then": [{"tool": "weather"}]},
+    {"when": {"last": "^Look"}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]},
+    {"when": {"last": "^Glance"}, "then": [{"tool": "weather"}]},
     {"when": {"last": "^Say"}, "then": [{"text": "I would rather talk about the weather, and for a long time."}]},
     {"when": {"last": "^Name"}, "then": [{"text": '{"name": "Oslo"}'}]},
 )
@@ -239,11 +240,15 @@ def ask_an_engine(host: str) -> None:
         engine.chat(question)
 
 
-def run_an_agent(host: str) -> None:
+def run_an_agent(host: str, question: str = "Look out of the window.") -> None:
     ticks = count()
     clock = dynamic_prompt(lambda _: f"{RULES} It is 12:0{next(ticks)}.")
     agent = create_agent(ChatLMStudio(model="m", host=host), [weather], middleware=[clock])
-    agent.invoke({"messages": [HumanMessage("Look out of the window.")]})
+    agent.invoke({"messages": [HumanMessage(question)]})
+
+
+def run_an_agent_whose_call_is_mended(host: str) -> None:
+    run_an_agent(host, "Glance out of the window.")
 
 
 def weather(city: str) -> str:
@@ -251,7 +256,7 @@ def weather(city: str) -> str:
     return f"Rain in {city}, and more of it in the evening."
 
 
-@pytest.mark.parametrize("ask", [ask_a_chain, ask_an_engine, run_an_agent])
+@pytest.mark.parametrize("ask", [ask_a_chain, ask_an_engine, run_an_agent, run_an_agent_whose_call_is_mended])
 def test_what_changes_in_the_system_message_is_reported_once(server: Emulator, ask: Callable[[str], None]) -> None:
     with reported() as found:
         ask(server.address)

@@ -32,6 +32,7 @@ FORMAT: dict[str, Any] = {"structured": {"type": "json", "jsonSchema": PARAMETER
 MARKUP = f"<tool_call>{json.dumps({'name': 'look', 'arguments': {'city': 'Oslo'}})}</tool_call>"
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^markup$"}, "then": [{"text": MARKUP}]},
+    {"when": {"last": "^misspell$"}, "then": [{"tool": "look", "arguments": {"City": "Oslo"}}]},
     {"when": {"last": "^cut"}, "then": [{"fault": "truncate"}, {"text": "Yes."}]},
     {"when": {"last": "^say$", "structured": False}, "then": [{"text": "It rains."}]},
     {"when": {"last": "^think$", "structured": False}, "then": [{"reasoning": "Rain?"}, {"text": "It rains."}]},
@@ -64,7 +65,7 @@ def weather(city: str) -> str:
     return f"Rain in {city}."
 
 
-ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "ReadCalls", "ContextCheck"]
+ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck"]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "ReadCalls", "
         (lambda host: LMStudioLLM(model="m", host=host).invoke("hi"), ["ContextCheck"]),
         (
             lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL]).invoke("hi"),
-            ["ForcedCall", "CacheWarning", "ReadCalls", "ContextCheck"],
+            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck"],
         ),
         (
             lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL], include_confidence=True).invoke("hi"),
@@ -85,7 +86,7 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "ReadCalls", "
             lambda host: (
                 ChatLMStudio(model="m", host=host).bind_tools([TOOL], response_format=FORMAT["structured"]).invoke("hi")
             ),
-            ["FormatStep", "ForcedCall", "CacheWarning", "ReadCalls", "ContextCheck"],
+            ["FormatStep", "ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck"],
         ),
         (lambda host: native(host, lambda llm: llm.respond("hi")), ["CacheWarning"]),
         (
@@ -106,7 +107,7 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "ReadCalls", "
         ),
         (
             lambda host: native(host, lambda llm: llm.act("hi", [weather], on_round_start=print)),
-            ["ForcedCall", "CacheWarning", "ReadCalls"],
+            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls"],
         ),
     ],
 )
@@ -158,6 +159,10 @@ def logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
 
 def calls(result: Any) -> list[str]:
     return [call.name for call in result.tool_call_requests]
+
+
+def arguments(result: Any) -> list[dict[str, Any]]:
+    return [call.arguments for call in result.tool_call_requests]
 
 
 def warned(call: Callable[[], object]) -> list[type[Warning]]:
@@ -225,6 +230,11 @@ FEATURES: dict[str, tuple[Callable[..., object], object, object]] = {
         lambda llm, *_: calls(llm.respond("markup", config=OFFERED, rescue_tool_calls=True)),
         ["look"],
         [],
+    ),
+    "RepairCalls": (
+        lambda llm, *_: arguments(llm.respond("misspell", config=OFFERED, repair_tool_calls=True)),
+        [{"city": "Oslo"}],
+        [{"City": "Oslo"}],
     ),
     "ContextCheck": (
         lambda llm, *_: warned(lambda: llm.respond("cut " * 2000, check_context=True)),

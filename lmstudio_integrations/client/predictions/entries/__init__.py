@@ -49,8 +49,8 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (FormatStep, lambda plan: plan.tools and _has_two_steps(plan)),
     (Confidence, lambda plan: plan.tools and _may_have_log_probs(plan)),
     (ForcedCall, lambda plan: plan.tools and plan.options.get("required_tool_fallback", False)),
-    (RepairCalls, lambda plan: plan.tools and plan.options.get("repair_tool_calls", False)),
     (CacheWarning, lambda plan: plan.outline is not None),
+    (RepairCalls, lambda plan: plan.tools and plan.options.get("repair_tool_calls", False)),
     (
         ReadCalls,
         lambda plan: (
@@ -67,10 +67,10 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 
 `MissingCall` sees what is delivered in the end. `FormatStep` decides about a response, or the call that it was forced
-to. `Confidence` adds to calls that `ForcedCall`, `RepairCalls` and `ReadCalls` make. `RepairCalls` and `CacheWarning`
-need the calls that were read.
-`ContextCheck` looks at the end as the server sent it, and `LogitBias` at the parameter as it is sent. `SentReasoning`
-needs the messages that others have added, and `ThinkFirst` renders them as they are sent.
+to. `Confidence` adds to calls that `ForcedCall`, `RepairCalls` and `ReadCalls` make. `CacheWarning` needs the calls
+that were read and mended, and `RepairCalls` those that were read. `ContextCheck` looks at the end as the server sent
+it, and `LogitBias` at the parameter as it is sent. `SentReasoning` needs the messages that others have added, and
+`ThinkFirst` renders them as they are sent.
 """
 
 

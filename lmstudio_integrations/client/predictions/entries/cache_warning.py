@@ -6,7 +6,7 @@ Only hashes and numbers are kept. If it is not clear that two prompts belong to 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, takewhile
 from typing import NamedTuple
 
@@ -143,16 +143,26 @@ class _Growth(NamedTuple):
 class CacheWarning(Middleware):
     """Compares the prompt with those before; that of a second ask need not be in the cache."""
 
+    _first: Ask | None = field(default=None, init=False)
+    """The request of the caller, until it is recorded."""
+
+    def events(self, batch: Events, ask: Ask) -> Events:
+        """Return the events. A call of the response to the caller may come with a second ask only."""
+        if ask.asked_by is None:
+            self._first = ask
+        return batch
+
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
-        """Record the prompt and its response, with the calls that were read in the text."""
+        """Record the prompt and its response, with the calls that were read in the text, or mended."""
         yield from ()
+        first, self._first = ask if ask.asked_by is None else self._first, None
         is_complete = end.stats.get("stopReason") not in {"failed", "modelUnloaded"}
-        if ask.asked_by is None and is_complete and self.plan.outline is not None:
-            result = ask.response()
-            read = [event.to_request() for event in batch if type(event) is ToolCallEnd]
-            if read:
-                result = replace(result, tool_call_requests=(*result.tool_call_requests, *read))
-            ask.operation.caller.shared(PromptCache).add(self.plan.outline(), result)
+        if first is not None and is_complete and self.plan.outline is not None:
+            result = first.response()
+            delivered = [event.to_request() for event in (*first.delivered, *batch) if type(event) is ToolCallEnd]
+            if delivered:
+                result = replace(result, tool_call_requests=(*result.tool_call_requests, *delivered))
+            first.operation.caller.shared(PromptCache).add(self.plan.outline(), result)
         return batch, end
 
 
