@@ -32,8 +32,10 @@ SCHEMA: dict[str, Any] = {
     "required": ["name"],
 }
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "description": HALF, "parameters": SCHEMA}}
-LOOK: dict[str, Any] = {"tool": "look", "arguments": {}}
-RULES: list[dict[str, Any]] = [{"when": {"last": "^look", "tools": ["look"]}, "then": [LOOK]}]
+RULES: list[dict[str, Any]] = [
+    {"when": {"last": "^look$", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {"name": "Ann"}}]},
+    {"when": {"last": "^look wrongly$", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {}}]},
+]
 PLAIN_WAYS = ways({}, {})
 SCHEMA_WAYS = ways(
     {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
@@ -60,7 +62,13 @@ def test_in_a_schema(way: str, server: Emulator) -> None:
 
 @pytest.mark.parametrize("way", TOOL_WAYS)
 def test_in_the_definition_of_a_tool(way: str, server: Emulator) -> None:
-    assert TOOL_WAYS[way](server.address, "look")["calls"] == [("look", {})]
+    assert TOOL_WAYS[way](server.address, "look")["calls"] == [("look", {"name": "Ann"})]
+
+
+@pytest.mark.parametrize("way", TOOL_WAYS)
+def test_in_the_request_to_mend_a_call(way: str, server: Emulator) -> None:
+    ((_, arguments),) = TOOL_WAYS[way](server.address, "look wrongly")["calls"]
+    assert arguments == ({} if "native" in way else {"name": ""})
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

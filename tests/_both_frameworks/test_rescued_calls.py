@@ -71,7 +71,10 @@ TEXTS = (
 )
 REMARK = "I would rather talk about the weather."
 
+AS_SENT: dict[str, Any] = {"repair_tool_calls": False}
+
 WAYS = ways(REQUEST, NATIVE)
+WAYS_AS_SENT = ways({**REQUEST, **AS_SENT}, NATIVE)
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
@@ -135,19 +138,19 @@ def test_what_is_no_call_stays_text(server: Emulator, way: Way, number: int, cap
     assert not caplog.messages
 
 
-@every_way
-def test_a_call_that_is_cut_off_is_no_call_and_not_lost(server: Emulator, way: Way) -> None:
+@pytest.mark.parametrize("name", WAYS_AS_SENT)
+def test_a_call_that_is_cut_off_is_no_call_and_not_lost(server: Emulator, name: str) -> None:
     text, seen = BEFORE + BROKEN["cut off"], Seen()
     try:
-        seen = way(server.address, "cut off")
+        seen = WAYS_AS_SENT[name](server.address, "cut off")
     except LlamaIndexToolCallError as error:
         seen = Seen(text=error.text, calls=[], rescued_tool_calls=None)
     assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], text, None)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", WAYS_AS_SENT)
 def test_a_call_that_does_not_fit_is_one_for_callers_who_check_calls(server: Emulator, name: str) -> None:
-    seen = WAYS[name](server.address, "misfit")
+    seen = WAYS_AS_SENT[name](server.address, "misfit")
     if "native" in name:
         assert (seen["calls"], seen["text"], seen["rescued_tool_calls"]) == ([], BEFORE + BROKEN["misfit"], None)
     else:
@@ -156,7 +159,7 @@ def test_a_call_that_does_not_fit_is_one_for_callers_who_check_calls(server: Emu
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_langchain_gets_a_call_that_is_cut_off_as_an_invalid_one(server: Emulator, streamed: bool) -> None:
-    model = ChatLMStudio(model="m", host=server.address, streaming=streamed).bind_tools([TOOL])
+    model = ChatLMStudio(model="m", host=server.address, streaming=streamed, **AS_SENT).bind_tools([TOOL])
     message = model.invoke("cut off")
     (invalid,) = message.invalid_tool_calls
     assert invalid["name"] == "look"
@@ -386,38 +389,39 @@ def look(city: str) -> str:
 def run_act(host: str) -> str:
     with lms.Client(host) as client:
         messages: list[Any] = []
-        client.llm.model("m").act("Look", [look], on_message=messages.append)
+        client.llm.model("m").act("Look", [look], on_message=messages.append, **AS_SENT)
         return str(messages[-1].content[0].text)
 
 
 async def arun_act(host: str) -> str:
     async with lms.AsyncClient(host) as client:
         messages: list[Any] = []
-        await (await client.llm.model("m")).act("Look", [look], on_message=messages.append)
+        await (await client.llm.model("m")).act("Look", [look], on_message=messages.append, **AS_SENT)
         return str(messages[-1].content[0].text)
 
 
 def run_create_agent(host: str, **settings: Any) -> str:
-    agent = create_agent(ChatLMStudio(model="m", host=host, **settings), [look])
+    agent = create_agent(ChatLMStudio(model="m", host=host, **settings, **AS_SENT), [look])
     return str(agent.invoke({"messages": [HumanMessage("Look")]})["messages"][-1].text)
 
 
 async def arun_create_agent(host: str) -> str:
-    agent = create_agent(ChatLMStudio(model="m", host=host), [look])
+    agent = create_agent(ChatLMStudio(model="m", host=host, **AS_SENT), [look])
     states = [each async for each in agent.astream({"messages": [HumanMessage("Look")]}, stream_mode="values")]
     return str(states[-1]["messages"][-1].text)
 
 
 def function_agent(streaming: bool) -> Callable[[str], Awaitable[str]]:
     async def run(host: str) -> str:
-        llm = LMStudio(model="m", host=host)
+        llm = LMStudio(model="m", host=host, **AS_SENT)
         return str(await FunctionAgent(tools=[look], llm=llm, streaming=streaming).run("Look"))
 
     return run
 
 
 async def run_agent_workflow(host: str) -> str:
-    agent = FunctionAgent(name="one", description="looks", tools=[look], llm=LMStudio(model="m", host=host))
+    llm = LMStudio(model="m", host=host, **AS_SENT)
+    agent = FunctionAgent(name="one", description="looks", tools=[look], llm=llm)
     return str(await AgentWorkflow(agents=[agent]).run("Look"))
 
 

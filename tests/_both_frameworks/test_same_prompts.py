@@ -35,7 +35,8 @@ from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.tools import Tool
 
 TURNS, SEEDS = 6, range(5)
-SCHEMA = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "array", "items": {}}}}
+SCHEMA = {"type": "object", "properties": {"z": {"description": "Any."}, "a": {"items": {}}}}
+"""All arguments fit."""
 TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": name, "description": "Looks.", "parameters": SCHEMA}}
     for name in ("second", "first")

@@ -157,7 +157,7 @@ def test_a_call_of_a_tool_of_the_request_is_not_logged(
 @pytest.mark.parametrize(
     ("prompt", "settings", "reason"),
     [
-        ("malformed", {}, "look: Failed to parse tool call[^;]*"),
+        ("malformed", {"repair_tool_calls": False}, "look: Failed to parse tool call[^;]*"),
         ("look", {"max_tokens": 4}, "look: .*; the response was cut off: raise max_tokens"),
     ],
 )

@@ -170,7 +170,7 @@ async def atool_node(toolkit: LMStudioToolkit, question: str) -> Outcome:
 
 def agent_of(toolkit: LMStudioToolkit, tools: list[Any]) -> Any:
     """Return an agent of LangChain."""
-    return create_agent(ChatLMStudio(model="m", host=toolkit.host), tools)
+    return create_agent(ChatLMStudio(model="m", host=toolkit.host, repair_tool_calls=False), tools)
 
 
 def agent(toolkit: LMStudioToolkit, question: str) -> Outcome:
@@ -209,7 +209,7 @@ async def acall(spec: LMStudioToolSpec, question: str) -> Outcome:
 
 def function_agent(spec: LMStudioToolSpec, tools: list[Any], **settings: Any) -> FunctionAgent:
     """Return an agent of LlamaIndex."""
-    return FunctionAgent(llm=LMStudio(model="m", host=spec.host), tools=tools, **settings)
+    return FunctionAgent(llm=LMStudio(model="m", host=spec.host, repair_tool_calls=False), tools=tools, **settings)
 
 
 async def _run(agent: Any, question: str) -> Outcome:

@@ -231,7 +231,8 @@ async def test_a_function_agent_shows_reasoning(llm: LMStudio) -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_call_that_failed_is_no_final_response(llm: LMStudio, streaming: bool) -> None:
+async def test_a_call_that_failed_is_no_final_response(server: Server, streaming: bool) -> None:
+    llm = server.llm(repair_tool_calls=False)
     with pytest.raises(LlamaIndexToolCallError):
         await FunctionAgent(tools=[weather], llm=llm, streaming=streaming).run("broken")
 

@@ -353,6 +353,7 @@ def until_error(stream: Iterator[ChatResponse]) -> ChatResponse:
 @pytest.mark.parametrize("prompt", ["broken", "silent"])
 async def test_a_failed_or_missing_call_is_an_error_on_every_path(llm: LMStudio, prompt: str) -> None:
     requested: Any = {"tools": [WEATHER], "user_msg": prompt, "tool_required": True, "required_tool_fallback": False}
+    requested["repair_tool_calls"] = False
     with pytest.raises(LlamaIndexToolCallError):
         llm.chat_with_tools(**requested)
     with pytest.raises(LlamaIndexToolCallError):

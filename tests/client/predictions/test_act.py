@@ -70,7 +70,7 @@ def server() -> Iterator[Emulator]:
 @pytest.mark.requirement("C-ACT")
 async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     messages: list[Any] = []
-    result = await model.act("add please", [add], on_message=messages.append)
+    result = await model.act("add please", [add], on_message=messages.append, repair_tool_calls=False)
     assert result.rounds == 2
     assert result.total_time_seconds > 0
     assert [message.role for message in messages] == ["assistant", "tool", "assistant"]
@@ -171,7 +171,7 @@ async def test_a_tool_may_raise_stop_iteration(model: Any) -> None:
 )
 async def test_an_invalid_tool_request_is_reported_to_the_model(model: Any, prompt: str, expected: str) -> None:
     messages: list[Any] = []
-    await model.act(prompt, [add], on_message=messages.append)
+    await model.act(prompt, [add], on_message=messages.append, repair_tool_calls=False)
     assert expected in messages[1].content[0].content
 
 

@@ -170,7 +170,7 @@ async def test_an_error_of_the_handler_of_an_unreadable_tool_call_does_not_repea
         return a
 
     async with fake_server(behave) as address, make_client(address) as client:
-        act = loaded_handle(client).act("Hi", [add], handle_invalid_tool_request=handle)
+        act = loaded_handle(client).act("Hi", [add], handle_invalid_tool_request=handle, repair_tool_calls=False)
         with pytest.raises(lms.LMStudioModelUnloadedError, match="another model was unloaded"):
             await asyncio.wait_for(act, 5)
     assert frames == []
@@ -334,7 +334,10 @@ async def test_a_tool_call_that_cannot_be_read_reaches_the_handler_and_ends_the_
     async with fake_server(behave) as address, make_client(address) as client:
         with pytest.raises(lms.LMStudioToolCallError, match="Cut off") as caught:
             await loaded_handle(client).act(
-                "Hi", [add], handle_invalid_tool_request=lambda error, request: reported.append((error, request))
+                "Hi",
+                [add],
+                handle_invalid_tool_request=lambda error, request: reported.append((error, request)),
+                repair_tool_calls=False,
             )
     assert reported == [(caught.value, None)]
     assert caught.value.raw_content == '{"a": '
