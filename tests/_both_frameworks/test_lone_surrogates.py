@@ -33,8 +33,8 @@ SCHEMA: dict[str, Any] = {
 }
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look", "description": HALF, "parameters": SCHEMA}}
 RULES: list[dict[str, Any]] = [
-    {"when": {"last": "^look$", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {"name": "Ann"}}]},
     {"when": {"last": "^look wrongly$", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {}}]},
+    {"when": {"last": "^look", "tools": ["look"]}, "then": [{"tool": "look", "arguments": {"name": "Ann"}}]},
 ]
 PLAIN_WAYS = ways({}, {})
 SCHEMA_WAYS = ways(
