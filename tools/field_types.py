@@ -47,6 +47,7 @@ GROUPS = {
         "repeat_penalty presence_penalty frequency_penalty xtc_probability xtc_threshold logit_bias logprobs "
         "top_logprobs log_probs structured prompt_template cpu_threads extra raw"
     ),
+    "Long responses": "stop_on_repetition",
     "Streaming": "streaming stream_usage on_prompt_progress",
     "Long prompts": "context_overflow_policy check_context",
     "Reasoning": (

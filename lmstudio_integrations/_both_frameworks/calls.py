@@ -155,6 +155,8 @@ class ResolvedCall(NamedTuple):
             arguments["rescue_tool_calls"] = values.get("rescue_tool_calls", False)
             arguments["repair_tool_calls"] = values.get("repair_tool_calls", False)
             arguments["required_tool_fallback"] = values.get("required_tool_fallback", False)
+        if values["stop_on_repetition"] is not False and values["stop_on_repetition"] is not None:
+            arguments["stop_on_repetition"] = values["stop_on_repetition"]
         if values.get("send_reasoning", "auto") != "auto":
             arguments["send_reasoning"] = values["send_reasoning"]
         if values.get("keep_reasoning", False):

@@ -9,11 +9,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, SecretStr, SerializationInfo
 from pydantic_core import core_schema
 
 from lmstudio_integrations._both_frameworks import reasoning_effort
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
+from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.types import reasoning
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LoadSettings
@@ -99,6 +100,22 @@ EmbeddingLoadConfig = Annotated[
     EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | None,
     _LoadConfigValidator(EmbeddingLoadModelConfig),
     Field(description=_LOAD_CONFIG.format("EmbeddingLoadModelConfig")),
+]
+
+
+def _checked(value: object) -> object:
+    characters_of(value)
+    return value
+
+
+StopOnRepetition = Annotated[
+    bool | int,
+    BeforeValidator(_checked),
+    Field(
+        description="Whether a response that only repeats one block is cancelled. What was received stays, the finish "
+        "reason is `length`, and the metadata has the stop reason `repetition` and `repetition_start`, a character. A "
+        "number is that of the characters for which a block may be repeated. The default is `True`."
+    ),
 ]
 
 # Fields of chat models, which models for completion do not have -------------------------------------------------------

@@ -15,7 +15,13 @@ from pydantic import Field
 
 from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall, top_logprobs_of
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
-from lmstudio_integrations._both_frameworks.field_types import UNSET, LlmLoadConfig, ParameterOnly, StopStrings
+from lmstudio_integrations._both_frameworks.field_types import (
+    UNSET,
+    LlmLoadConfig,
+    ParameterOnly,
+    StopOnRepetition,
+    StopStrings,
+)
 from lmstudio_integrations._both_frameworks.generators import generator_error, generator_settings, plugin_of
 from lmstudio_integrations._both_frameworks.input_checks import (
     ALIASES,
@@ -57,6 +63,8 @@ class GenerationSettings(ConnectionSettings):
         "`dropped_tokens`, and you get an `LMStudioTruncationWarning` unless the policy allows it. The default is "
         "`True`. A prompt that may fill half of the context window costs up to two extra requests.",
     )
+
+    stop_on_repetition: StopOnRepetition = True
 
     preset: str | None = Field(
         default=None,

@@ -24,7 +24,10 @@ ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 _TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
 _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
-_LANGUAGE_ONLY = {*LlmPredictionConfig.model_fields, "top_k", "top_p", "min_p", "stop", "check_context"} - {"raw"}
+_LANGUAGE_ONLY = {
+    *LlmPredictionConfig.model_fields.keys() - {"raw"},
+    *("top_k", "top_p", "min_p", "stop", "check_context", "stop_on_repetition"),
+}
 """Settings that embedding models do not have."""
 
 

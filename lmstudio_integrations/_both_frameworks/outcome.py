@@ -18,7 +18,11 @@ from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEn
 
 logger = logging.getLogger(__name__)
 
-_REMEDIES = {"maxPredictedTokensReached": "raise max_tokens", "contextLengthReached": "raise the context length"}
+_REMEDIES = {
+    "maxPredictedTokensReached": "raise max_tokens",
+    "contextLengthReached": "raise the context length",
+    "repetition": "the model only repeated itself; use another one, or set repeat_penalty",
+}
 """What helps a response that was cut off, by the server's stop reason."""
 
 _TOKEN_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")

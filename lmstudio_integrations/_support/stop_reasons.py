@@ -9,11 +9,12 @@ _WORDS = {
     "userStopped": "stopped",
     "contextLengthReached": "the context window is full",
     "maxPredictedTokensReached": "the token limit is reached",
+    "repetition": "stopped, because it only repeated itself",
     "modelUnloaded": "the model was unloaded",
     "disconnected": "the client disconnected",
 }
 
 
 def end_in_words(stop_reason: str) -> str:
-    """Return a stop reason of the server or of the emulator's records in words; an unknown one as it is."""
+    """Return a stop reason of a result or of the emulator's records in words; an unknown one as it is."""
     return _WORDS.get(stop_reason, stop_reason)

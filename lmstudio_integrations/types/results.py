@@ -34,8 +34,9 @@ _FINISH_REASONS = {
     "toolCalls": "tool_calls",
     "maxPredictedTokensReached": "length",
     "contextLengthReached": "length",
+    "repetition": "length",
 }
-"""The server's stop reasons in OpenAI's words; others, such as `userStopped`, stay as they are."""
+"""The stop reasons in OpenAI's words; others, such as `userStopped`, stay as they are."""
 
 
 @dataclass(slots=True)
@@ -193,7 +194,7 @@ class PredictionEnd:
     @property
     def is_interrupted(self) -> bool:
         """Whether the prediction did not come to an end of its own."""
-        return self.stats.get("stopReason") in {"userStopped", "failed", "modelUnloaded"}
+        return self.stats.get("stopReason") in {"userStopped", "repetition", "failed", "modelUnloaded"}
 
 
 PredictionEvent = (
@@ -217,8 +218,10 @@ class LlmPredictionStats(WireModel):
     (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
     `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the
     text; `repaired_tool_calls`, of each call that was mended what was `sent`, and the `name` and `arguments` that it
-    was `replaced_by`; `forced_by_grammar`, if a required call was requested by grammar; and `reasoning_replay`, what
-    the chat template does with the earlier reasoning that the conversation has (`ReasoningReplay.by_place`).
+    was `replaced_by`; `forced_by_grammar`, if a required call was requested by grammar; `repetition_start`, the
+    character of the text, the reasoning or the arguments at which one block begins to repeat, if the stop reason is
+    `repetition` (see `stop_on_repetition`); and `reasoning_replay`, what the chat template does with the earlier
+    reasoning that the conversation has (`ReasoningReplay.by_place`).
     """
 
     stop_reason: str
@@ -241,6 +244,7 @@ class LlmPredictionStats(WireModel):
     rescued_tool_calls: int | None = None
     repaired_tool_calls: list[dict[str, Any]] | None = None
     forced_by_grammar: bool | None = None
+    repetition_start: int | None = None
     reasoning_replay: dict[str, str] | None = None
 
 

@@ -53,6 +53,7 @@ _BLOCK = re.compile(r"```(?:[\w-]*\n|json)?(?P<json>.*?)(?:\n[ \t]*```.*|```\s*)
 _HINTS = {
     "maxPredictedTokensReached": "; raise max_tokens",
     "contextLengthReached": "; load the model with a larger context length, or shorten the prompt",
+    "repetition": "; the model only repeated itself: use another one, or set repeat_penalty",
 }
 """Remedies for a response that was cut off."""
 

@@ -176,7 +176,7 @@ def test_another_host_in_the_environment_takes_effect_with_the_next_call(
 @pytest.mark.parametrize("make", [each.make for each in LANGUAGE_MODELS.values()], ids=LANGUAGE_MODELS)
 def test_options_about_tools_belong_to_calls_that_offer_some(make: Callable[..., Any]) -> None:
     given = make(model=MODEL)._resolve_call({}).request_arguments()
-    assert set(given) == {"config", "check_context"}
+    assert set(given) == {"config", "check_context", "stop_on_repetition"}
 
 
 @pytest.mark.parametrize("make", [each.make for each in LANGUAGE_MODELS.values()], ids=LANGUAGE_MODELS)

@@ -19,7 +19,10 @@ class Seen(dict[str, Any]):
 
 Way = Callable[[Any, str], Seen]
 
-_ADDED = ("predictions_count", "dropped_tokens", "rescued_tool_calls", "repaired_tool_calls", "forced_by_grammar")
+_ADDED = (
+    *("stop_reason", "repetition_start", "predictions_count", "dropped_tokens"),
+    *("rescued_tool_calls", "repaired_tool_calls", "forced_by_grammar"),
+)
 
 
 def seen_message(message: Any, parts: list[str]) -> Seen:

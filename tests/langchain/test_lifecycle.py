@@ -316,6 +316,7 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
         "load_policy": "get_or_load",
         "send_reasoning": "auto",
         "keep_reasoning": False,
+        "stop_on_repetition": True,
         "think_first": True,
         "rescue_tool_calls": True,
         "repair_tool_calls": True,

@@ -52,6 +52,7 @@ class KnownReasoning:
         thinks_first: Whether the grammar of a response format leaves no thought, so that it must come first; `None` if
             that is not known, false also if it did not help.
         missed_thoughts: How many responses without a format in a row had no thought that was asked for.
+        ignores_budget: Whether it has reasoned far beyond a budget.
     """
 
     written: dict[Tags, None] = field(default_factory=dict[Tags, None])
@@ -60,6 +61,7 @@ class KnownReasoning:
     is_rejected: bool = False
     thinks_first: bool | None = None
     missed_thoughts: int = 0
+    ignores_budget: bool = False
 
     @property
     def replay(self) -> ReasoningReplay | None:

@@ -32,6 +32,7 @@ class Ask:
         parameter: The parameter as it was sent, once it was.
         call: The call to the server.
         is_open: Whether the server has begun to respond.
+        is_cancelled: Whether the caller had cancelled the prediction when the response ended.
         raw: All that was received.
         delivered: What was delivered of it.
         is_changed: Whether that is not all that was received.
@@ -44,6 +45,7 @@ class Ask:
     parameter: Mapping[str, Any] = field(init=False)
     call: Call | None = None
     is_open: bool = False
+    is_cancelled: bool = False
     raw: Accumulator = field(default_factory=Accumulator)
     delivered: list[PredictionEvent] = field(default_factory=list[PredictionEvent])
     is_changed: bool = False

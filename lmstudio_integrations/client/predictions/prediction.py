@@ -449,7 +449,8 @@ class Prediction:
         ask.instance = self._attempts.recognized(ask.instance, end.model_info)
         if ask.call is not None:
             ask.call.server_is_done = True
-        if self._is_cancelled and not end.has_stats:  # generators do not say why they stopped
+        ask.is_cancelled = self._is_cancelled
+        if ask.is_cancelled and not end.has_stats:  # generators do not say why they stopped
             end = replace(end, stats={**end.stats, "stopReason": "userStopped"})
         return (yield from self._deliver(batch[:-1], end, self._middlewares))
 

@@ -15,6 +15,7 @@ from lmstudio_integrations.client.models.rendering import NO_FLAGS
 from lmstudio_integrations.client.models.state import Instance, Specifier
 from lmstudio_integrations.client.predictions.callbacks import Callbacks
 from lmstudio_integrations.client.predictions.plan import Plan, PredictionRequest
+from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.support.arguments import check_names, optional_text
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
@@ -83,6 +84,10 @@ class PredictionParameters(TimeoutParameters, total=False):
             `False`; see `docs/guides/tools-with-small-models.md`.
         required_tool_fallback: Whether a required tool call that the model did not make is requested again, by grammar.
             The default is `False`, which only logs it.
+        stop_on_repetition: Whether a response that only repeats one block is cancelled. What was delivered stays, the
+            stop reason is `repetition`, and `stats` has `repetition_start`. A number is that of the characters for
+            which a block may be repeated, in place of the measured limits. The default is `False`; see
+            `docs/guides/agents-that-run-long.md`.
         send_reasoning: Which thoughts of earlier messages go back to the model: `auto` those that its chat template
             takes; `turn` those since the last user message; `always` (or `True`) all;
             `False` none. The default is `auto`. A prompt that is rejected with them is sent again without. See
@@ -107,6 +112,7 @@ class PredictionParameters(TimeoutParameters, total=False):
     rescue_tool_calls: bool
     repair_tool_calls: bool
     required_tool_fallback: bool
+    stop_on_repetition: bool | int
     send_reasoning: SendReasoning
     keep_reasoning: bool
     think_first: bool
@@ -326,6 +332,7 @@ def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: 
 def _add_options(plan: Plan) -> None:
     plan.preset = optional_text(plan.options.get("preset"), "preset")
     plan.timeouts = checked_timeouts(plan.options)
+    characters_of(plan.options.get("stop_on_repetition", False))
     plan.reasoning = _reasoning(plan.options)
 
 

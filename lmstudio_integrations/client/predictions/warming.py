@@ -84,4 +84,5 @@ def parameters_of_prefix(parameters: PredictionParameters, tools: Iterable[ToolI
         "rescue_tool_calls": False,
         "repair_tool_calls": False,
         "required_tool_fallback": False,
+        "stop_on_repetition": False,
     }

@@ -36,6 +36,8 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^cut"}, "then": [{"fault": "truncate"}, {"text": "Yes."}]},
     {"when": {"last": "^say$", "structured": False}, "then": [{"text": "It rains."}]},
     {"when": {"last": "^think$", "structured": False}, "then": [{"reasoning": "Rain?"}, {"text": "It rains."}]},
+    {"when": {"last": "^loop$"}, "then": [{"text": "I think about it once more. " * 80}, {"wait": 0.5}]},
+    {"when": {"last": "^ponder$"}, "then": [{"text": f"<think>{'Hm ' * 300}</think>No."}]},
     {"when": {"last": "^Say"}, "then": [{"text": "I would rather talk about the weather, and for a long time."}]},
 ]
 
@@ -65,18 +67,32 @@ def weather(city: str) -> str:
     return f"Rain in {city}."
 
 
-ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck"]
+ADAPTER_WITH_TOOLS = [
+    "Confidence",
+    "ForcedCall",
+    "CacheWarning",
+    "RepairCalls",
+    "ReadCalls",
+    "ContextCheck",
+    "StopOnRepetition",
+]
 
 
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda host: list(ChatLMStudio(model="m", host=host).stream("hi")), ["CacheWarning", "ContextCheck"]),
-        (lambda host: list(LMStudio(model="m", host=host).stream_complete("hi")), ["CacheWarning", "ContextCheck"]),
-        (lambda host: LMStudioLLM(model="m", host=host).invoke("hi"), ["ContextCheck"]),
+        (
+            lambda host: list(ChatLMStudio(model="m", host=host).stream("hi")),
+            ["CacheWarning", "ContextCheck", "StopOnRepetition"],
+        ),
+        (
+            lambda host: list(LMStudio(model="m", host=host).stream_complete("hi")),
+            ["CacheWarning", "ContextCheck", "StopOnRepetition"],
+        ),
+        (lambda host: LMStudioLLM(model="m", host=host).invoke("hi"), ["ContextCheck", "StopOnRepetition"]),
         (
             lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL]).invoke("hi"),
-            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck"],
+            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck", "StopOnRepetition"],
         ),
         (
             lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL], include_confidence=True).invoke("hi"),
@@ -86,7 +102,15 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "RepairCalls",
             lambda host: (
                 ChatLMStudio(model="m", host=host).bind_tools([TOOL], response_format=FORMAT["structured"]).invoke("hi")
             ),
-            ["FormatStep", "ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck"],
+            [
+                "FormatStep",
+                "ForcedCall",
+                "CacheWarning",
+                "RepairCalls",
+                "ReadCalls",
+                "ContextCheck",
+                "StopOnRepetition",
+            ],
         ),
         (lambda host: native(host, lambda llm: llm.respond("hi")), ["CacheWarning"]),
         (
@@ -94,10 +118,19 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "RepairCalls",
             ["CacheWarning", "ThinkFirst"],
         ),
         (lambda host: native(host, lambda llm: llm.complete("hi")), []),
+        (lambda host: native(host, lambda llm: llm.complete("hi", stop_on_repetition=500)), ["StopOnRepetition"]),
+        (
+            lambda host: native(host, lambda llm: llm.respond("hi", config={"reasoning_budget": 0})),
+            ["CacheWarning", "ReasoningBudget"],
+        ),
+        (
+            lambda host: native(host, lambda llm: llm.respond("hi", config={"reasoning_budget": False})),
+            ["CacheWarning"],
+        ),
         (lambda host: native(host, lambda llm: llm.complete("hi", keep_reasoning=True)), []),
         (
             lambda host: LMStudio(model="m", host=host, keep_reasoning=True).complete("hi", formatted=True),
-            ["ContextCheck"],
+            ["ContextCheck", "StopOnRepetition"],
         ),
         (lambda host: native(host, lambda llm: llm.complete("hi", config=REQUIRED, **ON)), []),
         (lambda host: native(host, lambda llm: llm.respond("hi", config=REQUIRED)), ["MissingCall", "CacheWarning"]),
@@ -107,7 +140,7 @@ ADAPTER_WITH_TOOLS = ["Confidence", "ForcedCall", "CacheWarning", "RepairCalls",
         ),
         (
             lambda host: native(host, lambda llm: llm.act("hi", [weather], on_round_start=print)),
-            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls"],
+            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "StopOnRepetition"],
         ),
     ],
 )
@@ -243,6 +276,16 @@ FEATURES: dict[str, tuple[Callable[..., object], object, object]] = {
     ),
     "SentReasoning": (lambda llm, _, server: sent_thought(llm, server), "<think>Hm.</think>It rains.", UNUSED),
     "ThinkFirst": (lambda llm, *_: thought_before_format(llm), "Rain?", ""),
+    "ReasoningBudget": (
+        lambda llm, *_: warned(lambda: llm.respond("ponder", config={"reasoning_budget": 3})),
+        [lms.LMStudioConfigWarning],
+        [],
+    ),
+    "StopOnRepetition": (
+        lambda llm, *_: llm.respond("loop", stop_on_repetition=True).stats.stop_reason,
+        "repetition",
+        "eosFound",
+    ),
     "LogitBias": (lambda llm, _, server: bias(llm, server), [[words.token_id(" 3"), 2.5]], UNUSED),
 }
 """What each of them does: how it shows, and what shows without it."""

@@ -14,8 +14,10 @@ from lmstudio_integrations.client.predictions.entries.format_step import FormatS
 from lmstudio_integrations.client.predictions.entries.logit_bias import LogitBias
 from lmstudio_integrations.client.predictions.entries.missing_call import MissingCall
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
+from lmstudio_integrations.client.predictions.entries.reasoning_budget import ReasoningBudget
 from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
 from lmstudio_integrations.client.predictions.entries.sent_reasoning import SentReasoning
+from lmstudio_integrations.client.predictions.entries.stop_on_repetition import StopOnRepetition
 from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
@@ -44,6 +46,11 @@ def _may_have_log_probs(plan: Plan) -> bool:
     return plan.settings.log_probs is not None or plan.preset is not None or plan.settings.raw is not None
 
 
+def _has_budget(plan: Plan) -> bool:
+    budget = plan.settings.reasoning_budget
+    return budget is not None and budget is not False
+
+
 ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (MissingCall, lambda plan: plan.requires_call and plan.options.get("check_response", True)),
     (FormatStep, lambda plan: plan.tools and _has_two_steps(plan)),
@@ -63,6 +70,8 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (LogitBias, lambda plan: plan.settings.logit_bias is not None),
     (SentReasoning, _may_have_earlier_thoughts),
     (ThinkFirst, lambda plan: plan.settings.structured is not None and _may_think_first(plan)),
+    (ReasoningBudget, _has_budget),
+    (StopOnRepetition, lambda plan: plan.options.get("stop_on_repetition", False)),
 )
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 
@@ -70,7 +79,8 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
 to. `Confidence` adds to calls that `ForcedCall`, `RepairCalls` and `ReadCalls` make. `CacheWarning` needs the calls
 that were read and mended, and `RepairCalls` those that were read. `ContextCheck` looks at the end as the server sent
 it, and `LogitBias` at the parameter as it is sent. `SentReasoning` needs the messages that others have added, and
-`ThinkFirst` renders them as they are sent.
+`ThinkFirst` renders them as they are sent. `ReasoningBudget` counts and `StopOnRepetition` watches what arrives, and
+all others see why that was stopped.
 """
 
 

@@ -84,6 +84,8 @@ class ActParameters(TimeoutParameters, total=False):
             `PredictionParameters`.
         required_tool_fallback: Whether a required call that the model did not make is requested again, by grammar. By
             default, only until the model has called a tool.
+        stop_on_repetition: Whether a response that only repeats itself is cancelled; see `PredictionParameters`. The
+            default is `True`.
         send_reasoning: Which earlier thoughts go back to the model; see `PredictionParameters`.
         keep_reasoning: Whether the chat template is made to keep those of all turns; see `PredictionParameters`.
         config: Settings of the predictions.
@@ -117,6 +119,7 @@ class ActParameters(TimeoutParameters, total=False):
     rescue_tool_calls: bool
     repair_tool_calls: bool
     required_tool_fallback: bool
+    stop_on_repetition: bool | int
     send_reasoning: SendReasoning
     keep_reasoning: bool
     config: PredictionSettings | None
@@ -303,7 +306,12 @@ class Act:
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
         # A choice that requires a call holds for every round. Forcing each of them would be a loop without an end.
-        helps = {"rescue_tool_calls": True, "repair_tool_calls": True, "required_tool_fallback": not self._calls}
+        helps = {
+            "rescue_tool_calls": True,
+            "repair_tool_calls": True,
+            "required_tool_fallback": not self._calls,
+            "stop_on_repetition": True,
+        }
         parameters = {**helps, **self._parameters}
         return plan_round(self._chat, settings, parameters, keeps_misfits=True, request=self._request)
 
