@@ -24,10 +24,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from statistics import median
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
+from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain_core.messages import (
     AIMessage,
+    AnyMessage,
     BaseMessage,
     HumanMessage,
     SystemMessage,
@@ -44,6 +47,9 @@ from lmstudio_integrations.client.hosts.conversations import Conversations
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._messages import convert
+from lmstudio_integrations.langchain.middleware import ToolSearchMiddleware
+from lmstudio_integrations.langchain.middleware._turns import FIND_TOOLS
+from tools.tool_search import LIST, tools_of
 
 RESULTS = environment.ROOT / "benchmarks" / "waits.json"
 
@@ -159,6 +165,25 @@ def summarized(name: int, turns: int) -> Conversation:
         messages.append((yield Turn(list(messages))))
 
 
+def searched(name: int, turns: int) -> Conversation:
+    """An agent with 200 tools that the model searches. It has to search or to call one in each turn."""
+    given = json.loads(LIST.read_text(encoding="utf-8"))
+    tools, search = tools_of(given["tools"]), ToolSearchMiddleware(most=5)
+    runtime: Any = SimpleNamespace(tools=[*tools, *search.tools])
+    messages: list[AnyMessage] = [HumanMessage(f"{SYSTEM.content}\n\n{words((name, 0), 20)}?")]
+    for turn in range(turns):
+        model: Any = None
+        request = search._shown(ModelRequest(model=model, messages=list(messages), tools=[*runtime.tools]))
+        offered = [convert_to_openai_tool(tool) for tool in request.tools]
+        written = yield Turn([*request.messages], offered, {"tool_choice": "any", "max_tokens": 96})
+        response: Any = search._resolved(ModelResponse(result=[written]), tools).result[0]
+        query = given["requests"][turn]["text"]
+        messages.append(response)
+        for call in response.tool_calls:
+            result = search._find(query, runtime) if call["name"] == FIND_TOOLS else words((name, turn, "result"), 40)
+            messages.append(ToolMessage(result, name=call["name"], tool_call_id=call["id"]))
+
+
 class Case(NamedTuple):
     """What is measured.
 
@@ -168,6 +193,7 @@ class Case(NamedTuple):
         conversations: How many run at once.
         hosts: On how many hosts.
         instances: How many instances each of them has.
+        context_length: The context window of each.
     """
 
     title: str
@@ -175,11 +201,13 @@ class Case(NamedTuple):
     conversations: int = 1
     hosts: int = 1
     instances: int = 1
+    context_length: int = 8192
 
 
 CASES = {
     "chat": Case("a chat", chat),
     "agent": Case("an agent with five tools, forced calls", agent),
+    "searched": Case("an agent that searches 200 tools, window of 4,096", searched, context_length=4096),
     "retrieval": Case("retrieval, passages in the newest message", retrieval),
     "in_front": Case("retrieval, passages in the system message", retrieval_in_front),
     "summarized": Case("a chat that is summarized", summarized),
@@ -340,10 +368,11 @@ def _cached(model: lms.LLM, conversation: Sequence[Measured]) -> tuple[int, int,
 
 
 @contextlib.contextmanager
-def emulators(count: int) -> Iterator[list[str]]:
+def emulators(case: Case) -> Iterator[list[str]]:
     """Run emulators with the real engine, and give their addresses."""
+    model = MODEL.model_copy(update={"context_length": case.context_length})
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Emulator((MODEL,))).address for _ in range(count)]
+        yield [stack.enter_context(Emulator((model,))).address for _ in range(case.hosts)]
 
 
 def table(results: Mapping[str, Waits]) -> str:
@@ -376,7 +405,7 @@ def main() -> None:
     results: dict[str, Waits] = {}
     for name in arguments.only:
         case = CASES[name]
-        with emulators(case.hosts) if not arguments.host else contextlib.nullcontext(arguments.host) as hosts:
+        with emulators(case) if not arguments.host else contextlib.nullcontext(arguments.host) as hosts:
             if case.hosts <= len(hosts):
                 results[name] = measure(case, arguments.turns, hosts[: case.hosts], arguments.model)
                 print(table({name: results[name]}).splitlines()[-1], file=sys.stderr, flush=True)

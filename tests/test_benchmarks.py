@@ -65,7 +65,7 @@ def test_the_pages_and_their_chart_are_made_of_the_kept_results(report: Report) 
     assert report.chart.read_text(encoding="utf-8").endswith(report.last_line()), "run python -m benchmarks.page"
 
 
-@pytest.mark.parametrize("name", ["agent", "retrieval", "summarized", "hosts_2", "instances_2"])
+@pytest.mark.parametrize("name", ["agent", "searched", "retrieval", "summarized", "hosts_2", "instances_2"])
 def test_what_was_cached_is_set_against_what_could_have_been(name: str) -> None:
     case = waits.CASES[name]._replace(conversations=2)
     models = (ModelEntry(key="m", preload=True),)

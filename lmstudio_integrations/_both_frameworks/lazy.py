@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from lmstudio_integrations._support.installation import install_command
+from lmstudio_integrations._support.installation import install_command, package_command
 from lmstudio_integrations._support.suggestions import unknown_attribute
 
 
 def public_name(
-    package: str, modules: Mapping[str, str], name: str, *, framework: str, distribution: str, extra: str
+    package: str, modules: Mapping[str, str], name: str, *, framework: str, distribution: str, extra: str | None = None
 ) -> Any:
     """Return a public name of a package.
 
@@ -19,7 +19,7 @@ def public_name(
         name: The requested name.
         framework: The top-level package of the framework.
         distribution: The distribution that provides it.
-        extra: Our extra that installs it.
+        extra: Our extra that installs it; `None` if there is none.
 
     Raises:
         AttributeError: If the package has no such name; for an import, an `ImportError`.
@@ -33,6 +33,5 @@ def public_name(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != framework:
             raise
-        raise ModuleNotFoundError(
-            f"{name} needs {distribution}; run: {install_command(extra)}", name=error.name
-        ) from error
+        command = install_command(extra) if extra else package_command(distribution)
+        raise ModuleNotFoundError(f"{name} needs {distribution}; run: {command}", name=error.name) from error

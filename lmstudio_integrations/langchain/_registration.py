@@ -6,6 +6,7 @@ deepagents calls `register_or_log` by the entry points in `pyproject.toml` befor
 """
 
 import logging
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
@@ -49,7 +50,9 @@ def register(*, small_window: bool = False) -> None:
     Args:
         small_window: Whether deep agents on models of LM Studio fit context windows of 4,096 to 16,384 tokens. Their
             tools have short descriptions. `delete`, `glob` and `grep` are hidden, also tools of your own with these
-            names, and there is no subagent for general tasks. The default, `False`, changes no agent.
+            names, and there is no subagent for general tasks. `RepeatedToolCallMiddleware` and
+            `InvalidToolCallMiddleware` end loops of the same call, and ask again for invalid calls. The default,
+            `False`, changes no agent.
 
     Raises:
         ModuleNotFoundError: If `langchain`, or for `small_window` `deepagents`, is not installed.
@@ -98,12 +101,15 @@ def _import(package: str, module: str) -> ModuleType | None:
         raise
 
 
+@cache
 def _register_small_window() -> None:
     """Register the harness of a small context window for all models of LM Studio; again changes nothing."""
     deepagents: Any = _import("deepagents", "deepagents")
+    middleware = import_module(f"{__name__.rpartition('.')[0]}.middleware")
     profile = deepagents.HarnessProfile(
         excluded_tools=_EXCLUDED,
         tool_description_overrides=_DESCRIPTIONS,
+        extra_middleware=(middleware.RepeatedToolCallMiddleware(), middleware.InvalidToolCallMiddleware()),
         general_purpose_subagent=deepagents.GeneralPurposeSubagentProfile(enabled=False),
     )
     deepagents.register_harness_profile(_PROVIDER, profile)

@@ -20,9 +20,10 @@ from langchain.embeddings import base as embeddings
 from langchain.embeddings import init_embeddings
 from langchain_core.messages import HumanMessage
 
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioRuntimeError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, _registration, register
+from lmstudio_integrations.langchain.middleware import RepeatedToolCallMiddleware
 from tests.langchain.conftest import CHAT, COUNTED, OTHER, Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "langchain" / "init-chat-model.md"
@@ -172,7 +173,9 @@ def profiles() -> Iterator[dict[str, Any]]:
 
     _ensure_harness_profiles_loaded()
     before = dict(_HARNESS_PROFILES)
+    _registration._register_small_window.cache_clear()
     yield _HARNESS_PROFILES
+    _registration._register_small_window.cache_clear()
     _HARNESS_PROFILES.clear()
     _HARNESS_PROFILES.update(before)
 
@@ -239,6 +242,20 @@ def test_a_small_window_gets_fewer_tools_also_if_it_is_registered_twice(
     (task,) = [tool for tool in tools_of(server, subagents=[reviewer]) if tool["function"]["name"] == "task"]
     assert "reviewer: Reviews texts." in task["function"]["description"]
     assert "general-purpose" not in task["function"]["description"]
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.usefixtures("profiles")
+def test_a_small_window_ends_loops_unless_the_agent_has_its_own_middleware(own: bool) -> None:
+    from deepagents import create_deep_agent
+
+    register(small_window=True)
+    loop = ({"then": [{"tool": "ls", "arguments": {"path": "/"}}]},)
+    mine: Any = [RepeatedToolCallMiddleware(most=2)] if own else []
+    with Server([ModelEntry(key="loop", rules=loop)]) as server:
+        agent: Any = create_deep_agent(server.chat(model="loop"), middleware=mine)
+        messages = agent.invoke({"messages": [("user", "count")]})["messages"]
+    assert messages[-1].response_metadata["repeated_tool_call"]["count"] == (4 if own else 6)
 
 
 @pytest.mark.slow

@@ -1,0 +1,135 @@
+"""`RepeatedToolCallMiddleware`: ends the loop of an agent that makes the same tool call again and again."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeGuard
+
+from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.types import Command
+
+from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
+    MadeCall,
+    Repetition,
+    RequestedCall,
+    repetition,
+)
+from lmstudio_integrations.client.support.arguments import texts_of
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain.middleware._turns import called_tool, running_turn
+
+logger = logging.getLogger(__name__)
+
+_REPEATABLE = "repeatable"
+"""The tag, or the member of the metadata, by which a tool says that its calls may repeat."""
+
+_MARK = "repeated_tool_call"
+"""The member of the metadata of our messages, and the stop reason of a run that was ended."""
+
+_Request: TypeAlias = ModelRequest[Any]
+_Response: TypeAlias = ModelResponse[Any]
+
+
+class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Answer a tool call that repeats in place of running its tool, and end a run that goes on with it.
+
+    A call repeats if the same tool had the same arguments and returned the same result each time, in this turn of the
+    user, and nothing new came in between: a test that runs again after an edit does not repeat, two calls that
+    alternate do. Calls in one message count, too. The `most`-th time, the model reads that its call did not run, and
+    why. If it still makes the call for the `2 * most`-th time, and no other, the run ends: the last message says why,
+    and its `response_metadata` have the `stop_reason` `repeated_tool_call`, and the call.
+
+    What was called is read in the messages, so that threads can share the object.
+
+    ```python
+    from langchain.agents import create_agent
+
+    from lmstudio_integrations.langchain import ChatLMStudio
+    from lmstudio_integrations.langchain.middleware import RepeatedToolCallMiddleware
+
+    model = ChatLMStudio(model="qwen/qwen3-4b")
+    agent = create_agent(model, middleware=[RepeatedToolCallMiddleware()])
+    ```
+
+    Args:
+        most: The number of the call that is answered. The default is 3, so that a tool runs twice. At least 2.
+        repeatable: The names of tools whose calls may repeat, such as reads and polls. A tool can say so itself, with
+            the tag `repeatable`, or with `metadata={"repeatable": True}`.
+
+    Raises:
+        LMStudioValueError: If an argument cannot be used.
+    """
+
+    def __init__(self, *, most: int = 3, repeatable: Iterable[str] = ()) -> None:
+        super().__init__()
+        if type(most) is not int or most < 2:
+            raise LMStudioValueError(f"most must be an integer of at least 2; got {most!r}")
+        self.most = most
+        self.repeatable = frozenset(texts_of(repeatable, "repeatable"))
+
+    def wrap_model_call(
+        self, request: _Request, handler: Callable[[_Request], _Response]
+    ) -> _Response | ExtendedModelResponse[Any]:
+        """Add answers to a response whose calls repeat; LangChain calls this."""
+        return self._judged(request, handler(request))
+
+    async def awrap_model_call(
+        self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
+    ) -> _Response | ExtendedModelResponse[Any]:
+        """Add answers to a response whose calls repeat; LangChain calls this."""
+        return self._judged(request, await handler(request))
+
+    def _judged(self, request: _Request, response: _Response) -> _Response | ExtendedModelResponse[Any]:
+        message = next((each for each in reversed(response.result) if isinstance(each, AIMessage)), None)
+        if message is None or not message.tool_calls or response.structured_response is not None:
+            return response
+        names = self.repeatable | {
+            tool.name for tool in request.tools if isinstance(tool, BaseTool) and _is_marked(tool)
+        }
+        called = [called_tool(call) for call in message.tool_calls]
+        calls = [RequestedCall(name, arguments, name in names) for name, arguments in called]
+        # The messages of the request may be shortened; those of the state are what was called.
+        found = repetition(list(_made(running_turn(request.state["messages"]))), calls, most=self.most)
+        response = replace(response, result=[*response.result, *_answers(message, response.result, found)])
+        # A message without calls ends an agent, but not one that still lacks its structured response.
+        return ExtendedModelResponse(response, Command(update={"jump_to": "end"})) if found.ending else response
+
+
+def _is_marked(tool: object) -> TypeGuard[BaseTool]:
+    if not isinstance(tool, BaseTool):
+        return False
+    return _REPEATABLE in (tool.tags or ()) or bool((tool.metadata or {}).get(_REPEATABLE))
+
+
+def _made(messages: Sequence[BaseMessage]) -> Iterator[MadeCall]:
+    """Yield the calls of messages that have a result."""
+    results = {message.tool_call_id: message for message in messages if isinstance(message, ToolMessage)}
+    for message in messages:
+        for call in message.tool_calls if isinstance(message, AIMessage) else ():
+            result = results.get(call["id"] or "")
+            if result is not None:
+                is_ours = _MARK in result.response_metadata
+                yield MadeCall(*called_tool(call), None if is_ours else _text(result))
+
+
+def _text(result: ToolMessage) -> str:
+    content = result.content
+    return content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
+
+
+def _answers(message: AIMessage, results: Sequence[BaseMessage], found: Repetition) -> Iterator[BaseMessage]:
+    """Yield the results of calls that do not run, and at the end of a run why it ends."""
+    answered = {each.tool_call_id for each in results if isinstance(each, ToolMessage)}
+    for call, answer in zip(message.tool_calls, found.answers, strict=True):
+        if answer is not None and call["id"] not in answered:
+            logger.warning("%s", answer)
+            yield ToolMessage(
+                answer, name=call["name"], tool_call_id=call["id"], status="error", response_metadata={_MARK: True}
+            )
+    if found.ending is not None:
+        logger.warning("%s", found.reason)
+        ending = {"name": found.ending.name, "arguments": dict(found.ending.arguments), "count": found.count}
+        yield AIMessage(found.reason, response_metadata={"stop_reason": _MARK, _MARK: ending})

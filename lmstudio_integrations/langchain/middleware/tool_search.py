@@ -1,0 +1,294 @@
+"""`ToolSearchMiddleware`: an agent with many tools in a small context window, without losing the prompt cache."""
+
+import json
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from threading import Lock
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain.tools import ToolRuntime
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ToolCall, ToolMessage
+from langchain_core.runnables import run_in_executor
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+
+from lmstudio_integrations._support.suggestions import explain_unknown_name
+from lmstudio_integrations._support.typeguards import is_list, is_object
+from lmstudio_integrations.client.predictions.call_repair.arguments import mended
+from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
+from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
+from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
+from lmstudio_integrations.client.support.arguments import texts_of, whole_number
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain._tools import openai_tool
+from lmstudio_integrations.langchain.middleware._compact import compact
+from lmstudio_integrations.langchain.middleware._ranking import (
+    all_words,
+    best,
+    by_vectors,
+    by_words,
+    embeddable,
+    name_and_description,
+)
+from lmstudio_integrations.langchain.middleware._turns import CALL_TOOL, FIND_TOOLS
+
+_FIND = "Search for tools by what they do, in a few words. Most tools are not listed here: search before you give up."
+_CALL = "Call a tool that find_tools has found, by its name, with its arguments as an object."
+
+_NEEDED = f"{CALL_TOOL} needs the name of a tool, and its arguments as an object."
+
+_CANDIDATES = 4
+"""How many times more tools a reranker scores than are found."""
+
+_Request: TypeAlias = ModelRequest[Any]
+_Response: TypeAlias = ModelResponse[Any]
+_Runtime: TypeAlias = ToolRuntime[Any, Any]
+_MessageT = TypeVar("_MessageT", bound=BaseMessage)
+
+
+class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Let the model search for tools, in place of sending the definitions of all.
+
+    The prompt begins with the tools that `always` names, `find_tools` and `call_tool`. These never change, so what
+    follows stays in the prompt cache. `find_tools` returns the best tools with their definitions, in compact form, as a
+    result at the end of the conversation. `call_tool` calls one of them: the call is checked against the schema of that
+    tool. If it fits, it becomes a call of the tool itself, which the agent runs as any other: with its state, runtime,
+    artifacts and commands, and with the other middlewares, such as one that asks for approval. Only the model sees it
+    as a call of `call_tool`. If it does not fit, the model reads what is wrong, and the definition.
+
+    Tools are found by the words of their names, descriptions and parameters, and better by an embedding model as well.
+    The vectors of tools are computed once, in the first search. A reranker sorts the best candidates, with one call for
+    each.
+
+    ```python
+    from langchain.agents import create_agent
+
+    from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
+    from lmstudio_integrations.langchain.middleware import ToolSearchMiddleware
+
+    embeddings = LMStudioEmbeddings(model="text-embedding-all-minilm-l6-v2")
+    model = ChatLMStudio(model="qwen/qwen3-4b")
+    agent = create_agent(model, middleware=[ToolSearchMiddleware(embeddings=embeddings)])
+    ```
+
+    Args:
+        embeddings: An embedding model, such as `LMStudioEmbeddings`. By default, only words count.
+        reranker: A reranker, such as `LMStudioReranker`. By default, there is none.
+        always: The names of tools that the model always sees. Those of other middlewares count, too.
+        most: How many tools a search returns at most. The default is 5.
+
+    Raises:
+        LMStudioValueError: If an argument cannot be used; at the first call, if `always` names a tool that the agent
+            does not have.
+    """
+
+    def __init__(
+        self,
+        *,
+        embeddings: Embeddings | None = None,
+        reranker: BaseDocumentCompressor | None = None,
+        always: Iterable[str] = (),
+        most: int = 5,
+    ) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.reranker = reranker
+        self.always = tuple(texts_of(always, "always"))
+        self.most = whole_number(most, "most") or 5
+        self.tools = [
+            StructuredTool.from_function(self._find, coroutine=self._afind, name=FIND_TOOLS, description=_FIND),
+            StructuredTool.from_function(
+                self._call,
+                name=CALL_TOOL,
+                description=_CALL,
+                handle_tool_error=True,
+                handle_validation_error=_NEEDED,
+            ),
+        ]
+        self._functions: dict[str, tuple[BaseTool, dict[str, Any]]] = {}
+        self._vectors: dict[str, Sequence[float]] = {}
+        self._lock = Lock()
+
+    # Calls of the model -----------------------------------------------------------------------------------------------
+
+    def wrap_model_call(self, request: _Request, handler: Callable[[_Request], _Response]) -> _Response:
+        """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
+        return self._resolved(handler(self._shown(request)), request.tools)
+
+    async def awrap_model_call(
+        self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
+    ) -> _Response:
+        """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
+        return self._resolved(await handler(self._shown(request)), request.tools)
+
+    def _shown(self, request: _Request) -> _Request:
+        """Return a request without the hidden tools, in whose messages `call_tool` calls them."""
+        hidden = self._hidden(request.tools)
+        tools = [tool for tool in request.tools if not isinstance(tool, BaseTool) or tool.name not in hidden]
+        return request.override(tools=tools, messages=[_as_sent(message, hidden) for message in request.messages])
+
+    def _resolved(self, response: _Response, tools: Iterable[Any]) -> _Response:
+        """Return a response in which the calls of `call_tool` are those of the tools, if they fit."""
+        named = _callable(tools)
+
+        def resolve(call: ToolCall) -> ToolCall:
+            try:
+                return self._resolve(call, named) if call["name"] == CALL_TOOL else call
+            except ToolException:  # the tool `call_tool` says what is wrong
+                return call
+
+        return replace(response, result=[_with_calls(message, resolve) for message in response.result])
+
+    def _hidden(self, tools: Iterable[Any]) -> dict[str, BaseTool]:
+        named = _callable(tools)
+        for name in self.always:
+            if name not in named:
+                remedy = explain_unknown_name(name, list(named), {})
+                raise LMStudioValueError(f"always names the tool {name!r}, which the agent does not have; {remedy}")
+        return {name: tool for name, tool in named.items() if name not in self.always}
+
+    def _resolve(self, call: ToolCall, tools: Mapping[str, BaseTool]) -> ToolCall:
+        """Return the call of a tool that a call of `call_tool` stands for.
+
+        Raises:
+            ToolException: If there is no such tool, or the arguments do not fit.
+        """
+        name, given = _named(call["args"])
+        meant = MeantTools({"function": {"name": each}} for each in tools).meant(name)
+        if meant is None:
+            raise ToolException(f"there is no tool {name!r}. {FIND_TOOLS} finds the tools that there are.")
+        function = self._function(tools[meant.name])
+        offered = OfferedTool(function)
+        try:
+            arguments = mended(offered, given)
+            problem = arguments is None and offered.problem(given)
+        except NoCallError:  # the schema cannot be used; the tool itself checks
+            arguments, problem = given, None
+        if arguments is None:
+            raise ToolException(f"{meant.name} did not run: {problem}. Its definition:\n{compact(function)}")
+        return ToolCall(name=meant.name, args=arguments, id=call["id"], type="tool_call")
+
+    def _call(self, name: str, arguments: dict[str, Any], runtime: _Runtime) -> str:
+        """Say what is wrong with a call that was left."""
+        given = ToolCall(name=CALL_TOOL, args={"name": name, "arguments": arguments}, id=None)
+        called = self._resolve(given, _callable(runtime.tools))
+        raise ToolException(f"{called['name']} did not run. Make the call again.")
+
+    # Searches ---------------------------------------------------------------------------------------------------------
+
+    def _find(self, query: str, runtime: _Runtime) -> str:
+        search, got = self._search(query, runtime.tools), None
+        try:
+            while True:
+                got = search.send(got).call()
+        except StopIteration as found:
+            return str(found.value)
+
+    async def _afind(self, query: str, runtime: _Runtime) -> str:
+        search, got = self._search(query, runtime.tools), None
+        try:
+            while True:
+                got = await search.send(got).acall()
+        except StopIteration as found:
+            return str(found.value)
+
+    def _search(self, query: str, tools: Iterable[BaseTool]) -> Generator["_Step", Any, str]:
+        """Find tools, and return their definitions."""
+        functions = [self._function(tool) for tool in self._hidden(tools).values()]
+        words, vectors = by_words([all_words(function) for function in functions], query), None
+        texts = [name_and_description(function) for function in functions]
+        if self.embeddings is not None and texts:
+            embeddings, text = self.embeddings, embeddable(query)
+            rows = yield _Step(
+                lambda: self._embedded(embeddings, texts),
+                lambda: run_in_executor(None, self._embedded, embeddings, texts),
+            )
+            row = yield _Step(lambda: embeddings.embed_query(text), lambda: embeddings.aembed_query(text))
+            vectors = by_vectors(rows, row)
+        found = best(words, vectors, self.most * (1 if self.reranker is None else _CANDIDATES))
+        if self.reranker is not None and found:
+            documents = [Document(texts[at], metadata={"at": at}) for at in found]
+            reranker = self.reranker
+            ranked = yield _Step(
+                lambda: reranker.compress_documents(documents, query),
+                lambda: reranker.acompress_documents(documents, query),
+            )
+            found = [document.metadata["at"] for document in ranked][: self.most]
+        if not found:
+            return "No tool was found. Search with other words."
+        return "\n".join([f"Call these with {CALL_TOOL}:", *(compact(functions[at]) for at in found)])
+
+    def _embedded(self, embeddings: Embeddings, texts: Sequence[str]) -> list[Sequence[float]]:
+        """Return the vectors of texts. Those of searches that run at once are computed once."""
+        with self._lock:
+            missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+            if missing:
+                self._vectors.update(zip(missing, embeddings.embed_documents(missing), strict=True))
+            return [self._vectors[text] for text in texts]
+
+    def _function(self, tool: BaseTool) -> dict[str, Any]:
+        """Return the definition of a tool; making it takes about a millisecond."""
+        known = self._functions.get(tool.name)
+        if known is None or known[0] is not tool:
+            known = self._functions[tool.name] = (tool, openai_tool(tool)["function"])
+        return known[1]
+
+
+class _Step(NamedTuple):
+    """What a search waits for, for threads and for event loops."""
+
+    call: Callable[[], Any]
+    acall: Callable[[], Awaitable[Any]]
+
+
+def _callable(tools: Iterable[Any]) -> dict[str, BaseTool]:
+    """Return the tools that `call_tool` may call, by name."""
+    named = {tool.name: tool for tool in tools if isinstance(tool, BaseTool)}
+    return {name: tool for name, tool in named.items() if name not in {FIND_TOOLS, CALL_TOOL}}
+
+
+def _named(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the arguments in a call of `call_tool`, also where they are beside it, or a string.
+
+    Raises:
+        ToolException: If it has no arguments.
+    """
+    arguments: object = given.get("arguments", {key: value for key, value in given.items() if key != "name"})
+    if isinstance(arguments, str):
+        with suppress(ValueError):
+            arguments = json.loads(arguments)
+    if not is_object(arguments):
+        raise ToolException(_NEEDED)
+    return str(given.get("name")), arguments
+
+
+def _as_sent(message: AnyMessage, hidden: Mapping[str, BaseTool]) -> AnyMessage:
+    """Return a message of the agent as the model wrote it, or as it reads it."""
+    if isinstance(message, ToolMessage) and message.name in hidden:
+        return message.model_copy(update={"name": CALL_TOOL})
+
+    def wrap(call: ToolCall) -> ToolCall:
+        if call["name"] not in hidden:
+            return call
+        return ToolCall(name=CALL_TOOL, args={"name": call["name"], "arguments": call["args"]}, id=call["id"])
+
+    return _with_calls(message, wrap)
+
+
+def _with_calls(message: _MessageT, change: Callable[[ToolCall], ToolCall]) -> _MessageT:
+    """Return a message with other calls, also in the blocks of its content."""
+    if not isinstance(message, AIMessage) or not message.tool_calls:
+        return message
+    changed = {call["id"]: change(call) for call in message.tool_calls}
+    if all(changed[call["id"]] is call for call in message.tool_calls):
+        return message
+
+    def block(given: Any) -> Any:
+        call = changed.get(given.get("id")) if is_object(given) and given.get("type") == "tool_call" else None
+        return given if call is None else {**given, "name": call["name"], "args": call["args"]}
+
+    content = [block(each) for each in message.content] if is_list(message.content) else message.content
+    return message.model_copy(update={"tool_calls": list(changed.values()), "content": content})

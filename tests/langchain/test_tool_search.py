@@ -1,0 +1,415 @@
+"""`ToolSearchMiddleware`: what the model sees, what the agent runs, and what is found."""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain.tools import InjectedState, ToolRuntime
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool, StructuredTool, ToolException, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.catalog import parse_model
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain import LMStudioEmbeddings
+from lmstudio_integrations.langchain.middleware import RepeatedToolCallMiddleware, ToolSearchMiddleware
+from lmstudio_integrations.langchain.middleware._compact import compact
+from lmstudio_integrations.langchain.middleware._ranking import all_words, name_and_description
+from tests.langchain.agents import WAYS, Run, Script, assert_is_valid, run, script
+
+__all__ = ["run", "script"]
+
+invoke = WAYS["invoke"]
+
+
+def call(name: str, **arguments: Any) -> list[dict[str, Any]]:
+    """Return a turn of the model that calls a tool by `call_tool`."""
+    return [{"tool": "call_tool", "arguments": {"name": name, "arguments": arguments}}]
+
+
+def find(query: str) -> list[dict[str, Any]]:
+    """Return a turn of the model that searches."""
+    return [{"tool": "find_tools", "arguments": {"query": query}}]
+
+
+DONE = [{"text": "Done."}]
+
+
+@tool
+def get_forecast(city: str, days: int = 3, unit: Literal["c", "f"] | None = None) -> str:
+    """Return the weather that is expected in a city."""
+    return f"rain in {city} for {days} days"
+
+
+@tool
+def send_mail(to: str, text: str) -> str:
+    """Send an e-mail to a person."""
+    return f"sent {text} to {to}"
+
+
+@tool
+async def only_async(city: str) -> str:
+    """Return the mayor of a city."""
+    return f"the mayor of {city}"
+
+
+@tool(response_format="content_and_artifact")
+def draw(what: str) -> tuple[str, Any]:
+    """Draw a picture."""
+    return f"a picture of {what}", {"of": what}
+
+
+@tool
+def count(state: Annotated[dict[str, Any], InjectedState], runtime: ToolRuntime, secret: str = "") -> str:
+    """Count the messages of this conversation."""
+    return f"{len(state['messages'])} {runtime.tool_call_id} {secret}"
+
+
+@tool
+def remember(fact: str, runtime: ToolRuntime) -> Any:
+    """Keep a fact."""
+    return Command(update={"messages": [ToolMessage(f"kept: {fact}", tool_call_id=runtime.tool_call_id)]})
+
+
+@tool(return_direct=True)
+def finish(report: str) -> str:
+    """End the work with a report."""
+    return report
+
+
+ELSEWHERE = {"type": "function", "function": {"name": "elsewhere", "description": "Runs elsewhere."}}
+TOOLS: list[BaseTool] = [get_forecast, send_mail, draw, count, remember, finish]
+
+
+def agent_of(
+    server: Any, *before: Any, tools: Sequence[Any] = TOOLS, after: Sequence[Any] = (), **settings: Any
+) -> Any:
+    search = ToolSearchMiddleware(**settings)
+    model = server.chat(model="scripted", repair_tool_calls=False)
+    return create_agent(model, tools, middleware=[*before, search, *after], checkpointer=InMemorySaver())
+
+
+THREAD = {"configurable": {"thread_id": "a"}}
+
+
+def test_the_model_sees_a_few_tools_and_the_agent_runs_all(run: Run, script: Script) -> None:
+    server = script(find("what weather is expected"), call("get_forecast", city="Oslo", days=2), finally_=DONE)
+    agent = agent_of(server, tools=[*TOOLS, ELSEWHERE], always=["send_mail"])
+    messages = run(agent, config=THREAD)
+    assert messages[-1].text == "Done."
+    assert_is_valid(messages)
+
+    offered = [[each["function"]["name"] for each in sent.tools] for sent in server.predictions]
+    assert offered == [["find_tools", "call_tool", "send_mail", "elsewhere"]] * 3, "the beginning of the prompt stays"
+    _, _, found, called, result, _ = messages
+    assert 'get_forecast(city: string, days?: integer = 3, unit?: "c" | "f" | null)' in found.text
+    assert "send_mail" not in found.text, "it is in the prompt"
+    assert isinstance(called, AIMessage)
+    assert isinstance(result, ToolMessage)
+    assert [(each["name"], each["args"]) for each in called.tool_calls] == [
+        ("get_forecast", {"city": "Oslo", "days": 2})
+    ]
+    assert (result.name, result.text) == ("get_forecast", "rain in Oslo for 2 days")
+    sent = server.predictions[-1].messages[-2]
+    assert '"call_tool"' in str(sent).replace("'", '"'), "the model sees what it wrote"
+    first, second = (sent.messages for sent in server.predictions[1:])
+    assert second[: len(first)] == first
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_the_blocks_of_a_message_have_the_same_call(script: Script, version: str) -> None:
+    server = script(call("get_forecast", city="Oslo"), finally_=DONE)
+    model = server.chat(model="scripted", output_version=version)
+    agent: Any = create_agent(model, TOOLS, middleware=[ToolSearchMiddleware()])
+    message = invoke(agent)[1]
+    names = [each["name"] for each in message.content_blocks if each["type"] == "tool_call"]
+    assert names == ["get_forecast"]
+    assert server.predictions[1].messages[1] != server.predictions[1].messages[2]
+    assert str(server.predictions[1].messages[1]).count("call_tool") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "args"),
+    [
+        ({"name": "get_forecast", "arguments": {"city": "Oslo", "days": "2"}}, {"city": "Oslo", "days": 2}),
+        ({"name": "functions.get_forecast", "arguments": {"city": "Oslo"}}, {"city": "Oslo"}),
+        ({"name": "getForecast", "arguments": {"City": "Oslo"}}, {"city": "Oslo"}),
+        ({"name": "get_forecast", "arguments": '{"city": "Oslo"}'}, {"city": "Oslo"}),
+        ({"name": "get_forecast", "city": "Oslo"}, {"city": "Oslo"}),
+    ],
+)
+def test_a_call_with_one_reading_is_mended(script: Script, arguments: Any, args: Any) -> None:
+    server = script([{"tool": "call_tool", "arguments": arguments}], finally_=DONE)
+    messages = invoke(agent_of(server), config=THREAD)
+    assert isinstance(messages[1], AIMessage)
+    assert [(each["name"], each["args"]) for each in messages[1].tool_calls] == [("get_forecast", args)]
+    assert messages[2].text.startswith("rain in Oslo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            {"name": "get_forecast", "arguments": {}},
+            "get_forecast did not run: .*'city'.*Its definition:\nget_forecast",
+        ),
+        ({"name": "get_forecast", "arguments": {"city": "Oslo", "days": "many"}}, "get_forecast did not run: days: "),
+        ({"name": "drop_tables", "arguments": {}}, "there is no tool 'drop_tables'. find_tools finds the tools"),
+        ({"name": "find_tools", "arguments": {"query": "x"}}, "there is no tool 'find_tools'"),
+        ({"name": "get_forecast", "arguments": [1]}, "call_tool needs the name of a tool, and its arguments"),
+        ({}, "call_tool needs the name of a tool, and its arguments"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_explained_to_the_model(
+    run: Run, script: Script, arguments: Any, problem: str
+) -> None:
+    server = script([{"tool": "call_tool", "arguments": arguments}], finally_=DONE)
+    messages = run(agent_of(server), config=THREAD)
+    assert_is_valid(messages)
+    result = messages[2]
+    assert isinstance(result, ToolMessage)
+    assert (result.name, result.status) == ("call_tool", "error")
+    assert re.search(problem, result.text, re.DOTALL)
+    assert messages[-1].text == "Done."
+
+
+def test_a_schema_that_cannot_be_used_leaves_the_check_to_the_tool(script: Script) -> None:
+    schema = {"type": "object", "properties": {"of": {"type": "string", "pattern": "("}}}
+    odd = StructuredTool(name="odd", description="Odd.", args_schema=schema, func=lambda of: f"odd {of}")
+    server = script(call("odd", of="a"), finally_=DONE)
+    assert invoke(agent_of(server, tools=[odd]), config=THREAD)[2].text == "odd a"
+
+
+def test_a_call_that_passed_by_the_middleware_is_to_be_made_again() -> None:
+    runtime: Any = SimpleNamespace(tools=TOOLS)
+    with pytest.raises(ToolException, match=r"^send_mail did not run\. Make the call again\.$"):
+        ToolSearchMiddleware()._call("send_mail", {"to": "Ann", "text": "Hello"}, runtime)
+
+
+@pytest.mark.parametrize(
+    ("turn", "name", "expected"),
+    [
+        (call("draw", what="a ship"), "draw", "a picture of a ship"),
+        (call("count", secret="s"), "count", r"^2 \w+ s$"),
+        (call("remember", fact="It rains."), "remember", "kept: It rains."),
+        (call("send_mail", to="Ann", text="Hello"), "send_mail", "sent Hello to Ann"),
+    ],
+)
+def test_a_tool_is_run_as_if_the_model_had_called_it(
+    run: Run, script: Script, turn: Any, name: str, expected: str
+) -> None:
+    server = script(turn, finally_=DONE)
+    messages = run(agent_of(server), config=THREAD)
+    result = messages[2]
+    assert isinstance(result, ToolMessage)
+    assert (result.name, result.status) == (name, "success")
+    assert re.search(expected, result.text)
+    assert (result.artifact == {"of": "a ship"}) is (name == "draw")
+    assert messages[-1].text == "Done."
+
+
+def test_an_async_tool_runs(script: Script) -> None:
+    server = script(call("only_async", city="Oslo"), finally_=DONE)
+    messages = WAYS["ainvoke"](agent_of(server, tools=[only_async]), config=THREAD)
+    assert messages[2].text == "the mayor of Oslo"
+
+
+def test_a_tool_that_returns_directly_ends_the_run(run: Run, script: Script) -> None:
+    server = script(call("finish", report="All is well."), finally_=DONE)
+    assert run(agent_of(server), config=THREAD)[-1].text == "All is well."
+
+
+def test_other_middleware_sees_the_tool_itself(script: Script) -> None:
+    """What must be approved is not hidden from who approves it."""
+    server = script(call("send_mail", to="Ann", text="Hello"), finally_=DONE)
+    approval: Any = HumanInTheLoopMiddleware({"send_mail": {"allowed_decisions": ["approve", "reject"]}})
+    agent = agent_of(server, approval)
+    interrupted = agent.invoke({"messages": [HumanMessage("Hello!")]}, THREAD)
+    assert "__interrupt__" in interrupted
+    rejected = {"decisions": [{"type": "reject", "message": "not now"}]}
+    messages = agent.invoke(Command(resume=rejected), THREAD)["messages"]
+    assert messages[2].text.endswith("not now")
+
+
+@pytest.mark.parametrize("is_outside", [True, False])
+@pytest.mark.parametrize("marked", [True, False])
+def test_repeated_calls_are_those_of_the_tool(script: Script, is_outside: bool, marked: bool) -> None:
+    server = script(*[call("get_forecast", city="Oslo")] * 4, finally_=DONE)
+    repeated = [RepeatedToolCallMiddleware(repeatable=["get_forecast"] if marked else ())]
+    before, after = (repeated, []) if is_outside else ([], repeated)
+    messages = invoke(agent_of(server, *before, after=after), config=THREAD)
+    ran = [message.text.startswith("rain") for message in messages if isinstance(message, ToolMessage)]
+    assert ran == [True, True, marked, marked]
+    assert_is_valid(messages)
+
+
+# Searches -------------------------------------------------------------------------------------------------------------
+
+
+class Vectors(Embeddings):
+    """Texts about the same thing have the same vector.
+
+    Attributes:
+        embedded: The texts of each call.
+    """
+
+    def __init__(self) -> None:
+        self.embedded: list[list[str]] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.embedded.append(texts)
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [
+            float(any(word in text.lower() for word in about))
+            for about in (("weather", "umbrella"), ("mail", "letter"))
+        ]
+
+
+class Backwards(BaseDocumentCompressor):
+    """Prefers what comes last in the alphabet."""
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Any = None
+    ) -> Sequence[Document]:
+        return sorted(documents, key=lambda document: document.page_content, reverse=True)
+
+
+def first_names(text: str) -> list[str]:
+    """Return the names of the tools that a search has found, in their order."""
+    return re.findall(r"^(\w+)\(", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("query", "settings", "found"),
+    [
+        ("expected weather", {}, ["get_forecast"]),
+        ("umbrella", {}, []),
+        ("umbrella", {"embeddings": Vectors()}, ["get_forecast"]),
+        ("write a letter to a person", {"embeddings": Vectors()}, ["send_mail"]),
+        ("picture messages", {"most": 1, "reranker": Backwards()}, ["draw"]),
+    ],
+    ids=["words", "no word", "vectors", "both", "reranker"],
+)
+def test_what_is_found(run: Run, script: Script, query: str, settings: dict[str, Any], found: list[str]) -> None:
+    server = script(find(query), finally_=DONE)
+    messages = run(agent_of(server, **settings), config=THREAD)
+    text = messages[2].text
+    assert first_names(text)[: len(found)] == found
+    assert bool(found) is text.startswith("Call these with call_tool:\n")
+    assert bool(found) is ("No tool was found." not in text)
+
+
+def test_a_search_returns_no_more_tools_than_it_should(script: Script) -> None:
+    many = [StructuredTool.from_function(lambda: "", name=f"look_{at}", description="Look.") for at in range(30)]
+    server = script(find("look"), finally_=DONE)
+    assert len(first_names(invoke(agent_of(server, tools=many), config=THREAD)[2].text)) == 5
+
+
+async def test_the_vectors_of_tools_are_computed_once(script: Script) -> None:
+    server = script(find("umbrella"), find("weather"), finally_=DONE)
+    vectors = Vectors()
+    agent = agent_of(server, embeddings=vectors)
+
+    def thread(number: int) -> None:
+        WAYS["ainvoke" if number % 2 else "invoke"](agent, config={"configurable": {"thread_id": str(number)}})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(thread, range(4)))
+    (texts,) = vectors.embedded
+    assert len(texts) == len(TOOLS)
+
+
+@pytest.mark.slow
+def test_a_real_model_finds_tools_by_their_meaning(script: Script) -> None:
+    server = script(find("do I need an umbrella tomorrow?"), finally_=DONE)
+    with Emulator([parse_model("text-embedding-all-minilm-l6-v2")]) as real:
+        embeddings = LMStudioEmbeddings(model="text-embedding-all-minilm-l6-v2", host=real.address)
+        messages = invoke(agent_of(server, embeddings=embeddings), config=THREAD)
+    assert first_names(messages[2].text)[0] == "get_forecast"
+
+
+# Definitions ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": "string"}, "string"),
+        ({"type": "string", "format": "date"}, "string(date)"),
+        ({"type": ["integer", "null"]}, "integer | null"),
+        ({"enum": ["a", 1]}, '"a" | 1'),
+        ({"const": "a"}, '"a"'),
+        ({"anyOf": [{"type": "integer"}, {"type": "integer", "minimum": 2}]}, "integer"),
+        ({"oneOf": [{"type": "integer"}, {"type": "null"}]}, "integer | null"),
+        ({"type": "array", "items": {"type": "string"}}, "string[]"),
+        ({"type": "array", "items": {"enum": ["a", "b"]}}, '("a" | "b")[]'),
+        ({"type": "array"}, "any[]"),
+        ({"type": "object"}, "object"),
+        (
+            {"type": "object", "properties": {"x": {"type": "number"}, "y": {}}, "required": ["x"]},
+            "{x: number, y?: any}",
+        ),
+        ({"$ref": "#"}, "any"),
+        (True, "any"),
+        ({"type": "integer", "default": 3}, "integer = 3"),
+    ],
+)
+def test_the_compact_form_of_a_type(schema: Any, expected: str) -> None:
+    function = {"name": "f", "parameters": {"properties": {"a": schema}, "required": ["a"]}}
+    assert compact(function) == f"f(a: {expected})"
+
+
+def test_descriptions_are_one_line_and_of_limited_length() -> None:
+    parameters = {"properties": {"a": {"description": "of\na " + "x" * 200}, "b": {}}}
+    text = compact({"name": "f", "description": "Does\n\nthis. " + "y" * 400, "parameters": parameters})
+    first, second = text.splitlines()
+    assert first.startswith("f(a?: any, b?: any) - Does this. yyy")
+    assert first.endswith("y…")
+    assert second.startswith("  a: of a xxx")
+    assert second.endswith("x…")
+    assert len(text) < 500
+
+
+def test_objects_in_objects_end_somewhere() -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(6):
+        deep = {"type": "object", "properties": {"in": deep}}
+    assert compact({"name": "f", "parameters": deep}) == "f(in?: {in?: {in?: {in?: object}}})"
+
+
+def test_a_tool_is_found_by_its_name_its_description_and_its_parameters() -> None:
+    function = {
+        "name": "getHTTPStatus",
+        "description": "Ask a server.",
+        "parameters": {"properties": {"host_name": {}}},
+    }
+    assert name_and_description(function) == "get http status: Ask a server."
+    assert all_words(function) == "getHTTPStatus Ask a server. host_name"
+    assert name_and_description({"name": "look"}) == "look"
+    assert all_words({"name": "look"}).split() == ["look"]
+    assert len(name_and_description({"name": "look", "description": "x" * 5000})) == 600
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tool_that_is_always_shown_must_exist(script: Script) -> None:
+    with pytest.raises(LMStudioValueError, match=r"always names the tool 'send_mial'.*did you mean 'send_mail'"):
+        invoke(agent_of(script(finally_=DONE), always=["send_mial"]), config=THREAD)
+
+
+@pytest.mark.parametrize("settings", [{"most": 0}, {"always": [1]}])
+def test_an_argument_that_cannot_be_used_is_an_error_that_names_it(settings: dict[str, Any]) -> None:
+    with pytest.raises(LMStudioValueError, match=f"^{next(iter(settings))} must be"):
+        ToolSearchMiddleware(**settings)
