@@ -226,6 +226,13 @@ def test_a_full_window_has_no_place_for_a_request(way: Way) -> None:
         assert (seen["calls"], len(server.predictions)) == ([("look_up", {"days": 3})], 1)
 
 
+def test_a_call_that_a_stop_string_ends_is_not_completed(server: Emulator) -> None:
+    model = ChatLMStudio(model="m", host=server.address, stop=[', "days"']).bind_tools([TOOL])
+    message = model.invoke("a bracket in the text")
+    assert (message.tool_calls, len(message.invalid_tool_calls)) == ([], 1)
+    assert [each.stats["stopReason"] for each in server.predictions] == ["stopStringFound"]
+
+
 @pytest.mark.parametrize("prompt", ["half a string", "half a string in the text"])
 def test_half_a_call_is_not_completed(server: Emulator, prompt: str) -> None:
     """What it lacks is not known, and a request would have the same limit."""

@@ -59,7 +59,7 @@ _OF_CALLS = frozenset({ToolCallStart, ToolCallName, ToolCallArguments, ToolCallE
 _FULL = "contextLengthReached"
 """The stop reason of a response after which the context window has no place for another one."""
 
-_CUT_OFF = (_FULL, "maxPredictedTokensReached", "repetition")
+_CUT_OFF = (_FULL, "maxPredictedTokensReached", "stopStringFound", "repetition")
 """The stop reasons after which a call that cannot be read is not complete, and may lack arguments."""
 
 _OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay", "droppedTokens")
