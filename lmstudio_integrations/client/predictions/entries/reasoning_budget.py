@@ -32,7 +32,7 @@ class ReasoningBudget(Middleware):
             known.ignores_budget = True
             warn_user(
                 f"{ask.instance.identifier!r} ignores reasoning_budget={budget}: it has written {self._tokens} "
-                "tokens of it, and goes on; max_tokens limits a whole response, enable_thinking=False turns reasoning off",
+                "tokens of it, and goes on; set max_tokens, which limits all of a response, or enable_thinking=False",
                 LMStudioConfigWarning,
             )
         return batch
