@@ -311,8 +311,8 @@ class PluginGenerator(Responder[GeneratorModel]):
     """A plugin that responds in place of a model.
 
     It has no settings but those of `client.plugins.generator`: others are errors. Its results have no statistics, token
-    counts or info of a model; only a response that was cancelled, or that only repeated itself, has `stats`, with nothing
-    but its `stop_reason` (and `repetition_start`).
+    counts or info of a model; only a response that was cancelled, or that only repeated itself, has `stats`, with
+    nothing but its `stop_reason` (and `repetition_start`).
     """
 
 

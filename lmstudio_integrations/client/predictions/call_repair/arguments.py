@@ -4,7 +4,7 @@ A value that fits is not touched, and none is invented: what is missing stays mi
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_number, is_object
@@ -101,8 +101,7 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
 
 def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
     """Yield the readings of a value, better ones first."""
-    names = [each for each in (*schema.get("enum", ()), schema.get("const")) if isinstance(each, str)]
-    yield same_spelling(str(value), names)
+    yield same_spelling(str(value), _names(schema))
     yield [*_parsed(value), *([json.dumps(value)] if is_number(value) else ())]
     items: list[Any] = value if is_list(value) and len(value) == 1 else []
     yield items
@@ -110,6 +109,14 @@ def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
     if not (is_list(value) or (isinstance(value, str) and any(each in value for each in _SEPARATORS))):
         yield [[value]]
         yield [[each] for each in _parsed(value)]
+
+
+def _names(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts that a schema lists as values."""
+    yield from (each for each in (*schema.get("enum", ()), schema.get("const")) if isinstance(each, str))
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        for part in filter(is_object, schema.get(keyword, ())):
+            yield from _names(part)
 
 
 def _parsed(value: Any) -> list[Any]:

@@ -18,6 +18,7 @@ PROPERTIES: dict[str, Any] = {
     "tags": {"type": "array", "items": TEXT},
     "items": {"type": "array", "items": ITEM},
     "options": ITEM,
+    "scale": {"anyOf": [{"type": "string", "enum": ["kelvin", "rankine"]}, {"type": "null"}]},
     "limit": {"anyOf": [INTEGER, {"type": "null"}]},
 }
 PATH = {"file_path": "a.txt"}
@@ -39,6 +40,7 @@ def tool(required: tuple[str, ...] = ("file_path",), **more: Any) -> OfferedTool
         ({"force": "False"}, {"force": False}),
         ({"unit": "Celsius"}, {"unit": "celsius"}),
         ({"unit": " celsius"}, {"unit": "celsius"}),
+        ({"scale": "KELVIN"}, {"scale": "kelvin"}),
         ({"unit": ["celsius"]}, {"unit": "celsius"}),
         ({"tags": "red"}, {"tags": ["red"]}),
         ({"tags": '["red", "blue"]'}, {"tags": ["red", "blue"]}),
