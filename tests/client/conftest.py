@@ -9,6 +9,7 @@ from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
+from tests.support.endless import ENDLESS
 from tests.support.strict.fixture import strict, strict_findings
 
 __all__ = ["strict", "strict_findings"]
@@ -21,7 +22,7 @@ MODELS: list[dict[str, Any]] = [
         "context_length": 4096,
         "rules": [
             {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(200))}]},
-            {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+            {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
             {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
             {"when": {"last": "^weather"}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]},
             {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the engine gave up"}]},

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lmstudio_integrations.emulator import ModelEntry
+from tests.support.endless import ENDLESS
 
 CHAT, OTHER, EMBEDDING = "chatty", "other", "vectors"
 UNREACHABLE = "127.0.0.1:9"
@@ -19,7 +20,7 @@ PONDERED = (f"<think>{NEEDED}</think>\n\nI look. ", f"<think>{NEXT}</think>")
 LONG = " ".join(f"word{number}" for number in range(200))
 RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(10))}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+    {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
     {"when": {"last": "^nothing"}, "then": []},
     {"when": {"last": "^slow"}, "then": [{"text": "so "}, {"wait": 0.05}, {"text": "slow"}]},
     {"when": {"last": "^stall"}, "then": [{"text": "wait "}, {"fault": "stall"}]},

@@ -682,6 +682,20 @@ def _broken_call(case: Case) -> Any:
     return _with_text('<tool_call>{"name": "Person", "arguments": {"name": "A')
 
 
+@mistake("repetition", only("LangChain"))
+def _repetition(case: Case) -> Any:
+    loop = [{"text": "I look at it once more. " * 100}, {"wait": 60}]
+    with Emulator([ModelEntry(key=LLM, rules=({"then": loop},))]) as server:
+        return ChatLMStudio(model=LLM, host=server.address).invoke("Where is it?")
+
+
+@mistake("reasoning-budget", only("native"))
+def _ignored_budget(case: Case) -> Any:
+    thought = {"text": f"<think>{'Hm ' * 300}</think>Yes."}
+    with Emulator([ModelEntry(key=LLM, rules=({"then": [thought]},))]) as server, lms.Client(server.address) as client:
+        return client.llm.model(LLM).respond("Is it?", config={"reasoning_budget": 10})
+
+
 # Installation and versions --------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tests.support.endless import ENDLESS
+
 GENERATOR = "acme/writer"
 
 _CALL = {"tool": "pier", "arguments": {"destination": "island"}, "id": "c1"}
@@ -19,7 +21,7 @@ _RULES: list[dict[str, Any]] = [
     },
     {"when": {"last": "^city", "tools": ["City"]}, "then": [{"tool": "City", "arguments": {"name": "Oslo"}}]},
     {"when": {"last": "^stall"}, "then": [{"text": "so far "}, {"fault": "stall"}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+    {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
     {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
     {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the pen is dry"}]},
     {

@@ -31,11 +31,12 @@ from tests.client.fake import Socket, authenticate, fake_server, receive, send
 from tests.client.prediction_frames import END as FINISHED
 from tests.client.prediction_frames import INFO, loaded_handle, packet
 from tests.client.predictions.test_act import RULES, add, fail, shout
+from tests.support.endless import ENDLESS
 
 MORE_RULES: list[dict[str, Any]] = [
     {"when": {"round": 1, "last": "^twice"}, "then": [{"tool": "add", "arguments": {"a": 1}}]},
     {"when": {"round": 2, "last": "^1$"}, "then": [{"tool": "add", "arguments": {"a": 2}}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+    {"when": {"last": "^for ever"}, "then": [{"text": ENDLESS}]},
     {"when": {"last": "^garbled"}, "then": [{"tool": "add", "malformed": "{"}]},
     {"when": {"last": "^lookup"}, "then": [{"tool": "look-up", "arguments": {"place-name": "Oslo"}}]},
     {"when": {"last": "^misread"}, "then": [{"tool": "look-up", "arguments": {"place-name": 5}}]},
