@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self, TypeAlias, TypedDict, cast, get_args, get_type_hints
+from typing import Any, ClassVar, NotRequired, Self, TypeAlias, TypedDict, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
@@ -64,6 +64,7 @@ class ToolFunctionDefDict(TypedDict):
     description: str
     parameters: Mapping[str, Any]
     implementation: Callable[..., Any] | None
+    repeatable: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class ToolFunctionDef:
             `{"type": "object", "properties": …}`: the function then gets what the model wrote, checked and unchanged.
         implementation: The function; takes the arguments by name. It may have defaults of its own. `None` leaves the
             call to the program: `act` ends after the round with such a call.
+        repeatable: Whether the model may make the same call any number of times, such as a poll; see
+            `max_repeated_tool_calls` of `act`.
         context_parameters: The parameters of the function that get a `ToolCallContext`, by their type hints.
     """
 
@@ -88,6 +91,7 @@ class ToolFunctionDef:
     description: str
     parameters: Mapping[str, Any]
     implementation: Callable[..., Any] | None
+    repeatable: bool = field(default=False, kw_only=True)
     context_parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _defaults: dict[str, Any] = field(init=False, repr=False, compare=False)
 
@@ -128,7 +132,12 @@ class ToolFunctionDef:
 
     @classmethod
     def from_callable(
-        cls, implementation: Callable[..., Any], *, name: str | None = None, description: str | None = None
+        cls,
+        implementation: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        repeatable: bool = False,
     ) -> Self:
         """Take name, description and parameters from a function's name, docstring and type hints.
 
@@ -139,7 +148,7 @@ class ToolFunctionDef:
         text = description or inspect.getdoc(implementation)
         if not text:
             raise LMStudioValueError(f"tool {found!r} has no docstring; write one, or pass description=")
-        return cls(found, text, _parameters_of(implementation, found), implementation)
+        return cls(found, text, _parameters_of(implementation, found), implementation, repeatable=repeatable)
 
     @classmethod
     def parse(cls, tool: "ToolInput") -> "ToolFunctionDef":
@@ -236,6 +245,7 @@ _MEMBERS: dict[str, tuple[Callable[[object], bool], str]] = {
         "a dict of types by name",
     ),
     "implementation": (lambda value: value is None or callable(value), "a function, or None"),
+    "repeatable": (lambda value: isinstance(value, bool), "True or False"),
 }
 
 _NAMEABLE = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}

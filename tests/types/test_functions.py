@@ -95,6 +95,15 @@ def test_a_definition_may_be_an_object_a_dict_or_a_function() -> None:
     assert ToolFunctionDef.parse(add).name == "add"
 
 
+def test_a_definition_of_each_kind_may_be_repeatable() -> None:
+    given: Any = {"name": "add", "description": "Add.", "parameters": {"a": int}, "implementation": add}
+    marked: Any = {**given, "repeatable": True}
+    made = ToolFunctionDef(**given, repeatable=True)
+    assert ToolFunctionDef.parse(marked) == made != ToolFunctionDef.parse(given)
+    assert ToolFunctionDef.from_callable(add, repeatable=True).repeatable
+    assert not ToolFunctionDef.parse(add).repeatable
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "checked"),
     [
@@ -298,6 +307,7 @@ def _defined(**members: Any) -> dict[str, Any]:
         (_defined(parameters={"type": "object", "properties": 5}), "'f' are not a JSON schema: parameters['proper"),
         (_defined(parameters={"type": "object", "$ref": "#/$defs/A"}), "'f' refers to '#/$defs/A', which it does not"),
         (_defined(implementation=5), "the implementation of a tool must be a function, or None; got 5"),
+        (_defined(repeatable=None), "the repeatable of a tool must be True or False; got None"),
         (_defined(parameters={"ctx": int}, implementation=_contextual), "'ctx' gets the ToolCallContext, so the model"),
         (_defined(parameters=_ctx_schema(), implementation=_contextual), "'ctx' gets the ToolCallContext, so the mod"),
     ],

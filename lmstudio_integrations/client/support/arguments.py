@@ -123,17 +123,17 @@ def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | No
     raise LMStudioValueError(f"{name} must be {required}; got {shown(value)}; {seconds_remedy(name, value)}")
 
 
-def whole_number(value: object, name: str, *, most: int | None = None) -> int | None:
-    """Return an argument that must be an integer from 1 to `most`, or `None`.
+def whole_number(value: object, name: str, *, least: int = 1, most: int | None = None) -> int | None:
+    """Return an argument that must be an integer from `least` to `most`, or `None`.
 
     Raises:
         LMStudioValueError: If it is not.
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= (most or SAFE_INTEGER):
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (most or SAFE_INTEGER):
         is_small = most is None and not (isinstance(value, int) and value > SAFE_INTEGER)
-        bounds = "at least 1" if is_small else f"between 1 and {most or SAFE_INTEGER}"
+        bounds = f"at least {least}" if is_small else f"between {least} and {most or SAFE_INTEGER}"
         raise LMStudioValueError(f"{name} must be {bounds}, or None; got {shown(value)}")
     return value
 

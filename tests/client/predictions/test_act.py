@@ -121,7 +121,7 @@ async def test_parallel_tools_really_run_at_once(model: Any) -> None:
 
 async def test_all_tools_of_a_round_run_at_once_however_many_they_are(model: Any) -> None:
     together = threading.Barrier(MANY, timeout=5)
-    tool = lms.ToolFunctionDef("meet", "Wait for the others.", {}, lambda: together.wait() >= 0)
+    tool = lms.ToolFunctionDef("meet", "Wait for the others.", {}, lambda: together.wait() >= 0, repeatable=True)
     messages: list[Any] = []
     await model.act("meet", [tool], on_message=messages.append, max_parallel_tool_calls=None)
     assert [part.content for part in messages[1].content] == ["true"] * MANY
@@ -317,7 +317,14 @@ async def test_unusable_tools_are_rejected_before_sending(
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"max_prediction_rounds": 0}, {"max_parallel_tool_calls": 0}, {"on_mesage": None}]
+    "parameters",
+    [
+        {"max_prediction_rounds": 0},
+        {"max_parallel_tool_calls": 0},
+        {"max_repeated_tool_calls": 1},
+        {"max_repeated_tool_calls": True},
+        {"on_mesage": None},
+    ],
 )
 async def test_invalid_parameters_of_act_are_rejected(model: Any, parameters: dict[str, Any]) -> None:
     with pytest.raises(lms.LMStudioValueError, match=next(iter(parameters))):

@@ -25,6 +25,7 @@ from lmstudio_integrations.client.predictions.requests import (
     with_tools,
 )
 from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCallController
+from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import MadeCall, RequestedCall, repetition
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters
@@ -59,10 +60,19 @@ HandleInvalid: TypeAlias = Callable[
 
 @dataclass(frozen=True, slots=True)
 class ActResult:
-    """The result of `act`: the number of predictions, and the total time."""
+    """The result of `act`.
+
+    Attributes:
+        rounds: The number of predictions.
+        total_time_seconds: The total time, with that of the tools.
+        stop_reason: `repeated_tool_call` if `act` ended because the model repeated a call; see
+            `max_repeated_tool_calls`. Otherwise `None`: the model responded without a call, or a call is left to the
+            program.
+    """
 
     rounds: int
     total_time_seconds: float
+    stop_reason: str | None = None
 
 
 class ActParameters(TimeoutParameters, total=False):
@@ -73,6 +83,11 @@ class ActParameters(TimeoutParameters, total=False):
     Attributes:
         max_prediction_rounds: The maximum number of rounds. There is no limit by default. The last round has no tools.
         max_parallel_tool_calls: How many tools run at once. The default is 1; `None` runs all calls of a round at once.
+        max_repeated_tool_calls: The number of the same call that is answered with a sentence in place of its tool. The
+            default is 3, so that a tool runs twice with the same arguments and result; at least 2; `None` runs every
+            call. Only what is new in between, such as an edit between two tests, starts the count again. At twice the
+            number, if the model makes no other call, `act` ends after that round. Tools that are `repeatable` are left
+            alone. Invalid calls count as well.
         handle_invalid_tool_request: Called with the error and the request when a tool call fails. A returned string
             replaces the standard text for the model; an exception ends `act`. If the tool raised an exception, that is
             the error's `__cause__`. If the request cannot be read, it is `None`: the returned value is ignored, and
@@ -106,14 +121,16 @@ class ActParameters(TimeoutParameters, total=False):
         on_tool_call_request_failure: Called with round, call and an `LMStudioToolCallError` if the call cannot be read,
             is incomplete, names no tool, or has arguments that do not fit.
         guard_tool_call: Called with round, call and a `GuardToolCallController`, right before the tool runs. It allows
-            the call, changes its arguments, or denies it. An exception ends `act`.
+            the call, changes its arguments, or denies it. An exception ends `act`. It is not called for a call that
+            was made too often.
         on_tool_call_request_finalized: Called with round, call and `ToolCallEnd`, after `guard_tool_call`.
-        on_tool_call_result: Called with round, call and the result for the model when a tool has ended or a call is
-            invalid, in the order in which the tools end.
+        on_tool_call_result: Called with round, call and the result for the model: first for calls that are invalid or
+            were made too often, then for the others, in the order in which the tools end.
     """
 
     max_prediction_rounds: int | None
     max_parallel_tool_calls: int | None
+    max_repeated_tool_calls: int | None
     handle_invalid_tool_request: HandleInvalid | None
     check_context: bool
     rescue_tool_calls: bool
@@ -151,6 +168,7 @@ class ToolJob:
         tool: The tool; `None` if there is none of that name.
         arguments: Its checked arguments, and its context.
         problem: Why the request is invalid.
+        answer: The text for the model in place of running the tool, because the call was made too often.
         outcome: What the function returned, as JSON.
         failure: The exception of the function, or of writing its result as JSON; replaces the outcome.
         reply: The result for the model.
@@ -161,6 +179,7 @@ class ToolJob:
     tool: ToolFunctionDef | None
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     problem: LMStudioToolCallError | None = None
+    answer: str | None = None
     outcome: str = ""
     failure: BaseException | None = None
     reply: ToolCallResultPart | None = None
@@ -226,10 +245,14 @@ class Act:
         self.parallel: int | None = whole_number(
             parameters.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls"
         )
+        self._most = whole_number(parameters.get("max_repeated_tool_calls", 3), "max_repeated_tool_calls", least=2)
         self._started = time.monotonic()
         self._round = 0
         self._calls = 0
         """The number of calls in earlier rounds."""
+        self._made: list[MadeCall] = []
+        """Those of them that have a result."""
+        self._stop_reason: str | None = None
         self._cancelled = threading.Event()
 
     def to_end(self, tools: ToolRunner) -> Flow[ActResult]:
@@ -240,7 +263,7 @@ class Act:
         except BaseException:
             self._cancelled.set()
             raise
-        return ActResult(self._round + 1, time.monotonic() - self._started)
+        return ActResult(self._round + 1, time.monotonic() - self._started, self._stop_reason)
 
     def _has_more_after_round(self, tools: ToolRunner) -> Flow[bool]:
         """Run the next prediction and its tools; return whether another round follows."""
@@ -251,7 +274,12 @@ class Act:
         self._calls += len(result.tool_calls)
         if jobs and self._is_last:
             raise LMStudioPredictionError("Model requested tool use on final prediction round.")
+        requested = [_requested(job) for job in jobs]  # before a guard changes their arguments
+        self._answer_repeated(jobs, requested)
         yield from self._run_tools(jobs, tools)
+        for job, call in zip(jobs, requested, strict=True):
+            if job.reply is not None:
+                self._made.append(MadeCall(call.name, call.arguments, None if job.answer else job.reply.content))
         # A message of its own: in the chat it may be merged with an earlier message of the assistant.
         message = Chat().add_assistant_response(result, [job.call.to_request() for job in jobs])
         self._chat.append(message)
@@ -262,7 +290,7 @@ class Act:
         if reply is not None:
             yield from self._call_back("on_message", reply)
         yield from self._call_back("on_round_end", self._round)
-        return bool(jobs) and len(replies) == len(jobs)
+        return bool(jobs) and len(replies) == len(jobs) and self._stop_reason is None
 
     @property
     def _is_last(self) -> bool:
@@ -331,12 +359,25 @@ class Act:
         job.arguments |= dict.fromkeys(tool.context_parameters, context)
         return job
 
+    def _answer_repeated(self, jobs: Sequence[ToolJob], requested: Sequence[RequestedCall]) -> None:
+        """Decide which calls of a round are answered because they were made too often, and whether `act` ends."""
+        if self._most is None:
+            return
+        found = repetition(self._made, requested, most=self._most)
+        for job, answer in zip(jobs, found.answers, strict=True):
+            job.answer = answer
+            if answer is not None:
+                logger.warning("%r: %s", self._model.state.name, answer)
+        if found.ending is not None:
+            self._stop_reason = "repeated_tool_call"
+            logger.warning("%r: %s", self._model.state.name, found.reason)
+
     def _run_tools(self, jobs: Sequence[ToolJob], tools: ToolRunner) -> Flow[None]:
         """Run the tools of a round, at most `parallel` at once. The callbacks run between them."""
         for job in jobs:
-            if job.problem is not None:
+            if job.problem is not None or job.answer is not None:
                 yield from self._reply(job)
-        waiting, running = deque(job for job in jobs if job.problem is None), 0
+        waiting, running = deque(job for job in jobs if job.reply is None), 0
         while waiting or running:
             while waiting and running < (self.parallel or len(jobs)):
                 job = waiting.popleft()
@@ -372,7 +413,9 @@ class Act:
     def _reply(self, job: ToolJob) -> Flow[None]:
         """Make the result of a call for the model."""
         text = job.outcome
-        if job.problem is not None:
+        if job.answer is not None:
+            text = job.answer
+        elif job.problem is not None:
             text = yield from self._error_text(job.problem, job)
         elif job.failure is not None:
             assert job.tool is not None, "only valid calls run"
@@ -401,6 +444,12 @@ class Act:
 
     def _call_back(self, name: str, *arguments: Any) -> Flow[Any]:
         return (yield from call_back(name, cast("Any", self._parameters.get(name)), *arguments))
+
+
+def _requested(job: ToolJob) -> RequestedCall:
+    # Whether a call that is left to the program repeats, only the program knows.
+    is_repeatable = job.tool is not None and (job.tool.repeatable or job.tool.implementation is None)
+    return RequestedCall(job.call.name, job.call.arguments or {}, is_repeatable)
 
 
 def _settings(parameters: ActParameters, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:
