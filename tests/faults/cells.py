@@ -25,12 +25,12 @@ from tests.faults.surfaces import (
     DIMENSIONS,
     SURFACES,
     TIMEOUT_NAMES,
-    TOOL_RESULT,
     Subject,
     Surface,
     Timeouts,
     expected,
     joined,
+    run_tool,
 )
 from tests.support.certificates import LOCALHOST
 from tests.support.releasing import releasing
@@ -207,7 +207,7 @@ class Cell(Observer):
                 raise EarlyTimeoutError
         right = expected(self.surface.kind, text)
         if "tool_choice" in options:
-            right.append(TOOL_RESULT)
+            right.append(run_tool(**self.fault.call))
         if outcome.error is not None:
             self._check_error(verb, error, outcome)
             self._check_delivered(verb, parts, right)

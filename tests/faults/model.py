@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
 from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
 from lmstudio_integrations.emulator.proxy.faults import Phase
 from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Injection
-from tests.faults.surfaces import Kind, Surface, ToolChoice
+from tests.faults.surfaces import CALL, Kind, Surface, ToolChoice
 
 if TYPE_CHECKING:
     from tests.faults.cells import Cell
@@ -25,6 +25,7 @@ class Outcome:
 
     Attributes:
         error: The error that it raises; `None` if it works.
+        handled: The error of a second request, without which it works as well.
         timeout_name: Which timeout expires; without an error, on the host from which the call moves.
         changed: Turns the right response into the one that is returned, where nobody can notice the difference.
         note: What a reader must know besides.
@@ -33,6 +34,7 @@ class Outcome:
     """
 
     error: type[errors.LMStudioError] | None = None
+    handled: type[errors.LMStudioError] | None = None
     timeout_name: str | None = None
     changed: Callable[[Words], Words] | None = None
     note: str = ""
@@ -49,7 +51,7 @@ PROTOCOL = Outcome(errors.LMStudioProtocolError)
 
 def expires(timeout_name: str) -> Outcome:
     """Return the outcome of a call whose timeout expires."""
-    return Outcome(errors.LMStudioTimeoutError, timeout_name)
+    return Outcome(errors.LMStudioTimeoutError, timeout_name=timeout_name)
 
 
 def moves_after(timeout_name: str) -> Outcome:
@@ -87,6 +89,7 @@ class Row:
         window: The context length of the model, if the prompt does not fit.
         tool_choice: The choice with which the observed call offers a tool, if it does. The model is to call it after
             its text.
+        call: The call that the response then has.
         has_thought: Whether the conversation of each call has an earlier thought. The last prompt has none.
         max_tokens: After how many tokens the observed call ends: within a thought. The next call continues its
             conversation, without the thought.
@@ -119,6 +122,7 @@ class Row:
     load_steps: tuple[Mapping[str, Any], ...] = ()
     window: int | None = None
     tool_choice: ToolChoice | None = None
+    call: Mapping[str, Any] = field(default_factory=lambda: CALL)
     has_thought: bool = False
     max_tokens: int | None = None
     between: "Callable[[Cell], None] | None" = None
@@ -169,13 +173,14 @@ class Row:
         return self.chat.error is errors.LMStudioInsufficientResourcesError
 
     def is_retried(self, surface: Surface, outcome: Outcome | None) -> bool:
-        """Whether an adapter with `max_retries` makes a call again that came to this."""
-        if outcome is None or outcome.error not in _RETRYABLE:
+        """Whether an adapter with `max_retries` makes a request again that came to this."""
+        error = None if outcome is None else outcome.error or outcome.handled
+        if outcome is None or error not in _RETRYABLE:
             return False
-        if outcome.error is errors.LMStudioTimeoutError:
+        if error is errors.LMStudioTimeoutError:
             return outcome.timeout_name == "connect_timeout"
         has_begun = surface.streams and self.phase in {Phase.MIDDLE, Phase.LAST}
-        return outcome.error is errors.LMStudioUnreachableError or not has_begun
+        return error is errors.LMStudioUnreachableError or not has_begun
 
     def may_be_retried(self, surface: Surface) -> bool:
         """Whether `max_retries` changes anything in this row."""

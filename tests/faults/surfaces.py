@@ -81,7 +81,10 @@ class Surface:
         config = {"raw_tools": tools, "tool_choice": wire_choice}
         if self.way in {_act, _aact}:
             return {"config": config}
-        return {"config": config, "rescue_tool_calls": True, "required_tool_fallback": True}
+        return {
+            "config": config,
+            **dict.fromkeys(("rescue_tool_calls", "repair_tool_calls", "required_tool_fallback"), True),
+        }
 
     def limit(self, max_tokens: int) -> dict[str, Any]:
         """Return the arguments that limit the response."""
@@ -252,14 +255,17 @@ TOOL = _FUNCTION.to_tool().to_dict()
 CALL: dict[str, Any] = {"name": "population", "arguments": {"city": "Oslo"}}
 """The one call that fits."""
 
+MISFIT: dict[str, Any] = {"name": "population", "arguments": {"city": "Bergen"}}
+"""A call that only the model can mend."""
+
 
 def run_tool(name: str, arguments: dict[str, Any]) -> str:
-    """Run the tool of a call, as a program does."""
+    """Run the tool of a call, as a program does; return why it does not fit, if it does not."""
     assert name == _FUNCTION.name, "no other tool was offered"
-    return str(population(**_FUNCTION.check(arguments)))
-
-
-TOOL_RESULT = run_tool(**CALL)
+    try:
+        return str(population(**_FUNCTION.check(arguments)))
+    except lms.LMStudioValueError as error:
+        return str(error)
 
 
 def _results(response: Any) -> list[str]:

@@ -13,7 +13,7 @@ from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import LOST, UNREACHABLE, WORKS, Row, expires
 from tests.faults.responding import ROWS
-from tests.faults.surfaces import SURFACES, Subject, Surface
+from tests.faults.surfaces import CALL, SURFACES, Subject, Surface
 
 RESPOND, STREAM = SURFACES[0], SURFACES[1]
 RESET = Row("A reset.", Phase.MIDDLE, LOST, inject=at("middle packet", reset), then_on="new connection")
@@ -67,7 +67,9 @@ def test_a_timeout_under_another_name_is_found(proxies: ProxyThread, monkeypatch
     assert "first_token_timeout expired, not idle_timeout" in findings(proxies, wrong)
 
 
-@pytest.mark.parametrize("fault", [row for row in TABLE if row.tool_choice], ids=lambda row: row.tool_choice)
+@pytest.mark.parametrize(
+    "fault", [row for row in TABLE if row.tool_choice and row.call == CALL], ids=lambda row: row.name
+)
 def test_a_tool_call_that_does_not_come_is_found(proxies: ProxyThread, fault: Row) -> None:
     helpless = replace(RESPOND, way=lambda model, text, config=None, **_: RESPOND.way(model, text, config=config))
     assert "the fault call returned" in findings(proxies, fault, helpless)

@@ -29,7 +29,7 @@ class Ask:
         asked_by: The middleware whose request it is; `None` is that of the caller.
         operation: The operation that it is a part of, once it has one; may ask the server more.
         instance: The instance that responds, once it has one.
-        parameter: The parameter as it was sent, once it was.
+        parameter: The parameter as it was sent; empty until then.
         call: The call to the server.
         is_open: Whether the server has begun to respond.
         is_cancelled: Whether the caller had cancelled the prediction when the response ended.
@@ -42,7 +42,7 @@ class Ask:
     asked_by: "Middleware | None" = None
     operation: Operation = field(init=False)
     instance: Instance = field(init=False)
-    parameter: Mapping[str, Any] = field(init=False)
+    parameter: Mapping[str, Any] = field(default_factory=dict[str, Any], init=False)
     call: Call | None = None
     is_open: bool = False
     is_cancelled: bool = False

@@ -516,7 +516,9 @@ class Prediction:
             raise attempts.unloaded_error()
         result = self._result_of([*self._earlier, self._ask], end)
         if result.thoughts:
-            self._ask.instance.reasoning.add(result.thoughts)
+            # The last ask may have failed before it had an instance.
+            asks = (self._ask, *reversed(self._earlier))
+            next(ask for ask in asks if ask.raw.end is not None).instance.reasoning.add(result.thoughts)
         attempts.succeeded(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)

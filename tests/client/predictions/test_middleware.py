@@ -23,10 +23,17 @@ RULES: list[dict[str, Any]] = [
     {"then": [{"text": "One"}]},
 ]
 
+ONCE: list[dict[str, Any]] = [
+    {"when": {"load": True, "round": 2}, "then": [{"fault": "out_of_memory"}]},
+    {"then": [{"reasoning": "Which number comes first?"}, {"text": "One"}]},
+]
+"""Of a model that can be loaded once."""
+
 
 @pytest.fixture
 def server(gate: Gate) -> Iterator[Emulator]:
-    with Emulator([ModelEntry(key="chatty", rules=tuple(RULES))], engines=gate.engines()) as running:
+    models = [ModelEntry(key="chatty", rules=tuple(RULES)), ModelEntry(key="once", rules=tuple(ONCE))]
+    with Emulator(models, engines=gate.engines()) as running:
         yield running
 
 
@@ -46,7 +53,7 @@ async def responded(model: Any, **callbacks: Any) -> Any:
 
 async def streamed(model: Any, **callbacks: Any) -> Any:
     stream = model.respond_stream("first", **callbacks)
-    text = "".join([fragment.content async for fragment in stream])
+    text = "".join([each.content async for each in stream if each.reasoning_type == "none"])
     result = stream.result()
     assert result.content == text
     return result
@@ -233,6 +240,30 @@ async def test_what_has_arrived_stays_if_the_model_is_unloaded_before_its_own_as
     result = await stream.wait_for_result()
     assert result.content == ("One" if is_stopped else "OneTwo")
     assert result.stats.stop_reason == ("userStopped" if is_stopped else "eosFound")
+
+
+@every_way
+async def test_what_has_arrived_stays_if_the_model_cannot_be_loaded_for_its_own_ask(
+    client: Any, server: Emulator, use: Callable[..., None], way: Any
+) -> None:
+    @dataclass(eq=False)
+    class Unloads(Again):
+        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+            server.unload("once")
+            return (yield from super().finish(batch, end, ask))
+
+    @dataclass(eq=False)
+    class Outer(Middleware):
+        def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Any:
+            log.append("was sent" if ask.parameter else "was not sent")
+            return (yield from super().finish(batch, end, ask))
+
+    log: list[str] = []
+    use(Outer, lambda plan: Unloads(plan, "second", log, fallback=True))
+    result = await way(await client.llm.model("once"))
+    assert (result.content, result.reasoning_content) == ("One", "Which number comes first?")
+    # A stream that has delivered something does not load the model again.
+    assert log[-2:] == ["second failed", "was sent" if way is streamed else "was not sent"]
 
 
 async def test_the_tokens_of_an_ask_that_ends_with_a_failure_count(
