@@ -115,7 +115,8 @@ def _names(schema: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts that a schema lists as values."""
     yield from (each for each in (*schema.get("enum", ()), schema.get("const")) if isinstance(each, str))
     for keyword in ("anyOf", "oneOf", "allOf"):
-        for part in filter(is_object, schema.get(keyword, ())):
+        parts: list[Any] = schema.get(keyword, [])
+        for part in filter(is_object, parts):
             yield from _names(part)
 
 
