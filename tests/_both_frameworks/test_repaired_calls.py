@@ -131,6 +131,31 @@ def test_a_call_with_one_reading_is_mended_without_a_request(
     assert ["mended 1 tool call" in message for message in caplog.messages].count(True) == 1
 
 
+UNMARKED = {
+    "another name": ('{"name": "look_up", "arguments": {"town": "Oslo", "days": 3}}', 1),
+    "in a block": ('```json\n{"name": "look_up", "arguments": {"city": "Oslo", "days": "03"}}\n```', 2),
+    "a missing one": ('{"name": "look_up", "arguments": {"days": 3}}', 2),
+}
+
+
+@every_way
+@pytest.mark.parametrize("written", UNMARKED)
+def test_a_response_that_is_nothing_but_a_call_needs_no_marker(way: Way, written: str) -> None:
+    text, requests = UNMARKED[written]
+    with servers(rule("^plain$", {"text": text})) as server:
+        seen = way(server.address, "plain")
+        assert (seen["calls"][0][0], dict(sorted(seen["calls"][0][1].items())), seen["text"]) == (*RIGHT, "")
+        assert len(server.predictions) == requests
+
+
+@every_way
+def test_arguments_that_no_tool_names_are_a_doubt_without_a_marker(way: Way) -> None:
+    text = '{"name": "look_up", "arguments": {"city": "Oslo", "sky": "blue"}}'
+    with servers(rule("^plain$", {"text": text})) as server:
+        seen = way(server.address, "plain")
+        assert (seen["calls"], seen["text"], len(server.predictions)) == ([], text, 1)
+
+
 @every_way
 @pytest.mark.parametrize("prompt", ASKED)
 def test_another_one_is_asked_for_by_grammar(

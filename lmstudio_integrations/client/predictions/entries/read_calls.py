@@ -115,7 +115,7 @@ class ReadCalls(Middleware):
             self._scanner = self._new_scanner(marked_only=is_reasoning or self._has_text)
 
     def _new_scanner(self, *, marked_only: bool) -> Scanner:
-        return Scanner(self._tools, marked_only=marked_only, holds_unreadable=self._repairs)
+        return Scanner(self._tools, marked_only=marked_only, repairs=self._repairs)
 
     def _release_held(self, released: list[PredictionEvent], keeping: int = 0) -> None:
         """Release the fragments that have none of the last characters."""

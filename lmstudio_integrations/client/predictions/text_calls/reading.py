@@ -150,12 +150,14 @@ class Candidate:
         text: The text, from the first marker, or from the beginning of the response.
         tools: The tools that the request offers.
         is_marked: Whether it begins with a marker.
+        reports_misfits: Whether calls that do not fit are reported without a marker, too.
     """
 
-    def __init__(self, text: str, tools: OfferedTools, *, is_marked: bool) -> None:
+    def __init__(self, text: str, tools: OfferedTools, *, is_marked: bool, reports_misfits: bool = False) -> None:
         self.text = text
         self._tools = tools
         self._is_marked = is_marked
+        self._reports_misfits = reports_misfits
 
     def is_possible(self) -> bool:
         """Whether it could be calls, or become calls as it grows."""
@@ -184,12 +186,14 @@ class Candidate:
             return None
 
     def _checked(self, calls: list[TextCall], family: str) -> Reading | None:
-        """Return calls that fit; of marked ones that do not, what is wrong."""
+        """Return calls that fit; of those that do not, what is wrong."""
         fitting = tuple([TextCall(tool, tool.fitting(arguments)) for tool, arguments in calls])
         for tool, arguments in fitting:
             problem = tool.problem(arguments, only_known=not self._is_marked)
             if problem is not None:
-                return Reading(self.text, fitting, family, problem, tool.name) if self._is_marked else None
+                # Arguments that only the schema does not name are a doubt, and nothing that could be mended.
+                is_misfit = self._is_marked or (self._reports_misfits and tool.problem(arguments) is not None)
+                return Reading(self.text, fitting, family, problem, tool.name) if is_misfit else None
         return Reading(self.text, fitting, family)
 
     def unreadable(self) -> Reading | None:

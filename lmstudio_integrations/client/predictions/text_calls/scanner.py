@@ -28,12 +28,13 @@ class Scanner:
     Args:
         tools: The tools that the request offers.
         marked_only: Whether calls without a marker do not count.
-        holds_unreadable: Whether a call that names a tool and cannot be read is held back up to the end.
+        repairs: Whether calls are mended that do not fit: then one that names a tool and cannot be read is held back up to
+            the end, and one without a marker is reported.
     """
 
-    def __init__(self, tools: OfferedTools, *, marked_only: bool, holds_unreadable: bool = False) -> None:
+    def __init__(self, tools: OfferedTools, *, marked_only: bool, repairs: bool = False) -> None:
         self._tools = tools
-        self._holds_unreadable = holds_unreadable
+        self._repairs = repairs
         self._held = 0
         self._has_reasoned = False
         """Whether reasoning in the text has ended."""
@@ -167,7 +168,8 @@ class Scanner:
 
     def _candidate_at(self, at: int) -> Candidate:
         self._parts = ["".join(self._parts)]
-        return Candidate(self._parts[0][at:], self._tools, is_marked=self._is_marked)
+        text = self._parts[0][at:]
+        return Candidate(text, self._tools, is_marked=self._is_marked, reports_misfits=self._repairs)
 
     def _is_possible(self, candidate: Candidate) -> bool:
         return len(candidate.text) <= MOST_HELD and candidate.is_possible()
@@ -177,5 +179,5 @@ class Scanner:
         at, self._candidate = self._candidate, None
         if self._is_marked:
             self._is_over, self._given_up = True, at
-            self._is_kept = self._holds_unreadable and self._tools.name_in(candidate.text) is not None
+            self._is_kept = self._repairs and self._tools.name_in(candidate.text) is not None
         return self._search("\n" + candidate.text)
