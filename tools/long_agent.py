@@ -12,12 +12,12 @@ import asyncio
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, SummarizationMiddleware
@@ -29,14 +29,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED
-from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
-from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine, ScriptedModel, chat_template, words
-from lmstudio_integrations.emulator.engines.scripted.playback import play
+from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest
+from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioToolCallError, LMStudioTruncationWarning
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio, LMStudioTokenizer
 from lmstudio_integrations.types.chat import Message
 from lmstudio_integrations.types.reasoning import SendReasoning
+from tools.played_models import PlayedEngine, perform, running_turn
 
 TURNS, WINDOW = 200, 4096
 Framework = Literal["LangChain", "LlamaIndex"]
@@ -89,7 +89,7 @@ class Ledger:
 # The model ----------------------------------------------------------------------------------------------------------
 
 
-class Accountant(ScriptedEngine):
+class Accountant(PlayedEngine):
     """An engine whose models add up what they read, and are as unreliable as chance will have it.
 
     Args:
@@ -110,19 +110,11 @@ class Accountant(ScriptedEngine):
         self._chance = chance
         self._entries = entries
 
-    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
-        """Load a model."""
-        model = await super().load(request, on_progress)
-        model.__class__ = _AccountantModel
-        assert isinstance(model, _AccountantModel)
-        model.engine = self
-        return model
-
     def play(self, request: GenerateRequest) -> Iterator[EngineEvent]:
         """Yield what a model does."""
         assert request.history is not None, "agents have conversations"
         messages = request.history.messages
-        self.thoughtless += any(_has_lost_its_thought(message) for message in _running_turn(messages))
+        self.thoughtless += any(_has_lost_its_thought(message) for message in running_turn(messages))
         faults: list[dict[str, Any]] = []
         tokens = words.count(chat_template.render(messages, request.tools))
         if tokens >= request.context_length:
@@ -135,9 +127,7 @@ class Accountant(ScriptedEngine):
         if request.tools and self._chance.random() < _IS_CUT_OFF:
             config = request.config.model_copy(update={"max_tokens": self._chance.randrange(1, 4)})
             request = replace(request, config=config)
-        for event in play([Rule(then=[*faults, *steps])], request):
-            if event is not None:  # a token that is held back
-                yield cast("EngineEvent", event)
+        yield from perform([*faults, *steps], request)
 
     def _respond(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         luck = self._chance.random()
@@ -151,14 +141,6 @@ class Accountant(ScriptedEngine):
         if _is_time_to_report(messages):
             return [{"text": _note(messages)}]
         return [{"reasoning": _THOUGHT}, {"tool": "entry", "arguments": {"number": read + 1}}]
-
-
-class _AccountantModel(ScriptedModel):
-    engine: Accountant
-
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
-        for event in self.engine.play(request):
-            yield event
 
 
 def _note(messages: Sequence[Message]) -> str:
@@ -180,14 +162,9 @@ def _sum_of(messages: Sequence[Message]) -> tuple[int, int]:
 
 def _is_time_to_report(messages: Sequence[Message]) -> bool:
     """Whether as many entries were read as the last question allows."""
-    question, *turn = _running_turn(messages)
+    question, *turn = running_turn(messages)
     most = _AT_MOST.search(chat_template.message_text(question))
     return most is not None and sum(message.role == "tool" for message in turn) >= int(most[1])
-
-
-def _running_turn(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return the messages from the last one of the user on."""
-    return messages[max((at for at, message in enumerate(messages) if message.role == "user"), default=0) :]
 
 
 def _has_lost_its_thought(message: Message) -> bool:

@@ -1,9 +1,14 @@
-"""Agents of 200 turns in a window of 4,096 tokens: nothing is lost, and where something is, somebody says so."""
+"""Agents of 200 turns in a window of 4,096 tokens, and of 50 with a model that makes every mistake.
+
+Nothing is lost, no tool runs wrongly, and where something went wrong, somebody says so.
+"""
 
 import asyncio
 
 import pytest
 
+from tools import fifty_turns
+from tools.fifty_turns import WAYS, Way
 from tools.long_agent import TURNS, Framework, run, run_real
 
 SEEDS: list[tuple[Framework, int]] = [("LlamaIndex" if seed in {4, 7} else "LangChain", seed) for seed in range(10)]
@@ -45,3 +50,43 @@ def test_an_agent_that_sends_no_thoughts_is_noticed() -> None:
 def test_a_long_agent_on_a_real_model_meets_no_error(framework: Framework) -> None:
     report = asyncio.run(run_real(framework, turns=6, window=1024))
     assert (report.calls, report.noticed) == (6, 0), report
+
+
+FEW = 12
+"""Turns in which most mistakes are made. `python -m tools.fifty_turns` runs all."""
+
+# LlamaIndex's agents look at all their attributes.
+of_agents = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+
+
+@of_agents
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_agent_goes_on_although_its_model_makes_every_mistake(way: Way, seed: int) -> None:
+    report = asyncio.run(fifty_turns.run(way, seed, FEW))
+    assert not report.failures, report
+    assert report.counts["turns"] == FEW
+    assert report.counts["mended without one"], report
+
+
+@of_agents
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_mistakes_of_which_nobody_takes_care_are_noticed(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fifty_turns, "COPIES", 40)
+    report = asyncio.run(fifty_turns.run(way, 2, FEW, repair_tool_calls=False, stop_on_repetition=False))
+    assert report.failures
+    assert report.counts["repetitions that went on"], report
+    assert not report.counts["mended by a request"], report
+
+
+@of_agents
+@pytest.mark.filterwarnings("ignore:.*not trained for tool use")
+@pytest.mark.exhaustive
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", WAYS)
+def test_each_response_of_a_real_model_says_why_it_ended(way: Way) -> None:
+    report = asyncio.run(fifty_turns.run_real(way, turns=3))
+    assert not report.failures, report
+    assert report.counts["turns"] == 3
