@@ -16,6 +16,8 @@ from lmstudio_integrations.emulator import Emulator
 MANY = 40
 """More tools than a pool of threads has room for, which is 32 at most by default."""
 
+LOOP = "Let me think about it again. " * 4_000
+
 RULES: list[dict[str, Any]] = [
     {"when": {"role": "tool"}, "then": [{"text": "I heard: {last}"}]},
     {"when": {"last": "^add", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1, "b": "2"}}]},
@@ -29,6 +31,7 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^nobody", "tools": ["add"]}, "then": [{"tool": "nobody", "arguments": {}}]},
     {"when": {"last": "^wrong", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": "x"}}]},
     {"when": {"last": "^meet", "tools": ["meet"]}, "then": [{"tool": "meet", "arguments": {}}] * MANY},
+    {"when": {"last": "^loop"}, "then": [{"tool": "add", "arguments": {}, "malformed": '{"a": "' + LOOP}]},
     {"when": {"last": "^always"}, "then": [{"tool": "add", "arguments": {"a": 1, "b": 1}}]},
 ]
 
@@ -190,6 +193,12 @@ async def test_the_handler_of_invalid_tool_requests_may_replace_the_result_or_en
 
     with pytest.raises(lms.LMStudioToolCallError, match="Cannot find tool"):
         await model.act("nobody", [add], handle_invalid_tool_request=end)
+
+
+async def test_a_call_that_repeats_itself_ends_the_loop_with_that_reason(model: Any) -> None:
+    results: list[Any] = []
+    await model.act("loop", [add], on_prediction_completed=results.append)
+    assert [(each.stats.stop_reason, each.tool_call_requests) for each in results] == [("repetition", ())]
 
 
 async def test_the_handler_of_invalid_tool_requests_is_also_called_for_a_tool_that_failed(model: Any) -> None:

@@ -317,10 +317,11 @@ class Act:
         stop_reason = result.end.stop_reason
         yield from reports.fail(f"the call was cut off ({stop_reason})")
         for record in result.tool_calls:
-            if record.end is None and record.failure is None:
+            # A server also reports a call as failed if the response is cancelled in the middle of it.
+            if record.end is None and (record.failure is None or stop_reason == "repetition"):
                 name = self._model.state.name
                 logger.warning("%r: a call of the tool %r was cut off (%s)", name, record.name, stop_reason)
-            if record.failure is not None:
+            elif record.failure is not None:
                 unreadable = error_of(record.failure)
                 yield from self._call_back("handle_invalid_tool_request", unreadable, None)
                 raise unreadable
