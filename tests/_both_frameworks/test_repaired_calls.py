@@ -103,6 +103,7 @@ RULES = (
         for prompt, steps in {name: steps for name, (steps, _) in {**AT_ONCE, **ASKED}.items()}.items()
     ),
     *(rule(f"^{prompt}$", {"text": TEXT}, *steps) for prompt, steps in FITTING.items()),
+    rule("^without a marker$", {"text": '{"name": "look_up", "arguments": {"days": 3}}'}),
 )
 
 
@@ -219,7 +220,7 @@ def either(way: Way, host: str, prompt: str) -> Seen:
 @pytest.mark.parametrize("second", [IGNORING, MISFITTING, OTHER_TOOL, FAILING], ids=str)
 def test_a_call_that_is_not_mended_stays(way: Way, second: dict[str, Any], request: pytest.FixtureRequest) -> None:
     unrepaired = UNREPAIRED[request.node.callspec.id.rpartition("-")[2]]
-    for prompt in ("a missing one", "the first one", "half a string", "half a string in the text"):
+    for prompt in ("a missing one", "the first one", "half a string", "half a string in the text", "without a marker"):
         with servers(second) as server:
             seen, expected = either(way, server.address, prompt), either(unrepaired, server.address, prompt)
             assert (seen["text"], seen["calls"]) == (expected["text"], expected["calls"])

@@ -13,6 +13,7 @@ from lmstudio_integrations.client.predictions.call_repair.unreadable import Mean
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
+from lmstudio_integrations.client.predictions.text_calls.reading import UNMARKED
 from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
@@ -74,6 +75,8 @@ class ReadCalls(Middleware):
         keeps_misfits = self.plan.keeps_misfits and not self.plan.forces_call
         at, reading = (self._length, None) if found is None else found
         self._release_before(at, released)
+        if reading is not None and reading.family == UNMARKED:
+            keeps_misfits = False  # without a marker, they stay text unless they are mended
         if reading is not None and (reading.problem is None or (keeps_misfits and reading.calls)):
             self._held.clear()
             for tool, arguments in reading.calls:

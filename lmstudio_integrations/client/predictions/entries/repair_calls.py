@@ -28,6 +28,7 @@ from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.second_requests import only_json, with_response
 from lmstudio_integrations.client.predictions.text_calls.bodies import TextCall
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events
+from lmstudio_integrations.client.predictions.text_calls.formats import MARKERS
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
@@ -74,7 +75,7 @@ class _Held:
     """The events of a call.
 
     Attributes:
-        sent: As they were received.
+        sent: As they were received, with the fragments of the text that it was read in.
         mended: What replaces them.
         wrong: What the model is asked to mend.
     """
@@ -91,6 +92,13 @@ class _Held:
             return json.dumps({"name": last.name, "arguments": last.arguments or {}}, ensure_ascii=False)
         raw = last.raw_content if type(last) is ToolCallFailed else None
         return raw or "".join(event.content for event in self.sent if type(event) is ToolCallArguments)
+
+    @property
+    def events(self) -> Events:
+        """What replaces them, or what they are if nothing does: a call in the text without a marker is only text."""
+        text: Events = [event for event in self.sent if type(event) is LlmPredictionFragment]
+        is_marked = not text or MARKERS.match(self.text, 0) is not None
+        return self.mended or (self.sent if is_marked else text)
 
 
 @dataclass(eq=False)
@@ -215,7 +223,7 @@ class RepairCalls(Middleware):
     def _released(self) -> Events:
         """Return all that is held."""
         held, self._held = self._held, []
-        return [event for call in held for event in call.mended or call.sent]
+        return [event for call in held for event in call.events]
 
     def _with_repairs(self, end: PredictionEnd) -> PredictionEnd:
         """Return the end, with what was mended in its statistics."""

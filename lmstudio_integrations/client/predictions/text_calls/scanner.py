@@ -28,8 +28,8 @@ class Scanner:
     Args:
         tools: The tools that the request offers.
         marked_only: Whether calls without a marker do not count.
-        repairs: Whether calls are mended that do not fit: then one that names a tool and cannot be read is held back up to
-            the end, and one without a marker is reported.
+        repairs: Whether calls are mended that do not fit: then one that names a tool and cannot be read is held back
+            up to the end, and one without a marker is reported.
     """
 
     def __init__(self, tools: OfferedTools, *, marked_only: bool, repairs: bool = False) -> None:
