@@ -20,7 +20,8 @@ from lmstudio_integrations.langchain.middleware import ToolSearchMiddleware
 from tools import ROOT
 
 LIST = ROOT / "tests/langchain/many_tools.json"
-"""Wire definitions of tools, and requests with the tool that each needs. Who wrote them had not seen the search."""
+"""Definitions of tools, and requests with the tool that each needs. Who wrote them had not seen the search. The query
+of each is what a model searched for that had seen neither the tools nor which of them is needed."""
 
 CHAT, EMBEDDING = (next(key for key, kind in BUNDLED.items() if kind == wanted) for wanted in ("llm", "embedding"))
 
@@ -39,11 +40,11 @@ def tools_of(definitions: Any) -> list[BaseTool]:
     ]
 
 
-def missed(search: ToolSearchMiddleware, tools: list[BaseTool], requests: Any) -> list[str]:
-    """Return the requests whose tool was not among those found."""
+def missed(search: ToolSearchMiddleware, tools: list[BaseTool], requests: Any, by: str) -> list[str]:
+    """Return the requests whose tool was not among those found by their text or their query."""
     runtime: Any = SimpleNamespace(tools=tools)
-    texts = [(each, search._find(each["text"], runtime)) for each in requests]
-    return [f"{each['tool']}: {each['text']}" for each, found in texts if f"\n{each['tool']}(" not in found]
+    texts = [(each, search._find(each[by], runtime)) for each in requests]
+    return [f"{each['tool']}: {each[by]}" for each, found in texts if f"\n{each['tool']}(" not in found]
 
 
 def definition_tokens(model: ChatLMStudio, tools: Any) -> int:
@@ -73,12 +74,13 @@ def main() -> None:
         if arguments.reranker:
             reranker = LMStudioReranker(model=CHAT, host=server.address)
             searches["words, the embedding model and the reranker"] = {"embeddings": embeddings, "reranker": reranker}
-        print("| searched by | the right tool was among the five |\n| --- | --- |")
+        print("| searched by | found by a query of a model | by the words of the user |\n| --- | --- | --- |")
         for name, settings in searches.items():
-            wrong = missed(ToolSearchMiddleware(**settings), tools, requests)
-            print(f"| {name} | {len(requests) - len(wrong)} of {len(requests)} |", flush=True)
+            wrong = [missed(ToolSearchMiddleware(**settings), tools, requests, by) for by in ("query", "text")]
+            found = " | ".join(f"{len(requests) - len(each)} of {len(requests)}" for each in wrong)
+            print(f"| {name} | {found} |", flush=True)
             if arguments.missed:
-                print("\n".join(f"    {each}" for each in wrong))
+                print("\n".join(f"    {each}" for group in wrong for each in group))
 
 
 if __name__ == "__main__":
