@@ -189,6 +189,7 @@ def test_the_request_continues_the_prompt_and_fixes_what_fits(server: Emulator) 
     assert "days: 'three' is not of type 'integer'" in prompt
     arguments = second.config["structured"]["jsonSchema"]["properties"]["arguments"]
     assert arguments["properties"] == {"city": {"const": "Oslo"}, "days": {"type": "integer"}}
+    assert second.config["structured"]["jsonSchema"]["properties"]["arguments"]["required"] == ["city", "days"]
     assert second.config["enableThinking"] is False
     assert not any((second.config[name] or {}).get("checked") for name in ("repeatPenalty", "presencePenalty"))
     assert first.config["enableThinking"] is True

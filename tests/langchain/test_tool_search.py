@@ -17,7 +17,7 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.catalog import parse_model
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import LMStudioEmbeddings
@@ -25,6 +25,7 @@ from lmstudio_integrations.langchain.middleware import RepeatedToolCallMiddlewar
 from lmstudio_integrations.langchain.middleware._compact import compact
 from lmstudio_integrations.langchain.middleware._ranking import all_words, name_and_description
 from tests.langchain.agents import WAYS, Run, Script, assert_is_valid, run, script
+from tests.langchain.conftest import Server
 
 __all__ = ["run", "script"]
 
@@ -180,6 +181,44 @@ def test_a_call_that_does_not_fit_is_explained_to_the_model(
     assert (result.name, result.status) == ("call_tool", "error")
     assert re.search(problem, result.text, re.DOTALL)
     assert messages[-1].text == "Done."
+
+
+MENDED = '{"name": "get_forecast", "arguments": {"city": "Oslo", "days": 2}}'
+
+
+@pytest.mark.parametrize(
+    ("second", "result"),
+    [
+        ([{"text": MENDED}], "rain in Oslo for 2 days"),
+        ([{"text": "No."}], "days: 'two' is not of type 'integer'"),
+        ([{"error": "no such grammar"}], "days: 'two' is not of type 'integer'"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_asked_for_by_grammar(
+    run: Run, second: Any, result: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = (
+        {"when": {"structured": True}, "then": second},
+        {"when": {"round": 1}, "then": call("get_forecast", city="Oslo", days="two")},
+        {"then": DONE},
+    )
+    with Server([ModelEntry(key="scripted", rules=rules)]) as server:
+        agent = create_agent(server.chat(model="scripted"), TOOLS, middleware=[ToolSearchMiddleware()])
+        messages = run(agent)
+    assert result in next(each.text for each in messages if isinstance(each, ToolMessage))
+    assert messages[-1].text == "Done."
+    assert_is_valid(messages)
+    request = server.predictions[1]
+    assert (request.tools, request.config["enableThinking"]) == ([], False)
+    properties = request.config["structured"]["jsonSchema"]["properties"]["arguments"]["properties"]
+    assert properties == {"city": {"const": "Oslo"}, "days": {"default": 3, "type": "integer"}}
+    if second[0].get("text") == MENDED:
+        (called,) = [each for each in messages if isinstance(each, AIMessage) and each.tool_calls]
+        assert called.response_metadata["repaired_tool_calls"][0]["replaced_by"]["arguments"]["days"] == 2
+        assert called.usage_metadata is not None
+        assert called.usage_metadata["input_tokens"] > server.predictions[0].stats["promptTokensCount"]
+    else:
+        assert ("request to mend a call failed" in caplog.text) is ("error" in second[0])
 
 
 def test_a_schema_that_cannot_be_used_leaves_the_check_to_the_tool(script: Script) -> None:

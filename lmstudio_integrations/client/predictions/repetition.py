@@ -98,7 +98,7 @@ def is_repeated(block: str, text: str) -> bool:
 class Watch:
     """Watches one text.
 
-    Args:
+    Attributes:
         limit: For how many characters a block may be repeated; `None` for the measured limits.
         is_json: Whether white space says nothing, as under a grammar.
     """

@@ -38,7 +38,7 @@ class InvalidToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(self, *, most: int = 1) -> None:
         super().__init__()
-        self.most = whole_number(most, "most") or 1
+        self.most: int = whole_number(most, "most") or 1
 
     @hook_config(can_jump_to=["model"])
     def after_model(

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.support.arguments import texts_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain.middleware._turns import called_tool, running_turn
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _REPEATABLE = "repeatable"
 """The tag, or the member of the metadata, by which a tool says that its calls may repeat."""
@@ -67,8 +67,8 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         super().__init__()
         if type(most) is not int or most < 2:
             raise LMStudioValueError(f"most must be an integer of at least 2; got {most!r}")
-        self.most = most
-        self.repeatable = frozenset(texts_of(repeatable, "repeatable"))
+        self.most: int = most
+        self.repeatable: frozenset[str] = frozenset(texts_of(repeatable, "repeatable"))
 
     def wrap_model_call(
         self, request: _Request, handler: Callable[[_Request], _Response]

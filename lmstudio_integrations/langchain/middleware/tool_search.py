@@ -18,12 +18,14 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from lmstudio_integrations._support.suggestions import explain_unknown_name
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.predictions.call_repair.arguments import mended
+from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tool
+from lmstudio_integrations.langchain.middleware._call_repair import CallRepair
 from lmstudio_integrations.langchain.middleware._compact import compact
 from lmstudio_integrations.langchain.middleware._ranking import (
     all_words,
@@ -49,6 +51,14 @@ _Runtime: TypeAlias = ToolRuntime[Any, Any]
 _MessageT = TypeVar("_MessageT", bound=BaseMessage)
 
 
+class _MisfitError(ToolException):
+    """A call of a tool does not fit."""
+
+    def __init__(self, text: str, wrong: WrongCall) -> None:
+        super().__init__(text)
+        self.wrong = wrong
+
+
 class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Let the model search for tools, in place of sending the definitions of all.
 
@@ -57,7 +67,8 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     result at the end of the conversation. `call_tool` calls one of them: the call is checked against the schema of that
     tool. If it fits, it becomes a call of the tool itself, which the agent runs as any other: with its state, runtime,
     artifacts and commands, and with the other middlewares, such as one that asks for approval. Only the model sees it
-    as a call of `call_tool`. If it does not fit, the model reads what is wrong, and the definition.
+    as a call of `call_tool`. If it does not fit, it is mended as `repair_tool_calls` of the model says: at once, or by
+    one more request, by grammar. Otherwise the model reads what is wrong, and the definition.
 
     Tools are found by the words of their names, descriptions and parameters, and better by an embedding model as well.
     The vectors of tools are computed once, in the first search. A reranker sorts the best candidates, with one call for
@@ -96,9 +107,9 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         super().__init__()
         self.embeddings = embeddings
         self.reranker = reranker
-        self.always = tuple(texts_of(always, "always"))
-        self.most = whole_number(most, "most") or 5
-        self.tools = [
+        self.always: tuple[str, ...] = tuple(texts_of(always, "always"))
+        self.most: int = whole_number(most, "most") or 5
+        self.tools: Sequence[BaseTool] = [
             StructuredTool.from_function(self._find, coroutine=self._afind, name=FIND_TOOLS, description=_FIND),
             StructuredTool.from_function(
                 self._call,
@@ -116,13 +127,39 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def wrap_model_call(self, request: _Request, handler: Callable[[_Request], _Response]) -> _Response:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
-        return self._resolved(handler(self._shown(request)), request.tools)
+        shown = self._shown(request)
+        response = handler(shown)
+        repair = CallRepair.of(shown, response, self._misfits(response, request.tools))
+        if repair is not None:
+            with repair.keeping_the_first():
+                response = repair.mended(handler(repair.request))
+        return self._resolved(response, request.tools)
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> _Response:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
-        return self._resolved(await handler(self._shown(request)), request.tools)
+        shown = self._shown(request)
+        response = await handler(shown)
+        repair = CallRepair.of(shown, response, self._misfits(response, request.tools))
+        if repair is not None:
+            with repair.keeping_the_first():
+                response = repair.mended(await handler(repair.request))
+        return self._resolved(response, request.tools)
+
+    def _misfits(self, response: _Response, tools: Iterable[Any]) -> dict[str | None, WrongCall]:
+        """Return the calls of tools that do not fit, and that only the model can mend, by their identifiers."""
+        named, misfits = _callable(tools), dict[str | None, WrongCall]()
+        for message in response.result:
+            for call in message.tool_calls if isinstance(message, AIMessage) else ():
+                if call["name"] == CALL_TOOL:
+                    try:
+                        self._resolve(call, named)
+                    except _MisfitError as error:
+                        misfits[call["id"]] = error.wrong
+                    except ToolException:  # there is no such tool
+                        pass
+        return misfits
 
     def _shown(self, request: _Request) -> _Request:
         """Return a request without the hidden tools, in whose messages `call_tool` calls them."""
@@ -168,7 +205,9 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         except NoCallError:  # the schema cannot be used; the tool itself checks
             arguments, problem = given, None
         if arguments is None:
-            raise ToolException(f"{meant.name} did not run: {problem}. Its definition:\n{compact(function)}")
+            text = json.dumps({"name": name, "arguments": given}, ensure_ascii=False)
+            wrong = WrongCall(text, str(problem), [offered], given)
+            raise _MisfitError(f"{meant.name} did not run: {problem}. Its definition:\n{compact(function)}", wrong)
         return ToolCall(name=meant.name, args=arguments, id=call["id"], type="tool_call")
 
     def _call(self, name: str, arguments: dict[str, Any], runtime: _Runtime) -> str:

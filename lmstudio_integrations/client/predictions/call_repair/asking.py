@@ -38,7 +38,8 @@ class WrongCall:
     def _parameters(self, tool: OfferedTool) -> dict[str, Any]:
         fixed = self._fixed(tool)
         long = {name for name, value in fixed.items() if len(json.dumps(value)) > _LONGEST_FIXED}
-        required = [*tool.schema.get("required", ()), *fixed]
+        # An argument that does not fit is written again, and not left out.
+        required = [*tool.schema.get("required", ()), *(name for name in self.arguments if name in tool.parameters)]
         # What the model did not write, it does not need, unless it wrote it under another name.
         is_all_known = bool(fixed) and self.arguments.keys() <= tool.parameters.keys()
         properties = {
