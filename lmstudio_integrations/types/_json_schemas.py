@@ -121,6 +121,7 @@ class Misfit(NamedTuple):
         keyword: The keyword of the schema that it violates.
         schema: The schema of the place.
         text: What is wrong, for people and models.
+        is_named: Whether the schema names the place, rather than allows it beside others, or as an item.
     """
 
     path: tuple[str | int, ...]
@@ -128,6 +129,7 @@ class Misfit(NamedTuple):
     keyword: str
     schema: Mapping[str, Any]
     text: str
+    is_named: bool
 
 
 class ArgumentSchema:
@@ -170,13 +172,26 @@ class ArgumentSchema:
             Exception: If the schema cannot be used, in one of many ways.
         """
         return [
-            Misfit(tuple(each.absolute_path), each.instance, each.validator, each.schema, problem_of(each, "arguments"))
+            Misfit(
+                tuple(each.absolute_path),
+                each.instance,
+                each.validator,
+                each.schema,
+                problem_of(each, "arguments"),
+                _is_named(each),
+            )
             for each in self._validator.iter_errors(arguments)
         ]
 
     def accepts(self, value: Any, schema: Mapping[str, Any]) -> bool:
         """Whether a value fits a part of the schema."""
         return bool(self._validator.evolve(schema=schema).is_valid(value))
+
+
+def _is_named(error: Any) -> bool:
+    """Whether the value of an error of `jsonschema` is a member that the schema names."""
+    place, names = list(error.absolute_path)[-1:], list(error.absolute_schema_path)
+    return any(["properties", *place] == names[at : at + 2] for at in range(len(names))) if place else False
 
 
 def problem_of(error: Any, whole: str) -> str:

@@ -15,8 +15,12 @@ from lmstudio_integrations.types._json_schemas import Misfit
 _MOST_PASSES = 8
 """How often it is looked for misfits: a mend may show one that was hidden."""
 
+_MOST_UNKNOWN = 16
+"""Of how many unknown names it is looked for the meaning: that takes a while for each."""
+
 _WRAPPERS = frozenset({"args", "arguments", "data", "input", "kwargs", "parameters", "params", "properties"})
 _BESIDE = frozenset({"function", "name", "tool", "type"})
+_TYPES = ("function", "tool_call", "tool_use")
 """What models put around arguments, and beside them."""
 
 _NOTHING = (None, "", "null", "None", "none", "undefined")
@@ -24,7 +28,7 @@ _NOTHING = (None, "", "null", "None", "none", "undefined")
 
 _ABOUT_NAMES = frozenset({"required", "additionalProperties"})
 
-_SEPARATORS = (",", ";", "\n")
+_SEPARATORS = (",", ";", "\n", "|", " and ", "&")
 
 _OMITTED = object()
 
@@ -47,7 +51,7 @@ def mended(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any] | Non
             change = _renamed(misfit) if misfit.keyword in _ABOUT_NAMES else _read_again(tool, misfit)
             if change is not misfit.value:
                 current = _replaced(current, misfit.path, change)
-            elif misfit.value in _NOTHING and misfit.path and isinstance(misfit.path[-1], str):
+            elif misfit.value in _NOTHING and misfit.is_named:
                 without = _replaced(current, misfit.path, _OMITTED)
                 current = without if len(tool.misfits(without)) < len(misfits) else current
         if current is before:
@@ -61,10 +65,14 @@ def _unwrapped(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
     wrappers = unknown & _WRAPPERS
     if len(wrappers) != 1 or not unknown <= _WRAPPERS | _BESIDE or not tool.misfits(arguments):
         return arguments
+    if any(arguments[name] not in (tool.name, *_TYPES) for name in unknown - wrappers):  # what the tool may need
+        return arguments
     inner = arguments[wrappers.pop()]
     objects = [each for each in (inner, *_parsed(inner)) if is_object(each)]
     known = {name: value for name, value in arguments.items() if name not in unknown}
-    return {**known, **objects[0]} if objects else arguments
+    if not objects or any(name in objects[0] and objects[0][name] != value for name, value in known.items()):
+        return arguments
+    return {**known, **objects[0]}
 
 
 def _renamed(misfit: Misfit) -> Any:
@@ -75,6 +83,8 @@ def _renamed(misfit: Misfit) -> Any:
     unset = [name for name in known if name not in given]
     missing = [name for name in unset if name in misfit.schema.get("required", ())]
     unknown = [name for name in given if name not in known]
+    if len(unknown) > _MOST_UNKNOWN:
+        return given
     for wanted in (missing, unset) if misfit.keyword == "additionalProperties" else (missing,):
         meant = {name: resembling_arguments(name, wanted) for name in unknown}
         for name, names in meant.items():
@@ -90,6 +100,8 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
         fitting: dict[str, Any] = {json.dumps(each): each for each in readings if tool.accepts(each, schema)}
         if fitting:
             return next(iter(fitting.values())) if len(fitting) == 1 else value
+    if value in _NOTHING:
+        return value
     # What is in the value may be mended afterwards.
     type_, parsed = schema.get("type"), _parsed(value)
     if type_ == "object":
@@ -102,11 +114,13 @@ def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:
 def _readings(value: Any, schema: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
     """Yield the readings of a value, better ones first."""
     yield same_spelling(str(value), _names(schema))
-    yield [*_parsed(value), *([json.dumps(value)] if is_number(value) else ())]
+    yield [*_parsed(value), *([json.dumps(value)] if is_number(value) and "e" not in json.dumps(value) else ())]
     items: list[Any] = value if is_list(value) and len(value) == 1 else []
     yield items
-    yield [each for item in items for readings in _readings(item, schema) for each in readings] if items else ()
-    if not (is_list(value) or (isinstance(value, str) and any(each in value for each in _SEPARATORS))):
+    yield [each for item in items if not is_list(item) for readings in _readings(item, schema) for each in readings]
+    if not (
+        is_list(value) or value in _NOTHING or (isinstance(value, str) and any(each in value for each in _SEPARATORS))
+    ):
         yield [[value]]
         yield [[each] for each in _parsed(value)]
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 
+_SEPARATORS = re.compile(r"(?<=[^\W\d_])[\s_./:-]+|[\s_./:-]+(?=[^\W\d_])|[°'\"`()]")
+"""What stands before or after a letter. Between digits, it is a part of the number."""
+
 _SHORTEST_WITH_TYPO = 5
 """The letters of a word in which one may be wrong. In shorter ones, one letter makes another word."""
 
 _READING = (
-    frozenset({"fetch", "get", "look", "lookup", "open", "read", "retrieve", "show", "view"}),
+    frozenset({"fetch", "get", "look", "lookup", "read", "retrieve", "show", "view"}),
     frozenset({"find", "query", "search"}),
     frozenset({"list", "ls"}),
 )
@@ -20,10 +23,37 @@ _READING = (
 
 _LIMITS = frozenset({"all", "any", "every", "no", "not", "un"})
 _CHANGING = frozenset(
-    {"add", "append", "cancel", "create", "delete", "edit", "insert", "move", "patch", "post", "put", "remove"}
-    | {"rename", "replace", "run", "send", "set", "stop", "update", "upload", "write"}
+    {"add", "append", "archive", "buy", "cancel", "clear", "close", "create", "delete", "destroy", "drop", "edit"}
+    | {
+        "empty",
+        "erase",
+        "execute",
+        "insert",
+        "kill",
+        "move",
+        "open",
+        "patch",
+        "pay",
+        "post",
+        "publish",
+        "purge",
+        "push",
+    }
+    | {"put", "remove", "rename", "replace", "reset", "run", "send", "set", "stop", "update", "upload", "wipe", "write"}
 )
 """Words that make another tool of one."""
+
+_SIDES = frozenset(
+    {"after", "before", "except", "exclude", "excluded", "excluding", "ignore", "max", "maximum", "min", "minimum"}
+    | {"new", "next", "old", "password", "previous", "skip", "without"}
+)
+"""Words that make another argument of one."""
+
+_WITHOUT_MEANING = frozenset({"abs", "absolute", "full", "given", "the"})
+"""Words that make no other argument of one."""
+
+_DIRECTIONS = frozenset({"2", "after", "before", "by", "from", "in", "into", "of", "on", "to", "with"})
+"""Words between others that may not change places."""
 
 _SYNONYMS = (
     frozenset({"q", "query", "queries", "search", "question", "keyword", "keywords", "term", "prompt"}),
@@ -34,10 +64,18 @@ _SYNONYMS = (
     frozenset({"city", "location", "place", "town"}),
     frozenset({"url", "uri", "link", "href"}),
     frozenset({"limit", "count", "num", "number", "max", "results"}),
-    frozenset({"id", "identifier", "key"}),
+    frozenset({"id", "identifier"}),
     frozenset({"message", "msg", "text"}),
 )
 """Words that models write for each other in the names of arguments."""
+
+
+_LONGEST_PREFIX = 3
+_SHORT_WORDS = frozenset(
+    {"all", "any", "as", "at", "by", "day", "end", "id", "in", "is", "key", "log", "new", "no", "of", "old", "on", "or"}
+    | {"out", "row", "set", "sum", "tag", "to", "top", "use"}
+)
+"""How long the beginning of a word is that is short for it, and words that are not short for another one."""
 
 
 def words_of(name: str) -> list[str]:
@@ -47,15 +85,22 @@ def words_of(name: str) -> list[str]:
 
 def same_spelling(name: str, known: Iterable[str]) -> list[str]:
     """Return the names that differ only in case and in what separates their words."""
-    spelled = "".join(words_of(name))
-    return [each for each in known if spelled and "".join(words_of(each)) == spelled]
+    spelled = _spelled(name)
+    return [each for each in known if spelled and _spelled(each) == spelled]
+
+
+def _spelled(name: str) -> str:
+    """Return a name without what separates words: `-1` is not `1`, `3.11` not `3.1.1`, and `C++` not `C`."""
+    return _SEPARATORS.sub("", name.strip()).lower()
 
 
 def resembling_tools(name: str, known: Iterable[str]) -> list[str]:
     """Return the tools that an unknown name may mean."""
     # A model may write a path to a tool, such as `functions.look` or `server/look`.
     bare = re.split(r"[./:]", name.strip())[-1]
-    return _best(bare, list(known), (_is_misspelled, _is_same_tool))
+    if len(words_of(bare)) == 1:  # `calendar.delete` does not mean a tool `delete`
+        bare = name
+    return _best(bare, list(known), (_is_misspelled_tool, _is_same_tool))
 
 
 def resembling_arguments(name: str, known: Iterable[str]) -> list[str]:
@@ -74,9 +119,16 @@ def _best(name: str, known: list[str], tests: Iterable[Callable[[list[str], list
 
 def _is_misspelled(written: list[str], known: list[str]) -> bool:
     """Whether each word is the same, perhaps in another place, or has a typo."""
-    if sorted(written) == sorted(known):
+    if sorted(written) == sorted(known) and (len(known) < 3 or _DIRECTIONS.isdisjoint(known)):
         return True
     return len(written) == len(known) and all(map(_is_same_word, written, known))
+
+
+def _is_misspelled_tool(written: list[str], known: list[str]) -> bool:
+    """The same for tools: one that changes several things is not meant by a name for one thing."""
+    is_reading = any(group & set(known) for group in _READING)
+    is_for_more = any(other in {f"{one}s", f"{one}es"} for one, other in zip(written, known, strict=False))
+    return _is_misspelled(written, known) and (is_reading or not is_for_more)
 
 
 def _is_same_word(written: str, known: str) -> bool:
@@ -86,21 +138,25 @@ def _is_same_word(written: str, known: str) -> bool:
 
 
 def _has_one_typo(written: str, known: str) -> bool:
-    """Whether two letters are swapped, or one is missing, superfluous or another one, but none of the first two."""
+    """Whether two letters are swapped, or a vowel or a double letter is missing or superfluous.
+
+    Models do not hit the wrong key, and other letters make other words: `clone` of `close`, `county` of `country`.
+    """
     shorter, longer = sorted((written, known), key=len)
     pairs = enumerate(zip(shorter, longer, strict=False))
     at = next((number for number, (one, other) in pairs if one != other), len(shorter))
     if len(longer) > len(shorter):
-        return at > 1 and shorter[at:] == longer[at + 1 :]  # not "load" and "upload"
+        is_weak = longer[at : at + 1] in tuple("aeiou") or longer[at : at + 1] == longer[at - 1 : at]
+        return at > 1 and is_weak and shorter[at:] == longer[at + 1 :]  # not "load" and "upload"
     swapped = written[:at] + written[at : at + 2][::-1] + written[at + 2 :]
-    return (at > 0 and swapped == known) or (at > 1 and written[at + 1 :] == known[at + 1 :])  # nor "unload"
+    return at > 0 and swapped == known
 
 
 def _is_same_tool(written: list[str], known: list[str]) -> bool:
     """Whether the tool changes nothing, and one of the names is the other one with more words, or with another verb."""
     one, other = set(written), set(known)
     its_verbs, verbs = ([group for group in _READING if group & words] for words in (one, other))
-    if not verbs or its_verbs not in ([], verbs) or not (its_verbs or written[0] in other):
+    if not verbs or its_verbs not in ([], verbs) or not (its_verbs or one <= other):
         return False
     objects = [words.difference(*_READING) for words in (one, other)]
     one, other = objects if all(objects) else (one, other)
@@ -110,20 +166,33 @@ def _is_same_tool(written: list[str], known: list[str]) -> bool:
 def _shares_words(written: list[str], known: list[str]) -> bool:
     """Whether one of the names is the other one with more words."""
     one, other = set(written), set(known)
-    return (one < other or other < one) and (one ^ other).isdisjoint(_LIMITS)
+    return (one < other or other < one) and (one ^ other).isdisjoint(_LIMITS | _SIDES)
 
 
 def _is_shortened(written: list[str], known: list[str]) -> bool:
-    """Whether one of the names is the other one without some letters: `cmd` for `command`, `q` for `query`."""
+    """Whether one of the names is short for the other one: `cmd` for `command`, `q` for `query`, `lat` for `latitude`.
+
+    Other names whose letters are in another one are names themselves: `path` is not `patch`, `time` not `timezone`.
+    """
     shorter, longer = sorted(("".join(written), "".join(known)), key=len)
     letters = iter(longer)
-    return bool(shorter) and shorter[0] == longer[0] and all(letter in letters for letter in shorter)
+    if (
+        not shorter
+        or shorter in _SHORT_WORDS
+        or shorter[0] != longer[0]
+        or not all(each in letters for each in shorter)
+    ):
+        return False
+    is_prefix = longer.startswith(shorter) and len(shorter) <= _LONGEST_PREFIX
+    return is_prefix or not set("aeiou").intersection(shorter[1:])
 
 
 def _is_synonym(written: list[str], known: list[str]) -> bool:
-    """Whether words of both mean the same, and one of the names has no other words, or both have the same."""
+    """Whether words of both mean the same, and both have the same other words: `phone_number` is no `count`."""
     for group in _SYNONYMS:
-        one, other = set(written) - group, set(known) - group
-        if len(one) < len(set(written)) and len(other) < len(set(known)) and (one == other or not (one and other)):
+        one, other = ({*words} - group for words in (written, known))
+        if group.isdisjoint(written) or group.isdisjoint(known):
+            continue
+        if one - _WITHOUT_MEANING == other - _WITHOUT_MEANING:
             return True
     return False

@@ -164,7 +164,7 @@ class RepairCalls(Middleware):
         tool, arguments = self._tools.meant(end.name), end.arguments or {}
         if tool is None:
             return
-        with suppress(NoCallError):  # a schema that only the server can use
+        with suppress(NoCallError, RecursionError):  # a schema that only the server can use, or values in values
             problem = tool.problem(arguments)
             if problem is None and tool.name == end.name:
                 return
@@ -178,7 +178,7 @@ class RepairCalls(Middleware):
         """Read a call that could not be read, once it is known that it was not cut off."""
         names = [event.name for event in call.sent if type(event) is ToolCallName]
         read = calls_in(call.text, self._tools, names[-1] if names else None)
-        with suppress(NoCallError):
+        with suppress(NoCallError, RecursionError):
             meant = [(self._tools.meant(each.tool.name) or each.tool, each.arguments) for each in read]
             fitting = [(tool, mended(tool, arguments)) for tool, arguments in meant]
             calls = [TextCall(tool, arguments) for tool, arguments in fitting if arguments is not None]
@@ -261,7 +261,7 @@ class RepairCalls(Middleware):
         text = response.content.strip() or response.reasoning_content.strip()
         wrong = [call for call in self._held if call.wrong is not None]
         if not end.is_interrupted:
-            with suppress(NoCallError):
+            with suppress(NoCallError, RecursionError):
                 for call, meant in zip(wrong, calls_of(text, self._wrong), strict=True):
                     if meant is not None:
                         self._replace(call, [meant], text)

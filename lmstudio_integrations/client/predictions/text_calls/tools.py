@@ -80,8 +80,15 @@ class OfferedTool:
             raise NoCallError from error
 
     def accepts(self, value: Any, schema: Mapping[str, Any]) -> bool:
-        """Whether a value fits a part of the schema."""
-        return self._validator.accepts(value, schema)
+        """Whether a value fits a part of the schema.
+
+        Raises:
+            NoCallError: If it cannot be known, because the part cannot be used.
+        """
+        try:
+            return self._validator.accepts(value, schema)
+        except Exception as error:  # what is not an error before may use another part
+            raise NoCallError from error
 
     def _problems(self, arguments: Mapping[str, Any]) -> list[str]:
         try:

@@ -1,11 +1,14 @@
 """Arguments that do not fit a schema: which are mended without the model, and which never."""
 
+import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from lmstudio_integrations.client.predictions.call_repair.arguments import mended
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
+from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
 
 TEXT, INTEGER = {"type": "string"}, {"type": "integer"}
 ITEM: dict[str, Any] = {"type": "object", "properties": {"name": TEXT, "count": INTEGER}, "required": ["name"]}
@@ -57,6 +60,9 @@ def tool(required: tuple[str, ...] = ("file_path",), **more: Any) -> OfferedTool
         ({"count": None}, {}),
         ({"count": "null"}, {}),
         ({"count": ""}, {}),
+        ({"tags": ""}, {}),
+        ({"tags": "null"}, {}),
+        ({"tags": None}, {}),
     ],
 )
 def test_a_value_with_one_reading_is_read(given: dict[str, Any], meant: dict[str, Any]) -> None:
@@ -114,3 +120,40 @@ def test_an_unknown_name_is_renamed_only_where_it_is_not_allowed() -> None:
 def test_what_fits_stays_the_same_object() -> None:
     given = {**PATH, "count": 5, "more": "5"}
     assert mended(tool(), given) is given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tags": "red and blue"},
+        {"tags": "red|blue"},
+        {"labels": {"a": None}},
+        {"labels": {"b": "none", "c": None}},
+        {"text": 1e20},
+        {"args": {**PATH, "file_path": "b.txt", "count": 1}},
+        {"name": "Bob", "data": {"count": 1}},
+    ],
+)
+def test_what_may_mean_something_else_is_not_mended(given: dict[str, Any]) -> None:
+    labels = {"type": "object", "additionalProperties": TEXT}
+    properties = {**PROPERTIES, "labels": labels, "text": TEXT}
+    strict = tool(("file_path",), properties=properties, additionalProperties=False)
+    assert mended(strict, {**PATH, **given}) is None
+
+
+@pytest.mark.parametrize("items", [{"$ref": "#/$defs/missing"}, INTEGER])
+def test_no_other_error_is_raised_by_deep_values_and_references_to_nothing(items: dict[str, Any]) -> None:
+    nested: Any = "a"
+    for _ in range(600):
+        nested = [nested]
+    for value in ("a", nested):
+        with suppress(NoCallError):
+            assert mended(tool((), properties={"tags": {"type": "array", "items": items}}), {"tags": value}) is None
+
+
+def test_many_unknown_names_take_no_time() -> None:
+    names = {f"argument_{number}": INTEGER for number in range(60)}
+    given = {f"other_{name}": "a" for name in names}
+    begin = time.process_time()
+    assert mended(tool(tuple(names), properties=names), given) is None
+    assert time.process_time() - begin < 0.5
