@@ -81,5 +81,7 @@ def _balanced(text: str) -> str:
                 written.append(open_brackets.pop())
             open_brackets.pop()
         written.append(character)
-    closing = "" if is_in_string else "".join(reversed(open_brackets))
+    # After these, the model meant to go on, and what it lacks is not known.
+    is_begun = body.endswith(("{", "[", ",", ":", "."))
+    closing = "" if is_in_string or is_begun else "".join(reversed(open_brackets))
     return "".join([*written, closing, text[len(body) :]])
