@@ -42,7 +42,9 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     why. If it still makes the call for the `2 * most`-th time, and no other, the run ends: the last message says why,
     and its `response_metadata` have the `stop_reason` `repeated_tool_call`, and the call.
 
-    What was called is read in the messages, so that threads can share the object.
+    What was called is read in the messages, so that threads can share the object. List it before
+    `ToolSearchMiddleware`: after it, it sees calls of `call_tool` before they are mended, which do not equal those
+    that were made.
 
     ```python
     from langchain.agents import create_agent
