@@ -41,10 +41,11 @@ class WrongCall:
         # An argument that does not fit is written again, and not left out.
         required = [*tool.schema.get("required", ()), *(name for name in self.arguments if name in tool.parameters)]
         # What the model did not write, it does not need, unless it wrote it under another name.
-        is_all_known = bool(fixed) and self.arguments.keys() <= tool.parameters.keys()
+        is_all_known = bool(fixed) and self.arguments.keys() <= tool.parameters.keys() | fixed.keys()
+        more = {name: None for name in fixed if name not in tool.parameters}
         properties = {
             name: {"const": fixed[name]} if name in fixed else schema
-            for name, schema in tool.parameters.items()
+            for name, schema in {**tool.parameters, **more}.items()
             if name not in long and (name in required or name in self.arguments or not is_all_known)
         }
         required = [name for name in dict.fromkeys(required) if name not in long]
@@ -53,7 +54,9 @@ class WrongCall:
     def _fixed(self, tool: OfferedTool) -> dict[str, Any]:
         """Return the arguments that fit."""
         misfits = {each.path[0] for each in tool.misfits(self.arguments) if each.path}
-        return {name: each for name, each in self.arguments.items() if name in tool.parameters and name not in misfits}
+        allows_more = bool(tool.schema.get("additionalProperties") or tool.schema.get("patternProperties"))
+        known = self.arguments if allows_more else tool.parameters
+        return {name: each for name, each in self.arguments.items() if name in known and name not in misfits}
 
     def mended_by(self, call: object) -> TextCall | None:
         """Return the call that a response makes of this one: what fitted stays; `None` if it does not fit either."""
