@@ -5,6 +5,12 @@ from typing import Any
 
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import PredictionEnd
+
+
+def is_last(end: PredictionEnd) -> bool:
+    """Whether no request can follow: the response was interrupted, or it has filled the context window."""
+    return end.is_interrupted or end.stats.get("stopReason") == "contextLengthReached"
 
 
 def only_json(schema: Mapping[str, Any]) -> LlmPredictionConfig:

@@ -15,7 +15,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.second_requests import only_json, with_response
+from lmstudio_integrations.client.predictions.second_requests import is_last, only_json, with_response
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
@@ -44,9 +44,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_MISSES = 2
 """How many required calls in a row may not come from an instance until the grammar comes first."""
-
-_FULL = "contextLengthReached"
-"""The stop reason of a response after which the context window has no place for another one."""
 
 _INSTRUCTION = 'Now call one of the tools. Respond only with JSON: {"name": …, "arguments": …}'
 _REQUESTED_AGAIN = "a required tool call did not come; it is requested once more, by grammar"
@@ -97,8 +94,7 @@ class ForcedCall(Middleware):
         if any(isinstance(event, ToolCallEnd) for event in batch) or any(call.end for call in ask.raw.tool_calls):
             ask.instance.missed_calls = 0
         has_call = ask.raw.tool_calls or any(isinstance(event, ToolCallStart) for event in batch)
-        is_over = end.is_interrupted or end.stats.get("stopReason") == _FULL
-        if has_call or is_over or self.has_asked or not self.plan.requires_call:
+        if has_call or is_last(end) or self.has_asked or not self.plan.requires_call:
             return batch, end
         self._instance = ask.instance
         ask.instance.missed_calls += 1

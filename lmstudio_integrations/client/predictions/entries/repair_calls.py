@@ -25,7 +25,7 @@ from lmstudio_integrations.client.predictions.call_repair.unreadable import Mean
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.second_requests import only_json, with_response
+from lmstudio_integrations.client.predictions.second_requests import is_last, only_json, with_response
 from lmstudio_integrations.client.predictions.text_calls.bodies import TextCall
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events
 from lmstudio_integrations.client.predictions.text_calls.formats import MARKERS
@@ -57,11 +57,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _OF_CALLS = frozenset({ToolCallStart, ToolCallName, ToolCallArguments, ToolCallEnd, ToolCallFailed})
 
-_FULL = "contextLengthReached"
-"""The stop reason of a response after which the context window has no place for another one."""
-
-_CUT_OFF = (_FULL, "maxPredictedTokensReached", "stopStringFound", "repetition")
-"""The stop reasons after which a call that cannot be read is not complete, and may lack arguments."""
+_CUT_OFF = ("maxPredictedTokensReached", "stopStringFound")
+"""The stop reasons after which a request can follow, but a call that cannot be read may lack arguments."""
 
 _OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay", "droppedTokens")
 """The statistics that describe the first response."""
@@ -210,11 +207,11 @@ class RepairCalls(Middleware):
         if ask.asked_by is self:
             return [*released, *self._answered(ask, end)], self._with_repairs(self._end_of_both(end))
         self._close(released)
-        if not end.is_interrupted and end.stop_reason not in _CUT_OFF:
+        is_over = is_last(end)
+        if not is_over and end.stop_reason not in _CUT_OFF:
             for call in self._held:
                 if type(call.sent[-1]) is ToolCallFailed:
                     self._read(call)
-        is_over = end.is_interrupted or end.stop_reason == _FULL
         if self._wrong and not (is_over or self.has_asked) and "predictionConfigStack" in ask.parameter:
             self._first = ask
             return released, None
@@ -242,10 +239,10 @@ class RepairCalls(Middleware):
             return wire
         wrong, first = self._wrong, self._first.parameter
         can_continue = self._continues_prompt and not self.plan.has_files and self.plan.preset is None
-        said = self._first.response().content.strip() or "\n".join(each.text for each in wrong)
-        told = {"role": "user", "content": [text_part(sentence(wrong, with_tools=not can_continue))]}
+        response = self._first.response().content.strip() or "\n".join(each.text for each in wrong)
+        instruction = {"role": "user", "content": [text_part(sentence(wrong, with_tools=not can_continue))]}
         base = first if can_continue else wire
-        history = {"messages": [*with_response(base["history"]["messages"], said), told]}
+        history = {"messages": [*with_response(base["history"]["messages"], response), instruction]}
         stack = changed(base["predictionConfigStack"], only_json(response_schema(wrong)))
         if not can_continue:
             return {**wire, "history": history, "predictionConfigStack": stack}
