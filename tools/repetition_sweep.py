@@ -134,7 +134,7 @@ def stopped(
         middleware.events([event], ask)
         arrived += len(fragment)
         if middleware.found is not None:
-            return Stop(middleware.found.repetition, arrived)
+            return Stop(middleware.found[1], arrived)
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 from lmstudio_integrations._support.installation import package_command
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioRuntimeError
+from lmstudio_integrations.langchain import middleware
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,6 @@ def _import(package: str, module: str) -> ModuleType | None:
 def _register_small_window() -> None:
     """Register the harness of a small context window for all models of LM Studio; again changes nothing."""
     deepagents: Any = _import("deepagents", "deepagents")
-    middleware = import_module(f"{__name__.rpartition('.')[0]}.middleware")
     profile = deepagents.HarnessProfile(
         excluded_tools=_EXCLUDED,
         tool_description_overrides=_DESCRIPTIONS,

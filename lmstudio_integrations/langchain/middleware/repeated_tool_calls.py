@@ -1,6 +1,5 @@
 """`RepeatedToolCallMiddleware`: ends the loop of an agent that makes the same tool call again and again."""
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,12 +12,11 @@ from langgraph.types import Command
 
 from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
     MadeCall,
-    Repetition,
+    RepeatedCalls,
     RequestedCall,
-    repetition,
+    find_repeated,
 )
-from lmstudio_integrations.client.support.arguments import texts_of
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.langchain.middleware._turns import called_tool, running_turn
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -67,40 +65,36 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(self, *, most: int = 3, repeatable: Iterable[str] = ()) -> None:
         super().__init__()
-        if type(most) is not int or most < 2:
-            raise LMStudioValueError(f"most must be an integer of at least 2; got {most!r}")
-        self.most: int = most
+        self.most: int = whole_number(most, "most", least=2) or 3
         self.repeatable: frozenset[str] = frozenset(texts_of(repeatable, "repeatable"))
 
     def wrap_model_call(
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> _Response | ExtendedModelResponse[Any]:
         """Add answers to a response whose calls repeat; LangChain calls this."""
-        return self._judged(request, handler(request))
+        return self._with_answers(request, handler(request))
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> _Response | ExtendedModelResponse[Any]:
         """Add answers to a response whose calls repeat; LangChain calls this."""
-        return self._judged(request, await handler(request))
+        return self._with_answers(request, await handler(request))
 
-    def _judged(self, request: _Request, response: _Response) -> _Response | ExtendedModelResponse[Any]:
+    def _with_answers(self, request: _Request, response: _Response) -> _Response | ExtendedModelResponse[Any]:
         message = next((each for each in reversed(response.result) if isinstance(each, AIMessage)), None)
         if message is None or not message.tool_calls or response.structured_response is not None:
             return response
-        names = self.repeatable | {
-            tool.name for tool in request.tools if isinstance(tool, BaseTool) and _is_marked(tool)
-        }
+        names = self.repeatable | {tool.name for tool in request.tools if _is_repeatable(tool)}
         called = [called_tool(call) for call in message.tool_calls]
         calls = [RequestedCall(name, arguments, name in names) for name, arguments in called]
         # The messages of the request may be shortened; those of the state are what was called.
-        found = repetition(list(_made(running_turn(request.state["messages"]))), calls, most=self.most)
+        found = find_repeated(list(_made(running_turn(request.state["messages"]))), calls, most=self.most)
         response = replace(response, result=[*response.result, *_answers(message, response.result, found)])
         # A message without calls ends an agent, but not one that still lacks its structured response.
         return ExtendedModelResponse(response, Command(update={"jump_to": "end"})) if found.ending else response
 
 
-def _is_marked(tool: object) -> TypeGuard[BaseTool]:
+def _is_repeatable(tool: object) -> TypeGuard[BaseTool]:
     if not isinstance(tool, BaseTool):
         return False
     return _REPEATABLE in (tool.tags or ()) or bool((tool.metadata or {}).get(_REPEATABLE))
@@ -114,15 +108,10 @@ def _made(messages: Sequence[BaseMessage]) -> Iterator[MadeCall]:
             result = results.get(call["id"] or "")
             if result is not None:
                 is_ours = _MARK in result.response_metadata
-                yield MadeCall(*called_tool(call), None if is_ours else _text(result))
+                yield MadeCall(*called_tool(call), None if is_ours else str(result.content))
 
 
-def _text(result: ToolMessage) -> str:
-    content = result.content
-    return content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
-
-
-def _answers(message: AIMessage, results: Sequence[BaseMessage], found: Repetition) -> Iterator[BaseMessage]:
+def _answers(message: AIMessage, results: Sequence[BaseMessage], found: RepeatedCalls) -> Iterator[BaseMessage]:
     """Yield the results of calls that do not run, and at the end of a run why it ends."""
     answered = {each.tool_call_id for each in results if isinstance(each, ToolMessage)}
     for call, answer in zip(message.tool_calls, found.answers, strict=True):

@@ -211,7 +211,7 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return ToolCall(name=meant.name, args=arguments, id=call["id"], type="tool_call")
 
     def _call(self, name: str, arguments: dict[str, Any], runtime: _Runtime) -> str:
-        """Say what is wrong with a call that was left."""
+        """Raise what is wrong with a call that `wrap_model_call` could not resolve."""
         given = ToolCall(name=CALL_TOOL, args={"name": name, "arguments": arguments}, id=None)
         called = self._resolve(given, _callable(runtime.tools))
         raise ToolException(f"{called['name']} did not run. Make the call again.")

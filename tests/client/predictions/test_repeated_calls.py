@@ -7,7 +7,7 @@ import pytest
 from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import (
     MadeCall,
     RequestedCall,
-    repetition,
+    find_repeated,
 )
 
 Turn = list[list[str]]
@@ -21,7 +21,7 @@ def played(messages: Turn, most: int = 3) -> str:
     for message in messages:
         calls = [call.partition("=") for call in message]
         requested = [RequestedCall(name.strip("*"), {"of": name}, name.endswith("*")) for name, _, _ in calls]
-        found = repetition(made, requested, most=most)
+        found = find_repeated(made, requested, most=most)
         done += "".join("r" if answer is None else "a" for answer in found.answers)
         if found.ending:
             assert found.reason == (
@@ -88,13 +88,13 @@ def test_a_call_that_repeats_is_answered_and_then_ends_the_turn(messages: Turn, 
     ],
 )
 def test_arguments_are_the_same_if_their_json_is(one: dict[str, Any], other: dict[str, Any], is_same: bool) -> None:
-    found = repetition([MadeCall("tool", one, "same")], [RequestedCall("tool", other)], most=2)
+    found = find_repeated([MadeCall("tool", one, "same")], [RequestedCall("tool", other)], most=2)
     assert (found.answers[0] is not None) is is_same
 
 
 def test_the_model_reads_which_call_it_was() -> None:
     made = [MadeCall("look_up", {}, "same")] * 2
-    (answer,) = repetition(made, [RequestedCall("look_up", {})], most=3).answers
+    (answer,) = find_repeated(made, [RequestedCall("look_up", {})], most=3).answers
     assert answer == (
         "`look_up` did not run: this is call number 3 with the same arguments, and the result was the same each time. "
         "Use that result, change the arguments, or do something else."

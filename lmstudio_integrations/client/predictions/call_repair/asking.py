@@ -71,20 +71,22 @@ class WrongCall:
 
 
 def sentence(wrong: Sequence[WrongCall], *, with_tools: bool) -> str:
-    """Return what the model is told.
+    """Return the message that asks the model to write the calls again.
 
     Args:
         wrong: The calls.
-        with_tools: Whether the definitions of their tools are told, because the prompt does not have them.
+        with_tools: Whether it has the definitions of their tools, because the prompt does not have them.
     """
     problems = "\n".join(f"{shortened(each.text)}: {each.problem}" for each in wrong)
     tools = {tool.name: tool.schema for each in wrong for tool in each.tools} if with_tools else {}
-    told = "".join(f"\nThe tool {name}: {json.dumps(schema, ensure_ascii=False)}" for name, schema in tools.items())
+    definitions = "".join(
+        f"\nThe tool {name}: {json.dumps(schema, ensure_ascii=False)}" for name, schema in tools.items()
+    )
     if len(wrong) == 1:
         form = 'the correct call as JSON: {"name": …, "arguments": …}'
     else:
         form = 'the correct calls as JSON: [{"name": …, "arguments": …}, …]'
-    return f"This does not fit:\n{problems}{told}\nRespond only with {form}"
+    return f"This does not fit:\n{problems}{definitions}\nRespond only with {form}"
 
 
 def response_schema(wrong: Sequence[WrongCall]) -> dict[str, Any]:

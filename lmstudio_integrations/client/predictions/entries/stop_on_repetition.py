@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from lmstudio_integrations._support.text import beginning
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
@@ -28,16 +28,9 @@ from lmstudio_integrations.types.results import LlmPredictionFragment, Predictio
 logger: logging.Logger = logging.getLogger(__name__)
 
 _FORMAT_KEY = wire_keys(LlmPredictionConfig)["structured"].key
-_STOPPED = "userStopped"
 
 _TEXT, _REASONING, _MARKUP, _ARGUMENTS = "text", "reasoning", "markup", "arguments of a tool call"
-
-
-class Found(NamedTuple):
-    """A repetition, and where it is."""
-
-    where: str
-    repetition: Repetition
+"""The parts of a response that are watched, in words."""
 
 
 @dataclass(eq=False)
@@ -53,8 +46,8 @@ class StopOnRepetition(Middleware):
     _call: ToolCallRecord | None = field(default=None, init=False)
     """The tool call whose arguments are watched, and how many of its fragments were looked at."""
     _seen_of_call: int = field(default=0, init=False)
-    found: Found | None = field(default=None, init=False)
-    """What is repeated, because of which the ask was cancelled."""
+    found: tuple[str, Repetition] | None = field(default=None, init=False)
+    """Where the ask only repeats itself, and what, so that it was cancelled."""
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return all events; cancel the ask if they end with a repetition."""
@@ -77,7 +70,7 @@ class StopOnRepetition(Middleware):
         yield from ()
         if ask is not self._ask or self.found is None or ask.is_cancelled:
             return batch, end
-        if end.has_stats and end.stop_reason != _STOPPED:
+        if end.has_stats and end.stop_reason != "userStopped":
             return batch, end
         where, repetition = self.found
         model = end.model_info.get("modelKey") or ask.instance.identifier
@@ -90,8 +83,8 @@ class StopOnRepetition(Middleware):
         self._watches.clear()
         self._call, self._seen_of_call = None, 0
 
-    def _look(self, ask: Ask) -> Found | None:
-        """Return the first repetition in what has arrived since the last look, and where it is."""
+    def _look(self, ask: Ask) -> tuple[str, Repetition] | None:
+        """Return where what has arrived since the last look repeats itself, and what."""
         for where, text in self._arrived(ask):
             if not text:
                 continue
@@ -101,7 +94,7 @@ class StopOnRepetition(Middleware):
                 self._watches[where] = Watch(limit, is_json=is_json)
             found = self._watches[where].add(text)
             if found is not None and not any(is_repeated(found.block, each) for each in _given(ask.parameter)):
-                return Found(where, found)
+                return where, found
         return None
 
     def _arrived(self, ask: Ask) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from lmstudio_integrations.client.predictions.requests import (
     with_tools,
 )
 from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCallController
-from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import MadeCall, RequestedCall, repetition
+from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import MadeCall, RequestedCall, find_repeated
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client.support.timeouts import TimeoutParameters
@@ -364,7 +364,7 @@ class Act:
         """Decide which calls of a round are answered because they were made too often, and whether `act` ends."""
         if self._most is None:
             return
-        found = repetition(self._made, requested, most=self._most)
+        found = find_repeated(self._made, requested, most=self._most)
         for job, answer in zip(jobs, found.answers, strict=True):
             job.answer = answer
             if answer is not None:

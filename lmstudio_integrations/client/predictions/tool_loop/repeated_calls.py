@@ -39,7 +39,7 @@ class RequestedCall(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Repetition:
+class RepeatedCalls:
     """What is done with the calls of a message.
 
     Attributes:
@@ -60,7 +60,7 @@ class Repetition:
         return f"Stopped: `{self.ending.name}` was called {self.count} times with the same arguments and result."
 
 
-def repetition(made: Sequence[MadeCall], calls: Sequence[RequestedCall], *, most: int) -> Repetition:
+def find_repeated(made: Sequence[MadeCall], calls: Sequence[RequestedCall], *, most: int) -> RepeatedCalls:
     """Return what is done with the calls of a message.
 
     A call that is made for the `most`-th time is answered. At twice that, the turn ends, unless the message has other
@@ -80,8 +80,8 @@ def repetition(made: Sequence[MadeCall], calls: Sequence[RequestedCall], *, most
     )
     for call, earlier, count in zip(calls, before, counts, strict=True):
         if earlier + 1 >= 2 * most and None not in answers:
-            return Repetition(answers, call, count)
-    return Repetition(answers)
+            return RepeatedCalls(answers, call, count)
+    return RepeatedCalls(answers)
 
 
 def _answer(name: str, count: int) -> str:
