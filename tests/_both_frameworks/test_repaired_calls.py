@@ -168,6 +168,7 @@ def test_another_one_is_asked_for_by_grammar(
     number = 2 if prompt == "two" else 1
     assert len(seen["repaired_tool_calls"]) == number
     first, second = server.predictions
+    assert seen["stop_reason"] == first.stats["stopReason"]
     assert seen["prompt"] == first.stats["promptTokensCount"] + second.stats["promptTokensCount"]
     assert sum("mended" in message for message in caplog.messages) == 1
 
@@ -247,10 +248,27 @@ def test_an_image_is_in_the_request_as_well(server: Emulator) -> None:
 
 @every_way
 def test_a_full_window_has_no_place_for_a_request(way: Way) -> None:
-    long = rule("^long$", *ASKED["a missing one"][0], {"text": "It is a long story. " * 100})
-    with Emulator([ModelEntry(key="m", rules=(long, *RULES), context_length=256)]) as server:
-        seen = way(server.address, "long")
+    story = {"text": "It is a long story. " * 100}
+    long = [rule(f"^{name}$", *steps, story) for name, (steps, _) in {**ASKED, **AT_ONCE}.items()]
+    with Emulator([ModelEntry(key="m", rules=(*long, *RULES), context_length=256)]) as server:
+        seen = way(server.address, "a missing one")
         assert (seen["calls"], len(server.predictions)) == ([("look_up", {"days": 3})], 1)
+        assert either(way, server.address, "a bracket")["calls"] == []  # it may have been cut off
+
+
+def test_nothing_is_asked_after_a_response_that_was_stopped() -> None:
+    loop = {"text": "Let me check it once more. " * 100}
+    with servers(rule("^loop$", *ASKED["a missing one"][0], loop)) as server:
+        message = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("loop")
+        assert message.response_metadata["stop_reason"] == "repetition"
+        assert ([call["args"] for call in message.tool_calls], len(server.predictions)) == ([{"days": 3}], 1)
+
+
+def test_what_describes_the_first_response_is_kept() -> None:
+    with servers(rule("^marked$", markup('{"name": "look_up", "arguments": {"days": 3}}'))) as server:
+        message = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL]).invoke("marked")
+        assert [call["args"]["city"] for call in message.tool_calls] == ["Oslo"]
+        assert message.response_metadata["rescued_tool_calls"] == 1
 
 
 def test_a_call_that_a_stop_string_ends_is_not_completed(server: Emulator) -> None:

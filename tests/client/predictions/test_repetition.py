@@ -98,6 +98,7 @@ LIMITS: dict[str, tuple[str, bool | int, LlmPredictionConfig | None, tuple[int, 
     "a lower limit": (SENTENCE * 20, 300, None, (300, 556)),
     "a higher one": (SENTENCE * 200, 20_000, None, None),
     "a higher one, reached": (SENTENCE * 900, 20_000, None, (20_000, 20_256)),
+    "copies are fewest, above a limit": ("0123456789" * 30 + SENTENCE * 30, 60, None, (87, 350)),
     "three copies are fewest": ("0123456789" * 30 + "abc" * 33, 1, None, (36, 256)),
     "few words": ("alpha beta " * 3 + "gamma " * 2 + "beta alpha " * 90, 600, None, (600, 900)),
     "a sentence": ("These seven words are not a loop, because all of them differ from each other now", 60, None, None),
@@ -207,6 +208,9 @@ CASES = {
         [[text("I see. "), text("Well, ", "reasoning")]] * 700, STOPPED, STOPPED, None, 0
     ),
     "arguments": Case([CALL], STOPPED, "repetition", 7),
+    "white space in arguments": Case(
+        [[ToolCallStart("1"), ToolCallArguments("{" + " " * 1_000)]], STOPPED, "repetition", 1
+    ),
     "arguments in the same batch as other ones": Case([[*FIRST_CALL, COMPLETE, *CALL]], STOPPED, "repetition", 7),
     "arguments after other ones": Case([FIRST_CALL, [COMPLETE, *CALL]], STOPPED, "repetition", 7),
     "no statistics": Case([LOOP], None, "repetition", 0),
