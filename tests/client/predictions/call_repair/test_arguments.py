@@ -104,6 +104,7 @@ def test_names_and_wrappers(given: dict[str, Any]) -> None:
         {**PATH, "tags": "red, blue"},
         {**PATH, "items": [{"count": 2}]},
         {"path": "a.txt", "filename": "b.txt"},
+        {"arguments": PATH, "colour": "red"},
     ],
 )
 def test_a_value_is_never_invented(given: dict[str, Any]) -> None:
@@ -118,7 +119,7 @@ def test_an_unknown_name_is_renamed_only_where_it_is_not_allowed() -> None:
 
 
 def test_what_fits_stays_the_same_object() -> None:
-    given = {**PATH, "count": 5, "more": "5"}
+    given = {**PATH, "count": 5, "more": "5", "data": {"count": 6}}
     assert mended(tool(), given) is given
 
 
