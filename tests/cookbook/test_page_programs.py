@@ -74,6 +74,7 @@ def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     asyncio.set_event_loop(None)
     loop.close()
     logger.setLevel(level)
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("page", PAGES)
