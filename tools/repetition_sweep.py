@@ -250,9 +250,10 @@ class Loop(NamedTuple):
 
     @property
     def has_words(self) -> bool:
-        """Whether it is found sooner: a copy has 20 characters and words."""
+        """Whether it is found sooner: all copies are alike, and have 20 characters and words."""
         words = {word for word in re.findall(r"[^\W\d_]+", self.copies[0]) if len(word) >= _WORD}
-        return len(self.copies[0]) >= _SHORTEST_BLOCK and bool(words)
+        are_alike = self.copies[0] == self.copies[1]
+        return are_alike and len(self.copies[0]) >= _SHORTEST_BLOCK and bool(words)
 
     @property
     def limit(self) -> int:

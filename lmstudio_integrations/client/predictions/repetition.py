@@ -165,7 +165,8 @@ class Watch:
             return None
         end = self._end
         start = _start_of_counted(end, block)
-        needed = self._needed(block, has_words=is_sentence)
+        # A list that counts may be what was asked for, and then it ends by itself.
+        needed = self._needed(block, has_words=False)
         return Repetition(start, end[start : start + period]) if len(end) - start >= needed else None
 
     def _periods(self, text: str) -> Iterator[int]:

@@ -134,7 +134,7 @@ def test_a_block_that_the_prompt_repeats_is_no_reason(prompt: str, expected: boo
 
 
 def test_the_prompt_may_repeat_it_in_other_lines_and_with_other_numbers() -> None:
-    lines = "".join(f"Check {number}: I verify that nothing is missing.\n" for number in range(100))
+    lines = "".join(f"Check {number}: I verify that nothing is missing.\n" for number in range(200))
     written = lines.replace("\n", "\\n")
     assert stopped(in_fragments(lines)) is not None
     assert stopped(in_fragments(lines), prompt=lines[:200]) is None
