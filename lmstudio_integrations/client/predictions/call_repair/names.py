@@ -24,22 +24,9 @@ _READING = (
 _LIMITS = frozenset({"all", "any", "every", "no", "not", "un"})
 _CHANGING = frozenset(
     {"add", "append", "archive", "buy", "cancel", "clear", "close", "create", "delete", "destroy", "drop", "edit"}
-    | {
-        "empty",
-        "erase",
-        "execute",
-        "insert",
-        "kill",
-        "move",
-        "open",
-        "patch",
-        "pay",
-        "post",
-        "publish",
-        "purge",
-        "push",
-    }
-    | {"put", "remove", "rename", "replace", "reset", "run", "send", "set", "stop", "update", "upload", "wipe", "write"}
+    | {"empty", "erase", "execute", "insert", "kill", "move", "open", "patch", "pay", "post", "publish", "purge"}
+    | {"push", "put", "remove", "rename", "replace", "reset", "run", "send", "set", "stop", "update", "upload"}
+    | {"wipe", "write"}
 )
 """Words that make another tool of one."""
 
@@ -68,7 +55,6 @@ _SYNONYMS = (
     frozenset({"message", "msg", "text"}),
 )
 """Words that models write for each other in the names of arguments."""
-
 
 _LONGEST_PREFIX = 3
 _SHORT_WORDS = frozenset(
@@ -176,12 +162,9 @@ def _is_shortened(written: list[str], known: list[str]) -> bool:
     """
     shorter, longer = sorted(("".join(written), "".join(known)), key=len)
     letters = iter(longer)
-    if (
-        not shorter
-        or shorter in _SHORT_WORDS
-        or shorter[0] != longer[0]
-        or not all(each in letters for each in shorter)
-    ):
+    if not shorter or shorter in _SHORT_WORDS or shorter[0] != longer[0]:
+        return False
+    if not all(each in letters for each in shorter):
         return False
     is_prefix = longer.startswith(shorter) and len(shorter) <= _LONGEST_PREFIX
     return is_prefix or not set("aeiou").intersection(shorter[1:])

@@ -32,6 +32,7 @@ from lmstudio_integrations.client.predictions.text_calls.formats import MARKERS
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
     LMStudioError,
     LMStudioPredictionError,
     LMStudioPromptTemplateError,
@@ -282,7 +283,8 @@ class RepairCalls(Middleware):
         end = None if self._first is None else self._first.end
         if end is None:
             return None
-        logger.warning("%r: the request to mend a call failed: %s", end.model_info.get("modelKey"), error)
+        if not isinstance(error, LMStudioCancelledError):
+            logger.warning("%r: the request to mend a call failed: %s", end.model_info.get("modelKey"), error)
         return self._released(), self._with_repairs(end)
 
     def reset(self, ask: Ask) -> None:
