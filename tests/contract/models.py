@@ -37,6 +37,7 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^both", "tools": ["weather"]}, "then": [CITY, {**CITY, "id": "c2"}]},
     {"when": {"last": "^same id", "tools": ["weather"]}, "then": [CITY, CITY]},
     {"when": {"last": "^broken", "tools": ["weather"]}, "then": [{"text": "So: "}, BROKEN]},
+    {"when": {"last": "This does not fit", "structured": True}, "then": [{"text": "I cannot."}]},  # nor the second time
     {"when": {"last": "^bare", "tools": ["now"]}, "then": [{"tool": "now"}]},
     {"when": {"last": "^box", "tools": ["Box_int_"]}, "then": [{"tool": "Box_int_", "arguments": {"value": 3}}]},
     {"when": {"last": "^call person", "tools": ["Person"]}, "then": [
