@@ -1,11 +1,20 @@
-"""What requests have in common that middlewares make after a response: it goes before them, and they ask for JSON."""
+"""What requests of middlewares have in common: a response goes before them, they ask for JSON, and may be rejected."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmstudio_integrations.errors import (
+    LMStudioPredictionError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioUnsupportedError,
+)
 from lmstudio_integrations.types.chat import text_part
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionEnd
+
+REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
+"""The errors after which another request may succeed. Those of other classes are not about the request."""
 
 
 def is_last(end: PredictionEnd) -> bool:

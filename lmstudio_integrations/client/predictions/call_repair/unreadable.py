@@ -3,13 +3,11 @@
 Nothing but brackets is completed: half of a string may be half of a path.
 """
 
-from typing import Any
-
 from lmstudio_integrations.client.predictions.call_repair.names import resembling_tools
 from lmstudio_integrations.client.predictions.text_calls.bodies import CallReader, TextCall
 from lmstudio_integrations.client.predictions.text_calls.formats import ENDS
 from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool, OfferedTools
-from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_object
+from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_whole_object
 
 _CLOSING = {"{": "}", "[": "]"}
 
@@ -43,20 +41,10 @@ def calls_in(text: str, tools: MeantTools, name: str | None) -> list[TextCall]:
         except (NoCallError, CutOffError):
             pass
     tool = None if name is None else tools.named(name)
-    arguments = None if tool is None else _object_in(_balanced(text))
-    return [] if tool is None or arguments is None else [TextCall(tool, arguments)]
-
-
-def _object_in(text: str) -> dict[str, Any] | None:
-    """Return the object that a text is."""
-    given = Text(text)
     try:
-        given.skip_space()
-        found = read_object(given)
-        given.skip_space()
+        return [] if tool is None else [TextCall(tool, read_whole_object(_balanced(text)))]
     except (NoCallError, CutOffError):
-        return None
-    return found if given.is_at_end else None
+        return []
 
 
 def _balanced(text: str) -> str:

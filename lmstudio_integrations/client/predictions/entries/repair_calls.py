@@ -25,7 +25,7 @@ from lmstudio_integrations.client.predictions.call_repair.unreadable import Mean
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.second_requests import is_last, only_json, with_response
+from lmstudio_integrations.client.predictions.second_requests import REJECTIONS, is_last, only_json, with_response
 from lmstudio_integrations.client.predictions.text_calls.bodies import TextCall
 from lmstudio_integrations.client.predictions.text_calls.call_events import call_events
 from lmstudio_integrations.client.predictions.text_calls.formats import MARKERS
@@ -34,10 +34,6 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,
-    LMStudioPredictionError,
-    LMStudioPromptTemplateError,
-    LMStudioServerError,
-    LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.protocol.requests import TemplateParameters
@@ -63,9 +59,6 @@ _CUT_OFF = ("maxPredictedTokensReached", "stopStringFound")
 
 _OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay", "droppedTokens")
 """The statistics that describe the first response."""
-
-_REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
-"""The errors after which another request may succeed. Those of other classes are not about the request."""
 
 
 @dataclass(slots=True)
@@ -273,7 +266,7 @@ class RepairCalls(Middleware):
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
         """Whether to ask without the prompt of the first request, because the server cannot show or continue it."""
-        if ask.asked_by is not self or not self._continues_prompt or type(error) not in _REJECTIONS:
+        if ask.asked_by is not self or not self._continues_prompt or type(error) not in REJECTIONS:
             return False
         self._continues_prompt = False
         return True

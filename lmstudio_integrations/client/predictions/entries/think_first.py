@@ -15,14 +15,11 @@ from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
+from lmstudio_integrations.client.predictions.second_requests import REJECTIONS
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,
-    LMStudioPredictionError,
-    LMStudioPromptTemplateError,
-    LMStudioServerError,
-    LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -41,9 +38,6 @@ _MOST_MISSES = 2
 _WITHOUT_FORMAT = LlmPredictionConfig(structured=None)
 _AFTER_THOUGHT = LlmPredictionConfig(reasoning_budget=None)
 """The thought is over, and the rest has no budget for one."""
-
-_REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
-"""The errors after which another request may succeed. Those of other classes are not about the request."""
 
 _REASONING = re.compile(r"(?:\b|_)(?:reasoning|think|thought)", re.IGNORECASE)
 """What an error is about that rejects a format because the model is to reason. The name of the model says nothing."""
@@ -126,7 +120,7 @@ class ThinkFirst(Middleware):
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
         """Whether to think first, as a format was rejected because of it, or to send the caller's request after all."""
-        if self._instance is None or type(error) not in _REJECTIONS:
+        if self._instance is None or type(error) not in REJECTIONS:
             return False
         known = self._instance.reasoning
         if ask.asked_by is not self:

@@ -20,6 +20,7 @@ from lmstudio_integrations.client.predictions.text_calls.values import (
     read_members,
     read_object,
     read_value,
+    read_whole_object,
 )
 
 
@@ -461,15 +462,10 @@ def _is_definition(tool: OfferedTool, arguments: Mapping[str, Any], *, described
 def _arguments(value: object) -> dict[str, Any]:
     """Return arguments that may be given as a string."""
     if isinstance(value, str) and value.strip():
-        text = Text(value)
         try:
-            text.skip_space()
-            value = read_object(text)
-            text.skip_space()
+            value = read_whole_object(value)
         except CutOffError:
             raise NoCallError from None
-        if not text.is_at_end:
-            raise NoCallError
     if not value and value in (None, "", {}):
         return {}
     if not is_object(value):

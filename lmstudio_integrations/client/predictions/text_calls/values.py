@@ -148,6 +148,21 @@ def read_object(text: Text, depth: int = 0) -> dict[str, Any]:
     return found
 
 
+def read_whole_object(whole: str) -> dict[str, Any]:
+    """Read an object or a dict that is all of a text.
+
+    Raises:
+        NoCallError, CutOffError: If it is none, or has something else beside it.
+    """
+    text = Text(whole)
+    text.skip_space()
+    found = read_object(text)
+    text.skip_space()
+    if not text.is_at_end:
+        raise NoCallError
+    return found
+
+
 def read_members(text: Text) -> Iterator[str]:
     """Read an object: yield each key, after which the caller reads the value.
 
