@@ -156,8 +156,8 @@ def _replaced(whole: Any, path: Sequence[str | int], value: Any) -> Any:
     """Return a copy of arguments with another value at a place, or without it."""
     if not path:
         return value
-    first: Any = path[0]
-    items = enumerate(whole) if is_list(whole) else whole.items()
-    changed = {key: _replaced(each, path[1:], value) if key == first else each for key, each in items}
-    kept = {key: each for key, each in changed.items() if each is not _OMITTED}
-    return list(kept.values()) if is_list(whole) else kept
+    first, changed = path[0], whole.copy()
+    changed[first] = _replaced(whole[first], path[1:], value)
+    if changed[first] is _OMITTED:
+        del changed[first]
+    return changed
