@@ -1,18 +1,17 @@
 """`ToolSearchMiddleware`: an agent with many tools in a small context window, without losing the prompt cache."""
 
 import json
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 from langchain.tools import ToolRuntime
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ToolCall, ToolMessage
-from langchain_core.runnables import run_in_executor
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
 from lmstudio_integrations._support.suggestions import explain_unknown_name
@@ -110,7 +109,7 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self.always: tuple[str, ...] = tuple(texts_of(always, "always"))
         self.most: int = whole_number(most, "most") or 5
         self.tools: Sequence[BaseTool] = [
-            StructuredTool.from_function(self._find, coroutine=self._afind, name=FIND_TOOLS, description=_FIND),
+            StructuredTool.from_function(self._find, name=FIND_TOOLS, description=_FIND),
             StructuredTool.from_function(
                 self._call,
                 name=CALL_TOOL,
@@ -219,42 +218,16 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     # Searches ---------------------------------------------------------------------------------------------------------
 
     def _find(self, query: str, runtime: _Runtime) -> str:
-        search, got = self._search(query, runtime.tools), None
-        try:
-            while True:
-                got = search.send(got).call()
-        except StopIteration as found:
-            return str(found.value)
-
-    async def _afind(self, query: str, runtime: _Runtime) -> str:
-        search, got = self._search(query, runtime.tools), None
-        try:
-            while True:
-                got = await search.send(got).acall()
-        except StopIteration as found:
-            return str(found.value)
-
-    def _search(self, query: str, tools: Iterable[BaseTool]) -> Generator["_Step", Any, str]:
-        """Find tools, and return their definitions."""
-        functions = [self._function(tool) for tool in self._hidden(tools).values()]
+        """Find tools, and return their definitions. Event loops run it in a thread, like any tool without coroutine."""
+        functions = [self._function(tool) for tool in self._hidden(runtime.tools).values()]
         words, vectors = by_words([all_words(function) for function in functions], query), None
         texts = [name_and_description(function) for function in functions]
         if self.embeddings is not None and texts:
-            embeddings, text = self.embeddings, embeddable(query)
-            rows = yield _Step(
-                lambda: self._embedded(embeddings, texts),
-                lambda: run_in_executor(None, self._embedded, embeddings, texts),
-            )
-            row = yield _Step(lambda: embeddings.embed_query(text), lambda: embeddings.aembed_query(text))
-            vectors = by_vectors(rows, row)
+            vectors = by_vectors(self._embedded(self.embeddings, texts), self.embeddings.embed_query(embeddable(query)))
         found = best(words, vectors, self.most * (1 if self.reranker is None else _CANDIDATES))
         if self.reranker is not None and found:
             documents = [Document(texts[at], metadata={"at": at}) for at in found]
-            reranker = self.reranker
-            ranked = yield _Step(
-                lambda: reranker.compress_documents(documents, query),
-                lambda: reranker.acompress_documents(documents, query),
-            )
+            ranked = self.reranker.compress_documents(documents, query)
             found = [document.metadata["at"] for document in ranked][: self.most]
         if not found:
             return "No tool was found. Search with other words."
@@ -274,13 +247,6 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if known is None or known[0] is not tool:
             known = self._functions[tool.name] = (tool, openai_tool(tool)["function"])
         return known[1]
-
-
-class _Step(NamedTuple):
-    """What a search waits for, for threads and for event loops."""
-
-    call: Callable[[], Any]
-    acall: Callable[[], Awaitable[Any]]
 
 
 def _callable(tools: Iterable[Any]) -> dict[str, BaseTool]:
