@@ -15,12 +15,7 @@ from typing import Any
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.predictions.call_repair.arguments import mended
-from lmstudio_integrations.client.predictions.call_repair.asking import (
-    WrongCall,
-    calls_of,
-    response_schema,
-    sentence,
-)
+from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools, calls_in
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
@@ -31,10 +26,7 @@ from lmstudio_integrations.client.predictions.text_calls.call_events import call
 from lmstudio_integrations.client.predictions.text_calls.formats import MARKERS
 from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.errors import (
-    LMStudioCancelledError,
-    LMStudioError,
-)
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.protocol.requests import TemplateParameters
 from lmstudio_integrations.types.chat import text_part
@@ -57,7 +49,7 @@ _OF_CALLS = frozenset({ToolCallStart, ToolCallName, ToolCallArguments, ToolCallE
 _CUT_OFF = ("maxPredictedTokensReached", "stopStringFound")
 """The stop reasons after which a request can follow, but a call that cannot be read may lack arguments."""
 
-_OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay", "droppedTokens")
+_OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay")
 """The statistics that describe the first response."""
 
 
