@@ -271,6 +271,25 @@ def test_what_describes_the_first_response_is_kept() -> None:
         assert message.response_metadata["rescued_tool_calls"] == 1
 
 
+@pytest.mark.parametrize("prompt", ["a string", "a missing one"])
+def test_a_call_keeps_its_identifier(prompt: str) -> None:
+    steps = {**AT_ONCE, **ASKED}[prompt][0]
+    with servers(rule(f"^{prompt}$", *({**step, "id": "c7"} for step in steps))) as server:
+        message = ChatLMStudio(model="m", host=server.address).bind_tools([TOOL, OTHER]).invoke(prompt)
+        assert ([each["id"] for each in message.tool_calls], len(message.tool_calls)) == (["c7"], 1)
+        assert message.response_metadata["repaired_tool_calls"]
+
+
+def test_with_a_preset_the_prompt_is_not_continued() -> None:
+    """It may set what a text cannot have, such as the prompt template."""
+    entry = ModelEntry(key="m", rules=RULES)
+    with Emulator([entry], catalog={"preset": [{"identifier": "mine", "temperature": 0.1}]}) as server:
+        message = ChatLMStudio(model="m", host=server.address, preset="mine").bind_tools([TOOL]).invoke("a missing one")
+        assert [each["args"]["city"] for each in message.tool_calls] == ["Oslo"]
+        second = server.predictions[1]
+        assert (len(second.messages), second.config["temperature"]) == (3, 0.1)
+
+
 def test_a_call_that_a_stop_string_ends_is_not_completed(server: Emulator) -> None:
     model = ChatLMStudio(model="m", host=server.address, stop=[', "days"']).bind_tools([TOOL])
     message = model.invoke("a bracket in the text")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
@@ -27,8 +27,9 @@ RULES = (
     rule("think", {"text": f"<think>Oslo? {LOOP}"}, AT_THE_GATE),
     rule("write", {"text": "I write. "}, {"tool": "write", "arguments": {"text": LOOP * 20}}, AT_THE_GATE),
     rule("go on", {"text": LOOP}),
+    rule("for long", {"text": LOOP * 20}),
 )
-"""All but the last one only end if they are cancelled."""
+"""All but the last two only end if they are cancelled."""
 
 WAYS = ways({"tools": [TOOL]}, {"config": OFFERED, "stop_on_repetition": True})
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -58,6 +59,15 @@ def test_a_response_that_repeats_itself_is_stopped(
     assert (seen["stop_reason"], seen["repetition_start"]) == ("repetition", start)
     assert "".join(seen["parts"]) in {seen["text"], ""}
     assert len(stops(caplog)) == 1
+
+
+@pytest.mark.parametrize(("role", "is_stopped"), [(HumanMessage, False), (AIMessage, True)])
+def test_a_block_that_the_caller_repeats_may_be_repeated(
+    server: Emulator, role: Any, is_stopped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the model itself has repeated before is no reason to go on."""
+    message = ChatLMStudio(model="m", host=server.address).invoke([role(LOOP), HumanMessage("for long")])
+    assert (message.response_metadata["stop_reason"] == "repetition", bool(stops(caplog))) == (is_stopped, is_stopped)
 
 
 @every_way

@@ -221,6 +221,21 @@ def test_a_call_that_does_not_fit_is_asked_for_by_grammar(
         assert ("request to mend a call failed" in caplog.text) is ("error" in second[0])
 
 
+def test_agents_that_share_the_object_may_have_other_tools_of_the_same_name(script: Script) -> None:
+    search = ToolSearchMiddleware()
+    server = script(call("get_forecast", city="Oslo"), call("get_forecast", place="Oslo"), finally_=DONE)
+
+    @tool("get_forecast")
+    def other(place: str) -> str:
+        """Return the weather."""
+        return f"sun in {place}"
+
+    model = server.chat(model="scripted", repair_tool_calls=False)
+    first, second = (create_agent(model, [each], middleware=[search]) for each in (get_forecast, other))
+    assert "rain in Oslo for 3 days" in [each.text for each in invoke(first)]
+    assert "sun in Oslo" in [each.text for each in invoke(second)]
+
+
 def test_a_schema_that_cannot_be_used_leaves_the_check_to_the_tool(script: Script) -> None:
     schema = {"type": "object", "properties": {"of": {"type": "string", "pattern": "("}}}
     odd = StructuredTool(name="odd", description="Odd.", args_schema=schema, func=lambda of: f"odd {of}")
