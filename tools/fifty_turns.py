@@ -495,6 +495,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "repetition": (*LOOPS,),
     "repeated_tool_call": ("the same call again",),
     "an invalid call": (CALLS, "two calls", LOOPS[2]),
+    "a call that was not mended": (CALLS,),
     "nothing was said": (EMPTY, ALL_THOUGHT),
 }
 """Why runs end without an answer, and the kinds of the last response that explain it."""
@@ -511,6 +512,8 @@ def reason_of(run: Run) -> str | None:
         return "an invalid call"
     if last.get("stop_reason") == "eosFound" and not run.answer.strip():
         return "nothing was said"
+    if any(each["replaced_by"] is None for each in last.get("repaired_tool_calls") or ()):
+        return "a call that was not mended"
     return None
 
 

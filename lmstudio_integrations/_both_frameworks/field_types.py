@@ -169,7 +169,7 @@ RepairToolCalls = Annotated[
     Field(
         description="Whether tool calls that do not fit the tools are mended: at once where exactly one reading fits, "
         "otherwise by one more prediction, by grammar. A call is held back until it is complete. The metadata has what "
-        "was mended as `repaired_tool_calls`. The default is `True`."
+        "was mended, or could not be, as `repaired_tool_calls`. The default is `True`."
     ),
 ]
 

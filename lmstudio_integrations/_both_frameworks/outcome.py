@@ -106,7 +106,7 @@ class Outcome:
 
     def _with_own_name(self, repaired: Mapping[str, Any]) -> dict[str, Any]:
         call = repaired["replaced_by"]
-        return {**repaired, "replaced_by": {**call, "name": self.tool_use.own_name(call["name"])}}
+        return {**repaired, "replaced_by": call and {**call, "name": self.tool_use.own_name(call["name"])}}
 
     @property
     def confidence(self) -> dict[str, Any] | None:

@@ -218,10 +218,10 @@ class LlmPredictionStats(WireModel):
     (see `check_context`); `predictions_count`, if the response took several predictions, whose tokens are summed (see
     `tools_first`, `think_first` and `required_tool_fallback`); `rescued_tool_calls`, the calls that were found in the
     text; `repaired_tool_calls`, of each call that was mended what was `sent`, and the `name` and `arguments` that it
-    was `replaced_by`; `forced_by_grammar`, if a required call was requested by grammar; `repetition_start`, the
-    character of the text, the reasoning or the arguments at which one block begins to repeat, if the stop reason is
-    `repetition` (see `stop_on_repetition`); and `reasoning_replay`, what the chat template does with the earlier
-    reasoning that the conversation has (`ReasoningReplay.by_place`).
+    was `replaced_by`, or `None` if the model was asked for them in vain; `forced_by_grammar`, if a required call was
+    requested by grammar; `repetition_start`, the character of the text, the reasoning or the arguments at which one
+    block begins to repeat, if the stop reason is `repetition` (see `stop_on_repetition`); and `reasoning_replay`, what
+    the chat template does with the earlier reasoning that the conversation has (`ReasoningReplay.by_place`).
     """
 
     stop_reason: str

@@ -226,6 +226,7 @@ def test_a_call_that_is_not_mended_stays(way: Way, second: dict[str, Any], reque
         with servers(second) as server:
             seen, expected = either(way, server.address, prompt), either(unrepaired, server.address, prompt)
             assert (seen["text"], seen["calls"]) == (expected["text"], expected["calls"])
+            assert [each["replaced_by"] for each in seen.get("repaired_tool_calls", [{"replaced_by": None}])] == [None]
             assert len(server.predictions) == (4 if second is FAILING else 3)
 
 

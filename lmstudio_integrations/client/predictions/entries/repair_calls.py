@@ -93,7 +93,7 @@ class RepairCalls(Middleware):
     _held: list[_Held] = field(default_factory=list[_Held], init=False)
     """The calls from the first one on that cannot be mended at once."""
     _repaired: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], init=False)
-    """What was mended, for the metadata."""
+    """What was mended, or could not be, for the metadata."""
     _first: Ask | None = field(default=None, init=False)
     _continues_prompt: bool = field(default=True, init=False)
     """Whether the second request continues the prompt of the first one as a text: no server takes tools with a grammar,
@@ -204,17 +204,21 @@ class RepairCalls(Middleware):
         return [*released, *self._released()], self._with_repairs(end)
 
     def _released(self) -> Events:
-        """Return all that is held."""
+        """Return all that is held, and record the calls that the model was asked for in vain."""
         held, self._held = self._held, []
+        if self._first is not None:
+            unmended = [call for call in held if call.wrong is not None and call.mended is None]
+            self._repaired += [{"sent": call.text, "replaced_by": None} for call in unmended]
         return [event for call in held for event in call.events]
 
     def _with_repairs(self, end: PredictionEnd) -> PredictionEnd:
         """Return the end, with what was mended in its statistics."""
         if not self._repaired:
             return end
-        names = ", ".join(sorted({repr(each["replaced_by"]["name"]) for each in self._repaired}))
-        number = counted(len(self._repaired), "tool call")
-        logger.warning("%r: mended %s that did not fit (%s)", end.model_info.get("modelKey"), number, names)
+        if calls := [each["replaced_by"] for each in self._repaired if each["replaced_by"] is not None]:
+            names = ", ".join(sorted({repr(call["name"]) for call in calls}))
+            number = counted(len(calls), "tool call")
+            logger.warning("%r: mended %s that did not fit (%s)", end.model_info.get("modelKey"), number, names)
         return replace(end, stats={**end.stats, "repairedToolCalls": self._repaired})
 
     # Asking ---------------------------------------------------------------------------------------------------------
@@ -248,6 +252,9 @@ class RepairCalls(Middleware):
                 for call, meant in zip(wrong, calls_of(text, self._wrong), strict=True):
                     if meant is not None:
                         self._replace(call, [meant], text)
+            if unmended := sum(call.mended is None for call in wrong):
+                number = counted(unmended, "tool call")
+                logger.warning("%r: did not mend %s when asked for it", end.model_info.get("modelKey"), number)
         return self._released()
 
     def _end_of_both(self, end: PredictionEnd) -> PredictionEnd:
