@@ -176,7 +176,7 @@ def searched(name: int, turns: int) -> Conversation:
         request = search._shown(ModelRequest(model=model, messages=list(messages), tools=[*runtime.tools]))
         offered = [convert_to_openai_tool(tool) for tool in request.tools]
         written = yield Turn([*request.messages], offered, {"tool_choice": "any", "max_tokens": 96})
-        response: Any = search._resolved(ModelResponse(result=[written]), tools).result[0]
+        response: Any = search._resolved(ModelResponse(result=[written]), tools)[0].result[0]
         query = given["requests"][turn]["text"]
         messages.append(response)
         for call in response.tool_calls:

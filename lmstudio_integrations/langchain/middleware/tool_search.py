@@ -127,38 +127,26 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_model_call(self, request: _Request, handler: Callable[[_Request], _Response]) -> _Response:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
         shown = self._shown(request)
-        response = handler(shown)
-        repair = CallRepair.of(shown, response, self._misfits(response, request.tools))
+        response, misfits = self._resolved(handler(shown), request.tools)
+        repair = CallRepair.of(shown, response, misfits)
         if repair is not None:
             with repair.keeping_the_first():
                 response = repair.mended(handler(repair.request))
-        return self._resolved(response, request.tools)
+            response, _ = self._resolved(response, request.tools)
+        return response
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> _Response:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
         shown = self._shown(request)
-        response = await handler(shown)
-        repair = CallRepair.of(shown, response, self._misfits(response, request.tools))
+        response, misfits = self._resolved(await handler(shown), request.tools)
+        repair = CallRepair.of(shown, response, misfits)
         if repair is not None:
             with repair.keeping_the_first():
                 response = repair.mended(await handler(repair.request))
-        return self._resolved(response, request.tools)
-
-    def _misfits(self, response: _Response, tools: Iterable[Any]) -> dict[str | None, WrongCall]:
-        """Return the calls of tools that do not fit, and that only the model can mend, by their identifiers."""
-        named, misfits = _callable(tools), dict[str | None, WrongCall]()
-        for message in response.result:
-            for call in message.tool_calls if isinstance(message, AIMessage) else ():
-                if call["name"] == CALL_TOOL:
-                    try:
-                        self._resolve(call, named)
-                    except _MisfitError as error:
-                        misfits[call["id"]] = error.wrong
-                    except ToolException:  # there is no such tool
-                        pass
-        return misfits
+            response, _ = self._resolved(response, request.tools)
+        return response
 
     def _shown(self, request: _Request) -> _Request:
         """Return a request without the hidden tools, in whose messages `call_tool` calls them."""
@@ -166,17 +154,23 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         tools = [tool for tool in request.tools if not isinstance(tool, BaseTool) or tool.name not in hidden]
         return request.override(tools=tools, messages=[_as_sent(message, hidden) for message in request.messages])
 
-    def _resolved(self, response: _Response, tools: Iterable[Any]) -> _Response:
-        """Return a response in which the calls of `call_tool` are those of the tools, if they fit."""
-        named = _callable(tools)
+    def _resolved(self, response: _Response, tools: Iterable[Any]) -> tuple[_Response, dict[str | None, WrongCall]]:
+        """Return a response in which the calls of `call_tool` are those of the tools, if they fit.
+
+        Those that do not, and that only the model can mend, are returned by their identifiers.
+        """
+        named, misfits = _callable(tools), dict[str | None, WrongCall]()
 
         def resolve(call: ToolCall) -> ToolCall:
             try:
                 return self._resolve(call, named) if call["name"] == CALL_TOOL else call
+            except _MisfitError as error:
+                misfits[call["id"]] = error.wrong
             except ToolException:  # the tool `call_tool` says what is wrong
-                return call
+                pass
+            return call
 
-        return replace(response, result=[_with_calls(message, resolve) for message in response.result])
+        return replace(response, result=[_with_calls(message, resolve) for message in response.result]), misfits
 
     def _hidden(self, tools: Iterable[Any]) -> dict[str, BaseTool]:
         named = _callable(tools)

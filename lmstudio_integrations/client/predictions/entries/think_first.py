@@ -17,10 +17,7 @@ from lmstudio_integrations.client.predictions.middleware import Ask, Events, Mid
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
 from lmstudio_integrations.client.predictions.second_requests import REJECTIONS
 from lmstudio_integrations.client.transport.flows import Flow
-from lmstudio_integrations.errors import (
-    LMStudioCancelledError,
-    LMStudioError,
-)
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import changed
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
