@@ -203,13 +203,15 @@ def test_a_call_that_does_not_fit_is_asked_for_by_grammar(
         {"then": DONE},
     )
     with Server([ModelEntry(key="scripted", rules=rules)]) as server:
-        agent = create_agent(server.chat(model="scripted"), TOOLS, middleware=[ToolSearchMiddleware()])
-        messages = run(agent)
+        model = server.chat(model="scripted", presence_penalty=0.5, frequency_penalty=0.5, repeat_penalty=1.3)
+        messages = run(create_agent(model, TOOLS, middleware=[ToolSearchMiddleware()]))
     assert result in next(each.text for each in messages if isinstance(each, ToolMessage))
     assert messages[-1].text == "Done."
     assert_is_valid(messages)
     request = server.predictions[1]
     assert (request.tools, request.config["enableThinking"]) == ([], False)
+    penalties = ("repeatPenalty", "presencePenalty", "frequencyPenalty")
+    assert [request.config[name] for name in penalties] == [False] * 3
     properties = request.config["structured"]["jsonSchema"]["properties"]["arguments"]["properties"]
     assert properties == {"city": {"const": "Oslo"}, "days": {"default": 3, "type": "integer"}}
     if second[0].get("text") == MENDED:

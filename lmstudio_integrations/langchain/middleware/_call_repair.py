@@ -58,6 +58,8 @@ class CallRepair(NamedTuple):
                 "response_format": response_format,
                 "enable_thinking": False,
                 "repeat_penalty": False,
+                "presence_penalty": False,
+                "frequency_penalty": False,
             },
         )
         return cls(asking, response, wrong)
