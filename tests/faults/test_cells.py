@@ -2,13 +2,14 @@
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lmstudio_integrations.emulator.proxy.actions import drop, duplicate, reset
 from lmstudio_integrations.emulator.proxy.faults import Phase, at
 from lmstudio_integrations.emulator.proxy.proxy import ProxyThread
-from tests.faults import calling, cells
+from tests.faults import calling, cells, mending
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.fault_table import TABLE
 from tests.faults.model import LOST, UNREACHABLE, WORKS, Row, expires
@@ -118,5 +119,24 @@ def test_a_timeout_that_expires_before_the_fault_shows_nothing(
     embed = next(surface for surface in SURFACES if surface.kind == "embedding")
     with Servers.of(proxies, slow) as servers:
         cell = Cell(slow, embed, servers, 0)
+        assert not run_all([("a cell", cell, cell.run)])
+        assert cell.timeout > 1
+
+
+@pytest.mark.slow
+def test_nor_does_one_that_the_call_handles(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "SHORT", 0.1)
+    entry = cells._entry
+    late = {"when": {"structured": True}, "then": [{"text": "Hm. "}, {"wait": 0.5}]}
+
+    def with_late(fault: Row, surface: Surface) -> dict[str, Any]:
+        made = entry(fault, surface)
+        return {**made, "rules": [late, *made["rules"]]} if surface is RESPOND else made
+
+    monkeypatch.setattr(cells, "_entry", with_late)
+    stalls = next(row for row in mending.ROWS if row.name.startswith("The engine stalls"))
+    stalls = replace(stalls, inject=tuple(replace(each, point="last packet") for each in stalls.inject))
+    with Servers.of(proxies, stalls) as servers:
+        cell = Cell(stalls, RESPOND, servers, 0)
         assert not run_all([("a cell", cell, cell.run)])
         assert cell.timeout > 1
