@@ -290,8 +290,7 @@ class LMStudioTimeoutError(LMStudioError, TimeoutError):
 
     Args:
         message: The full text.
-        timeout_name: `connect_timeout`, `load_timeout`, `queue_timeout`, `first_token_timeout`,
-            `idle_timeout` or `timeout`.
+        timeout_name: Which timeout it was, such as `idle_timeout`; see `docs/guides/timeouts.md`.
         elapsed: Seconds since it started, or since the last packet that restarted it.
         unanswered: Whether the model has sent nothing at all since the call began, not even progress or the response to
             another call.

@@ -20,7 +20,9 @@ from pydantic_core import PydanticUndefined
 
 from lmstudio_integrations._both_frameworks.server_settings import ServerSettings
 from lmstudio_integrations._both_frameworks.signature import plain_type
+from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.timeouts import ModelTimeouts
 from tools import ROOT
 
 GROUPED = (ServerSettings, LlmPredictionConfig)
@@ -33,41 +35,33 @@ GROUPS = {
         "on_config_mismatch on_load_progress show_progress"
     ),
     "Server": "host api_token headers ca_file max_message_bytes",
-    "Timeouts and retries": (
-        "timeout connect_timeout load_timeout queue_timeout first_token_timeout idle_timeout keepalive max_retries"
-    ),
+    "Timeouts and retries": "max_retries",
     "Embedding": (
         "length_policy query_prefix document_prefix query_instruction text_instruction dimensions embed_batch_size"
     ),
     "Reranking": (
         "top_n score_threshold instruction template metadata_mode keep_retrieval_score max_concurrency errors"
     ),
-    "Generation": (
-        "temperature max_tokens stop stop_strings seed top_k top_k_sampling top_p top_p_sampling min_p min_p_sampling "
-        "repeat_penalty presence_penalty frequency_penalty xtc_probability xtc_threshold logit_bias logprobs "
-        "top_logprobs log_probs structured prompt_template cpu_threads extra raw"
-    ),
+    "Generation": "logprobs top_logprobs extra raw",
     "Long responses": "stop_on_repetition",
     "Streaming": "streaming stream_usage on_prompt_progress",
     "Long prompts": "context_overflow_policy check_context",
-    "Reasoning": (
-        "enable_thinking reasoning_effort reasoning_budget reasoning_parsing send_reasoning keep_reasoning think_first"
-    ),
-    "Tools": (
-        "rescue_tool_calls repair_tool_calls required_tool_fallback raw_tools tool_choice tool_naming "
-        "tool_call_stop_strings"
-    ),
-    "Images": (
-        "allow_image_download allow_private_image_hosts user_max_image_dimension_pixels "
-        "ignore_model_preferred_max_image_dimension"
-    ),
-    "Draft model": (
-        "draft_model speculative_decoding_num_draft_tokens_exact speculative_decoding_min_draft_length_to_consider "
-        "speculative_decoding_min_continue_drafting_probability"
-    ),
+    "Reasoning": "reasoning_effort send_reasoning keep_reasoning think_first",
+    "Tools": "rescue_tool_calls repair_tool_calls required_tool_fallback",
+    "Images": "allow_image_download allow_private_image_hosts",
+    "Draft model": "",
     "What the framework reads": "profile context_window is_function_calling_model",
 }
-"""The settings by purpose. A class shows those that it has."""
+"""The settings by purpose, but for timeouts and prediction settings. A class shows those that it has."""
+
+KEYS = {
+    "llm.prediction.reasoning.": "Reasoning",
+    "llm.prediction.tool": "Tools",
+    "llm.prediction.vision.": "Images",
+    "llm.prediction.speculativeDecoding.": "Draft model",
+    "llm.prediction.": "Generation",
+}
+"""The groups of prediction settings, by how their wire keys begin: the first one counts."""
 
 ATTRIBUTES = re.compile(r"^Attributes:\n(?:[ \t].*\n?|\n)+", re.MULTILINE)
 """The section of a docstring that describes the attributes of a class."""
@@ -139,16 +133,24 @@ def describe_attributes(found: griffe.Class) -> None:
         found.docstring.value = ATTRIBUTES.sub("", found.docstring.value).rstrip()
 
 
-def groups_of(kind: type, names: Collection[str]) -> dict[str, list[str]]:
+def groups_of(kind: type[BaseModel], names: Collection[str]) -> dict[str, list[str]]:
     """Return the settings of a class by purpose.
 
     Raises:
         ValueError: If a setting has no group.
     """
-    groups = {title: [name for name in known.split() if name in names] for title, known in GROUPS.items()}
-    if missing := {*names}.difference(*groups.values()):
+    titles = {name: title for title, listed in GROUPS.items() for name in listed.split()}
+    timeouts = dict.fromkeys(ModelTimeouts.model_fields, "Timeouts and retries")
+    keyed = {name: _title(wire_key.key) for name, wire_key in wire_keys(kind).items()}
+    titles = {**timeouts, **keyed, **titles}
+    if missing := {*names} - titles.keys():
         raise ValueError(f"GROUPS in tools/field_types.py lacks settings of {kind.__name__}: {sorted(missing)}")
+    groups = {title: [name for name in names if titles[name] == title] for title in GROUPS}
     return {title: settings for title, settings in groups.items() if settings}
+
+
+def _title(key: str) -> str:
+    return next(title for beginning, title in KEYS.items() if key.startswith(beginning))
 
 
 def objects_in(found: griffe.Object) -> Iterator[griffe.Object]:

@@ -11,10 +11,10 @@ from lmstudio_integrations._both_frameworks.server_settings import ServerSetting
 from lmstudio_integrations._both_frameworks.specs import AdapterNames, HandleSpec
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.hosts import HostStatus
+from lmstudio_integrations.types.timeouts import ModelTimeouts
 
 
 class _ModelSettings(BaseModel):
@@ -30,7 +30,7 @@ class _ModelSettings(BaseModel):
     )
 
 
-class ConnectionSettings(ServerSettings, _ModelSettings):
+class ConnectionSettings(ModelTimeouts, ServerSettings, _ModelSettings):
     """Which server and which model."""
 
     _kind: ClassVar[ModelKind]
@@ -88,19 +88,6 @@ class ConnectionSettings(ServerSettings, _ModelSettings):
         default="auto",
         description="Whether to show progress bars with tqdm, on a terminal or in a notebook. By default, `auto`, a "
         "load of more than two seconds shows a line on a terminal, unless there is an `on_load_progress`.",
-    )
-
-    queue_timeout: Seconds | None = Field(
-        default=TIMEOUTS["queue_timeout"],
-        description="Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue "
-        "moves, and also limits the wait for a model that this one would evict. The default is 600; `None` waits "
-        "forever.",
-    )
-
-    first_token_timeout: Seconds | None = Field(
-        default=TIMEOUTS["first_token_timeout"],
-        description="Seconds to wait for progress while the prompt is processed. The default is 300; `None` waits "
-        "forever.",
     )
 
     max_retries: Natural = Field(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,17 +31,17 @@ from lmstudio_integrations._both_frameworks.input_checks import (
 )
 from lmstudio_integrations._both_frameworks.reasoning_effort import is_catalog_key, sent_effort
 from lmstudio_integrations.client.transport.connect import addresses
-from lmstudio_integrations.types import _prediction_fields as shared
-from lmstudio_integrations.types._numbers import Fraction, OrOff, TopK
+from lmstudio_integrations.types._config_base import wire_keys
+from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
 
-_OVERFLOW_KEY = "llm.prediction.contextOverflowPolicy"
+_OVERFLOW = wire_keys(LlmPredictionConfig)["context_overflow_policy"]
 
 _CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
 """Types of values that can be changed in place, in a part of them at least."""
 
 
-class GenerationSettings(ConnectionSettings):
+class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
     """How to generate. If a setting is unset, the preset's applies, else the server's default for the model."""
 
     _kind: ClassVar[ModelKind] = "llm"
@@ -49,7 +49,9 @@ class GenerationSettings(ConnectionSettings):
 
     load_config: LlmLoadConfig = None
 
-    context_overflow_policy: Literal["auto", "stopAtLimit", "truncateMiddle", "rollingWindow"] | None = Field(
+    context_overflow_policy: Annotated[
+        Literal["auto", "stopAtLimit", "truncateMiddle", "rollingWindow"] | None, _OVERFLOW
+    ] = Field(
         default="auto",
         description="What happens when the context window is full. `stopAtLimit` drops nothing: a prompt that does "
         "not fit is an error, and a long response ends with the finish reason `length`. `truncateMiddle` drops the "
@@ -72,26 +74,11 @@ class GenerationSettings(ConnectionSettings):
         "If unset, the server's defaults apply.",
     )
 
-    top_k: TopK | None = Field(
-        default=None,
-        description="Sample from this many of the most likely tokens, from -1 to 500. LM Studio's default is 40.",
-    )
-    top_p: OrOff[Fraction] | None = Field(
-        default=None,
-        description="Sample from the most likely tokens that together have this probability, from 0 to 1. LM "
-        "Studio's default is 0.95; `False` turns it off.",
-    )
-    min_p: OrOff[Fraction] | None = Field(
-        default=None,
-        description="Drop tokens that are less probable than this share of the most likely one, from 0 to 1. LM "
-        "Studio's default is 0.05; `False` turns it off.",
-    )
-
     if TYPE_CHECKING:
         stop: StopStrings = UNSET
         model_name: ParameterOnly[str | None] = UNSET
     else:
-        stop: list[str] | None = Field(
+        stop: Stop = Field(
             default=None,
             description="One or more strings that end the response. The `stop` of a call replaces them. None by "
             "default.",
@@ -109,28 +96,6 @@ class GenerationSettings(ConnectionSettings):
         description="Called with the progress of the prompt processing, from 0.0 to 1.0, in the thread or task that "
         "waits. None by default.",
     )
-
-    temperature: shared.Temperature = None
-    max_tokens: shared.MaxTokens = None
-    tool_call_stop_strings: shared.ToolCallStopStrings = None
-    tool_naming: shared.ToolNaming = None
-    repeat_penalty: shared.RepeatPenalty = None
-    presence_penalty: shared.PresencePenalty = None
-    frequency_penalty: shared.FrequencyPenalty = None
-    xtc_probability: shared.XtcProbability = None
-    xtc_threshold: shared.XtcThreshold = None
-    logit_bias: shared.LogitBias = None
-    seed: shared.Seed = None
-    reasoning_parsing: shared.ReasoningParsing = None
-    enable_thinking: shared.EnableThinking = None
-    reasoning_budget: shared.ReasoningBudget = None
-    user_max_image_dimension_pixels: shared.MaxImageDimensionPixels = None
-    ignore_model_preferred_max_image_dimension: shared.IgnoreModelImageDimension = None
-    draft_model: shared.DraftModel = None
-    speculative_decoding_min_draft_length_to_consider: shared.MinDraftLengthToConsider = None
-    speculative_decoding_min_continue_drafting_probability: shared.MinContinueDraftingProbability = None
-    speculative_decoding_num_draft_tokens_exact: shared.NumDraftTokensExact = None
-    cpu_threads: shared.CpuThreads = None
 
     def _merged(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the settings of one call: its arguments over the fields.
@@ -218,7 +183,7 @@ def _policy(values: Mapping[str, Any]) -> str | None:
     policy: str | None = values["context_overflow_policy"]
     if policy != "auto":
         return policy
-    return None if values["preset"] or _OVERFLOW_KEY in (values["extra"] or ()) else "stopAtLimit"
+    return None if values["preset"] or _OVERFLOW.key in (values["extra"] or ()) else "stopAtLimit"
 
 
 @cache
@@ -248,12 +213,9 @@ def _with_effort(call: ResolvedCall) -> ResolvedCall:
     return call._replace(config=call.config.merged(LlmPredictionConfig(**changes)), problem=sent.problem)
 
 
+_BY_KEY = {wire_key.key: name for name, wire_key in wire_keys(LlmPredictionConfig).items()}
 _NATIVE_NAMES = {
-    **{name: name for name in GenerationSettings.model_fields if name in LlmPredictionConfig.model_fields},
-    "top_k": "top_k_sampling",
-    "top_p": "top_p_sampling",
-    "min_p": "min_p_sampling",
-    "stop": "stop_strings",
     "extra": "raw",
+    **{name: _BY_KEY[wire_key.key] for name, wire_key in wire_keys(GenerationSettings).items()},
 }
 """The fields of `LlmPredictionConfig` by the names of the adapters' fields."""

@@ -16,6 +16,7 @@ from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
@@ -26,7 +27,8 @@ _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")
 
 _LANGUAGE_ONLY = {
     *LlmPredictionConfig.model_fields.keys() - {"raw"},
-    *("top_k", "top_p", "min_p", "stop", "check_context", "stop_on_repetition"),
+    *AdapterPredictionSettings.model_fields,
+    *("stop", "check_context", "stop_on_repetition"),
 }
 """Settings that embedding models do not have."""
 

@@ -33,23 +33,19 @@ from lmstudio_integrations._both_frameworks.signature import describe_fields, sh
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.errors import LMStudioAuthenticationError
-from lmstudio_integrations.types._numbers import Count, Seconds
+from lmstudio_integrations.types._numbers import Count
+from lmstudio_integrations.types.timeouts import ServerTimeouts
 
 SECRETS = ("api_token", "headers")
 """Fields that are never pickled."""
 
 
-class ServerSettings(BaseModel):
-    """Which server, and how long to wait for it."""
+class _Server(BaseModel):
+    """Which server. A base of its own, because the fields of the last base come first, in signatures and in `repr`."""
 
-    # Built with the first object: after `__pydantic_init_subclass__`, which describes the framework's fields.
     model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
-
-    _framework_descriptions: ClassVar[Mapping[str, str]] = {}
-    """Descriptions of the framework's fields."""
 
     host: str | Sequence[str] | None = Field(
         default=None,
@@ -84,33 +80,15 @@ class ServerSettings(BaseModel):
         "connection. The default is 268,435,456; `None` accepts any size.",
     )
 
-    connect_timeout: Seconds | None = Field(
-        default=TIMEOUTS["connect_timeout"],
-        description="Seconds to wait for the server to accept a connection or to respond to a ping. The default is "
-        "5; `None` waits forever.",
-    )
 
-    load_timeout: Seconds | None = Field(
-        default=TIMEOUTS["load_timeout"],
-        description="Seconds to wait for progress while the model loads. The default is 300; `None` waits forever.",
-    )
+class ServerSettings(ServerTimeouts, _Server):
+    """Which server, and how long to wait for it."""
 
-    idle_timeout: Seconds | None = Field(
-        default=TIMEOUTS["idle_timeout"],
-        description="Seconds to wait for the next packet of a response, or the result of another call. The default "
-        "is 60; `None` waits forever.",
-    )
+    # Built with the first object: after `__pydantic_init_subclass__`, which describes the framework's fields.
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
-    timeout: Seconds | None = Field(
-        default=TIMEOUTS["timeout"],
-        description="Seconds that the whole call may take. No limit by default.",
-    )
-
-    keepalive: Seconds | None = Field(
-        default=TIMEOUTS["keepalive"],
-        description="Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. "
-        "The calls of a dead connection fail at once; those of a frozen server end by their timeouts.",
-    )
+    _framework_descriptions: ClassVar[Mapping[str, str]] = {}
+    """Descriptions of the framework's fields."""
 
     if TYPE_CHECKING:
 

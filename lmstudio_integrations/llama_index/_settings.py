@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from lmstudio_integrations._both_frameworks.server_settings import SECRETS, ServerSettings
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.timeouts import EXPIRIES
 
 logger = logging.getLogger(__name__)
 
-_SILENCE_TIMEOUTS = ("queue_timeout", "first_token_timeout", "idle_timeout")
+_SILENCE_TIMEOUTS = [name for name, expiry in EXPIRIES.items() if expiry.is_silence]
 """The meaning of `request_timeout` elsewhere: the longest silence of the server, not the duration of a call."""
 
 CORE_DESCRIPTIONS = {

@@ -1,4 +1,4 @@
-"""Which timeout of a call runs, what restarts it, and the error of one that expired.
+"""Which timeout of a call runs, what restarts it, and the error of one that expired; the timeouts: `types/timeouts.py`.
 
 Used by `session.py`, which owns the calls and checks them once per tick. Plain functions; the time is passed in. Why
 calls need timeouts at all: docs/protocol.md#rule-unanswered-calls.
@@ -7,19 +7,7 @@ calls need timeouts at all: docs/protocol.md#rule-unanswered-calls.
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
-
-_CAUSES = {
-    "timeout": "it took too long in total",
-    "connect_timeout": "{peer} does not respond",
-    "queue_timeout": "the server has not begun to work on it",
-}
-"""What an expired timeout means; all others mean that nothing was received for too long."""
-
-_REMEDIES = {
-    "connect_timeout": "check its address, its port and the firewall, or raise connect_timeout",
-    "first_token_timeout": "shorten the prompt, raise first_token_timeout, or set it to None",
-}
-"""What helps; with any other timeout, only more time."""
+from lmstudio_integrations.types.timeouts import EXPIRIES
 
 _SILENT = "{peer} does not respond, not even to a ping"
 
@@ -50,13 +38,13 @@ def expired_timeout(
     # Check the total timeout first: it counts even while another one is switched off.
     total, name = exchange.timeouts.get("timeout"), exchange.timeout_name
     if total is not None and now - exchange.started >= total:
-        return _error(exchange, "timeout", total, now - exchange.started, _CAUSES["timeout"].format(peer=peer))
+        return _error(exchange, "timeout", total, now - exchange.started, EXPIRIES["timeout"].cause)
     limit = exchange.timeouts.get(name) if name else None
     if limit is not None and name is not None:
         if now - exchange.since < limit:
             return None
-        cause = _CAUSES.get(name, "nothing was received from the server")
-        return _error(exchange, name, limit, now - exchange.since, cause.format(peer=peer) + _queue_of(exchange))
+        cause = EXPIRIES[name].cause.format(peer=peer) + _queue_of(exchange)
+        return _error(exchange, name, limit, now - exchange.since, cause)
     # Open-ended channels end only if the server owes the reply to a ping.
     idle = exchange.timeouts.get("idle_timeout")
     if unanswered_since is None or idle is None:
@@ -73,7 +61,7 @@ def _queue_of(exchange: Exchange) -> str:
 
 
 def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: str) -> LMStudioTimeoutError:
-    remedy = _REMEDIES.get(name, f"raise {name}, or set it to None")
+    remedy = EXPIRIES[name].remedy or f"raise {name}, or set it to None"
     return LMStudioTimeoutError(
         f"{exchange.label}: {cause}: {name} expired after {limit:.12g} s; {remedy}",
         timeout_name=name,

@@ -16,7 +16,7 @@ from lmstudio_integrations._support.environment import TOKEN_VARIABLES
 from lmstudio_integrations._support.secrets import is_secret_name
 from lmstudio_integrations._support.suggestions import closest_names, explain_unknown_name
 from lmstudio_integrations.client.support.arguments import text_of
-from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.support.timeouts import checked_timeouts
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigMismatchError,
@@ -28,6 +28,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.ray._arrow import pyarrow
 from lmstudio_integrations.ray._handles import get_capacity, open_async
 from lmstudio_integrations.types.config import LoadPolicy, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.config_dicts import TimeoutParameters
 
 OnError: TypeAlias = Literal["raise", "column"]
 ResultT = TypeVar("ResultT")

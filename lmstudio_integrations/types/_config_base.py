@@ -6,10 +6,10 @@ The fields, with their keys, are in `config.py`. How values are encoded: `docs/p
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_snake
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel, to_snake
 
 from lmstudio_integrations._support.secrets import without_secrets
 from lmstudio_integrations._support.suggestions import explain_unknown_name
@@ -20,14 +20,46 @@ from lmstudio_integrations.types._numbers import OR_FALSE
 from lmstudio_integrations.types._wire_model import WireModel
 
 
+def _in_camel_case(value: object) -> object:
+    """Return a dict with its keys in camelCase, except below `jsonSchema`: the names there are the user's data."""
+    if not is_mapping(value):
+        return value
+    spelled = {
+        to_camel(name) if isinstance(name, str) and "_" in name else name: member for name, member in value.items()
+    }
+    return {name: member if name == "jsonSchema" else _in_camel_case(member) for name, member in spelled.items()}
+
+
+WireDict = Annotated[dict[str, Any], BeforeValidator(_in_camel_case)]
+"""A wire object that people may write in snake_case."""
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+def checked(value: Any) -> dict[str, Any]:
+    """Return the wire form of a checkbox that is on."""
+    return {"checked": True, "value": value}
+
+
+def unchecked(value: Any) -> dict[str, Any]:
+    """Return the wire form of a checkbox that is off."""
+    return {"checked": False, "value": value}
+
+
 @dataclass(frozen=True, slots=True)
 class WireKey:
-    """The wire key of a setting. One that begins with a dot follows the `prefix` of the config.
+    """The wire key of a setting, and all that depends on which setting it is.
 
-    With `checkbox`, the value is sent as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
-    and `off` is sent: alone, or as the value that even an unchecked checkbox must have. The keys in `copies`, such as
-    those of other engines, are sent with the same value. `wire_form` converts a value that is sent in another form;
-    the field's own validator reads that form.
+    Attributes:
+        key: The key. One that begins with a dot follows the `prefix` of the config.
+        checkbox: Whether the value is sent as `{"checked": true, "value": …}`.
+        off: What is sent for `False`, which switches the setting off: alone, or as the value that even an unchecked
+            checkbox must have. `None` if it cannot be off.
+        copies: Other keys, such as those of other engines, that are sent with the same value.
+        wire_form: Converts a value that is sent in another form; the field's own validator reads that form.
+        default: LM Studio's default in wire form, which the emulator reports. `None` if it reports none.
+        attribute: The attribute of spans that shows the value (`client/telemetry/`), and its type.
+        changes: How the setting changes the probabilities of tokens, if `False` stops that: a `filter` drops tokens, a
+            `penalty` counts earlier ones. Requests that must not have it switch all of a kind off; see `switched_off`.
     """
 
     key: str
@@ -35,6 +67,9 @@ class WireKey:
     off: Any = None
     copies: tuple[str, ...] = ()
     wire_form: Callable[[Any], Any] | None = None
+    default: Any = None
+    attribute: tuple[str, Callable[[Any], Any]] | None = None
+    changes: Literal["filter", "penalty"] | None = None
 
     def encode(self, value: Any) -> Any:
         """Return the wire form of a value."""
@@ -42,7 +77,9 @@ class WireKey:
             return self.wire_form(value)
         is_off = value is False and self.off is not None
         sent = self.off if is_off else value
-        return {"checked": not is_off, "value": sent} if self.checkbox else sent
+        if not self.checkbox:
+            return sent
+        return unchecked(sent) if is_off else checked(sent)
 
     def decode(self, value: Any) -> Any:
         """Return the value of a wire form; `None` for a checkbox that is off."""
@@ -244,10 +281,11 @@ def _unset(settings: type[Settings]) -> Any:
 
 
 @cache
-def wire_keys(settings: type[Settings]) -> dict[str, WireKey]:
-    """Return the wire keys of a config's fields, by name."""
+def wire_keys(settings: type[BaseModel]) -> dict[str, WireKey]:
+    """Return the wire keys of the fields of a config, or of an adapter, by name."""
+    prefix = settings.prefix if issubclass(settings, Settings) else ""
     return {
-        name: replace(item, key=settings.prefix + item.key) if item.key.startswith(".") else item
+        name: replace(item, key=prefix + item.key) if item.key.startswith(".") else item
         for name, field in settings.model_fields.items()
         for item in field.metadata
         if isinstance(item, WireKey)

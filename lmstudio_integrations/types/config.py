@@ -1,8 +1,8 @@
 """Load and prediction settings: names, bounds, meaning and wire keys.
 
 Each setting is one field. Its annotation holds the wire key and the encoding, which `_config_base.py` applies without
-knowing a single setting. The client and the emulator read and write these configs; the adapters of the frameworks
-have the fields of `_prediction_fields.py`, too. `config_dicts.py` is generated from the fields.
+knowing a single setting. The client and the emulator read and write these configs; the adapters of the frameworks share
+those of `_prediction_settings.py`. `config_dicts.py` is generated from the fields.
 
 The keys are listed in `docs/protocol.md#load-keys` and `docs/protocol.md#prediction-keys`.
 """
@@ -14,10 +14,16 @@ from pydantic import Field, field_validator
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types import _prediction_fields as shared
-from lmstudio_integrations.types._config_base import Settings, WireKey, reject_unknown_names
-from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed, TopK
-from lmstudio_integrations.types._prediction_fields import NonEmpty, WireDict
+from lmstudio_integrations.types._config_base import (
+    Settings,
+    WireDict,
+    WireKey,
+    reject_unknown_names,
+    unchecked,
+    wire_keys,
+)
+from lmstudio_integrations.types._numbers import Count, Float, Fraction, LogProbs, Natural, OrOff, Seed
+from lmstudio_integrations.types._prediction_settings import MinP, SharedPredictionSettings, Stop, TopK, TopP
 from lmstudio_integrations.types.gpu import GpuSetting
 
 ModelKind = Literal["llm", "embedding"]
@@ -63,17 +69,17 @@ class LoadSettings(Settings):
     seed: Annotated[
         OrOff[Seed] | None,
         Field(description="Seed for random numbers, such as those of sampling. `False` picks a random seed."),
-        WireKey(".seed", checkbox=True, off=0),
+        WireKey(".seed", checkbox=True, off=0, default=unchecked(-1)),
     ] = None
     eval_batch_size: Annotated[
         Count | None,
         Field(description="How many prompt tokens are processed in one step. LM Studio's default is 2,048."),
-        WireKey(".llama.evalBatchSize"),
+        WireKey(".llama.evalBatchSize", default=2048),
     ] = None
     rope_frequency_base: Annotated[
         OrOff[Annotated[Float, Field(ge=0)]] | None,
         Field(description="Base frequency of the rotary position embeddings (RoPE). `False` uses the model's own."),
-        WireKey(".llama.ropeFrequencyBase", checkbox=True, off=0),
+        WireKey(".llama.ropeFrequencyBase", checkbox=True, off=0, default=unchecked(0)),
     ] = None
     rope_frequency_scale: Annotated[
         OrOff[Annotated[Float, Field(ge=0)]] | None,
@@ -81,17 +87,17 @@ class LoadSettings(Settings):
             description="Scaling factor for the RoPE frequencies, which allows longer contexts. `False` uses the "
             "model's own."
         ),
-        WireKey(".llama.ropeFrequencyScale", checkbox=True, off=0),
+        WireKey(".llama.ropeFrequencyScale", checkbox=True, off=0, default=unchecked(0)),
     ] = None
     keep_model_in_memory: Annotated[
         bool | None,
         Field(description="Whether to keep the system from swapping the model to disk. LM Studio's default is `True`."),
-        WireKey(".llama.keepModelInMemory"),
+        WireKey(".llama.keepModelInMemory", default=True),
     ] = None
     try_mmap: Annotated[
         bool | None,
         Field(description="Whether to map the model's file into memory, if possible. LM Studio's default is `True`."),
-        WireKey(".llama.tryMmap"),
+        WireKey(".llama.tryMmap", default=True),
     ] = None
 
     def to_fields(self) -> dict[str, Any]:
@@ -153,7 +159,7 @@ class LlmLoadModelConfig(LoadSettings):
         Field(
             description="How many experts of a mixture-of-experts model run for each token. 0 leaves it to the model."
         ),
-        WireKey("llm.load.numExperts"),
+        WireKey("llm.load.numExperts", default=0),
     ] = None
     offload_kv_cache_to_gpu: Annotated[
         bool | None,
@@ -161,7 +167,7 @@ class LlmLoadModelConfig(LoadSettings):
             alias="offloadKVCacheToGpu",
             description="Whether to keep the key-value cache in GPU memory. LM Studio's default is `True`.",
         ),
-        WireKey("llm.load.offloadKVCacheToGpu"),
+        WireKey("llm.load.offloadKVCacheToGpu", default=True),
     ] = None
     max_parallel_predictions: Annotated[
         Count | None,
@@ -175,7 +181,7 @@ class LlmLoadModelConfig(LoadSettings):
     use_unified_kv_cache: Annotated[
         bool | None,
         Field(description="Whether parallel predictions share one key-value cache. LM Studio's default is `True`."),
-        WireKey("llm.load.useUnifiedKvCache"),
+        WireKey("llm.load.useUnifiedKvCache", default=True),
     ] = None
     prompt_template: Annotated[
         WireDict | None,
@@ -197,7 +203,7 @@ class LlmLoadModelConfig(LoadSettings):
             description="The shortest context length that `auto_fit` may choose, in tokens. LM Studio's default is "
             "0, which allows any."
         ),
-        WireKey("llm.load.autoFitMinContextLength"),
+        WireKey("llm.load.autoFitMinContextLength", default=0),
     ] = None
     physical_batch_size: Annotated[
         Count | None,
@@ -210,7 +216,7 @@ class LlmLoadModelConfig(LoadSettings):
     flash_attention: Annotated[
         bool | None,
         Field(description="Whether to use flash attention, which is faster and needs less memory."),
-        WireKey("llm.load.llama.flashAttention"),
+        WireKey("llm.load.llama.flashAttention", default=True),
     ] = None
     context_checkpoints: Annotated[
         Natural | None,
@@ -228,7 +234,7 @@ class LlmLoadModelConfig(LoadSettings):
             alias="useFp16ForKVCache",
             description="Whether to store the key-value cache as 16-bit numbers. LM Studio's default is `True`.",
         ),
-        WireKey("llm.load.llama.useFp16ForKVCache"),
+        WireKey("llm.load.llama.useFp16ForKVCache", default=True),
     ] = None
     try_direct_io: Annotated[
         bool | None,
@@ -253,7 +259,7 @@ class LlmLoadModelConfig(LoadSettings):
             alias="llamaKCacheQuantizationType",
             description="Number type of the keys in the cache. `False` leaves them unquantized.",
         ),
-        WireKey("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16"),
+        WireKey("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16", default=unchecked("f16")),
     ] = None
     llama_v_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
@@ -261,7 +267,7 @@ class LlmLoadModelConfig(LoadSettings):
             alias="llamaVCacheQuantizationType",
             description="Number type of the values in the cache. `False` leaves them unquantized.",
         ),
-        WireKey("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16"),
+        WireKey("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16", default=unchecked("f16")),
     ] = None
     speculative_draft_mtp: Annotated[
         bool | None,
@@ -348,33 +354,12 @@ LOAD_CONFIGS: Mapping[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadMo
 """The load settings of each kind of model."""
 
 
-class LlmPredictionConfig(Settings):
+class LlmPredictionConfig(SharedPredictionSettings, Settings):
     """How to generate. If a setting is unset, the preset's applies, else the server's default for the model.
 
     `False` turns a limit or a penalty off.
     """
 
-    temperature: shared.Temperature = None
-    max_tokens: shared.MaxTokens = None
-    tool_call_stop_strings: shared.ToolCallStopStrings = None
-    tool_naming: shared.ToolNaming = None
-    repeat_penalty: shared.RepeatPenalty = None
-    presence_penalty: shared.PresencePenalty = None
-    frequency_penalty: shared.FrequencyPenalty = None
-    xtc_probability: shared.XtcProbability = None
-    xtc_threshold: shared.XtcThreshold = None
-    logit_bias: shared.LogitBias = None
-    seed: shared.Seed = None
-    reasoning_parsing: shared.ReasoningParsing = None
-    enable_thinking: shared.EnableThinking = None
-    reasoning_budget: shared.ReasoningBudget = None
-    user_max_image_dimension_pixels: shared.MaxImageDimensionPixels = None
-    ignore_model_preferred_max_image_dimension: shared.IgnoreModelImageDimension = None
-    draft_model: shared.DraftModel = None
-    speculative_decoding_min_draft_length_to_consider: shared.MinDraftLengthToConsider = None
-    speculative_decoding_min_continue_drafting_probability: shared.MinContinueDraftingProbability = None
-    speculative_decoding_num_draft_tokens_exact: shared.NumDraftTokensExact = None
-    cpu_threads: shared.CpuThreads = None
     context_overflow_policy: Annotated[
         Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
         Field(
@@ -382,20 +367,16 @@ class LlmPredictionConfig(Settings):
             "`rollingWindow` drops the beginning of the conversation, and `truncateMiddle`, LM Studio's default, "
             "drops its middle."
         ),
-        WireKey("llm.prediction.contextOverflowPolicy"),
+        WireKey("llm.prediction.contextOverflowPolicy", default="truncateMiddle"),
     ] = None
-    stop_strings: Annotated[
-        list[NonEmpty] | None,
-        Field(description="Strings that end the response. None by default."),
-        WireKey("llm.prediction.stopStrings"),
-    ] = None
+    stop_strings: Stop = None
     structured: Annotated[
         WireDict | None,
         Field(
             description="Format of the response, as LM Studio's API defines it. Prefer `response_format`, which "
             "builds it."
         ),
-        WireKey("llm.prediction.structured"),
+        WireKey("llm.prediction.structured", default={"type": "none"}),
     ] = None
     raw_tools: Annotated[
         dict[str, Any] | None,
@@ -403,45 +384,30 @@ class LlmPredictionConfig(Settings):
             description="Tools that the model may call, as LM Studio's API defines them. `act` and the adapters "
             "build them."
         ),
-        WireKey("llm.prediction.tools"),
+        WireKey("llm.prediction.tools", default={"type": "none"}),
     ] = None
     tool_choice: Annotated[
         WireDict | None,
         Field(description="Whether the model calls a tool: a dict whose `mode` is `auto`, `none` or `required`."),
-        WireKey("llm.prediction.toolChoice"),
+        WireKey("llm.prediction.toolChoice", default={"type": "generic", "mode": "auto"}),
     ] = None
-    top_k_sampling: Annotated[
-        TopK | None,
-        Field(
-            description="Sample from this many of the most likely tokens, from -1 to 500. LM Studio's default is 40."
-        ),
-        WireKey("llm.prediction.topKSampling"),
-    ] = None
-    top_p_sampling: Annotated[
-        OrOff[Fraction] | None,
-        Field(
-            description="Sample from the most likely tokens that together have this probability, from 0 to 1. LM "
-            "Studio's default is 0.95; `False` turns it off."
-        ),
-        WireKey("llm.prediction.topPSampling", checkbox=True, off=0.95),
-    ] = None
-    min_p_sampling: Annotated[
-        OrOff[Fraction] | None,
-        Field(
-            description="Drop tokens that are less probable than this share of the most likely one, from 0 to 1. LM "
-            "Studio's default is 0.05; `False` turns it off."
-        ),
-        WireKey("llm.prediction.minPSampling", checkbox=True, off=0.05),
-    ] = None
+    top_k_sampling: TopK = None
+    top_p_sampling: TopP = None
+    min_p_sampling: MinP = None
     log_probs: Annotated[
         OrOff[LogProbs] | None,
         Field(
             description="How many alternatives to report for each token, with their log-probabilities, from 0 to 100."
         ),
-        WireKey("llm.prediction.logProbs", checkbox=True, off=0),
+        WireKey("llm.prediction.logProbs", checkbox=True, off=0, default=unchecked(0)),
     ] = None
     prompt_template: Annotated[
         WireDict | None,
         Field(description="Prompt template, as LM Studio's API defines it. If unset, the loaded model's own is used."),
         WireKey("llm.prediction.promptTemplate"),
     ] = None
+
+
+def switched_off(*kinds: Literal["filter", "penalty"]) -> dict[str, Any]:
+    """Return the settings that switch off what changes the probabilities of tokens, by name."""
+    return {name: False for name, wire_key in wire_keys(LlmPredictionConfig).items() if wire_key.changes in kinds}

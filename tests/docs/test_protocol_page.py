@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS
+from lmstudio_integrations.types._config_base import Settings, wire_keys
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/protocol.md"
@@ -64,3 +66,27 @@ def test_every_endpoint_stands_on_the_page() -> None:
     known = {name for table in (ENDPOINTS, NAMED_ENDPOINTS) for endpoints in table.values() for name in endpoints}
     text = page()
     assert {name for name in known if f"`{name}`" not in text} == set()
+
+
+def keys_in(text: str, anchor: str, prefix: str = "") -> set[str]:
+    """Return the keys in the tables of a section. Those beside a full one, or after `…`, are shortened."""
+    section = re.split(r"^### ", text.partition(f"{{ #{anchor} }}")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    found = set[str]()
+    for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE):
+        parent = prefix
+        for name in re.findall(r"`([^`]+)`", cell):
+            is_full = name.startswith(("llm.", "embedding.", "load."))
+            key = name if is_full else parent + name.replace("…", "llm.load.llama.")
+            found.add(key)
+            parent = prefix or key.rpartition(".")[0] + "."
+    return found
+
+
+def keys_of(*configs: type[Settings]) -> set[str]:
+    return {key for each in configs for row in wire_keys(each).values() for key in (row.key, *row.copies)}
+
+
+def test_every_setting_stands_in_its_table() -> None:
+    text = page()
+    assert keys_of(LlmLoadModelConfig, EmbeddingLoadModelConfig) - keys_in(text, "load-keys") == set()
+    assert keys_of(LlmPredictionConfig) - keys_in(text, "prediction-keys", "llm.prediction.") == set()

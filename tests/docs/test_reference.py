@@ -15,6 +15,7 @@ import griffe
 from pydantic import BaseModel, Tag
 
 from lmstudio_integrations.types._numbers import Count, Seconds
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.docs.snippets import ROOT
 from tests.support.adapters import ADAPTERS
 from tests.test_package import PUBLIC, RAY
@@ -78,8 +79,8 @@ def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.O
 
 
 def test_a_setting_without_a_group_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"lacks settings of int: \['other'\]"):
-        groups_of(int, ["seed", "other"])
+    with pytest.raises(ValueError, match=r"lacks settings of LlmPredictionConfig: \['other'\]"):
+        groups_of(LlmPredictionConfig, ["seed", "other"])
 
 
 def is_documented_alone(value: object) -> bool:

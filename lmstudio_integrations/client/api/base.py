@@ -38,7 +38,7 @@ from lmstudio_integrations.client.support.arguments import (
     with_named_keywords,
 )
 from lmstudio_integrations.client.support.progress_bars import ShowProgress, check_show_progress
-from lmstudio_integrations.client.support.timeouts import TIMEOUTS, TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.support.timeouts import TIMEOUTS, checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry.spans import SPANS
 from lmstudio_integrations.client.transport.caller import Caller
@@ -56,7 +56,11 @@ from lmstudio_integrations.types.config import (
     ModelKind,
     OnConfigMismatch,
 )
-from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
+from lmstudio_integrations.types.config_dicts import (
+    EmbeddingLoadModelConfigDict,
+    LlmLoadModelConfigDict,
+    TimeoutParameters,
+)
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 

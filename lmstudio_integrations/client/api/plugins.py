@@ -18,7 +18,7 @@ from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
 from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names
-from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.support.timeouts import checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks, with_short_traceback
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
@@ -31,6 +31,7 @@ from lmstudio_integrations.errors import (
     LMStudioValueError,
 )
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
+from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from lmstudio_integrations.types.functions import ToolFunctionDef
 from lmstudio_integrations.types.plugins import ToolContent
 

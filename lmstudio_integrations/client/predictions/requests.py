@@ -18,7 +18,7 @@ from lmstudio_integrations.client.predictions.plan import Plan, PredictionReques
 from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.support.arguments import check_names, optional_text
-from lmstudio_integrations.client.support.timeouts import TimeoutParameters, checked_timeouts
+from lmstudio_integrations.client.support.timeouts import checked_timeouts
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
@@ -28,7 +28,7 @@ from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict, TemplateParameters
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, Message, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
+from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict, TimeoutParameters
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolFunctionDef
 from lmstudio_integrations.types.reasoning import ReasoningOptions, SendReasoning

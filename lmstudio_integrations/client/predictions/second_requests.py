@@ -10,7 +10,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.types.chat import text_part
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
 from lmstudio_integrations.types.results import PredictionEnd
 
 REJECTIONS = (LMStudioServerError, LMStudioPredictionError, LMStudioPromptTemplateError, LMStudioUnsupportedError)
@@ -32,9 +32,7 @@ def only_json(schema: Mapping[str, Any]) -> LlmPredictionConfig:
         tool_naming=None,
         tool_call_stop_strings=None,
         stop_strings=None,
-        repeat_penalty=False,  # arguments repeat words of the question
-        presence_penalty=False,
-        frequency_penalty=False,
+        **switched_off("penalty"),  # arguments repeat words of the question
     )
 
 

@@ -9,22 +9,11 @@ from typing import Any
 
 from lmstudio_integrations.protocol.envelope import without_surrogates
 from lmstudio_integrations.protocol.kv_config import collapsed
+from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PredictionResult, finish_reason
 
 Attributes = dict[str, Any]
-
-_SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "temperature": ("gen_ai.request.temperature", float),
-    "max_tokens": ("gen_ai.request.max_tokens", int),
-    "top_p_sampling": ("gen_ai.request.top_p", float),
-    "top_k_sampling": ("gen_ai.request.top_k", float),
-    "stop_strings": ("gen_ai.request.stop_sequences", list),
-    "seed": ("gen_ai.request.seed", int),
-    "presence_penalty": ("gen_ai.request.presence_penalty", float),
-    "frequency_penalty": ("gen_ai.request.frequency_penalty", float),
-}
-"""The attributes of prediction settings and their types, by the setting's name."""
 
 _STATS = {
     "promptTokensCount": "gen_ai.usage.input_tokens",
@@ -39,9 +28,10 @@ def request_attributes(parameter: Mapping[str, Any]) -> Attributes:
     """Return the settings that the caller has set."""
     settings = _settings_of(parameter)
     found: Attributes = {}
-    for name, (key, convert) in _SETTINGS.items():
+    for name, wire_key in wire_keys(LlmPredictionConfig).items():
         value = getattr(settings, name)
-        if value is not None and value is not False:  # false: it is switched off
+        if wire_key.attribute is not None and value is not None and value is not False:  # false: it is switched off
+            key, convert = wire_key.attribute
             found[key] = convert(value)
     if (settings.structured or {}).get("type") == "json":
         found["gen_ai.output.type"] = "json"

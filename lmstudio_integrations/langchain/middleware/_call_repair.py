@@ -13,6 +13,7 @@ from langchain_core.messages.ai import add_usage
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall, calls_of, response_schema, sentence
 from lmstudio_integrations.langchain.chat_models import ChatLMStudio
 from lmstudio_integrations.langchain.middleware._turns import CALL_TOOL
+from lmstudio_integrations.types.config import switched_off
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -57,9 +58,7 @@ class CallRepair(NamedTuple):
                 **request.model_settings,
                 "response_format": response_format,
                 "enable_thinking": False,
-                "repeat_penalty": False,
-                "presence_penalty": False,
-                "frequency_penalty": False,
+                **switched_off("penalty"),
             },
         )
         return cls(asking, response, wrong)

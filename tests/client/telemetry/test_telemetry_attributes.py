@@ -1,6 +1,8 @@
 """Requests and results as attributes of the GenAI conventions; without a server."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from lmstudio_integrations.client.telemetry.attributes import (
 )
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -119,3 +122,11 @@ def test_a_response_is_one_message_with_its_tool_calls() -> None:
         ],
         "finish_reason": "tool_call",
     }
+
+
+def test_every_attribute_of_a_setting_stands_on_the_page() -> None:
+    page = Path("docs/guides/logs-and-traces.md").read_text(encoding="utf-8")
+    names = [row.attribute[0] for row in wire_keys(LlmPredictionConfig).values() if row.attribute]
+    spans = {*re.findall(r"`[^`]+`", page)}
+    assert names
+    assert [name for name in names if spans.isdisjoint({f"`{name}`", f"`.{name.rpartition('.')[2]}`"})] == []

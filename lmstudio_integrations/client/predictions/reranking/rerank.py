@@ -35,7 +35,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.types.chat import WireHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config import LlmPredictionConfig, switched_off
 from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.reranking import QUESTION, OnRerankError, RerankResult, RerankTemplate
 from lmstudio_integrations.types.results import PredictionResult
@@ -47,12 +47,7 @@ _SETTINGS = LlmPredictionConfig(
     max_tokens=1,
     temperature=1.0,
     top_k_sampling=-1,
-    top_p_sampling=False,
-    min_p_sampling=False,
-    repeat_penalty=False,
-    presence_penalty=False,
-    frequency_penalty=False,
-    xtc_probability=False,
+    **switched_off("filter", "penalty"),
     context_overflow_policy="stopAtLimit",
     reasoning_parsing={"enabled": False, "startString": "<think>", "endString": "</think>"},
 )

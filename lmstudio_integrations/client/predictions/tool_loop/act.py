@@ -28,7 +28,6 @@ from lmstudio_integrations.client.predictions.tool_loop.guard import GuardToolCa
 from lmstudio_integrations.client.predictions.tool_loop.repeated_calls import MadeCall, RequestedCall, find_repeated
 from lmstudio_integrations.client.predictions.tool_loop.reports import REQUEST_CALLBACKS, ToolCallReports, error_of
 from lmstudio_integrations.client.support.arguments import check_names, list_of, whole_number
-from lmstudio_integrations.client.support.timeouts import TimeoutParameters
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.errors import (
     LMStudioError,
@@ -39,6 +38,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config_dicts import TimeoutParameters
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef, ToolInput, parse_tools
 from lmstudio_integrations.types.plugins import ToolContent
 from lmstudio_integrations.types.reasoning import SendReasoning

@@ -1,0 +1,100 @@
+"""The timeouts and the interval of pings: one row for each, with its name, default, description and error.
+
+The client's keyword arguments and the adapters' fields follow from the rows; `config_dicts.py` is generated from them.
+`protocol/timeouts.py` decides which one runs.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lmstudio_integrations.types._numbers import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """What it means that a timeout has expired.
+
+    Attributes:
+        cause: What has happened; `{peer}` is the server.
+        remedy: What helps. `None` if only more time does.
+        is_silence: Whether it limits a silence of the server in a call, as `request_timeout` does elsewhere.
+    """
+
+    cause: str = "nothing was received from the server"
+    remedy: str | None = None
+    is_silence: bool = False
+
+
+class ServerTimeouts(BaseModel):
+    """The timeouts of everything that calls a server."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
+
+    connect_timeout: Annotated[
+        Seconds | None,
+        Field(
+            description="Seconds to wait for the server to accept a connection or to respond to a ping. The default is "
+            "5; `None` waits forever."
+        ),
+        Expiry("{peer} does not respond", "check its address, its port and the firewall, or raise connect_timeout"),
+    ] = 5.0
+    load_timeout: Annotated[
+        Seconds | None,
+        Field(
+            description="Seconds to wait for progress while the model loads. The default is 300; `None` waits forever."
+        ),
+        Expiry(),
+    ] = 300.0
+    idle_timeout: Annotated[
+        Seconds | None,
+        Field(
+            description="Seconds to wait for the next packet of a response, or the result of another call. The default "
+            "is 60; `None` waits forever."
+        ),
+        Expiry(is_silence=True),
+    ] = 60.0
+    timeout: Annotated[
+        Seconds | None,
+        Field(description="Seconds that the whole call may take. No limit by default."),
+        Expiry("it took too long in total"),
+    ] = None
+    keepalive: Annotated[
+        Seconds | None,
+        Field(
+            description="Ping the server after this many seconds of silence. The default is 20; `None` sends no pings. "
+            "The calls of a dead connection fail at once; those of a frozen server end by their timeouts."
+        ),
+    ] = 20.0
+
+
+class ModelTimeouts(ServerTimeouts):
+    """The timeouts of calls of a model, too."""
+
+    queue_timeout: Annotated[
+        Seconds | None,
+        Field(
+            description="Seconds to wait in the model's queue, until the first packet. Starts again whenever the queue "
+            "moves, and also limits the wait for a model that this one would evict. The default is 600; `None` waits "
+            "forever."
+        ),
+        Expiry("the server has not begun to work on it", is_silence=True),
+    ] = 600.0
+    first_token_timeout: Annotated[
+        Seconds | None,
+        Field(
+            description="Seconds to wait for progress while the prompt is processed. The default is 300; `None` waits "
+            "forever."
+        ),
+        Expiry(remedy="shorten the prompt, raise first_token_timeout, or set it to None", is_silence=True),
+    ] = 300.0
+
+
+EXPIRIES = {
+    name: item
+    for name, field in ModelTimeouts.model_fields.items()
+    for item in field.metadata
+    if isinstance(item, Expiry)
+}
+"""What it means that a timeout has expired, by its name."""
