@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field
 
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
+from lmstudio_integrations._both_frameworks.runtime import HandleT
 from lmstudio_integrations.client.api.base import BaseModelHandle
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
@@ -20,6 +21,12 @@ class CompanionSettings(ConnectionSettings):
         "`explicit`, so that no other model evicts this one.",
     )
 
+    def _handle(self, kind: type[HandleT]) -> HandleT:
+        return self._runtime.clients.handle(kind, self._resolve_model(vars(self)))
+
+    def _async_handle(self, kind: type[HandleT]) -> HandleT:
+        return self._runtime.async_clients.handle(kind, self._resolve_model(vars(self)))
+
     @with_short_traceback
     def load(self) -> Self:
         """Load the model if it is not loaded; return this object.
@@ -27,13 +34,11 @@ class CompanionSettings(ConnectionSettings):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        handle = self._runtime.clients.handle(BaseModelHandle, self._resolve_model(vars(self)))
-        run(handle.model.load_all())
+        run(self._handle(BaseModelHandle).model.load_all())
         return self
 
     @with_short_traceback
     async def aload(self) -> Self:
         """Load the model if it is not loaded; see `load`."""
-        handle = self._runtime.async_clients.handle(BaseModelHandle, self._resolve_model(vars(self)))
-        await arun(handle.model.load_all())
+        await arun(self._async_handle(BaseModelHandle).model.load_all())
         return self

@@ -6,8 +6,6 @@ from pydantic import Field
 
 from lmstudio_integrations._both_frameworks.companion_settings import CompanionSettings
 from lmstudio_integrations._both_frameworks.field_types import EmbeddingLoadConfig
-from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
-from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import LengthPolicy
 from lmstudio_integrations.client.support.arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
@@ -32,12 +30,6 @@ class EmbeddingSettings(CompanionSettings):
         default="error",
         description=f"{LENGTH_POLICY} The default is `error`.",
     )
-
-    def _model(self) -> EmbeddingModel:
-        return self._runtime.clients.handle(EmbeddingModel, self._resolve_model(vars(self)))
-
-    def _async_model(self) -> AsyncEmbeddingModel:
-        return self._runtime.async_clients.handle(AsyncEmbeddingModel, self._resolve_model(vars(self)))
 
 
 def check_texts(texts: object) -> list[str]:

@@ -1,22 +1,21 @@
 """Types of the adapters' fields: of those that several classes have, and of parameters that accept more than is held.
 
+These are for editors. pydantic has `validation_alias` and converts a `str` to a `SecretStr`, but pyright, which Visual
+Studio Code runs, then rejects `base_url=` and `api_key="…"`, and a union as the type makes `model.api_token` one, too.
 Type checkers take the type of a parameter from the `__set__` of the field's type, and the type of an attribute from its
 `__get__`. Classes have such fields under `TYPE_CHECKING` only; at run time, the fields have plain types, and
-`input_checks.normalize_input` converts what is given.
+`input_checks.normalize_input` converts what is given, also to calls, copies and assignments, which pydantic does not
+check.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn, Protocol, TypeVar
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, SecretStr, SerializationInfo
+from pydantic import Field, GetCoreSchemaHandler, SecretStr, SerializationInfo
 from pydantic_core import core_schema
 
-from lmstudio_integrations._both_frameworks import reasoning_effort
 from lmstudio_integrations._support.environment import TOKEN_VARIABLES
-from lmstudio_integrations.client.predictions.repetition import characters_of
-from lmstudio_integrations.types import reasoning
-from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
 
@@ -30,7 +29,8 @@ UNSET: Any = None
 class Parameter(Protocol[AcceptedT_contra, HeldT_co]):
     """A parameter and attribute of two types: what the constructor and assignments accept, and what is read.
 
-    A concrete adapter repeats the declaration: pydantic's plugin for mypy gives an inherited one a single type.
+    A concrete adapter repeats the declaration: for users of mypy with pydantic's plugin, which gives an inherited one a
+    single type, that of the parameter.
     """
 
     def __get__(self, instance: object, owner: Any, /) -> HeldT_co: ...
@@ -100,112 +100,4 @@ EmbeddingLoadConfig = Annotated[
     EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | None,
     _LoadConfigValidator(EmbeddingLoadModelConfig),
     Field(description=_LOAD_CONFIG.format("EmbeddingLoadModelConfig")),
-]
-
-
-def _checked(value: object) -> object:
-    characters_of(value)
-    return value
-
-
-StopOnRepetition = Annotated[
-    bool | int,
-    BeforeValidator(_checked),
-    Field(
-        description="Whether a response that only repeats one block is cancelled. What was received stays, the finish "
-        "reason is `length`, and the metadata has the stop reason `repetition` and `repetition_start`, a character. A "
-        "number is that of the characters for which a block may be repeated. The default is `True`."
-    ),
-]
-
-# Fields of chat models, which models for completion do not have -------------------------------------------------------
-
-ReasoningEffort = Annotated[
-    reasoning_effort.ReasoningEffort | None,
-    Field(
-        description="How much the model reasons before it responds, from `none` to `xhigh`. The server gets the "
-        "nearest level that the model has. Only models of LM Studio's catalog have levels; for others, only `none` "
-        "has an effect. If unset, the model's default applies."
-    ),
-]
-
-SendReasoning = Annotated[
-    reasoning.SendReasoning,
-    Field(
-        description="Which earlier thoughts go back to the model. `auto` sends those that its chat template takes, "
-        "which is measured once per loaded model; `turn` those since the last user message; `always` or `True` all; "
-        "`False` none. The default is `auto`."
-    ),
-]
-
-KeepReasoning = Annotated[
-    bool,
-    Field(
-        description="Whether the chat template is made to keep the thoughts of all turns. The default is `False`: what "
-        "it does by itself. If no way works, a call raises an error that names what was tried."
-    ),
-]
-
-ThinkFirst = Annotated[
-    bool,
-    Field(
-        description="Whether a call that asks for reasoning and a response format may make two predictions, if the "
-        "grammar leaves no room for a thought: one for the thought, and one by grammar that continues it. The default "
-        "is `True`."
-    ),
-]
-
-RescueToolCalls = Annotated[
-    bool,
-    Field(
-        description="Whether calls that the server left in the text become tool calls. Only calls of offered tools "
-        "count, and those that are cut off become invalid ones. The metadata has their number as `rescued_tool_calls`. "
-        "The default is `True`."
-    ),
-]
-
-RepairToolCalls = Annotated[
-    bool,
-    Field(
-        description="Whether tool calls that do not fit the tools are mended: at once where exactly one reading fits, "
-        "otherwise by one more prediction, by grammar. A call is held back until it is complete. The metadata has what "
-        "was mended, or could not be, as `repaired_tool_calls`. The default is `True`."
-    ),
-]
-
-RequiredToolFallback = Annotated[
-    bool,
-    Field(
-        description="Whether a required tool call that the model did not make is requested again, by grammar. The "
-        "metadata then has `forced_by_grammar` and the tokens of both predictions. The default is `True`."
-    ),
-]
-
-WithLogprobs = Annotated[
-    bool | None,
-    Field(description="Whether responses contain the log-probabilities of their tokens. Off by default."),
-]
-
-TopLogprobs = Annotated[
-    OrOff[LogProbs] | None,
-    Field(
-        description="How many alternatives to report for each token, with log-probabilities, from 0 to 100. Turns "
-        "`logprobs` on. None by default."
-    ),
-]
-
-AllowImageDownload = Annotated[
-    bool,
-    Field(
-        description="Whether this process may download images from http and https URLs. The default is `False`. Each "
-        "image may take 20 MB, five redirects and 30 seconds (or `timeout`), and must come from a public address."
-    ),
-]
-
-AllowPrivateImageHosts = Annotated[
-    bool,
-    Field(
-        description="Whether images may also come from addresses that are not public, such as the local network. The "
-        "default is `False`; allow it only for messages that you trust."
-    ),
 ]

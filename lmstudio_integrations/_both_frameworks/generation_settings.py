@@ -11,7 +11,7 @@ from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lmstudio_integrations._both_frameworks.calls import CallArguments, ResolvedCall, top_logprobs_of
 from lmstudio_integrations._both_frameworks.connection_settings import ConnectionSettings
@@ -19,7 +19,6 @@ from lmstudio_integrations._both_frameworks.field_types import (
     UNSET,
     LlmLoadConfig,
     ParameterOnly,
-    StopOnRepetition,
     StopStrings,
 )
 from lmstudio_integrations._both_frameworks.generators import generator_error, generator_settings, plugin_of
@@ -30,6 +29,7 @@ from lmstudio_integrations._both_frameworks.input_checks import (
     resolve_aliases,
 )
 from lmstudio_integrations._both_frameworks.reasoning_effort import is_catalog_key, sent_effort
+from lmstudio_integrations.client.predictions.repetition import characters_of
 from lmstudio_integrations.client.transport.connect import addresses
 from lmstudio_integrations.types._config_base import wire_keys
 from lmstudio_integrations.types._prediction_settings import AdapterPredictionSettings, Stop
@@ -39,6 +39,11 @@ _OVERFLOW = wire_keys(LlmPredictionConfig)["context_overflow_policy"]
 
 _CHANGEABLE: tuple[type, ...] = (list, dict, LoadSettings)
 """Types of values that can be changed in place, in a part of them at least."""
+
+
+def _check_characters(value: object) -> object:
+    characters_of(value)
+    return value
 
 
 class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
@@ -66,7 +71,12 @@ class GenerationSettings(AdapterPredictionSettings, ConnectionSettings):
         "`True`. A prompt that may fill half of the context window costs up to two extra requests.",
     )
 
-    stop_on_repetition: StopOnRepetition = True
+    stop_on_repetition: Annotated[bool | int, BeforeValidator(_check_characters)] = Field(
+        default=True,
+        description="Whether a response that only repeats one block is cancelled. What was received stays, the finish "
+        "reason is `length`, and the metadata has the stop reason `repetition` and `repetition_start`, a character. A "
+        "number is that of the characters for which a block may be repeated. The default is `True`.",
+    )
 
     preset: str | None = Field(
         default=None,

@@ -12,18 +12,12 @@ from uuid import uuid4
 
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
 from lmstudio_integrations._support.secrets import redact_members
+from lmstudio_integrations._support.stop_reasons import REMEDIES
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations.client.predictions.required_call import lacks_call, log_missing_call
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
 
 logger = logging.getLogger(__name__)
-
-_REMEDIES = {
-    "maxPredictedTokensReached": "raise max_tokens",
-    "contextLengthReached": "raise the context length",
-    "repetition": "the model only repeated itself; use another one, or set repeat_penalty",
-}
-"""What helps a response that was cut off, by the server's stop reason."""
 
 _TOKEN_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")
 _STATS = {
@@ -73,7 +67,7 @@ class Outcome:
         """Why tool calls failed, by the names of the tools, and what helps."""
         use = self.tool_use
         reasons = [f"{use.own_name(call.name)}: {reason}" if call.name else reason for call, reason in self.failed]
-        remedy = _REMEDIES.get(str(self.result.end.stats.get("stopReason")))
+        remedy = REMEDIES.get(str(self.result.end.stats.get("stopReason")))
         hint = f"; the response was cut off: {remedy}" if remedy else ""
         return f"a tool call failed: {'; '.join(reasons)}{hint}"
 

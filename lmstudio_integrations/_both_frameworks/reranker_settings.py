@@ -54,12 +54,10 @@ class RerankerSettings(CompanionSettings):
     )
 
     def _rerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
-        handle = self._runtime.clients.handle(LLM, self._resolve_model(vars(self)))
-        return self._checked(handle.rerank(query, texts, **self._parameters()))
+        return self._checked(self._handle(LLM).rerank(query, texts, **self._parameters()))
 
     async def _arerank(self, query: str, texts: Sequence[str]) -> list[RerankResult]:
-        handle = self._runtime.async_clients.handle(AsyncLLM, self._resolve_model(vars(self)))
-        return self._checked(await handle.rerank(query, texts, **self._parameters()))
+        return self._checked(await self._async_handle(AsyncLLM).rerank(query, texts, **self._parameters()))
 
     def _checked(self, results: list[RerankResult]) -> list[RerankResult]:
         """Return results; warn once if some texts were too long, because the frameworks' results do not show it."""

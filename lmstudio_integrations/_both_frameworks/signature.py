@@ -1,4 +1,8 @@
-"""What `inspect`, `help` and editors show of the adapters: signatures, and descriptions of fields."""
+"""What `help`, `inspect` and notebooks show of the adapters: signatures, and descriptions of fields.
+
+pydantic's own signature, which `model?` shows in IPython and Jupyter, begins with the framework's fields and has the
+validators in its types; its docstrings have no fields at all.
+"""
 
 import inspect
 import re
@@ -16,10 +20,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class ClassSignature:
-    """The signature of a pydantic class, as `__signature__` (PEP 362).
-
-    pydantic's own begins with the framework's fields, and shows the metadata of `Annotated`.
-    """
+    """The signature of a pydantic class, as `__signature__` (PEP 362)."""
 
     def __get__(self, instance: BaseModel | None, owner: type[BaseModel]) -> inspect.Signature:
         if instance is not None:  # for `inspect`, an instance has the signature of its `__call__`

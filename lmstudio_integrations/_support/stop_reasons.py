@@ -18,3 +18,11 @@ _WORDS = {
 def end_in_words(stop_reason: str) -> str:
     """Return a stop reason of a result or of the emulator's records in words; an unknown one as it is."""
     return _WORDS.get(stop_reason, stop_reason)
+
+
+REMEDIES = {
+    "maxPredictedTokensReached": "raise max_tokens",
+    "contextLengthReached": "load the model with a larger context length, or shorten the prompt",
+    "repetition": "the model only repeated itself, so use another one, or set repeat_penalty",
+}
+"""What helps a response that was cut off, by the stop reason."""

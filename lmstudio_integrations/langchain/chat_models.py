@@ -21,8 +21,8 @@ from lmstudio_integrations._both_frameworks.calls import (
     CallArguments,
     ResolvedCall,
 )
+from lmstudio_integrations._both_frameworks.chat_settings import ChatSettings
 from lmstudio_integrations._both_frameworks.conversation import for_upload
-from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.generators import plugin_of
 from lmstudio_integrations._both_frameworks.reasoning_effort import reasoning_profile
 from lmstudio_integrations._both_frameworks.runtime import Runtime
@@ -60,7 +60,7 @@ from lmstudio_integrations.types.structured import check_max_attempts
 _content_blocks.register()
 
 
-class ChatLMStudio(GenerationSettings, BaseChatModel):
+class ChatLMStudio(ChatSettings, BaseChatModel):
     """Chat with a model in LM Studio.
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
@@ -167,17 +167,6 @@ class ChatLMStudio(GenerationSettings, BaseChatModel):
         fewest_top_logprobs=1,  # a server may take 0 for no log-probabilities at all
     )
 
-    reasoning_effort: field_types.ReasoningEffort = None
-    send_reasoning: field_types.SendReasoning = "auto"
-    keep_reasoning: field_types.KeepReasoning = False
-    think_first: field_types.ThinkFirst = True
-    rescue_tool_calls: field_types.RescueToolCalls = True
-    repair_tool_calls: field_types.RepairToolCalls = True
-    required_tool_fallback: field_types.RequiredToolFallback = True
-    logprobs: field_types.WithLogprobs = None
-    top_logprobs: field_types.TopLogprobs = None
-    allow_image_download: field_types.AllowImageDownload = False
-    allow_private_image_hosts: field_types.AllowPrivateImageHosts = False
     streaming: _settings.Streaming = None
 
     stream_usage: bool = Field(

@@ -10,6 +10,8 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._both_frameworks.embedding_settings import EmbeddingSettings, check_text, check_texts
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ParameterOnly, Secret
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
+from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.errors import LMStudioValueError
@@ -128,13 +130,16 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
-        return self._shaped(self._model().embed_texts(request, show_progress=self.show_progress is True))
+        handle = self._handle(EmbeddingModel)
+        return self._shaped(handle.embed_texts(request, show_progress=self.show_progress is True))
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
-        return self._shaped(await self._async_model().embed_texts(request, show_progress=self.show_progress is True))
+        return self._shaped(
+            await self._async_handle(AsyncEmbeddingModel).embed_texts(request, show_progress=self.show_progress is True)
+        )
 
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
         dimensions = whole_number(self.dimensions, "dimensions")  # it may have been assigned

@@ -16,6 +16,8 @@ from lmstudio_integrations._both_frameworks.embedding_settings import (
 )
 from lmstudio_integrations._both_frameworks.field_types import UNSET, ApiToken, ParameterOnly, Secret
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
+from lmstudio_integrations.client.api.asynchronous import AsyncEmbeddingModel
+from lmstudio_integrations.client.api.sync import EmbeddingModel
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -266,11 +268,14 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
 
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         request = self._request(prefix, texts)
-        return _counted(self._model().embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
+        handle = self._handle(EmbeddingModel)
+        return _counted(handle.embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         request = self._request(prefix, texts)
-        return _counted(await self._async_model().embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
+        return _counted(
+            await self._async_handle(AsyncEmbeddingModel).embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts
+        )
 
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         texts = [text.removeprefix(prefix) for text in texts]

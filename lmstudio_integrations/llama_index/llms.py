@@ -23,8 +23,8 @@ from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._both_frameworks import field_types
 from lmstudio_integrations._both_frameworks.calls import CHAT_ARGUMENTS, CallArguments, ResolvedCall
+from lmstudio_integrations._both_frameworks.chat_settings import ChatSettings
 from lmstudio_integrations._both_frameworks.conversation import for_upload
-from lmstudio_integrations._both_frameworks.generation_settings import GenerationSettings
 from lmstudio_integrations._both_frameworks.generators import plugin_of
 from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
@@ -69,7 +69,7 @@ class _Request:
 
 
 @reject_secrets_before_tracing
-class LMStudio(GenerationSettings, ComponentSettings, Structured):
+class LMStudio(ChatSettings, ComponentSettings, Structured):
     """Chat with a model in LM Studio, or complete texts with it.
 
     The object holds settings and opens no connection before its first call. You can copy it, pickle it, and share it
@@ -186,18 +186,6 @@ class LMStudio(GenerationSettings, ComponentSettings, Structured):
         additional_kwargs: field_types.ParameterOnly[Mapping[str, Any] | None] = field_types.UNSET
     else:
         api_token: field_types.ApiToken = Field(exclude=True)  # `to_dict` has what a dump has
-
-    reasoning_effort: field_types.ReasoningEffort = None
-    send_reasoning: field_types.SendReasoning = "auto"
-    keep_reasoning: field_types.KeepReasoning = False
-    think_first: field_types.ThinkFirst = True
-    rescue_tool_calls: field_types.RescueToolCalls = True
-    repair_tool_calls: field_types.RepairToolCalls = True
-    required_tool_fallback: field_types.RequiredToolFallback = True
-    logprobs: field_types.WithLogprobs = None
-    top_logprobs: field_types.TopLogprobs = None
-    allow_image_download: field_types.AllowImageDownload = False
-    allow_private_image_hosts: field_types.AllowPrivateImageHosts = False
 
     context_window: Count | None = Field(
         default=None,

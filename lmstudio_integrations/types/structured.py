@@ -15,6 +15,7 @@ from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, 
 from pydantic_core import from_json
 
 from lmstudio_integrations._support.secrets import without_secrets
+from lmstudio_integrations._support.stop_reasons import REMEDIES
 from lmstudio_integrations._support.text import beginning, shortened
 from lmstudio_integrations._support.typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
@@ -49,13 +50,6 @@ _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-f
 
 _BLOCK = re.compile(r"```(?:[\w-]*\n|json)?(?P<json>.*?)(?:\n[ \t]*```.*|```\s*)?\Z", re.DOTALL)
 """The first code block. JSON has no line breaks in its strings, so no string holds a fence that begins a line."""
-
-_HINTS = {
-    "maxPredictedTokensReached": "; raise max_tokens",
-    "contextLengthReached": "; load the model with a larger context length, or shorten the prompt",
-    "repetition": "; the model only repeated itself: use another one, or set repeat_penalty",
-}
-"""Remedies for a response that was cut off."""
 
 _LINK = re.compile(r"\s*For further information visit \S+")
 """What pydantic adds to each problem; it only costs tokens."""
@@ -251,9 +245,10 @@ def read_response(parse: Callable[[str], T], text: str, stop_reason: str) -> T:
         return parse(_cleaned(text))
     except (ValueError, RecursionError) as error:
         problem = without_secrets(error)
+    remedy = f"; {REMEDIES[stop_reason]}" if stop_reason in REMEDIES else ""
     raise LMStudioStructuredOutputError(
         f"the response is not the structured output that was requested: {shortened(_reason(problem))} "
-        f"(stop reason {stop_reason}){_HINTS.get(stop_reason, '')}{EXCERPT}{beginning(text)}",
+        f"(stop reason {stop_reason}){remedy}{EXCERPT}{beginning(text)}",
         text=text,
     ) from problem
 

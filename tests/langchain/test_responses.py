@@ -7,6 +7,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse
+from lmstudio_integrations._support.stop_reasons import REMEDIES
 from lmstudio_integrations.langchain._responses import FIRST_TOOL_INDEX, ChunkStream
 from lmstudio_integrations.langchain._settings import _parallel_predictions
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
@@ -306,7 +307,7 @@ def test_a_required_call_that_came_or_failed_is_not_logged(respond: Any, caplog:
         ([*opened("c1", "f", named=False), failed("no name"), end()], "no name"),
         (
             [*opened("c1", "f"), end("contextLengthReached")],
-            "f: the call was cut off (contextLengthReached); the response was cut off: raise the context length",
+            f"f: the call was cut off (contextLengthReached); the response was cut off: {REMEDIES['contextLengthReached']}",
         ),
         (
             [*opened("c1", "f"), failed("no JSON"), *opened("c2", "g"), end("userStopped")],
