@@ -298,6 +298,9 @@ def test_a_required_call_that_came_or_failed_is_not_logged(respond: Any, caplog:
     assert "required" not in caplog.text
 
 
+CUT_OFF = f"the response was cut off: {REMEDIES['contextLengthReached']}"
+
+
 @on_both_paths
 @pytest.mark.parametrize(
     ("events", "text"),
@@ -307,7 +310,7 @@ def test_a_required_call_that_came_or_failed_is_not_logged(respond: Any, caplog:
         ([*opened("c1", "f", named=False), failed("no name"), end()], "no name"),
         (
             [*opened("c1", "f"), end("contextLengthReached")],
-            f"f: the call was cut off (contextLengthReached); the response was cut off: {REMEDIES['contextLengthReached']}",
+            f"f: the call was cut off (contextLengthReached); {CUT_OFF}",
         ),
         (
             [*opened("c1", "f"), failed("no JSON"), *opened("c2", "g"), end("userStopped")],
