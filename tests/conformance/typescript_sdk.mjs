@@ -4,10 +4,10 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { join } from "node:path";
 
-const path = createRequire(join(process.argv[2], "package.json")).resolve("@lmstudio/sdk");
+export const pathOfSdk = createRequire(join(process.argv[2], "package.json")).resolve("@lmstudio/sdk");
 
-export const sdk = await import(pathToFileURL(path));
-export const requireOfSdk = createRequire(path);
+export const sdk = await import(pathToFileURL(pathOfSdk));
+export const requireOfSdk = createRequire(pathOfSdk);
 
 export const CHAT = "qwen2.5-7b-instruct";
 export const EMBEDDING = "text-embedding-nomic-embed-text-v1.5";

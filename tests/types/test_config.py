@@ -17,9 +17,9 @@ from lmstudio_integrations.types.config import (
     LlmPredictionConfig,
 )
 from lmstudio_integrations.types.gpu import GpuSetting
-from tests.support.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
+from tests.support.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION, RETRIEVAL
 from tests.support.strict.shapes import Shape
-from tools import config_dicts
+from tools import ROOT, config_dicts
 
 SPLIT = "load.gpuSplitConfig"
 TEMPLATE = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "t"}}
@@ -680,3 +680,24 @@ def test_wire_fields_are_described_without_loss() -> None:
         },
     }
     assert LlmPredictionConfig.describe({}) == {}
+
+
+# The official TypeScript SDK's table of settings ----------------------------------------------------------------------
+
+TYPESCRIPT = json.loads((ROOT / "tests/support/strict/typescript_defaults.json").read_text(encoding="utf-8"))
+"""Its defaults by key; tests/conformance/official_typescript/test_keys.py compares them with the SDK."""
+
+SERVERS_OWN = {"llm.load.llama.flashAttention"}
+"""Keys for which servers report another default than the SDK's."""
+
+
+def test_the_strict_check_has_the_keys_of_the_sdk() -> None:
+    assert {*LLM_LOAD, *EMBEDDING_LOAD, *PREDICTION, *RETRIEVAL} == TYPESCRIPT.keys()
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _, _ in TABLES])
+def test_our_keys_and_defaults_are_those_of_the_sdk(kind: type[Settings]) -> None:
+    rows = wire_keys(kind).values()
+    assert {key for row in rows for key in (row.key, *row.copies)} <= TYPESCRIPT.keys()
+    defaults = {row.key: row.default for row in rows if row.default is not None}
+    assert {key for key, default in defaults.items() if default != TYPESCRIPT[key]} <= SERVERS_OWN
