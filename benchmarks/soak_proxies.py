@@ -33,7 +33,7 @@ from lmstudio_integrations.emulator.proxy.actions import (
     reset,
 )
 from lmstudio_integrations.emulator.proxy.messages import NOISE, without_content
-from lmstudio_integrations.emulator.proxy.proxy import Action, Proxy, ProxyThread, Tunnel, forward
+from lmstudio_integrations.emulator.proxy.proxy import Action, ProxiedConnection, Proxy, ProxyThread, forward
 from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.faults.surfaces import DIMENSIONS
@@ -54,12 +54,12 @@ _PROBABILITY = 0.01
 """Of a fault, at each point of each conversation."""
 
 
-async def _freeze(tunnel: Tunnel, unit: Unit) -> None:
+async def _freeze(connection: ProxiedConnection, unit: Unit) -> None:
     """Freeze the host for a time; what was on its way arrives when it thaws."""
-    tunnel.proxy.thawed.clear()
-    asyncio.get_running_loop().call_later(_FROZEN, tunnel.proxy.thawed.set)
-    await tunnel.proxy.thawed.wait()
-    await forward(tunnel, unit)
+    connection.proxy.thawed.clear()
+    asyncio.get_running_loop().call_later(_FROZEN, connection.proxy.thawed.set)
+    await connection.proxy.thawed.wait()
+    await forward(connection, unit)
 
 
 _BREAK: tuple[Action, ...] = (

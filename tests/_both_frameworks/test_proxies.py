@@ -18,7 +18,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
+from lmstudio_integrations.emulator.proxy.proxy import Injection, ProxiedConnection, Proxy, ProxyThread, forward
 from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
@@ -71,9 +71,9 @@ def heads() -> list[str]:
 def proxied(server: Emulator, thread: ProxyThread, heads: list[str]) -> Callable[..., Proxy]:
     """A proxy before the server, with or without TLS."""
 
-    async def record(tunnel: Tunnel, unit: Unit) -> None:
+    async def record(connection: ProxiedConnection, unit: Unit) -> None:
         heads.append(unit.data.decode())
-        await forward(tunnel, unit)
+        await forward(connection, unit)
 
     def start(*, tls: bool = False) -> Proxy:
         context = None

@@ -96,12 +96,14 @@ def _unit(message: dict[str, Any], endpoint: str = "") -> Unit:
 
 async def _sent(action: Action, unit: Unit) -> list[Any]:
     """Return the frames that an action sends to the client; what is no frame, or no JSON, as text."""
-    tunnel = MagicMock(held={}, dripping=set(), silent=set(), is_garbled=False)
+    connection = MagicMock(held={}, dripping=set(), silent=set(), is_garbled=False)
     for name in ("send", "deliver", "stall", "finish"):
-        setattr(tunnel, name, AsyncMock())
+        setattr(connection, name, AsyncMock())
     with patch("asyncio.sleep", AsyncMock()):
-        await action(tunnel, unit)
-    sent = [call.args[1] for call in tunnel.send.await_args_list] + [call.args[0] for call in tunnel.repeat.mock_calls]
+        await action(connection, unit)
+    sent = [call.args[1] for call in connection.send.await_args_list] + [
+        call.args[0] for call in connection.repeat.mock_calls
+    ]
     return [frame for data in sent for frame in _frames(data)]
 
 

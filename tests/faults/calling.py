@@ -29,7 +29,7 @@ from lmstudio_integrations.emulator.proxy.messages import (
     PINGS,
     warning,
 )
-from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, Tunnel
+from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, ProxiedConnection
 from lmstudio_integrations.emulator.proxy.units import Unit, text_frame
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.conversations import THOUGHT
@@ -82,19 +82,19 @@ def _silent(action: Action) -> Callable[[Cell], None]:
     return act
 
 
-async def _restart(tunnel: Tunnel, unit: Unit) -> None:
-    tunnel.proxy.upstream = tunnel.proxy.spare
-    await reset(tunnel, unit)
+async def _restart(connection: ProxiedConnection, unit: Unit) -> None:
+    connection.proxy.upstream = connection.proxy.spare
+    await reset(connection, unit)
 
 
-async def _without_log_probabilities(tunnel: Tunnel, unit: Unit) -> None:
+async def _without_log_probabilities(connection: ProxiedConnection, unit: Unit) -> None:
     """Request a prediction without log-probabilities in place of this one."""
     message = copy.deepcopy(unit.message)
     for layer in message["creationParameter"]["predictionConfigStack"]["layers"]:
         layer["config"]["fields"] = [
             field for field in layer["config"]["fields"] if field["key"] != "llm.prediction.logProbs"
         ]
-    await tunnel.send("client", text_frame("client", json.dumps(message)))
+    await connection.send("client", text_frame("client", json.dumps(message)))
 
 
 def _with_malformed_log_probabilities(message: Message) -> Message:

@@ -14,7 +14,7 @@ from lmstudio_integrations.client.transport.connections import Connection, Conne
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.proxy.faults import Phase
-from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
+from lmstudio_integrations.emulator.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
 from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
@@ -86,17 +86,17 @@ class Cell(Observer):
             rejecting_for=0.0 if fault.listening else math.inf,
             observer=self,
         )
-        self.used: list[Tunnel] = []
+        self.used: list[ProxiedConnection] = []
         self.host = f"{fault.scheme}://{self.proxy.address}"
         host = [self.host, servers.spare.address] if fault.has_other_host else self.host
         self.subject = Subject(self.surface, host, self.model, self.retries)
         if fault.has_thought:
             self.subject.earlier = with_thought(self.surface.family)
 
-    def on_unit(self, tunnel: Tunnel, unit: Unit) -> None:
+    def on_unit(self, connection: ProxiedConnection, unit: Unit) -> None:
         """Note which connection a request uses."""
         if unit.labels & {"load request", "request"}:
-            self.used.append(tunnel)
+            self.used.append(connection)
 
     def run(self) -> None:
         """Go through the calls of a row.

@@ -26,7 +26,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import (
 )
 from lmstudio_integrations.emulator.cassettes.redacted import redacted
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
-from lmstudio_integrations.emulator.proxy.proxy import Observer, Proxy, ProxyThread, Tunnel
+from lmstudio_integrations.emulator.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
 from lmstudio_integrations.emulator.proxy.units import Unit
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.server_session import MAX_DEPTH
@@ -71,30 +71,30 @@ class Recorder(Observer):
         """What the requests from now on belong to."""
         self._began = time.monotonic()
         self._count = 0
-        self._open: dict[Tunnel, Open] = {}
+        self._open: dict[ProxiedConnection, Open] = {}
         self.idle: asyncio.Event = asyncio.Event()
         """Set while no request is open."""
         self.idle.set()
 
-    def on_unit(self, tunnel: Tunnel, unit: Unit) -> None:
+    def on_unit(self, connection: ProxiedConnection, unit: Unit) -> None:
         """Record a frame, if it belongs to a request."""
         message = unit.message
         if not message or any(type(message.get(name, 0)) is not int for name in ("callId", "channelId")):
             return
-        of_connection = self._open.setdefault(tunnel, {})
+        of_connection = self._open.setdefault(connection, {})
         if "authVersion" in message:
             self._redaction.hide(message.get("clientIdentifier"))
             self._redaction.hide(message.get("clientPasskey"))
         elif unit.sender == "server":
             self._on_reply(of_connection, message)
         elif message.get("type") in _REQUESTS:
-            self._on_request(of_connection, message, tunnel.path.strip("/"))
+            self._on_request(of_connection, message, connection.path.strip("/"))
         elif message.get("type") == "channelSend":
             self._add(of_connection, ("channelId", message.get("channelId", 0)), "sent", message.get("message"))
 
-    def on_end(self, tunnel: Tunnel) -> None:
+    def on_end(self, connection: ProxiedConnection) -> None:
         """End the requests of a connection that is lost."""
-        of_connection = self._open.pop(tunnel, {})
+        of_connection = self._open.pop(connection, {})
         for key in tuple(of_connection):
             self._add(of_connection, key, "closed" if of_connection[key].is_over else "lost")
 

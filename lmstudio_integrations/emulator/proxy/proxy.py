@@ -103,10 +103,10 @@ class _Due:
 class Observer:
     """Sees everything that passes through a proxy, on the proxy's thread."""
 
-    def on_unit(self, tunnel: "Tunnel", unit: Unit) -> None:
+    def on_unit(self, connection: "ProxiedConnection", unit: Unit) -> None:
         """Handle a unit before it is forwarded, or anything else happens to it."""
 
-    def on_end(self, tunnel: "Tunnel") -> None:
+    def on_end(self, connection: "ProxiedConnection") -> None:
         """Handle the end of a connection."""
 
 
@@ -180,7 +180,7 @@ class Proxy:
         self._socket = _bound(host, ports)
         self.thawed: asyncio.Event = asyncio.Event()
         self.thawed.set()
-        self.tunnels: set[Tunnel] = set()
+        self.connections: set[ProxiedConnection] = set()
         self.happened: threading.Event = threading.Event()
         """Set once a fault has happened."""
         self.observer: Observer = observer or Observer()
@@ -264,13 +264,13 @@ class Proxy:
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio runs this in a task of its own"
-        tunnel = Tunnel(self, task, reader, writer)
-        self.tunnels.add(tunnel)
+        connection = ProxiedConnection(self, task, reader, writer)
+        self.connections.add(connection)
         try:
-            await tunnel.run()
+            await connection.run()
         finally:
-            self.tunnels.discard(tunnel)
-            self.observer.on_end(tunnel)
+            self.connections.discard(connection)
+            self.observer.on_end(connection)
 
     async def _heal(self) -> None:
         self._due.clear()
@@ -278,8 +278,8 @@ class Proxy:
         await self._listen()
 
     async def _apply(self, action: "Action") -> None:
-        for tunnel in tuple(self.tunnels):
-            await action(tunnel, Unit("server", b""))
+        for connection in tuple(self.connections):
+            await action(connection, Unit("server", b""))
         self.happened.set()
 
     async def _reject_connections(self) -> None:
@@ -298,14 +298,14 @@ class Proxy:
             await stop_accepting(self._server)
             self._server.close()
         self._socket.close()
-        tasks = [tunnel.task for tunnel in self.tunnels]
-        for tunnel in tuple(self.tunnels):
-            tunnel.end()
+        tasks = [connection.task for connection in self.connections]
+        for connection in tuple(self.connections):
+            connection.end()
         if tasks:
             await asyncio.wait(tasks)
 
 
-class Tunnel:
+class ProxiedConnection:
     """One connection of a client, and the one to the server that belongs to it."""
 
     def __init__(
@@ -479,14 +479,14 @@ class Tunnel:
             self._withheld[channel] = self._withheld.get(channel, b"") + unit.data
 
 
-Action = Callable[[Tunnel, Unit], Awaitable[None]]
+Action = Callable[[ProxiedConnection, Unit], Awaitable[None]]
 
 
-async def forward(tunnel: Tunnel, unit: Unit) -> None:
+async def forward(connection: ProxiedConnection, unit: Unit) -> None:
     """Pass a unit on, and after it what was held."""
-    if unit.sender in tunnel.silent or not unit.data:
+    if unit.sender in connection.silent or not unit.data:
         return
-    await tunnel.send(unit.sender, unit.data + tunnel.held.pop(unit.sender, b""))
+    await connection.send(unit.sender, unit.data + connection.held.pop(unit.sender, b""))
 
 
 def _bound(host: str, ports: Sequence[int]) -> socket.socket:

@@ -225,12 +225,12 @@ def leaks(session: Session, path: Path) -> list[str]:
     """
     writer = Writer(path)
     recorder = Recorder(writer.write, Redaction(PATTERNS))
-    tunnels: dict[str, Any] = {}
+    connections: dict[str, Any] = {}
     for name, sender, message in session.frames:
-        tunnel = tunnels.setdefault(name, Mock(path=f"/{name.partition('/')[2]}"))
-        recorder.on_unit(tunnel, Unit(sender, b"", message=message))
-    for tunnel in tunnels.values():
-        recorder.on_end(tunnel)
+        connection = connections.setdefault(name, Mock(path=f"/{name.partition('/')[2]}"))
+        recorder.on_unit(connection, Unit(sender, b"", message=message))
+    for connection in connections.values():
+        recorder.on_end(connection)
     writer.close()
     recorded = path.read_text(encoding="utf-8")
     interactions = read(path)
