@@ -34,7 +34,7 @@ from lmstudio_integrations.emulator.proxy.actions import (
 )
 from lmstudio_integrations.emulator.proxy.messages import NOISE, without_content
 from lmstudio_integrations.emulator.proxy.proxy import Action, ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.emulator.proxy.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.faults.surfaces import DIMENSIONS
 
@@ -54,12 +54,12 @@ _PROBABILITY = 0.01
 """Of a fault, at each point of each conversation."""
 
 
-async def _freeze(connection: ProxiedConnection, unit: Unit) -> None:
+async def _freeze(connection: ProxiedConnection, item: WireItem) -> None:
     """Freeze the host for a time; what was on its way arrives when it thaws."""
     connection.proxy.thawed.clear()
     asyncio.get_running_loop().call_later(_FROZEN, connection.proxy.thawed.set)
     await connection.proxy.thawed.wait()
-    await forward(connection, unit)
+    await forward(connection, item)
 
 
 _BREAK: tuple[Action, ...] = (
@@ -111,9 +111,9 @@ class MisbehavingProxy(Proxy):
         super().__init__(thread, upstream)
         self._dice = dice
 
-    def consume(self, unit: Unit) -> Action | None:
+    def consume(self, item: WireItem) -> Action | None:
         """Return a fault, or nothing."""
-        for point in sorted(unit.labels & FAULTS.keys()):
+        for point in sorted(item.labels & FAULTS.keys()):
             if self._dice.random() < _PROBABILITY:
                 return self._dice.choice(FAULTS[point])
         return None

@@ -19,7 +19,7 @@ from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE
 from lmstudio_integrations.client.transport.connect.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.proxy.proxy import Injection, ProxiedConnection, Proxy, ProxyThread, forward
-from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.emulator.proxy.wire_items import WireItem
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 from tests.support.adapters import ADAPTERS, LANGUAGE_MODELS, Adapter, classes
@@ -71,9 +71,9 @@ def heads() -> list[str]:
 def proxied(server: Emulator, thread: ProxyThread, heads: list[str]) -> Callable[..., Proxy]:
     """A proxy before the server, with or without TLS."""
 
-    async def record(connection: ProxiedConnection, unit: Unit) -> None:
-        heads.append(unit.data.decode())
-        await forward(connection, unit)
+    async def record(connection: ProxiedConnection, item: WireItem) -> None:
+        heads.append(item.data.decode())
+        await forward(connection, item)
 
     def start(*, tls: bool = False) -> Proxy:
         context = None

@@ -12,7 +12,7 @@ from websockets.streams import StreamReader
 
 from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
 from lmstudio_integrations.emulator.proxy.proxy import Action
-from lmstudio_integrations.emulator.proxy.units import Unit, text_frame
+from lmstudio_integrations.emulator.proxy.wire_items import WireItem, text_frame
 
 FRAGMENT = {
     "type": "fragment",
@@ -62,18 +62,18 @@ def made() -> list[Made]:
         Made(fault.name, fault.kind == "malformed", namespace, endpoint, frame)
         for fault in FAULTS.values()
         for injection in fault.injections
-        for namespace, endpoint, unit in _units(injection.point)
-        for frame in asyncio.run(_sent(injection.action, unit))
-        if frame != unit.message
+        for namespace, endpoint, item in _items(injection.point)
+        for frame in asyncio.run(_sent(injection.action, item))
+        if frame != item.message
     ]
 
 
-def _units(point: str) -> Iterator[tuple[str, str, Unit]]:
+def _items(point: str) -> Iterator[tuple[str, str, WireItem]]:
     """Return what may pass at a point: frames, and nothing where the connection is not that far."""
     if point == "authentication":
-        yield "llm", "", _unit({"success": True})
+        yield "llm", "", _item({"success": True})
     elif point in {"accept", "request head", "upgrade", "response head", "credentials"}:
-        yield "llm", "", Unit("server", b"")
+        yield "llm", "", WireItem("server", b"")
     else:
         for (namespace, endpoint), (packet, last) in CHANNELS.items():
             frame = {"type": "channelSend", "channelId": 1, "message": last if point.startswith("last") else packet}
@@ -81,26 +81,28 @@ def _units(point: str) -> Iterator[tuple[str, str, Unit]]:
                 frame = {"type": "channelCreate", "channelId": 1, "endpoint": endpoint, "creationParameter": {}}
             elif point == "end":
                 frame = {"type": "channelClose", "channelId": 1}
-            yield namespace, endpoint, _unit(frame, endpoint)
+            yield namespace, endpoint, _item(frame, endpoint)
         for namespace, endpoint in CALLS:
             frame = {"type": "rpcResult", "callId": 1, "result": {}}
             if point.endswith("request"):
                 frame = {"type": "rpcCall", "callId": 1, "endpoint": endpoint, "parameter": {}}
-            yield namespace, endpoint, _unit(frame, endpoint)
+            yield namespace, endpoint, _item(frame, endpoint)
 
 
-def _unit(message: dict[str, Any], endpoint: str = "") -> Unit:
+def _item(message: dict[str, Any], endpoint: str = "") -> WireItem:
     text = json.dumps(message)
-    return Unit("server", text_frame("server", text), frozenset(), Frame(Opcode.TEXT, text.encode()), message, endpoint)
+    return WireItem(
+        "server", text_frame("server", text), frozenset(), Frame(Opcode.TEXT, text.encode()), message, endpoint
+    )
 
 
-async def _sent(action: Action, unit: Unit) -> list[Any]:
+async def _sent(action: Action, item: WireItem) -> list[Any]:
     """Return the frames that an action sends to the client; what is no frame, or no JSON, as text."""
     connection = MagicMock(held={}, dripping=set(), silent=set(), is_garbled=False)
     for name in ("send", "deliver", "stall", "finish"):
         setattr(connection, name, AsyncMock())
     with patch("asyncio.sleep", AsyncMock()):
-        await action(connection, unit)
+        await action(connection, item)
     sent = [call.args[1] for call in connection.send.await_args_list] + [
         call.args[0] for call in connection.repeat.mock_calls
     ]

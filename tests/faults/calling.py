@@ -30,7 +30,7 @@ from lmstudio_integrations.emulator.proxy.messages import (
     warning,
 )
 from lmstudio_integrations.emulator.proxy.proxy import ALWAYS, Action, ProxiedConnection
-from lmstudio_integrations.emulator.proxy.units import Unit, text_frame
+from lmstudio_integrations.emulator.proxy.wire_items import WireItem, text_frame
 from tests.faults.cells import Cell, close_idle, pretend_silence, until_ended, until_noticed
 from tests.faults.conversations import THOUGHT
 from tests.faults.model import (
@@ -82,14 +82,14 @@ def _silent(action: Action) -> Callable[[Cell], None]:
     return act
 
 
-async def _restart(connection: ProxiedConnection, unit: Unit) -> None:
+async def _restart(connection: ProxiedConnection, item: WireItem) -> None:
     connection.proxy.upstream = connection.proxy.spare
-    await reset(connection, unit)
+    await reset(connection, item)
 
 
-async def _without_log_probabilities(connection: ProxiedConnection, unit: Unit) -> None:
+async def _without_log_probabilities(connection: ProxiedConnection, item: WireItem) -> None:
     """Request a prediction without log-probabilities in place of this one."""
-    message = copy.deepcopy(unit.message)
+    message = copy.deepcopy(item.message)
     for layer in message["creationParameter"]["predictionConfigStack"]["layers"]:
         layer["config"]["fields"] = [
             field for field in layer["config"]["fields"] if field["key"] != "llm.prediction.logProbs"

@@ -15,7 +15,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.proxy.faults import Phase
 from lmstudio_integrations.emulator.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
-from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.emulator.proxy.wire_items import WireItem
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -93,9 +93,9 @@ class Cell(Observer):
         if fault.has_thought:
             self.subject.earlier = with_thought(self.surface.family)
 
-    def on_unit(self, connection: ProxiedConnection, unit: Unit) -> None:
+    def on_item(self, connection: ProxiedConnection, item: WireItem) -> None:
         """Note which connection a request uses."""
-        if unit.labels & {"load request", "request"}:
+        if item.labels & {"load request", "request"}:
             self.used.append(connection)
 
     def run(self) -> None:

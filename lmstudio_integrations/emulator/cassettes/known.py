@@ -10,7 +10,7 @@ from typing import Any
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.cassettes.redaction import hash_of
-from lmstudio_integrations.emulator.proxy.units import LOADS
+from lmstudio_integrations.emulator.proxy.wire_items import LOADS
 
 Info = dict[str, Any]
 """An instance in wire form (docs/protocol.md#model-info)."""

@@ -27,7 +27,7 @@ from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.handlers import SERVED
-from lmstudio_integrations.emulator.proxy.units import HAS_ARRIVED
+from lmstudio_integrations.emulator.proxy.wire_items import HAS_ARRIVED
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Endpoint, Namespace, Rpc
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened
 

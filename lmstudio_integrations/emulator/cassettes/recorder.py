@@ -27,7 +27,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import (
 from lmstudio_integrations.emulator.cassettes.redacted import redacted
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
-from lmstudio_integrations.emulator.proxy.units import Unit
+from lmstudio_integrations.emulator.proxy.wire_items import WireItem
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.server_session import MAX_DEPTH
 
@@ -76,16 +76,16 @@ class Recorder(Observer):
         """Set while no request is open."""
         self.idle.set()
 
-    def on_unit(self, connection: ProxiedConnection, unit: Unit) -> None:
+    def on_item(self, connection: ProxiedConnection, item: WireItem) -> None:
         """Record a frame, if it belongs to a request."""
-        message = unit.message
+        message = item.message
         if not message or any(type(message.get(name, 0)) is not int for name in ("callId", "channelId")):
             return
         of_connection = self._open.setdefault(connection, {})
         if "authVersion" in message:
             self._redaction.hide(message.get("clientIdentifier"))
             self._redaction.hide(message.get("clientPasskey"))
-        elif unit.sender == "server":
+        elif item.sender == "server":
             self._on_reply(of_connection, message)
         elif message.get("type") in _REQUESTS:
             self._on_request(of_connection, message, connection.path.strip("/"))

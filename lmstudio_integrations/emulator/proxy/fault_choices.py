@@ -6,7 +6,7 @@ from lmstudio_integrations._support.suggestions import closest_names
 from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
 from lmstudio_integrations.emulator.proxy.faults import KINDS, Fault
 from lmstudio_integrations.emulator.proxy.proxy import Injection
-from lmstudio_integrations.emulator.proxy.units import EMBEDDING, LOADS
+from lmstudio_integrations.emulator.proxy.wire_items import EMBEDDING, LOADS
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 

@@ -7,7 +7,7 @@ from websockets.frames import Frame, Opcode
 
 from lmstudio_integrations.emulator.proxy.actions import Message, replace
 from lmstudio_integrations.emulator.proxy.proxy import Action
-from lmstudio_integrations.emulator.proxy.units import serialized
+from lmstudio_integrations.emulator.proxy.wire_items import serialized
 
 NOISE: tuple[str | bytes, ...] = (
     "[1, 2]",

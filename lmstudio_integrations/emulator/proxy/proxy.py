@@ -24,13 +24,13 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations._support import blocking
 from lmstudio_integrations.emulator.listening import netloc, port_error, stop_accepting
-from lmstudio_integrations.emulator.proxy.units import (
+from lmstudio_integrations.emulator.proxy.wire_items import (
     HAS_ARRIVED,
     PROGRESS,
     Conversation,
     FrameReader,
     Sender,
-    Unit,
+    WireItem,
     is_last,
     serialized,
 )
@@ -56,7 +56,7 @@ class Injection:
     """What happens at a point of the conversation.
 
     Attributes:
-        point: A label of `units.Conversation`, or `accept`, `request head`, `upgrade` or `response head`.
+        point: A label of `wire_items.Conversation`, or `accept`, `request head`, `upgrade` or `response head`.
         action: What happens in place of forwarding.
         times: How often; afterwards the proxy forwards again.
         skip: How many opportunities pass before the first time.
@@ -103,8 +103,8 @@ class _Due:
 class Observer:
     """Sees everything that passes through a proxy, on the proxy's thread."""
 
-    def on_unit(self, connection: "ProxiedConnection", unit: Unit) -> None:
-        """Handle a unit before it is forwarded, or anything else happens to it."""
+    def on_item(self, connection: "ProxiedConnection", item: WireItem) -> None:
+        """Handle an item before it is forwarded, or anything else happens to it."""
 
     def on_end(self, connection: "ProxiedConnection") -> None:
         """Handle the end of a connection."""
@@ -232,13 +232,13 @@ class Proxy:
         """Reject new connections until it is healed."""
         self._thread.run(self._reject_connections())
 
-    def consume(self, unit: Unit) -> "Action | None":
+    def consume(self, item: WireItem) -> "Action | None":
         """Return what is to happen at this point, and record it (on the thread)."""
-        due = next((each for each in self._due if each.take(unit.labels, self._random)), None)
+        due = next((each for each in self._due if each.take(item.labels, self._random)), None)
         if due is None:
             return None
         injection = due.injection
-        logger.info("fault: %s%s", injection.fault, f" on {unit.endpoint}" if unit.endpoint else "")
+        logger.info("fault: %s%s", injection.fault, f" on {item.endpoint}" if item.endpoint else "")
         if not due.has_happened and injection.seconds < math.inf:
             asyncio.get_running_loop().call_later(injection.seconds, due.end)
         due.has_happened = True
@@ -279,7 +279,7 @@ class Proxy:
 
     async def _apply(self, action: "Action") -> None:
         for connection in tuple(self.connections):
-            await action(connection, Unit("server", b""))
+            await action(connection, WireItem("server", b""))
         self.happened.set()
 
     async def _reject_connections(self) -> None:
@@ -318,7 +318,7 @@ class ProxiedConnection:
         self.dripping: set[Sender] = set()
         """Whose bytes arrive one by one from now on."""
         self.held: dict[Sender, bytes] = {}
-        """What is sent after the next unit."""
+        """What is sent after the next item."""
         self._withheld: dict[int, bytes] = {}
         """The ends of channels that have stalled; they are sent when the client cancels."""
         self.is_closing: bool = False
@@ -337,7 +337,7 @@ class ProxiedConnection:
     async def run(self) -> None:
         """Forward until either side has gone."""
         try:
-            if await self._pass(Unit("client", b"", frozenset({"accept"}))):
+            if await self._pass(WireItem("client", b"", frozenset({"accept"}))):
                 host, _, port = self.proxy.upstream.rpartition(":")
                 self._readers["server"], self._writers["client"] = await asyncio.open_connection(
                     host.strip("[]"), int(port)
@@ -396,14 +396,14 @@ class ProxiedConnection:
         self.silent.add("server")
         self._writers["server"].write_eof()
 
-    async def stall(self, unit: Unit) -> None:
+    async def stall(self, item: WireItem) -> None:
         """Let the server send nothing more on a channel, but progress; of a call with one response, not even that."""
-        if "channelId" in unit.message:
-            self.conversation.stall(unit.message["channelId"])
-            if unit.message.get("message", {}).get("type") == PROGRESS:
-                await forward(self, unit)
+        if "channelId" in item.message:
+            self.conversation.stall(item.message["channelId"])
+            if item.message.get("message", {}).get("type") == PROGRESS:
+                await forward(self, item)
             else:
-                self._withhold(unit)
+                self._withhold(item)
 
     def repeat(self, data: bytes, seconds: float, channel: int) -> None:
         """Send bytes to the client every few seconds, until a channel that has stalled is cancelled."""
@@ -439,54 +439,54 @@ class ProxiedConnection:
         limit = self.proxy.max_message_bytes if sender == "client" else None
         frames = FrameReader(sender, self.conversation, limit) if self._is_upgrade else None
         while data := await reader.read(_CHUNK):
-            units = [Unit(sender, data)] if frames is None else frames.feed(data)
-            for unit in units:
-                await self._pass(unit)
+            items = [WireItem(sender, data)] if frames is None else frames.feed(data)
+            for item in items:
+                await self._pass(item)
 
-    def _head(self, sender: Sender, head: bytes) -> Unit:
+    def _head(self, sender: Sender, head: bytes) -> WireItem:
         if sender == "server":
             self._is_upgrade = head.startswith(b"HTTP/1.1 101")
-            return Unit(sender, head, frozenset({"response head"} if self._is_upgrade else ()))
+            return WireItem(sender, head, frozenset({"response head"} if self._is_upgrade else ()))
         self._is_upgrade = b"upgrade: websocket" in head.lower()
         path = head.partition(b"\r\n")[0].split(b" ")[1:2]  # a head that is malformed has none
         self.path = b"".join(path).partition(b"?")[0].decode("latin-1")
         head = _EXTENSIONS.sub(b"\r\n", head)
-        return Unit(sender, head, frozenset({"request head", "upgrade"} if self._is_upgrade else {"request head"}))
+        return WireItem(sender, head, frozenset({"request head", "upgrade"} if self._is_upgrade else {"request head"}))
 
-    async def _pass(self, unit: Unit) -> bool:
-        """Forward a unit, or do what is due instead; return whether the connection goes on."""
+    async def _pass(self, item: WireItem) -> bool:
+        """Forward an item, or do what is due instead; return whether the connection goes on."""
         await self.proxy.thawed.wait()
-        if "stalled" in unit.labels:
-            self._withhold(unit)
+        if "stalled" in item.labels:
+            self._withhold(item)
             return True
-        self.proxy.observer.on_unit(self, unit)
-        if "cancel" in unit.labels:
-            await self.send("server", self._withheld.pop(unit.message["channelId"], b""))
-        if self.is_closing and unit.frame is not None and unit.frame.opcode is Opcode.CLOSE:
+        self.proxy.observer.on_item(self, item)
+        if "cancel" in item.labels:
+            await self.send("server", self._withheld.pop(item.message["channelId"], b""))
+        if self.is_closing and item.frame is not None and item.frame.opcode is Opcode.CLOSE:
             await self.finish()
-        action = self.proxy.consume(unit)
+        action = self.proxy.consume(item)
         self._is_faulty |= action is not None
-        if self._is_faulty and unit.frame is not None and bytes(unit.frame.data).startswith(HAS_ARRIVED):
+        if self._is_faulty and item.frame is not None and bytes(item.frame.data).startswith(HAS_ARRIVED):
             return True  # nobody knows whether it has
-        await (action or forward)(self, unit)
+        await (action or forward)(self, item)
         # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
         await self.proxy.thawed.wait()
         return not self._over.is_set()
 
-    def _withhold(self, unit: Unit) -> None:
-        if is_last(unit.message):
-            channel = unit.message["channelId"]
-            self._withheld[channel] = self._withheld.get(channel, b"") + unit.data
+    def _withhold(self, item: WireItem) -> None:
+        if is_last(item.message):
+            channel = item.message["channelId"]
+            self._withheld[channel] = self._withheld.get(channel, b"") + item.data
 
 
-Action = Callable[[ProxiedConnection, Unit], Awaitable[None]]
+Action = Callable[[ProxiedConnection, WireItem], Awaitable[None]]
 
 
-async def forward(connection: ProxiedConnection, unit: Unit) -> None:
-    """Pass a unit on, and after it what was held."""
-    if unit.sender in connection.silent or not unit.data:
+async def forward(connection: ProxiedConnection, item: WireItem) -> None:
+    """Pass an item on, and after it what was held."""
+    if item.sender in connection.silent or not item.data:
         return
-    await connection.send(unit.sender, unit.data + connection.held.pop(unit.sender, b""))
+    await connection.send(item.sender, item.data + connection.held.pop(item.sender, b""))
 
 
 def _bound(host: str, ports: Sequence[int]) -> socket.socket:

@@ -18,7 +18,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interactio
 from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.recorder import Recorder
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
-from lmstudio_integrations.emulator.proxy.units import Sender, Unit
+from lmstudio_integrations.emulator.proxy.wire_items import Sender, WireItem
 
 PATTERNS = (r"CUSTOMER-\d+", r"(?i)project\s+nightingale")
 """What the user of these sessions hides."""
@@ -228,7 +228,7 @@ def leaks(session: Session, path: Path) -> list[str]:
     connections: dict[str, Any] = {}
     for name, sender, message in session.frames:
         connection = connections.setdefault(name, Mock(path=f"/{name.partition('/')[2]}"))
-        recorder.on_unit(connection, Unit(sender, b"", message=message))
+        recorder.on_item(connection, WireItem(sender, b"", message=message))
     for connection in connections.values():
         recorder.on_end(connection)
     writer.close()

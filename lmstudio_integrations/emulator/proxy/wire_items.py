@@ -1,4 +1,4 @@
-"""What passes through the proxy, unit by unit: heads of HTTP, frames of WebSocket, and what each of them means."""
+"""What passes through the proxy, item by item: heads of HTTP, frames of WebSocket, and what each of them means."""
 
 import json
 from collections.abc import Generator, Iterator, Mapping
@@ -39,7 +39,7 @@ _LOADED = {"loadSuccess", "alreadyLoaded", "success"}
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class WireItem:
     """What is forwarded, or not, as a whole.
 
     Attributes:
@@ -259,7 +259,7 @@ class FrameReader:
         self._parser = self._parse()
         next(self._parser)
 
-    def feed(self, data: bytes) -> Iterator[Unit]:
+    def feed(self, data: bytes) -> Iterator[WireItem]:
         """Receive bytes; yield the frames that are complete. What each is depends on what happened to those before it.
 
         Raises:
@@ -269,12 +269,12 @@ class FrameReader:
         self._stream.feed_data(data)
         next(self._parser)
         frames, self._frames = self._frames, []
-        yield from map(self._unit, frames)
+        yield from map(self._item, frames)
 
-    def _unit(self, frame: Frame) -> Unit:
+    def _item(self, frame: Frame) -> WireItem:
         message = self._message(frame)
         labels, endpoint = self._conversation.name(self._sender, message)
-        return Unit(self._sender, serialized(self._sender, frame), labels, frame, message, endpoint)
+        return WireItem(self._sender, serialized(self._sender, frame), labels, frame, message, endpoint)
 
     def _message(self, frame: Frame) -> dict[str, Any]:
         if frame.opcode not in {Opcode.TEXT, Opcode.CONT}:
