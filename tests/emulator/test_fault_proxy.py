@@ -204,7 +204,7 @@ def test_a_request_that_the_server_never_gets_is_not_unfinished(server: Emulator
         for _ in range(3):
             with pytest.raises(lms.LMStudioServerError):
                 model.respond("Hello!")
-        assert not any(connection.conversation.predictions for connection in proxy.connections)
+        assert not any(connection.tracker.predictions for connection in proxy.connections)
     assert server.predictions == ()
 
 

@@ -15,7 +15,7 @@ Message = dict[str, Any]
 
 async def drop(connection: ProxiedConnection, item: WireItem) -> None:
     """Lose this item."""
-    connection.conversation.forget(item.message)
+    connection.tracker.forget(item.message)
 
 
 async def stall(connection: ProxiedConnection, item: WireItem) -> None:
@@ -182,7 +182,7 @@ def replace(make: Callable[[Message], Message | str | bytes]) -> Action:
     """Send the client another text frame in place of this one; a request then gets its response from the proxy."""
 
     async def act(connection: ProxiedConnection, item: WireItem) -> None:
-        connection.conversation.forget(item.message)
+        connection.tracker.forget(item.message)
         made = make(item.message)
         await connection.send("server", text_frame("server", json.dumps(made) if isinstance(made, Mapping) else made))
 

@@ -111,7 +111,7 @@ class FaultProxy:
         """Return the predictions that run when none does, something is over, or the time is."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
-            running = [each for connection in self._proxy.connections for each in connection.conversation.predictions]
+            running = [each for connection in self._proxy.connections for each in connection.tracker.predictions]
             if not running or is_over() or asyncio.get_running_loop().time() >= deadline:
                 return running
             await asyncio.sleep(_POLL_SECONDS)

@@ -27,10 +27,10 @@ from lmstudio_integrations.emulator.listening import netloc, port_error, stop_ac
 from lmstudio_integrations.emulator.proxy.wire_items import (
     HAS_ARRIVED,
     PROGRESS,
-    Conversation,
     FrameReader,
     Sender,
     WireItem,
+    WireTracker,
     is_last,
     serialized,
 )
@@ -56,7 +56,7 @@ class Injection:
     """What happens at a point of the conversation.
 
     Attributes:
-        point: A label of `wire_items.Conversation`, or `accept`, `request head`, `upgrade` or `response head`.
+        point: A label of `wire_items.WireTracker`, or `accept`, `request head`, `upgrade` or `response head`.
         action: What happens in place of forwarding.
         times: How often; afterwards the proxy forwards again.
         skip: How many opportunities pass before the first time.
@@ -325,7 +325,7 @@ class ProxiedConnection:
         """Whether the server has sent its close frame, and waits for the client's."""
         self.path: str = ""
         """The path of the request that opened it; `/llm`, for example."""
-        self.conversation: Conversation = Conversation()
+        self.tracker: WireTracker = WireTracker()
         self._is_faulty = False
         """Whether a fault has happened on it, so that a response may not arrive."""
         self._is_upgrade = False
@@ -399,7 +399,7 @@ class ProxiedConnection:
     async def stall(self, item: WireItem) -> None:
         """Let the server send nothing more on a channel, but progress; of a call with one response, not even that."""
         if "channelId" in item.message:
-            self.conversation.stall(item.message["channelId"])
+            self.tracker.stall(item.message["channelId"])
             if item.message.get("message", {}).get("type") == PROGRESS:
                 await forward(self, item)
             else:
@@ -412,7 +412,7 @@ class ProxiedConnection:
         task.add_done_callback(self._pumps.remove)
 
     async def _repeat(self, data: bytes, seconds: float, channel: int) -> None:
-        while self.conversation.is_stalled(channel):
+        while self.tracker.is_stalled(channel):
             await self.send("server", data)
             await asyncio.sleep(seconds)
 
@@ -437,7 +437,7 @@ class ProxiedConnection:
         head = await reader.readuntil(_HEAD_END)
         await self._pass(self._head(sender, head))
         limit = self.proxy.max_message_bytes if sender == "client" else None
-        frames = FrameReader(sender, self.conversation, limit) if self._is_upgrade else None
+        frames = FrameReader(sender, self.tracker, limit) if self._is_upgrade else None
         while data := await reader.read(_CHUNK):
             items = [WireItem(sender, data)] if frames is None else frames.feed(data)
             for item in items:

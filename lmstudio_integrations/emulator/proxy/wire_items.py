@@ -81,8 +81,8 @@ class _Request:
     is_cancelled: bool = False
 
 
-class Conversation:
-    """How far the conversation on one socket is; names the points of it.
+class WireTracker:
+    """Tracks how far the conversation on one socket is, and names the injection points of it.
 
     The points of the client: `credentials`, `load request`, `request`. Of the server: `authentication`, `load packet`,
     `load result`, `first packet`, `middle packet`, `last packet`, `end`. Of texts that are embedded at once, the first,
@@ -128,7 +128,7 @@ class Conversation:
         elif message.get("type") == "rpcCall" and (request := self._calls.pop(message["callId"])):
             self._vectors_due -= request.endpoint == EMBEDDING
 
-    def name(self, sender: Sender, message: Mapping[str, Any]) -> tuple[frozenset[str], str]:
+    def track(self, sender: Sender, message: Mapping[str, Any]) -> tuple[frozenset[str], str]:
         """Return which points a message is, and the endpoint that it belongs to; nothing for any other message."""
         try:
             labels, endpoint = self._of_client(message) if sender == "client" else self._of_server(message)
@@ -245,13 +245,13 @@ class FrameReader:
 
     Args:
         sender: Whose bytes they are.
-        conversation: Names what the frames are.
+        tracker: Names what the frames are.
         max_size: The largest frame, in bytes.
     """
 
-    def __init__(self, sender: Sender, conversation: Conversation, max_size: int | None = None) -> None:
+    def __init__(self, sender: Sender, tracker: WireTracker, max_size: int | None = None) -> None:
         self._sender: Sender = sender
-        self._conversation = conversation
+        self._tracker = tracker
         self._max_size = max_size
         self._stream = StreamReader()
         self._frames: list[Frame] = []
@@ -273,7 +273,7 @@ class FrameReader:
 
     def _item(self, frame: Frame) -> WireItem:
         message = self._message(frame)
-        labels, endpoint = self._conversation.name(self._sender, message)
+        labels, endpoint = self._tracker.track(self._sender, message)
         return WireItem(self._sender, serialized(self._sender, frame), labels, frame, message, endpoint)
 
     def _message(self, frame: Frame) -> dict[str, Any]:
