@@ -113,7 +113,7 @@ class MisbehavingProxy(Proxy):
 
     def consume(self, item: WireItem) -> Action | None:
         """Return a fault, or nothing."""
-        for point in sorted(item.labels & FAULTS.keys()):
+        for point in sorted(item.points & FAULTS.keys()):
             if self._dice.random() < _PROBABILITY:
                 return self._dice.choice(FAULTS[point])
         return None

@@ -98,7 +98,7 @@ def _item(message: dict[str, Any], endpoint: str = "") -> WireItem:
 
 async def _sent(action: Action, item: WireItem) -> list[Any]:
     """Return the frames that an action sends to the client; what is no frame, or no JSON, as text."""
-    connection = MagicMock(held={}, dripping=set(), silent=set(), is_garbled=False)
+    connection = MagicMock(deferred={}, dripping=set(), silent=set(), is_garbled=False)
     for name in ("send", "deliver", "stall", "finish"):
         setattr(connection, name, AsyncMock())
     with patch("asyncio.sleep", AsyncMock()):

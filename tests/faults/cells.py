@@ -95,7 +95,7 @@ class Cell(Observer):
 
     def on_item(self, connection: ProxiedConnection, item: WireItem) -> None:
         """Note which connection a request uses."""
-        if item.labels & {"load request", "request"}:
+        if item.points & {"load request", "request"}:
             self.used.append(connection)
 
     def run(self) -> None:

@@ -58,7 +58,7 @@ async def duplicate(connection: ProxiedConnection, item: WireItem) -> None:
 
 async def hold(connection: ProxiedConnection, item: WireItem) -> None:
     """Send this item after the next one."""
-    connection.held[item.sender] = item.data
+    connection.deferred[item.sender] = item.data
 
 
 async def freeze(connection: ProxiedConnection, _item: WireItem) -> None:

@@ -113,12 +113,12 @@ class Fault:
 
 
 _BEFORE_REQUESTS = {Phase.CONNECT, Phase.UPGRADE, Phase.AUTHENTICATE}
-_PLACES = {"load request": "request", "load packet": "first packet", "load result": "last packet"}
+_LOAD_POINTS = {"load request": "request", "load packet": "first packet", "load result": "last packet"}
 
 
 def _points(point: str, endpoints: Iterable[str] | None) -> Iterable[str]:
     """Return the points of a conversation that correspond to one, of certain endpoints."""
-    return (point,) if endpoints is None else [f"{endpoint} {_PLACES.get(point, point)}" for endpoint in endpoints]
+    return (point,) if endpoints is None else [f"{endpoint} {_LOAD_POINTS.get(point, point)}" for endpoint in endpoints]
 
 
 def _thawing(action: Action) -> Action:

@@ -56,7 +56,7 @@ class Injection:
     """What happens at a point of the conversation.
 
     Attributes:
-        point: A label of `wire_items.WireTracker`, or `accept`, `request head`, `upgrade` or `response head`.
+        point: An injection point: one of `WireTracker`, or `accept`, `request head`, `upgrade` or `response head`.
         action: What happens in place of forwarding.
         times: How often; afterwards the proxy forwards again.
         skip: How many opportunities pass before the first time.
@@ -83,9 +83,9 @@ class _Due:
         self._skip = injection.skip
         self._times = injection.times
 
-    def take(self, labels: frozenset[str], random: Random) -> bool:
+    def take(self, points: frozenset[str], random: Random) -> bool:
         """Return whether it happens now, where it might."""
-        if self.injection.point not in labels or self._times <= 0:
+        if self.injection.point not in points or self._times <= 0:
             return False
         if self._skip:
             self._skip -= 1
@@ -234,7 +234,7 @@ class Proxy:
 
     def consume(self, item: WireItem) -> "Action | None":
         """Return what is to happen at this point, and record it (on the thread)."""
-        due = next((each for each in self._due if each.take(item.labels, self._random)), None)
+        due = next((each for each in self._due if each.take(item.points, self._random)), None)
         if due is None:
             return None
         injection = due.injection
@@ -317,7 +317,7 @@ class ProxiedConnection:
         """Whose bytes are lost from now on."""
         self.dripping: set[Sender] = set()
         """Whose bytes arrive one by one from now on."""
-        self.held: dict[Sender, bytes] = {}
+        self.deferred: dict[Sender, bytes] = {}
         """What is sent after the next item."""
         self._withheld: dict[int, bytes] = {}
         """The ends of channels that have stalled; they are sent when the client cancels."""
@@ -456,11 +456,11 @@ class ProxiedConnection:
     async def _pass(self, item: WireItem) -> bool:
         """Forward an item, or do what is due instead; return whether the connection goes on."""
         await self.proxy.thawed.wait()
-        if "stalled" in item.labels:
+        if "stalled" in item.points:
             self._withhold(item)
             return True
         self.proxy.observer.on_item(self, item)
-        if "cancel" in item.labels:
+        if "cancel" in item.points:
             await self.send("server", self._withheld.pop(item.message["channelId"], b""))
         if self.is_closing and item.frame is not None and item.frame.opcode is Opcode.CLOSE:
             await self.finish()
@@ -483,10 +483,10 @@ Action = Callable[[ProxiedConnection, WireItem], Awaitable[None]]
 
 
 async def forward(connection: ProxiedConnection, item: WireItem) -> None:
-    """Pass an item on, and after it what was held."""
+    """Pass an item on, and after it what was deferred."""
     if item.sender in connection.silent or not item.data:
         return
-    await connection.send(item.sender, item.data + connection.held.pop(item.sender, b""))
+    await connection.send(item.sender, item.data + connection.deferred.pop(item.sender, b""))
 
 
 def _bound(host: str, ports: Sequence[int]) -> socket.socket:

@@ -45,7 +45,7 @@ class WireItem:
     Attributes:
         sender: Where it comes from.
         data: The bytes.
-        labels: Which points of the conversation it is.
+        points: Which injection points it is.
         frame: The frame, if it is one.
         message: The frame's JSON object; empty if it has none.
         endpoint: The endpoint of the request that it belongs to; empty if it belongs to none.
@@ -53,7 +53,7 @@ class WireItem:
 
     sender: Sender
     data: bytes
-    labels: frozenset[str] = frozenset()
+    points: frozenset[str] = frozenset()
     frame: Frame | None = None
     message: dict[str, Any] = field(default_factory=dict[str, Any])
     endpoint: str = ""
@@ -131,11 +131,11 @@ class WireTracker:
     def track(self, sender: Sender, message: Mapping[str, Any]) -> tuple[frozenset[str], str]:
         """Return which points a message is, and the endpoint that it belongs to; nothing for any other message."""
         try:
-            labels, endpoint = self._of_client(message) if sender == "client" else self._of_server(message)
+            points, endpoint = self._of_client(message) if sender == "client" else self._of_server(message)
             if not endpoint:
-                return frozenset(labels), ""
-            places = labels if endpoint in _COMPUTE else _places(sender, message)
-            return frozenset(labels | {f"{endpoint} {place}" for place in places}), endpoint
+                return frozenset(points), ""
+            prediction_points = points if endpoint in _COMPUTE else _prediction_points(sender, message)
+            return frozenset(points | {f"{endpoint} {point}" for point in prediction_points}), endpoint
         except (LookupError, TypeError):
             return frozenset(), ""
 
@@ -185,11 +185,11 @@ class WireTracker:
     def _of_vector(self) -> set[str]:
         self._vectors_due -= 1
         self._vectors_sent += 1
-        labels = {"first packet"} if self._vectors_sent == 1 else set[str]()
+        points = {"first packet"} if self._vectors_sent == 1 else set[str]()
         if not self._vectors_due:
             self._vectors_sent = 0
-            return labels | {"last packet"}
-        return labels or {"middle packet"}
+            return points | {"last packet"}
+        return points or {"middle packet"}
 
     def _of_packet(self, packet: str, request: _Request) -> set[str]:
         if packet in _OF_TOOLS:
@@ -197,11 +197,11 @@ class WireTracker:
         if request.endpoint in LOADS:
             return {"load result"} if packet in _LOADED else {"load packet"}
         request.packets += 1
-        labels = {"first packet"} if request.packets == 1 else set[str]()
+        points = {"first packet"} if request.packets == 1 else set[str]()
         if packet == "fragment":
             request.fragments += 1
-            labels |= {"middle packet"} if request.fragments == _MIDDLE else set()
-        return labels | ({"last packet"} if packet == "success" else set())
+            points |= {"middle packet"} if request.fragments == _MIDDLE else set()
+        return points | ({"last packet"} if packet == "success" else set())
 
 
 def _known(request: _Request | None) -> _Request:
@@ -215,7 +215,7 @@ def _known(request: _Request | None) -> _Request:
     return request
 
 
-def _places(sender: Sender, message: Mapping[str, Any]) -> set[str]:
+def _prediction_points(sender: Sender, message: Mapping[str, Any]) -> set[str]:
     """Return which points of a prediction correspond to a message of another endpoint."""
     if sender == "client":
         return {"request"} if message["type"] in {"channelCreate", "rpcCall"} else set()
@@ -273,8 +273,8 @@ class FrameReader:
 
     def _item(self, frame: Frame) -> WireItem:
         message = self._message(frame)
-        labels, endpoint = self._tracker.track(self._sender, message)
-        return WireItem(self._sender, serialized(self._sender, frame), labels, frame, message, endpoint)
+        points, endpoint = self._tracker.track(self._sender, message)
+        return WireItem(self._sender, serialized(self._sender, frame), points, frame, message, endpoint)
 
     def _message(self, frame: Frame) -> dict[str, Any]:
         if frame.opcode not in {Opcode.TEXT, Opcode.CONT}:
