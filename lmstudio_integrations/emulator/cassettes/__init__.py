@@ -2,7 +2,7 @@
 
 `cassette.py` is the format, and `recorder.py` writes what passes through the proxy. `redaction.py` removes secrets from
 texts and values, and `redacted.py` from whole responses.
-`meaning.py` decides which recorded request a new one equals, `known.py` has what a recording tells of models, and
-`difference.py` tells why a request is not found. `player.py` responds with what was recorded, and `forwarder.py` asks a
-real server for what was not.
+`normalize.py` brings requests into one form, so that they can be compared; `instances.py` has what a recording tells of
+models, and `diff.py` tells why a request is not found. `replay.py` responds with what was recorded, and `forwarder.py`
+asks a real server for what was not.
 """

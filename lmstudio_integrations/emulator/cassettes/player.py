@@ -21,7 +21,7 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.cassettes.difference import differences, likeness
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
-from lmstudio_integrations.emulator.cassettes.meaning import key_of, meaning, model_of
+from lmstudio_integrations.emulator.cassettes.normalize import key_of, model_of, normalize
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from lmstudio_integrations.emulator.context import USER_STOPPED, OpenChannel
@@ -76,7 +76,7 @@ class Player:
         self._used: set[Interaction] = set()
 
     def find(self, request: Request) -> Interaction | None:
-        """Return the recorded request that this one equals: in the first place exactly, in the second by meaning.
+        """Return the recorded request that this one equals: in the first place exactly, in the second once normalized.
 
         Equal requests are found in their order. If there is none, a request that only asks about a model gets what the
         recording tells of it elsewhere. `None` if nothing is found, or nothing that is not used up.
@@ -109,7 +109,7 @@ class Player:
         if used:
             cause = f"It was recorded {counted(used, 'time')}, and each recorded response is used once."
         else:
-            cause = self._nearest(self._meaning(request))
+            cause = self._nearest(self._normalize(request))
         self.unmatched.append(f"{request}: {cause}")
         logger.warning("not in the cassette: %s", self.unmatched[-1])
         return WireError(
@@ -119,20 +119,20 @@ class Player:
         )
 
     def _nearest(self, sent: dict[str, Any]) -> str:
-        meanings = {each: self._meaning(request) for each, request in self._recorded.items()}
-        others = [each for each in meanings if meanings[each]["request"] == sent["request"]]
+        normalized = {each: self._normalize(request) for each, request in self._recorded.items()}
+        others = [each for each in normalized if normalized[each]["request"] == sent["request"]]
         if not others:
-            recorded = sorted({str(each["request"]) for each in meanings.values()})
+            recorded = sorted({str(each["request"]) for each in normalized.values()})
             return f"It has requests of {', '.join(recorded) or 'no endpoint'} only."
-        nearest = max(others, key=lambda each: likeness(meanings[each], sent))
-        lines = "\n".join(f"  {line}" for line in differences(meanings[nearest], sent))
+        nearest = max(others, key=lambda each: likeness(normalized[each], sent))
+        lines = "\n".join(f"  {line}" for line in differences(normalized[nearest], sent))
         return f"The nearest is request {nearest.number}:\n{lines}"
 
     def _same(self, request: Request) -> list[Interaction]:
         return self._by_request.get(_exact_key(request), [])
 
     def _alike(self, request: Request) -> list[Interaction]:
-        return self._by_meaning.get(key_of(self._meaning(request)), [])
+        return self._by_normalized_request.get(key_of(self._normalize(request)), [])
 
     @cached_property
     def _recorded(self) -> Mapping[Interaction, Request]:
@@ -144,8 +144,8 @@ class Player:
         return self._table(_exact_key)
 
     @cached_property
-    def _by_meaning(self) -> Mapping[str, list[Interaction]]:
-        return self._table(lambda request: key_of(self._meaning(request)))
+    def _by_normalized_request(self) -> Mapping[str, list[Interaction]]:
+        return self._table(lambda request: key_of(self._normalize(request)))
 
     @cached_property
     def _known(self) -> KnownInstances:
@@ -160,8 +160,8 @@ class Player:
     def _redacted(self, request: Request) -> Request:
         return request._replace(parameter=self._redaction.value(request.parameter))
 
-    def _meaning(self, request: Request) -> dict[str, Any]:
-        return meaning(request, self._known.references)
+    def _normalize(self, request: Request) -> dict[str, Any]:
+        return normalize(request, self._known.references)
 
 
 def _exact_key(request: Request) -> str:

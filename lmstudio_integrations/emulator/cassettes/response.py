@@ -9,7 +9,7 @@ from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
 from lmstudio_integrations.emulator.cassettes.difference import differences
 from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
-from lmstudio_integrations.emulator.cassettes.meaning import References, key_of, meaning, meaning_of_response
+from lmstudio_integrations.emulator.cassettes.normalize import References, key_of, normalize, normalize_response
 from lmstudio_integrations.emulator.cassettes.player import USED_ONCE
 
 _NAMES = ("first", "second")
@@ -58,7 +58,7 @@ def response(interaction: Interaction) -> dict[str, Any]:
 
 def described(interaction: Interaction, known: References) -> str:
     """Return a line about a request: where it went, what it asked, and what came of it."""
-    asked = meaning(interaction.request, known)
+    asked = normalize(interaction.request, known)
     what = [str(asked.get("model") or asked.get("identifier") or asked.get("modelKey") or ""), _last_text(asked)]
     seconds = interaction.events[-1].at if interaction.events else 0.0
     return "  ".join(filter(None, [asked["request"], *what, f"-> {_outcome(interaction)}", f"{seconds:.2f} s"]))
@@ -72,8 +72,8 @@ def compared(one: list[Interaction], other: list[Interaction]) -> list[Differenc
     """
     known = KnownInstances(one), KnownInstances(other)
     references = known[0].references = known[1].references = known[0].references | known[1].references
-    asked = {each: meaning(each.request, references) for each in (*one, *other)}
-    answered = {each: meaning_of_response(response(each), references) for each in asked}
+    asked = {each: normalize(each.request, references) for each in (*one, *other)}
+    answered = {each: normalize_response(response(each), references) for each in asked}
     pairs = list(_paired(one, other, lambda each: key_of(asked[each]), repeats_last=True))
     found = [
         (a, ": the responses differ", differences(answered[a], answered[b], names=_NAMES))

@@ -1,4 +1,4 @@
-"""The same request, as different SDKs write it, has one meaning."""
+"""The same request, as different SDKs write it, has one normal form."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator.cassettes.cassette import Request
-from lmstudio_integrations.emulator.cassettes.meaning import meaning
+from lmstudio_integrations.emulator.cassettes.normalize import normalize
 
 KNOWN = {"r1": "chat"}
 NAMED = {"type": "query", "query": {"identifier": "chat"}}
@@ -74,7 +74,7 @@ TEMPERATURE = layer(("temperature", 0))
 def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
     first, second = (Request("llm", *each) for each in (one, other))
     assert json.dumps(first.parameter) != json.dumps(second.parameter)
-    assert meaning(first, KNOWN) == meaning(second, KNOWN)
+    assert normalize(first, KNOWN) == normalize(second, KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,4 @@ def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
 )
 def test_two_requests_mean_something_else(one: Any, other: Any) -> None:
     first, second = (Request("llm", *each) for each in (one, other))
-    assert meaning(first, KNOWN) != meaning(second, KNOWN)
+    assert normalize(first, KNOWN) != normalize(second, KNOWN)

@@ -1,4 +1,4 @@
-"""What a request means, so that two of them can be compared although different clients wrote them.
+"""Normalizes requests, so that two of them can be compared although different clients wrote them.
 
 Left aside are the order of settings and the layers that they are in, settings that only repeat a default, the form in
 which a model is named, whether the files of a message are before its texts, empty texts, the names of tools in their
@@ -46,36 +46,36 @@ References = Mapping[str, str]
 """What does not change, by what is new in each run: see `KnownInstances.references`."""
 
 
-def meaning(request: Request, known: References) -> dict[str, Any]:
-    """Return what a request means, as plain data with names for people."""
-    found: dict[str, Any] = {"request": str(request)}
+def normalize(request: Request, references: References) -> dict[str, Any]:
+    """Return a request in one form for all clients, as plain data with names for people."""
+    normalized: dict[str, Any] = {"request": str(request)}
     if not is_object(request.parameter):
-        return found | ({} if request.parameter is ABSENT else {"parameter": request.parameter})
+        return normalized | ({} if request.parameter is ABSENT else {"parameter": request.parameter})
     members = {name: value for name, value in request.parameter.items() if name not in _INCIDENTAL}
     for name in ("modelSpecifier", "specifier"):
         if name in members:
-            found["model"] = model_of(members.pop(name), known)
+            normalized["model"] = model_of(members.pop(name), references)
     stack = _pop_stack(members, "predictionConfigStack")
     history = members.pop("history", None)
     if stack is not None and request.endpoint == "predict" and is_completion(stack):
         # Older clients complete texts in this way (docs/protocol.md#legacy-completion).
-        found |= {"request": f"{request.namespace}.completeRawText", "rawPrompt": _prompt(history)}
+        normalized |= {"request": f"{request.namespace}.completeRawText", "rawPrompt": _prompt(history)}
         stack = without_completion(stack)
     elif history is not None:
-        found["messages"] = _messages(history)
+        normalized["messages"] = _messages(history)
     if stack is not None:
-        found["settings"] = _settings(stack, defaults.PREDICTION)
+        normalized["settings"] = _settings(stack, defaults.PREDICTION)
     load = _pop_stack(members, "loadConfigStack")
     if load is not None:
         unset = defaults.LOAD["embedding" if request.namespace == "embedding" else "llm"]
-        found["settings"] = _settings(load, {**unset, **_LOAD_DEFAULTS})
-    neutral: dict[str, Any] = _neutral(found | members, known)
+        normalized["settings"] = _settings(load, {**unset, **_LOAD_DEFAULTS})
+    neutral: dict[str, Any] = _neutral(normalized | members, references)
     return neutral
 
 
-def meaning_of_response(response: dict[str, Any], known: References) -> dict[str, Any]:
+def normalize_response(response: dict[str, Any], references: References) -> dict[str, Any]:
     """Return a response without what is new in each run."""
-    neutral: dict[str, Any] = _neutral(response, known, without=_STATE)
+    neutral: dict[str, Any] = _neutral(response, references, without=_STATE)
     return neutral
 
 
@@ -84,11 +84,11 @@ def key_of(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def model_of(specifier: Any, known: References) -> Any:
+def model_of(specifier: Any, references: References) -> Any:
     """Return the identifier of a model, where it is known."""
     if is_object(specifier):
         if specifier.get("type") == "instanceReference":
-            return known.get(str(specifier.get("instanceReference")), specifier)
+            return references.get(str(specifier.get("instanceReference")), specifier)
         query = specifier.get("query")
         if is_object(query) and query.keys() == {"identifier"}:
             return query["identifier"]
@@ -179,13 +179,15 @@ def _without_name(part: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if not (is_result and name == "name")}
 
 
-def _neutral(value: Any, known: References, *, without: Collection[str] = ()) -> Any:
+def _neutral(value: Any, references: References, *, without: Collection[str] = ()) -> Any:
     if is_list(value):
-        return [_neutral(each, known, without=without) for each in value]
+        return [_neutral(each, references, without=without) for each in value]
     if is_object(value):
-        return {name: _neutral(each, known, without=without) for name, each in value.items() if name not in without}
+        return {
+            name: _neutral(each, references, without=without) for name, each in value.items() if name not in without
+        }
     if isinstance(value, str):
-        value = known.get(value, value)
+        value = references.get(value, value)
         for pattern, name in _NEUTRAL:
             value = pattern.sub(name, value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
