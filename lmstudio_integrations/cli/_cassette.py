@@ -24,22 +24,22 @@ def cassette(
     status is 1 if they differ.
     """
     from lmstudio_integrations.emulator.cassettes.cassette import read  # noqa: PLC0415 - slow
-    from lmstudio_integrations.emulator.cassettes.known import KnownInstances  # noqa: PLC0415
-    from lmstudio_integrations.emulator.cassettes.response import compared, described  # noqa: PLC0415
+    from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances  # noqa: PLC0415
+    from lmstudio_integrations.emulator.cassettes.response import compare, describe  # noqa: PLC0415
 
     if (other is None) == (action == "diff"):
         raise typer.BadParameter(f"{action} takes {'two files' if other is None else 'one file'}", param_hint="FILE")
     console, recorded = results(), read(file)
     if other is None:
-        known = KnownInstances(recorded).references
+        references = RecordedInstances(recorded).references
         for interaction in recorded:
-            console.write_line(f"{interaction.number:>4}  {described(interaction, known)}")
+            console.write_line(f"{interaction.number:>4}  {describe(interaction, references)}")
         return
-    found = compared(recorded, read(other))
-    for difference in found:
+    differences = compare(recorded, read(other))
+    for difference in differences:
         console.write_line(difference.title)
         for line in difference.details:
             console.write_line(f"  {line}")
-    if found:
+    if differences:
         raise typer.Exit(1)
     note("The requests and the responses are the same.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, file_errors, read, save
-from lmstudio_integrations.emulator.cassettes.known import KnownInstances
+from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances
 from lmstudio_integrations.emulator.cassettes.normalize import key_of, normalize
 from lmstudio_integrations.emulator.cassettes.player import Pace
 from lmstudio_integrations.emulator.cassettes.recorder import Recording
@@ -116,6 +116,6 @@ def use_cassette(
 
 def _not_again(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
     """Return the requests that were not made again."""
-    known = KnownInstances([*old, *new]).references
-    again = {key_of(normalize(each.request, known)) for each in new}
-    return [each for each in old if key_of(normalize(each.request, known)) not in again]
+    references = RecordedInstances([*old, *new]).references
+    again = {key_of(normalize(each.request, references)) for each in new}
+    return [each for each in old if key_of(normalize(each.request, references)) not in again]

@@ -43,7 +43,7 @@ _LOAD_DEFAULTS: Mapping[str, Any] = {
 """Settings that some SDKs add to those of a GPU, and others do not."""
 
 References = Mapping[str, str]
-"""What does not change, by what is new in each run: see `KnownInstances.references`."""
+"""What does not change, by what is new in each run: see `RecordedInstances.references`."""
 
 
 def normalize(request: Request, references: References) -> dict[str, Any]:

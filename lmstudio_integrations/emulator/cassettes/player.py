@@ -19,8 +19,8 @@ from websockets.frames import CloseCode
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
-from lmstudio_integrations.emulator.cassettes.difference import differences, likeness
-from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
+from lmstudio_integrations.emulator.cassettes.diff import differences, similarity
+from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances, loaded_by
 from lmstudio_integrations.emulator.cassettes.normalize import key_of, model_of, normalize
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
@@ -91,7 +91,7 @@ class Player:
                 return unused
         if alike:
             return alike[-1] if request.endpoint not in USED_ONCE else None
-        return self._known.response(request)
+        return self._instances.response(request)
 
     def use(self, interaction: Interaction, *, has_arrived: bool) -> None:
         """Use up a request that was found, or let it be found again."""
@@ -99,7 +99,7 @@ class Player:
 
     def load_of(self, specifier: Any) -> Interaction | None:
         """Return the recorded request, already asked again, that loaded the model which a specifier names."""
-        identifier = model_of(specifier, self._known.references)
+        identifier = model_of(specifier, self._instances.references)
         return next((each for each in self._used if identifier is not None and loaded_by(each) == identifier), None)
 
     def explain(self, request: Request) -> WireError:
@@ -124,7 +124,7 @@ class Player:
         if not others:
             recorded = sorted({str(each["request"]) for each in normalized.values()})
             return f"It has requests of {', '.join(recorded) or 'no endpoint'} only."
-        nearest = max(others, key=lambda each: likeness(normalized[each], sent))
+        nearest = max(others, key=lambda each: similarity(normalized[each], sent))
         lines = "\n".join(f"  {line}" for line in differences(normalized[nearest], sent))
         return f"The nearest is request {nearest.number}:\n{lines}"
 
@@ -148,8 +148,8 @@ class Player:
         return self._table(lambda request: key_of(self._normalize(request)))
 
     @cached_property
-    def _known(self) -> KnownInstances:
-        return KnownInstances(self._interactions)
+    def _instances(self) -> RecordedInstances:
+        return RecordedInstances(self._interactions)
 
     def _table(self, key: Callable[[Request], str]) -> Mapping[str, list[Interaction]]:
         table: defaultdict[str, list[Interaction]] = defaultdict(list)
@@ -161,7 +161,7 @@ class Player:
         return request._replace(parameter=self._redaction.value(request.parameter))
 
     def _normalize(self, request: Request) -> dict[str, Any]:
-        return normalize(request, self._known.references)
+        return normalize(request, self._instances.references)
 
 
 def _exact_key(request: Request) -> str:

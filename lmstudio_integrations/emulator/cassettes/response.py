@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from lmstudio_integrations._support.text import beginning, counted
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction
-from lmstudio_integrations.emulator.cassettes.difference import differences
-from lmstudio_integrations.emulator.cassettes.known import KnownInstances, loaded_by
+from lmstudio_integrations.emulator.cassettes.diff import differences
+from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances, loaded_by
 from lmstudio_integrations.emulator.cassettes.normalize import References, key_of, normalize, normalize_response
 from lmstudio_integrations.emulator.cassettes.player import USED_ONCE
 
@@ -27,75 +27,79 @@ class Difference(NamedTuple):
 
 def response(interaction: Interaction) -> dict[str, Any]:
     """Return what came of a request, as plain data with names for people."""
-    found: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     for kind in ("none", "reasoning"):
         text = "".join(
             str(packet["fragment"].get("content", ""))
             for packet in interaction.packets()
             if is_object(packet.get("fragment")) and packet["fragment"].get("reasoningType", "none") == kind
         )
-        found |= {"text" if kind == "none" else "reasoning": text} if text else {}
+        outcome |= {"text" if kind == "none" else "reasoning": text} if text else {}
     calls = [packet["toolCallRequest"] for packet in interaction.packets() if is_object(packet.get("toolCallRequest"))]
     if calls:
-        found["calls"] = [{name: call.get(name) for name in ("name", "arguments")} for call in calls]
+        outcome["calls"] = [{name: call.get(name) for name in ("name", "arguments")} for call in calls]
     for packet in interaction.packets():
         if is_object(packet.get("stats")):
-            found["stopped"] = packet["stats"].get("stopReason")
+            outcome["stopped"] = packet["stats"].get("stopReason")
     loaded = loaded_by(interaction)
     if loaded is not None:
-        found["loaded"] = loaded
+        outcome["loaded"] = loaded
     end = interaction.end
     if end is None:
-        found["end"] = "none"
+        outcome["end"] = "none"
     elif end.kind == "result" and end.body is not ABSENT:
-        found["result"] = end.body
+        outcome["result"] = end.body
     elif end.kind in {"error", "warning", "lost"}:
-        found[end.kind] = end.body if end.body is not ABSENT else True
+        outcome[end.kind] = end.body if end.body is not ABSENT else True
     if any(event.kind == "sent" and event.body.get("type") == "cancel" for event in interaction.events):
-        found["cancelled"] = True
-    return found
+        outcome["cancelled"] = True
+    return outcome
 
 
-def described(interaction: Interaction, known: References) -> str:
+def describe(interaction: Interaction, references: References) -> str:
     """Return a line about a request: where it went, what it asked, and what came of it."""
-    asked = normalize(interaction.request, known)
-    what = [str(asked.get("model") or asked.get("identifier") or asked.get("modelKey") or ""), _last_text(asked)]
+    request = normalize(interaction.request, references)
+    what = [
+        str(request.get("model") or request.get("identifier") or request.get("modelKey") or ""),
+        _last_text(request),
+    ]
     seconds = interaction.events[-1].at if interaction.events else 0.0
-    return "  ".join(filter(None, [asked["request"], *what, f"-> {_outcome(interaction)}", f"{seconds:.2f} s"]))
+    return "  ".join(filter(None, [request["request"], *what, f"-> {_outcome(interaction)}", f"{seconds:.2f} s"]))
 
 
-def compared(one: list[Interaction], other: list[Interaction]) -> list[Difference]:
+def compare(one: list[Interaction], other: list[Interaction]) -> list[Difference]:
     """Return how two cassettes differ: in requests, and in the responses to the same ones.
 
     What a replay leaves aside is no difference. So the order of different requests does not count, nor how often the
     same is asked about a model, nor a question about one to which the other cassette has the response elsewhere.
     """
-    known = KnownInstances(one), KnownInstances(other)
-    references = known[0].references = known[1].references = known[0].references | known[1].references
-    asked = {each: normalize(each.request, references) for each in (*one, *other)}
-    answered = {each: normalize_response(response(each), references) for each in asked}
-    pairs = list(_paired(one, other, lambda each: key_of(asked[each]), repeats_last=True))
-    found = [
-        (a, ": the responses differ", differences(answered[a], answered[b], names=_NAMES))
+    instances = RecordedInstances(one), RecordedInstances(other)
+    references = instances[0].references = instances[1].references = instances[0].references | instances[1].references
+    requests = {each: normalize(each.request, references) for each in (*one, *other)}
+    responses = {each: normalize_response(response(each), references) for each in requests}
+    pairs = list(_pair(one, other, lambda each: key_of(requests[each]), repeats_last=True))
+    differing = [
+        (a, ": the responses differ", differences(responses[a], responses[b], names=_NAMES))
         for a, b in pairs
-        if a and b and answered[a] != answered[b]
+        if a and b and responses[a] != responses[b]
     ]
-    firsts = [a for a, b in pairs if a and not b and not known[1].response(a.request)]
-    seconds = [b for a, b in pairs if b and not a and not known[0].response(b.request)]
-    for a, b in _paired(firsts, seconds, lambda each: str(asked[each]["request"])):
+    firsts = [a for a, b in pairs if a and not b and not instances[1].response(a.request)]
+    seconds = [b for a, b in pairs if b and not a and not instances[0].response(b.request)]
+    for a, b in _pair(firsts, seconds, lambda each: str(requests[each]["request"])):
         if a and b:
-            found.append((a, " is another one in the second", differences(asked[a], asked[b], names=_NAMES)))
+            differing.append((a, " is another one in the second", differences(requests[a], requests[b], names=_NAMES)))
         elif a:
-            found.append((a, " is only in the first", []))
+            differing.append((a, " is only in the first", []))
         elif b:
-            found.append((b, " is only in the second", []))
-    found.sort(key=lambda each: each[0].number)
+            differing.append((b, " is only in the second", []))
+    differing.sort(key=lambda each: each[0].number)
     return [
-        Difference(f"request {each.number} ({asked[each]['request']}){what}", details) for each, what, details in found
+        Difference(f"request {each.number} ({requests[each]['request']}){what}", details)
+        for each, what, details in differing
     ]
 
 
-def _paired(
+def _pair(
     one: Iterable[Interaction],
     other: Iterable[Interaction],
     key: Callable[[Interaction], str],
@@ -115,9 +119,9 @@ def _paired(
         yield from zip_longest(*group)
 
 
-def _last_text(asked: dict[str, Any]) -> str:
+def _last_text(request: dict[str, Any]) -> str:
     """Return the beginning of what was asked: the newest message, or the text."""
-    value = asked.get("messages") or asked.get("rawPrompt") or asked.get("inputString")
+    value = request.get("messages") or request.get("rawPrompt") or request.get("inputString")
     while is_list(value) or is_object(value):
         value = (value[-1] if value else None) if is_list(value) else value.get("content", value.get("text"))
     return beginning(value) if isinstance(value, str) else ""
@@ -129,17 +133,17 @@ def _name(result: Any) -> Any:
 
 
 def _outcome(interaction: Interaction) -> str:
-    found = response(interaction)
-    failure = found.get("error") or found.get("warning")
-    result = found.get("result")
+    outcome = response(interaction)
+    failure = outcome.get("error") or outcome.get("warning")
+    result = outcome.get("result")
     if failure:
         return str(failure.get("title") or failure.get("warning"))
-    if "calls" in found:
-        return ", ".join(str(call["name"]) for call in found["calls"])
-    if "text" in found or "stopped" in found:
-        return f"{beginning(found.get('text', ''))} ({found.get('stopped', 'no end')})"
+    if "calls" in outcome:
+        return ", ".join(str(call["name"]) for call in outcome["calls"])
+    if "text" in outcome or "stopped" in outcome:
+        return f"{beginning(outcome.get('text', ''))} ({outcome.get('stopped', 'no end')})"
     if is_object(result) and is_list(result.get("embedding")):
         return counted(len(result["embedding"]), "number")
     if result is not None:
         return counted(len(result), "item") if is_list(result) else beginning(str(_name(result)))
-    return next((word for name, word in _ENDS.items() if name in found), "done")
+    return next((word for name, word in _ENDS.items() if name in outcome), "done")

@@ -18,10 +18,10 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator import Emulator, Recording
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read
-from lmstudio_integrations.emulator.cassettes.known import KnownInstances
+from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances
 from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
-from lmstudio_integrations.emulator.cassettes.response import compared, described
+from lmstudio_integrations.emulator.cassettes.response import compare, describe
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.fuzz.mutations import mutated
 from tests.support.web import PIXEL
@@ -92,11 +92,11 @@ def use(path: Path, original: list[Interaction]) -> str:
         player.find(each.request)
         player.load_of({"type": "instanceReference", "instanceReference": "x"})
         player.explain(each.request._replace(parameter={"other": each.parameter if is_object(each.parameter) else 1}))
-    known = KnownInstances(found)
+    instances = RecordedInstances(found)
     for each in found:
-        assert described(each, known.references)
-        known.response(each.request)
-    compared(original, found)
+        assert describe(each, instances.references)
+        instances.response(each.request)
+    compare(original, found)
     return "read"
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
-from lmstudio_integrations.emulator.cassettes.difference import MAX_LISTED, differences
+from lmstudio_integrations.emulator.cassettes.diff import MAX_LISTED, differences
 from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
-from lmstudio_integrations.emulator.cassettes.response import compared
+from lmstudio_integrations.emulator.cassettes.response import compare
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -206,7 +206,7 @@ def test_two_cassettes_are_the_same_whatever_the_order_of_members() -> None:
         Interaction(1, 0, "call", "llm", "countTokens", parameter, [Event("result", 0, {"tokenCount": 1})])
         for parameter in ({"inputString": "a", "x": {"b": 1, "c": 2}}, {"x": {"c": 2, "b": 1}, "inputString": "a"})
     )
-    assert list(compared([one], [other])) == []
+    assert list(compare([one], [other])) == []
 
 
 def test_many_differences_are_counted() -> None:

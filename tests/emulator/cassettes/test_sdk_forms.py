@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.emulator.cassettes.cassette import Request
 from lmstudio_integrations.emulator.cassettes.normalize import normalize
 
-KNOWN = {"r1": "chat"}
+REFERENCES = {"r1": "chat"}
 NAMED = {"type": "query", "query": {"identifier": "chat"}}
 IMAGE = {"type": "file", "name": "a.png", "identifier": "local:1", "sizeBytes": 70, "fileType": "image"}
 OTHER_IMAGE = IMAGE | {"identifier": "local:2"}
@@ -74,7 +74,7 @@ TEMPERATURE = layer(("temperature", 0))
 def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
     first, second = (Request("llm", *each) for each in (one, other))
     assert json.dumps(first.parameter) != json.dumps(second.parameter)
-    assert normalize(first, KNOWN) == normalize(second, KNOWN)
+    assert normalize(first, REFERENCES) == normalize(second, REFERENCES)
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,4 @@ def test_two_forms_mean_the_same(one: Any, other: Any) -> None:
 )
 def test_two_requests_mean_something_else(one: Any, other: Any) -> None:
     first, second = (Request("llm", *each) for each in (one, other))
-    assert normalize(first, KNOWN) != normalize(second, KNOWN)
+    assert normalize(first, REFERENCES) != normalize(second, REFERENCES)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
-from lmstudio_integrations.emulator.cassettes.known import KnownInstances
+from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances
 
 MINE = {"type": "llm", "modelKey": "chat", "identifier": "mine", "instanceReference": "r1", "vision": True}
 OTHER = {"type": "llm", "modelKey": "other", "identifier": "other", "instanceReference": "r2", "vision": False}
@@ -18,7 +18,7 @@ def recorded(namespace: str, endpoint: str, parameter: Any, *packets: Any) -> In
     return Interaction(1, 0, "channel", namespace, endpoint, parameter, events)
 
 
-KNOWN = KnownInstances(
+INSTANCES = RecordedInstances(
     [
         recorded("llm", "loadModel", {"modelKey": "chat"}, {"type": "success", "info": MINE | {"vision": False}}),
         recorded("llm", "getOrLoad", {"identifier": "other"}, {"type": "loadSuccess", "info": OTHER}),
@@ -50,14 +50,14 @@ def reference(name: str) -> dict[str, Any]:
     ],
 )
 def test_a_call_gets_what_the_recording_tells(namespace: str, endpoint: str, parameter: Any, expected: Any) -> None:
-    response = KNOWN.response(Request(namespace, endpoint, parameter))
+    response = INSTANCES.response(Request(namespace, endpoint, parameter))
     assert response is not None
     assert response.kind == "call"
     assert response.events == [Event("result", 0, expected)]
 
 
 def test_a_model_that_was_not_loaded_in_this_way_is_loaded_already() -> None:
-    response = KNOWN.response(Request("llm", "getOrLoad", {"identifier": "mine"}))
+    response = INSTANCES.response(Request("llm", "getOrLoad", {"identifier": "mine"}))
     assert response is not None
     assert response.kind == "channel"
     assert list(response.packets()) == [{"type": "alreadyLoaded", "info": MINE}]
@@ -82,4 +82,4 @@ def test_a_model_that_was_not_loaded_in_this_way_is_loaded_already() -> None:
     ],
 )
 def test_what_the_recording_does_not_tell_stays_unknown(namespace: str, endpoint: str, parameter: Any) -> None:
-    assert KNOWN.response(Request(namespace, endpoint, parameter)) is None
+    assert INSTANCES.response(Request(namespace, endpoint, parameter)) is None

@@ -1,4 +1,4 @@
-"""The instances of models that a recording tells of, whatever was asked there.
+"""The instances of models in a recording, whatever was asked there.
 
 Clients differ in what they ask about a model: one lists what is loaded, another looks up a single instance, and a third
 takes the info that came with the load. Such requests get what the recording tells; what it does not tell stays unknown.
@@ -16,8 +16,8 @@ Info = dict[str, Any]
 """An instance in wire form (docs/protocol.md#model-info)."""
 
 
-class KnownInstances:
-    """The instances of a recording, each as it was told last."""
+class RecordedInstances:
+    """The instances of a recording, each with its newest info."""
 
     def __init__(self, interactions: Iterable[Interaction]) -> None:
         self.references: dict[str, str] = {}
@@ -103,8 +103,8 @@ def loaded_by(interaction: Interaction) -> str | None:
 def _infos(interaction: Interaction) -> Iterator[Info]:
     """Return the instances that a response describes, in order."""
     result = interaction.result
-    told = [packet.get(name) for packet in interaction.packets() for name in ("info", "modelInfo")]
-    for info in [*told, *(result if is_list(result) else [result])]:
+    infos = [packet.get(name) for packet in interaction.packets() for name in ("info", "modelInfo")]
+    for info in [*infos, *(result if is_list(result) else [result])]:
         if is_object(info) and all(isinstance(info.get(name), str) for name in ("instanceReference", "type")):
             yield {**info, "identifier": str(info.get("identifier"))}
 

@@ -25,15 +25,15 @@ _MISSING: Any = object()
 
 def differences(recorded: Any, sent: Any, *, names: Sequence[str] = ("recorded", "sent")) -> list[str]:
     """Return a line for each place where two requests differ, empty if they are equal."""
-    found = list(_compared(recorded, sent, "", names))
-    if len(found) > MAX_LISTED:
-        rest = counted(len(found) - MAX_LISTED, "further difference")
-        found = [*found[:MAX_LISTED], f"and {rest}"]
-    return found
+    lines = list(_compare(recorded, sent, "", names))
+    if len(lines) > MAX_LISTED:
+        rest = counted(len(lines) - MAX_LISTED, "further difference")
+        lines = [*lines[:MAX_LISTED], f"and {rest}"]
+    return lines
 
 
-def likeness(recorded: Any, sent: Any) -> float:
-    """Return how alike two requests are, from 0 to 1."""
+def similarity(recorded: Any, sent: Any) -> float:
+    """Return how similar two requests are, from 0 to 1."""
     if recorded == sent:
         return 1.0
     one, other = _text(recorded), _text(sent)
@@ -42,17 +42,17 @@ def likeness(recorded: Any, sent: Any) -> float:
     return matcher.ratio() if max(len(one), len(other)) <= _SHORT else matcher.quick_ratio()
 
 
-def _compared(recorded: Any, sent: Any, place: str, names: Sequence[str]) -> Iterator[str]:
+def _compare(recorded: Any, sent: Any, place: str, names: Sequence[str]) -> Iterator[str]:
     if recorded == sent:
         return
     if is_object(recorded) and is_object(sent):
         for name in [*recorded, *(name for name in sent if name not in recorded)]:
             below = f"{place}.{name}" if place else name
-            yield from _compared(recorded.get(name, _MISSING), sent.get(name, _MISSING), below, names)
+            yield from _compare(recorded.get(name, _MISSING), sent.get(name, _MISSING), below, names)
     elif is_list(recorded) and is_list(sent):
         for index in range(max(len(recorded), len(sent))):
             one, other = (each[index] if index < len(each) else _MISSING for each in (recorded, sent))
-            yield from _compared(one, other, f"{place}[{index}]{_role(one, other)}", names)
+            yield from _compare(one, other, f"{place}[{index}]{_role(one, other)}", names)
     elif isinstance(recorded, str) and isinstance(sent, str):
         at = next((i for i, pair in enumerate(zip(recorded, sent, strict=False)) if pair[0] != pair[1]), None)
         at = min(len(recorded), len(sent)) if at is None else at
