@@ -16,7 +16,7 @@ from lmstudio_integrations.cli._common import Redact, note, results
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.connect.addresses import DISCOVERY_PORTS, Address, local_candidates
 from lmstudio_integrations.emulator import FAULTS, Catalog, Emulator, Limits, ModelEntry
-from lmstudio_integrations.emulator.cassettes.player import Pace
+from lmstudio_integrations.emulator.cassettes.replay import Pace
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_toml
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules

@@ -18,9 +18,9 @@ from typing import Any, Self, TypeVar, get_args
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.cassettes.cassette import read
-from lmstudio_integrations.emulator.cassettes.forwarder import EpisodeConnection
-from lmstudio_integrations.emulator.cassettes.player import Pace, Player, ReplayConnection
+from lmstudio_integrations.emulator.cassettes.forwarder import ForwardingConnection
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.cassettes.replay import Matcher, Pace, ReplayConnection
 from lmstudio_integrations.emulator.catalog import (
     Catalog,
     ModelEntry,
@@ -133,7 +133,7 @@ class Emulator:
             check_weights(self.catalog)
         self.host = host
         self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
-        self._player: Player | None = None
+        self._matcher: Matcher | None = None
         self._load = tuple(load)
         self._plugins = [create_plugin(entry) for entry in self.catalog.plugins]
         self._engines = engines
@@ -177,15 +177,15 @@ class Emulator:
         if pace not in get_args(Pace):
             raise LMStudioValueError(f"the pace must be 'fast' or 'recorded', got {pace!r}")
         server = cls((), **settings)
-        server._player = Player(read(Path(cassette)), Redaction(redact))
-        handle = ReplayConnection if fallback is None else partial(EpisodeConnection, server=fallback)
-        server._new_server = partial(server._new_server, handle=partial(handle, player=server._player, pace=pace))
+        server._matcher = Matcher(read(Path(cassette)), Redaction(redact))
+        handle = ReplayConnection if fallback is None else partial(ForwardingConnection, server=fallback)
+        server._new_server = partial(server._new_server, handle=partial(handle, matcher=server._matcher, pace=pace))
         return server
 
     @property
     def unmatched(self) -> tuple[str, ...]:
         """What clients of a replayed cassette asked that it does not have: a text for each, with the difference."""
-        return () if self._player is None else tuple(self._player.unmatched)
+        return () if self._matcher is None else tuple(self._matcher.unmatched)
 
     def __repr__(self) -> str:
         models, running = counted(len(self.catalog.models), "model"), self._running

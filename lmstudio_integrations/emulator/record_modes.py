@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias, get_args
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, file_errors, read, save
 from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances
 from lmstudio_integrations.emulator.cassettes.normalize import key_of, normalize
-from lmstudio_integrations.emulator.cassettes.player import Pace
 from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.cassettes.replay import Pace
 from lmstudio_integrations.emulator.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 

@@ -16,7 +16,7 @@ from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.secrets import client_logger
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction, Kind
-from lmstudio_integrations.emulator.cassettes.player import RecordedError, ReplayConnection, asked
+from lmstudio_integrations.emulator.cassettes.replay import RecordedError, ReplayConnection, request_of
 from lmstudio_integrations.emulator.context import ConnectedClient, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol import envelope
@@ -30,7 +30,7 @@ _ENDS = {"rpcResult", "rpcError", "channelClose", "channelError"}
 _LOST = {"title": "The connection to the recorded server was lost"}
 
 
-class EpisodeConnection(ReplayConnection):
+class ForwardingConnection(ReplayConnection):
     """One socket of one client, which gets what was recorded, and the rest from a server.
 
     Args:
@@ -53,14 +53,14 @@ class EpisodeConnection(ReplayConnection):
             if self._upstream is not None:
                 await self._upstream.close()
 
-    async def _respond_anew(self, call: CallReceived) -> None:
+    async def _respond_unmatched(self, call: CallReceived) -> None:
         _, frames = await self._ask("call", call)
         reply = await frames.get()
         if "error" in reply:
             raise RecordedError(reply["error"])
         self.session.reply(call.call_id, reply.get("result"))
 
-    async def _stream_anew(self, opened: ChannelOpened, channel: OpenChannel) -> None:
+    async def _stream_unmatched(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         number, frames = await self._ask("channel", opened)
         upstream = await self._connected()
 
@@ -76,7 +76,7 @@ class EpisodeConnection(ReplayConnection):
             raise RecordedError(frame["error"])
 
     async def _ask(self, kind: Kind, received: CallReceived | ChannelOpened) -> tuple[int, Frames]:
-        request = asked(self.namespace, received)
+        request = request_of(self.namespace, received)
         parameter = request.parameter
         if is_object(parameter):
             parameter = {
@@ -87,7 +87,7 @@ class EpisodeConnection(ReplayConnection):
 
     async def _loaded(self, specifier: Any) -> Any:
         """Return what names a model on the server, once it is loaded there if the recording has loaded it."""
-        interaction = self._player.load_of(specifier)
+        interaction = self._matcher.load_of(specifier)
         if interaction is None:
             return specifier
         if interaction not in self._loads:

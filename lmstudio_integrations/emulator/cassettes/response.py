@@ -10,7 +10,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interactio
 from lmstudio_integrations.emulator.cassettes.diff import differences
 from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances, loaded_by
 from lmstudio_integrations.emulator.cassettes.normalize import References, key_of, normalize, normalize_response
-from lmstudio_integrations.emulator.cassettes.player import USED_ONCE
+from lmstudio_integrations.emulator.cassettes.replay import USED_ONCE
 
 _NAMES = ("first", "second")
 

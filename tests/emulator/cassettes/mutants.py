@@ -19,8 +19,8 @@ from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator import Emulator, Recording
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read
 from lmstudio_integrations.emulator.cassettes.instances import RecordedInstances
-from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.cassettes.replay import Matcher
 from lmstudio_integrations.emulator.cassettes.response import compare, describe
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.fuzz.mutations import mutated
@@ -87,11 +87,11 @@ def use(path: Path, original: list[Interaction]) -> str:
         found = read(path)
     except LMStudioValueError as error:
         return "rejected" if str(path) in str(error) else f"the file is not named: {error}"
-    player = Player(found, Redaction())
+    matcher = Matcher(found, Redaction())
     for each in (*original, *found):
-        player.find(each.request)
-        player.load_of({"type": "instanceReference", "instanceReference": "x"})
-        player.explain(each.request._replace(parameter={"other": each.parameter if is_object(each.parameter) else 1}))
+        matcher.find(each.request)
+        matcher.load_of({"type": "instanceReference", "instanceReference": "x"})
+        matcher.explain(each.request._replace(parameter={"other": each.parameter if is_object(each.parameter) else 1}))
     instances = RecordedInstances(found)
     for each in found:
         assert describe(each, instances.references)

@@ -15,9 +15,9 @@ from typing import Any
 from unittest.mock import Mock
 
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Interaction, Request, Writer, read
-from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.recorder import Recorder
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.cassettes.replay import Matcher
 from lmstudio_integrations.emulator.proxy.wire_items import Sender, WireItem
 
 PATTERNS = (r"CUSTOMER-\d+", r"(?i)project\s+nightingale")
@@ -234,11 +234,11 @@ def leaks(session: Session, path: Path) -> list[str]:
     writer.close()
     recorded = path.read_text(encoding="utf-8")
     interactions = read(path)
-    player = Player(interactions, Redaction(PATTERNS))
+    matcher = Matcher(interactions, Redaction(PATTERNS))
     found = [f"in the file: {secret}" for secret in sorted(session.secrets) if secret in recorded]
     assert all(request.parameter is not ABSENT for request in session.requests)
     found += [f"two values: {each}" for interaction in interactions for each in _contradictions(interaction)]
-    return found + [f"not found: {request}" for request in session.requests if player.find(request) is None]
+    return found + [f"not found: {request}" for request in session.requests if matcher.find(request) is None]
 
 
 def _contradictions(interaction: Interaction) -> Iterator[str]:

@@ -8,8 +8,8 @@ import pytest
 
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Request
 from lmstudio_integrations.emulator.cassettes.diff import MAX_LISTED, differences
-from lmstudio_integrations.emulator.cassettes.player import Player
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
+from lmstudio_integrations.emulator.cassettes.replay import Matcher
 from lmstudio_integrations.emulator.cassettes.response import compare
 
 Change = Callable[[dict[str, Any]], object]
@@ -131,13 +131,13 @@ OTHER: dict[str, tuple[Change, str]] = {
 }
 
 
-def player(*parameters: Any, endpoint: str = "predict") -> Player:
+def matcher(*parameters: Any, endpoint: str = "predict") -> Matcher:
     load = Interaction(1, 0, "channel", "llm", "getOrLoad", {"identifier": "m"})
     load.events.append(Event("received", 0, {"type": "loadSuccess", "info": INFO}))
     requests = [
         Interaction(number, 0, "channel", "llm", endpoint, parameter) for number, parameter in enumerate(parameters, 2)
     ]
-    return Player([load, *requests], Redaction())
+    return Matcher([load, *requests], Redaction())
 
 
 def number_of(found: Interaction | None) -> int | None:
@@ -148,14 +148,14 @@ def number_of(found: Interaction | None) -> int | None:
 def test_a_request_with_the_same_meaning_is_found(change: Change) -> None:
     sent = prediction()
     change(sent)
-    assert number_of(player(prediction()).find(Request("llm", "predict", sent))) == 2
+    assert number_of(matcher(prediction()).find(Request("llm", "predict", sent))) == 2
 
 
 @pytest.mark.parametrize(("change", "line"), OTHER.values(), ids=OTHER)
 def test_another_request_is_not_and_the_difference_is_told(change: Change, line: str) -> None:
     sent = prediction()
     change(sent)
-    recording = player({**prediction(), "history": {"messages": []}}, prediction())
+    recording = matcher({**prediction(), "history": {"messages": []}}, prediction())
     request = Request("llm", "predict", sent)
     assert recording.find(request) is None
     assert recording.explain(request).cause == f"The nearest is request 3:\n  {line}"
@@ -165,23 +165,23 @@ def test_another_request_is_not_and_the_difference_is_told(change: Change, line:
 def test_an_exact_request_is_found_before_one_that_means_the_same() -> None:
     later = prediction()
     text(later, 0, "It is 2027-01-02T03:04:05Z.")
-    recording = player(prediction(), later)
+    recording = matcher(prediction(), later)
     found = [recording.find(Request("llm", "predict", each)) for each in (later, prediction())]
     assert list(map(number_of, found)) == [3, 2]
 
 
 def test_a_generation_is_used_once_in_order_and_any_other_response_again() -> None:
-    recording = player(prediction(), prediction())
+    recording = matcher(prediction(), prediction())
     request = Request("llm", "predict", prediction())
     assert [number_of(recording.find(request)) for _ in range(3)] == [2, 3, None]
     assert "It was recorded 2 times" in str(recording.explain(request).cause)
-    counting = player({"inputString": "a"}, {"inputString": "a"}, endpoint="countTokens")
+    counting = matcher({"inputString": "a"}, {"inputString": "a"}, endpoint="countTokens")
     again = Request("llm", "countTokens", {"inputString": "a"})
     assert [number_of(counting.find(again)) for _ in range(3)] == [2, 3, 3]
 
 
 def test_an_endpoint_that_was_never_asked_is_named() -> None:
-    recording = player(prediction())
+    recording = matcher(prediction())
     assert recording.find(Request("system", "version", ABSENT)) is None
     cause = recording.explain(Request("system", "version", ABSENT)).cause
     assert cause == "It has requests of llm.getOrLoad, llm.predict only."
@@ -198,7 +198,7 @@ def test_an_older_client_completes_a_text_as_a_newer_one_does() -> None:
         "rawPrompt": "Once upon",
         "predictionConfigStack": {"layers": []},
     }
-    assert number_of(player(old).find(Request("llm", "completeRawText", new))) == 2
+    assert number_of(matcher(old).find(Request("llm", "completeRawText", new))) == 2
 
 
 def test_two_cassettes_are_the_same_whatever_the_order_of_members() -> None:
@@ -217,6 +217,6 @@ def test_many_differences_are_counted() -> None:
 def test_a_long_text_without_spaces_is_no_burden() -> None:
     sent = prediction()
     text(sent, 1, "a/" * 100_000)
-    assert number_of(player(sent).find(Request("llm", "predict", copy.deepcopy(sent)))) == 2
+    assert number_of(matcher(sent).find(Request("llm", "predict", copy.deepcopy(sent)))) == 2
     text(sent, 0, "It is now 2027-01-02T03:04:05Z.")
-    assert player(prediction()).find(Request("llm", "predict", sent)) is None
+    assert matcher(prediction()).find(Request("llm", "predict", sent)) is None

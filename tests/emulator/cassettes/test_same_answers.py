@@ -24,8 +24,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.cassettes.cassette import Interaction, read
-from lmstudio_integrations.emulator.cassettes.player import Pace
 from lmstudio_integrations.emulator.cassettes.recorder import Recording
+from lmstudio_integrations.emulator.cassettes.replay import Pace
 from lmstudio_integrations.types.functions import ToolCallContext
 from tests.client.both import sync_client
 from tests.emulator.bare_client import Wire, prediction_request, wire

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.cassettes import player
+from lmstudio_integrations.emulator.cassettes import replay as replay_module
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction, Kind, save
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.bare_client import Wire, wire
@@ -90,7 +90,7 @@ def test_a_channel_that_was_open_at_the_end_of_the_recording_stays_open(replay: 
 
 @pytest.mark.parametrize("sends", [True, False], ids=["another packet", "nothing"])
 def test_a_packet_that_does_not_come_is_an_error(replay: Replay, monkeypatch: pytest.MonkeyPatch, sends: bool) -> None:
-    monkeypatch.setattr(player, "PATIENCE", LONG if sends else 0.01)
+    monkeypatch.setattr(replay_module, "TIMEOUT", LONG if sends else 0.01)
     with replay("predict", Event("sent", 0.0, {"type": "callTool"}), *received(END)) as socket:
         channel = socket.open("predict")
         if sends:

@@ -1,6 +1,6 @@
 """Responds with what was recorded.
 
-`Player` finds the recorded request that a new one equals, and knows which are used up. `ReplayConnection` sends what
+`Matcher` finds the recorded request that a new one equals, and knows which are used up. `ReplayConnection` sends what
 followed it, at the pace of the recording or at once. It takes the place of the emulator's handlers. A response is used
 up when it has arrived, or the client has cancelled it or closed the connection; not if the connection was lost before.
 The pong of a ping that follows on the response says that it has arrived.
@@ -36,7 +36,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 Pace: TypeAlias = Literal["fast", "recorded"]
 """How fast a recording is replayed: everything at once, or with the waits of the recording."""
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds that a client has to send what it sent in the recording, such as a cancel."""
 
 USED_ONCE = {"predict", "completeRawText", "generateWithGenerator"}
@@ -44,7 +44,7 @@ USED_ONCE = {"predict", "completeRawText", "generateWithGenerator"}
 last response counts for all further requests."""
 
 
-_LEFT = {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD}
+_NORMAL_CLOSES = {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD}
 """How a client closes a connection that it does not need any more."""
 
 
@@ -60,7 +60,7 @@ class RecordedError(WireError):
         return dict(self._error)
 
 
-class Player:
+class Matcher:
     """Finds recorded requests. Belongs to the event loop of its server.
 
     Args:
@@ -82,15 +82,15 @@ class Player:
         recording tells of it elsewhere. `None` if nothing is found, or nothing that is not used up.
         """
         request = self._redacted(request)
-        alike: list[Interaction] = []
-        for candidates in (self._same, self._alike):
-            alike = candidates(request) or alike
-            unused = next((each for each in alike if each not in self._used), None)
+        matches: list[Interaction] = []
+        for candidates in (self._exact_matches, self._normalized_matches):
+            matches = candidates(request) or matches
+            unused = next((each for each in matches if each not in self._used), None)
             if unused is not None:
                 self._used.add(unused)
                 return unused
-        if alike:
-            return alike[-1] if request.endpoint not in USED_ONCE else None
+        if matches:
+            return matches[-1] if request.endpoint not in USED_ONCE else None
         return self._instances.response(request)
 
     def use(self, interaction: Interaction, *, has_arrived: bool) -> None:
@@ -105,7 +105,7 @@ class Player:
     def explain(self, request: Request) -> WireError:
         """Return the error for a request that is not in the recording, with the difference to the nearest one."""
         request = self._redacted(request)
-        used = len(self._alike(request))
+        used = len(self._normalized_matches(request))
         if used:
             cause = f"It was recorded {counted(used, 'time')}, and each recorded response is used once."
         else:
@@ -128,10 +128,10 @@ class Player:
         lines = "\n".join(f"  {line}" for line in differences(normalized[nearest], sent))
         return f"The nearest is request {nearest.number}:\n{lines}"
 
-    def _same(self, request: Request) -> list[Interaction]:
+    def _exact_matches(self, request: Request) -> list[Interaction]:
         return self._by_request.get(_exact_key(request), [])
 
-    def _alike(self, request: Request) -> list[Interaction]:
+    def _normalized_matches(self, request: Request) -> list[Interaction]:
         return self._by_normalized_request.get(key_of(self._normalize(request)), [])
 
     @cached_property
@@ -168,7 +168,7 @@ def _exact_key(request: Request) -> str:
     return key_of([each for each in request if each is not ABSENT])
 
 
-def asked(namespace: str, received: CallReceived | ChannelOpened) -> Request:
+def request_of(namespace: str, received: CallReceived | ChannelOpened) -> Request:
     """Return what a client asks. A parameter that is null is taken as absent."""
     return Request(namespace, received.endpoint.name, ABSENT if received.parameter is None else received.parameter)
 
@@ -185,7 +185,7 @@ class ReplayConnection(ConnectionHandler):
 
     Args:
         arguments: Those of `ConnectionHandler`.
-        player: The recording.
+        matcher: The recording.
         pace: How fast it is replayed.
     """
 
@@ -194,11 +194,11 @@ class ReplayConnection(ConnectionHandler):
         for namespace, endpoints in SERVED.items()
     }
 
-    def __init__(self, *arguments: Any, player: Player, pace: Pace) -> None:
+    def __init__(self, *arguments: Any, matcher: Matcher, pace: Pace) -> None:
         super().__init__(*arguments)
-        self._player = player
+        self._matcher = matcher
         self._pace = pace
-        self._on_their_way: dict[int, Interaction] = {}
+        self._in_flight: dict[int, Interaction] = {}
         """What may not have arrived, by the channels of the client."""
         self._sent: list[int] = []
         """The channels that are sent with the next flush to their end."""
@@ -210,32 +210,32 @@ class ReplayConnection(ConnectionHandler):
             await super().run()
         finally:
             closed = self._socket.protocol.close_rcvd
-            for interaction in self._on_their_way.values():
-                self._player.use(interaction, has_arrived=closed is not None and closed.code in _LEFT)
+            for interaction in self._in_flight.values():
+                self._matcher.use(interaction, has_arrived=closed is not None and closed.code in _NORMAL_CLOSES)
 
     def _on_pong(self, content: bytes) -> None:
         if content.startswith(HAS_ARRIVED):
-            interaction = self._on_their_way.pop(int(content.removeprefix(HAS_ARRIVED)), None)
+            interaction = self._in_flight.pop(int(content.removeprefix(HAS_ARRIVED)), None)
             if interaction is not None:
-                self._player.use(interaction, has_arrived=True)
+                self._matcher.use(interaction, has_arrived=True)
 
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         await super()._serve(opened, channel)
-        if opened.channel_id in self._on_their_way:
+        if opened.channel_id in self._in_flight:
             self._sent.append(opened.channel_id)
             self._flush_soon()
 
     def _flush(self) -> None:
         super()._flush()
         for channel_id in self._sent:
-            self._player.use(self._on_their_way[channel_id], has_arrived=False)
+            self._matcher.use(self._in_flight[channel_id], has_arrived=False)
             self._socket.send_ping(b"%b%d" % (HAS_ARRIVED, channel_id))
         self._sent.clear()
 
     async def _respond(self, call: CallReceived) -> None:
-        interaction = self._player.find(asked(self.namespace, call))
+        interaction = self._matcher.find(request_of(self.namespace, call))
         if interaction is None:
-            await self._respond_anew(call)
+            await self._respond_unmatched(call)
             return
         end = interaction.end
         if end is not None:
@@ -263,24 +263,24 @@ class ReplayConnection(ConnectionHandler):
         await self._loop.create_future()  # nothing follows a warning
 
     async def _stream(self, opened: ChannelOpened, channel: OpenChannel) -> None:
-        interaction = self._player.find(asked(self.namespace, opened))
+        interaction = self._matcher.find(request_of(self.namespace, opened))
         if interaction is None:
-            await self._stream_anew(opened, channel)
+            await self._stream_unmatched(opened, channel)
             return
         if interaction.end is not None and interaction.end.kind in {"closed", "error"}:
-            self._on_their_way[opened.channel_id] = interaction
+            self._in_flight[opened.channel_id] = interaction
         if any(event.kind == "sent" for event in interaction.events):
             await self._converse(interaction, channel, opened.endpoint.stop)
             return
-        began, at = self._loop.time(), 0
+        start, at = self._loop.time(), 0
         with channel.scope as scope:
             for at, event in enumerate(interaction.events):  # noqa: B007 - used after the block
-                await self._wait_until(began, event)
+                await self._wait_until(start, event)
                 await self._send_event(channel, event)
             if interaction.end is None:
                 await self._loop.create_future()  # the channel stays open until the client stops it
         if scope.reason:
-            self._on_their_way.pop(opened.channel_id, None)
+            self._in_flight.pop(opened.channel_id, None)
             self._stop(channel, interaction.events[at:])
 
     async def _converse(self, interaction: Interaction, channel: OpenChannel, stop: str | None) -> None:
@@ -293,13 +293,13 @@ class ReplayConnection(ConnectionHandler):
         channel.on_packet = packets.put_nowait
         if channel.scope.reason:  # the client stopped it at once, before this ran
             packets.put_nowait({"type": stop})
-        began = self._loop.time()
+        start = self._loop.time()
         for event in interaction.events:
             if event.kind == "sent":
                 await _receive(packets, event)
-                began = self._loop.time() - event.at  # what follows, follows this
+                start = self._loop.time() - event.at  # what follows, follows this
             else:
-                await self._wait_until(began, event)
+                await self._wait_until(start, event)
                 await self._send_event(channel, event)
         if interaction.end is None:
             await packets.get()
@@ -310,25 +310,25 @@ class ReplayConnection(ConnectionHandler):
         elif event.kind != "closed":
             await self._end(event)
 
-    async def _respond_anew(self, call: CallReceived) -> None:
+    async def _respond_unmatched(self, call: CallReceived) -> None:
         """Reply to a call that is not in the recording.
 
         Raises:
             WireError: Always.
         """
-        raise self._player.explain(asked(self.namespace, call))
+        raise self._matcher.explain(request_of(self.namespace, call))
 
-    async def _stream_anew(self, opened: ChannelOpened, channel: OpenChannel) -> None:  # noqa: ARG002 - used elsewhere
+    async def _stream_unmatched(self, opened: ChannelOpened, channel: OpenChannel) -> None:  # noqa: ARG002 - for subclasses
         """Send the packets of a channel that is not in the recording.
 
         Raises:
             WireError: Always.
         """
-        raise self._player.explain(asked(self.namespace, opened))
+        raise self._matcher.explain(request_of(self.namespace, opened))
 
-    async def _wait_until(self, began: float, event: Event) -> None:
+    async def _wait_until(self, start: float, event: Event) -> None:
         """Wait as in the recording; in any case let a client cancel (docs/protocol.md#check-cancel-points)."""
-        due = began + event.at if self._pace == "recorded" else began
+        due = start + event.at if self._pace == "recorded" else start
         await asyncio.sleep(max(due - self._loop.time(), 0))
 
     def _stop(self, channel: OpenChannel, rest: list[Event]) -> None:
@@ -349,7 +349,7 @@ async def _receive(packets: "asyncio.Queue[Mapping[str, Any]]", event: Event) ->
     """
     expected = event.body.get("type") if is_object(event.body) else None
     try:
-        packet = await asyncio.wait_for(packets.get(), PATIENCE)
+        packet = await asyncio.wait_for(packets.get(), TIMEOUT)
     except TimeoutError:
         raise WireError(f"In the recording, the client sent {expected!r} here; now it sent nothing") from None
     if packet.get("type") != expected:
