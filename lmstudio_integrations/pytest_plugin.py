@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lmstudio_integrations.emulator import Emulator, FaultProxy, Recording
-    from lmstudio_integrations.emulator.record_modes import Mode
+    from lmstudio_integrations.emulator.cassette_modes import Mode
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
 """The default models of the emulator: a scripted model of each kind."""
@@ -208,12 +208,12 @@ def lmstudio_cassette(
     """
     from lmstudio_integrations.client.api.convenience import own_default_client  # noqa: PLC0415 - see the module
     from lmstudio_integrations.emulator import Emulator, use_cassette  # noqa: PLC0415
-    from lmstudio_integrations.emulator.record_modes import records  # noqa: PLC0415
+    from lmstudio_integrations.emulator.cassette_modes import needs_server  # noqa: PLC0415
 
     node: pytest.Item = request.node
     mode = cast("Mode", request.config.getoption("--lmstudio-record"))
     path = _cassette_path(node)
-    is_recorded = records(path, mode)
+    is_recorded = needs_server(path, mode)
     host = _recorded_host(request) if is_recorded else None
     redact = request.config.getini("lmstudio_redact")
     unmatched: Sequence[str] = ()
@@ -235,7 +235,7 @@ def lmstudio_cassette(
 
 
 def _cassette_path(item: pytest.Item) -> Path:
-    from lmstudio_integrations.emulator.record_modes import cassette_name  # noqa: PLC0415 - see the module
+    from lmstudio_integrations.emulator.cassette_modes import cassette_name  # noqa: PLC0415 - see the module
 
     # Not the node id, to which plugins such as pytest-xdist add.
     test = [each.name for each in item.listchain() if isinstance(each, (pytest.Class, pytest.Item))]

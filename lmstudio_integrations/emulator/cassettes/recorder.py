@@ -24,7 +24,7 @@ from lmstudio_integrations.emulator.cassettes.cassette import (
     Kind,
     Writer,
 )
-from lmstudio_integrations.emulator.cassettes.redacted import redacted
+from lmstudio_integrations.emulator.cassettes.interaction_redaction import redact
 from lmstudio_integrations.emulator.cassettes.redaction import Redaction
 from lmstudio_integrations.emulator.proxy.proxy import Observer, ProxiedConnection, Proxy, ProxyThread
 from lmstudio_integrations.emulator.proxy.wire_items import WireItem
@@ -157,7 +157,7 @@ class Recorder(Observer):
                 "a request of %s is not recorded: nested more than %d levels deep", interaction.request, MAX_DEPTH
             )
             return
-        self._write(redacted(interaction, self._redaction))
+        self._write(redact(interaction, self._redaction))
 
     def _since(self, start: float) -> float:
         return max(0.0, round(time.monotonic() - start, _DIGITS))  # in this order, because -0.0 is no less than 0.0

@@ -15,9 +15,9 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Recording, use_cassette
+from lmstudio_integrations.emulator.cassette_modes import Mode, cassette_name
 from lmstudio_integrations.emulator.cassettes import recorder
 from lmstudio_integrations.emulator.cassettes.cassette import read, save
-from lmstudio_integrations.emulator.record_modes import Mode, cassette_name
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioServerError, LMStudioValueError
 from tests.emulator.bare_client import prediction_request, wire
 from tests.support.web import PIXEL

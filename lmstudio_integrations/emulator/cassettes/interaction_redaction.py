@@ -9,12 +9,12 @@ from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction
 from lmstudio_integrations.emulator.cassettes.redaction import Place, Redaction, hidden
 
 
-def redacted(interaction: Interaction, redaction: Redaction) -> Interaction:
+def redact(interaction: Interaction, redaction: Redaction) -> Interaction:
     """Return a request without secrets."""
     parameter = redaction.value(interaction.parameter)
-    given = [event.body for event in interaction.events]
-    bodies = [redaction.value(body) for body in given]
-    for before, after in zip(_texts_in_parts(given), _texts_in_parts(bodies), strict=True):
+    original = [event.body for event in interaction.events]
+    bodies = [redaction.value(body) for body in original]
+    for before, after in zip(_texts_in_parts(original), _texts_in_parts(bodies), strict=True):
         parts = redaction.parts(before.parts, also=hidden(before.end, after.end), place=before.place)
         for old, new, holder in zip(before.parts, parts, after.holders, strict=True):
             holder[after.name] = new

@@ -43,7 +43,7 @@ def cassette_name(test: Sequence[str]) -> str:
     return f"{shortened}.lms.jsonl"
 
 
-def records(path: Path, mode: Mode) -> bool:
+def needs_server(path: Path, mode: Mode) -> bool:
     """Whether a server is needed in a mode, because something may be recorded."""
     return mode != "none" and not (mode == "once" and path.exists())
 
@@ -82,7 +82,7 @@ def use_cassette(
     if mode not in get_args(Mode):
         raise LMStudioValueError(f"the mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
     with file_errors(path, "use"):
-        exists, is_recorded = path.exists(), records(path, mode)
+        exists, is_recorded = path.exists(), needs_server(path, mode)
         if exists and not path.is_file():
             raise LMStudioOSError(f"the cassette {str(path)!r} is not a file")
     if not is_recorded:
@@ -106,7 +106,7 @@ def use_cassette(
             else:
                 yield recording
         recorded = read(new)
-        save(path, [*(old if mode == "new_episodes" else _not_again(old, recorded)), *recorded])
+        save(path, [*(old if mode == "new_episodes" else _without_repeated(old, recorded)), *recorded])
     except BaseException as error:
         error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
         raise
@@ -114,7 +114,7 @@ def use_cassette(
         new.unlink(missing_ok=True)
 
 
-def _not_again(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
+def _without_repeated(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
     """Return the requests that were not made again."""
     references = RecordedInstances([*old, *new]).references
     again = {key_of(normalize(each.request, references)) for each in new}
