@@ -31,8 +31,8 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry, catalog, defaul
 from lmstudio_integrations.emulator.clock import SystemClock
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, request_body, worker_main
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS
-from lmstudio_integrations.emulator.records import Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
+from lmstudio_integrations.emulator.request_log import RequestLog
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 CALLERS = 4
@@ -112,7 +112,9 @@ class Directly:
     def _load(self, entry: ModelEntry) -> Any:
         """Load a model with the parameters that the emulator sends to its worker."""
         engines = {"llama_cpp": LlamaCppEngine()}
-        registry = ModelRegistry(catalog.Catalog((entry,)), engines, SystemClock(), records=Records(DEFAULT_LIMITS))
+        registry = ModelRegistry(
+            catalog.Catalog((entry,)), engines, SystemClock(), request_log=RequestLog(DEFAULT_LIMITS)
+        )
         request = registry.load_request(entry, {})
         find = load_parameters.file_of(request.weights, offline=False, announce=weights.announce_on_stderr)
         path = asyncio.run(find)

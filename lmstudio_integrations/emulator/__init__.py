@@ -9,7 +9,7 @@ from lmstudio_integrations.emulator.limits import Limits
 from lmstudio_integrations.emulator.proxy.fault_proxy import FaultProxy
 from lmstudio_integrations.emulator.proxy.fault_table import FAULTS
 from lmstudio_integrations.emulator.proxy.faults import Fault
-from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PluginCallRecord, PredictionRecord
+from lmstudio_integrations.emulator.request_log import EmbeddingRecord, LoadRecord, PluginCallRecord, PredictionRecord
 
 __all__ = [
     "FAULTS",

@@ -13,8 +13,8 @@ from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError, file_not_found, limit_reached
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry
-from lmstudio_integrations.emulator.records import Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
+from lmstudio_integrations.emulator.request_log import RequestLog
 from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.uploads import Upload, UploadFolder, with_namespace
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -110,7 +110,7 @@ class ServerState:
 
     registry: ModelRegistry
     clock: Clock
-    records: Records
+    request_log: RequestLog
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
     plugins: PluginRegistry = field(default_factory=PluginRegistry)

@@ -41,14 +41,14 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.listening import netloc
 from lmstudio_integrations.emulator.plugins.registry import PluginRegistry, create_plugin
-from lmstudio_integrations.emulator.records import (
+from lmstudio_integrations.emulator.registry import ModelRegistry
+from lmstudio_integrations.emulator.request_log import (
     EmbeddingRecord,
     LoadRecord,
     PluginCallRecord,
     PredictionRecord,
-    Records,
+    RequestLog,
 )
-from lmstudio_integrations.emulator.registry import ModelRegistry
 from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.server import Server
 from lmstudio_integrations.errors import (
@@ -143,7 +143,7 @@ class Emulator:
         self._offline = offline
         self._worker_memory = memory_limit(worker_memory)
         self._limits = limits
-        self._records = Records(limits)
+        self._request_log = RequestLog(limits)
         self._thread: threading.Thread | None = None
         self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
@@ -210,22 +210,22 @@ class Emulator:
 
         The last 10,000 are kept, fewer if they are large; `limits` sets other bounds.
         """
-        return self._records.predictions.records
+        return self._request_log.predictions.records
 
     @property
     def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
         """The texts that clients embedded, oldest first; kept like `predictions`."""
-        return self._records.embeddings.records
+        return self._request_log.embeddings.records
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
         """The loads so far, oldest first; kept like `predictions`."""
-        return self._records.loads.records
+        return self._request_log.loads.records
 
     @property
     def tool_calls(self) -> tuple[PluginCallRecord, ...]:
         """The calls of tools of plugins so far, oldest first; kept like `predictions`."""
-        return self._records.tool_calls.records
+        return self._request_log.tool_calls.records
 
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:
@@ -248,7 +248,7 @@ class Emulator:
         Raises:
             LMStudioTimeoutError: If it does not hold within `timeout` seconds.
         """
-        self._records.wait_for(predicate, timeout)
+        self._request_log.wait_for(predicate, timeout)
 
     def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> ModelInstanceInfo:
         """Load a model, as a user of LM Studio would in its window. `ttl` is in seconds.
@@ -398,10 +398,10 @@ class Emulator:
             offline=self._offline,
             auto_evict=self._auto_evict,
             max_loaded=self._limits.loaded_models,
-            records=self._records,
+            request_log=self._request_log,
         )
         plugins = PluginRegistry(self._plugins, self._limits.plugins)
-        state = ServerState(registry, self._clock, self._records, self._latency, self._limits, plugins)
+        state = ServerState(registry, self._clock, self._request_log, self._latency, self._limits, plugins)
         server = self._new_server(state)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)

@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.clock import Clock, Timer
 from lmstudio_integrations.emulator.engines.base import LoadedModel, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import model_unloaded
-from lmstudio_integrations.emulator.records import LoadRecord, LoadState, RecordEntry
+from lmstudio_integrations.emulator.request_log import LoadRecord, LoadState, RecordEntry
 from lmstudio_integrations.emulator.scheduling import CancelScope, FairQueue
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
 from lmstudio_integrations.emulator.engines.errors import EngineError, without_directories
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.records import LoadMode, LoadRecord, LoadState, RecordEntry, Records
+from lmstudio_integrations.emulator.request_log import LoadMode, LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
@@ -75,7 +75,7 @@ class ModelRegistry:
         offline: Never fetch bundled weights.
         auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
         max_loaded: How many models may be loaded at once; `None` for no limit.
-        records: Where loads are recorded.
+        request_log: Where loads are recorded.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ModelRegistry:
         offline: bool = False,
         auto_evict: bool = True,
         max_loaded: int | None = None,
-        records: Records,
+        request_log: RequestLog,
     ) -> None:
         self.catalog = catalog
         self._engines = engines
@@ -95,7 +95,7 @@ class ModelRegistry:
         self._offline = offline
         self._auto_evict = auto_evict
         self._max_loaded = max_loaded
-        self._records = records
+        self._request_log = request_log
         self._metadata: dict[str, ModelMetadata] = {}
         self._downloaded = {entry.key for entry in catalog.models if entry.downloaded}
         self._instances: dict[str, Instance] = {}
@@ -128,7 +128,7 @@ class ModelRegistry:
             raise errors.WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
         self._downloaded.add(entry.key)
         self._metadata.pop(entry.key, None)
-        self._records.notify()
+        self._request_log.notify()
 
     async def read_metadata(self, entries: Iterable[ModelEntry]) -> None:
         """Read and cache the metadata of weights, in a thread: a large header takes long."""
@@ -262,7 +262,7 @@ class ModelRegistry:
         config = LOAD_CONFIGS[entry.kind].describe(settings)
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
-        load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
+        load = self._request_log.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
         self._log(entry, "loading")
         try:
             yield load

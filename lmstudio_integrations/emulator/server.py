@@ -141,12 +141,12 @@ class Server:
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
         connection = self._handle(socket, namespace, self._state, self._authenticator)
         self.connections.add(connection)
-        self._state.records.notify()
+        self._state.request_log.notify()
         try:
             await connection.run()
         finally:
             self.connections.discard(connection)
-            self._state.records.notify()
+            self._state.request_log.notify()
 
 
 def _repeated(request: Request) -> tuple[http.HTTPStatus, str] | None:

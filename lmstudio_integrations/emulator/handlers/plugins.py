@@ -20,9 +20,9 @@ from lmstudio_integrations.emulator.handlers.unsupported import REASONS, not_sup
 from lmstudio_integrations.emulator.plugins.base import CallReports
 from lmstudio_integrations.emulator.plugins.generator import GeneratorPlugin
 from lmstudio_integrations.emulator.plugins.registry import SharedPlugin
-from lmstudio_integrations.emulator.prediction_records import outcome_of, record_of
+from lmstudio_integrations.emulator.prediction_log import outcome_of, record_of
 from lmstudio_integrations.emulator.prediction_stats import StatsCollector
-from lmstudio_integrations.emulator.records import PluginCallRecord, PluginCallState, PredictionRecord, RecordEntry
+from lmstudio_integrations.emulator.request_log import PluginCallRecord, PluginCallState, PredictionRecord, RecordEntry
 from lmstudio_integrations.protocol.prediction import encode_generated
 from lmstudio_integrations.protocol.requests import GenerateWithGenerator, StartToolUseSession
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -144,7 +144,7 @@ class _ToolSession:
         record = PluginCallRecord(
             plugin=self._plugin.identifier, tool=name, client=self._client.identifier, arguments=arguments
         )
-        call = _Call(call_id, self._state.records.tool_calls.add(record), self._state.clock.now())
+        call = _Call(call_id, self._state.request_log.tool_calls.add(record), self._state.clock.now())
         self._calls[call_id] = call
         call.task = asyncio.create_task(self._run(call, name, arguments))
         self._tasks.add(call.task)
@@ -223,7 +223,7 @@ class _ToolSession:
             return False
         del self._calls[call.call_id]
         texts = {"status_texts": list(call.status_texts), "warnings": list(call.warnings)}
-        self._state.records.tool_calls.complete(call.entry, state=state, **texts, **outcome)
+        self._state.request_log.tool_calls.complete(call.entry, state=state, **texts, **outcome)
         record, seconds = call.entry.record, self._state.clock.now() - call.started
         reason = f": {record.error}" if record.error else ""
         logger.info("%s", one_line(shortened(f"{record.plugin}: {record.tool} {state} after {seconds:.1f} s{reason}")))
@@ -243,7 +243,7 @@ async def generate_with_generator(context: Context, channel: OpenChannel, parame
         tools=parameter["tools"],
         context_length=MAX_PROMPT_LENGTH,  # a generator has no context window
     )
-    records = context.state.records.predictions
+    records = context.state.request_log.predictions
     entry = records.add(record_of(plugin.identifier, context.client.identifier, request, {}, ()))
     collector = StatsCollector(context.state.clock)
     outcome: dict[str, Any] = {"stop_reason": "disconnected"}

@@ -15,9 +15,9 @@ from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Fini
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.prediction_records import Images, outcome_of, record_of, written_text
+from lmstudio_integrations.emulator.prediction_log import Images, outcome_of, record_of, written_text
 from lmstudio_integrations.emulator.prediction_stats import StatsCollector
-from lmstudio_integrations.emulator.records import PredictionRecord, RecordEntry
+from lmstudio_integrations.emulator.request_log import PredictionRecord, RecordEntry
 from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.uploads import INLINE, Upload
 from lmstudio_integrations.protocol.kv_config import fields_of
@@ -125,7 +125,7 @@ class _Prediction:
             raise
         finally:
             outcome |= outcome_of(self.collector.received)
-            self.context.state.records.predictions.complete(self.entry, state="ended", **outcome)
+            self.context.state.request_log.predictions.complete(self.entry, state="ended", **outcome)
             logger.info("%s", self._line())
 
     def _line(self) -> str:
@@ -218,6 +218,6 @@ async def _generate(
     if request.config.draft_model:
         context.registry.check_draft_model(request.config.draft_model)
     state, client = context.state, context.client.identifier
-    entry = state.records.predictions.add(record_of(instance.identifier, client, request, fields, images))
+    entry = state.request_log.predictions.add(record_of(instance.identifier, client, request, fields, images))
     collector = StatsCollector(state.clock)
     await _Prediction(context, channel, instance, request, fields, collector, entry).run()

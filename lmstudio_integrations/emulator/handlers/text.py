@@ -8,7 +8,7 @@ from lmstudio_integrations.emulator.context import Context
 from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.instance import Activity
-from lmstudio_integrations.emulator.records import EmbeddingRecord
+from lmstudio_integrations.emulator.request_log import EmbeddingRecord
 from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -54,7 +54,7 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
     """Return the vector of a text."""
     instance = context.registry.find(context.kind, parameter["modelSpecifier"])
     client, text = context.client.identifier, parameter["inputString"]
-    context.state.records.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=text))
+    context.state.request_log.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=text))
     vector = await _use(
         context,
         parameter["modelSpecifier"],

@@ -11,7 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, Preset
-from lmstudio_integrations.emulator.records import EmbeddingRecord, PredictionRecord, RecordLog, size_of
+from lmstudio_integrations.emulator.request_log import EmbeddingRecord, PredictionRecord, RecordQueue, size_of
 from lmstudio_integrations.errors import LMStudioServerError
 from tests.emulator.bare_client import Wire, named, prediction_request, stack, wire
 
@@ -218,23 +218,23 @@ def text(length: int) -> EmbeddingRecord:
 
 
 def test_the_newest_record_stays_however_large_it_is() -> None:
-    log: RecordLog[EmbeddingRecord] = RecordLog(Limits(record_bytes=1000))
-    log.add(text(10))
-    log.add(text(10_000))
-    assert [len(record.text) for record in log.records] == [10_000]
-    log.add(text(20))
-    assert [len(record.text) for record in log.records] == [20]
+    queue: RecordQueue[EmbeddingRecord] = RecordQueue(Limits(record_bytes=1000))
+    queue.add(text(10))
+    queue.add(text(10_000))
+    assert [len(record.text) for record in queue.records] == [10_000]
+    queue.add(text(20))
+    assert [len(record.text) for record in queue.records] == [20]
 
 
 def test_a_response_counts_towards_the_size_even_if_its_record_was_dropped() -> None:
-    log: RecordLog[PredictionRecord] = RecordLog(Limits(record_bytes=8000))
-    first, second, third = (log.add(PredictionRecord(model=name, client="c")) for name in "abc")
-    log.complete(first, text="x" * 5000)
-    assert [record.model for record in log.records] == ["b", "c"]
-    log.complete(first, text="x" * 5000)
-    log.complete(second, state="ended")
-    log.complete(third, state="ended")
-    assert [record.model for record in log.records] == ["b", "c"]
+    queue: RecordQueue[PredictionRecord] = RecordQueue(Limits(record_bytes=8000))
+    first, second, third = (queue.add(PredictionRecord(model=name, client="c")) for name in "abc")
+    queue.complete(first, text="x" * 5000)
+    assert [record.model for record in queue.records] == ["b", "c"]
+    queue.complete(first, text="x" * 5000)
+    queue.complete(second, state="ended")
+    queue.complete(third, state="ended")
+    assert [record.model for record in queue.records] == ["b", "c"]
 
 
 def test_a_size_counts_all_that_a_value_contains() -> None:

@@ -1,4 +1,4 @@
-"""Records of what happened on the server, which tests read from their own thread."""
+"""The log of what happened on the server, which tests read from their own thread."""
 
 import threading
 import time
@@ -170,7 +170,7 @@ class RecordEntry(Generic[RecordT]):
         self._on_change()
 
 
-class RecordLog(Generic[RecordT]):
+class RecordQueue(Generic[RecordT]):
     """Records of one kind, oldest first. The oldest are dropped when there are too many, or they are too large."""
 
     def __init__(self, limits: Limits, on_change: Callable[[], None] = lambda: None) -> None:
@@ -211,15 +211,15 @@ class RecordLog(Generic[RecordT]):
             self._size -= dropped.size
 
 
-class Records:
+class RequestLog:
     """All records, and a way to wait for them. Written by the server's thread, read by any."""
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._changed = threading.Condition()
-        self.predictions: RecordLog[PredictionRecord] = RecordLog(limits, self.notify)
-        self.embeddings: RecordLog[EmbeddingRecord] = RecordLog(limits, self.notify)
-        self.loads: RecordLog[LoadRecord] = RecordLog(limits, self.notify)
-        self.tool_calls: RecordLog[PluginCallRecord] = RecordLog(limits, self.notify)
+        self.predictions: RecordQueue[PredictionRecord] = RecordQueue(limits, self.notify)
+        self.embeddings: RecordQueue[EmbeddingRecord] = RecordQueue(limits, self.notify)
+        self.loads: RecordQueue[LoadRecord] = RecordQueue(limits, self.notify)
+        self.tool_calls: RecordQueue[PluginCallRecord] = RecordQueue(limits, self.notify)
 
     def notify(self) -> None:
         """Wake all waiters, because something has changed."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
-from lmstudio_integrations.emulator.records import PredictionRecord
+from lmstudio_integrations.emulator.request_log import PredictionRecord
 from lmstudio_integrations.emulator.uploads import INLINE, Upload
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
