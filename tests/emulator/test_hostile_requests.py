@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines import offload
+from lmstudio_integrations.emulator.engines import large_input
 from lmstudio_integrations.emulator.engines.scripted import schema
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
 
@@ -17,7 +17,7 @@ MAX_GROWTH = 1 << 30
 """Bytes by which the whole test process, server and attacker, may grow."""
 
 LONG = "word " * 700_000
-TOO_LONG = "w" * (offload.MAX_PROMPT_LENGTH + 1)
+TOO_LONG = "w" * (large_input.MAX_PROMPT_LENGTH + 1)
 RULES = ({"when": {"last": "(a+)+$"}, "then": [{"text": "never"}]},)
 
 
@@ -204,7 +204,7 @@ def test_the_prefixes_of_a_template_cannot_fill_the_memory(server: Emulator, end
             "predictionConfigStack": stack({"promptTemplate": template}),
         }
         end = call(server, "llm", endpoint, settings | history)
-    assert end["error"]["title"] == f"The prompt is longer than {offload.MAX_PROMPT_LENGTH} characters"
+    assert end["error"]["title"] == f"The prompt is longer than {large_input.MAX_PROMPT_LENGTH} characters"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_long_text_holds_nobody(server: Emulator) -> None:
 @pytest.mark.parametrize("endpoint", TEXTS)
 def test_a_text_beyond_the_limit_is_rejected(server: Emulator, endpoint: str) -> None:
     end = text_call(server, endpoint, TOO_LONG)
-    assert end["error"]["title"] == f"The text is longer than {offload.MAX_PROMPT_LENGTH} characters"
+    assert end["error"]["title"] == f"The text is longer than {large_input.MAX_PROMPT_LENGTH} characters"
 
 
 def test_a_long_raw_prompt_is_rejected(server: Emulator) -> None:

@@ -14,7 +14,7 @@ from lmstudio_integrations._support.text import one_line, shortened
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.context import USER_STOPPED, Context, OpenChannel
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
-from lmstudio_integrations.emulator.engines.offload import MAX_PROMPT_LENGTH
+from lmstudio_integrations.emulator.engines.large_input import MAX_PROMPT_LENGTH
 from lmstudio_integrations.emulator.errors import WireError, internal_error, limit_reached
 from lmstudio_integrations.emulator.handlers.unsupported import REASONS, not_supported
 from lmstudio_integrations.emulator.plugins.base import CallReports

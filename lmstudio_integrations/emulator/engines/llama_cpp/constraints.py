@@ -11,9 +11,9 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.large_input import require_length
 from lmstudio_integrations.emulator.engines.llama_cpp import patterns
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
-from lmstudio_integrations.emulator.engines.offload import require_length
 from lmstudio_integrations.types._json_schemas import call_schema, rewritten
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.tools import Tool

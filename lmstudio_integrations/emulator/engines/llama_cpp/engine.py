@@ -26,6 +26,7 @@ from lmstudio_integrations.emulator.engines.base import (
     Progress,
 )
 from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.large_input import is_large, is_large_request, require_length, run_in_thread
 from lmstudio_integrations.emulator.engines.llama_cpp import (
     constraints,
     context_window,
@@ -38,7 +39,6 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, outline_of_request
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
-from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, offload, require_length
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
@@ -261,11 +261,11 @@ class LlamaCppModel:
             EngineError: If the template fails on the conversation, or it is too long.
         """
         large = is_large(history.messages, len(tools))
-        await offload(partial(constraints.check_tools, tools), large=large)
-        converted = await offload(partial(self._messages, history, tools, config), large=large)
+        await run_in_thread(partial(constraints.check_tools, tools), when=large)
+        converted = await run_in_thread(partial(self._messages, history, tools, config), when=large)
         manual = request_body.manual_template(config)
         if manual is not None:
-            return await offload(partial(messages.render_manual, manual, converted), large=large)
+            return await run_in_thread(partial(messages.render_manual, manual, converted), when=large)
         return await self._render(self._chat(converted, tools, config))
 
     async def close(self) -> None:
@@ -294,15 +294,15 @@ class LlamaCppModel:
         offered = list(request.tools) if request.tool_choice != "none" else []
         forced = offered if request.tool_choice == "required" else []
         large = is_large_request(request)
-        await offload(partial(constraints.check_tools, offered), large=large)
+        await run_in_thread(partial(constraints.check_tools, offered), when=large)
         self._check_images(history, manual=manual is not None)
 
         async def converted(some: ChatHistory) -> list[Json]:
-            return await offload(partial(self._messages, some, offered, config, request.images), large=large)
+            return await run_in_thread(partial(self._messages, some, offered, config, request.images), when=large)
 
         if manual is not None:
             render = partial(messages.render_manual, manual, await converted(history))
-            return await self._plan_text(request, await offload(render, large=large), forced=forced)
+            return await self._plan_text(request, await run_in_thread(render, when=large), forced=forced)
 
         async def body(some: ChatHistory) -> Json:
             return self._chat(await converted(some), offered, config)
@@ -344,7 +344,7 @@ class LlamaCppModel:
 
     async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool]) -> Json:
         build = partial(constraints.output_constraint, request.config, forced)
-        return await offload(build, large=is_large_request(request))
+        return await run_in_thread(build, when=is_large_request(request))
 
     def _finish_plan(
         self,

@@ -8,8 +8,8 @@ from typing import Any
 
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations.emulator.engines.base import Image
+from lmstudio_integrations.emulator.engines.large_input import join, require_lengths
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
-from lmstudio_integrations.emulator.engines.offload import join, require_lengths
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
     ChatHistory,

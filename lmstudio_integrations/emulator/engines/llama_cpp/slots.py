@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
-from lmstudio_integrations.emulator.engines.offload import is_large_request, offload
+from lmstudio_integrations.emulator.engines.large_input import is_large_request, run_in_thread
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
 
 _LITTLE = 0.05
@@ -106,7 +106,7 @@ def _claim(cached: PromptOutline | None, outline: PromptOutline) -> tuple[int, i
 
 async def outline_of_request(request: GenerateRequest) -> PromptOutline:
     """Return the outline of the prompt of a prediction."""
-    return await offload(lambda: _outline(request), large=is_large_request(request))
+    return await run_in_thread(lambda: _outline(request), when=is_large_request(request))
 
 
 def _outline(request: GenerateRequest) -> PromptOutline:

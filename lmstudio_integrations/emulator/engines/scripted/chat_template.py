@@ -12,7 +12,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import context_overflow
-from lmstudio_integrations.emulator.engines.offload import join, require_length
+from lmstudio_integrations.emulator.engines.large_input import join, require_length
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.types.chat import ChatHistory, Message, TextPart

@@ -30,7 +30,13 @@ from lmstudio_integrations.emulator.engines.base import (
     Progress,
 )
 from lmstudio_integrations.emulator.engines.errors import load_failed
-from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, is_long, offload, require_length
+from lmstudio_integrations.emulator.engines.large_input import (
+    is_large,
+    is_large_request,
+    is_long,
+    require_length,
+    run_in_thread,
+)
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
 from lmstudio_integrations.emulator.engines.scripted.playback import Stall, check_template, play, play_silently
@@ -137,7 +143,7 @@ class ScriptedModel:
             EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
         """
         begin = partial(play, self._config.rules, request, self._cache)
-        for event in await offload(begin, large=is_large_request(request)):
+        for event in await run_in_thread(begin, when=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)
                 continue
@@ -156,7 +162,7 @@ class ScriptedModel:
         for wait in play_silently(self._config.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
         require_length(text)
-        return await offload(partial(words.embed, text, self._config.embedding_length), large=is_long(text))
+        return await run_in_thread(partial(words.embed, text, self._config.embedding_length), when=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text.
@@ -165,7 +171,7 @@ class ScriptedModel:
             EngineError: If it is too long.
         """
         require_length(text)
-        tokens = await offload(lambda: [words.token_id(token) for token in words.split(text)], large=is_long(text))
+        tokens = await run_in_thread(lambda: [words.token_id(token) for token in words.split(text)], when=is_long(text))
         return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._config.kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
@@ -179,7 +185,7 @@ class ScriptedModel:
             check_template(self._config.rules, GenerateRequest(config, history, tools=tools))
             return chat_template.render(history.messages, tools, config.prompt_template)
 
-        return await offload(render, large=is_large(history.messages, len(tools)))
+        return await run_in_thread(render, when=is_large(history.messages, len(tools)))
 
     async def close(self) -> None:
         """Return at once: a scripted model holds no resources."""

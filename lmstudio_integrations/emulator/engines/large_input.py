@@ -20,9 +20,9 @@ MANY_TOOLS = 100
 """Up to these sizes, work takes a few milliseconds and does not delay other requests."""
 
 
-async def offload(work: Callable[[], T], *, large: bool) -> T:
-    """Return the result of pure Python work; large work runs in a thread, so that other requests continue."""
-    return await asyncio.to_thread(work) if large else work()
+async def run_in_thread(work: Callable[[], T], *, when: bool) -> T:
+    """Return the result of pure Python work; run it in a thread when it is large, so that other requests continue."""
+    return await asyncio.to_thread(work) if when else work()
 
 
 def is_long(text: str) -> bool:
@@ -55,13 +55,13 @@ def join(parts: Iterable[str]) -> str:
     Raises:
         EngineError: If it is too long; nothing beyond the limit is stored.
     """
-    kept: list[str] = []
+    texts: list[str] = []
     length = 0
     for part in parts:
         length += len(part)
         require_lengths("prompt", [length])
-        kept.append(part)
-    return "".join(kept)
+        texts.append(part)
+    return "".join(texts)
 
 
 def require_length(text: str) -> str:
