@@ -76,7 +76,7 @@ def record_probe(server: str, model_key: str, to: Path, *, yes: bool, **settings
 
     confirm_calls(model_key, server, yes=yes)
     with warnings_as_notes():
-        requests = run_probe(server, model_key, to, on_row=lambda row: note(f"{row.name} …"), **settings)
+        requests = run_probe(server, model_key, to, on_question=lambda question: note(f"{question.name} …"), **settings)
     note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
 
 

@@ -10,8 +10,8 @@ import pytest
 import typer
 
 from lmstudio_integrations import Client
-from lmstudio_integrations.cli._probe.bench import PREFIX
-from lmstudio_integrations.cli._probe.rows import ROWS, Row
+from lmstudio_integrations.cli._probe.context import PREFIX
+from lmstudio_integrations.cli._probe.questions import QUESTIONS, Question
 from lmstudio_integrations.cli._probe.run import confirm_calls, run_probe
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.cassettes.cassette import read
@@ -76,7 +76,7 @@ def test_the_probe_asks_every_row_and_leaves_everything_as_it_was(server: Emulat
     assert [info.instance_reference for info in server.loaded()] == before
     assert server.tool_calls == ()
     recorded = read(tmp_path / "probe.jsonl")
-    assert {each.section for each in recorded} == {row.name for row in ROWS}
+    assert {each.section for each in recorded} == {question.name for question in QUESTIONS}
     assert {each.endpoint for each in recorded} <= PERMITTED
     loads = [each.parameter for each in recorded if each.endpoint == "loadModel"]
     assert {each["modelKey"] for each in loads} == {KEY, "lmsi-probe/no-such-model"}
@@ -90,37 +90,39 @@ def test_the_probe_asks_every_row_and_leaves_everything_as_it_was(server: Emulat
 def test_the_probe_unloads_its_instances_after_ctrl_c(server: Emulator, tmp_path: Path) -> None:
     before = identifiers(server)
 
-    def interrupt(row: Row) -> None:
-        if row is not ROWS[0]:
+    def interrupt(question: Question) -> None:
+        if question is not QUESTIONS[0]:
             assert identifiers(server) > before
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_probe(server.address, KEY, tmp_path / "probe.jsonl", on_row=interrupt)
+        run_probe(server.address, KEY, tmp_path / "probe.jsonl", on_question=interrupt)
     assert identifiers(server) == before
-    assert {each.section for each in read(tmp_path / "probe.jsonl")} == {ROWS[0].name}
+    assert {each.section for each in read(tmp_path / "probe.jsonl")} == {QUESTIONS[0].name}
 
 
 def test_the_probe_logs_in_with_a_token_which_is_not_recorded(tmp_path: Path) -> None:
     identifier, passkey = "abcdefgh", "abcdefghij0123456789"
     token, path = f"sk-lm-{identifier}:{passkey}", tmp_path / "probe.jsonl"
-    asked = [row for row in ROWS if row.name in {"load", "model-matching", "identity-after-release"}]
+    asked = [
+        question for question in QUESTIONS if question.name in {"load", "model-matching", "identity-after-release"}
+    ]
     with Emulator([entry()], tokens=[token]) as server:
-        run_probe(server.address, KEY, path, token=token, rows=asked)
-    # The last row asks as a guest, which this server does not accept.
+        run_probe(server.address, KEY, path, token=token, questions=asked)
+    # The last question asks as a guest, which this server does not accept.
     assert {each.section for each in read(path)} == {"load", "model-matching"}
     recorded = path.read_text(encoding="utf-8")
     assert identifier not in recorded
     assert passkey not in recorded
 
 
-def test_an_error_in_a_row_does_not_end_the_probe(server: Emulator, tmp_path: Path) -> None:
+def test_an_error_in_a_question_does_not_end_the_probe(server: Emulator, tmp_path: Path) -> None:
     def fail(_bench: object) -> None:
         raise ConnectionResetError
 
-    rows = [ROWS[0], Row("fails", "Does it?", "load-model", "Nothing.", fail), ROWS[1]]
-    run_probe(server.address, KEY, tmp_path / "probe.jsonl", rows=rows)
-    assert {each.section for each in read(tmp_path / "probe.jsonl")} == {ROWS[0].name, ROWS[1].name}
+    questions = [QUESTIONS[0], Question("fails", "Does it?", "load-model", "Nothing.", fail), QUESTIONS[1]]
+    run_probe(server.address, KEY, tmp_path / "probe.jsonl", questions=questions)
+    assert {each.section for each in read(tmp_path / "probe.jsonl")} == {QUESTIONS[0].name, QUESTIONS[1].name}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_the_calls_are_listed_and_made_only_with_consent(
         confirm_calls(KEY, "localhost:1234")
     printed = capsys.readouterr()
     shown = " ".join(printed.err.split())
-    assert all(f"{row.name} {row.calls}" in shown for row in ROWS)
+    assert all(f"{question.name} {question.calls}" in shown for question in QUESTIONS)
     assert "These calls go to localhost:1234" in shown
     assert f"They load instances of {KEY} beside what is loaded" in shown
     assert printed.out == ""
@@ -184,7 +186,7 @@ def test_without_a_terminal_nothing_is_asked() -> None:
 def test_every_row_belongs_to_a_place_of_the_page_on_the_protocol_which_names_it() -> None:
     page = read_page("docs/protocol.md")
     unknown = page.partition("{ #unknown }")[2].partition("\n## ")[0]
-    assert [row.name for row in ROWS if f"{{ #{row.anchor} }}" not in page] == []
-    assert [row.name for row in ROWS if f"`{row.name}`" not in unknown] == []
-    assert len({row.name for row in ROWS}) == len(ROWS)
-    assert all(row.question.endswith("?") and row.calls.endswith(".") for row in ROWS)
+    assert [question.name for question in QUESTIONS if f"{{ #{question.anchor} }}" not in page] == []
+    assert [question.name for question in QUESTIONS if f"`{question.name}`" not in unknown] == []
+    assert len({question.name for question in QUESTIONS}) == len(QUESTIONS)
+    assert all(question.text.endswith("?") and question.calls.endswith(".") for question in QUESTIONS)

@@ -6,9 +6,9 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any
 
-from lmstudio_integrations.cli._probe.bench import PREFIX
+from lmstudio_integrations.cli._probe.context import PREFIX
 from lmstudio_integrations.cli._probe.payloads import CONSTANT_TOKENS, THOUGHT
-from lmstudio_integrations.cli._probe.rows import Row
+from lmstudio_integrations.cli._probe.questions import Question
 from lmstudio_integrations.emulator.cassettes.cassette import ABSENT, Event, Interaction
 
 PAGE = "docs/protocol.md"
@@ -16,13 +16,13 @@ PAGE = "docs/protocol.md"
 TELLING = ("fileType", "status", "queued")
 """Members of results whose value is an answer."""
 
-CACHE_ROW = "cached-tokens"
-SAMPLERS_ROW = "log-probabilities"
+CACHE_QUESTION = "cached-tokens"
+SAMPLERS_QUESTION = "log-probabilities"
 """Elsewhere, what is cached depends on what was asked before, and how sure the model is on what it writes."""
 
-REASONING_ROWS = ("reasoning-tags", "reasoning-and-format")
-FIELDS_ROW = "custom-fields-of-reasoning"
-DEFAULTS_ROW = "base-prediction-config"
+REASONING_QUESTIONS = ("reasoning-tags", "reasoning-and-format")
+FIELDS_QUESTION = "custom-fields-of-reasoning"
+DEFAULTS_QUESTION = "base-prediction-config"
 """Elsewhere, what a model thinks and how its template shows that is no answer."""
 
 CERTAIN = -0.001
@@ -30,26 +30,26 @@ CERTAIN = -0.001
 
 
 def outlines(interactions: Sequence[Interaction]) -> list[str]:
-    """Return what happened in a row, a line for each request. Of one that is repeated, the last response counts."""
+    """Return what happened, a line for each request of a question. Of equal requests, the last response counts."""
     repeated = groupby(interactions, lambda each: (each.endpoint, each.parameter))
     return [_outline([*same][-1]) for _, same in repeated]
 
 
-def place(row: Row) -> str:
-    """Return the place of the specification that a row is about."""
-    return f"{PAGE}#{row.anchor}"
+def place(question: Question) -> str:
+    """Return the place of the specification that a question is about."""
+    return f"{PAGE}#{question.anchor}"
 
 
-def difference(row: Row, real: Sequence[Interaction], ours: Sequence[Interaction]) -> str | None:
-    """Return what an emulator did otherwise than a real server in a row; `None` if nothing."""
+def difference(question: Question, real: Sequence[Interaction], ours: Sequence[Interaction]) -> str | None:
+    """Return what an emulator did otherwise than a real server at a question; `None` if nothing."""
     theirs, mine = outlines(real), outlines(ours)
     if theirs == mine:
         return None
     return "\n".join(
         [
-            f"{row.name}: {row.question}",
+            f"{question.name}: {question.text}",
             *_compared(theirs, mine),
-            f"Unless the model has decided this, correct {place(row)}, and the emulator by it.",
+            f"Unless the model has decided this, correct {place(question)}, and the emulator by it.",
         ]
     )
 
@@ -106,15 +106,15 @@ def _facts_of_packet(packet: dict[str, Any], interaction: Interaction) -> list[s
         stats = packet["stats"]
         own = [f"prompt {_length(stats)}"] if _has_own_template(interaction) else []
         return [f"stopReason {stats.get('stopReason')}", *_unreported(stats, interaction), *own]
-    if kind == "promptProcessingProgress" and interaction.section == CACHE_ROW:
+    if kind == "promptProcessingProgress" and interaction.section == CACHE_QUESTION:
         details = packet.get("details", {})
         is_cached = 2 * details.get("cachedTokenCount", 0) > details.get("totalPromptTokenCount", 0)
         return ["most tokens cached"] if is_cached else []
-    if kind == "fragment" and interaction.section == SAMPLERS_ROW:
+    if kind == "fragment" and interaction.section == SAMPLERS_QUESTION:
         token, *_ = packet["fragment"].get("tokens") or [{}]
         is_certain = token.get("logProb", CERTAIN) > CERTAIN
         return [f"{len(token.get('candidates', ()))} candidates", *(["certain"] if is_certain else [])]
-    if kind == "fragment" and interaction.section in REASONING_ROWS:
+    if kind == "fragment" and interaction.section in REASONING_QUESTIONS:
         fragment = packet["fragment"]
         part = fragment.get("reasoningType", "none")
         return [f"{part} {fragment['content']!r}" if part.endswith("Tag") else part]
@@ -144,9 +144,9 @@ def _facts_of_result(result: Any, interaction: Interaction) -> list[str]:
         return ["an instance"]
     if "formatted" in result and _has_own_template(interaction):
         return [repr(result["formatted"][:200])]
-    if interaction.section == FIELDS_ROW:
+    if interaction.section == FIELDS_QUESTION:
         return ["with reasoning" if THOUGHT in result["formatted"] else "without reasoning"]
-    if interaction.section == DEFAULTS_ROW:
+    if interaction.section == DEFAULTS_QUESTION:
         return ["fields", *_facts_of_defaults({each["key"]: each.get("value") for each in result["fields"]})]
     return [f"{name} {result[name]}" for name in TELLING if name in result] or sorted(result)
 

@@ -14,7 +14,7 @@ CALL_ENDS = {"toolCallGenerationEnd", "toolCallGenerationFailed"}
 
 
 def findings(interactions: Sequence[Interaction], *, is_invalid: bool = False) -> list[str]:
-    """Return what is against the specification in the requests of a row.
+    """Return what is against the specification in the requests of a question.
 
     Args:
         interactions: The requests.

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.cli._probe.payloads import CONSTANT, CONSTANT_TOKENS, template_of_request
-from lmstudio_integrations.cli._probe.rows import ROWS
+from lmstudio_integrations.cli._probe.questions import QUESTIONS
 from lmstudio_integrations.cli._probe.run import run_probe
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction, read, save
 from tests.live.behavior import difference, outlines
-from tests.live.recording import BY_NAME, Rows, ask_emulator, by_row
+from tests.live.recording import BY_NAME, ByQuestion, ask_emulator, by_question
 from tests.live.specification import findings
 from tests.live.standin import KEY, RULES, entry
 from tests.support.chat_templates import TEMPLATES
@@ -33,31 +33,31 @@ TOOL_CALL = ", ".join(
 Change = Callable[[Interaction], None]
 
 
-def different_rows(real: Rows, ours: Rows) -> dict[str, str]:
-    """Return the rows in which an emulator differs from a recording, with the differences."""
+def different_questions(real: ByQuestion, ours: ByQuestion) -> dict[str, str]:
+    """Return the questions in which an emulator differs from a recording, with the differences."""
     found = {name: difference(BY_NAME[name], real[name], ours.get(name, ())) for name in real}
     return {name: text for name, text in found.items() if text is not None}
 
 
-def findings_of(rows: Rows) -> list[str]:
-    return [each for name in rows for each in findings(rows[name], is_invalid=BY_NAME[name].is_invalid)]
+def findings_of(questions: ByQuestion) -> list[str]:
+    return [each for name in questions for each in findings(questions[name], is_invalid=BY_NAME[name].is_invalid)]
 
 
 def test_an_emulator_in_the_place_of_lm_studio_is_as_specified_and_as_the_emulator(
-    probed: Rows, tmp_path: Path
+    probed: ByQuestion, tmp_path: Path
 ) -> None:
-    assert list(probed) == [row.name for row in ROWS]
+    assert list(probed) == [question.name for question in QUESTIONS]
     assert findings_of(probed) == []
     recorded = [each for interactions in probed.values() for each in interactions]
-    assert different_rows(probed, ask_emulator(recorded, tmp_path / "again.jsonl")) == {}
+    assert different_questions(probed, ask_emulator(recorded, tmp_path / "again.jsonl")) == {}
 
 
-def test_a_server_that_behaves_otherwise_in_one_row_is_reported(probed: Rows, tmp_path: Path) -> None:
+def test_a_server_that_behaves_otherwise_at_one_question_is_reported(probed: ByQuestion, tmp_path: Path) -> None:
     silent = entry().model_copy(update={"rules": tuple(rule for rule in RULES if "tools" not in rule["when"])})
-    rows = [ROWS[0], BY_NAME["tool-call"], BY_NAME["stop-string"]]
+    questions = [QUESTIONS[0], BY_NAME["tool-call"], BY_NAME["stop-string"]]
     with Emulator([silent]) as server:
-        run_probe(server.address, KEY, tmp_path / "real.jsonl", rows=rows)
-    found = different_rows(by_row(read(tmp_path / "real.jsonl")), probed)
+        run_probe(server.address, KEY, tmp_path / "real.jsonl", questions=questions)
+    found = different_questions(by_question(read(tmp_path / "real.jsonl")), probed)
     assert list(found) == ["tool-call"]
     assert found["tool-call"].splitlines() == [
         "tool-call: Which packets does a tool call have, and why does the prediction stop?",
@@ -198,26 +198,26 @@ DEVIATIONS: dict[str, tuple[str, int, Change, str, str]] = {
     ),
     "counts that do not add up": ("stop-string", -1, _read_more_than_all, "not the sum of the other counts", ""),
 }
-"""What a server may do otherwise: the row, the request, the change, the finding and the difference that report it."""
+"""What a server may do otherwise: the question, the request, the change; the finding and the difference about it."""
 
 
 @pytest.mark.parametrize("name", DEVIATIONS)
-def test_each_deviation_of_a_recording_is_found(name: str, probed: Rows) -> None:
-    row, index, change, finding, expected = DEVIATIONS[name]
-    real = {**probed, row: deepcopy(probed[row])}
-    change(real[row][index])
-    found = findings_of({row: real[row]})
+def test_each_deviation_of_a_recording_is_found(name: str, probed: ByQuestion) -> None:
+    question, index, change, finding, expected = DEVIATIONS[name]
+    real = {**probed, question: deepcopy(probed[question])}
+    change(real[question][index])
+    found = findings_of({question: real[question]})
     assert [finding in each for each in found] == ([True] * len(found) if finding else [])
     assert bool(found) == bool(finding)
-    different = different_rows(real, probed)
-    assert list(different) == ([row] if expected else [])
-    assert expected in different.get(row, "")
+    different = different_questions(real, probed)
+    assert list(different) == ([question] if expected else [])
+    assert expected in different.get(question, "")
 
 
 @pytest.mark.parametrize(
     ("tokens", "expected"), [(CONSTANT_TOKENS, "of the template"), (CONSTANT_TOKENS - 1, "of another template")]
 )
-def test_the_length_of_a_prompt_shows_whose_template_was_taken(tokens: int, expected: str, probed: Rows) -> None:
+def test_the_length_of_a_prompt_shows_whose_template_was_taken(tokens: int, expected: str, probed: ByQuestion) -> None:
     prediction = deepcopy(probed["template-of-a-request"][-1])
     stats = {"stopReason": "eosFound", "promptTokensCount": tokens}
     prediction.events = [Event("received", 0.0, {"type": "success", "stats": stats})]
@@ -228,21 +228,23 @@ def test_what_a_real_engine_says_of_reasoning_is_in_the_lines_of_its_rows(tmp_pa
     weights = recurrent_model.write(tmp_path / "tiny.gguf", TEMPLATES["opens_reasoning"].source)
     names = ("base-prediction-config", "custom-fields-of-reasoning", "reasoning-tags")
     with Emulator([ModelEntry(key=KEY, engine="llama_cpp", weights=str(weights))]) as server:
-        run_probe(server.address, KEY, tmp_path / "real.jsonl", rows=[ROWS[0], *(BY_NAME[name] for name in names)])
-    rows = by_row(read(tmp_path / "real.jsonl"))
-    (defaults,), fields, (_, steered) = (outlines(rows[name]) for name in names)
+        run_probe(
+            server.address, KEY, tmp_path / "real.jsonl", questions=[QUESTIONS[0], *(BY_NAME[name] for name in names)]
+        )
+    questions = by_question(read(tmp_path / "real.jsonl"))
+    (defaults,), fields, (_, steered) = (outlines(questions[name]) for name in names)
     assert "a jinja template with its text, tags '<think>' '</think>'" in defaults
     assert {line.partition(": ")[2] for line in fields} == {"result (without reasoning)"}
     assert "fragment (reasoningStartTag '<think>\\n')" in steered
     assert "fragment (reasoningEndTag '</think>'), fragment (none), success (stopReason eosFound)" in steered
 
 
-def test_a_request_that_is_missing_is_a_difference(probed: Rows) -> None:
+def test_a_request_that_is_missing_is_a_difference(probed: ByQuestion) -> None:
     real = {**probed, "identity-after-release": probed["identity-after-release"][:1]}
-    assert "  real server: nothing\n" in different_rows(real, probed)["identity-after-release"]
+    assert "  real server: nothing\n" in different_questions(real, probed)["identity-after-release"]
 
 
-def test_the_command_checks_a_recording_row_by_row(probed: Rows, tmp_path: Path) -> None:
+def test_the_command_checks_a_recording_question_by_question(probed: ByQuestion, tmp_path: Path) -> None:
     cassette = tmp_path / "real.jsonl"
     endless = [replace(each, events=[]) for each in probed["tokens"]]
     save(cassette, [*probed["load"], *endless])

@@ -1,9 +1,9 @@
-"""Rows of the probe about loading, finding and describing models."""
+"""Questions of the probe about loading, finding and describing models."""
 
 import time
 from typing import Any
 
-from lmstudio_integrations.cli._probe.bench import SMALL, TTL, Bench
+from lmstudio_integrations.cli._probe.context import SMALL, TTL, ProbeContext
 from lmstudio_integrations.cli._probe.payloads import (
     FEW,
     GREETING,
@@ -15,21 +15,21 @@ from lmstudio_integrations.cli._probe.payloads import (
 
 IDLE_TTL_MS = 300
 IDLE_CHECKS, IDLE_PAUSE = 40, 0.25
-"""How often, and every how many seconds, a row looks whether its idle instance is still loaded."""
+"""How often, and every how many seconds, a question looks whether its idle instance is still loaded."""
 
 
-def load_main(bench: Bench) -> None:
-    bench.reference  # noqa: B018 - the instance has been loaded now, and described
+def load_main(context: ProbeContext) -> None:
+    context.reference  # noqa: B018 - the instance has been loaded now, and described
 
 
-def load_without_identifier(bench: Bench) -> None:
-    instance = bench.client.llm.load_new_instance(bench.model_key, ttl=TTL, show_progress=False)
-    bench.own(instance.identifier)
+def load_without_identifier(context: ProbeContext) -> None:
+    instance = context.client.llm.load_new_instance(context.model_key, ttl=TTL, show_progress=False)
+    context.own(instance.identifier)
 
 
-def _load_parameter(bench: Bench, identifier: str, **members: Any) -> dict[str, Any]:
+def _load_parameter(context: ProbeContext, identifier: str, **members: Any) -> dict[str, Any]:
     return {
-        "modelKey": bench.model_key,
+        "modelKey": context.model_key,
         "identifier": identifier,
         "ttlMs": round(TTL * 1000),
         "loadConfigStack": config_stack({"llm.load.contextLength": 256}),
@@ -37,31 +37,33 @@ def _load_parameter(bench: Bench, identifier: str, **members: Any) -> dict[str, 
     }
 
 
-def load_with_taken_identifier(bench: Bench) -> None:
-    with bench.wire() as wire:
-        frame = wire.stream("loadModel", _load_parameter(bench, bench.main.identifier))
+def load_with_taken_identifier(context: ProbeContext) -> None:
+    with context.wire() as wire:
+        frame = wire.stream("loadModel", _load_parameter(context, context.main.identifier))
     if frame["type"] == "channelClose":  # the server has chosen another identifier, which begins with the requested one
-        for handle in bench.client.llm.list_loaded():
-            if handle.identifier.startswith(f"{bench.main.identifier}:"):
-                bench.own(handle.identifier)
+        for handle in context.client.llm.list_loaded():
+            if handle.identifier.startswith(f"{context.main.identifier}:"):
+                context.own(handle.identifier)
 
 
-def load_unknown_model(bench: Bench) -> None:
-    with bench.wire() as wire:
-        wire.stream("loadModel", _load_parameter(bench, bench.new_identifier(), modelKey="lmsi-probe/no-such-model"))
+def load_unknown_model(context: ProbeContext) -> None:
+    with context.wire() as wire:
+        wire.stream(
+            "loadModel", _load_parameter(context, context.new_identifier(), modelKey="lmsi-probe/no-such-model")
+        )
 
 
-def cancel_load(bench: Bench) -> None:
-    with bench.wire() as wire:
-        load = wire.open("loadModel", _load_parameter(bench, bench.new_identifier()))
+def cancel_load(context: ProbeContext) -> None:
+    with context.wire() as wire:
+        load = wire.open("loadModel", _load_parameter(context, context.new_identifier()))
         wire.cancel(load)
         wire.finish(load)
 
 
-def wait_for_idle_ttl(bench: Bench) -> None:
-    identifier = bench.new_identifier()
-    with bench.wire() as wire:
-        wire.stream("loadModel", _load_parameter(bench, identifier, ttlMs=IDLE_TTL_MS))
+def wait_for_idle_ttl(context: ProbeContext) -> None:
+    identifier = context.new_identifier()
+    with context.wire() as wire:
+        wire.stream("loadModel", _load_parameter(context, identifier, ttlMs=IDLE_TTL_MS))
         for _ in range(IDLE_CHECKS):
             lookup = {"specifier": by_identifier(identifier), "throwIfNotFound": False}
             if "result" not in wire.call("getModelInfo", lookup):
@@ -69,22 +71,22 @@ def wait_for_idle_ttl(bench: Bench) -> None:
             time.sleep(IDLE_PAUSE)
 
 
-def reload_under_reference(bench: Bench) -> None:
-    identifier = bench.new_identifier()
-    with bench.wire() as wire:
-        wire.stream("loadModel", _load_parameter(bench, identifier))
+def reload_under_reference(context: ProbeContext) -> None:
+    identifier = context.new_identifier()
+    with context.wire() as wire:
+        wire.stream("loadModel", _load_parameter(context, identifier))
         info = wire.result("getModelInfo", {"specifier": by_identifier(identifier), "throwIfNotFound": True})
         old = by_reference(info["instanceReference"])
         wire.stream("predict", prediction(old, GREETING, FEW))
         wire.call("unloadModel", {"identifier": identifier})
         wire.stream("predict", prediction(old, GREETING, FEW))
         wire.call("getModelInfo", {"specifier": old, "throwIfNotFound": True})
-        wire.stream("loadModel", _load_parameter(bench, identifier))
+        wire.stream("loadModel", _load_parameter(context, identifier))
         wire.call("getModelInfo", {"specifier": old, "throwIfNotFound": True})
 
 
-def look_up_by_names(bench: Bench) -> None:
-    info = bench.main.get_info()
+def look_up_by_names(context: ProbeContext) -> None:
+    info = context.main.get_info()
     publisher, repository, *_ = [*info.path.split("/"), ""]
     queries = (
         {"identifier": info.model_key},
@@ -98,31 +100,31 @@ def look_up_by_names(bench: Bench) -> None:
         {"domain": "llm", "identifier": info.identifier},
         {"vision": not info.vision, "identifier": info.identifier},
     )
-    with bench.wire() as wire:
+    with context.wire() as wire:
         for query in queries:
             lookup = {"specifier": {"type": "query", "query": query}, "throwIfNotFound": False}
             wire.call("getModelInfo", lookup)
 
 
-def list_two_instances(bench: Bench) -> None:
-    bench.load(SMALL)
-    bench.client.llm.list_loaded()
+def list_two_instances(context: ProbeContext) -> None:
+    context.load(SMALL)
+    context.client.llm.list_loaded()
 
 
-def read_load_config(bench: Bench) -> None:
-    bench.main.get_load_config()
+def read_load_config(context: ProbeContext) -> None:
+    context.main.get_load_config()
 
 
-def estimate_usage(bench: Bench) -> None:
-    bench.client.llm.estimate_usage(bench.model_key, config={"context_length": 2048})
+def estimate_usage(context: ProbeContext) -> None:
+    context.client.llm.estimate_usage(context.model_key, config={"context_length": 2048})
 
 
-def read_base_prediction_config(bench: Bench) -> None:
-    with bench.wire() as wire:
-        wire.call("getBasePredictionConfig", {"specifier": bench.reference})
+def read_base_prediction_config(context: ProbeContext) -> None:
+    with context.wire() as wire:
+        wire.call("getBasePredictionConfig", {"specifier": context.reference})
 
 
-def read_state_of_unknown_instance(bench: Bench) -> None:
-    with bench.wire() as wire:
+def read_state_of_unknown_instance(context: ProbeContext) -> None:
+    with context.wire() as wire:
         parameter = {"specifier": by_identifier("lmsi-probe-none"), "throwIfNotFound": False}
         wire.call("getInstanceProcessingState", parameter)

@@ -1,10 +1,10 @@
-"""Rows of the probe about predictions, and about what prompts are."""
+"""Questions of the probe about predictions, and about what prompts are."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Unpack
 
-from lmstudio_integrations.cli._probe.bench import SMALL, Bench
+from lmstudio_integrations.cli._probe.context import SMALL, ProbeContext
 from lmstudio_integrations.cli._probe.payloads import (
     CITY,
     COUNT,
@@ -26,19 +26,19 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 
 
-def predict_with_unknown_instance(bench: Bench) -> None:
-    with bench.wire() as wire:
+def predict_with_unknown_instance(context: ProbeContext) -> None:
+    with context.wire() as wire:
         wire.stream("predict", prediction(by_identifier("lmsi-probe-none"), GREETING, FEW))
 
 
-def predict_with_unknown_preset(bench: Bench) -> None:
-    with bench.wire() as wire:
-        parameter = prediction(bench.reference, GREETING, FEW, fuzzyPresetIdentifier="lmsi-probe no such preset")
+def predict_with_unknown_preset(context: ProbeContext) -> None:
+    with context.wire() as wire:
+        parameter = prediction(context.reference, GREETING, FEW, fuzzyPresetIdentifier="lmsi-probe no such preset")
         wire.stream("predict", parameter)
 
 
-def overflow(bench: Bench, policy: str) -> None:
-    instance = bench.special(SMALL)
+def overflow(context: ProbeContext, policy: str) -> None:
+    instance = context.special(SMALL)
     config = LlmPredictionConfig.parse({"context_overflow_policy": policy, "temperature": 0.0})
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -52,31 +52,33 @@ def overflow(bench: Bench, policy: str) -> None:
     instance.complete(PATTERN, config=config.merged(more))
 
 
-def overflow_by_one_message(bench: Bench) -> None:
-    bench.special(SMALL).respond(LONG_TEXT, config={"max_tokens": FEW})
+def overflow_by_one_message(context: ProbeContext) -> None:
+    context.special(SMALL).respond(LONG_TEXT, config={"max_tokens": FEW})
 
 
-def respond_in_format(bench: Bench, structured: Mapping[str, Any], prompt: str) -> None:
-    bench.main.respond(prompt, config={"structured": dict(structured), "max_tokens": SOME, "temperature": 0.0})
+def respond_in_format(context: ProbeContext, structured: Mapping[str, Any], prompt: str) -> None:
+    context.main.respond(prompt, config={"structured": dict(structured), "max_tokens": SOME, "temperature": 0.0})
 
 
 def respond_with_tools(
-    bench: Bench, prompt: str, tools: Mapping[str, Any] = TOOLS, **config: Unpack[LlmPredictionConfigDict]
+    context: ProbeContext, prompt: str, tools: Mapping[str, Any] = TOOLS, **config: Unpack[LlmPredictionConfigDict]
 ) -> None:
-    bench.main.respond(prompt, config={"raw_tools": dict(tools), "max_tokens": 2 * SOME, "temperature": 0.0, **config})
+    context.main.respond(
+        prompt, config={"raw_tools": dict(tools), "max_tokens": 2 * SOME, "temperature": 0.0, **config}
+    )
 
 
-def predict_with_settings(bench: Bench, settings: Sequence[Mapping[str, Any]]) -> None:
-    with bench.wire() as wire:
+def predict_with_settings(context: ProbeContext, settings: Sequence[Mapping[str, Any]]) -> None:
+    with context.wire() as wire:
         for fields in settings:
-            wire.stream("predict", prediction(bench.reference, GREETING, FEW, fields))
+            wire.stream("predict", prediction(context.reference, GREETING, FEW, fields))
 
 
 def checked(value: object) -> dict[str, Any]:
     return {"checked": True, "value": value}
 
 
-def report_log_probabilities(bench: Bench) -> None:
+def report_log_probabilities(context: ProbeContext) -> None:
     common: LlmPredictionConfigDict = {"log_probs": 5, "max_tokens": 1, "temperature": 1.0}
     off: LlmPredictionConfigDict = {"top_k_sampling": -1, "top_p_sampling": False, "min_p_sampling": False}
     samplers: Sequence[LlmPredictionConfigDict] = (
@@ -87,34 +89,34 @@ def report_log_probabilities(bench: Bench) -> None:
         {**off, "temperature": 0.0},
     )
     for sampler in samplers:
-        bench.main.respond(GREETING, config={**common, **sampler})
+        context.main.respond(GREETING, config={**common, **sampler})
 
 
-def report_last_token(bench: Bench) -> None:
-    bench.main.respond(GREETING, config={"log_probs": 1, "max_tokens": 4 * SOME, "temperature": 0.0})
+def report_last_token(context: ProbeContext) -> None:
+    context.main.respond(GREETING, config={"log_probs": 1, "max_tokens": 4 * SOME, "temperature": 0.0})
 
 
-def stop_at_string(bench: Bench) -> None:
-    bench.main.respond(COUNT, config={"stop_strings": ["\n", " "], "max_tokens": 4 * SOME, "temperature": 0.0})
+def stop_at_string(context: ProbeContext) -> None:
+    context.main.respond(COUNT, config={"stop_strings": ["\n", " "], "max_tokens": 4 * SOME, "temperature": 0.0})
 
 
-def complete(bench: Bench) -> None:
-    bench.main.complete("One, two, three,", config={"max_tokens": FEW})
+def complete(context: ProbeContext) -> None:
+    context.main.complete("One, two, three,", config={"max_tokens": FEW})
 
 
-def alternate_conversations(bench: Bench) -> None:
+def alternate_conversations(context: ProbeContext) -> None:
     rules = "\n".join(f"{number}. Name the pier and the time of ferry {number}." for number in range(1, 30))
     for question in ("When does it leave?", "And back?"):
         for place in ("the island", "the city"):
             system = f"You know the ferries to {place}.\n{rules}"
             messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-            bench.main.respond({"messages": messages}, config={"max_tokens": 1})
+            context.main.respond({"messages": messages}, config={"max_tokens": 1})
 
 
-def queue(bench: Bench) -> None:
-    specifier = by_identifier(bench.special(SMALL).identifier)
+def queue(context: ProbeContext) -> None:
+    specifier = by_identifier(context.special(SMALL).identifier)
     state = {"specifier": specifier, "throwIfNotFound": True}
-    with bench.wire() as wire:
+    with context.wire() as wire:
         running = wire.open("predict", prediction(specifier, STORY, OVERFLOWING))
         wire.wait_for_text(running)
         queued = [wire.open("predict", prediction(specifier, prompt, 1)) for prompt in (GREETING, CITY)]
@@ -124,33 +126,33 @@ def queue(bench: Bench) -> None:
         wire.call("getInstanceProcessingState", state)
 
 
-def unload_while_queued(bench: Bench) -> None:
-    identifier = bench.load(SMALL).identifier
+def unload_while_queued(context: ProbeContext) -> None:
+    identifier = context.load(SMALL).identifier
     specifier = by_identifier(identifier)
-    with bench.wire() as wire:
+    with context.wire() as wire:
         running = wire.open("predict", prediction(specifier, STORY, OVERFLOWING))
         wire.wait_for_text(running)
         queued = wire.open("predict", prediction(specifier, GREETING, 1))
         wire.call("getInstanceProcessingState", {"specifier": specifier, "throwIfNotFound": True})
-        with bench.wire() as other:  # the replies on the first connection are read later
+        with context.wire() as other:  # the replies on the first connection are read later
             other.call("unloadModel", {"identifier": identifier})
         wire.finish(running, queued)
 
 
-def cancel(bench: Bench, *, after_first: bool) -> None:
-    with bench.wire() as wire:
-        running = wire.open("predict", prediction(bench.reference, STORY, OVERFLOWING))
+def cancel(context: ProbeContext, *, after_first: bool) -> None:
+    with context.wire() as wire:
+        running = wire.open("predict", prediction(context.reference, STORY, OVERFLOWING))
         if after_first:
             wire.wait_for_text(running)
         wire.cancel(running)
         wire.finish(running)
 
 
-def count_tokens(bench: Bench) -> None:
+def count_tokens(context: ProbeContext) -> None:
     text = "The ferry leaves at noon, and the Fähre kommt um 12 Uhr."
-    bench.main.tokenize(text)
-    bench.main.count_tokens(text)
+    context.main.tokenize(text)
+    context.main.count_tokens(text)
 
 
-def render_prompt(bench: Bench) -> None:
-    bench.main.apply_prompt_template(WEATHER, tools=[TOOL])
+def render_prompt(context: ProbeContext) -> None:
+    context.main.apply_prompt_template(WEATHER, tools=[TOOL])

@@ -10,8 +10,8 @@ from websockets.exceptions import WebSocketException
 from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._loaded_models import downloaded_models, identifiers
 from lmstudio_integrations.cli._model_names import find_models
-from lmstudio_integrations.cli._probe.bench import PREFIX, Bench
-from lmstudio_integrations.cli._probe.rows import ROWS, Row
+from lmstudio_integrations.cli._probe.context import PREFIX, ProbeContext
+from lmstudio_integrations.cli._probe.questions import QUESTIONS, Question
 from lmstudio_integrations.cli._questions import has_terminal, read_line
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator.cassettes.recorder import Recording
@@ -37,9 +37,9 @@ def confirm_calls(model_key: str, server: str, *, yes: bool = False) -> None:
         LMStudioValueError: If there is nobody to ask.
         typer.Abort: If it may not.
     """
-    width = max(len(row.name) for row in ROWS)
-    for row in ROWS:
-        note(f"  {row.name:{width}}  {row.calls}")
+    width = max(len(question.name) for question in QUESTIONS)
+    for question in QUESTIONS:
+        note(f"  {question.name:{width}}  {question.calls}")
     note(
         f"These calls go to {server}. They load instances of {model_key} beside what is loaded, and unload them at the "
         "end. They download nothing, run no tool, change no setting, and touch no other instance. Meanwhile they need "
@@ -62,13 +62,13 @@ def run_probe(
     plugin: str | None = None,
     redact: Iterable[str] = (),
     contents: bool = False,
-    rows: Sequence[Row] = ROWS,
-    on_row: Callable[[Row], object] = lambda _row: None,
+    questions: Sequence[Question] = QUESTIONS,
+    on_question: Callable[[Question], object] = lambda _question: None,
 ) -> int:
-    """Make the calls of the rows, write a cassette with a section for each, and return the number of its requests.
+    """Make the calls of the questions, write a cassette with a section for each, and return the number of its requests.
 
     What the server rejects is no error here: that it does is the answer. The probe's own instances are unloaded at the
-    end, also after Ctrl-C; the cassette then has the rows so far.
+    end, also after Ctrl-C; the cassette then has the questions so far.
 
     Args:
         server: `host:port` of LM Studio, or of an emulator.
@@ -78,8 +78,8 @@ def run_probe(
         plugin: The plugin whose tools are listed; by default, one that does not exist.
         redact: Regular expressions; what they match is hidden.
         contents: Whether the contents of the uploaded files are recorded, instead of their hashes.
-        rows: The questions. The first one must load the main instance.
-        on_row: Called before each row.
+        questions: The questions. The first one must load the main instance.
+        on_question: Called before each question.
 
     Raises:
         LMStudioError: If the server is not reachable, or rejects the token.
@@ -91,24 +91,24 @@ def run_probe(
         name = _checked_name(direct, model_key)
         with (
             Recording(to, server, redact=redact, contents=contents) as recording,
-            closing(Bench(direct, recording.address, name, plugin or NO_PLUGIN, token)) as bench,
+            closing(ProbeContext(direct, recording.address, name, plugin or NO_PLUGIN, token)) as context,
         ):
-            for row in rows:
-                on_row(row)
-                recording.begin_section(row.name)
-                _run(row, bench)
+            for question in questions:
+                on_question(question)
+                recording.begin_section(question.name)
+                _run(question, context)
         return recording.requests
 
 
-def _run(row: Row, bench: Bench) -> None:
-    """Make the calls of a row. An error is in the cassette; without the first instance, there is nothing to ask."""
+def _run(question: Question, context: ProbeContext) -> None:
+    """Make the calls of a question. Errors are in the cassette; without the first instance, there is nothing to ask."""
     try:
-        row.run(bench)
+        question.run(context)
     except _EXPECTED:
-        if not bench.is_loaded:
+        if not context.is_loaded:
             raise
     finally:
-        bench.end_row()
+        context.end_question()
 
 
 def _checked_name(client: Client, model_key: str) -> str:

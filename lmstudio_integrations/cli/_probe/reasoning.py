@@ -1,9 +1,9 @@
-"""Rows of the probe about reasoning: what becomes of it in the history, in fragments, and beside a format."""
+"""Questions of the probe about reasoning: what becomes of it in the history, in fragments, and beside a format."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations.cli._probe.bench import Bench
+from lmstudio_integrations.cli._probe.context import ProbeContext
 from lmstudio_integrations.cli._probe.payloads import (
     CITY,
     CITY_FORMAT,
@@ -31,9 +31,9 @@ _MEMBERS = (
 _PARSING: Any = {"enabled": True, "startString": "<think>", "endString": "</think>"}
 
 
-def _render(bench: Bench, wire: Wire, fields: Mapping[str, Any]) -> None:
+def _render(context: ProbeContext, wire: Wire, fields: Mapping[str, Any]) -> None:
     parameter = {
-        "specifier": bench.reference,
+        "specifier": context.reference,
         "history": {"messages": THOUGHTFUL},
         "predictionConfigStack": config_stack(fields),
         "opts": {},
@@ -41,33 +41,33 @@ def _render(bench: Bench, wire: Wire, fields: Mapping[str, Any]) -> None:
     wire.call("applyPromptTemplate", parameter)
 
 
-def render_earlier_reasoning(bench: Bench) -> None:
-    bench.main.get_reasoning_replay()
-    with bench.wire() as wire:
-        _render(bench, wire, template_of_request(_MEMBERS))
+def render_earlier_reasoning(context: ProbeContext) -> None:
+    context.main.get_reasoning_replay()
+    with context.wire() as wire:
+        _render(context, wire, template_of_request(_MEMBERS))
 
 
-def use_template_of_request(bench: Bench) -> None:
+def use_template_of_request(context: ProbeContext) -> None:
     template = template_of_request(CONSTANT)
-    with bench.wire() as wire:
-        _render(bench, wire, template)
-        wire.stream("predict", prediction(bench.reference, GREETING, FEW, template))
+    with context.wire() as wire:
+        _render(context, wire, template)
+        wire.stream("predict", prediction(context.reference, GREETING, FEW, template))
 
 
-def render_with_custom_fields(bench: Bench) -> None:
-    prefix = custom_fields_of(bench.model_key)
+def render_with_custom_fields(context: ProbeContext) -> None:
+    prefix = custom_fields_of(context.model_key)
     custom = ({f"{prefix}.preserveThinking": True}, {f"{prefix}.clearThinking": False}) if prefix else ()
-    with bench.wire() as wire:
+    with context.wire() as wire:
         for fields in ({}, *custom):
-            _render(bench, wire, fields)
+            _render(context, wire, fields)
 
 
-def think(bench: Bench) -> None:
+def reason(context: ProbeContext) -> None:
     config: LlmPredictionConfigDict = {"max_tokens": 4 * SOME, "temperature": 0.0}
-    bench.main.respond(THINK, config=config)
-    bench.main.respond(THINK, config={**config, "structured": THINKING, "reasoning_parsing": _PARSING})
+    context.main.respond(THINK, config=config)
+    context.main.respond(THINK, config={**config, "structured": THINKING, "reasoning_parsing": _PARSING})
 
 
-def think_in_format(bench: Bench) -> None:
+def reason_in_format(context: ProbeContext) -> None:
     config: LlmPredictionConfigDict = {"enable_thinking": True, "max_tokens": 4 * SOME, "temperature": 0.0}
-    bench.main.respond(CITY, config={**config, "structured": CITY_FORMAT})
+    context.main.respond(CITY, config={**config, "structured": CITY_FORMAT})

@@ -1,6 +1,6 @@
-"""What a row of the probe may use: clients behind the recording proxy, and instances of the probe's own.
+"""What a question of the probe may use: clients behind the recording proxy, and instances of the probe's own.
 
-The instances are unloaded past the proxy, so a recording holds only what its rows are about.
+The instances are unloaded past the proxy, so a recording holds only what its questions are about.
 """
 
 from contextlib import AbstractContextManager, suppress
@@ -22,10 +22,10 @@ Config = LlmLoadModelConfigDict
 
 MAIN: Config = {"context_length": 2048, "max_parallel_predictions": 2}
 SMALL: Config = {"context_length": 256, "max_parallel_predictions": 1}
-"""Load settings: what most rows use, and what a response fills soon."""
+"""Load settings: what most questions use, and what a response fills soon."""
 
 
-class Bench:
+class ProbeContext:
     """The clients and instances of one probe.
 
     Args:
@@ -57,7 +57,7 @@ class Bench:
 
     @property
     def main(self) -> LLM:
-        """The instance that most rows use."""
+        """The instance that most questions use."""
         if self._main is None:
             self._main = self.load(MAIN)
         return self._main
@@ -70,7 +70,7 @@ class Bench:
         return by_reference(self._reference)
 
     def special(self, config: Config) -> LLM:
-        """Return an instance with these load settings; at most one such instance stays between two rows."""
+        """Return an instance with these load settings; at most one such instance stays between two questions."""
         if self._special is not None and self._special[0] != config:
             self.unload(self._special[1].identifier)
             self._special = None
@@ -112,8 +112,8 @@ class Bench:
         for identifier in sorted(loaded & self._own - {handle.identifier for handle in kept}):
             self.unload(identifier)
 
-    def end_row(self) -> None:
-        """Unload what only the row used that has ended."""
+    def end_question(self) -> None:
+        """Unload what only the question used that has ended."""
         kept = [self._main] if self._main is not None else []
         self.unload_all_but(*kept, *([self._special[1]] if self._special is not None else []))
 

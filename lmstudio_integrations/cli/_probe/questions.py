@@ -1,6 +1,6 @@
-"""The questions of the probe: a table of rows, each with the calls that answer it.
+"""The questions of the probe: a table, each with the calls that answer it.
 
-A row calls; it does not look at what comes back, because the cassette has that. What it cannot ask: in which order
+A question calls; it does not look at what comes back, because the cassette has that. What it cannot ask: in which order
 `unloadingOtherJITModel` and `startLoading` are sent, and whether a TTL makes an instance evictable. A just-in-time load
 would unload models of the user.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from lmstudio_integrations.cli._probe import connecting, loading, predicting, thinking
-from lmstudio_integrations.cli._probe.bench import Bench
+from lmstudio_integrations.cli._probe import connecting, loading, predicting, reasoning
+from lmstudio_integrations.cli._probe.context import ProbeContext
 from lmstudio_integrations.cli._probe.payloads import (
     CITY,
     CITY_FORMAT,
@@ -24,98 +24,98 @@ from lmstudio_integrations.cli._probe.payloads import (
 
 
 @dataclass(frozen=True)
-class Row:
+class Question:
     """A question, and how it is asked.
 
     Attributes:
         name: In kebab case; the section of the cassette.
-        question: In one sentence.
+        text: In one sentence.
         anchor: The place in docs/protocol.md that the answer belongs to.
-        calls: What the row does, for the user who is asked to permit it.
+        calls: What the question does, for the user who is asked to permit it.
         run: Makes the calls.
         is_invalid: Whether a request breaks the rules on purpose.
     """
 
     name: str
-    question: str
+    text: str
     anchor: str
     calls: str
-    run: Callable[[Bench], None]
+    run: Callable[[ProbeContext], None]
     is_invalid: bool = False
 
 
-ROWS: tuple[Row, ...] = (
-    Row(
+QUESTIONS: tuple[Question, ...] = (
+    Question(
         "load",
         "Which packets does a load send, and what does it report?",
         "load-model",
         "Load the model.",
         loading.load_main,
     ),
-    Row(
+    Question(
         "default-identifier",
         "Which identifier does an instance get that requests none?",
         "load-model",
         "Load another instance without an identifier, and unload it.",
         loading.load_without_identifier,
     ),
-    Row(
+    Question(
         "taken-identifier",
         "Which error reports an identifier that exists already?",
         "check-duplicate-identifier",
         "Load another instance with the identifier of the first one, which the server should reject.",
         loading.load_with_taken_identifier,
     ),
-    Row(
+    Question(
         "unknown-model",
         "Which error reports a model that does not exist?",
         "load-model",
         "Load a model that does not exist.",
         loading.load_unknown_model,
     ),
-    Row(
+    Question(
         "canceled-load",
         "How does a canceled load end?",
         "load-model",
         "Load another instance, and cancel that at once.",
         loading.cancel_load,
     ),
-    Row(
+    Question(
         "idle-ttl",
         "When does an instance disappear that was loaded with a TTL?",
         "idle-ttl",
         "Load another instance for 0.3 idle seconds, and look for it for up to 10 seconds.",
         loading.wait_for_idle_ttl,
     ),
-    Row(
+    Question(
         "instance-reference",
         "What becomes of the reference to an instance when the instance is unloaded, and loaded again?",
         "model-specifiers",
         "Load another instance, use it, unload it and load it again; use its first reference each time.",
         loading.reload_under_reference,
     ),
-    Row(
+    Question(
         "model-matching",
         "Which names and paths find a loaded instance?",
         "model-matching",
         "Look up the loaded instance by ten spellings of its names.",
         loading.look_up_by_names,
     ),
-    Row(
+    Question(
         "list-order",
         "In which order are loaded instances listed?",
         "list-loaded",
         "Load another instance, and list what is loaded.",
         loading.list_two_instances,
     ),
-    Row(
+    Question(
         "unknown-instance",
         "Which error reports a prediction of an instance that is not loaded?",
         "error-codes",
         "Request a response of an instance that does not exist.",
         predicting.predict_with_unknown_instance,
     ),
-    Row(
+    Question(
         "unknown-preset",
         "Which error reports a preset that does not exist?",
         "predict",
@@ -123,7 +123,7 @@ ROWS: tuple[Row, ...] = (
         predicting.predict_with_unknown_preset,
     ),
     *(
-        Row(
+        Question(
             f"overflow-{name}",
             f"What does the policy {policy} do with a conversation, and a response, that do not fit?",
             "check-context-overflow",
@@ -136,126 +136,126 @@ ROWS: tuple[Row, ...] = (
             ("rolling-window", "rollingWindow"),
         )
     ),
-    Row(
+    Question(
         "overflow-by-one-message",
         "What happens to a single message that does not fit?",
         "check-context-overflow",
         "A response to a message that is longer than a context window of 256 tokens.",
         predicting.overflow_by_one_message,
     ),
-    Row(
+    Question(
         "queue",
         "What does an instance report while a prediction runs and two are queued, and in which order are they run?",
         "parallel-requests",
         "Three responses at once on an instance that runs one at a time; the first is canceled.",
         predicting.queue,
     ),
-    Row(
+    Question(
         "unload-while-queued",
         "How do a running and a queued prediction end when their instance is unloaded?",
         "check-unload",
         "Two responses at once on another instance that runs one at a time; it is unloaded meanwhile.",
         predicting.unload_while_queued,
     ),
-    Row(
+    Question(
         "structured-output",
         "Which packets does a response in a JSON schema have?",
         "structured-output",
         "A response in a JSON schema.",
         partial(predicting.respond_in_format, structured=CITY_FORMAT, prompt=CITY),
     ),
-    Row(
+    Question(
         "gbnf-grammar",
         "Does a GBNF grammar work?",
         "structured-output",
         "A response in a GBNF grammar.",
         partial(predicting.respond_in_format, structured=YES_OR_NO, prompt="Is water wet?"),
     ),
-    Row(
+    Question(
         "tools-and-format",
         "Does a model call a tool if a JSON schema is requested, too?",
         "structured-output",
         "A response with a tool and a JSON schema. The tool is described to the model, and never run.",
         partial(predicting.respond_with_tools, prompt=WEATHER, structured=CITY_FORMAT),
     ),
-    Row(
+    Question(
         "tool-call",
         "Which packets does a tool call have, and why does the prediction stop?",
         "predict-packets",
         "A response with a tool, which is never run.",
         partial(predicting.respond_with_tools, prompt=WEATHER),
     ),
-    Row(
+    Question(
         "required-tool-call",
         "Does a required tool call come if the prompt needs none?",
         "value-encodings",
         "A response that must call a tool, which is never run.",
         partial(predicting.respond_with_tools, prompt=GREETING, tool_choice={"type": "generic", "mode": "required"}),
     ),
-    Row(
+    Question(
         "forced-tool-call",
         "Does the older setting `force` make the model call a tool?",
         "client-versions",
         "The same with the older setting for it.",
         partial(predicting.respond_with_tools, prompt=GREETING, tools={**TOOLS, "force": True}),
     ),
-    Row(
+    Question(
         "log-probabilities",
         "Which samplers filter the candidates before their log-probabilities are reported?",
         "fragments",
         "Five responses of one token with log-probabilities, each with another sampler.",
         predicting.report_log_probabilities,
     ),
-    Row(
+    Question(
         "log-probability-of-the-end",
         "Is the token reported that ends a response?",
         "fragments",
         "A response with log-probabilities.",
         predicting.report_last_token,
     ),
-    Row(
+    Question(
         "stop-string",
         "What does a prediction report that ends at a stop string?",
         "prediction-stats",
         "A response that stops at the first space.",
         predicting.stop_at_string,
     ),
-    Row(
+    Question(
         "raw-completion",
         "Does completeRawText work?",
         "complete-raw-text",
         "The continuation of a text.",
         predicting.complete,
     ),
-    Row(
+    Question(
         "cached-tokens",
         "Are the prompts of two conversations in turn taken from the cache?",
         "parallel-requests",
         "Four responses of one token, in two conversations in turn.",
         predicting.alternate_conversations,
     ),
-    Row(
+    Question(
         "cancel-before-first-token",
         "How does a prediction end that is canceled at once?",
         "check-cancel-points",
         "A response that is canceled at once.",
         partial(predicting.cancel, after_first=False),
     ),
-    Row(
+    Question(
         "cancel-between-tokens",
         "How does a prediction end that is canceled while it generates?",
         "check-cancel-points",
         "A response that is canceled after its first token.",
         partial(predicting.cancel, after_first=True),
     ),
-    Row(
+    Question(
         "unknown-key",
         "What happens to a setting that does not exist?",
         "config-stacks",
         "A response with a setting that does not exist.",
         partial(predicting.predict_with_settings, settings=[{"lmsi.probe": 1}]),
     ),
-    Row(
+    Question(
         "value-out-of-range",
         "What happens to values out of range?",
         "prediction-keys",
@@ -266,7 +266,7 @@ ROWS: tuple[Row, ...] = (
         ),
         is_invalid=True,
     ),
-    Row(
+    Question(
         "checked-and-false",
         "What does the Python SDK's form of a setting that is off do?",
         "off-values",
@@ -277,126 +277,126 @@ ROWS: tuple[Row, ...] = (
         ),
         is_invalid=True,
     ),
-    Row(
+    Question(
         "processing-state-of-none",
         "What is the processing state of an instance that is not loaded?",
         "get-instance-processing-state",
         "Ask for the processing state of an instance that does not exist.",
         loading.read_state_of_unknown_instance,
     ),
-    Row(
+    Question(
         "base-prediction-config",
         "Which prediction settings does an instance have by default?",
         "get-base-prediction-config",
         "Read the default settings of the model.",
         loading.read_base_prediction_config,
     ),
-    Row(
+    Question(
         "load-config",
         "Which load settings does an instance report?",
         "get-load-config",
         "Read the load settings of the instance.",
         loading.read_load_config,
     ),
-    Row(
+    Question(
         "model-usage",
         "What is the memory of a model estimated to be?",
         "estimate-model-usage",
         "Estimate the memory of the model.",
         loading.estimate_usage,
     ),
-    Row(
+    Question(
         "tokens",
         "Do the tokens of a text and their count agree?",
         "tokenize",
         "Tokenize a sentence, and count its tokens.",
         predicting.count_tokens,
     ),
-    Row(
+    Question(
         "prompt-template",
         "How are tools rendered into a prompt?",
         "apply-prompt-template",
         "Render a conversation with a tool as a prompt.",
         predicting.render_prompt,
     ),
-    Row(
+    Question(
         "earlier-reasoning",
         "Does a chat template get the text of an earlier response as it is, with the reasoning between its tags?",
         "earlier-reasoning",
         "Render a conversation with reasoning: by the model's template, and by one that shows the parts of a message.",
-        thinking.render_earlier_reasoning,
+        reasoning.render_earlier_reasoning,
     ),
-    Row(
+    Question(
         "template-of-a-request",
         "Do predict and applyPromptTemplate take the prompt template of a request?",
         "earlier-reasoning",
         "Render a conversation, and request a response, by a template that shows nothing of it.",
-        thinking.use_template_of_request,
+        reasoning.use_template_of_request,
     ),
-    Row(
+    Question(
         "custom-fields-of-reasoning",
         "Does the model have a custom field that keeps earlier reasoning?",
         "custom-fields",
         "Render a conversation with reasoning, and twice with a custom field if the model's key allows any.",
-        thinking.render_with_custom_fields,
+        reasoning.render_with_custom_fields,
     ),
-    Row(
+    Question(
         "reasoning-tags",
         "Do the tags of reasoning come in fragments of their own, and with their white space?",
         "fragments",
         "A response, and one that a grammar makes begin with reasoning.",
-        thinking.think,
+        reasoning.reason,
     ),
-    Row(
+    Question(
         "reasoning-and-format",
         "Does a JSON schema apply to the reasoning before the response, too?",
         "structured-output",
         "A response in a JSON schema, with reasoning switched on.",
-        thinking.think_in_format,
+        reasoning.reason_in_format,
     ),
-    Row(
+    Question(
         "image-types",
         "Which types do a PNG, a JPEG, a WebP and a GIF file get?",
         "upload-file",
         "Upload four images of one pixel.",
         partial(connecting.upload, files=IMAGES),
     ),
-    Row(
+    Question(
         "file-types",
         "Which types do other files get, by name and by content?",
         "upload-file",
         "Upload eight small files of several types.",
         partial(connecting.upload, files=FILES),
     ),
-    Row(
+    Question(
         "file-lifetime",
         "Is a file still there when its client disconnects and comes back?",
         "upload-file",
         "Upload a small file, connect again as the same client, and ask for it.",
         connecting.look_for_file_after_reconnect,
     ),
-    Row(
+    Question(
         "identity-after-release",
         "May a client come back with the same identity?",
         "authentication-rules",
         "Connect as a guest, disconnect, and connect again as the same guest.",
         connecting.reuse_identity,
     ),
-    Row(
+    Question(
         "identity-with-another-passkey",
         "Is a second connection rejected that has the same identity and another passkey?",
         "authentication-rules",
         "Connect as a guest twice, the second time with another passkey.",
         connecting.change_passkey,
     ),
-    Row(
+    Question(
         "tool-session",
         "May this client start a session with the tools of a plugin?",
         "tool-sessions",
         "Start the plugin of --plugin, else one that does not exist, and list its tools. None is called.",
         connecting.list_tools,
     ),
-    Row(
+    Question(
         "unknown-endpoint",
         "Is a call of an unknown endpoint answered by a warning only?",
         "invalid-input",
@@ -404,7 +404,7 @@ ROWS: tuple[Row, ...] = (
         connecting.call_unknown_endpoints,
         is_invalid=True,
     ),
-    Row(
+    Question(
         "invalid-parameter",
         "Is a parameter of the wrong form answered by a warning only?",
         "invalid-input",
