@@ -74,10 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--lmstudio-block"):
         if config.getoption("--lmstudio-host"):
             raise pytest.UsageError("--lmstudio-block rejects connections to --lmstudio-host; give one of the two")
-        from lmstudio_integrations._support import blocking  # noqa: PLC0415 - see the docstring of the module
+        from lmstudio_integrations._support import network_guard  # noqa: PLC0415 - see the docstring of the module
 
-        blocking.block()
-        config.add_cleanup(blocking.unblock)
+        network_guard.block()
+        config.add_cleanup(network_guard.unblock)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -14,7 +14,7 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from lmstudio_integrations._support import blocking
+from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.secrets import server_logger
 from lmstudio_integrations._support.version import __version__
 from lmstudio_integrations.emulator.authentication import Authenticator
@@ -85,7 +85,7 @@ class Server:
     async def close(self) -> None:
         """Close all sockets, and wait until their requests have ended."""
         assert self._listener is not None, "the server listens"
-        blocking.disallow(self.host, self.port)
+        network_guard.disallow(self.host, self.port)
         await stop_accepting(self._listener.server)
         self._pool.abort_silent()
         for connection in self.connections:
@@ -110,7 +110,7 @@ class Server:
             logger=server_logger,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
-        blocking.allow(self.host, self.port)
+        network_guard.allow(self.host, self.port)
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""

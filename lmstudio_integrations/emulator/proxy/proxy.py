@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from lmstudio_integrations._support import blocking
+from lmstudio_integrations._support import network_guard
 from lmstudio_integrations.emulator.listening import netloc, port_error, stop_accepting
 from lmstudio_integrations.emulator.proxy.wire_items import (
     HAS_ARRIVED,
@@ -207,13 +207,13 @@ class Proxy:
 
     def open(self) -> None:
         """Listen, unless connections are rejected."""
-        blocking.allow(self._host, self.port)
+        network_guard.allow(self._host, self.port)
         self._thread.run(self._open())
 
     def close(self) -> None:
         """Close the port and every connection. Does nothing if it is closed."""
         if self._socket.fileno() != -1:
-            blocking.disallow(self._host, self.port)
+            network_guard.disallow(self._host, self.port)
             self._thread.run(self._close())
 
     def discard(self) -> None:

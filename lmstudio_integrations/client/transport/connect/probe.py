@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 
 from pydantic_core import from_json
 
-from lmstudio_integrations._support import blocking
+from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.client.transport.connect.addresses import Address, local_candidates
 from lmstudio_integrations.client.transport.connect.advice import NO_RESPONSE, WRONG_PORT, no_listener, no_name
@@ -102,7 +102,9 @@ def allowed(addresses: Sequence[Address]) -> list[Address]:
     Raises:
         LMStudioRuntimeError: If they block all.
     """
-    found = [each for each in addresses if not blocking.is_blocked(each.host, each.port, is_loopback=each.is_loopback)]
+    found = [
+        each for each in addresses if not network_guard.is_blocked(each.host, each.port, is_loopback=each.is_loopback)
+    ]
     if addresses and not found:
         raise LMStudioRuntimeError(
             f"--lmstudio-block rejects the connection to {', '.join(each.netloc for each in addresses)}: no emulator "
