@@ -99,11 +99,11 @@ class _Group(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except _UsageError as error:
-            error.message = f"No such command {args[0]!r}{_advice(args[0])}"
+            error.message = f"No such command {args[0]!r}{_suggestion(args[0])}"
             raise
 
 
-def _advice(name: str) -> str:
+def _suggestion(name: str) -> str:
     """Return what helps with an unknown command; nothing if that is not known."""
     own = name.removesuffix("s")
     if own in _OF_LMS:

@@ -1,6 +1,6 @@
-"""How the command line prints an error: each part on a line of its own, with advice in terms of commands and options.
+"""How the command line prints an error: each part on its own line, with suggestions in terms of commands and options.
 
-The client's advice is written for programs, where a setting is an argument of a class.
+The client's suggestions are written for programs, where a setting is an argument of a class.
 """
 
 import re
@@ -60,17 +60,17 @@ _MEANINGS = {
 """What is wrong with a value, by the type of pydantic's error, which typer passes on."""
 
 
-def for_commands(advice: str) -> str:
-    """Return advice in terms of the command line."""
+def for_commands(suggestion: str) -> str:
+    """Return a suggestion in terms of the command line."""
     for pattern, replacement in _COMMANDS:
-        advice = pattern.sub(replacement, advice)
-    return advice
+        suggestion = pattern.sub(replacement, suggestion)
+    return suggestion
 
 
 def message_for_commands(message: str) -> str:
-    """Return a message with its advice, which follows a semicolon, in terms of the command line."""
-    found, _, advice = message.partition("; ")
-    return "; ".join(filter(None, (found, for_commands(advice))))
+    """Return a message with its suggestion, which follows a semicolon, in terms of the command line."""
+    found, _, suggestion = message.partition("; ")
+    return "; ".join(filter(None, (found, for_commands(suggestion))))
 
 
 def parts_of(error: LMStudioError) -> list[str]:

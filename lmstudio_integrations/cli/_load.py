@@ -167,7 +167,7 @@ def load_found(
         note(f"It {evicted}; with --explicit, a model evicts no other.")
     ttl = None if is_new else parameters["ttl"]
     if (config or ttl) and (others := other_settings(config, ttl, info, handle.get_load_config())):
-        note(f"Warning: {info.identifier} has other settings than requested: {others}; {_advice(info, config)}")
+        note(f"Warning: {info.identifier} has other settings than requested: {others}; {_suggestion(info, config)}")
     return info
 
 
@@ -191,7 +191,7 @@ def _time_to_live(seconds: float) -> str:
     return "none" if math.isinf(seconds) else duration(seconds)
 
 
-def _advice(info: "ModelInstanceInfo", config: Config) -> str:
+def _suggestion(info: "ModelInstanceInfo", config: Config) -> str:
     if config.get("context_length", 0) > info.max_context_length:
         return f"its longest context length is {info.max_context_length}"
     return f"to change them, unload it first: lmsi unload {info.identifier}"

@@ -36,7 +36,7 @@ def find_models(name: str, downloaded: Sequence[ModelInfo], *, exact: bool = Fal
     named = [] if exact else [(info, [*_names(info), info.display_name]) for info in downloaded]
     partly = [info for info, names in named if any(part in each.casefold() for each in names)]
     if not partly:
-        raise LMStudioValueError(f"no downloaded model matches {name!r}; {_advice(name, downloaded)}")
+        raise LMStudioValueError(f"no downloaded model matches {name!r}; {_suggestion(name, downloaded)}")
     return [FoundModel(info, info.model_key) for info in partly]
 
 
@@ -53,7 +53,7 @@ def _names(info: ModelInfo) -> list[str]:
     return [name for name in names if name]
 
 
-def _advice(name: str, downloaded: Sequence[ModelInfo]) -> str:
+def _suggestion(name: str, downloaded: Sequence[ModelInfo]) -> str:
     # People type the last part of a key; both spellings lead to the key.
     keys = {
         spelled: key for key in (info.model_key for info in downloaded) for spelled in (key.rpartition("/")[2], key)

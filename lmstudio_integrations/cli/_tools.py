@@ -89,8 +89,8 @@ def find_tool(plugin: str, found: "Sequence[PluginTool]", name: str) -> "PluginT
     if name in by_name:
         return by_name[name]
     similar = closest_names(name, by_name)
-    advice = f"did you mean {similar[0]!r}?" if similar else f"it has {listed(by_name) or 'none'}"
-    raise LMStudioValueError(f"{plugin!r} has no tool {name!r}; {advice}")
+    suggestion = f"did you mean {similar[0]!r}?" if similar else f"it has {listed(by_name) or 'none'}"
+    raise LMStudioValueError(f"{plugin!r} has no tool {name!r}; {suggestion}")
 
 
 def print_tools(plugin: str, found: "Sequence[PluginTool]", *, as_json: bool) -> None:

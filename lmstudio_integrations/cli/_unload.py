@@ -69,5 +69,5 @@ def choose_loaded(name: str | None, loaded: Sequence["ModelInstanceInfo"]) -> "M
             f"{name!r} is loaded {len(found)} times; name an identifier: {listed(i.identifier for i in found)}"
         )
     similar = [each for each in identifiers if name in each] or closest_names(name, identifiers)
-    advice = f"did you mean {similar[0]!r}?" if similar else f"loaded are {listed(identifiers)}"
-    raise LMStudioValueError(f"no loaded model has the identifier {name!r}; {advice}")
+    suggestion = f"did you mean {similar[0]!r}?" if similar else f"loaded are {listed(identifiers)}"
+    raise LMStudioValueError(f"no loaded model has the identifier {name!r}; {suggestion}")

@@ -1,7 +1,7 @@
 """Errors on the wire to exceptions: by code first, then by known texts of the server (docs/protocol.md#errors).
 
-The client adds advice to them (`client/support/advice.py`). This runs on the thread that serves every call, so the work
-on one error is bounded: long texts are cut first, and each pattern needs time linear in the text.
+The client adds suggestions (`client/support/suggestions.py`). This runs on the thread that serves every call, so its
+work is bounded: long texts are cut first, and each pattern needs time linear in the text.
 """
 
 import re

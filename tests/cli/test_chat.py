@@ -477,10 +477,10 @@ def test_help_lists_all_commands(talk: Talk, typed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "advice"), [("/sistem Be brief.", "did you mean /system?"), ("/etc/hosts", "/? lists the commands.")]
+    ("typed", "suggestion"), [("/sistem Be brief.", "did you mean /system?"), ("/etc/hosts", "/? lists the commands.")]
 )
-def test_an_unknown_command_is_no_message(server: Emulator, talk: Talk, typed: str, advice: str) -> None:
-    assert talk(typed).endswith(f"There is no command {typed.split(maxsplit=1)[0]}; {advice}\n")
+def test_an_unknown_command_is_no_message(server: Emulator, talk: Talk, typed: str, suggestion: str) -> None:
+    assert talk(typed).endswith(f"There is no command {typed.split(maxsplit=1)[0]}; {suggestion}\n")
     assert not server.predictions
 
 

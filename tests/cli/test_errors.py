@@ -1,4 +1,4 @@
-"""How errors are printed: their parts on lines of their own, and advice in terms of commands and options."""
+"""How errors are printed: their parts on lines of their own, and suggestions in terms of commands and options."""
 
 import warnings
 
@@ -9,10 +9,10 @@ from lmstudio_integrations.cli._errors import _COMMANDS, for_commands, report
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest, overflow_error
 from lmstudio_integrations.client.models.server_models import REMEDIES
 from lmstudio_integrations.client.models.state import ContextWindow
-from lmstudio_integrations.client.support.advice import advised_error, context_overflow
+from lmstudio_integrations.client.support.suggestions import context_overflow, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
-from lmstudio_integrations.client.transport.connect.advice import no_listener, not_found, token_advice
 from lmstudio_integrations.client.transport.connect.probe import _CERTIFICATE_ERRORS
+from lmstudio_integrations.client.transport.connect.suggestions import no_listener, not_found, token_suggestion
 from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioEvictionWarning,
@@ -31,7 +31,7 @@ LOG = "the server's log may say why: `lms log stream`"
 
 
 def wire(title: str, **details: object) -> LMStudioError:
-    return advised_error({"title": title, **details}, "Model load")
+    return error_with_suggestion({"title": title, **details}, "Model load")
 
 
 def expired(name: str) -> LMStudioError:
@@ -103,9 +103,9 @@ def test_each_part_of_an_error_is_a_line(error: LMStudioError, expected: list[st
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 
 
-ADVICE = [
-    (token_advice(Target.of("a:1", None)), "or pass --token"),
-    (token_advice(Target.of("a:1", TOKEN)), "given as --token"),
+SUGGESTIONS = [
+    (token_suggestion(Target.of("a:1", None)), "or pass --token"),
+    (token_suggestion(Target.of("a:1", TOKEN)), "given as --token"),
     (refusal("a:1,b:1"), "name one of them as --host"),
     (no_listener(Address("127.0.0.1", 1)), "set --host to the right port"),
     (not_found(["ws://a:1: nothing listens there"]), "set LMSTUDIO_HOST or pass it as --host"),
@@ -128,16 +128,20 @@ ADVICE = [
 """What the client advises, and what of it the command line says."""
 
 
-@pytest.mark.parametrize(("advice", "expected"), ADVICE)
-def test_the_advice_of_the_client_is_about_commands(advice: str, expected: str) -> None:
-    shown = for_commands(advice)
+@pytest.mark.parametrize(("suggestion", "expected"), SUGGESTIONS)
+def test_each_suggestion_of_the_client_is_about_commands(suggestion: str, expected: str) -> None:
+    shown = for_commands(suggestion)
     assert expected in shown
     for name in ("api_token", "client.", "ssl_context", "load_policy", "raise "):
         assert name not in shown
 
 
-def test_every_pattern_is_in_some_advice() -> None:
-    unused = [pattern.pattern for pattern, _ in _COMMANDS if not any(pattern.search(advice) for advice, _ in ADVICE)]
+def test_every_pattern_is_in_a_suggestion() -> None:
+    unused = [
+        pattern.pattern
+        for pattern, _ in _COMMANDS
+        if not any(pattern.search(suggestion) for suggestion, _ in SUGGESTIONS)
+    ]
     assert unused == []
 
 

@@ -94,8 +94,8 @@ def test_a_loaded_model_is_named_with_a_warning_of_other_settings(
     assert (status, out) == (0, "mine\n")
     named, *warnings = err.splitlines()
     assert named == f"mine ({SMALL}) is already loaded."
-    advice = "to change them, unload it first: lmsi unload mine"
-    assert warnings == ([f"Warning: mine has other settings than requested: {others}; {advice}"] if others else [])
+    suggestion = "to change them, unload it first: lmsi unload mine"
+    assert warnings == ([f"Warning: mine has other settings than requested: {others}; {suggestion}"] if others else [])
     assert len(managed.loads) == 1
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 import lmstudio_integrations as lms
 from lmstudio_integrations import langchain, llama_index
-from lmstudio_integrations.client.transport.connect import advice, opening, probe
+from lmstudio_integrations.client.transport.connect import opening, probe, suggestions
 from lmstudio_integrations.client.transport.connect.addresses import Address
 from lmstudio_integrations.client.transport.operation import decode_errors
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -162,13 +162,13 @@ def _wrong_path(case: Case) -> Any:
 
 @mistake("docker")
 def _in_a_container(case: Case) -> Any:
-    case.monkeypatch.setattr(advice, "in_container", lambda: True)
+    case.monkeypatch.setattr(suggestions, "in_container", lambda: True)
     return _closed(case)
 
 
 @mistake("docker")
 def _no_server_in_a_container(case: Case) -> Any:
-    case.monkeypatch.setattr(advice, "in_container", lambda: True)
+    case.monkeypatch.setattr(suggestions, "in_container", lambda: True)
     return _no_server(case)
 
 

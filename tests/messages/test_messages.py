@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport.connect import advice, opening, probe
+from lmstudio_integrations.client.transport.connect import opening, probe, suggestions
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
@@ -35,7 +35,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process be on a machine without LM Studio, and in no container."""
     for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(advice, "in_container", lambda: False)
+    monkeypatch.setattr(suggestions, "in_container", lambda: False)
     monkeypatch.setattr(probe, "PROBE_TIMEOUT", 5.0)
     for module in (probe, opening):
         monkeypatch.setattr(module, "local_candidates", lambda: ())

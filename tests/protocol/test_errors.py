@@ -1,6 +1,6 @@
 """Errors on the wire become the exception that the code says, else the one that the server's text says.
 
-The advice that the client adds to them: `tests/client/support/test_advice.py`.
+The suggestions that the client adds to them: `tests/client/support/test_suggestions.py`.
 """
 
 import pickle

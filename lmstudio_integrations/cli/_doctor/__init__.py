@@ -17,7 +17,7 @@ from lmstudio_integrations.cli._doctor.checks import Check
 from lmstudio_integrations.cli._formatting import wrapped
 from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models
 from lmstudio_integrations.client.api.sync import Client
-from lmstudio_integrations.client.transport.connect.advice import no_server
+from lmstudio_integrations.client.transport.connect.suggestions import no_server
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo, ServerVersion
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from lmstudio_integrations._support.text import counted, one_line
 from lmstudio_integrations.cli._errors import for_commands
 from lmstudio_integrations.cli._formatting import duration, file_size, instance_name
-from lmstudio_integrations.client.transport.connect.advice import NOT_FOUND
+from lmstudio_integrations.client.transport.connect.suggestions import NOT_FOUND
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioError,
@@ -161,8 +161,8 @@ def explain(error: LMStudioError) -> tuple[str, str | None]:
 
 def split_remedy(text: str) -> tuple[str, str | None]:
     """Return both parts of a message: what has happened, and what to do."""
-    found, _, advice = text.partition("; ")
-    return one_line(found), one_line(for_commands(advice)) or None
+    found, _, suggestion = text.partition("; ")
+    return one_line(found), one_line(for_commands(suggestion)) or None
 
 
 def server_check(

@@ -30,8 +30,8 @@ from lmstudio_integrations.client.transport.connect.addresses import (
     hosts_of,
     local_candidates,
 )
-from lmstudio_integrations.client.transport.connect.advice import unencrypted
 from lmstudio_integrations.client.transport.connect.find import explain, search
+from lmstudio_integrations.client.transport.connect.suggestions import unencrypted
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.errors import (

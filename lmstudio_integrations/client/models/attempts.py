@@ -15,7 +15,7 @@ from lmstudio_integrations.client.models.admission import Turn, Turns
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
-from lmstudio_integrations.client.support.advice import with_window
+from lmstudio_integrations.client.support.suggestions import with_window
 from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.listener import Listener

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.models.state import (
     numbered,
     reference_of,
 )
-from lmstudio_integrations.client.support.advice import NAME_A_MODEL, with_advice
+from lmstudio_integrations.client.support.suggestions import NAME_A_MODEL, add_suggestion
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation, decode_errors
 from lmstudio_integrations.errors import (
@@ -86,7 +86,7 @@ class Loader:
             if (error.display_data or {}).get("actualDomain", _OTHER_KIND[state.kind]) != _OTHER_KIND[state.kind]:
                 raise
             advice = f"use {_call(state, _OTHER_KIND[state.kind], state.key)}"
-            raise with_advice(error, advice) from None  # it repeats the whole error
+            raise add_suggestion(error, advice) from None  # it repeats the whole error
 
     def _find_instance(self) -> Flow[Instance]:
         """Find a loaded instance: the one that the user named, else any."""
@@ -106,7 +106,7 @@ class Loader:
         except LMStudioModelNotFoundError as error:
             if key is not None:
                 raise
-            raise with_advice(
+            raise add_suggestion(
                 error, (yield from self._advice_to_name_a_model())
             ) from None  # it repeats the whole error
         return (yield from self._adopt(info, loaded=False))
@@ -200,7 +200,7 @@ class Loader:
             if not means_no_explicit_load(error):
                 raise
             if self._state.number is not None:  # a just-in-time load cannot choose the identifier
-                raise with_advice(error, "several instances are loaded explicitly; set a smaller number") from error
+                raise add_suggestion(error, "several instances are loaded explicitly; set a smaller number") from error
             instance = yield from self._get_or_load()
             self._server_models.warn_once(
                 ("denied", kind, key),
@@ -420,7 +420,9 @@ class Loader:
         if not own:
             return error
         calls = ", ".join(f"client.{kind}.unload({identifier_of(info)!r})" for kind, info in own)
-        return with_advice(error, f"this program loaded models explicitly, so they stay loaded; unload them: {calls}")
+        return add_suggestion(
+            error, f"this program loaded models explicitly, so they stay loaded; unload them: {calls}"
+        )
 
 
 def matches(name: str, info: WireInfo) -> bool:

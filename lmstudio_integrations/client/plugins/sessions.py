@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_mapping
-from lmstudio_integrations.client.support.advice import NAME_A_PLUGIN, with_advice
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
+from lmstudio_integrations.client.support.suggestions import NAME_A_PLUGIN, add_suggestion
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow, call_back
@@ -253,7 +253,7 @@ class PluginSession:
                 (definitions,) = yield call
             except LMStudioPluginError as error:
                 if error.suggestion is None:
-                    raise with_advice(error, NAME_A_PLUGIN) from error.__cause__
+                    raise add_suggestion(error, NAME_A_PLUGIN) from error.__cause__
                 raise
             with decode_errors(self._label):
                 tools = [Tool.from_dict(sanitized(each)) for each in definitions]

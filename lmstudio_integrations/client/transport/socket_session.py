@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from lmstudio_integrations.client.support.advice import advised_error, with_advice
+from lmstudio_integrations.client.support.suggestions import add_suggestion, error_with_suggestion
 from lmstudio_integrations.client.transport.connect.addresses import Address, Credentials, Target
-from lmstudio_integrations.client.transport.connect.advice import token_advice
 from lmstudio_integrations.client.transport.connect.opening import open_socket
+from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.listener import ConnectionReport
 from lmstudio_integrations.client.transport.waiters import copied
@@ -95,7 +95,7 @@ class SocketSession:
         report: ConnectionReport | None = None,
     ) -> None:
         peer = "LM Studio on this machine" if target.address is None else f"LM Studio at {target.address}"
-        self.session: ClientSession = ClientSession(peer, instances, advised_error)
+        self.session: ClientSession = ClientSession(peer, instances, error_with_suggestion)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.make_error: Callable[[], BaseException] = closed_locally_error
@@ -202,7 +202,7 @@ class SocketSession:
         except asyncio.CancelledError:
             pass
         except LMStudioAuthenticationError as problem:
-            self.make_error = partial(copied, with_advice(problem, token_advice(self._target)))
+            self.make_error = partial(copied, add_suggestion(problem, token_suggestion(self._target)))
         except LMStudioError as problem:
             self.make_error = partial(copied, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers

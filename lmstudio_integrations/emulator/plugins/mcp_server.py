@@ -338,11 +338,11 @@ class RunningMcpServer:
         """Return the error for a server whose session has ended."""
         # The command may contain secrets that nobody can recognize.
         url = f"Check that it runs at {self._server.location}"
-        advice = url if self._server.url else "Run its command, which is in the log of the server, in a terminal."
+        suggestion = url if self._server.url else "Run its command, which is in the log of the server, in a terminal."
         return WireError(
             f'The MCP server "{self._server.identifier}" {problem}',
             cause=without_directories(self._reason),
-            suggestion=advice,
+            suggestion=suggestion,
         )
 
 

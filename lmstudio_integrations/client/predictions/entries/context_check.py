@@ -15,7 +15,7 @@ from lmstudio_integrations.client.models.queries import count_tokens
 from lmstudio_integrations.client.models.rendering import render
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_among
-from lmstudio_integrations.client.support.advice import context_overflow
+from lmstudio_integrations.client.support.suggestions import context_overflow
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation

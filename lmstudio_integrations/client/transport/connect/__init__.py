@@ -1,1 +1,1 @@
-"""Finds and opens a server: addresses, discovery, the WebSocket, and advice when that fails."""
+"""Finds and opens a server: addresses, discovery, the WebSocket, and suggestions when that fails."""

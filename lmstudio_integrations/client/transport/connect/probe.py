@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from lmstudio_integrations._support import network_guard
 from lmstudio_integrations._support.secrets import redact
 from lmstudio_integrations.client.transport.connect.addresses import Address, local_candidates
-from lmstudio_integrations.client.transport.connect.advice import NO_RESPONSE, WRONG_PORT, no_listener, no_name
+from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT, no_listener, no_name
 from lmstudio_integrations.errors import LMStudioRuntimeError
 
 PROBE_TIMEOUT = 1.0

@@ -14,8 +14,8 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect import opening, probe
 from lmstudio_integrations.client.transport.connect.addresses import Address
-from lmstudio_integrations.client.transport.connect.advice import NO_RESPONSE, WRONG_PORT
 from lmstudio_integrations.client.transport.connect.probe import first_greeting
+from lmstudio_integrations.client.transport.connect.suggestions import NO_RESPONSE, WRONG_PORT
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, fake_server

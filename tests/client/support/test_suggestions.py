@@ -1,4 +1,4 @@
-"""The errors of the server, with the advice that the client adds: a command, a setting, the model that was meant."""
+"""Errors of the server, with the suggestion that the client adds: a command, a setting, the model that was meant."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ import pytest
 
 from lmstudio_integrations._support import suggestions
 from lmstudio_integrations._support.suggestions import closest_names
-from lmstudio_integrations.client.support import advice
-from lmstudio_integrations.client.support.advice import advised_error, with_window
+from lmstudio_integrations.client.support import suggestions as client_suggestions
+from lmstudio_integrations.client.support.suggestions import error_with_suggestion, with_window
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 from tests.protocol.test_errors import DISPLAY
 
 
-def test_only_codes_of_the_protocol_have_advice() -> None:
-    assert advice._BY_CODE.keys() <= DISPLAY.keys()
+def test_only_codes_of_the_protocol_have_suggestions() -> None:
+    assert client_suggestions._BY_CODE.keys() <= DISPLAY.keys()
 
 
 @pytest.mark.parametrize("code", DISPLAY)
-def test_the_advice_about_an_error_code_helps(code: str) -> None:
+def test_the_suggestion_about_an_error_code_helps(code: str) -> None:
     members, kind, help_ = DISPLAY[code]
-    error = advised_error({"title": "Title", "displayData": {"code": code, **members}}, "Model load")
+    error = error_with_suggestion({"title": "Title", "displayData": {"code": code, **members}}, "Model load")
     assert type(error) is kind
     assert help_ in (error.suggestion or "")
     assert help_ in str(error)
@@ -27,10 +27,10 @@ def test_the_advice_about_an_error_code_helps(code: str) -> None:
 
 @pytest.mark.parametrize("code", DISPLAY)
 @pytest.mark.parametrize("junk", [None, 5, "text", [None], [[]], {"a": []}])
-def test_malformed_details_give_no_advice_and_no_other_error(code: str, junk: Any) -> None:
+def test_malformed_details_give_no_suggestion_and_no_other_error(code: str, junk: Any) -> None:
     members, kind, _ = DISPLAY[code]
     for malformed in [dict.fromkeys(members, junk), {}]:
-        assert type(advised_error({"title": "t", "displayData": {"code": code, **malformed}}, "RPC")) is kind
+        assert type(error_with_suggestion({"title": "t", "displayData": {"code": code, **malformed}}, "RPC")) is kind
 
 
 @pytest.mark.parametrize(
@@ -56,25 +56,25 @@ def test_malformed_details_give_no_advice_and_no_other_error(code: str, junk: An
     ],
 )
 def test_a_context_overflow_names_the_numbers_and_the_setting(text: str, message: str) -> None:
-    assert str(advised_error({"title": text, "suggestion": "Try less."}, "Chat response")) == message
+    assert str(error_with_suggestion({"title": text, "suggestion": "Try less."}, "Chat response")) == message
 
 
 def test_a_model_that_is_not_loaded_gets_one_remedy() -> None:
     members = {"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}
     display = {"code": "generic.noModelMatchingQuery", **members}
     text = "loaded are c; load it with `lmsi load a/b`"
-    assert text in str(advised_error({"title": "t", "displayData": display}, "Model get"))
+    assert text in str(error_with_suggestion({"title": "t", "displayData": display}, "Model get"))
 
 
 def test_a_server_without_presets_lists_none() -> None:
     display = {"code": "generic.presetNotFound", "availablePresetsSample": []}
-    assert "the server has no presets" in str(advised_error({"title": "t", "displayData": display}, "RPC"))
+    assert "the server has no presets" in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC"))
 
 
 def test_the_suggestion_of_the_server_comes_first() -> None:
     members, _, help_ = DISPLAY["generic.presetNotFound"]
     display = {"code": "generic.presetNotFound", **members}
-    error = advised_error({"title": "t", "suggestion": "Check the name.", "displayData": display}, "RPC")
+    error = error_with_suggestion({"title": "t", "suggestion": "Check the name.", "displayData": display}, "RPC")
     assert (error.suggestion or "").startswith("Check the name.")
     assert help_ in (error.suggestion or "")
 
@@ -115,12 +115,12 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
 )
 def test_an_unknown_model_gets_a_suggestion(path: str, sample: list[str], text: str) -> None:
     display = {"code": "generic.pathNotFound", "path": path, "availablePathsSample": sample, "totalModels": len(sample)}
-    assert text.lower() in str(advised_error({"title": "t", "displayData": display}, "RPC")).lower()
+    assert text.lower() in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC")).lower()
 
 
 def test_a_model_of_another_kind_is_named_with_its_kind() -> None:
     display = {"code": "generic.domainMismatch", "path": "p", "actualDomain": "tts", "expectedDomain": "llm"}
-    assert "p is of kind 'tts', not 'llm'" in str(advised_error({"title": "t", "displayData": display}, "RPC"))
+    assert "p is of kind 'tts', not 'llm'" in str(error_with_suggestion({"title": "t", "displayData": display}, "RPC"))
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_a_model_of_another_kind_is_named_with_its_kind() -> None:
         (None, None, 8192, "or load the model with context_length=8192; a loaded"),
     ],
 )
-def test_the_advice_about_a_long_prompt_respects_the_models_maximum(
+def test_the_suggestion_about_a_long_prompt_respects_the_models_maximum(
     used: int | None, limit: int | None, maximum: int | None, text: str
 ) -> None:
     numbers = f"n_keep {used} >= n_ctx {limit}" if used else "exceeds the context"
-    error = advised_error({"title": numbers}, "RPC")
+    error = error_with_suggestion({"title": numbers}, "RPC")
     assert isinstance(error, LMStudioContextOverflowError)
     bounded = with_window(error, None, maximum)
     assert text in str(bounded)
@@ -161,14 +161,14 @@ def test_long_names_and_long_lists_are_cut(code: str) -> None:
         else name
         for member, value in members.items()
     }
-    error = advised_error({"title": "Oh no", "displayData": {"code": code, **long}}, "Model load")
+    error = error_with_suggestion({"title": "Oh no", "displayData": {"code": code, **long}}, "Model load")
     assert type(error) is DISPLAY[code][1]
     assert len(str(error)) < 10_000
 
 
 def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
     display = {"code": "generic.noModelMatchingQuery", "loadedModelsSample": "m1"}
-    assert advised_error({"title": "Oh no", "displayData": display}, "Model load").suggestion is None
+    assert error_with_suggestion({"title": "Oh no", "displayData": display}, "Model load").suggestion is None
 
 
 def test_suggestions_compare_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:

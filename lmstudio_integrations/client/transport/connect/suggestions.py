@@ -82,7 +82,7 @@ def unencrypted(target: Target) -> str | None:
     return f"the API token is sent unencrypted to {address.netloc}; put a TLS proxy in front of it"
 
 
-def token_advice(target: Target) -> str:
+def token_suggestion(target: Target) -> str:
     """Return what helps if a server rejects the credentials of a client. Shows no token."""
     if target.token is None:
         unread = sorted(name for name in os.environ if _TOKEN_LIKE.fullmatch(name) and name not in TOKEN_VARIABLES)

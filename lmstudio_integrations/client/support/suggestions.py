@@ -1,7 +1,7 @@
 """What helps with an error of the server: a command, a setting, or the model that was meant.
 
-The transport adds it to every error that a server sends (`advised_error`); the rest of the client adds what it knows of
-a model. Pure. It runs on the thread that serves every call, so long names and lists are cut.
+The transport adds it to every error that a server sends (`error_with_suggestion`); the rest of the client adds what it
+knows of a model. Pure. It runs on the thread that serves every call, so long names and lists are cut.
 """
 
 import re
@@ -57,49 +57,51 @@ _BY_CLASS: dict[type[LMStudioServerError], str] = {
     LMStudioModelLoadError: f"try a smaller context_length or another model; {_LOG}",
     LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",
 }
-"""Advice for errors about which the server gives none."""
+"""Suggestions for errors about which the server gives none."""
 
 
-def advised_error(
+def error_with_suggestion(
     error: Mapping[str, Any],
     label: str,
     default: type[LMStudioServerError] = LMStudioServerError,
     *,
     kind: type[LMStudioServerError] | None = None,
 ) -> LMStudioServerError:
-    """Return the exception of an error on the wire, as `to_exception` does, with advice."""
-    found = to_exception(error, label, default, kind=kind)
-    if isinstance(found, LMStudioContextOverflowError):
-        advice: str | None = _shorten(found.used)
+    """Return the exception of an error on the wire, as `to_exception` does, with a suggestion."""
+    exception = to_exception(error, label, default, kind=kind)
+    if isinstance(exception, LMStudioContextOverflowError):
+        suggestion: str | None = _shorten(exception.used)
     else:
-        advice = _of_details(found.display_data) or (None if found.suggestion else _BY_CLASS.get(type(found)))
-    return found if advice is None else with_advice(found, advice)
+        suggestion = _of_details(exception.display_data) or (
+            None if exception.suggestion else _BY_CLASS.get(type(exception))
+        )
+    return exception if suggestion is None else add_suggestion(exception, suggestion)
 
 
-def with_advice(error: ServerErrorT, advice: str) -> ServerErrorT:
-    """Return an error with advice added to its message and to its suggestion."""
-    advised = copy(error)
-    advised.suggestion = " ".join(text for text in (error.suggestion, advice) if text)
-    advised.args = (redact(f"{error} {advice}" if error.suggestion else f"{error}\n  suggestion: {advice}"),)
-    return advised
+def add_suggestion(error: ServerErrorT, suggestion: str) -> ServerErrorT:
+    """Return an error with one more suggestion, in its message and in its attribute."""
+    result = copy(error)
+    result.suggestion = " ".join(text for text in (error.suggestion, suggestion) if text)
+    result.args = (redact(f"{error} {suggestion}" if error.suggestion else f"{error}\n  suggestion: {suggestion}"),)
+    return result
 
 
 def with_window(
     error: LMStudioContextOverflowError, length: int | None, maximum: int | None
 ) -> LMStudioContextOverflowError:
-    """Return a context overflow that knows the context window, and advises nothing beyond it.
+    """Return a context overflow that knows the context window, and suggests nothing beyond it.
 
     Args:
         error: The error of the server.
         length: The context length of the instance, if it is known; the server's own number counts.
         maximum: The longest context length of the model, if it is known.
     """
-    advised = copy(error)
-    advised.limit = error.limit or length
-    general, exact = _shorten(error.used), _shorten(error.used, advised.limit, maximum)
-    advised.suggestion = error.suggestion and error.suggestion.replace(general, exact)
-    advised.args = (str(error).replace(general, exact),)
-    return advised
+    result = copy(error)
+    result.limit = error.limit or length
+    general, exact = _shorten(error.used), _shorten(error.used, result.limit, maximum)
+    result.suggestion = error.suggestion and error.suggestion.replace(general, exact)
+    result.args = (str(error).replace(general, exact),)
+    return result
 
 
 def context_overflow(label: str, used: int, limit: int, maximum: int | None) -> LMStudioContextOverflowError:
@@ -111,13 +113,13 @@ def context_overflow(label: str, used: int, limit: int, maximum: int | None) -> 
         limit: Context length of the loaded model.
         maximum: The longest context length of the model, if it is known.
     """
-    title, advice = OVERFLOW.format(used=used, limit=limit), _shorten(used, limit, maximum)
-    text = f"{label} error: {title}\n  suggestion: {advice}"
-    return LMStudioContextOverflowError(text, used=used, limit=limit, title=title, suggestion=advice)
+    title, suggestion = OVERFLOW.format(used=used, limit=limit), _shorten(used, limit, maximum)
+    text = f"{label} error: {title}\n  suggestion: {suggestion}"
+    return LMStudioContextOverflowError(text, used=used, limit=limit, title=title, suggestion=suggestion)
 
 
 def _shorten(used: int | None, limit: int | None = None, maximum: int | None = None) -> str:
-    """Return advice for a prompt that is too long, with the power of two that leaves room for a response.
+    """Return a suggestion for a prompt that is too long, with the power of two that leaves room for a response.
 
     Args:
         used: Tokens of the prompt, if known.
@@ -135,13 +137,13 @@ def _shorten(used: int | None, limit: int | None = None, maximum: int | None = N
 
 
 def _of_details(display: Mapping[str, Any] | None) -> str | None:
-    """Return advice made of the machine-readable part of an error."""
+    """Return a suggestion made of the machine-readable part of an error."""
     if display is None:
         return None
     code = display.get("code")
-    advise = _BY_CODE.get(code) if isinstance(code, str) else None
+    suggest = _BY_CODE.get(code) if isinstance(code, str) else None
     try:
-        return advise(display) if advise else None
+        return suggest(display) if suggest else None
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         return None  # displayData is malformed; the error itself must still be raised
 

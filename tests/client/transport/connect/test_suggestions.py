@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations._support.environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations.client.transport.connect import advice
+from lmstudio_integrations.client.transport.connect import suggestions
 from lmstudio_integrations.client.transport.connect.addresses import Address, Target
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
@@ -17,22 +17,24 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process be in no container, and set no variable."""
     for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(advice, "_CONTAINER_FILES", ())
+    monkeypatch.setattr(suggestions, "_CONTAINER_FILES", ())
 
 
 def test_a_container_is_found_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".dockerenv"
-    monkeypatch.setattr(advice, "_CONTAINER_FILES", (str(file),))
-    assert "host.docker.internal" not in advice.no_listener(LOCAL)
+    monkeypatch.setattr(suggestions, "_CONTAINER_FILES", (str(file),))
+    assert "host.docker.internal" not in suggestions.no_listener(LOCAL)
     file.touch()
-    assert "set host to host.docker.internal:4321" in advice.no_listener(LOCAL)
-    assert "set host to host.docker.internal:1234" in advice.not_found(["ws://127.0.0.1:1: refused"])
-    assert "on another machine or port, set LMSTUDIO_HOST" in advice.not_found(["ws://127.0.0.1:1: refused"])
-    assert "Serve on Local Network" in advice.no_listener(Address("192.168.1.20", 1234))
+    assert "set host to host.docker.internal:4321" in suggestions.no_listener(LOCAL)
+    assert "set host to host.docker.internal:1234" in suggestions.not_found(["ws://127.0.0.1:1: refused"])
+    assert "on another machine or port, set LMSTUDIO_HOST" in suggestions.not_found(["ws://127.0.0.1:1: refused"])
+    assert "Serve on Local Network" in suggestions.no_listener(Address("192.168.1.20", 1234))
 
 
 def test_addresses_that_failed_alike_are_listed_together() -> None:
-    text = advice.not_found(["ws://127.0.0.1:1: refused", "ws://127.0.0.1:2: no response", "ws://127.0.0.1:3: refused"])
+    text = suggestions.not_found(
+        ["ws://127.0.0.1:1: refused", "ws://127.0.0.1:2: no response", "ws://127.0.0.1:3: refused"]
+    )
     assert "\n  tried: 127.0.0.1:1, 127.0.0.1:3: refused; 127.0.0.1:2: no response\n" in text
 
 
@@ -48,15 +50,15 @@ def test_addresses_that_failed_alike_are_listed_together() -> None:
 )
 def test_an_address_from_the_environment_is_named_so(value: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOST_VARIABLE, value)
-    assert advice.source_of(LOCAL) == source
+    assert suggestions.source_of(LOCAL) == source
 
 
-def test_the_advice_about_a_token_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suggestion_about_a_token_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LM_STUDIO_API_KEY", TOKEN)
-    assert advice.token_advice(Target(None)).endswith("pass api_token= (not read: LM_STUDIO_API_KEY)")
+    assert suggestions.token_suggestion(Target(None)).endswith("pass api_token= (not read: LM_STUDIO_API_KEY)")
     monkeypatch.setenv("LMSTUDIO_API_TOKEN", TOKEN)
-    assert "in LMSTUDIO_API_TOKEN" in advice.token_advice(Target(None, TOKEN))
-    other = advice.token_advice(Target(None, TOKEN[:-1] + "x"))
+    assert "in LMSTUDIO_API_TOKEN" in suggestions.token_suggestion(Target(None, TOKEN))
+    other = suggestions.token_suggestion(Target(None, TOKEN[:-1] + "x"))
     assert "given as api_token" in other
     assert "LMSTUDIO_API_TOKEN has another token" in other
     assert TOKEN not in other
