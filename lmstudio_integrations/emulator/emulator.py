@@ -191,7 +191,7 @@ class Emulator:
         models, running = counted(len(self.catalog.models), "model"), self._running
         if running is None:
             return f"<{type(self).__name__} of {models}, not running>"
-        loaded = len(running.state.registry.loaded())
+        loaded = len(running.state.registry.instances())
         return f"<{type(self).__name__} at {netloc(self.host, running.server.port)}: {models}, {loaded} loaded>"
 
     @property
@@ -239,7 +239,7 @@ class Emulator:
 
     def loaded(self) -> list[ModelInstanceInfo]:
         """Return the loaded models, in the order of loading."""
-        described = [instance.describe() for instance in self._started.state.registry.loaded()]
+        described = [instance.describe() for instance in self._started.state.registry.instances()]
         return [INSTANCE_INFO_TYPES[info["type"]].from_dict(info) for info in described]
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
@@ -442,7 +442,7 @@ class _Running:
         registry = self.state.registry
         found = registry.catalog.find(key)
         try:
-            entry = registry.resolve(found[0].kind if found else "llm", key)[0]
+            entry = registry.find_entries(found[0].kind if found else "llm", key)[0]
             ttl_ms = None if ttl is None else round(ttl * 1000)
             instance = await registry.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
         except WireError as error:
@@ -452,7 +452,7 @@ class _Running:
 
     async def unload(self, identifier: str) -> None:
         registry = self.state.registry
-        instance = next((each for each in registry.loaded() if each.identifier == identifier), None)
+        instance = next((each for each in registry.instances() if each.identifier == identifier), None)
         if instance is None:
             raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
         await registry.unload(instance)

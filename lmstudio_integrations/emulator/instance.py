@@ -1,4 +1,4 @@
-"""One loaded model: its users, its queue, and its idle TTL.
+"""One instance of a model: its users, its queue, and its idle TTL.
 
 Everything here belongs to the emulator's event loop.
 """
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
-from lmstudio_integrations.emulator.engines.base import LoadedModel, LoadRequest
+from lmstudio_integrations.emulator.engines.base import EngineModel, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.request_log import LoadRecord, LoadState, RecordEntry
@@ -30,15 +30,15 @@ MODEL_UNLOADED = "modelUnloaded"
 """The stop reason of a prediction whose model is unloaded."""
 
 
-class Instance:
-    """A loaded model.
+class ModelInstance:
+    """A model that is loaded, as LM Studio lists it.
 
     Args:
         entry: What was loaded.
-        identifier: Its name among the loaded models.
-        model: The engine's loaded model.
+        identifier: Its name among the instances.
+        model: What the engine has loaded.
         info: The wire form of the model.
-        request: What the engine has loaded: the settings in effect.
+        request: The settings in effect.
         ttl_ms: How long it may idle; `None` for ever.
         jit: Whether it was loaded just in time, so that the next such load evicts it.
         load: The record of its load.
@@ -50,7 +50,7 @@ class Instance:
         *,
         entry: ModelEntry,
         identifier: str,
-        model: LoadedModel,
+        model: EngineModel,
         info: dict[str, Any],
         request: LoadRequest,
         ttl_ms: int | None,

@@ -1,4 +1,4 @@
-"""The models of the emulator: which exist, which are loaded, and when they are loaded and unloaded.
+"""The models of the emulator: the entries of the catalog, their instances, and when these are loaded and unloaded.
 
 See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. Used by the handlers; built on `instance`
 and the engines. Everything here runs on the emulator's event loop, unless stated otherwise.
@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
 from lmstudio_integrations.emulator.engines.errors import EngineError, without_directories
-from lmstudio_integrations.emulator.instance import Instance
+from lmstudio_integrations.emulator.instance import ModelInstance
 from lmstudio_integrations.emulator.request_log import LoadMode, LoadRecord, LoadState, RecordEntry, RequestLog
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LOAD_CONFIGS, LlmLoadModelConfig, ModelKind
@@ -37,7 +37,7 @@ class _SharedLoad:
     these wait in one loop, where a task does, and each of them receives the packets of the load.
     """
 
-    task: "asyncio.Task[Instance]" = field(init=False)
+    task: "asyncio.Task[ModelInstance]" = field(init=False)
     packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     listeners: list[OnPacket] = field(default_factory=list[OnPacket])
 
@@ -51,7 +51,7 @@ class _SharedLoad:
         for listener in self.listeners:
             listener(packet)
 
-    async def wait(self, listener: OnPacket) -> Instance:
+    async def wait(self, listener: OnPacket) -> ModelInstance:
         """Wait for the model; earlier packets are sent first."""
         for packet in self.packets:
             listener(packet)
@@ -98,7 +98,7 @@ class ModelRegistry:
         self._request_log = request_log
         self._metadata: dict[str, ModelMetadata] = {}
         self._downloaded = {entry.key for entry in catalog.models if entry.downloaded}
-        self._instances: dict[str, Instance] = {}
+        self._instances: dict[str, ModelInstance] = {}
         self._reserved: set[str] = set()
         self._shared: dict[str, _SharedLoad] = {}
         self._jit_lock = asyncio.Lock()
@@ -106,12 +106,12 @@ class ModelRegistry:
         self.on_log: Callable[[Mapping[str, Any]], None] = lambda _entry: None
         """Called with each entry of the engines' log (docs/protocol.md#diagnostics-endpoints)."""
 
-    def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
-        """Return the loaded models, in the order of loading. Any thread may call this."""
+    def instances(self, kind: ModelKind | None = None) -> list[ModelInstance]:
+        """Return the instances of loaded models, in the order of loading. Any thread may call this."""
         instances = list(self._instances.values())  # one step while the GIL is held, so nothing changes meanwhile
         return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
-    def downloaded(self) -> list[ModelEntry]:
+    def downloaded_entries(self) -> list[ModelEntry]:
         """Return the entries that can be loaded."""
         return [entry for entry in self.catalog.models if entry.key in self._downloaded]
 
@@ -150,51 +150,51 @@ class ModelRegistry:
                 return ModelMetadata()
         return known
 
-    def find(self, kind: ModelKind, specifier: ModelSpecifier) -> Instance:
-        """Return the loaded model of a specifier.
+    def find(self, kind: ModelKind, specifier: ModelSpecifier) -> ModelInstance:
+        """Return the instance of a specifier.
 
         Raises:
             WireError: If there is none.
         """
         if isinstance(specifier, InstanceSpecifier):
-            for instance in self.loaded(kind):
+            for instance in self.instances(kind):
                 if instance.reference == specifier.instance_reference:
                     return instance
             raise errors.model_unloaded()
         query = specifier.query
-        matching = [instance for instance in self.loaded(kind) if _matches(instance, query)]
+        matching = [instance for instance in self.instances(kind) if _matches(instance, query)]
         if query.identifier is not None:
-            matching = self._all_named(matching, query.identifier)
+            matching = self._instances_named(matching, query.identifier)
         if not matching:
             self._raise_nothing_loaded(kind, query.to_dict())
         return matching[0]
 
-    def find_unambiguous(self, kind: ModelKind, name: str) -> Instance:
-        """Return the loaded model with this identifier, else the only loaded model with this name.
+    def find_unambiguous(self, kind: ModelKind, name: str) -> ModelInstance:
+        """Return the instance with this identifier, else the only instance of the model with this name.
 
         Raises:
             WireError: If there is none, or there are several.
         """
-        found = self._all_named(self.loaded(kind), name)
+        found = self._instances_named(self.instances(kind), name)
         if not found or (len(found) > 1 and found[0].identifier != name):
             self._raise_nothing_loaded(kind, {"identifier": name})
         return found[0]
 
-    def loaded_as(self, kind: ModelKind, name: str) -> Instance | None:
-        """Return the loaded model of an identifier, a key, an alias or a path."""
-        return next(iter(self._all_named(self.loaded(kind), name)), None)
+    def instance_named(self, kind: ModelKind, name: str) -> ModelInstance | None:
+        """Return the instance of an identifier, or else one of a key, an alias or a path."""
+        return next(iter(self._instances_named(self.instances(kind), name)), None)
 
-    def resolve(self, kind: ModelKind, name: str) -> list[ModelEntry]:
+    def find_entries(self, kind: ModelKind, name: str) -> list[ModelEntry]:
         """Return the entries that a name may stand for, the best first.
 
         Raises:
             WireError: If there is none, or none of this kind.
         """
-        found = self._downloaded_as(name)
+        found = self._downloaded_named(name)
         matching = [entry for entry in found if entry.kind == kind]
         if not found:
             self._reject_other_kind(kind, name)
-            known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
+            known = [entry.full_path for entry in self.downloaded_entries() if entry.kind == kind]
             raise errors.path_not_found(name, known)
         if not matching:
             raise errors.domain_mismatch(found[0].full_path, found[0].kind, kind)
@@ -206,9 +206,9 @@ class ModelRegistry:
         Raises:
             WireError: If there is none with this name.
         """
-        if not self._downloaded_as(name):
+        if not self._downloaded_named(name):
             raise errors.draft_model_not_found(name)
-        self.resolve("llm", name)
+        self.find_entries("llm", name)
 
     async def load(
         self,
@@ -221,7 +221,7 @@ class ModelRegistry:
         jit: bool = False,
         on_start: Callable[[str], None] = lambda _identifier: None,
         on_progress: Progress = lambda _progress: None,
-    ) -> Instance:
+    ) -> ModelInstance:
         """Load a new instance. Without an `identifier`, the requested `name` decides on one.
 
         Raises:
@@ -235,7 +235,7 @@ class ModelRegistry:
             on_start(load.record.identifier)
             request = self.load_request(entry, settings)
             model = await self._engine(entry).load(request, on_progress)
-            instance = Instance(
+            instance = ModelInstance(
                 entry=entry,
                 identifier=load.record.identifier,
                 model=model,
@@ -279,7 +279,7 @@ class ModelRegistry:
 
     async def load_just_in_time(
         self, entry: ModelEntry, name: str, listener: OnPacket, *, ttl_ms: int | None, settings: Mapping[str, Any]
-    ) -> Instance:
+    ) -> ModelInstance:
         """Load a model on first use; clients that request it meanwhile share the load.
 
         Raises:
@@ -297,11 +297,11 @@ class ModelRegistry:
             if not shared.listeners and self._shared.get(entry.key) is shared:
                 del self._shared[entry.key]
 
-    async def unload(self, instance: Instance, state: LoadState = "unloaded") -> None:
+    async def unload(self, instance: ModelInstance, state: LoadState = "unloaded") -> None:
         """Unload an instance after its predictions were stopped."""
         await asyncio.shield(self.drop(instance, state))
 
-    def drop(self, instance: Instance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
+    def drop(self, instance: ModelInstance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
         """Unload an instance in the background, once; it is no longer found. `state` is the reason."""
         if instance.unloading is None:
             del self._instances[instance.identifier]
@@ -315,7 +315,7 @@ class ModelRegistry:
         self,
         entry: ModelEntry,
         state: LoadState,
-        instance: Instance | None = None,
+        instance: ModelInstance | None = None,
         error: BaseException | None = None,
     ) -> None:
         text = f"{entry.key}: {state}" if error is None else f"{entry.key}: {state}: {error}"
@@ -338,16 +338,16 @@ class ModelRegistry:
         """Stop all loads and unload everything."""
         for shared in list(self._shared.values()):
             shared.task.cancel()
-        for instance in self.loaded():
+        for instance in self.instances():
             self.drop(instance)
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _load_shared(
         self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
-    ) -> Instance:
+    ) -> ModelInstance:
         async with self._jit_lock if self._auto_evict else nullcontext():
-            for other in [instance for instance in self.loaded() if instance.jit and self._auto_evict]:
+            for other in [instance for instance in self.instances() if instance.jit and self._auto_evict]:
                 shared.send(type="unloadingOtherJITModel", info=other.describe())
                 await self.unload(other, "evicted")
             return await self.load(
@@ -406,10 +406,10 @@ class ModelRegistry:
             engine_settings=entry.engine_settings(),
         )
 
-    def _downloaded_as(self, name: str) -> list[ModelEntry]:
+    def _downloaded_named(self, name: str) -> list[ModelEntry]:
         return [entry for entry in self.catalog.find(name) if entry.key in self._downloaded]
 
-    def _all_named(self, instances: list[Instance], name: str) -> list[Instance]:
+    def _instances_named(self, instances: list[ModelInstance], name: str) -> list[ModelInstance]:
         """Return the instances that a name may stand for, the best first: by identifier, then as in the catalog."""
         exact = [instance for instance in instances if instance.identifier == name]
         return exact + [
@@ -420,11 +420,11 @@ class ModelRegistry:
         """Raise the error for a query that no loaded model matches; one of the other kind has its own error."""
         if query.get("identifier"):
             self._reject_other_kind(kind, query["identifier"])
-        raise errors.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
+        raise errors.no_model_matching(query, [each.identifier for each in self.instances(kind)])
 
     def _reject_other_kind(self, kind: ModelKind, name: str) -> None:
         """Raise an error if the requested model is loaded, but of the other kind."""
-        other = next(iter(self._all_named(self.loaded(), name)), None)
+        other = next(iter(self._instances_named(self.instances(), name)), None)
         if other is not None and other.entry.kind != kind:
             raise errors.domain_mismatch(other.entry.full_path, other.entry.kind, kind)
 
@@ -447,7 +447,7 @@ class ModelRegistry:
             logger.debug("a model could not be loaded or unloaded: %r", error)
 
 
-def _matches(instance: Instance, query: ModelQuery) -> bool:
+def _matches(instance: ModelInstance, query: ModelQuery) -> bool:
     """Return whether an instance matches a query, apart from the identifier."""
     entry, path = instance.entry, (query.path or "").casefold().rstrip("/")
     return (

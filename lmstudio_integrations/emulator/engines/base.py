@@ -1,4 +1,4 @@
-"""The interface of an engine: it loads models, and a loaded model generates, embeds and tokenizes.
+"""The interface of an engine: it loads models, each of which generates, embeds and tokenizes.
 
 An engine does not know the wire: it yields the events of `types/results.py` and raises `EngineError`. The emulator
 handles queues, TTLs and identifiers.
@@ -155,8 +155,8 @@ Progress = Callable[[float], None]
 """Called with the progress of a load, 0.0 to 1.0."""
 
 
-class LoadedModel(Protocol):
-    """One loaded model. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
+class EngineModel(Protocol):
+    """A model that an engine has loaded. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
 
     @property
     def base_fields(self) -> Mapping[str, Any]:
@@ -197,7 +197,7 @@ class Engine(Protocol):
         """Return the metadata of weights without loading them; cheap enough for a listing."""
         ...
 
-    async def load(self, request: LoadRequest, on_progress: Progress) -> LoadedModel:
+    async def load(self, request: LoadRequest, on_progress: Progress) -> EngineModel:
         """Load a model.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lmstudio_integrations.emulator import retrieval
 from lmstudio_integrations.emulator.context import Context, OpenChannel
-from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import WireError, limit_reached
 from lmstudio_integrations.emulator.uploads import Upload
 from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
@@ -122,7 +122,7 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
 
 
 async def _process(
-    channel: OpenChannel, model: LoadedModel, chunks: list[retrieval.TextChunk], index: int
+    channel: OpenChannel, model: EngineModel, chunks: list[retrieval.TextChunk], index: int
 ) -> list[_Embedded]:
     """Return the chunks of one file with their vectors, and report progress."""
     channel.send({"type": "onFileProcessingStart", "index": index})

@@ -21,7 +21,7 @@ LOAD_CANCELLED = "Model loading was cancelled."
 
 async def load_model(context: Context, channel: OpenChannel, parameter: LoadModel) -> None:
     """Load a new instance, even if the model is loaded."""
-    entries = context.registry.resolve(context.kind, parameter["modelKey"])
+    entries = context.registry.find_entries(context.kind, parameter["modelKey"])
     await context.registry.read_metadata(entries[:1])
     resolved: dict[str, Any] = {"type": "resolved", "info": context.registry.info(entries[0])}
     if len(entries) > 1:
@@ -42,12 +42,12 @@ async def load_model(context: Context, channel: OpenChannel, parameter: LoadMode
 async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLoad) -> None:
     """Return a loaded instance, or load one just in time."""
     # No await between the search and the load: another client might load the model meanwhile.
-    instance = context.registry.loaded_as(context.kind, parameter["identifier"])
+    instance = context.registry.instance_named(context.kind, parameter["identifier"])
     if instance is not None:
         with instance.hold(channel.scope):  # restarts its idle TTL
             channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
-    entry = context.registry.resolve(context.kind, parameter["identifier"])[0]
+    entry = context.registry.find_entries(context.kind, parameter["identifier"])[0]
     with channel.cancellable(LOAD_CANCELLED):
         instance = await context.registry.load_just_in_time(
             entry,
@@ -66,7 +66,7 @@ async def unload_model(context: Context, parameter: UnloadModel) -> None:
 
 async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List the loaded instances of this kind."""
-    return [instance.describe() for instance in context.registry.loaded(context.kind)]
+    return [instance.describe() for instance in context.registry.instances(context.kind)]
 
 
 async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
@@ -104,7 +104,7 @@ async def get_instance_processing_state(context: Context, parameter: Lookup) -> 
 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
     """Estimate the memory of a load: the weights, and a rough number for the context."""
-    entry = context.registry.resolve(context.kind, parameter["modelKey"])[0]
+    entry = context.registry.find_entries(context.kind, parameter["modelKey"])[0]
     await context.registry.read_metadata([entry])
     weights = int(context.registry.info(entry)["sizeBytes"])
     request = context.registry.load_request(entry, parameter["loadConfigStack"].collapse())

@@ -14,7 +14,7 @@ from lmstudio_integrations.emulator.context import ConnectedClient, Context, Ope
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
-from lmstudio_integrations.emulator.instance import Instance
+from lmstudio_integrations.emulator.instance import ModelInstance
 from lmstudio_integrations.emulator.prediction_log import Images, outcome_of, record_of, written_text
 from lmstudio_integrations.emulator.prediction_stats import StatsCollector
 from lmstudio_integrations.emulator.request_log import PredictionRecord, RecordEntry
@@ -61,7 +61,7 @@ async def complete_raw_text(context: Context, channel: OpenChannel, parameter: C
     await _generate(context, channel, instance, request, fields)
 
 
-def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> GenerateRequest:
+def _request(instance: ModelInstance, fields: dict[str, Any], **what: Any) -> GenerateRequest:
     effective = prediction_settings.in_effect(instance.model.base_fields, fields)
     return GenerateRequest(
         config=LlmPredictionConfig.from_fields(effective),
@@ -72,7 +72,7 @@ def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> Generat
     )
 
 
-def _image(client: ConnectedClient, instance: Instance, handle: FileHandle) -> Upload:
+def _image(client: ConnectedClient, instance: ModelInstance, handle: FileHandle) -> Upload:
     """Return an image of a conversation.
 
     Raises:
@@ -106,7 +106,7 @@ class _Prediction:
 
     context: Context
     channel: OpenChannel
-    instance: Instance
+    instance: ModelInstance
     request: GenerateRequest
     fields: dict[str, Any]
     collector: StatsCollector
@@ -209,7 +209,7 @@ class _Prediction:
 async def _generate(
     context: Context,
     channel: OpenChannel,
-    instance: Instance,
+    instance: ModelInstance,
     request: GenerateRequest,
     fields: dict[str, Any],
     *,

@@ -159,7 +159,7 @@ async def create_artifact_download_plan(context: Context, channel: OpenChannel, 
 
 async def _offer(context: Context, channel: OpenChannel, entry: ModelEntry, artifact: tuple[str, str] | None) -> None:
     """Send the plan of a download, and carry it out when the client commits."""
-    owned = entry in context.registry.downloaded()
+    owned = entry in context.registry.downloaded_entries()
     plan = DownloadPlan(context.registry.info(entry), owned, artifact)
     committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -16,14 +16,16 @@ MAX_FLAG_LENGTH = 256
 
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List all models that can be loaded."""
-    await context.registry.read_metadata(context.registry.downloaded())
-    return [context.registry.info(entry) for entry in context.registry.downloaded()]
+    await context.registry.read_metadata(context.registry.downloaded_entries())
+    return [context.registry.info(entry) for entry in context.registry.downloaded_entries()]
 
 
 async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
     """Fail: no model of the emulator has variants."""
-    if not any(entry.key == parameter["modelKey"] for entry in context.registry.downloaded()):
-        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in context.registry.downloaded()])
+    if not any(entry.key == parameter["modelKey"] for entry in context.registry.downloaded_entries()):
+        raise path_not_found(
+            parameter["modelKey"], [entry.full_path for entry in context.registry.downloaded_entries()]
+        )
     raise WireError(f'The model "{parameter["modelKey"]}" has no variants')
 
 

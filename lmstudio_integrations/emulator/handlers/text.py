@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from lmstudio_integrations.emulator import prediction_settings
 from lmstudio_integrations.emulator.context import Context
-from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.engines.base import EngineModel
 from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.instance import Activity
 from lmstudio_integrations.emulator.request_log import EmbeddingRecord
@@ -23,7 +23,7 @@ _ADDED_TOKENS = 2
 async def _use(
     context: Context,
     specifier: ModelSpecifier,
-    work: Callable[[LoadedModel], Awaitable[T]],
+    work: Callable[[EngineModel], Awaitable[T]],
     activity: Activity | None = None,
 ) -> T:
     """Use a loaded model; with an activity, wait for a slot first."""

@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.engines.scripted.error_codes import unsuppor
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
 
 Schema = dict[str, Any]
-Instance = tuple[Any, int]
+SchemaInstance = tuple[Any, int]
 """A value, and the length of its JSON text. The length is computed, as items that repeat share one value."""
 
 _Path = tuple[object, ...]
@@ -95,7 +95,7 @@ class _Builder:
     parts: int = MAX_PARTS
     deadline: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
 
-    def build(self, schema: object, path: _Path = ()) -> Instance:
+    def build(self, schema: object, path: _Path = ()) -> SchemaInstance:
         """Return the shortest instance of a part of the schema."""
         if len(path) == MAX_DEPTH:
             raise NoInstanceError(f"it is nested more than {MAX_DEPTH} levels deep, its references followed")
@@ -108,7 +108,7 @@ class _Builder:
             raise NoInstanceError(f"{keyword!r} is not supported")
         return self._build_supported(schema, path)
 
-    def _build_supported(self, schema: Schema, path: _Path) -> Instance:
+    def _build_supported(self, schema: Schema, path: _Path) -> SchemaInstance:
         inner = (*path, None)
         match schema:
             case {"$ref": reference, **rest}:
@@ -127,7 +127,7 @@ class _Builder:
             case _:
                 return self._shortest(lambda kind: _BUILDERS[kind](self, schema, inner), _types(schema))
 
-    def build_object(self, schema: Schema, path: _Path) -> Instance:
+    def build_object(self, schema: Schema, path: _Path) -> SchemaInstance:
         """Return the object with the fewest members."""
         properties: Mapping[str, Any] = schema.get("properties", {})
         required = dict.fromkeys(schema.get("required", ()))
@@ -140,7 +140,7 @@ class _Builder:
         length = sum(len(json.dumps(name)) + size for name, (_, size) in members.items())
         return _bounded({name: value for name, (value, _) in members.items()}, length)
 
-    def build_array(self, schema: Schema, path: _Path) -> Instance:
+    def build_array(self, schema: Schema, path: _Path) -> SchemaInstance:
         """Return the array with the fewest items."""
         count = _at_most(schema.get("maxItems", MAX_LENGTH), schema.get("minItems", 0))
         items = [self.build(item, path) for item in schema.get("prefixItems", ())[:count]]
@@ -151,7 +151,7 @@ class _Builder:
             items += [self.build(further, path)] * missing
         return _bounded([value for value, _ in items], sum(size for _, size in items))
 
-    def _different(self, schema: object, count: int) -> list[Instance]:
+    def _different(self, schema: object, count: int) -> list[SchemaInstance]:
         """Return different items for a set; only enumerations have them."""
         while is_object(schema) and "$ref" in schema:
             self._count(1)
@@ -161,7 +161,7 @@ class _Builder:
             raise NoInstanceError(f"{count} different items need an 'enum' of as many values")
         return values[:count]
 
-    def _enum(self, values: Sequence[object]) -> list[Instance]:
+    def _enum(self, values: Sequence[object]) -> list[SchemaInstance]:
         """Return the values of an enumeration, the shortest first."""
         self._count(len(values))
         if not values:
@@ -195,13 +195,13 @@ class _Builder:
                 raise NoInstanceError(f"{keyword!r} stands at two places with different values")
         return {**first, **second}
 
-    def _shortest(self, build: Callable[[Any], Instance], alternatives: Iterable[object]) -> Instance:
+    def _shortest(self, build: Callable[[Any], SchemaInstance], alternatives: Iterable[object]) -> SchemaInstance:
         """Return the shortest instance of the alternatives; those that have none do not count.
 
         Raises:
             NoInstanceError: If none has one; the reason is that of the last.
         """
-        found: list[Instance] = []
+        found: list[SchemaInstance] = []
         problem = NoInstanceError("it allows nothing")
         for alternative in alternatives:
             try:
@@ -220,7 +220,7 @@ class _Builder:
             raise SchemaLimitError(f"it takes more than {MAX_SECONDS:g} s to follow")
 
 
-_BUILDERS: Mapping[str, Callable[[_Builder, Schema, _Path], Instance]] = {
+_BUILDERS: Mapping[str, Callable[[_Builder, Schema, _Path], SchemaInstance]] = {
     "integer": lambda _builder, schema, _path: _leaf(_number(schema, whole=True)),
     "number": lambda _builder, schema, _path: _leaf(_number(schema, whole=False)),
     "string": lambda _builder, schema, _path: _leaf(_string(schema)),
@@ -246,15 +246,15 @@ def _types(schema: Schema) -> list[str]:
     return [name for name in (named if is_list(named) else [named]) if name in _BUILDERS]
 
 
-def _leaf(value: Any) -> Instance:
+def _leaf(value: Any) -> SchemaInstance:
     return value, len(json.dumps(value))
 
 
-def _length(instance: Instance) -> int:
+def _length(instance: SchemaInstance) -> int:
     return instance[1]
 
 
-def _bounded(value: list[Any] | dict[str, Any], length: int) -> Instance:
+def _bounded(value: list[Any] | dict[str, Any], length: int) -> SchemaInstance:
     """Return an array or object, unless it is too long; `length` is that of its items or members."""
     length += 2 + 2 * len(value)
     if length > MAX_CHARACTERS:
