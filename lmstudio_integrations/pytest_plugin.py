@@ -90,7 +90,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test without a fault, and under each fault that it has chosen."""
     marker = metafunc.definition.get_closest_marker("lmstudio_faults")
     if "lmstudio_faults" in metafunc.fixturenames:
-        names = _chosen(marker.args if marker else (), metafunc.function.__name__)
+        names = _choose_faults(marker.args if marker else (), metafunc.function.__name__)
         metafunc.parametrize("lmstudio_faults", ["none", *names], indirect=True)
     elif marker:
         pytest.fail(
@@ -246,19 +246,19 @@ def _recorded_host(request: pytest.FixtureRequest) -> str:
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - see the docstring of the module
 
     with Client(request.config.getoption("--lmstudio-host")) as client:
-        found = client.api_host or Client.find_default_local_api_host()
-    if found is None:
+        host = client.api_host or Client.find_default_local_api_host()
+    if host is None:
         pytest.fail("no LM Studio to record: start it, or name it with --lmstudio-host", pytrace=False)
-    return found
+    return host
 
 
-def _chosen(choices: Sequence[str], test: str) -> list[str]:
+def _choose_faults(choices: Sequence[str], test: str) -> list[str]:
     """Return the names of the faults that a test has chosen."""
-    from lmstudio_integrations.emulator.proxy.fault_choices import chosen  # noqa: PLC0415
+    from lmstudio_integrations.emulator.proxy.fault_choices import choose_faults  # noqa: PLC0415
     from lmstudio_integrations.errors import LMStudioValueError  # noqa: PLC0415
 
     try:
-        return [fault.name for fault in chosen(choices)]
+        return [fault.name for fault in choose_faults(choices)]
     except LMStudioValueError as error:
         raise pytest.fail.Exception(f"the marker lmstudio_faults of {test}: {error}", pytrace=False) from None
 
@@ -284,8 +284,8 @@ def _emulator(models: Sequence[Any]) -> "Iterator[Emulator]":
 
 
 def _host(request: pytest.FixtureRequest, fixture: str) -> str:
-    given: str | None = request.config.getoption("--lmstudio-host")
-    if given is not None:
-        return given
+    host: str | None = request.config.getoption("--lmstudio-host")
+    if host is not None:
+        return host
     server: Emulator = request.getfixturevalue(fixture)
     return server.address

@@ -21,7 +21,7 @@ from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_to
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, MIB
-from lmstudio_integrations.emulator.proxy.fault_choices import recurring
+from lmstudio_integrations.emulator.proxy.fault_choices import read_injections
 from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -132,7 +132,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if fault and "list" in fault:
         list_faults()
         return
-    injections = [injection for text in fault or () for injection in recurring(text)]
+    injections = [injection for text in fault or () for injection in read_injections(text)]
     tokens = accepted_tokens(token or (), token_file)
     ports = DISCOVERY_PORTS if port is None else (port,)
     limits = limits_of(max_connections, max_file * MIB, max_uploads * MIB)

@@ -28,8 +28,8 @@ class Authenticator:
         """Return why credentials are rejected, or `None`. The time does not depend on which part is wrong."""
         if self._tokens:
             # Joined as in a token: its identifier has no colon, so no other pair gives the same text.
-            given = f"{identifier}:{passkey}"
-            matches = [_is_equal(given, f"{known}:{key}") for known, key in self._tokens]
+            pair = f"{identifier}:{passkey}"
+            matches = [_is_equal(pair, f"{known_identifier}:{key}") for known_identifier, key in self._tokens]
             if any(matches):
                 return None
             return "An LM Studio API token that this server accepts is required"
@@ -52,9 +52,9 @@ class Authenticator:
             client.drop_uploads()
 
 
-def _is_equal(given: str, expected: str) -> bool:
+def _is_equal(text: str, expected: str) -> bool:
     """Compare in constant time."""
-    return compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
+    return compare_digest(text.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
 
 
 def _credentials(token: str) -> tuple[str, str]:

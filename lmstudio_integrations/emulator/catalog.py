@@ -111,8 +111,8 @@ class ModelEntry(_Strict):
     def artifact(self) -> tuple[str, str] | None:
         """Owner and name on the hub, from the key or with the publisher; `None` if the hub allows no such name."""
         key = self.key if "/" in self.key else f"{self.publisher or self.full_path.partition('/')[0]}/{self.key}"
-        found = _ARTIFACT.fullmatch(key.lower())
-        return found and (found["owner"], found["name"])
+        match = _ARTIFACT.fullmatch(key.lower())
+        return match and (match["owner"], match["name"])
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the fields that only the engine uses."""
@@ -200,8 +200,8 @@ class PluginEntry(_Strict):
     def _check_kind(self) -> Self:
         kinds = [kind for kind in get_args(PluginKind) if getattr(self, kind)]
         if len(kinds) != 1:
-            found = " and ".join(kinds) or "none of them"
-            raise LMStudioValueError(f"it needs exactly one of {', '.join(get_args(PluginKind))}, and has {found}")
+            names = " and ".join(kinds) or "none of them"
+            raise LMStudioValueError(f"it needs exactly one of {', '.join(get_args(PluginKind))}, and has {names}")
         for name, kind in _FIELDS_OF_KINDS.items():
             if kind != kinds[0] and getattr(self, name):
                 raise LMStudioValueError(f"{name}: only a plugin with {kind!r} has it, and this one has {kinds[0]!r}")
@@ -297,10 +297,10 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
     Raises:
         LMStudioValueError: If a key without weights is neither bundled nor scripted.
     """
-    key, found, weights = text.partition("=")
-    if not key or (found and not weights):
+    key, equals_sign, weights = text.partition("=")
+    if not key or (equals_sign and not weights):
         raise LMStudioValueError(f"a model must be KEY or KEY=WEIGHTS, got {text!r}")
-    if not found:
+    if not equals_sign:
         if scripted:
             return ModelEntry(key=key, kind=guess_kind(key))
         if key not in BUNDLED:
@@ -388,26 +388,26 @@ def load(path: Path) -> Catalog:
 
 def _line_of(message: str, text: str, tables: Mapping[str, Any]) -> int | None:
     """Return the line of a TOML file that an error is about: that of the field, else that of its table."""
-    named = [(number, found[1]) for number, line in enumerate(text.splitlines(), 1) if (found := _NAME.match(line))]
+    lines = [(number, match[1]) for number, line in enumerate(text.splitlines(), 1) if (match := _NAME.match(line))]
     for name, parse in (("model", parse_entry), ("preset", parse_preset), ("plugin", parse_plugin)):
-        starts = [index for index, (_, each) in enumerate(named) if each == name]
-        found = tables.get(name, [])
-        for start, end, table in zip(starts, [*starts[1:], None], found if is_list(found) else [], strict=False):
+        starts = [index for index, (_, each) in enumerate(lines) if each == name]
+        values = tables.get(name, [])
+        for start, end, table in zip(starts, [*starts[1:], None], values if is_list(values) else [], strict=False):
             try:
                 parse(table)
             except LMStudioValueError:
-                return _line_in(message, named[start:end]) or named[start][0]
-    return _line_in(message, named)
+                return _line_in(message, lines[start:end]) or lines[start][0]
+    return _line_in(message, lines)
 
 
-def _line_in(message: str, named: Sequence[tuple[int, str]]) -> int | None:
+def _line_in(message: str, lines: Sequence[tuple[int, str]]) -> int | None:
     """Return the first of some lines with a name that an error contains; of several rules, that of the right one."""
     rule = re.search(r"\brule (\d+):", message)
-    lines = [number for number, name in named if name in {"model.rule", "plugin.rule"}]
-    if rule and 1 <= int(rule[1]) <= len(lines):  # inline rules have no such lines
-        return lines[int(rule[1]) - 1]
+    rule_lines = [number for number, name in lines if name in {"model.rule", "plugin.rule"}]
+    if rule and 1 <= int(rule[1]) <= len(rule_lines):  # inline rules have no such lines
+        return rule_lines[int(rule[1]) - 1]
     names = set(re.findall(r"(\w+)(?=[:='])", message.partition(" (got ")[0]))
-    return next((number for number, name in named if name in names), None)
+    return next((number for number, name in lines if name in names), None)
 
 
 _NAME = re.compile(r"\s*\[*\s*([\w.]+)\s*[]=]")
@@ -434,10 +434,10 @@ def _listed(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
     Raises:
         LMStudioValueError: If there is one table, or a plain value, instead of a list.
     """
-    found: Sequence[Any] = tables.get(name, [])
-    if not isinstance(found, list | tuple):
-        raise LMStudioValueError(f"{name!r} must be a list of tables, each headed [[{name}]], got {found!r}")
-    return found
+    values: Sequence[Any] = tables.get(name, [])
+    if not isinstance(values, list | tuple):
+        raise LMStudioValueError(f"{name!r} must be a list of tables, each headed [[{name}]], got {values!r}")
+    return values
 
 
 def from_tables(tables: Mapping[str, Any]) -> Catalog:
@@ -511,8 +511,8 @@ def parse_plugins(plugins: Mapping[str, Any]) -> tuple[PluginEntry, ...]:
         LMStudioValueError: If one is something else, or a field is unknown or invalid.
     """
     return tuple(
-        parse_plugin({**(given if is_mapping(given) else {"functions": given}), "identifier": identifier})
-        for identifier, given in plugins.items()
+        parse_plugin({**(plugin if is_mapping(plugin) else {"functions": plugin}), "identifier": identifier})
+        for identifier, plugin in plugins.items()
     )
 
 
@@ -549,8 +549,8 @@ def _explain_one(problem: Mapping[str, Any], kind: type[_Strict]) -> str:
     if problem["type"] == "value_error":  # our own text, which has the value
         return str(problem["ctx"]["error"])
     if problem["type"] == "extra_forbidden":
-        known = [field.alias or name for name, field in kind.model_fields.items()]
-        similar = closest_names(str(problem["loc"][-1]), known)
+        names = [field.alias or name for name, field in kind.model_fields.items()]
+        similar = closest_names(str(problem["loc"][-1]), names)
         return f"unknown field; did you mean {similar[0]!r}?" if similar else "unknown field"
     if problem["type"] == "missing" or problem["loc"][0] in _SECRET:
         return str(problem["msg"])

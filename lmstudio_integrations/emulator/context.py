@@ -80,10 +80,10 @@ class ConnectedClient:
         Raises:
             WireError: If there is none.
         """
-        found = self.uploads.get(with_namespace(identifier))
-        if found is None:
+        upload = self.uploads.get(with_namespace(identifier))
+        if upload is None:
             raise file_not_found(identifier)
-        return found
+        return upload
 
     def path(self, identifier: str, folder: UploadFolder) -> Path:
         """Return the path of a file, which is written to the folder on first use.

@@ -440,9 +440,9 @@ class _Running:
 
     async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
         registry = self.state.registry
-        found = registry.catalog.find(key)
+        entries = registry.catalog.find(key)
         try:
-            entry = registry.find_entries(found[0].kind if found else "llm", key)[0]
+            entry = registry.find_entries(entries[0].kind if entries else "llm", key)[0]
             ttl_ms = None if ttl is None else round(ttl * 1000)
             instance = await registry.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
         except WireError as error:

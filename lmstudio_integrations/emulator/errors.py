@@ -115,23 +115,23 @@ def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> WireEr
 
 def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> WireError:
     """Return the error for an unknown preset; `presets` are identifiers and names."""
-    known = list(presets)
+    listed = list(presets)
     return WireError(
         f'Cannot find a preset with the identifier "{name}"',
         display_data={
             "code": "generic.presetNotFound",
             "specifiedFuzzyPresetIdentifier": name,
             "availablePresetsSample": [
-                {"identifier": identifier, "name": title} for identifier, title in known[:SAMPLE]
+                {"identifier": identifier, "name": title} for identifier, title in listed[:SAMPLE]
             ],
-            "totalAvailablePresets": len(known),
+            "totalAvailablePresets": len(listed),
         },
     )
 
 
-def plugin_not_found(identifier: str, known: Sequence[str]) -> WireError:
+def plugin_not_found(identifier: str, plugins: Sequence[str]) -> WireError:
     """Return the error for a plugin that the server does not have."""
-    listed = ", ".join(known[:SAMPLE]) + (f" and {len(known) - SAMPLE} more" if len(known) > SAMPLE else "")
+    listed = ", ".join(plugins[:SAMPLE]) + (f" and {len(plugins) - SAMPLE} more" if len(plugins) > SAMPLE else "")
     return WireError(
         f'Cannot find a plugin with the identifier "{shortened(identifier)}"',
         cause=f"This server has {listed or 'no plugins'}.",

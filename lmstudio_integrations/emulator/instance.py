@@ -95,8 +95,8 @@ class ModelInstance:
     def state(self) -> dict[str, Any]:
         """Return its activity, and how many requests run or wait."""
         activities = set(self._users.values())
-        known = ("generating", "processingPrompt", "computingEmbedding")
-        status = next((activity for activity in known if activity in activities), "idle")
+        order = ("generating", "processingPrompt", "computingEmbedding")
+        status = next((activity for activity in order if activity in activities), "idle")
         return {"status": status, "queued": self._queue.queued + self._queue.running}
 
     def report_embedded(self, characters: int) -> None:

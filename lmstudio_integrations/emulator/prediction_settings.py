@@ -34,8 +34,8 @@ def requested(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -
     if preset_name is not None:
         preset = catalog.preset(preset_name)
         if preset is None:
-            known = [(each.identifier, each.name or each.identifier) for each in catalog.presets]
-            raise preset_not_found(preset_name, known)
+            presets = [(each.identifier, each.name or each.identifier) for each in catalog.presets]
+            raise preset_not_found(preset_name, presets)
         fields = preset.fields
     return {**fields, **stack.collapse()}
 

@@ -142,13 +142,13 @@ class ModelRegistry:
 
     def metadata(self, entry: ModelEntry) -> ModelMetadata:
         """Return the metadata of weights; empty metadata if they cannot be read. Any thread may call this."""
-        known = self._metadata.get(entry.key)
-        if known is None:
+        metadata = self._metadata.get(entry.key)
+        if metadata is None:
             try:
-                known = self._metadata[entry.key] = self._engine(entry).metadata(entry.weights, entry.kind)
+                metadata = self._metadata[entry.key] = self._engine(entry).metadata(entry.weights, entry.kind)
             except EngineError:
                 return ModelMetadata()
-        return known
+        return metadata
 
     def find(self, kind: ModelKind, specifier: ModelSpecifier) -> ModelInstance:
         """Return the instance of a specifier.
@@ -175,10 +175,10 @@ class ModelRegistry:
         Raises:
             WireError: If there is none, or there are several.
         """
-        found = self._instances_named(self.instances(kind), name)
-        if not found or (len(found) > 1 and found[0].identifier != name):
+        instances = self._instances_named(self.instances(kind), name)
+        if not instances or (len(instances) > 1 and instances[0].identifier != name):
             self._raise_nothing_loaded(kind, {"identifier": name})
-        return found[0]
+        return instances[0]
 
     def instance_named(self, kind: ModelKind, name: str) -> ModelInstance | None:
         """Return the instance of an identifier, or else one of a key, an alias or a path."""
@@ -190,14 +190,14 @@ class ModelRegistry:
         Raises:
             WireError: If there is none, or none of this kind.
         """
-        found = self._downloaded_named(name)
-        matching = [entry for entry in found if entry.kind == kind]
-        if not found:
+        entries = self._downloaded_named(name)
+        matching = [entry for entry in entries if entry.kind == kind]
+        if not entries:
             self._reject_other_kind(kind, name)
-            known = [entry.full_path for entry in self.downloaded_entries() if entry.kind == kind]
-            raise errors.path_not_found(name, known)
+            paths = [entry.full_path for entry in self.downloaded_entries() if entry.kind == kind]
+            raise errors.path_not_found(name, paths)
         if not matching:
-            raise errors.domain_mismatch(found[0].full_path, found[0].kind, kind)
+            raise errors.domain_mismatch(entries[0].full_path, entries[0].kind, kind)
         return matching
 
     def check_draft_model(self, name: str) -> None:

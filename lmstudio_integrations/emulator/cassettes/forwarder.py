@@ -164,8 +164,8 @@ class _Upstream:
         number, frames = next(self._ids), Frames()
         self._requests[number] = frames
         frame_of = envelope.rpc_call if kind == "call" else envelope.channel_create
-        given = None if parameter is ABSENT else dumps(parameter)
-        self._outgoing.put_nowait(frame_of(endpoint, number, given))
+        text = None if parameter is ABSENT else dumps(parameter)
+        self._outgoing.put_nowait(frame_of(endpoint, number, text))
         return number, frames
 
     def send(self, number: int, packet: Mapping[str, Any]) -> None:

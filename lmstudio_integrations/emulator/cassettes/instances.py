@@ -111,10 +111,10 @@ def _infos(interaction: Interaction) -> Iterator[Info]:
 
 def _uploaded(interaction: Interaction) -> dict[str, str]:
     """Return the identifier of a file that was uploaded, and the hash of its content."""
-    sent, result = interaction.parameter, interaction.result
-    if interaction.endpoint != "uploadFileBase64" or not (is_object(sent) and is_object(result)):
+    upload, result = interaction.parameter, interaction.result
+    if interaction.endpoint != "uploadFileBase64" or not (is_object(upload) and is_object(result)):
         return {}
-    content, identifier = sent.get("contentBase64"), result.get("identifier")
+    content, identifier = upload.get("contentBase64"), result.get("identifier")
     if not (isinstance(content, str) and isinstance(identifier, str)):
         return {}
     return {identifier: hash_of(content)}

@@ -108,7 +108,7 @@ class Redaction:
             place: Where the text is.
         """
         text = "".join(texts)
-        found: list[Span] = []
+        spans: list[Span] = []
         around, at = list[str](), 0
         for start, end, value in _json_in(text):
             try:
@@ -117,14 +117,14 @@ class Redaction:
                 continue
             if redacted != value:
                 written = dumps(redacted)
-                found.append((start, end, "".join(_parted([written], self._spans(written)))))
+                spans.append((start, end, "".join(_parted([written], self._spans(written)))))
             around += [text[at : start + 1], " " * (end - start - 2)]
             at = max(start + 1, end - 1)
             also = also if end - start < len(text) else ()
         around.append(text[at:])
         for word in also:
-            found += [(*match.span(), HIDDEN) for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
-        return _parted(texts, _merged([*secret_members("".join(around)), *found, *self._spans(text)]))
+            spans += [(*match.span(), HIDDEN) for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
+        return _parted(texts, _merged([*secret_members("".join(around)), *spans, *self._spans(text)]))
 
     def _member(self, parent: dict[str, Any], name: str, *, is_secret: bool, place: Place) -> Any:
         value = parent[name]
@@ -158,16 +158,16 @@ class Redaction:
         return content if self._keeps_contents else hash_of(content)
 
     def _spans(self, text: str) -> list[Span]:
-        found: list[Span] = [(start, end, HIDDEN) for start, end in secret_spans(text)]
-        found += [(match.start(), match.end(), HOME) for match in _HOMES.finditer(text)]
+        spans: list[Span] = [(start, end, HIDDEN) for start, end in secret_spans(text)]
+        spans += [(match.start(), match.end(), HOME) for match in _HOMES.finditer(text)]
         if self._home is not None:
-            found += [(match.start(), match.end(), HOME) for match in self._home.finditer(text)]
+            spans += [(match.start(), match.end(), HOME) for match in self._home.finditer(text)]
         for pattern in self._patterns:
-            found += [(match.start(), match.end(), HIDDEN) for match in pattern.finditer(text)]
+            spans += [(match.start(), match.end(), HIDDEN) for match in pattern.finditer(text)]
         for literal in self._literals:
             if literal in text:
-                found += [(match.start(), match.end(), HIDDEN) for match in re.finditer(re.escape(literal), text)]
-        return _merged(found)
+                spans += [(match.start(), match.end(), HIDDEN) for match in re.finditer(re.escape(literal), text)]
+        return _merged(spans)
 
 
 _DECODER = json.JSONDecoder()

@@ -200,7 +200,7 @@ class ReplayConnection(ConnectionHandler):
         self._pace = pace
         self._in_flight: dict[int, Interaction] = {}
         """What may not have arrived, by the channels of the client."""
-        self._sent: list[int] = []
+        self._finished_channels: list[int] = []
         """The channels that are sent with the next flush to their end."""
 
     async def run(self) -> None:
@@ -222,15 +222,15 @@ class ReplayConnection(ConnectionHandler):
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         await super()._serve(opened, channel)
         if opened.channel_id in self._in_flight:
-            self._sent.append(opened.channel_id)
+            self._finished_channels.append(opened.channel_id)
             self._flush_soon()
 
     def _flush(self) -> None:
         super()._flush()
-        for channel_id in self._sent:
+        for channel_id in self._finished_channels:
             self._matcher.use(self._in_flight[channel_id], has_arrived=False)
             self._socket.send_ping(b"%b%d" % (HAS_ARRIVED, channel_id))
-        self._sent.clear()
+        self._finished_channels.clear()
 
     async def _respond(self, call: CallReceived) -> None:
         interaction = self._matcher.find(request_of(self.namespace, call))

@@ -51,8 +51,8 @@ def knows(template: str, tags: Tags) -> bool:
 def end_of_prompt(prompt: str, tags: Tags) -> str:
     """Return the tags at the end of a prompt, with white space: an opened or an empty block; empty if there is none."""
     start, end = re.escape(tags.start.strip()), re.escape(tags.end.strip())
-    found = re.search(rf"{start}\s*(?:{end}\s*)?\Z", prompt)
-    return found[0] if found else ""
+    match = re.search(rf"{start}\s*(?:{end}\s*)?\Z", prompt)
+    return match[0] if match else ""
 
 
 def stop_strings(config: LlmPredictionConfig) -> list[str]:

@@ -51,9 +51,9 @@ def _type_of(name: str, data: bytes) -> str:
     """Return the type of a file: `image` by content, else by extension, else `unknown`."""
     if image_format(data):
         return "image"
-    found = _TYPES.get(PurePath(name).suffix.lower())
-    if found:
-        return found
+    file_type = _TYPES.get(PurePath(name).suffix.lower())
+    if file_type:
+        return file_type
     guessed = mimetypes.guess_type(name)[0] or ""
     return "text/other" if guessed.startswith("text/") else "unknown"
 
@@ -110,10 +110,10 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
             limit = context.state.limits.retrieval_chunks
             for index, identifier in enumerate(parameter["fileIdentifiers"]):
                 text = _text(context, identifier)
-                found = await asyncio.to_thread(retrieval.chunk, text, index, config, limit - len(chunks))
-                if len(chunks) + len(found) > limit:
+                chunks_of_file = await asyncio.to_thread(retrieval.chunk, text, index, config, limit - len(chunks))
+                if len(chunks) + len(chunks_of_file) > limit:
                     raise limit_reached("chunks of text in one retrieval", "retrieval_chunks", limit)
-                chunks += await _process(channel, instance.model, found, index)
+                chunks += await _process(channel, instance.model, chunks_of_file, index)
             channel.send({"type": "onSearchingStart"})
             query = await instance.model.embed(parameter["query"])
             entries = await asyncio.to_thread(retrieval.rank, query, chunks, config.limit)

@@ -27,21 +27,21 @@ DOWNLOAD_CANCELLED = "The download was cancelled."
 async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
     """Return the first entries of the catalog that match a term, the exact one first; without a term, all match."""
     term = (parameter["opts"].get("searchTerm") or "").casefold()
-    found = await _search(context, term, parameter["opts"].get("compatibilityTypes"))
-    return {"results": [_result(entry, term) for entry in found[: parameter["opts"].get("limit") or DEFAULT_LIMIT]]}
+    entries = await _search(context, term, parameter["opts"].get("compatibilityTypes"))
+    return {"results": [_result(entry, term) for entry in entries[: parameter["opts"].get("limit") or DEFAULT_LIMIT]]}
 
 
 async def _search(context: Context, term: str, compatible: Sequence[str] | None) -> list[ModelEntry]:
     """Return the entries of the catalog that match a term, the exact one first."""
     await context.registry.read_metadata(context.registry.catalog.models if compatible else ())
-    found = [
+    entries = [
         entry
         for entry in context.registry.catalog.models
         if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
         and (not compatible or context.registry.metadata(entry).format in compatible)
     ]
-    found.sort(key=lambda entry: entry.key.casefold() != term)  # the limit must not cut it off
-    return found
+    entries.sort(key=lambda entry: entry.key.casefold() != term)  # the limit must not cut it off
+    return entries
 
 
 def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
 async def fuzzy_find_staff_picks(context: Context, parameter: StaffPicks) -> dict[str, Any]:
     """Return the first entries that match a term, as artifacts of the hub; the whole catalog is recommended."""
     term = (parameter.get("searchTerm") or "").casefold()
-    found = await _search(context, term, parameter.get("compatibilityTypes"))
+    entries = await _search(context, term, parameter.get("compatibilityTypes"))
     picks = [
         {
             "owner": owner,
@@ -65,7 +65,7 @@ async def fuzzy_find_staff_picks(context: Context, parameter: StaffPicks) -> dic
             "description": entry.display_name or entry.key,
             "exact": term in {entry.key.casefold(), name, f"{owner}/{name}"},
         }
-        for entry in found
+        for entry in entries
         if entry.artifact is not None
         for owner, name in [entry.artifact]
     ]
@@ -139,16 +139,16 @@ async def create_download_plan(context: Context, channel: OpenChannel, parameter
     if target["type"] == "artifact":
         artifact = (target["owner"], target["name"])
         name = "/".join(artifact)
-        found = [entry for entry in models if entry.artifact == artifact]
+        entries = [entry for entry in models if entry.artifact == artifact]
     else:
         artifact = None
         name = f"{target['source']['user']}/{target['source']['repo']}"
-        found = [entry for entry in models if f"{entry.full_path}/".casefold().startswith(f"{name}/".casefold())]
-    await context.registry.read_metadata(found)
-    found = [entry for entry in found if not formats or context.registry.metadata(entry).format in formats]
-    if not found:
+        entries = [entry for entry in models if f"{entry.full_path}/".casefold().startswith(f"{name}/".casefold())]
+    await context.registry.read_metadata(entries)
+    entries = [entry for entry in entries if not formats or context.registry.metadata(entry).format in formats]
+    if not entries:
         raise _nothing_to_download(name)
-    await _offer(context, channel, found[0], artifact)
+    await _offer(context, channel, entries[0], artifact)
 
 
 async def create_artifact_download_plan(context: Context, channel: OpenChannel, parameter: Artifact) -> None:
@@ -207,10 +207,10 @@ async def _download(context: Context, channel: OpenChannel, entry: ModelEntry) -
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:
-    found = context.registry.catalog.find(identifier)
-    if not found:
+    entries = context.registry.catalog.find(identifier)
+    if not entries:
         raise _nothing_to_download(identifier)
-    return found[0]  # the best match
+    return entries[0]  # the best match
 
 
 def _nothing_to_download(identifier: str) -> WireError:

@@ -61,10 +61,10 @@ def parse_functions(functions: Iterable[ToolInput]) -> dict[str, ToolFunctionDef
     Raises:
         LMStudioValueError: If there are none, two have one name, or one cannot be called by a model.
     """
-    given = list(functions)
-    if not given:
+    inputs = list(functions)
+    if not inputs:
         raise LMStudioValueError("a plugin needs at least one function")
-    tools = parse_tools(given)
+    tools = parse_tools(inputs)
     for name, tool in tools.items():
         if tool.implementation is None:
             raise LMStudioValueError(f"tool {name!r} has no implementation; a plugin can only call functions")

@@ -183,8 +183,9 @@ def replace(make: Callable[[Message], Message | str | bytes]) -> Action:
 
     async def act(connection: ProxiedConnection, item: WireItem) -> None:
         connection.tracker.forget(item.message)
-        made = make(item.message)
-        await connection.send("server", text_frame("server", json.dumps(made) if isinstance(made, Mapping) else made))
+        frame = make(item.message)
+        text = json.dumps(frame) if isinstance(frame, Mapping) else frame
+        await connection.send("server", text_frame("server", text))
 
     return act
 

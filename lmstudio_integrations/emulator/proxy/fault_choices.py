@@ -26,7 +26,7 @@ _NAME_CUTOFF = 0.7
 _ENDPOINTS = {name for endpoints in ENDPOINTS.values() for name in endpoints}
 
 
-def chosen(choices: Sequence[str]) -> list[Fault]:
+def choose_faults(choices: Sequence[str]) -> list[Fault]:
     """Return the faults of kinds, phases and names; all without a choice.
 
     Raises:
@@ -36,11 +36,11 @@ def chosen(choices: Sequence[str]) -> list[Fault]:
         if choice not in {*KINDS, *PHASES, *FAULTS}:
             groups = f"there are the kinds {', '.join(KINDS)}, and the phases {', '.join(PHASES)}; "
             raise _unknown(choice, [*KINDS, *PHASES, *FAULTS], groups)
-    wanted = {*choices} or {*KINDS}
-    return [fault for fault in FAULTS.values() if wanted & {fault.kind, fault.phase.word, fault.name}]
+    names = {*choices} or {*KINDS}
+    return [fault for fault in FAULTS.values() if names & {fault.kind, fault.phase.word, fault.name}]
 
 
-def named(name: str) -> Fault:
+def find_fault(name: str) -> Fault:
     """Return the fault of a name.
 
     Raises:
@@ -51,7 +51,7 @@ def named(name: str) -> Fault:
     return FAULTS[name]
 
 
-def recurring(text: str) -> tuple[Injection, ...]:
+def read_injections(text: str) -> tuple[Injection, ...]:
     """Return what `NAME[:PROBABILITY][@OPERATION]` injects.
 
     Raises:
@@ -59,7 +59,7 @@ def recurring(text: str) -> tuple[Injection, ...]:
     """
     rest, at_sign, operation = text.partition("@")
     name, colon, probability = rest.partition(":")
-    return named(name).recurring(
+    return find_fault(name).recurring(
         _probability(probability, text) if colon else 1.0, _endpoints(operation, text) if at_sign else None
     )
 
@@ -87,7 +87,7 @@ def _endpoints(operation: str, text: str) -> Iterable[str]:
     return (operation,)
 
 
-def _unknown(name: str, known: Iterable[str], groups: str = "") -> LMStudioValueError:
-    nearest = closest_names(name, known, cutoff=_NAME_CUTOFF)
+def _unknown(name: str, names: Iterable[str], groups: str = "") -> LMStudioValueError:
+    nearest = closest_names(name, names, cutoff=_NAME_CUTOFF)
     remedy = f"did you mean {nearest[0]!r}?" if nearest else f"{groups}`lmsi serve --fault list` lists the faults"
     return LMStudioValueError(f"unknown fault {name!r}; {remedy}")

@@ -8,7 +8,7 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from lmstudio_integrations.emulator.proxy.fault_choices import named
+from lmstudio_integrations.emulator.proxy.fault_choices import find_fault
 from lmstudio_integrations.emulator.proxy.faults import LASTING, Fault
 from lmstudio_integrations.emulator.proxy.proxy import Proxy, ProxyThread
 
@@ -51,7 +51,7 @@ class FaultProxy:
     """
 
     def __init__(self, upstream: str, fault: str | None = None, *, seed: int = 0, limit: float | None = None) -> None:
-        self.fault: Fault | None = None if fault is None else named(fault)
+        self.fault: Fault | None = None if fault is None else find_fault(fault)
         self.limit: float = math.inf if limit is None else limit
         self.has_expired: bool = False
         """Whether `limit` has passed."""

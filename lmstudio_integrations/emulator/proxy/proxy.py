@@ -177,7 +177,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._opening: asyncio.Task[None] | None = None
         self._host = host
-        self._socket = _bound(host, ports)
+        self._socket = _bind(host, ports)
         self.thawed: asyncio.Event = asyncio.Event()
         self.thawed.set()
         self.connections: set[ProxiedConnection] = set()
@@ -288,7 +288,7 @@ class Proxy:
         await stop_accepting(self._server)
         self._server.close()
         self._server = None
-        self._socket = _bound(self._host, (port,))
+        self._socket = _bind(self._host, (port,))
 
     async def _close(self) -> None:
         self.thawed.set()
@@ -489,7 +489,7 @@ async def forward(connection: ProxiedConnection, item: WireItem) -> None:
     await connection.send(item.sender, item.data + connection.deferred.pop(item.sender, b""))
 
 
-def _bound(host: str, ports: Sequence[int]) -> socket.socket:
+def _bind(host: str, ports: Sequence[int]) -> socket.socket:
     """Return a socket that has the first free port, but rejects connections until it listens.
 
     Raises:
@@ -498,23 +498,23 @@ def _bound(host: str, ports: Sequence[int]) -> socket.socket:
     *others, last = ports
     for port in others:
         with contextlib.suppress(OSError):
-            return _bound_to(host, port)
+            return _bind_to(host, port)
     try:
-        return _bound_to(host, last)
+        return _bind_to(host, last)
     except OSError as error:
         raise port_error(host, ports, error) from error
 
 
-def _bound_to(host: str, port: int) -> socket.socket:
+def _bind_to(host: str, port: int) -> socket.socket:
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     # asyncio switches the delay of small packets off for sockets that name their protocol.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
     except OSError:
-        bound.close()
+        sock.close()
         raise
-    return bound
+    return sock

@@ -159,7 +159,7 @@ class WireTracker:
         return ({"request"} if endpoint in PREDICTIONS or endpoint == EMBEDDING else {endpoint} & _OF_TOOLS), endpoint
 
     def _of_packet_of_client(self, message: Mapping[str, Any]) -> tuple[set[str], str]:
-        request = _known(self._channels.get(message["channelId"]))
+        request = _require(self._channels.get(message["channelId"]))
         packet = message["message"]["type"]
         if packet != "cancel":
             return {packet} & _OF_TOOLS, request.endpoint
@@ -172,9 +172,9 @@ class WireTracker:
         if "success" in message:
             return {"authentication"}, ""
         if "callId" in message:
-            endpoint = _known(self._calls.pop(message["callId"])).endpoint
+            endpoint = _require(self._calls.pop(message["callId"])).endpoint
             return (self._of_vector() if endpoint == EMBEDDING else set()), endpoint
-        request = _known(self._channels.get(message["channelId"]))
+        request = _require(self._channels.get(message["channelId"]))
         if request.is_stalled and message.get("message", {}).get("type") != PROGRESS:
             return {"stalled"}, request.endpoint
         if message["type"] != "channelSend":
@@ -204,7 +204,7 @@ class WireTracker:
         return points | ({"last packet"} if packet == "success" else set())
 
 
-def _known(request: _Request | None) -> _Request:
+def _require(request: _Request | None) -> _Request:
     """Return a request of the client.
 
     Raises:

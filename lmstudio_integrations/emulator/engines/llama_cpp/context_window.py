@@ -67,11 +67,11 @@ def truncate(tokens: Sequence[int], context_length: int, policy: str | None) -> 
     """
     if len(tokens) < context_length:
         return list(tokens)
-    kept = context_length - response_room(context_length)
-    if policy == "stopAtLimit" or kept < 1:
+    prompt_length = context_length - response_room(context_length)
+    if policy == "stopAtLimit" or prompt_length < 1:
         raise context_overflow(len(tokens), context_length)
-    front = 0 if policy == "rollingWindow" else kept // 2
-    return [*tokens[:front], *tokens[len(tokens) - (kept - front) :]]
+    front = 0 if policy == "rollingWindow" else prompt_length // 2
+    return [*tokens[:front], *tokens[len(tokens) - (prompt_length - front) :]]
 
 
 def response_room(context_length: int) -> int:

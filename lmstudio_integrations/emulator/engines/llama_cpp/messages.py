@@ -136,8 +136,8 @@ def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
     image = images.get(file.identifier)
     if image is None:
         raise unsupported(file.file_type, f"{file.name!r} is not an uploaded image")
-    found = image_format(image.data)
-    media = found.media_type if found else "application/octet-stream"
+    image_type = image_format(image.data)
+    media = image_type.media_type if image_type else "application/octet-stream"
     encoded = base64.b64encode(image.data).decode("ascii")
     return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
 
@@ -150,7 +150,7 @@ def _assistant(
     if requests and native_tools and None in texts:
         return {"role": "assistant", "content": text, "tool_calls": [_native_call(request) for request in requests]}
     pairs = zip(requests, texts, strict=True)
-    calls = [_marked_call(request) if kept is None else kept for request, kept in pairs]
+    calls = [_marked_call(request) if original is None else original for request, original in pairs]
     return {"role": "assistant", "content": "\n".join(filter(None, [text, *calls]))}
 
 

@@ -115,8 +115,8 @@ def _class(members: str, *, negated: bool) -> Ranges:
         else:
             first, last = member["first"] or member["one"], member["last"] or member["one"]
             ranges.append((ord(_character(first)), ord(_character(last))))
-    found = tuple(ranges)
-    return _without(_ALL, found) if negated else found
+    characters = tuple(ranges)
+    return _without(_ALL, characters) if negated else characters
 
 
 def _set(ranges: Ranges) -> str:

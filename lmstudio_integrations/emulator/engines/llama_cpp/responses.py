@@ -139,30 +139,30 @@ class TextParser:
         self._opened = end_of_prompt if tags.end.strip() not in end_of_prompt else ""
         self._inside = bool(self._opened)
         self._call: JsonCall | None = None
-        self._held = LlmPredictionFragment("", 0)
+        self._pending = LlmPredictionFragment("", 0)
 
     def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
         """Yield the events of a fragment."""
         if not self._awaited():
             yield fragment
             return
-        held = self._held
-        held.content += fragment.content.removeprefix(self._repeated)
+        pending = self._pending
+        pending.content += fragment.content.removeprefix(self._repeated)
         if self._opened:
             yield LlmPredictionFragment(self._opened, 0, reasoning_type="reasoningStartTag", is_structural=True)
         self._repeated = self._opened = ""
-        held.tokens_count += fragment.tokens_count
+        pending.tokens_count += fragment.tokens_count
         if fragment.tokens:
-            held.tokens = [*(held.tokens or ()), *fragment.tokens]
-        while found := [(at, tag) for tag in self._awaited() if (at := held.content.find(tag)) >= 0]:
-            at, tag = min(found)
+            pending.tokens = [*(pending.tokens or ()), *fragment.tokens]
+        while matches := [(at, tag) for tag in self._awaited() if (at := pending.content.find(tag)) >= 0]:
+            at, tag = min(matches)
             yield from self._release(at)
             yield from self._pass(tag)
-        yield from self._release(len(held.content) - overlap(held.content, self._awaited()))
+        yield from self._release(len(pending.content) - overlap(pending.content, self._awaited()))
 
     def end(self) -> Iterator[EngineEvent]:
         """Yield the events of the text that is still held back."""
-        yield from self._release(len(self._held.content))
+        yield from self._release(len(self._pending.content))
         if self._call is not None:
             yield from self._call.end()
 
@@ -196,10 +196,10 @@ class TextParser:
 
     def _cut(self, length: int, **kind: Any) -> LlmPredictionFragment:
         """Cut a fragment off the text that is held; the first one after a token counts the token."""
-        held = self._held
-        fragment = LlmPredictionFragment(held.content[:length], held.tokens_count, tokens=held.tokens, **kind)
-        held.content = held.content[length:]
-        held.tokens_count, held.tokens = 0, None
+        pending = self._pending
+        fragment = LlmPredictionFragment(pending.content[:length], pending.tokens_count, tokens=pending.tokens, **kind)
+        pending.content = pending.content[length:]
+        pending.tokens_count, pending.tokens = 0, None
         return fragment
 
 
@@ -370,5 +370,5 @@ def _tokens(entries: Sequence[Json] | None, alternatives: str) -> list[Json] | N
 
 
 def _token(entry: Mapping[str, Any]) -> Json:
-    known: Json = {"text": entry.get("token", ""), "id": entry.get("id", -1)}
-    return known if entry.get("logprob") is None else {**known, "logProb": entry["logprob"]}
+    token: Json = {"text": entry.get("token", ""), "id": entry.get("id", -1)}
+    return token if entry.get("logprob") is None else {**token, "logProb": entry["logprob"]}

@@ -96,8 +96,8 @@ def _claim(cached: PromptOutline | None, outline: PromptOutline) -> tuple[int, i
     if cached is None:
         return 0, 0
     common = outline.common_with(cached)
-    kept, lost = sum(cached.sizes[:common]), sum(cached.sizes[common:])
-    if common <= outline.fixed and lost > _LITTLE * kept:
+    cached_size, lost_size = sum(cached.sizes[:common]), sum(cached.sizes[common:])
+    if common <= outline.fixed and lost_size > _LITTLE * cached_size:
         common = 0
     turns = set(outline.parts[outline.fixed :])
     same = sum(size for part, size in zip(cached.parts, cached.sizes, strict=False) if part in turns)

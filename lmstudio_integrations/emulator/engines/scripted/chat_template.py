@@ -60,11 +60,11 @@ def _around(prompt_template: Mapping[str, Any] | None) -> Mapping[str, tuple[str
     manual = prompt_template.get("manualPromptTemplate")
     if prompt_template.get("type") != "manual" or not is_object(manual):
         raise unsupported("Jinja prompt templates")
-    given = {
+    manual_texts = {
         role: (str(manual.get(f"before{role.title()}", "")), str(manual.get(f"after{role.title()}", "")))
         for role in ("system", "user", "assistant")
     }
-    return {**_PLAIN, **given}
+    return {**_PLAIN, **manual_texts}
 
 
 def _content(message: Message) -> str:

@@ -144,7 +144,7 @@ class Error(_Part):
 
     @field_validator("code")
     @classmethod
-    def _known(cls, code: str | None) -> str | None:
+    def _check_code(cls, code: str | None) -> str | None:
         if code is not None and code not in MEMBERS:
             raise ValueError(f"no such code{_nearest(code, MEMBERS)}")
         return code
@@ -281,10 +281,10 @@ def _step(value: Step | Mapping[str, Any], place: str) -> Step:
         raise LMStudioValueError(f"{place} must be a table, got {value!r}")
     kinds = [name for name in _STEPS if name in value]
     if len(kinds) != 1:
-        found = f"both {kinds[0]!r} and {kinds[1]!r}" if kinds else "none of them"
+        names = f"both {kinds[0]!r} and {kinds[1]!r}" if kinds else "none of them"
         guess = next((_nearest(str(name), _STEPS) for name in value), "")
         raise LMStudioValueError(
-            f"{place} needs exactly one of {', '.join(_STEPS)}, and has {found}{'' if kinds else guess}"
+            f"{place} needs exactly one of {', '.join(_STEPS)}, and has {names}{'' if kinds else guess}"
         )
     return _build(_STEPS[kinds[0]], value, place)
 
@@ -308,9 +308,8 @@ def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
     raise LMStudioValueError(f"{where}={problem['input']!r}: {problem['msg']}") from shown
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    return f"; {explain_unknown_name(name, names)}"
+def _nearest(name: str, names: Iterable[str]) -> str:
+    return f"; {explain_unknown_name(name, list(names))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,16 +201,16 @@ class _Builder:
         Raises:
             NoInstanceError: If none has one; the reason is that of the last.
         """
-        found: list[SchemaInstance] = []
+        instances: list[SchemaInstance] = []
         problem = NoInstanceError("it allows nothing")
         for alternative in alternatives:
             try:
-                found.append(build(alternative))
+                instances.append(build(alternative))
             except NoInstanceError as error:
                 problem = error
-        if not found:
+        if not instances:
             raise problem
-        return min(found, key=_length)
+        return min(instances, key=_length)
 
     def _count(self, parts: int) -> None:
         self.parts -= parts
@@ -240,10 +240,10 @@ _KEYWORD_TYPES: Mapping[str, str] = {
 
 def _types(schema: Schema) -> list[str]:
     """Return the types that a schema allows; if it names none, the type that its keywords are about."""
-    named = schema.get("type")
-    if named is None:
+    types = schema.get("type")
+    if types is None:
         return [next((kind for keyword, kind in _KEYWORD_TYPES.items() if keyword in schema), "integer")]
-    return [name for name in (named if is_list(named) else [named]) if name in _BUILDERS]
+    return [name for name in (types if is_list(types) else [types]) if name in _BUILDERS]
 
 
 def _leaf(value: Any) -> SchemaInstance:

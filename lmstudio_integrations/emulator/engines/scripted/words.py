@@ -31,7 +31,7 @@ _SHORT_WORD_WEIGHT, _TRIGRAM_WEIGHT = 0.3, 0.3
 
 def split(text: str) -> Iterator[str]:
     """Yield the tokens of a text one by one; joined they are the text. A list would take thirty times its memory."""
-    return (found.group() for found in _WORD.finditer(text))
+    return (match.group() for match in _WORD.finditer(text))
 
 
 def count(text: str) -> int:
@@ -70,9 +70,9 @@ def probabilities_of(token: str) -> dict[str, float]:
 
 def coverage(query: str, text: str) -> float:
     """Return how much of a query a text has, from 0 to 1: of its words, and of the trigrams in them."""
-    features, found = list(_features(query)), {feature for feature, _ in _features(text)}
+    features, features_of_text = list(_features(query)), {feature for feature, _ in _features(text)}
     whole = sum(weight for _, weight in features)
-    return sum(weight for feature, weight in features if feature in found) / whole if whole else 0.0
+    return sum(weight for feature, weight in features if feature in features_of_text) / whole if whole else 0.0
 
 
 def embed(text: str, length: int) -> list[float]:
@@ -89,7 +89,7 @@ def embed(text: str, length: int) -> list[float]:
 
 def _features(text: str) -> Iterator[tuple[str, float]]:
     """Yield the words of a text, short ones with less weight, and their trigrams, so that inflected forms are alike."""
-    for word, times in Counter(found.group() for found in _NAME.finditer(text.lower())).items():
+    for word, times in Counter(match.group() for match in _NAME.finditer(text.lower())).items():
         yield word, times * (1.0 if len(word) > 3 else _SHORT_WORD_WEIGHT)
         delimited = f"^{word}$"
         for start in range(len(delimited) - 2):

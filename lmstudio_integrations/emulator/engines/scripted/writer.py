@@ -48,36 +48,36 @@ class StopStringMatcher:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self.found: str | None = None
+        self.stop_string: str | None = None
         self._stops = stops
-        self._held: deque[LlmPredictionFragment] = deque()
+        self._pending: deque[LlmPredictionFragment] = deque()
 
     def feed(self, token: LlmPredictionFragment) -> list[LlmPredictionFragment]:
         """Receive a token; return those that are released. A stop string and what follows it are cut off."""
         if not self._stops:
             return [token]
-        self._held.append(token)
-        text = "".join(held.content for held in self._held)
+        self._pending.append(token)
+        text = "".join(token.content for token in self._pending)
         matches = [(start, -len(stop), stop) for stop in self._stops if (start := text.find(stop)) >= 0]
         if not matches:
             return self._release(len(text) - overlap(text, self._stops))
-        end, _, self.found = min(matches)
+        end, _, self.stop_string = min(matches)
         released = self._release(end)
         rest = end - sum(len(token.content) for token in released)
         if rest:
-            released.append(replace(self._held[0], content=self._held[0].content[:rest]))
-        self._held.clear()
+            released.append(replace(self._pending[0], content=self._pending[0].content[:rest]))
+        self._pending.clear()
         return released
 
     def flush(self) -> list[LlmPredictionFragment]:
         """Return what was held back, as nothing more follows."""
-        return self._release(sum(len(token.content) for token in self._held))
+        return self._release(sum(len(token.content) for token in self._pending))
 
     def _release(self, length: int) -> list[LlmPredictionFragment]:
         """Return the held tokens that lie completely within the first `length` characters."""
         released: list[LlmPredictionFragment] = []
-        while self._held and len(self._held[0].content) <= length:
-            released.append(self._held.popleft())
+        while self._pending and len(self._pending[0].content) <= length:
+            released.append(self._pending.popleft())
             length -= len(released[-1].content)
         return released
 
@@ -125,8 +125,8 @@ class Writer:
             if not self._count_token():
                 return
             yield from self._matcher.feed(self._fragment(token, probabilities)) or (None,)
-            if self._matcher.found is not None:
-                self.stop_reason = "toolCalls" if self._matcher.found in self._tool_stops else "stopStringFound"
+            if self._matcher.stop_string is not None:
+                self.stop_reason = "toolCalls" if self._matcher.stop_string in self._tool_stops else "stopStringFound"
                 return
 
     def write_reasoning(self, text: str) -> Iterator[LlmPredictionFragment | None]:
@@ -175,7 +175,7 @@ class Writer:
             self.stop_reason,
             self._prompt_tokens,
             self.written,
-            stop_string=self._matcher.found if self.stop_reason == "stopStringFound" else None,
+            stop_string=self._matcher.stop_string if self.stop_reason == "stopStringFound" else None,
         )
 
     def _count_token(self) -> bool:

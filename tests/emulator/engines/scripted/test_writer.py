@@ -127,14 +127,14 @@ def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(part
     for part in parts:
         shown += "".join(token.content for token in matcher.feed(LlmPredictionFragment(part)))
         assert not any(stop in shown for stop in stops)
-        if matcher.found is not None:
+        if matcher.stop_string is not None:
             break
-    if matcher.found is None:
+    if matcher.stop_string is None:
         shown += "".join(token.content for token in matcher.flush())
         assert shown == text
         assert not any(stop in text for stop in stops)
     else:
-        assert text.startswith(shown + matcher.found)
+        assert text.startswith(shown + matcher.stop_string)
     assert matcher.flush() == []
 
 
@@ -148,7 +148,7 @@ def test_with_one_stop_string_exactly_what_stands_before_it_is_shown(parts: list
 
 
 def _until_found(matcher: StopStringMatcher, part: str) -> list[LlmPredictionFragment]:
-    return [] if matcher.found is not None else matcher.feed(LlmPredictionFragment(part))
+    return [] if matcher.stop_string is not None else matcher.feed(LlmPredictionFragment(part))
 
 
 async def test_a_tool_call_stop_string_ends_the_response_as_a_tool_call() -> None:
