@@ -108,8 +108,8 @@ def _suggestion(name: str) -> str:
     own = name.removesuffix("s")
     if own in _OF_LMS:
         return f"; LM Studio itself has it: `lms {own}`"
-    meant = _SYNONYMS.get(name) or next(iter(closest_names(name, COMMANDS, cutoff=_NAME_CUTOFF)), None)
-    return "" if meant is None else f". Did you mean {meant!r}?"
+    similar = _SYNONYMS.get(name) or next(iter(closest_names(name, COMMANDS, cutoff=_NAME_CUTOFF)), None)
+    return "" if similar is None else f". Did you mean {similar!r}?"
 
 
 app = _plain(name="lmsi", cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)

@@ -69,8 +69,8 @@ def for_commands(suggestion: str) -> str:
 
 def message_for_commands(message: str) -> str:
     """Return a message with its suggestion, which follows a semicolon, in terms of the command line."""
-    found, _, suggestion = message.partition("; ")
-    return "; ".join(filter(None, (found, for_commands(suggestion))))
+    problem, _, suggestion = message.partition("; ")
+    return "; ".join(filter(None, (problem, for_commands(suggestion))))
 
 
 def parts_of(error: LMStudioError) -> list[str]:

@@ -62,19 +62,19 @@ def get(
     term, _, quantization = (model or "").partition("@")
     formats = [name for name, requested in (("gguf", gguf), ("safetensors", mlx)) if requested]
     with Client(host, token) as client:
-        found = client.repository.search_models(term or None, limit, formats or None)
-        chosen = choose_model(found, term, yes=yes, every=pick_model)
-        forms = chosen.get_download_options()
-        picks = pick_form or not chosen.search_result.exact
+        matches = client.repository.search_models(term or None, limit, formats or None)
+        choice = choose_model(matches, term, yes=yes, every=pick_model)
+        forms = choice.get_download_options()
+        picks = pick_form or not choice.search_result.exact
         form = choose_form(forms, quantization, yes=yes, picks=picks)
         results().write_line(download(form))
 
 
-def choose_model(found: "Sequence[AvailableModel]", term: str, *, yes: bool, every: bool) -> "AvailableModel":
+def choose_model(models: "Sequence[AvailableModel]", term: str, *, yes: bool, every: bool) -> "AvailableModel":
     """Return the model with exactly the name; else the only one, or the one that the user picks.
 
     Args:
-        found: What the search found.
+        models: What the search found.
         term: What was searched for.
         yes: Whether the first one is downloaded without a question.
         every: Whether the user picks even if a name is exact.
@@ -82,14 +82,14 @@ def choose_model(found: "Sequence[AvailableModel]", term: str, *, yes: bool, eve
     Raises:
         LMStudioValueError: If there is none, or no terminal to ask at.
     """
-    if not found:
+    if not models:
         raise LMStudioValueError(f"no model to download matches {term!r}; try fewer words")
-    exact = next((each for each in found if each.search_result.exact), None)
+    exact = next((each for each in models if each.search_result.exact), None)
     if exact is not None and not every:
         return exact
     if yes:
-        return found[0]
-    return found[_pick("Model", [each.name for each in found])]
+        return models[0]
+    return models[_pick("Model", [each.name for each in models])]
 
 
 def choose_form(forms: "Sequence[DownloadOption]", quantization: str, *, yes: bool, picks: bool) -> "DownloadOption":
@@ -110,8 +110,8 @@ def choose_form(forms: "Sequence[DownloadOption]", quantization: str, *, yes: bo
         if quantization and (form.info.quantization or "").casefold() == quantization.casefold():
             return form
     if quantization:
-        known = ", ".join(form.info.quantization or form.info.name for form in forms)
-        raise LMStudioValueError(f"there is no quantization {quantization!r}; there are {known}")
+        names = ", ".join(form.info.quantization or form.info.name for form in forms)
+        raise LMStudioValueError(f"there is no quantization {quantization!r}; there are {names}")
     recommended = next((number for number, form in enumerate(forms) if form.info.recommended), 0)
     if yes or not picks or len(forms) == 1:
         return forms[recommended]
@@ -154,5 +154,5 @@ def _pick(question: str, choices: Sequence[str], default: int = 0) -> int:
 
     if has_terminal():
         return pick(question, choices, default)
-    found, best = "; ".join(choices), choices[default]
-    raise LMStudioValueError(f"not a terminal, so cannot ask; name one, or use --yes for {best!r}: {found}")
+    listed, best = "; ".join(choices), choices[default]
+    raise LMStudioValueError(f"not a terminal, so cannot ask; name one, or use --yes for {best!r}: {listed}")

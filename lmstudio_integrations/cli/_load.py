@@ -97,13 +97,13 @@ def load(
     config = load_config(context_length, gpu)
     prefix = None if warm is None else read_prefix(warm)
     with Client(host, token) as client, warnings_as_notes():
-        found = find_downloaded(client, model, exact=exact, first=yes)
-        if warm is not None and found.info.type != "llm":
-            raise typer.BadParameter(f"{found.name} is an embedding model, which has no prompts", param_hint="--warm")
+        match = find_downloaded(client, model, exact=exact, first=yes)
+        if warm is not None and match.info.type != "llm":
+            raise typer.BadParameter(f"{match.name} is an embedding model, which has no prompts", param_hint="--warm")
         if estimate_only:
-            print_estimate(estimate(client, found, config), as_json=as_json)
+            print_estimate(estimate(client, match, config), as_json=as_json)
             return
-        info = load_found(client, found, config, load_parameters(identifier, ttl, explicit=explicit), identifier)
+        info = load_found(client, match, config, load_parameters(identifier, ttl, explicit=explicit), identifier)
         if warm is not None and prefix is not None:
             process(client, info, warm, prefix)
     if as_json:
@@ -140,17 +140,17 @@ def load_parameters(identifier: str | None, ttl: int | None, *, explicit: bool) 
 
 
 def load_found(
-    client: "Client", found: "FoundModel", config: Config, parameters: dict[str, Any], identifier: str | None
+    client: "Client", model: "FoundModel", config: Config, parameters: dict[str, Any], identifier: str | None
 ) -> "ModelInstanceInfo":
     """Get or load a model with a progress bar; warn if it has other settings than requested."""
     from lmstudio_integrations.cli._loaded_models import evicted_since, identifiers, namespace_of  # noqa: PLC0415 - slow
 
-    models: Any = namespace_of(client, found.info)
+    models: Any = namespace_of(client, model.info)
     load_it = models.model if identifier is None else models.load_new_instance
-    names = (found.name,) if identifier is None else (found.name, identifier)
+    names = (model.name,) if identifier is None else (model.name, identifier)
     before = identifiers(client)
     started = time.monotonic()
-    with progress_bar(f"Loading {found.name}") as show:
+    with progress_bar(f"Loading {model.name}") as show:
         handle: LLM | EmbeddingModel = load_it(
             *names, config=config or None, on_config_mismatch="ignore", on_load_progress=show, **parameters
         )
@@ -197,12 +197,12 @@ def _suggestion(info: "ModelInstanceInfo", config: Config) -> str:
     return f"to change them, unload it first: lmsi unload {info.identifier}"
 
 
-def estimate(client: "Client", found: "FoundModel", config: Config) -> "ModelUsageEstimate":
+def estimate(client: "Client", model: "FoundModel", config: Config) -> "ModelUsageEstimate":
     """Return how much memory a model would need."""
     from lmstudio_integrations.cli._loaded_models import namespace_of  # noqa: PLC0415 - slow
 
-    models: Any = namespace_of(client, found.info)
-    usage: ModelUsageEstimate = models.estimate_usage(found.name, config=config or None)
+    models: Any = namespace_of(client, model.info)
+    usage: ModelUsageEstimate = models.estimate_usage(model.name, config=config or None)
     return usage
 
 

@@ -57,8 +57,8 @@ def find_downloaded(client: Client, name: str | None, *, exact: bool = False, fi
     downloaded = downloaded_models(client)
     if name is None:
         return FoundModel(picked := pick_model(downloaded, "model"), picked.model_key)
-    found = find_models(name, downloaded, exact=exact)
-    return found[0] if first else _the_one(name, found)
+    matches = find_models(name, downloaded, exact=exact)
+    return matches[0] if first else _the_one(name, matches)
 
 
 def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
@@ -100,11 +100,11 @@ def find_key(name: str, downloaded: Sequence[ModelInfo], kind: ModelKind) -> str
     Raises:
         LMStudioValueError: If no such model matches, or several do and there is no terminal.
     """
-    found = find_models(name, downloaded)
-    matching = [each for each in found if each.info.type == kind]
-    if not matching:
-        raise LMStudioValueError(f"{found[0].name!r} is {_OTHER_KIND[kind]}")
-    return _the_one(name, matching).name
+    matches = find_models(name, downloaded)
+    of_kind = [each for each in matches if each.info.type == kind]
+    if not of_kind:
+        raise LMStudioValueError(f"{matches[0].name!r} is {_OTHER_KIND[kind]}")
+    return _the_one(name, of_kind).name
 
 
 _OTHER_KIND = {
@@ -114,14 +114,14 @@ _OTHER_KIND = {
 """What a model is that is not of a kind, and which command lists those that are."""
 
 
-def _the_one(name: str, found: Sequence[FoundModel]) -> FoundModel:
+def _the_one(name: str, matches: Sequence[FoundModel]) -> FoundModel:
     """Return the only model that matches a name, or the one that the user picks."""
-    if len(found) == 1:
-        return found[0]
+    if len(matches) == 1:
+        return matches[0]
     if not has_terminal():
-        keys = listed(each.name for each in found)
-        raise LMStudioValueError(f"{name!r} matches {len(found)} models; name one of them: {keys}")
-    return found[_pick([each.info for each in found])]
+        keys = listed(each.name for each in matches)
+        raise LMStudioValueError(f"{name!r} matches {len(matches)} models; name one of them: {keys}")
+    return matches[_pick([each.info for each in matches])]
 
 
 def pick_model(models: Sequence[ModelInfo], what: str) -> ModelInfo:

@@ -33,8 +33,8 @@ def find_models(name: str, downloaded: Sequence[ModelInfo], *, exact: bool = Fal
         if spelled := next((each for each in _names(info) if each.casefold() == name.casefold()), None):
             return [FoundModel(info, spelled)]
     part = name.casefold()
-    named = [] if exact else [(info, [*_names(info), info.display_name]) for info in downloaded]
-    partly = [info for info, names in named if any(part in each.casefold() for each in names)]
+    candidates = [] if exact else [(info, [*_names(info), info.display_name]) for info in downloaded]
+    partly = [info for info, names in candidates if any(part in each.casefold() for each in names)]
     if not partly:
         raise LMStudioValueError(f"no downloaded model matches {name!r}; {_suggestion(name, downloaded)}")
     return [FoundModel(info, info.model_key) for info in partly]

@@ -82,19 +82,19 @@ def rerank(  # noqa: PLR0917 - one parameter for each flag
         handle = open_llm(client, model or _loaded_reranker(client), ttl)
         texts = _texts(rows)
         with progress_bar("Reranking") as show:
-            found = handle.rerank(query, list(texts.values()), instruction=instruction, top_n=top_n, on_progress=show)
+            ranked = handle.rerank(query, list(texts.values()), instruction=instruction, top_n=top_n, on_progress=show)
     if threshold is not None:
-        found = [each for each in found if each.score is not None and each.score >= threshold]
-    _print(found, texts, as_json=as_json)
-    if truncated := sum(each.truncated for each in found):
+        ranked = [each for each in ranked if each.score is not None and each.score >= threshold]
+    _print(ranked, texts, as_json=as_json)
+    if truncated := sum(each.truncated for each in ranked):
         note(f"{counted(truncated, 'text')} too long for the model; the score is that of the beginning.")
 
 
 def _loaded_reranker(client: Client) -> str | None:
     """Return the identifier of a loaded model that was trained as a reranker."""
     loaded = (info for info in loaded_models(client, "llm") if any(form.search(info.model_key) for form, _ in FAMILIES))
-    chosen = choose(loaded, ())
-    return None if chosen is None else chosen.name
+    choice = choose(loaded, ())
+    return None if choice is None else choice.name
 
 
 def _texts(rows: Rows) -> dict[int, str]:
@@ -103,13 +103,13 @@ def _texts(rows: Rows) -> dict[int, str]:
     return {index: text for index, text in enumerate(texts) if text and not text.isspace()}
 
 
-def _print(found: list[RerankResult], texts: dict[int, str], *, as_json: bool) -> None:
+def _print(ranked: list[RerankResult], texts: dict[int, str], *, as_json: bool) -> None:
     rows = list(texts.items())
     if as_json:
-        values = [(each.score, *rows[each.index]) for each in found]
+        values = [(each.score, *rows[each.index]) for each in ranked]
         print_json([{"index": index, "score": score, "text": text} for score, index, text in values])
         return
     console = results()
-    for each in found:
+    for each in ranked:
         score = "-    " if each.score is None else f"{each.score:.3f}"
         console.write_line(f"{score}  {rows[each.index][1]}")

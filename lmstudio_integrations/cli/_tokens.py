@@ -9,13 +9,13 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 
 
-def accepted_tokens(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
+def accepted_tokens(options: Sequence[str], file: Path | None) -> tuple[str, ...]:
     """Return the tokens of the options and of the file; without any, the one of the environment.
 
     Raises:
         LMStudioValueError: If the file cannot be used, or a token is malformed; the message contains its place.
     """
-    tokens = [(token, "--token") for token in given]
+    tokens = [(token, "--token") for token in options]
     if file is not None:
         tokens += _read(file)
     variable = token_variable()
@@ -39,8 +39,8 @@ def _read(file: Path) -> list[tuple[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise LMStudioValueError(f"cannot read the token file {str(file)!r}: {reason}") from None
-    found = [(line.partition("#")[0].strip(), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
-    tokens = [(token, where) for token, where in found if token]
+    entries = [(line.partition("#")[0].strip(), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    tokens = [(token, where) for token, where in entries if token]
     if not tokens:
         raise LMStudioValueError(f"the token file {str(file)!r} contains no token, and every guest would be accepted")
     return tokens

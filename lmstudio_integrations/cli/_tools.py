@@ -49,12 +49,12 @@ def tools(
     from lmstudio_integrations.cli._plugin_tools import tool_session  # noqa: PLC0415 - slow
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
-    given = parse_arguments(arguments)
+    values = parse_arguments(arguments)
     with Client(host, token) as client, warnings_as_notes(), tool_session(client, {plugin: {}}) as session:
         if tool is None:
             print_tools(plugin, session.tools, as_json=as_json)
         else:
-            result = find_tool(plugin, session.tools, tool).call(given, timeout=timeout)
+            result = find_tool(plugin, session.tools, tool).call(values, timeout=timeout)
             print_result(plugin, tool, result, as_json=as_json)
 
 
@@ -77,7 +77,7 @@ def parse_arguments(text: str | None) -> dict[str, Any]:
     return value
 
 
-def find_tool(plugin: str, found: "Sequence[PluginTool]", name: str) -> "PluginTool":
+def find_tool(plugin: str, tools: "Sequence[PluginTool]", name: str) -> "PluginTool":
     """Return the tool with a name.
 
     Raises:
@@ -85,7 +85,7 @@ def find_tool(plugin: str, found: "Sequence[PluginTool]", name: str) -> "PluginT
     """
     from lmstudio_integrations.cli._model_names import listed  # noqa: PLC0415 - slow
 
-    by_name = {tool.name: tool for tool in found}
+    by_name = {tool.name: tool for tool in tools}
     if name in by_name:
         return by_name[name]
     similar = closest_names(name, by_name)
@@ -93,11 +93,11 @@ def find_tool(plugin: str, found: "Sequence[PluginTool]", name: str) -> "PluginT
     raise LMStudioValueError(f"{plugin!r} has no tool {name!r}; {suggestion}")
 
 
-def print_tools(plugin: str, found: "Sequence[PluginTool]", *, as_json: bool) -> None:
+def print_tools(plugin: str, tools: "Sequence[PluginTool]", *, as_json: bool) -> None:
     """Print the tools with their parameters."""
     from lmstudio_integrations.cli._tables import tool_lines  # noqa: PLC0415 - slow
 
-    definitions = [tool.to_tool() for tool in found]
+    definitions = [tool.to_tool() for tool in tools]
     if as_json:
         print_json([definition.to_dict() for definition in definitions])
         return

@@ -37,10 +37,10 @@ def unload(
         raise typer.BadParameter("an identifier and --all exclude each other", param_hint="--all")
     with Client(host, token) as client:
         loaded = loaded_models(client)
-        chosen = loaded if every else [choose_loaded(identifier, loaded)]
-        if not chosen:
+        instances = loaded if every else [choose_loaded(identifier, loaded)]
+        if not instances:
             note("No model is loaded.")
-        for info in chosen:
+        for info in instances:
             namespace_of(client, info).unload(info.identifier)
             note(f"Unloaded {info.identifier}.")
 
@@ -61,12 +61,14 @@ def choose_loaded(name: str | None, loaded: Sequence["ModelInstanceInfo"]) -> "M
         if len(loaded) > 1 and not has_terminal():
             raise LMStudioValueError(f"several models are loaded; name one, or use --all: {listed(identifiers)}")
         return loaded[pick("Unload", identifiers) if len(loaded) > 1 else 0]
-    found = [info for info in loaded if info.identifier == name] or [info for info in loaded if info.model_key == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matches = [info for info in loaded if info.identifier == name] or [
+        info for info in loaded if info.model_key == name
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise LMStudioValueError(
-            f"{name!r} is loaded {len(found)} times; name an identifier: {listed(i.identifier for i in found)}"
+            f"{name!r} is loaded {len(matches)} times; name an identifier: {listed(i.identifier for i in matches)}"
         )
     similar = [each for each in identifiers if name in each] or closest_names(name, identifiers)
     suggestion = f"did you mean {similar[0]!r}?" if similar else f"loaded are {listed(identifiers)}"

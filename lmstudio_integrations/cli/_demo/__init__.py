@@ -89,13 +89,13 @@ def find_server(console: TextConsole, host: str | None, token: str | None) -> Ge
     """Provide a server with two models, LM Studio or else an emulator, and print which."""
     with Client(host, token) as client:
         place = f"at {client.api_host}" if client.api_host else "on this machine"
-        found = survey(client, f"LM Studio {place}")
-        is_emulator = not isinstance(found, str) and client.system.get_version().is_emulator
-    if not isinstance(found, str):
+        outcome = survey(client, f"LM Studio {place}")
+        is_emulator = not isinstance(outcome, str) and client.system.get_version().is_emulator
+    if not isinstance(outcome, str):
         console.print(f"Using {'the emulator' if is_emulator else 'LM Studio'} {place}.")
-        yield DemoServer(host, token, *found)
+        yield DemoServer(host, token, *outcome)
         return
-    console.print(f"{found} Starting the built-in emulator with small real models.")
+    console.print(f"{outcome} Starting the built-in emulator with small real models.")
     with bundled_emulator() as server:
         yield server
 

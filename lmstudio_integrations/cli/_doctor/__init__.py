@@ -45,19 +45,19 @@ def doctor(
 
     Nothing is loaded or unloaded without --load. Several hosts are also compared with each other.
     """
-    found: list[Check] = []
+    report: list[Check] = []
     console = results()
     for check in examine(host, token, load=load):
-        found.append(check)
+        report.append(check)
         if not as_json:
             show(console, check)
     if as_json:
-        counts = checks.count_verdicts(found)
-        print_json({"ok": not counts["problem"], "summary": counts, "checks": [check.to_dict() for check in found]})
+        counts = checks.count_verdicts(report)
+        print_json({"ok": not counts["problem"], "summary": counts, "checks": [check.to_dict() for check in report]})
     else:
         console.line()
-        console.write_line(checks.summary(found))
-    raise typer.Exit(int(any(check.verdict == "problem" for check in found)))
+        console.write_line(checks.summary(report))
+    raise typer.Exit(int(any(check.verdict == "problem" for check in report)))
 
 
 def examine(host: str | None, token: str | None, *, load: bool) -> Iterator[Check]:
@@ -75,10 +75,10 @@ def examine(host: str | None, token: str | None, *, load: bool) -> Iterator[Chec
 
 def _examine_several(servers: Sequence["_Server"], *, load: bool) -> Iterator[Check]:
     yield from _examine_this_side()
-    found = {server: list(server.examine()) for server in servers}
-    serving = {server for server in servers if all(check.verdict != "problem" for check in found[server])}
+    checks_by_server = {server: list(server.examine()) for server in servers}
+    serving = {server for server in servers if all(check.verdict != "problem" for check in checks_by_server[server])}
     for server in servers:
-        for check in itertools.chain(found[server], server.attempt_trials(load=load)):
+        for check in itertools.chain(checks_by_server[server], server.attempt_trials(load=load)):
             yield comparison.of_host(check, server.name, others_serve=bool(serving - {server}))
     yield comparison.comparison_check({str(server.name): server.loaded for server in servers})
 

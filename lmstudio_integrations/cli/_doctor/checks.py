@@ -161,8 +161,8 @@ def explain(error: LMStudioError) -> tuple[str, str | None]:
 
 def split_remedy(text: str) -> tuple[str, str | None]:
     """Return both parts of a message: what has happened, and what to do."""
-    found, _, suggestion = text.partition("; ")
-    return one_line(found), one_line(for_commands(suggestion)) or None
+    problem, _, suggestion = text.partition("; ")
+    return one_line(problem), one_line(for_commands(suggestion)) or None
 
 
 def server_check(
@@ -185,8 +185,8 @@ def server_check(
     if used is None and len(tried) > 1:
         return Check("server", "problem", NOT_FOUND, for_commands(remedy), details, data)
     if used is None:
-        found, fix = split_remedy(tried[0].problem or "")
-        return Check("server", "problem", f"{tried[0].address} ({tried[0].source}): {found}", fix, details, data)
+        problem, fix = split_remedy(tried[0].problem or "")
+        return Check("server", "problem", f"{tried[0].address} ({tried[0].source}): {problem}", fix, details, data)
     if isinstance(failure, LMStudioUnreachableError):
         return Check("server", "problem", *explain(failure), details, data)
     return Check("server", "ok", f"{name} responds at {used.address} ({used.source})", None, details, data)
@@ -201,8 +201,8 @@ def version_check(version: ServerVersion | None, failure: LMStudioError | None) 
     if version is not None:
         data = {"version": version.version, "build": version.build}
         number = version.version.removesuffix(EMULATOR_SUFFIX)
-        found = f"emulator {number}" if version.is_emulator else f"LM Studio {number}, build {version.build}"
-        return Check("version", "ok", found, data=data)
+        text = f"emulator {number}" if version.is_emulator else f"LM Studio {number}, build {version.build}"
+        return Check("version", "ok", text, data=data)
     if failure is None or isinstance(failure, LMStudioUnreachableError | LMStudioAuthenticationError):
         return Check("version", "skipped", NO_SERVER)
     return Check("version", "problem", *explain(failure))
@@ -221,13 +221,13 @@ def extras_check(extras: Sequence[Extra]) -> Check:
     broken = [extra for extra in extras if not extra.is_absent and (extra.outdated or None in extra.versions.values())]
     present = [extra.name for extra in extras if not extra.is_absent]
     absent = [extra.name for extra in extras if extra.is_absent]
-    found = f"installed: {', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
+    text = f"installed: {', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
     details = tuple(f"to install {extra.name}: {extra.command}" for extra in extras if extra.is_absent)
     data = {"extras": {extra.name: dict(extra.versions) for extra in extras}}
     if not broken:
-        return Check("extras", "ok", found, None, details, data)
-    found = "; ".join(f"{extra.name}: {_faults(extra)}" for extra in broken)
-    return Check("extras", "warning", found, f"run: {broken[0].command}", details, data)
+        return Check("extras", "ok", text, None, details, data)
+    text = "; ".join(f"{extra.name}: {_faults(extra)}" for extra in broken)
+    return Check("extras", "warning", text, f"run: {broken[0].command}", details, data)
 
 
 def _faults(extra: Extra) -> str:
@@ -239,16 +239,16 @@ def _faults(extra: Extra) -> str:
 def token_check(use: TokenUse, version: ServerVersion | None, failure: LMStudioError | None) -> Check:
     """Check whether the server accepts the token, or its absence."""
     data = {"source": use.source}
-    given = f"the API token of {use.source}" if use.source else "no API token"
+    token = f"the API token of {use.source}" if use.source else "no API token"
     if isinstance(failure, LMStudioAuthenticationError):
-        found, fix = explain(failure)
-        return Check("token", "problem", f"{found} ({given})", fix, data=data)
+        text, fix = explain(failure)
+        return Check("token", "problem", f"{text} ({token})", fix, data=data)
     if version is None:
-        return Check("token", "skipped", f"{given}; {NO_SERVER}", data=data)
+        return Check("token", "skipped", f"{token}; {NO_SERVER}", data=data)
     if use.exposed:
         return Check("token", "warning", *split_remedy(use.exposed), data=data)
-    found = f"the server accepts {given}" if use.source else "none is set, and the server requires none"
-    return Check("token", "ok", found, data=data)
+    text = f"the server accepts {token}" if use.source else "none is set, and the server requires none"
+    return Check("token", "ok", text, data=data)
 
 
 def models_check(models: Sequence[ModelInfo] | None, failure: LMStudioError | None = None) -> Check:
@@ -256,14 +256,14 @@ def models_check(models: Sequence[ModelInfo] | None, failure: LMStudioError | No
     if models is None:
         return _unknown("models", failure)
     kinds = Counter(model.type for model in models)
-    found = f"{counted(kinds['llm'], 'language model')} and {counted(kinds['embedding'], 'embedding model')} downloaded"
+    text = f"{counted(kinds['llm'], 'language model')} and {counted(kinds['embedding'], 'embedding model')} downloaded"
     details = tuple(_describe_model(model) for model in models)
     data = {"models": [_model_data(model) for model in models]}
     missing = [kind for kind, name in (("language", "llm"), ("embedding", "embedding")) if not kinds[name]]
     if not missing:
-        return Check("models", "ok", found, None, details, data)
+        return Check("models", "ok", text, None, details, data)
     fix = f"download {' and '.join(f'a model for {_USES[kind]}' for kind in missing)} with `lmsi get`"
-    return Check("models", "warning" if models else "problem", found, fix, details, data)
+    return Check("models", "warning" if models else "problem", text, fix, details, data)
 
 
 _USES = {"language": "chat", "embedding": "embeddings"}
@@ -287,8 +287,8 @@ def loaded_check(instances: Sequence[ModelInstanceInfo] | None, failure: LMStudi
 def _abilities(model: ModelInfo) -> str:
     if not isinstance(model, LlmInfo):
         return "embeddings"
-    named = {"tool use": model.trained_for_tool_use, "vision": model.vision}
-    return ", ".join(["chat", *(name for name, has_it in named.items() if has_it)])
+    abilities = {"tool use": model.trained_for_tool_use, "vision": model.vision}
+    return ", ".join(["chat", *(name for name, has_it in abilities.items() if has_it)])
 
 
 def _describe_model(model: ModelInfo) -> str:
@@ -347,9 +347,9 @@ def reasoning_check(replays: Replays | None, failure: LMStudioError | None = Non
     misplacing = [name for name, replay in replays.items() if "misplaced" in replay.by_place.values()]
     if not misplacing:
         return Check("reasoning", "ok", f"{counted(len(replays), 'chat template')} examined", None, details, data)
-    found = f"{len(misplacing)} of {counted(len(replays), 'chat template')} cannot be given earlier thoughts"
+    text = f"{len(misplacing)} of {counted(len(replays), 'chat template')} cannot be given earlier thoughts"
     fix = f"{READ_FROM_TEXT} ({', '.join(misplacing)})"
-    return Check("reasoning", "warning", found, fix, details, data)
+    return Check("reasoning", "warning", text, fix, details, data)
 
 
 _PLACES = {
@@ -375,9 +375,9 @@ def _describe_replay(replay: ReasoningReplay) -> str:
         for treatment, text in _TREATMENTS.items()
         if treatment in treatments.values()
     ]
-    sent = [place for place, is_sent in replay.sent_by_place.items() if is_sent]
+    sent_places = [place for place, is_sent in replay.sent_by_place.items() if is_sent]
     tags = " without tags" if replay.is_bare else ""
-    return f"{', '.join(clauses)}; auto sends {_thoughts(sent) if sent else 'none'}{tags}"
+    return f"{', '.join(clauses)}; auto sends {_thoughts(sent_places) if sent_places else 'none'}{tags}"
 
 
 def _thoughts(places: Sequence[str]) -> str:
@@ -389,16 +389,16 @@ def _thoughts(places: Sequence[str]) -> str:
 def trial_check(trial: Trial) -> Check:
     """Check whether one use of a model succeeded."""
     if trial.missing is not None:
-        found, fix = split_remedy(trial.missing)
-        return Check(trial.name, "skipped", found, fix)
+        text, fix = split_remedy(trial.missing)
+        return Check(trial.name, "skipped", text, fix)
     data = {"model": trial.model, "seconds": round(trial.seconds, 3)}
     if trial.failure is None:
         return Check(trial.name, "ok", f"{trial.outcome} from {trial.model} in {trial.seconds:.2f} s", data=data)
-    found, fix = explain(trial.failure)
+    text, fix = explain(trial.failure)
     if isinstance(trial.failure, LMStudioToolCallError) and not trial.trained:
-        found = f"{found} ({trial.model} was not trained for tool use)"
-        return Check(trial.name, "warning", found, UNTRAINED, data=data)
-    return Check(trial.name, "problem", f"{trial.model}: {found}", fix, data=data)
+        text = f"{text} ({trial.model} was not trained for tool use)"
+        return Check(trial.name, "warning", text, UNTRAINED, data=data)
+    return Check(trial.name, "problem", f"{trial.model}: {text}", fix, data=data)
 
 
 def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:

@@ -32,9 +32,9 @@ def comparison_check(loaded: Mapping[str, Instances | None]) -> Check:
         loaded: The loaded instances by host; `None` for a host that cannot be used.
     """
     listed = {host: instances for host, instances in loaded.items() if instances is not None}
-    found = f"{len(listed)} of {len(loaded)} hosts can be used"
+    text = f"{len(listed)} of {len(loaded)} hosts can be used"
     if len(listed) < 2:
-        return Check("hosts", "skipped", found, data={"compared": [], "differences": []})
+        return Check("hosts", "skipped", text, data={"compared": [], "differences": []})
     models = _loaded_on_several(listed)
     differences = {model: attributes for model, statuses in models.items() if (attributes := differences_of(statuses))}
     data = {
@@ -43,7 +43,7 @@ def comparison_check(loaded: Mapping[str, Instances | None]) -> Check:
     }
     if not differences:
         common = counted(len(models), "model") if models else "no model"
-        return Check("hosts", "ok", f"{found}; {common} loaded on more than one", data=data)
+        return Check("hosts", "ok", f"{text}; {common} loaded on more than one", data=data)
     details = tuple(f"{name}: {_describe(attributes)}" for (_, name), attributes in differences.items())
     fix = SAME_FILE["embedding" if any(kind == "embedding" for kind, _ in differences) else "llm"]
     return Check("hosts", "warning", f"{counted(len(differences), 'model')} loaded differently", fix, details, data)
@@ -54,12 +54,12 @@ def _loaded_on_several(listed: Mapping[str, Instances]) -> dict[tuple[str, str],
     names = {
         (info.type, name) for each in listed.values() for info in each for name in (info.model_key, info.identifier)
     }
-    found: dict[tuple[str, str], list[HostStatus]] = {}
+    statuses_by_model: dict[tuple[str, str], list[HostStatus]] = {}
     for kind, name in sorted(names):
         statuses = [_status(host, info) for host, each in listed.items() if (info := _find(kind, name, each))]
-        if len(statuses) > 1 and statuses not in found.values():
-            found[kind, name] = statuses
-    return found
+        if len(statuses) > 1 and statuses not in statuses_by_model.values():
+            statuses_by_model[kind, name] = statuses
+    return statuses_by_model
 
 
 def _find(kind: str, name: str, instances: Instances) -> ModelInstanceInfo | None:

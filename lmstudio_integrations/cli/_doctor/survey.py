@@ -108,14 +108,14 @@ def _several(host: str | None) -> list[str]:
 
 
 def _find_server(host: str | None) -> list[Attempt]:
-    named = os.environ.get(HOST_VARIABLE) or None
-    if host is None and named is None:
+    variable = os.environ.get(HOST_VARIABLE) or None
+    if host is None and variable is None:
         return _search()
     if host is None:
-        return [_probe(named or "", HOST_VARIABLE)]
+        return [_probe(variable or "", HOST_VARIABLE)]
     attempts = [_probe(host, "--host")]
-    if named is not None:
-        attempts.append(Attempt(_shown(named), HOST_VARIABLE, "not tried, as --host takes precedence", tried=False))
+    if variable is not None:
+        attempts.append(Attempt(_shown(variable), HOST_VARIABLE, "not tried, as --host takes precedence", tried=False))
     return attempts
 
 

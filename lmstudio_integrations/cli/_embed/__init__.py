@@ -222,13 +222,13 @@ def _model(client: Client, name: str | None, ttl: int) -> tuple[EmbeddingModel, 
     """Return the embedding model, loaded, with its key."""
     loaded = loaded_models(client, "embedding")
     if name is None:
-        found = choose(loaded, downloaded_models(client, "embedding"))
-        if found is None:
+        choice = choose(loaded, downloaded_models(client, "embedding"))
+        if choice is None:
             raise LMStudioValueError(
                 f"no embedding model is loaded, and none below {SIZE_LIMIT / 1e9:g} GB is downloaded; name one with "
                 "--model, or download one with `lmsi get`"
             )
-        name = found.name
+        name = choice.name
     elif name not in {info.identifier for info in loaded}:
         name = find_key(name, downloaded_models(client), "embedding")
     with progress_bar(f"Loading {name}") as show:

@@ -257,9 +257,9 @@ class ParquetOutput(Output):
         return sorted(self._folder.path.glob("part-*.parquet"))
 
     def _include(self, schema: Any) -> None:
-        known = self._schema or schema
+        current = self._schema or schema
         self._schema = (
-            known if known == schema else arrow().unify_schemas([known, schema], promote_options="permissive")
+            current if current == schema else arrow().unify_schemas([current, schema], promote_options="permissive")
         )
 
     @contextlib.contextmanager

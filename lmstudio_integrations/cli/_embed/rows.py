@@ -250,8 +250,8 @@ class ParquetRows(Rows):
         name = self.columns.text
         self.check_name(f"{str(self.path)!r}", schema.names)
         if name not in schema.names:
-            known = ", ".join(schema.names)
-            raise LMStudioValueError(f"{str(self.path)!r} has no column {name!r}; choose one of {known} with --field")
+            names = ", ".join(schema.names)
+            raise LMStudioValueError(f"{str(self.path)!r} has no column {name!r}; choose one of {names} with --field")
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
@@ -261,16 +261,16 @@ class ParquetRows(Rows):
 _ROWS: dict[InputFormat, type[Rows]] = {kind.name: kind for kind in (TextRows, JsonRows, ParquetRows)}
 
 
-def rows_of(path: Path, chosen: InputFormat | None, columns: Columns) -> Rows:
+def rows_of(path: Path, requested: InputFormat | None, columns: Columns) -> Rows:
     """Return the rows of a file.
 
     Raises:
         LMStudioValueError: If its format is not known, or cannot be read.
     """
-    kind = chosen or _SUFFIXES.get("" if path == STANDARD else path.suffix.lower())
+    kind = requested or _SUFFIXES.get("" if path == STANDARD else path.suffix.lower())
     if kind is None:
-        known = ", ".join(filter(None, _SUFFIXES))
-        raise LMStudioValueError(f"the format of {str(path)!r} is not known; name it {known}, or set --input-format")
+        suffixes = ", ".join(filter(None, _SUFFIXES))
+        raise LMStudioValueError(f"the format of {str(path)!r} is not known; name it {suffixes}, or set --input-format")
     if kind == "parquet":
         check_parquet(is_stream=path == STANDARD)
     if path != STANDARD and not path.is_file():
@@ -286,15 +286,15 @@ def _why_no_file(path: Path) -> str:
     return "there is no such file"
 
 
-def output_format_of(path: Path, chosen: OutputFormat | None, *, is_stream: bool) -> OutputFormat:
+def output_format_of(path: Path, requested: OutputFormat | None, *, is_stream: bool) -> OutputFormat:
     """Return the format of the output: JSON lines in a stream, unless its name has the suffix of Parquet.
 
     Raises:
         LMStudioValueError: If it is not known, or cannot be written.
     """
-    if chosen is None and is_stream and _SUFFIXES.get(path.suffix.lower()) != "parquet":
+    if requested is None and is_stream and _SUFFIXES.get(path.suffix.lower()) != "parquet":
         return "jsonl"
-    kind = chosen or _SUFFIXES.get(path.suffix.lower())
+    kind = requested or _SUFFIXES.get(path.suffix.lower())
     if kind is None or kind == "text":
         raise LMStudioValueError(
             f"cannot write the format of {str(path)!r}; name it .jsonl or .parquet, or set --output-format"

@@ -43,7 +43,7 @@ class ProbeContext:
         self.client = Client(recorded, token)
         self._direct = direct
         self._credentials = Credentials.new_guest() if token is None else Credentials.from_token(token)
-        self._named = 0
+        self._last_number = 0
         self._others = {handle.identifier for handle in direct.llm.list_loaded()}
         self._own: set[str] = set()
         self._special: tuple[Config, LLM] | None = None
@@ -87,8 +87,8 @@ class ProbeContext:
 
     def new_identifier(self) -> str:
         """Return an identifier for an instance, which the end of the probe unloads if it is loaded then."""
-        self._named += 1
-        return self.own(f"{PREFIX}{self._named}")
+        self._last_number += 1
+        return self.own(f"{PREFIX}{self._last_number}")
 
     def own(self, identifier: str) -> str:
         """Count an instance as one of the probe's own, and return its identifier."""
@@ -106,16 +106,16 @@ class ProbeContext:
         with suppress(LMStudioModelNotFoundError):
             self._direct.llm.unload(identifier)
 
-    def unload_all_but(self, *kept: LLM) -> None:
+    def unload_all_but(self, *in_use: LLM) -> None:
         """Unload the probe's own instances that are loaded, except for some."""
         loaded = {handle.identifier for handle in self._direct.llm.list_loaded()}
-        for identifier in sorted(loaded & self._own - {handle.identifier for handle in kept}):
+        for identifier in sorted(loaded & self._own - {handle.identifier for handle in in_use}):
             self.unload(identifier)
 
     def end_question(self) -> None:
         """Unload what only the question used that has ended."""
-        kept = [self._main] if self._main is not None else []
-        self.unload_all_but(*kept, *([self._special[1]] if self._special is not None else []))
+        in_use = [self._main] if self._main is not None else []
+        self.unload_all_but(*in_use, *([self._special[1]] if self._special is not None else []))
 
     def close(self) -> None:
         """Unload all of the probe's own instances, and close its connections."""

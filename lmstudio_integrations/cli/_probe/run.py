@@ -113,12 +113,12 @@ def _run(question: Question, context: ProbeContext) -> None:
 
 def _checked_name(client: Client, model_key: str) -> str:
     """Return the name to load the model with."""
-    found = find_models(model_key, downloaded_models(client), exact=True)[0]
-    if found.info.type != "llm":
+    model = find_models(model_key, downloaded_models(client), exact=True)[0]
+    if model.info.type != "llm":
         raise LMStudioValueError(f"{model_key!r} is an embedding model; name a language model, see `lmsi ls --llm`")
-    left = sorted(each for each in identifiers(client) if each.startswith(PREFIX))
-    if left:
+    leftovers = sorted(each for each in identifiers(client) if each.startswith(PREFIX))
+    if leftovers:
         raise LMStudioValueError(
-            f"another probe runs, or has left {', '.join(left)}; wait for it, or run `lmsi unload {left[0]}`"
+            f"another probe runs, or has left {', '.join(leftovers)}; wait for it, or run `lmsi unload {leftovers[0]}`"
         )
-    return found.name
+    return model.name
