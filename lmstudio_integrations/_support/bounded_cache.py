@@ -35,9 +35,9 @@ class BoundedCache(Generic[KeyT, ValueT]):
         """Return the value of a key; the first call makes it. Of several at once, all return the value of one."""
         value = self._values.get(key)
         if value is None:
-            made = make()
+            new = make()
             self._make_room(key)
-            value = self._values.setdefault(key, made)
+            value = self._values.setdefault(key, new)
         return value
 
     def pop(self, key: KeyT) -> ValueT | None:

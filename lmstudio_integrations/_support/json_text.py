@@ -28,4 +28,4 @@ def dumps(value: Any) -> str:
     # `json.dumps` cannot write infinity as null. A round trip replaces it.
     finite = json.loads(json.dumps(value, default=to_jsonable_python), parse_constant=lambda _: None)
     written = json.dumps(finite, ensure_ascii=False, separators=(",", ":"))
-    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", written)

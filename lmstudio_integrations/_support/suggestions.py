@@ -137,9 +137,11 @@ def unknown_attribute(package: str, name: str, known: Collection[str]) -> Attrib
     if frame is None or frame.f_code.co_code[frame.f_lasti] != opmap["IMPORT_FROM"]:
         return AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
     spelled = {_words(each): each for each in known}
-    meant = get_close_matches(_words(name), spelled, n=1, cutoff=_IMPORT_CUTOFF)
+    similar = get_close_matches(_words(name), spelled, n=1, cutoff=_IMPORT_CUTOFF)
     listed = ", ".join(known) if len(known) <= _MOST_LISTED else ""
-    remedy = f"did you mean {spelled[meant[0]]!r}?" if meant else f"it has {listed or f'the names in dir({package})'}"
+    remedy = (
+        f"did you mean {spelled[similar[0]]!r}?" if similar else f"it has {listed or f'the names in dir({package})'}"
+    )
     return ImportError(f"cannot import name {name!r} from {package!r}; {remedy}", name=package)
 
 
@@ -149,21 +151,21 @@ def _words(name: str) -> str:
 
 
 def explain_unknown_name(
-    name: str, known: Collection[str], given: Mapping[str, object] = _NOTHING, owner: str = ""
+    name: str, known: Collection[str], values: Mapping[str, object] = _NOTHING, owner: str = ""
 ) -> str:
     """Return the end of an error about an unknown name: the name that was meant, or what helps, or the known names.
 
     Args:
         name: The unknown name.
         known: The known names.
-        given: What was given, by name.
+        values: What was given, by name.
         owner: The class whose `help` lists the known names, if they are many.
     """
     address = next((own for own in ("host", "api_host") if own in known), None)
     if name == "port" and address is not None:
-        return f"write {address}='{_host(given.get(address))}:{_port(given.get(name))}'"
-    meant = next((own for own in _COUNTERPARTS.get(name, ()) if own in known or own in _METHODS), None)
-    nearest = meant or next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
+        return f"write {address}='{_host(values.get(address))}:{_port(values.get(name))}'"
+    counterpart = next((own for own in _COUNTERPARTS.get(name, ()) if own in known or own in _METHODS), None)
+    nearest = counterpart or next(iter(closest_names(name, known, cutoff=_NAME_CUTOFF)), None)
     if nearest is None and name in _REMEDIES:
         return _REMEDIES[name]
     if nearest:

@@ -60,18 +60,18 @@ current: ContextVar[_BatchStreams | None] = ContextVar("lmstudio_batch", default
 
 
 def calls_of(
-    invoke: Callable[..., T], inputs: Sequence[InputT], config: Any, given: Mapping[str, Any]
+    invoke: Callable[..., T], inputs: Sequence[InputT], config: Any, kwargs: Mapping[str, Any]
 ) -> tuple[list[Callable[[], T]], int | None]:
     """Return a call for each input, and how many may run at once, from the arguments of `Runnable.batch`."""
     inputs = list_of(inputs, "the inputs of a batch", of_texts=True)  # a string would be a batch of its characters
     configs = get_config_list(config, len(inputs)) if inputs else []
     calls: list[Callable[[], T]] = [
-        partial(invoke, each, own, **given) for each, own in zip(inputs, configs, strict=True)
+        partial(invoke, each, own, **kwargs) for each, own in zip(inputs, configs, strict=True)
     ]
     return calls, configs[0].get("max_concurrency") if configs else None
 
 
-def completed(
+def run_in_threads(
     calls: Sequence[Callable[[], T]], limit: int | None, *, keep_errors: bool = False
 ) -> Iterator[tuple[int, T | Exception]]:
     """Make calls in threads; yield the index and the result of each as it ends.
@@ -83,12 +83,12 @@ def completed(
         limit: How many may run at once.
         keep_errors: Whether an `Exception` counts as a result.
     """
-    kept = (Exception,) if keep_errors else ()
+    caught = (Exception,) if keep_errors else ()
 
     def attempt(call: Callable[[], T]) -> T | Exception:
         try:
             return call()
-        except kept as error:
+        except caught as error:
             return error
 
     if len(calls) == 1:
@@ -106,18 +106,18 @@ def completed(
             raise
 
 
-async def acompleted(
+async def run_in_tasks(
     calls: Sequence[Callable[[], Awaitable[T]]], limit: int | None, *, keep_errors: bool = False
 ) -> AsyncIterator[tuple[int, T | Exception]]:
-    """Make calls in tasks; yield the index and the result of each as it ends. See `completed`."""
+    """Make calls in tasks; yield the index and the result of each as it ends. See `run_in_threads`."""
     at_once = asyncio.Semaphore(limit or max(1, len(calls)))
-    kept = (Exception,) if keep_errors else ()
+    caught = (Exception,) if keep_errors else ()
 
     async def attempt(index: int, call: Callable[[], Awaitable[T]]) -> tuple[int, T | Exception]:
         async with at_once:
             try:
                 return index, await call()
-            except kept as error:
+            except caught as error:
                 return index, error
 
     tasks = [asyncio.ensure_future(attempt(index, call)) for index, call in enumerate(calls)]
@@ -132,15 +132,15 @@ async def acompleted(
 
 def results(calls: Sequence[Callable[[], T]], limit: int | None, *, keep_errors: bool = False) -> list[T]:
     """Make calls in threads; return the results in order. With `keep_errors`, some may be exceptions."""
-    return _in_order(dict(completed(calls, limit, keep_errors=keep_errors)))
+    return _in_order(dict(run_in_threads(calls, limit, keep_errors=keep_errors)))
 
 
 async def aresults(
     calls: Sequence[Callable[[], Awaitable[T]]], limit: int | None, *, keep_errors: bool = False
 ) -> list[T]:
     """Make calls in tasks; return the results in order. See `results`."""
-    return _in_order({index: result async for index, result in acompleted(calls, limit, keep_errors=keep_errors)})
+    return _in_order({index: result async for index, result in run_in_tasks(calls, limit, keep_errors=keep_errors)})
 
 
-def _in_order(found: Mapping[int, Any]) -> list[Any]:
-    return [found[index] for index in range(len(found))]
+def _in_order(result_of: Mapping[int, Any]) -> list[Any]:
+    return [result_of[index] for index in range(len(result_of))]

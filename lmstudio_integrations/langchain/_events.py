@@ -65,8 +65,8 @@ class EventStream:
         if not self._started:
             self._started = True
             names = (("provider", "model_provider"), ("model", "model_name"))
-            known: Any = {name: metadata[ours] for name, ours in names if ours in metadata}
-            yield {"event": "message-start", "role": "ai", "id": self._message_id, "metadata": known}
+            start_metadata: Any = {name: metadata[ours] for name, ours in names if ours in metadata}
+            yield {"event": "message-start", "role": "ai", "id": self._message_id, "metadata": start_metadata}
         if message.content:
             yield from self._grown("text", {"type": "text", "text": ""}, message.content)
         elif text := message.additional_kwargs.get("reasoning_content"):

@@ -104,9 +104,9 @@ def _ai(message: AIMessage, target: _Target) -> None:
 
 def _reasoning(message: AIMessage) -> tuple[object, object]:
     """Return the thoughts of a message and their tags: its own, or those of the block that was made of them."""
-    kept = message.additional_kwargs
-    if "reasoning_content" in kept:
-        return kept["reasoning_content"], kept.get(TAGS)
+    others = message.additional_kwargs
+    if "reasoning_content" in others:
+        return others["reasoning_content"], others.get(TAGS)
     thoughts = [
         block for block in _blocks(message.content) if is_object(block) and block.get("type") in _THOUGHT_MEMBERS
     ]
@@ -165,11 +165,11 @@ def _calls(message: AIMessage, with_result: frozenset[str]) -> list[_ToolCall]:
         if is_object(block) and block.get("type") in {"tool_use", "tool_call"}:
             arguments = block.get("input") or block.get("args")
             blocks.append((str(block.get("name")), block.get("id"), arguments if is_object(arguments) else {}))
-    known = set(map(_identity, calls))
-    calls += [call for call in blocks if _identity(call) not in known]
-    known = set(map(_identity, blocks))
+    identities = set(map(_identity, calls))
+    calls += [call for call in blocks if _identity(call) not in identities]
+    identities = set(map(_identity, blocks))
     invalid: list[_ToolCall] = [(call["name"] or "unknown", call["id"], {}) for call in message.invalid_tool_calls]
-    return [*calls, *(call for call in invalid if call[1] in with_result and _identity(call) not in known)]
+    return [*calls, *(call for call in invalid if call[1] in with_result and _identity(call) not in identities)]
 
 
 def _identity(call: _ToolCall) -> str:

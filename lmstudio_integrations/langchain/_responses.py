@@ -151,10 +151,10 @@ def combined_output(metadata: Iterable[Mapping[str, Any] | None], model: str | N
         metadata: The metadata of each; `None` of those without any, such as cached ones.
         model: The model, if no metadata names it.
     """
-    known = [each for each in metadata if each]
-    usages = [each["token_usage"] for each in known if "token_usage" in each]
+    present = [each for each in metadata if each]
+    usages = [each["token_usage"] for each in present if "token_usage" in each]
     summed = {name: sum(usage[name] for usage in usages) for name in _TOKEN_USAGE} if usages else {}
-    names = [each["model_name"] for each in known if "model_name" in each]
+    names = [each["model_name"] for each in present if "model_name" in each]
     return {"token_usage": summed, "model_name": names[-1] if names else model}
 
 
@@ -170,8 +170,8 @@ class _StreamedCall:
         index: The call's number among the content blocks.
         name: The tool's own name, once it is known.
         begun: Whether a chunk of it, with identifier and name, was sent.
-        sent: The arguments that were sent.
-        held: Fragments of arguments that are held back: the name is missing, or they cannot be part of a JSON object.
+        sent_arguments: The arguments that were sent.
+        pending: Fragments of arguments that are held back: the name is missing, or they cannot be part of an object.
         scanner: Checks that what is sent can still become a JSON object.
     """
 
@@ -179,13 +179,13 @@ class _StreamedCall:
     index: int
     name: str | None = None
     begun: bool = False
-    sent: str = ""
-    held: list[str] = field(default_factory=list[str])
+    sent_arguments: str = ""
+    pending: list[str] = field(default_factory=list[str])
     scanner: JsonPrefix = field(default_factory=JsonPrefix)
 
     def next_chunk(self, arguments: str) -> ToolCallChunk:
         """Return a chunk of the call; identifier and name go with the first."""
-        self.sent += arguments
+        self.sent_arguments += arguments
         first, self.begun = not self.begun, True
         return tool_call_chunk(
             name=self.name if first else None, args=arguments, id=self.id if first else None, index=self.index
@@ -193,9 +193,9 @@ class _StreamedCall:
 
     def send_valid(self, arguments: str) -> list[ToolCallChunk]:
         """Send arguments if they can be part of a JSON object; hold them back for good otherwise."""
-        self.held = []
+        self.pending = []
         if not self.scanner.feed(arguments):
-            self.held, arguments = [arguments], ""
+            self.pending, arguments = [arguments], ""
         return [self.next_chunk(arguments)] if arguments or not self.begun else []
 
 
@@ -286,10 +286,10 @@ class ChunkStream:
                 self._call = self._new_call(call_id)
             case ToolCallName(name=name) if call and not call.begun:
                 call.name = self._tool_use.own_name(name)
-                chunks = call.send_valid("".join(call.held))
+                chunks = call.send_valid("".join(call.pending))
             case ToolCallArguments(content=content) if call and content:
-                if call.name is None or call.held:
-                    call.held.append(content)
+                if call.name is None or call.pending:
+                    call.pending.append(content)
                 else:
                     chunks = call.send_valid(content)
             case ToolCallEnd():
@@ -311,29 +311,29 @@ class ChunkStream:
     def _invalidate(self) -> list[ToolCallChunk]:
         """Make the arguments of the open call, if there is one, invalid JSON."""
         call, self._call = self._call, None
-        return [call.next_chunk(invalidator(call.sent))] if call else []
+        return [call.next_chunk(invalidator(call.sent_arguments))] if call else []
 
     def _end(self, call: _StreamedCall, event: ToolCallEnd) -> list[ToolCallChunk]:
         """Return the rest of a call. If the server understood it otherwise than it was sent, send it again."""
         arguments, name = event.arguments or {}, self._tool_use.own_name(event.name)
-        rest = _completion(call.sent, arguments)
+        rest = _completion(call.sent_arguments, arguments)
         if rest is None or (call.begun and call.name != name):
             again = self._new_call(call.id, name)
-            return [call.next_chunk(invalidator(call.sent)), again.next_chunk(json.dumps(arguments))]
+            return [call.next_chunk(invalidator(call.sent_arguments)), again.next_chunk(json.dumps(arguments))]
         call.name = name
         return [call.next_chunk(rest)] if rest else []
 
 
-def _completion(sent: str, arguments: Mapping[str, Any]) -> str | None:
+def _completion(sent_arguments: str, arguments: Mapping[str, Any]) -> str | None:
     """Return what completes the text that was sent to exactly these arguments; `None` if nothing can."""
     try:
-        if sent and json.loads(sent) == arguments:
+        if sent_arguments and json.loads(sent_arguments) == arguments:
             return ""
     except ValueError:
         pass
     for separators in ((", ", ": "), (",", ":")):
         for ascii_only in (True, False):
             text = json.dumps(arguments, separators=separators, ensure_ascii=ascii_only)
-            if text.startswith(sent):
-                return text[len(sent) :]
+            if text.startswith(sent_arguments):
+                return text[len(sent_arguments) :]
     return None

@@ -184,9 +184,9 @@ class _StreamedValue:
         self._text = PartialJson()
         self._last_value: Any = _NOTHING
 
-    def add(self, given: Any) -> Iterator[Any]:
+    def add(self, part: Any) -> Iterator[Any]:
         """Add a chunk; yield the partial value if it has changed. The last chunk is left to `finish`."""
-        chunk = given.chunk if isinstance(given, _ArgumentsChunk) else given
+        chunk = part.chunk if isinstance(part, _ArgumentsChunk) else part
         self._chunks.append(chunk)
         if isinstance(chunk, AIMessageChunk) and chunk.chunk_position is None:
             if self._tool is None:
@@ -212,8 +212,8 @@ class _StreamedValue:
         calls: list[ToolCall] = getattr(message, "tool_calls", [])
         if message is None or (self._tool or "") != (calls[0]["name"] if calls else ""):
             return None  # it is that of something else
-        found: dict[str, Any] | None = message.response_metadata.get("confidence")
-        return None if found is None else {path: FieldConfidence(**each) for path, each in found.items()}
+        confidence: dict[str, Any] | None = message.response_metadata.get("confidence")
+        return None if confidence is None else {path: FieldConfidence(**each) for path, each in confidence.items()}
 
     def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:
         """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""
@@ -369,20 +369,20 @@ def parser_of(schema: Any, requested: Mapping[str, Any]) -> StrictParser:
         return StrictCallParser(tool=function["name"], pydantic_object=kind, value_schema=value_schema)
     if kind:
         return StrictPydanticParser(pydantic_object=kind)
-    sent = requested["response_format"].get("json_schema", {}).get("schema")
-    return StrictJsonParser(value_schema=_value_schema(schema, sent))
+    response_schema = requested["response_format"].get("json_schema", {}).get("schema")
+    return StrictJsonParser(value_schema=_value_schema(schema, response_schema))
 
 
-def _value_schema(schema: Any, sent: dict[str, Any] | None) -> dict[str, Any] | None:
+def _value_schema(schema: Any, sent_schema: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the schema that a value must fit.
 
     For a `TypedDict`, core's schema is narrower than the type: it has no null, and requires each key. Without a schema
     that pydantic can make of one, its values are not checked.
     """
-    if is_object(schema) or sent is None:
-        return sent
+    if is_object(schema) or sent_schema is None:
+        return sent_schema
     try:
-        required = schema.__required_keys__ & set(sent.get("required", ()))  # an annotation may have a default
+        required = schema.__required_keys__ & set(sent_schema.get("required", ()))  # an annotation may have a default
         hints = get_type_hints(schema, include_extras=True)
         fields: dict[str, Any] = {name: (hint, ... if name in required else None) for name, hint in hints.items()}
         value_schema: dict[str, Any] = create_model("Value", **fields).model_json_schema()
@@ -505,9 +505,9 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
         """Return the last response to each input. All next attempts are a batch of the model."""
         attempts, configs = _Attempts(self, inputs), get_config_list(config, len(inputs))
         while pending := attempts.pending:
-            given, of_each = [*pending.values()], [configs[index] for index in pending]
+            batch, of_each = [*pending.values()], [configs[index] for index in pending]
             kwargs["return_exceptions"] = return_exceptions or attempts.is_correction
-            attempts.add(super().batch(given, of_each, **kwargs))
+            attempts.add(super().batch(batch, of_each, **kwargs))
         return attempts.results(return_exceptions=return_exceptions)
 
     @with_short_traceback
@@ -522,9 +522,9 @@ class _CorrectingModel(RunnableBindingBase[Any, Any]):
         """Return the last response to each input; see `batch`."""
         attempts, configs = _Attempts(self, inputs), get_config_list(config, len(inputs))
         while pending := attempts.pending:
-            given, of_each = [*pending.values()], [configs[index] for index in pending]
+            batch, of_each = [*pending.values()], [configs[index] for index in pending]
             kwargs["return_exceptions"] = return_exceptions or attempts.is_correction
-            attempts.add(await super().abatch(given, of_each, **kwargs))
+            attempts.add(await super().abatch(batch, of_each, **kwargs))
         return attempts.results(return_exceptions=return_exceptions)
 
 
@@ -563,7 +563,7 @@ class _Attempts:
         """
         pending, self.pending = self.pending, {}
         parser = self._model.parser
-        for (index, given), response in zip(pending.items(), responses, strict=True):
+        for (index, request), response in zip(pending.items(), responses, strict=True):
             if isinstance(response, LMStudioError) and self._responses[index]:
                 logger.warning("the request for a correction failed: %s", response)
                 self._failures[index] = str(response)
@@ -576,7 +576,7 @@ class _Attempts:
             try:
                 parser.parse_result([ChatGeneration(message=response)])
             except LangChainStructuredOutputError as error:
-                messages = convert_to_messages([given] if isinstance(given, str) else given)
+                messages = convert_to_messages([request] if isinstance(request, str) else request)
                 rejected = [AIMessage(error.text)] if error.text else []
                 self.pending[index] = [*messages, *rejected, HumanMessage(correction(error))]
 

@@ -75,17 +75,17 @@ def _function(tool: Any) -> dict[str, Any]:
     return convert_to_openai_function(tool)
 
 
-def _function_of_dict(given: dict[str, Any]) -> dict[str, Any]:
-    function = given.get("function")
+def _function_of_dict(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
     if is_object(function):
         return function
-    if given.keys() & _TOOL_MEMBERS:
-        return convert_to_openai_function(given)
-    reject_built_in(given)
-    nested = _response_format(given)
+    if tool.keys() & _TOOL_MEMBERS:
+        return convert_to_openai_function(tool)
+    reject_built_in(tool)
+    nested = _response_format(tool)
     if nested is not None:
         return _described(_schema(nested.get("schema") or {}), nested.get("name"), nested.get("description"))
-    return _described({key: value for key, value in given.items() if key != "name"}, given.get("name"))
+    return _described({key: value for key, value in tool.items() if key != "name"}, tool.get("name"))
 
 
 def _described(schema: Mapping[str, Any], name: str | None = None, description: str | None = None) -> dict[str, Any]:
@@ -123,25 +123,25 @@ def json_schema(schema: Any, *, strict: bool | None = None) -> dict[str, Any]:
     return _closed(flat) if strict else flat
 
 
-def _schema(given: Any) -> dict[str, Any]:
-    if is_pydantic(given):
-        return _class_schema(given)
-    if is_object(given) and not given.keys() & _TOOL_MEMBERS:
-        nested = _response_format(given)
+def _schema(source: Any) -> dict[str, Any]:
+    if is_pydantic(source):
+        return _class_schema(source)
+    if is_object(source) and not source.keys() & _TOOL_MEMBERS:
+        nested = _response_format(source)
         if nested is not None:
             return _schema(nested.get("schema") or {})
-        return {key: value for key, value in given.items() if key != "strict"}
-    function = _function(given)
+        return {key: value for key, value in source.items() if key != "strict"}
+    function = _function(source)
     described = {"title": function["name"], "description": function.get("description")}
     return {**{key: value for key, value in described.items() if value}, **(function.get("parameters") or {})}
 
 
-def _response_format(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _response_format(source: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the part of an OpenAI response format that contains the schema; `None` for any other dict."""
-    nested = given.get("json_schema")
+    nested = source.get("json_schema")
     if is_object(nested):
         return nested
-    return given if "schema" in given and ("name" in given or given.get("type") == "json_schema") else None
+    return source if "schema" in source and ("name" in source or source.get("type") == "json_schema") else None
 
 
 def _class_schema(kind: Any) -> dict[str, Any]:

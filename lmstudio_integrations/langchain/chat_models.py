@@ -320,12 +320,12 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
     # Requests -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _calling(self, stop: list[str] | None, given: Mapping[str, Any]) -> Generator[ResolvedCall]:
+    def _calling(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Generator[ResolvedCall]:
         """Resolve a call. An error about the context window also completes `profile`.
 
         The caller translates errors, because the frames of this generator would show in their tracebacks.
         """
-        call = self._resolve_call(_settings.arguments(stop, given))
+        call = self._resolve_call(_settings.arguments(stop, kwargs))
         try:
             yield call
         except LMStudioContextOverflowError as error:
@@ -452,9 +452,9 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
             formatted = _tools.openai_tools(tools, strict=strict)
             # Only a call rejects a tool that is given twice: LangChain's standard tests bind a class beside its schema.
             tool_settings([tool for at, tool in enumerate(formatted) if tool not in formatted[:at]], tool_choice)
-        given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
+        choices = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         return self.bind(
-            tools=formatted, **{name: value for name, value in given.items() if value is not None}, **kwargs
+            tools=formatted, **{name: value for name, value in choices.items() if value is not None}, **kwargs
         )
 
     def with_structured_output(
@@ -500,8 +500,8 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
             tools = [*requested.pop("tools", ()), *others]
         if include_confidence:
             requested["include_confidence"] = True
-        given = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
-        model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
+        settings = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
+        model = self.bind_tools(tools, strict=strict, **settings) if tools else self.bind(**settings)
         return _structured.with_parser(
             model,
             parser,
@@ -593,10 +593,10 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
         with short_traceback():
             return await BaseChatModel._agenerate_with_cache(_settings.with_cache(self, kwargs), *args, **kwargs)  # noqa: SLF001
 
-    def _call_values(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _call_values(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the resolved settings of a call, without what it requests besides settings, such as tools."""
         others = self._call.request | self._call.framework
-        return self._merged(_settings.arguments(stop, {name: given[name] for name in given.keys() - others}))
+        return self._merged(_settings.arguments(stop, {name: kwargs[name] for name in kwargs.keys() - others}))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Return the cache key of a call: its resolved settings, whether they are fields or arguments."""
@@ -614,14 +614,14 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
 
     # Batches --------------------------------------------------------------------------------------------------------
 
-    def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, given: Mapping[str, Any]) -> Any:
+    def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, kwargs: Mapping[str, Any]) -> Any:
         """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
         if isinstance(config, Sequence):
-            return [self._bounded(one, given) for one in config]
+            return [self._bounded(one, kwargs) for one in config]
         if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from the calling runnable
             return config
         try:
-            values = self._call_values(None, given)
+            values = self._call_values(None, kwargs)
             limit = _settings.concurrency(self._runtime, self._resolve_model(values), values)
         except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
             limit = DEFAULT_PARALLEL["llm"]
@@ -672,7 +672,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
-        return _batching.completed(
+        return _batching.run_in_threads(
             *_batching.calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
@@ -686,7 +686,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
-        return _batching.acompleted(
+        return _batching.run_in_tasks(
             *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )

@@ -153,14 +153,14 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
             await arun(self._resolve_call({}).async_model().model.load_all())
         return self
 
-    def _as_called(self, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+    def _as_called(self, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return an object with the settings of a call as its own, and the arguments that are no settings.
 
         Core builds the cache key only from the object and the `stop` of the call.
         """
         with translating_errors():
-            self._reject_secrets(given)
-            arguments, own = dict(_settings.arguments(None, given)), vars(self)
+            self._reject_secrets(kwargs)
+            arguments, own = dict(_settings.arguments(None, kwargs)), vars(self)
             arguments.pop("n", None)
             others = {name: arguments.pop(name) for name in self._call.framework & arguments.keys()}
             if "stream" in arguments:  # core's name for it in a call

@@ -128,10 +128,10 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
 
     def _ranked(self, documents: Sequence[Document], results: Iterable[RerankResult]) -> list[Document]:
         least = self.score_threshold
-        kept = [each for each in results if least is None or (each.score is not None and each.score >= least)]
+        sufficient = [each for each in results if least is None or (each.score is not None and each.score >= least)]
         return [
             documents[each.index].model_copy(
                 update={"metadata": {**documents[each.index].metadata, "relevance_score": each.score}}
             )
-            for each in kept
+            for each in sufficient
         ]

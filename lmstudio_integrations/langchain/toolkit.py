@@ -196,8 +196,8 @@ def _stream_writer() -> Callable[[Any], None] | None:
 def _writing(writer: Callable[[Any], None], kind: str, callback: OnReport | None) -> OnReport:
     """Return a callback that also writes to the stream of a graph."""
 
-    def report(found: ToolReport) -> Any:
-        writer({"type": kind, "plugin": found.plugin, "tool": found.tool, "text": found.text})
-        return None if callback is None else callback(found)
+    def report(message: ToolReport) -> Any:
+        writer({"type": kind, "plugin": message.plugin, "tool": message.tool, "text": message.text})
+        return None if callback is None else callback(message)
 
     return report

@@ -95,9 +95,9 @@ def _checked(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     @wraps(method)
     def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
         with short_traceback():
-            given = settings(args, kwargs)
-            if given:
-                self._reject_secrets(given)  # pyright: ignore[reportPrivateUsage]
+            call_settings = settings(args, kwargs)
+            if call_settings:
+                self._reject_secrets(call_settings)  # pyright: ignore[reportPrivateUsage]
             check(args[position] if len(args) > position else kwargs.get(argument))
             # Bound: the signature of a bound method is read from `__signature__`; else, core's span computes one.
             return method.__get__(self)(*args, **kwargs)

@@ -51,8 +51,8 @@ def template_tokens(key: Key) -> int:
 
 def advertise(key: Key, tokens: int) -> int:
     """Record that LlamaIndex gets this context window, and return it."""
-    known = _context_windows[key]
-    known.advertised = max(known.advertised, tokens)
+    entry = _context_windows[key]
+    entry.advertised = max(entry.advertised, tokens)
     return tokens
 
 
@@ -61,17 +61,17 @@ def record(key: Key, tokens: int, template: int | None = None) -> None:
 
     Warns once if a larger window was advertised before.
     """
-    known = _context_windows[key]
+    entry = _context_windows[key]
     if template is not None:
-        known.template = template
-    if known.reported == tokens:
+        entry.template = template
+    if entry.reported == tokens:
         return
-    known.reported = tokens
-    if tokens < known.advertised and not known.warned:
-        known.warned = True
+    entry.reported = tokens
+    if tokens < entry.advertised and not entry.warned:
+        entry.warned = True
         warn_user(
             f"the model {key[1] or 'in use'!r} is loaded with a context window of {tokens} tokens, but LlamaIndex "
-            f"already got {known.advertised}; lower context_window if you set it, "
+            f"already got {entry.advertised}; lower context_window if you set it, "
             "else call load() before building engines and memories",
             LMStudioConfigWarning,
         )

@@ -80,8 +80,8 @@ def _add_response(conversation: Conversation, message: ChatMessage) -> None:
     parts = _joined([block for block in message.blocks if not isinstance(block, ToolCallBlock)], "assistant")
     thoughts = [block for block in message.blocks if isinstance(block, ThinkingBlock)]
     reasoning = "".join(block.content or "" for block in thoughts)
-    given = (block.additional_information.get(TAGS) for block in thoughts)
-    tags = [each for of_block in given if is_list(of_block) for each in of_block]
+    tags_of_blocks = (block.additional_information.get(TAGS) for block in thoughts)
+    tags = [each for tags_of_block in tags_of_blocks if is_list(tags_of_block) for each in tags_of_block]
     calls = _calls(message)
     if parts or calls:  # thoughts alone are no turn
         parts = response_parts(parts, reasoning, tags)
@@ -91,8 +91,8 @@ def _add_response(conversation: Conversation, message: ChatMessage) -> None:
 
 
 def _add_result(conversation: Conversation, message: ChatMessage) -> None:
-    parts, given = _joined(message.blocks, "tool"), message.additional_kwargs
-    conversation.add_result(text_of(parts, "\n"), given.get("tool_call_id"), given.get("name"), parts)
+    parts, others = _joined(message.blocks, "tool"), message.additional_kwargs
+    conversation.add_result(text_of(parts, "\n"), others.get("tool_call_id"), others.get("name"), parts)
 
 
 # Tool calls ---------------------------------------------------------------------------------------------------------

@@ -70,8 +70,8 @@ class Structured(FunctionCallingLLM):
                 `include_confidence` is set.
         """
         if not self._by_grammar:
-            given = self._given_to_core(output_cls, llm_kwargs)
-            result: ModelT = without_span(super().structured_predict)(output_cls, prompt, given, **prompt_args)
+            core_settings = self._core_settings(output_cls, llm_kwargs)
+            result: ModelT = without_span(super().structured_predict)(output_cls, prompt, core_settings, **prompt_args)
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
         while attempts.instance is None:
@@ -89,10 +89,10 @@ class Structured(FunctionCallingLLM):
     ) -> ModelT:
         """Return an instance of a pydantic class; see `structured_predict`."""
         if not self._by_grammar:
-            given = self._given_to_core(output_cls, llm_kwargs)
+            core_settings = self._core_settings(output_cls, llm_kwargs)
             full_prompt, variables = self._with_system_prompt(prompt, prompt_args)
             result: ModelT = await without_span(super().astructured_predict)(
-                output_cls, full_prompt, given, **variables
+                output_cls, full_prompt, core_settings, **variables
             )
             return result
         attempts = self._attempts(output_cls, prompt, llm_kwargs, prompt_args)
@@ -111,7 +111,7 @@ class Structured(FunctionCallingLLM):
     ) -> Generator[Any, None, None]:
         if not self._by_grammar:
             return super()._structured_stream_call(
-                output_cls, prompt, self._given_to_core(output_cls, llm_kwargs), **prompt_args
+                output_cls, prompt, self._core_settings(output_cls, llm_kwargs), **prompt_args
             )
         stream = self.stream_chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
         return instances(output_cls, stream)
@@ -124,8 +124,8 @@ class Structured(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         if not self._by_grammar:
-            given = self._given_to_core(output_cls, llm_kwargs)
-            return await super()._structured_astream_call(output_cls, prompt, given, **prompt_args)
+            core_settings = self._core_settings(output_cls, llm_kwargs)
+            return await super()._structured_astream_call(output_cls, prompt, core_settings, **prompt_args)
         messages = self._messages_of(prompt, prompt_args)
         stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
         return ainstances(output_cls, stream)
@@ -134,7 +134,7 @@ class Structured(FunctionCallingLLM):
     def _by_grammar(self) -> bool:
         return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
 
-    def _given_to_core(self, output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _core_settings(self, output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the settings for one of core's programs, which make one attempt.
 
         Raises:
@@ -232,8 +232,8 @@ def _max_attempts(llm_kwargs: Mapping[str, Any] | None) -> int:
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of `chat`; the caller's dict is not changed."""
     _reject_confidence(output_cls, llm_kwargs)
-    given = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
-    return {**given, "response_format": format_of(output_cls)}
+    settings = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
+    return {**settings, "response_format": format_of(output_cls)}
 
 
 def _reject_confidence(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> None:

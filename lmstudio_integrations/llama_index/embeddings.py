@@ -32,7 +32,7 @@ _UNNAMED = "unknown"
 _CHUNK_SIZE = "Settings.chunk_size, or the node parser's chunk_size,"
 _MANY, _AMANY = "get_text_embedding_batch", "aget_text_embedding_batch"
 
-_given_texts: ContextVar[Sequence[str]] = ContextVar("_given_texts", default=())
+_all_texts: ContextVar[Sequence[str]] = ContextVar("_all_texts", default=())
 """The list that core splits into batches, for errors that name the index of a text."""
 
 BATCHES_AT_ONCE = 4
@@ -42,21 +42,21 @@ BATCHES_AT_ONCE = 4
 @contextmanager
 def _in_batches(texts: object, prefix: str = "") -> Generator[list[str]]:
     """Provide texts with their prefix; errors in the block name their index."""
-    given = check_texts(texts)
-    before = _given_texts.set(given)
+    checked_texts = check_texts(texts)
+    before = _all_texts.set(checked_texts)
     try:
-        yield [prefix + text for text in given]
+        yield [prefix + text for text in checked_texts]
     finally:
-        _given_texts.reset(before)
+        _all_texts.reset(before)
 
 
-def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
+def _under_both_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model under our name and under core's.
 
     Raises:
         LMStudioValueError: If the two differ.
     """
-    models = [given[name] for name in _NAMES if given.get(name) not in (None, _UNNAMED)]
+    models = [values[name] for name in _NAMES if values.get(name) not in (None, _UNNAMED)]
     if any(name != models[0] for name in models):
         raise LMStudioValueError(f"model and model_name are one setting; got {models}")
     return {"model": models[0], "model_name": models[0]} if models else {"model": None, "model_name": _UNNAMED}
@@ -155,8 +155,8 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        named = super()._resolve_aliases(with_silence_timeouts(others))
-        return named if len(others) == len(values) else {**named, **_under_both_names(values)}
+        resolved = super()._resolve_aliases(with_silence_timeouts(others))
+        return resolved if len(others) == len(values) else {**resolved, **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; `model` and `model_name` are one setting."""
@@ -231,8 +231,8 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         shown = show_progress or self.show_progress is True
-        with _in_batches(texts, self.text_instruction) as given:
-            return without_span(super().get_text_embedding_batch)(given, shown, **kwargs)
+        with _in_batches(texts, self.text_instruction) as prefixed:
+            return without_span(super().get_text_embedding_batch)(prefixed, shown, **kwargs)
 
     @with_short_traceback
     async def aget_text_embedding_batch(
@@ -243,8 +243,8 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     ) -> list[list[float]]:
         """Return the vectors of texts, in order."""
         shown = show_progress or self.show_progress is True
-        with _in_batches(texts, self.text_instruction) as given:
-            return await without_span(super().aget_text_embedding_batch)(given, shown, **kwargs)
+        with _in_batches(texts, self.text_instruction) as prefixed:
+            return await without_span(super().aget_text_embedding_batch)(prefixed, shown, **kwargs)
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
 
     def _request(self, prefix: str, texts: list[str]) -> EmbeddingRequest:
         texts = [text.removeprefix(prefix) for text in texts]
-        return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix, _given_texts.get())
+        return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix, _all_texts.get())
 
 
 def _counted(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:

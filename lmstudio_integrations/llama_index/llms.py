@@ -202,11 +202,11 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other LlamaIndex integrations."""
-        given = dict(values)
-        more: Any = given.pop("additional_kwargs", None) or {}
+        others = dict(values)
+        more: Any = others.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        return super()._resolve_aliases(with_silence_timeouts({**more, **given}))
+        return super()._resolve_aliases(with_silence_timeouts({**more, **others}))
 
     @classmethod
     def class_name(cls) -> str:
@@ -288,12 +288,12 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         self, warm: str | Sequence[ChatMessage] | None, tools: Sequence[BaseTool]
     ) -> tuple[ResolvedCall, Prefix | None]:
         """Return the call of a warm start, and the messages of its prompt; `None` if nothing is to be processed."""
-        given = {"tools": _tools.openai_tools(tools)} if tools else {}
+        settings = {"tools": _tools.openai_tools(tools)} if tools else {}
         if warm is None:
-            return self._resolve_call(given), WireHistory([]) if tools else None
+            return self._resolve_call(settings), WireHistory([]) if tools else None
         if isinstance(warm, str):
-            return self._resolve_call(given), warm
-        request = self._chat_request(warm, given)
+            return self._resolve_call(settings), warm
+        request = self._chat_request(warm, settings)
         return request.call, request.history
 
     @with_short_traceback
@@ -401,18 +401,18 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
 
     # Requests. Nothing here is decorated, so that callbacks see each call once --------------------------------------
 
-    def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
-        call = self._resolve_call(given)
+    def _chat_request(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> _Request:
+        call = self._resolve_call(kwargs)
         pending = _messages.convert(messages)
         return _Request(call, for_upload(pending, call.values))
 
-    def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
+    def _completion_request(self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         to_prompt = self.completion_to_prompt
         if not (formatted or to_prompt is None or to_prompt is default_completion_to_prompt):
             prompt, formatted = to_prompt(prompt), True
         if not formatted:
-            return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], given)
-        return _Request(self._resolve_call(given), prompt=prompt)
+            return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], kwargs)
+        return _Request(self._resolve_call(kwargs), prompt=prompt)
 
     def _generate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
         call = request.call
@@ -530,5 +530,5 @@ def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
     """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments
-    found = partial_json(arguments)
-    return found if is_object(found) else {}
+    value = partial_json(arguments)
+    return value if is_object(value) else {}

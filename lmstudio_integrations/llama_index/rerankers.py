@@ -157,7 +157,7 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
         for result in results:
             node = nodes[result.index].node
             if self.keep_retrieval_score:
-                kept = {**node.metadata, "retrieval_score": nodes[result.index].score}
-                node = node.model_copy(update={"metadata": kept})
+                metadata = {**node.metadata, "retrieval_score": nodes[result.index].score}
+                node = node.model_copy(update={"metadata": metadata})
             ranked.append(NodeWithScore(node=node, score=result.score))
         return ranked

@@ -116,12 +116,12 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
         metadata: Mapping[str, ToolMetadata] | None,
     ) -> list[FunctionTool]:
         by_name = {tool.definition.name: tool for tool in tools}
-        chosen = names or self.spec_functions or list(by_name)
-        for name in (*chosen, *(metadata or {})):
+        selection = names or self.spec_functions or list(by_name)
+        for name in (*selection, *(metadata or {})):
             if name not in by_name:
-                known = ", ".join(by_name) or "none"
-                raise LMStudioValueError(f"there is no tool {name!r}; the tools are: {known}")
-        return [_tool(by_name[cast("str", name)], (metadata or {}).get(cast("str", name))) for name in chosen]
+                listed = ", ".join(by_name) or "none"
+                raise LMStudioValueError(f"there is no tool {name!r}; the tools are: {listed}")
+        return [_tool(by_name[cast("str", name)], (metadata or {}).get(cast("str", name))) for name in selection]
 
 
 class _PluginTool(FunctionTool):

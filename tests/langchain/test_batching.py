@@ -12,7 +12,7 @@ from langchain_core.exceptions import ModelError
 from langchain_core.runnables import RunnableLambda
 
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
-from lmstudio_integrations.langchain._batching import _BatchStreams, acompleted, calls_of, completed, results
+from lmstudio_integrations.langchain._batching import _BatchStreams, calls_of, results, run_in_tasks, run_in_threads
 from tests.langchain.conftest import Server
 from tests.support.signals import ctrl_c
 
@@ -199,9 +199,9 @@ async def test_no_more_tasks_run_at_once_than_allowed() -> None:
         await asyncio.sleep(0)
         running -= 1
 
-    assert len(await _drain(acompleted([call] * 20, 3))) == 20
+    assert len(await _drain(run_in_tasks([call] * 20, 3))) == 20
     assert most == 3
-    await _drain(acompleted([call] * 20, None))
+    await _drain(run_in_tasks([call] * 20, None))
     assert most == 20
 
 
@@ -218,7 +218,7 @@ def test_results_are_in_order_whichever_call_ends_first() -> None:
 
     assert results([first, second], 2) == [1, 2]
     seen.clear()
-    found = completed([first, lambda: 2], 2)
+    found = run_in_threads([first, lambda: 2], 2)
     assert next(found) == (1, 2)
     seen.set()
     assert list(found) == [(0, 1)]

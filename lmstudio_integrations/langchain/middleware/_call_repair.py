@@ -45,12 +45,12 @@ class CallRepair(NamedTuple):
         model = request.model
         if not (wrong and isinstance(model, ChatLMStudio) and model.repair_tool_calls):
             return None
-        said = response.result[-1].text.strip() or "\n".join(each.text for each in wrong.values())
-        told = sentence([*wrong.values()], with_tools=True)
+        attempt = response.result[-1].text.strip() or "\n".join(each.text for each in wrong.values())
+        instruction = sentence([*wrong.values()], with_tools=True)
         response_format = {"type": "json_schema", "json_schema": {"schema": response_schema([*wrong.values()])}}
         asking = request.override(
             model=model.model_copy(update={"tags": [*(model.tags or ()), _HIDDEN]}),
-            messages=[*request.messages, AIMessage(said), HumanMessage(told)],
+            messages=[*request.messages, AIMessage(attempt), HumanMessage(instruction)],
             tools=[],
             tool_choice=None,
             response_format=None,
@@ -81,10 +81,10 @@ class CallRepair(NamedTuple):
                 return message
             changed, repaired = list[ToolCall](), list[dict[str, Any]]()
             for call in message.tool_calls:
-                meant = calls.get(call["id"])
-                args = call["args"] if meant is None else {"name": meant.tool.name, "arguments": meant.arguments}
+                new = calls.get(call["id"])
+                args = call["args"] if new is None else {"name": new.tool.name, "arguments": new.arguments}
                 changed.append(ToolCall(name=call["name"], args=args, id=call["id"], type="tool_call"))
-                if meant is not None:
+                if new is not None:
                     repaired.append({"sent": self.wrong[call["id"]].text, "replaced_by": args})
             logger.warning("mended %s of %s", len(repaired), CALL_TOOL)
             metadata = message.response_metadata

@@ -83,8 +83,8 @@ def best(words: Sequence[float], vectors: Sequence[float] | None, most: int) -> 
     """Return the indices of the best texts by their scores, best first; without vectors, those that share a word."""
     near = vectors or [0.0] * len(words)
     scores = [_OF_WORDS * word + vector for word, vector in zip(words, near, strict=True)]
-    found = [at for at, score in enumerate(scores) if score > 0]
-    return sorted(found, key=lambda at: -scores[at])[:most]
+    matching = [at for at, score in enumerate(scores) if score > 0]
+    return sorted(matching, key=lambda at: -scores[at])[:most]
 
 
 def _words(text: str) -> list[str]:

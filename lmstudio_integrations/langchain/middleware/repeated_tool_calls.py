@@ -88,10 +88,10 @@ class RepeatedToolCallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         called = [called_tool(call) for call in message.tool_calls]
         calls = [RequestedCall(name, arguments, name in names) for name, arguments in called]
         # The messages of the request may be shortened; those of the state are what was called.
-        found = find_repeated(list(_made(running_turn(request.state["messages"]))), calls, most=self.most)
-        response = replace(response, result=[*response.result, *_answers(message, response.result, found)])
+        repeated = find_repeated(list(_past_calls(running_turn(request.state["messages"]))), calls, most=self.most)
+        response = replace(response, result=[*response.result, *_answers(message, response.result, repeated)])
         # A message without calls ends an agent, but not one that still lacks its structured response.
-        return ExtendedModelResponse(response, Command(update={"jump_to": "end"})) if found.ending else response
+        return ExtendedModelResponse(response, Command(update={"jump_to": "end"})) if repeated.ending else response
 
 
 def _is_repeatable(tool: object) -> TypeGuard[BaseTool]:
@@ -100,7 +100,7 @@ def _is_repeatable(tool: object) -> TypeGuard[BaseTool]:
     return _REPEATABLE in (tool.tags or ()) or bool((tool.metadata or {}).get(_REPEATABLE))
 
 
-def _made(messages: Sequence[BaseMessage]) -> Iterator[MadeCall]:
+def _past_calls(messages: Sequence[BaseMessage]) -> Iterator[MadeCall]:
     """Yield the calls of messages that have a result."""
     results = {message.tool_call_id: message for message in messages if isinstance(message, ToolMessage)}
     for message in messages:
@@ -111,16 +111,16 @@ def _made(messages: Sequence[BaseMessage]) -> Iterator[MadeCall]:
                 yield MadeCall(*called_tool(call), None if is_ours else str(result.content))
 
 
-def _answers(message: AIMessage, results: Sequence[BaseMessage], found: RepeatedCalls) -> Iterator[BaseMessage]:
+def _answers(message: AIMessage, results: Sequence[BaseMessage], repeated: RepeatedCalls) -> Iterator[BaseMessage]:
     """Yield the results of calls that do not run, and at the end of a run why it ends."""
     answered = {each.tool_call_id for each in results if isinstance(each, ToolMessage)}
-    for call, answer in zip(message.tool_calls, found.answers, strict=True):
+    for call, answer in zip(message.tool_calls, repeated.answers, strict=True):
         if answer is not None and call["id"] not in answered:
             logger.warning("%s", answer)
             yield ToolMessage(
                 answer, name=call["name"], tool_call_id=call["id"], status="error", response_metadata={_MARK: True}
             )
-    if found.ending is not None:
-        logger.warning("%s", found.reason)
-        ending = {"name": found.ending.name, "arguments": dict(found.ending.arguments), "count": found.count}
-        yield AIMessage(found.reason, response_metadata={"stop_reason": _MARK, _MARK: ending})
+    if repeated.ending is not None:
+        logger.warning("%s", repeated.reason)
+        ending = {"name": repeated.ending.name, "arguments": dict(repeated.ending.arguments), "count": repeated.count}
+        yield AIMessage(repeated.reason, response_metadata={"stop_reason": _MARK, _MARK: ending})

@@ -159,11 +159,11 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
         Those that do not, and that only the model can mend, are returned by their identifiers.
         """
-        named, misfits = _callable(tools), dict[str | None, WrongCall]()
+        by_name, misfits = _callable(tools), dict[str | None, WrongCall]()
 
         def resolve(call: ToolCall) -> ToolCall:
             try:
-                return self._resolve(call, named) if call["name"] == CALL_TOOL else call
+                return self._resolve(call, by_name) if call["name"] == CALL_TOOL else call
             except _MisfitError as error:
                 misfits[call["id"]] = error.wrong
             except ToolException:  # the tool `call_tool` says what is wrong
@@ -173,12 +173,12 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return replace(response, result=[_with_calls(message, resolve) for message in response.result]), misfits
 
     def _hidden(self, tools: Iterable[Any]) -> dict[str, BaseTool]:
-        named = _callable(tools)
+        by_name = _callable(tools)
         for name in self.always:
-            if name not in named:
-                remedy = explain_unknown_name(name, list(named), {})
+            if name not in by_name:
+                remedy = explain_unknown_name(name, list(by_name), {})
                 raise LMStudioValueError(f"always names the tool {name!r}, which the agent does not have; {remedy}")
-        return {name: tool for name, tool in named.items() if name not in self.always}
+        return {name: tool for name, tool in by_name.items() if name not in self.always}
 
     def _resolve(self, call: ToolCall, tools: Mapping[str, BaseTool]) -> ToolCall:
         """Return the call of a tool that a call of `call_tool` stands for.
@@ -186,27 +186,27 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         Raises:
             ToolException: If there is no such tool, or the arguments do not fit.
         """
-        name, given = _named(call["args"])
-        meant = MeantTools({"function": {"name": each}} for each in tools).meant(name)
-        if meant is None:
+        name, args = _name_and_arguments(call["args"])
+        tool = MeantTools({"function": {"name": each}} for each in tools).meant(name)
+        if tool is None:
             raise ToolException(f"there is no tool {name!r}. {FIND_TOOLS} finds the tools that there are.")
-        function = self._function(tools[meant.name])
+        function = self._function(tools[tool.name])
         offered = OfferedTool(function)
         try:
-            arguments = mended(offered, given)
-            problem = arguments is None and offered.problem(given)
+            arguments = mended(offered, args)
+            problem = arguments is None and offered.problem(args)
         except NoCallError:  # the schema cannot be used; the tool itself checks
-            arguments, problem = given, None
+            arguments, problem = args, None
         if arguments is None:
-            text = json.dumps({"name": name, "arguments": given}, ensure_ascii=False)
-            wrong = WrongCall(text, str(problem), [offered], given)
-            raise _MisfitError(f"{meant.name} did not run: {problem}. Its definition:\n{compact(function)}", wrong)
-        return ToolCall(name=meant.name, args=arguments, id=call["id"], type="tool_call")
+            text = json.dumps({"name": name, "arguments": args}, ensure_ascii=False)
+            wrong = WrongCall(text, str(problem), [offered], args)
+            raise _MisfitError(f"{tool.name} did not run: {problem}. Its definition:\n{compact(function)}", wrong)
+        return ToolCall(name=tool.name, args=arguments, id=call["id"], type="tool_call")
 
     def _call(self, name: str, arguments: dict[str, Any], runtime: _Runtime) -> str:
         """Raise what is wrong with a call that `wrap_model_call` could not resolve."""
-        given = ToolCall(name=CALL_TOOL, args={"name": name, "arguments": arguments}, id=None)
-        called = self._resolve(given, _callable(runtime.tools))
+        call = ToolCall(name=CALL_TOOL, args={"name": name, "arguments": arguments}, id=None)
+        called = self._resolve(call, _callable(runtime.tools))
         raise ToolException(f"{called['name']} did not run. Make the call again.")
 
     # Searches ---------------------------------------------------------------------------------------------------------
@@ -218,14 +218,14 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         texts = [name_and_description(function) for function in functions]
         if self.embeddings is not None and texts:
             vectors = by_vectors(self._embedded(self.embeddings, texts), self.embeddings.embed_query(embeddable(query)))
-        found = best(words, vectors, self.most * (1 if self.reranker is None else _CANDIDATES))
-        if self.reranker is not None and found:
-            documents = [Document(texts[at], metadata={"at": at}) for at in found]
+        indices = best(words, vectors, self.most * (1 if self.reranker is None else _CANDIDATES))
+        if self.reranker is not None and indices:
+            documents = [Document(texts[at], metadata={"at": at}) for at in indices]
             ranked = self.reranker.compress_documents(documents, query)
-            found = [document.metadata["at"] for document in ranked][: self.most]
-        if not found:
+            indices = [document.metadata["at"] for document in ranked][: self.most]
+        if not indices:
             return "No tool was found. Search with other words."
-        return "\n".join([f"Call these with {CALL_TOOL}:", *(compact(functions[at]) for at in found)])
+        return "\n".join([f"Call these with {CALL_TOOL}:", *(compact(functions[at]) for at in indices)])
 
     def _embedded(self, embeddings: Embeddings, texts: Sequence[str]) -> list[Sequence[float]]:
         """Return the vectors of texts. Those of searches that run at once are computed once."""
@@ -237,31 +237,31 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def _function(self, tool: BaseTool) -> dict[str, Any]:
         """Return the definition of a tool; making it takes about a millisecond."""
-        known = self._functions.get(tool.name)
-        if known is None or known[0] is not tool:
-            known = self._functions[tool.name] = (tool, openai_tool(tool)["function"])
-        return known[1]
+        entry = self._functions.get(tool.name)
+        if entry is None or entry[0] is not tool:
+            entry = self._functions[tool.name] = (tool, openai_tool(tool)["function"])
+        return entry[1]
 
 
 def _callable(tools: Iterable[Any]) -> dict[str, BaseTool]:
     """Return the tools that `call_tool` may call, by name."""
-    named = {tool.name: tool for tool in tools if isinstance(tool, BaseTool)}
-    return {name: tool for name, tool in named.items() if name not in {FIND_TOOLS, CALL_TOOL}}
+    by_name = {tool.name: tool for tool in tools if isinstance(tool, BaseTool)}
+    return {name: tool for name, tool in by_name.items() if name not in {FIND_TOOLS, CALL_TOOL}}
 
 
-def _named(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _name_and_arguments(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the name and the arguments in a call of `call_tool`, also where they are beside it, or a string.
 
     Raises:
         ToolException: If it has no arguments.
     """
-    arguments: object = given.get("arguments", {key: value for key, value in given.items() if key != "name"})
+    arguments: object = args.get("arguments", {key: value for key, value in args.items() if key != "name"})
     if isinstance(arguments, str):
         with suppress(ValueError):
             arguments = json.loads(arguments)
     if not is_object(arguments):
         raise ToolException(_NEEDED)
-    return str(given.get("name")), arguments
+    return str(args.get("name")), arguments
 
 
 def _as_sent(message: AnyMessage, hidden: Mapping[str, BaseTool]) -> AnyMessage:
@@ -285,9 +285,9 @@ def _with_calls(message: _MessageT, change: Callable[[ToolCall], ToolCall]) -> _
     if all(changed[call["id"]] is call for call in message.tool_calls):
         return message
 
-    def block(given: Any) -> Any:
-        call = changed.get(given.get("id")) if is_object(given) and given.get("type") == "tool_call" else None
-        return given if call is None else {**given, "name": call["name"], "args": call["args"]}
+    def block(content: Any) -> Any:
+        call = changed.get(content.get("id")) if is_object(content) and content.get("type") == "tool_call" else None
+        return content if call is None else {**content, "name": call["name"], "args": call["args"]}
 
     content = [block(each) for each in message.content] if is_list(message.content) else message.content
     return message.model_copy(update={"tool_calls": list(changed.values()), "content": content})
