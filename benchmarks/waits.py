@@ -173,10 +173,10 @@ def searched(name: int, turns: int) -> Conversation:
     messages: list[AnyMessage] = [HumanMessage(f"{SYSTEM.content}\n\n{words((name, 0), 20)}?")]
     for turn in range(turns):
         model: Any = None
-        request = search._shown(ModelRequest(model=model, messages=list(messages), tools=[*runtime.tools]))
+        request = search._hide_tools(ModelRequest(model=model, messages=list(messages), tools=[*runtime.tools]))
         offered = [convert_to_openai_tool(tool) for tool in request.tools]
         written = yield Turn([*request.messages], offered, {"tool_choice": "any", "max_tokens": 96})
-        response: Any = search._resolved(ModelResponse(result=[written]), tools)[0].result[0]
+        response: Any = search._resolve_calls(ModelResponse(result=[written]), tools)[0].result[0]
         query = given["requests"][turn]["text"]
         messages.append(response)
         for call in response.tool_calls:

@@ -11,7 +11,7 @@ _HEADING = "## All faults\n"
 """The table follows until the end of the page."""
 
 
-def written(old: str) -> str:
+def render_page(old: str) -> str:
     """Return the page with the table of today."""
     before, heading, _ = old.partition(_HEADING)
     return f"{before}{heading}\n{''.join(f'{line}{chr(10)}' for line in _table())}"
@@ -26,4 +26,4 @@ def _table() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(render_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -166,7 +166,7 @@ class Clerk(PlayedEngine):
             assert request.history is not None, "agents have conversations"
             response, steps = self._respond(request.history.messages)
             self.responses.append(response)
-        for event in _batched(perform(steps, request)):
+        for event in _batch(perform(steps, request)):
             response.has_ended = isinstance(event, Finished)
             yield event
 
@@ -261,13 +261,13 @@ class Clerk(PlayedEngine):
         return wrong[kind]
 
 
-def _batched(events: Iterator[EngineEvent]) -> Iterator[EngineEvent]:
+def _batch(events: Iterator[EngineEvent]) -> Iterator[EngineEvent]:
     """Yield events with several tokens in each fragment, as a fast server sends them."""
     held: list[Any] = []
     for event in events:
         kind = _kind_of_fragment(event)
         if held and (len(held) == _BATCH or kind != _kind_of_fragment(held[0])):
-            yield _joined(held)
+            yield _join(held)
             held = []
         if kind is None:
             yield event
@@ -275,7 +275,7 @@ def _batched(events: Iterator[EngineEvent]) -> Iterator[EngineEvent]:
             held.append(event)
 
 
-def _joined(fragments: Sequence[Any]) -> Any:
+def _join(fragments: Sequence[Any]) -> Any:
     return replace(fragments[0], content="".join(each.content for each in fragments))
 
 
@@ -630,7 +630,7 @@ async def run_real(way: Way, turns: int = 10) -> Report:
     return report
 
 
-def _timed(agent: tuple[Way, int | None]) -> tuple[Report, float]:
+def _time(agent: tuple[Way, int | None]) -> tuple[Report, float]:
     way, seed = agent
     logging.getLogger("lmstudio_integrations").setLevel(logging.CRITICAL)
     began = time.monotonic()
@@ -653,7 +653,7 @@ def main() -> None:
     failed = 0
     agents: list[tuple[Way, int | None]] = [(way, seed) for seed in seeds for way in WAYS]
     with ProcessPoolExecutor() as processes:
-        for (way, seed), (report, seconds) in zip(agents, processes.map(_timed, agents), strict=True):
+        for (way, seed), (report, seconds) in zip(agents, processes.map(_time, agents), strict=True):
             sums[way].update(report.counts)
             failed += len(report.failures)
             print(f"{way}, seed {seed}: {seconds:.1f} s", *report.failures, sep="\n  ", flush=True)

@@ -62,7 +62,7 @@ def is_current(page: str) -> bool:
     return DIGEST.findall(page) == [digest(page)]
 
 
-def normalized(output: str) -> str:
+def normalize(output: str) -> str:
     """Return an output without what differs from run to run."""
     for pattern, replacement in NORMALIZED:
         output = pattern.sub(replacement, output)
@@ -74,7 +74,7 @@ def with_outputs(page: str, outputs: Sequence[str]) -> str:
     remaining = iter(outputs)
 
     def block(match: re.Match[str]) -> str:
-        output = normalized(next(remaining))
+        output = normalize(next(remaining))
         return f"```python\n{match[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
 
     page = EXAMPLE.sub(block, DIGEST.sub("", page))
@@ -110,7 +110,7 @@ def run(cells: Sequence[str], host: str) -> list[str]:
     return outputs
 
 
-def kept_pages() -> list[Path]:
+def pages_with_outputs() -> list[Path]:
     """Return the pages whose outputs are kept."""
     found = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
     return [path for path in found if DIGEST.search(path.read_text(encoding="utf-8"))]
@@ -129,4 +129,4 @@ def write(paths: Iterable[Path]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Run the examples of pages and write their outputs.")
     parser.add_argument("pages", nargs="*", type=Path, metavar="PAGE")
-    write(parser.parse_args().pages or kept_pages())
+    write(parser.parse_args().pages or pages_with_outputs())

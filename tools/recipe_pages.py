@@ -22,7 +22,7 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED
 from tests.cookbook.recipes import RECIPES, TIMEOUT, Recipe, copy_cookbook, environment, run
 from tools import ROOT
-from tools.outputs import normalized
+from tools.outputs import normalize
 
 PAGES = ROOT / "docs/recipes"
 SHOWN = ["image/svg+xml", "image/png", "text/plain"]
@@ -91,7 +91,7 @@ def note(recipe: Recipe) -> str:
     return "\n\n".join(paragraphs)
 
 
-def executed(source: str, folder: Path, host: str) -> Any:
+def execute(source: str, folder: Path, host: str) -> Any:
     """Execute the source of a notebook in a folder; return it with its outputs.
 
     Raises:
@@ -147,7 +147,7 @@ def run_program(recipe: Recipe, folder: Path, host: str) -> Any:
     return v4.new_notebook(cells=cells)
 
 
-def converted(recipe: Recipe, notebook: Any) -> tuple[str, Mapping[str, bytes]]:
+def convert(recipe: Recipe, notebook: Any) -> tuple[str, Mapping[str, bytes]]:
     """Return the page of an executed notebook, and its images by file name."""
     from nbconvert import MarkdownExporter
     from nbformat import v4
@@ -157,7 +157,7 @@ def converted(recipe: Recipe, notebook: Any) -> tuple[str, Mapping[str, bytes]]:
     title = notebook.cells[0].source.partition("\n")[0].removeprefix("# ")
     config = Config(NbConvertBase={"display_data_priority": SHOWN})
     exporter = MarkdownExporter(config=config, template_file=str(TEMPLATE))
-    exporter.register_filter("normalized", normalized)
+    exporter.register_filter("normalized", normalize)
     resources: dict[str, Any] = {
         "title": title,
         "unique_key": recipe.name,
@@ -168,21 +168,21 @@ def converted(recipe: Recipe, notebook: Any) -> tuple[str, Mapping[str, bytes]]:
     return text.strip() + "\n", images
 
 
-def rendered(recipe: Recipe) -> tuple[str, Mapping[str, bytes]]:
+def render(recipe: Recipe) -> tuple[str, Mapping[str, bytes]]:
     """Run a recipe on a server of its own; return its page and its images."""
     with tempfile.TemporaryDirectory() as parent, Emulator(catalog=recipe.catalog, load=recipe.models) as server:
         folder = copy_cookbook(Path(parent))
         if recipe.program:
             notebook = run_program(recipe, folder, server.address)
         else:
-            notebook = executed(recipe.path.read_text(encoding="utf-8"), folder, server.address)
-    return converted(recipe, notebook)
+            notebook = execute(recipe.path.read_text(encoding="utf-8"), folder, server.address)
+    return convert(recipe, notebook)
 
 
 def write(recipes: Iterable[Recipe]) -> None:
     """Run recipes and write their pages."""
     for recipe in recipes:
-        text, images = rendered(recipe)
+        text, images = render(recipe)
         shutil.rmtree(images_of(recipe), ignore_errors=True)
         for name, data in images.items():
             path = PAGES / name

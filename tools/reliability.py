@@ -71,7 +71,7 @@ _WHERE = {
 }
 
 
-def written(old: str) -> str:
+def render_page(old: str) -> str:
     """Return the page; keep the handwritten part of the old one."""
     handwritten = old[old.index(KEPT) :] if KEPT in old else KEPT
     sections = "\n".join("\n".join(_section(phase)) for phase in Phase)
@@ -164,4 +164,4 @@ def _next(fault: Row) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""), encoding="utf-8")
+    PAGE.write_text(render_page(PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""), encoding="utf-8")

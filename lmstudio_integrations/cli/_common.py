@@ -52,11 +52,11 @@ class TextConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Return a line for rich's layout."""
-        return super().render_str(self._shown(text, printable_line), **settings)
+        return super().render_str(self._escape(text, printable_line), **settings)
 
     def write(self, text: str, style: str = "") -> None:
         """Print a part of a text of any number of lines, without layout."""
-        shown = self._shown(text, printable)
+        shown = self._escape(text, printable)
         if self.is_terminal or self.record:
             self.print(Segments([Segment(shown)]), style=style, end="", soft_wrap=True)
         else:  # rich's buffer would print a note twice that a second Ctrl-C interrupts
@@ -65,9 +65,9 @@ class TextConsole(Console):
 
     def write_line(self, line: str, style: str = "") -> None:
         """Print a line, without layout."""
-        self.write(f"{self._shown(line, printable_line)}\n", style)
+        self.write(f"{self._escape(line, printable_line)}\n", style)
 
-    def _shown(self, text: str, escape: Callable[[str], str]) -> str:
+    def _escape(self, text: str, escape: Callable[[str], str]) -> str:
         return escape(text) if self.record or self.file.isatty() else text
 
 

@@ -23,12 +23,12 @@ _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 
 def downloaded_keys(context: typer.Context) -> list[str]:
     """Return the keys of the downloaded models."""
-    return _offered(context, lambda client: (each.model_key for each in client.list_downloaded_models()))
+    return _complete(context, lambda client: (each.model_key for each in client.list_downloaded_models()))
 
 
 def embedding_keys(context: typer.Context) -> list[str]:
     """Return the keys of the downloaded embedding models."""
-    return _offered(context, lambda client: (each.model_key for each in client.list_downloaded_models("embedding")))
+    return _complete(context, lambda client: (each.model_key for each in client.list_downloaded_models("embedding")))
 
 
 def llm_names(context: typer.Context) -> list[str]:
@@ -38,15 +38,15 @@ def llm_names(context: typer.Context) -> list[str]:
         yield from (each.model_key for each in client.list_downloaded_models("llm"))
         yield from (each.identifier for each in client.list_loaded_models("llm"))
 
-    return _offered(context, names)
+    return _complete(context, names)
 
 
 def loaded_identifiers(context: typer.Context) -> list[str]:
     """Return the identifiers of the loaded models."""
-    return _offered(context, lambda client: (each.identifier for each in client.list_loaded_models()))
+    return _complete(context, lambda client: (each.identifier for each in client.list_loaded_models()))
 
 
-def _offered(context: typer.Context, names: "Callable[[Client], Iterable[str]]") -> list[str]:
+def _complete(context: typer.Context, names: "Callable[[Client], Iterable[str]]") -> list[str]:
     """Return the names of the server that the command line so far is about."""
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415 - slow
 

@@ -49,7 +49,7 @@ def record(  # noqa: PLR0917 - one parameter for each flag
     """
     from lmstudio_integrations.emulator import Recording  # noqa: PLC0415 - slow
 
-    server = recorded_server(host, token)
+    server = find_server(host, token)
     if probe is not None:
         record_probe(server, probe, to, token=token, plugin=plugin, redact=redact or (), contents=contents, yes=yes)
         return
@@ -80,7 +80,7 @@ def record_probe(server: str, model_key: str, to: Path, *, yes: bool, **settings
     note(f"{counted(requests, 'request')} in {to}. Read it before you share it.")
 
 
-def recorded_server(host: str | None, token: str | None) -> str:
+def find_server(host: str | None, token: str | None) -> str:
     """Return the address of the LM Studio to record.
 
     Raises:

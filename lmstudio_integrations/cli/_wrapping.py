@@ -50,14 +50,14 @@ class WordWrapper:
         self._width = self._console.width  # it may have changed
         segments, run = list[Segment](), ""
         for character in printable(text):
-            erased, shown = self._placed(character)
+            erased, shown = self._place(character)
             if erased:
                 segments += Segment(run), _backward(erased)
                 run = ""
             run += shown
         self._console.print(Segments([*segments, Segment(run)]), style=self._style, end="", soft_wrap=True)
 
-    def _placed(self, character: str) -> tuple[int, str]:
+    def _place(self, character: str) -> tuple[int, str]:
         """Return how to print a character: how many columns of the word to erase first, and a text."""
         if character == "\n":
             self._in_code ^= bool(_FENCE.fullmatch(self._line))

@@ -106,7 +106,7 @@ def use_cassette(
             else:
                 yield recording
         recorded = read(new)
-        save(path, [*(old if mode == "new_episodes" else _without_repeated(old, recorded)), *recorded])
+        save(path, [*(old if mode == "new_episodes" else _drop_repeated(old, recorded)), *recorded])
     except BaseException as error:
         error.add_note(f"The cassette {str(path)!r} is not saved, because its block did not end without an error.")
         raise
@@ -114,7 +114,7 @@ def use_cassette(
         new.unlink(missing_ok=True)
 
 
-def _without_repeated(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
+def _drop_repeated(old: list[Interaction], new: list[Interaction]) -> list[Interaction]:
     """Return the requests that were not made again."""
     references = RecordedInstances([*old, *new]).references
     again = {key_of(normalize(each.request, references)) for each in new}

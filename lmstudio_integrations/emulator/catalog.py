@@ -282,7 +282,7 @@ def guess_kind(name: str) -> ModelKind:
     return BUNDLED.get(name) or ("embedding" if "embed" in name.casefold() else "llm")
 
 
-def bundled() -> tuple[ModelEntry, ...]:
+def bundled_entries() -> tuple[ModelEntry, ...]:
     """Return the entries of the two bundled models."""
     return tuple(parse_model(name) for name in BUNDLED)
 
@@ -428,7 +428,7 @@ def read_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
         raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {reason}") from error
 
 
-def _listed(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
+def _tables_of(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
     """Return the tables of one name.
 
     Raises:
@@ -452,9 +452,9 @@ def from_tables(tables: Mapping[str, Any]) -> Catalog:
             f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]], [[preset]] and [[plugin]]"
         )
     return Catalog(
-        models=tuple(parse_entry(table) for table in _listed(tables, "model")),
-        presets=tuple(parse_preset(table) for table in _listed(tables, "preset")),
-        plugins=tuple(parse_plugin(table) for table in _listed(tables, "plugin")),
+        models=tuple(parse_entry(table) for table in _tables_of(tables, "model")),
+        presets=tuple(parse_preset(table) for table in _tables_of(tables, "preset")),
+        plugins=tuple(parse_plugin(table) for table in _tables_of(tables, "plugin")),
     )
 
 

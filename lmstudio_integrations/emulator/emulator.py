@@ -24,7 +24,7 @@ from lmstudio_integrations.emulator.cassettes.replay import Matcher, Pace, Repla
 from lmstudio_integrations.emulator.catalog import (
     Catalog,
     ModelEntry,
-    bundled,
+    bundled_entries,
     check_weights,
     from_tables,
     parse_entry,
@@ -465,7 +465,7 @@ def _catalog(
 ) -> Catalog:
     """Return all models and plugins; the two bundled models if neither of the first two arguments is given."""
     if models is None and catalog is None:
-        models = bundled()
+        models = bundled_entries()
     if isinstance(catalog, str | Path):
         catalog = load_catalog(Path(catalog))
     elif isinstance(catalog, Mapping):

@@ -230,7 +230,7 @@ class ModelRegistry:
         """
         settings = settings or {}
         default = entry.full_path if name == entry.full_path else entry.key
-        with self._recorded(entry, default, identifier, settings, jit=jit) as load:
+        with self._record_load(entry, default, identifier, settings, jit=jit) as load:
             await self.read_metadata([entry])
             on_start(load.record.identifier)
             request = self.load_request(entry, settings)
@@ -255,7 +255,7 @@ class ModelRegistry:
         return instance
 
     @contextmanager
-    def _recorded(
+    def _record_load(
         self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
     ) -> Generator[RecordEntry[LoadRecord]]:
         """Record a load, and reserve its identifier until the instance has it."""

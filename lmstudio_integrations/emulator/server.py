@@ -115,7 +115,7 @@ class Server:
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Return the response to a request that opens no WebSocket, else `None`."""
         path = request.path.partition("?")[0]
-        error = _repeated(request) or self._http_error(request, path)
+        error = _repeated_header_error(request) or self._http_error(request, path)
         if error is not None:
             status, reason = error
             return socket.respond(status, f"{reason}\n")
@@ -149,7 +149,7 @@ class Server:
             self._state.request_log.notify()
 
 
-def _repeated(request: Request) -> tuple[http.HTTPStatus, str] | None:
+def _repeated_header_error(request: Request) -> tuple[http.HTTPStatus, str] | None:
     """Return the error for a header that a client may send only once."""
     for name in ("Host", "Origin"):
         if len(request.headers.get_all(name)) > 1:

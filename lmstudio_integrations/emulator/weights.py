@@ -209,11 +209,11 @@ def locate(
         WeightsError: If they are not available, or do not match their digests.
         OSError: If a file cannot be read, or the cache cannot be written.
     """
-    installed = _installed(bundle)
+    installed = _find_installed(bundle)
     if installed:
         return installed
     root = bundle_directory(bundle)
-    paths = _checked(root, bundle)
+    paths = _find_valid(root, bundle)
     if paths:
         return paths
     if offline:
@@ -223,7 +223,7 @@ def locate(
             f"run once without it, or: {_install_command(bundle)}",
         )
     fetch(bundle, announce=announce, on_bytes=on_bytes)
-    paths = _checked(root, bundle)
+    paths = _find_valid(root, bundle)
     if not paths:
         raise WeightsError(
             f"the fetched weights of {bundle.title} in {root} do not match their digests",
@@ -314,15 +314,15 @@ def _readable_size(path: Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
-def _installed(bundle: Bundle) -> tuple[Path, ...] | None:
+def _find_installed(bundle: Bundle) -> tuple[Path, ...] | None:
     try:
         distribution = importlib.metadata.distribution(bundle.distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-    return _checked(Path(str(distribution.locate_file(""))), bundle)
+    return _find_valid(Path(str(distribution.locate_file(""))), bundle)
 
 
-def _checked(root: Path, bundle: Bundle) -> tuple[Path, ...] | None:
+def _find_valid(root: Path, bundle: Bundle) -> tuple[Path, ...] | None:
     """Return the bundle's files in a directory if all exist and match their digests."""
     paths = tuple(root / name for name, _ in bundle.files)
     if not all(path.is_file() for path in paths):
@@ -416,10 +416,10 @@ def _size_of(folder: Path) -> int:
 
 def _move(source: Path, target: Path, bundle: Bundle) -> None:
     """Move a finished directory to its place; several processes may do this at once."""
-    if target.exists() and _checked(target, bundle) is None:
+    if target.exists() and _find_valid(target, bundle) is None:
         shutil.rmtree(target, ignore_errors=True)
     try:
         source.replace(target)
     except OSError as error:
-        if _checked(target, bundle) is None:
+        if _find_valid(target, bundle) is None:
             raise WeightsError(f"the weights cannot be moved to {target}: {error}") from error

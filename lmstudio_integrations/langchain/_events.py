@@ -68,17 +68,17 @@ class EventStream:
             start_metadata: Any = {name: metadata[ours] for name, ours in names if ours in metadata}
             yield {"event": "message-start", "role": "ai", "id": self._message_id, "metadata": start_metadata}
         if message.content:
-            yield from self._grown("text", {"type": "text", "text": ""}, message.content)
+            yield from self._add_text("text", {"type": "text", "text": ""}, message.content)
         elif text := message.additional_kwargs.get("reasoning_content"):
-            yield from self._grown("reasoning", {"type": "reasoning", "reasoning": ""}, text)
+            yield from self._add_text("reasoning", {"type": "reasoning", "reasoning": ""}, text)
         for call in message.tool_call_chunks:
-            yield from self._grown(call["index"], {"type": "tool_call_chunk", **call, "args": ""}, call["args"])
+            yield from self._add_text(call["index"], {"type": "tool_call_chunk", **call, "args": ""}, call["args"])
         if "logprobs" in metadata:
             self._logprobs += metadata["logprobs"]["content"]
         if message.chunk_position == "last":
             yield from self._end(message)
 
-    def _grown(self, key: str | int | None, start: dict[str, Any], text: Any) -> Iterator[Any]:
+    def _add_text(self, key: str | int | None, start: dict[str, Any], text: Any) -> Iterator[Any]:
         """Yield what adds a text to a block, which it begins if necessary."""
         block = self._blocks.get(key)
         if block is None:

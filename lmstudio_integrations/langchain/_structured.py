@@ -195,7 +195,7 @@ class _StreamedValue:
                 self._add_calls(chunk.tool_call_chunks)
             value = _partial_instance(self._parser.pydantic_object, self._text.value())
             if value is not None:
-                yield from self._changed(value)
+                yield from self._yield_if_new(value)
 
     def finish(self) -> Iterator[Any]:
         """Yield the complete value, unless the last partial one is the same or there was no chunk.
@@ -204,7 +204,7 @@ class _StreamedValue:
             LangChainStructuredOutputError: If the response does not fit.
         """
         if self._chunks:
-            yield from self._changed(self._parser.parse_result([self._generation()]))
+            yield from self._yield_if_new(self._parser.parse_result([self._generation()]))
 
     def confidence(self) -> dict[str, FieldConfidence] | None:
         """Return the confidence of the fields, once all chunks are added; `None` if it is not known."""
@@ -229,7 +229,7 @@ class _StreamedValue:
             return Generation(text="".join(self._chunks))
         return ChatGeneration(message=first + rest if rest else first)
 
-    def _changed(self, value: Any) -> Iterator[Any]:
+    def _yield_if_new(self, value: Any) -> Iterator[Any]:
         if self._last_value is _NOTHING or value != self._last_value:
             self._last_value = value
             yield value
@@ -330,7 +330,7 @@ def _partial_instance(kind: Any, value: Any) -> Any:
     if value is None:
         return None
     try:
-        return _validated(kind, value)
+        return _validate(kind, value)
     except Exception:  # noqa: BLE001 - a user's validator may raise anything over a partial value
         return None
 
@@ -342,14 +342,14 @@ def _instance(kind: Any, value: Any, text: str) -> Any:
         LangChainStructuredOutputError: If it does not validate.
     """
     try:
-        return _validated(kind, value)
+        return _validate(kind, value)
     except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
         problem = without_secrets(error)
     reason = problem if isinstance(problem, ValueError) else repr(problem)
     raise _error(f"the response does not fit {kind.__name__}: {shortened(str(reason))}", text) from problem
 
 
-def _validated(kind: Any, value: Any) -> Any:
+def _validate(kind: Any, value: Any) -> Any:
     if kind is None:
         return value
     return kind.model_validate(value) if issubclass(kind, BaseModel) else kind.parse_obj(value)

@@ -33,10 +33,10 @@ def openai_tools(tools: object, *, strict: bool | None = None) -> list[dict[str,
     """
     if not is_iterable(tools) or isinstance(tools, str | Mapping | BaseTool):
         raise LMStudioValueError(f"tools must be a list of {_TOOL_TYPES}; got {tools!r}")
-    return [_checked_tool(tool, strict=strict) for tool in tools]
+    return [_check_tool(tool, strict=strict) for tool in tools]
 
 
-def _checked_tool(tool: Any, *, strict: bool | None) -> dict[str, Any]:
+def _check_tool(tool: Any, *, strict: bool | None) -> dict[str, Any]:
     try:
         return openai_tool(tool, strict=strict)
     except LMStudioValueError:
@@ -49,7 +49,7 @@ def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
     """Return a tool of any kind as an OpenAI dict. May raise any exception, from the tool's own code."""
     function = _function(tool)
     if strict:
-        function = {**function, "strict": True, "parameters": _closed(function.get("parameters") or {})}
+        function = {**function, "strict": True, "parameters": _close_objects(function.get("parameters") or {})}
     return {"type": "function", "function": function}
 
 
@@ -59,17 +59,17 @@ def _function(tool: Any) -> dict[str, Any]:
         return _function_of_dict(tool)
     reject_enum(tool)
     if is_pydantic(tool):
-        return _described(_class_schema(tool))
+        return _describe(_class_schema(tool))
     if isinstance(tool, BaseTool) and not isinstance(tool, Tool):  # only core can name the single argument of a `Tool`
         arguments: Any = tool.tool_call_schema
         if is_object(arguments):
-            return _described(arguments, tool.name, tool.description)
-        return with_warning(_described(_class_schema(arguments), tool.name, tool.description))
+            return _describe(arguments, tool.name, tool.description)
+        return with_warning(_describe(_class_schema(arguments), tool.name, tool.description))
     if isroutine(tool):
         model = create_schema_from_function(
             tool.__name__, tool, filter_args=(), parse_docstring=True, include_injected=False
         )
-        return with_warning(_described(_class_schema(model), tool.__name__, model.__doc__))
+        return with_warning(_describe(_class_schema(model), tool.__name__, model.__doc__))
     if not callable(tool) and not isinstance(tool, Tool):
         raise TypeError(f"it is a {type(tool).__name__}")
     return convert_to_openai_function(tool)
@@ -84,11 +84,11 @@ def _function_of_dict(tool: dict[str, Any]) -> dict[str, Any]:
     reject_built_in(tool)
     nested = _response_format(tool)
     if nested is not None:
-        return _described(_schema(nested.get("schema") or {}), nested.get("name"), nested.get("description"))
-    return _described({key: value for key, value in tool.items() if key != "name"}, tool.get("name"))
+        return _describe(_schema(nested.get("schema") or {}), nested.get("name"), nested.get("description"))
+    return _describe({key: value for key, value in tool.items() if key != "name"}, tool.get("name"))
 
 
-def _described(schema: Mapping[str, Any], name: str | None = None, description: str | None = None) -> dict[str, Any]:
+def _describe(schema: Mapping[str, Any], name: str | None = None, description: str | None = None) -> dict[str, Any]:
     """Return a function with the schema of its arguments, which also provides a missing name and description.
 
     Titles are dropped: they cost tokens of the prompt and only repeat the names.
@@ -100,18 +100,18 @@ def _described(schema: Mapping[str, Any], name: str | None = None, description: 
     if flat and flat.get("type") != "object" and "properties" not in flat:
         raise ValueError("arguments are an object with properties, and its schema is of another type")
     description = description or schema_description
-    described = {"name": name or title, "description": description, "parameters": _untitled(flat)}
+    described = {"name": name or title, "description": description, "parameters": _drop_titles(flat)}
     return {key: value for key, value in described.items() if value is not None}
 
 
-def _untitled(node: Any) -> Any:
+def _drop_titles(node: Any) -> Any:
     """Return a part of a schema without titles; a property called `title` stays."""
     if is_list(node):
-        return [_untitled(item) for item in node]
+        return [_drop_titles(item) for item in node]
     if not is_object(node):
         return node
     return {
-        key: value if key in DATA else _untitled(value)
+        key: value if key in DATA else _drop_titles(value)
         for key, value in node.items()
         if key != "title" or not isinstance(value, str)
     }
@@ -120,7 +120,7 @@ def _untitled(node: Any) -> Any:
 def json_schema(schema: Any, *, strict: bool | None = None) -> dict[str, Any]:
     """Return the JSON schema of a pydantic class, a TypedDict, an OpenAI dict, or a JSON schema itself."""
     flat = inlined(_schema(schema))
-    return _closed(flat) if strict else flat
+    return _close_objects(flat) if strict else flat
 
 
 def _schema(source: Any) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _class_schema(kind: Any) -> dict[str, Any]:
     return schema
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+def _close_objects(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema whose objects have exactly the named members, as OpenAI's strict mode requires."""
     schema = schema or {"type": "object", "properties": {}}
     closed: dict[str, Any] = convert_to_openai_function({"name": "", "parameters": schema}, strict=True)["parameters"]

@@ -234,7 +234,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
         message = _responses.to_message(
-            self._recorded(call, result),
+            self._record(call, result),
             call.tool_use,
             call.alternatives,
             include_confidence=call.include_confidence,
@@ -287,7 +287,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
     def _chunk_stream(self, call: ResolvedCall, source: PredictionStream | AsyncPredictionStream) -> ChunkStream:
         return _responses.ChunkStream(
             call.tool_use,
-            lambda: self._recorded(call, source.result()),
+            lambda: self._record(call, source.result()),
             call.alternatives,
             with_usage=bool(call.values["stream_usage"]),
             include_confidence=call.include_confidence,
@@ -347,7 +347,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
 
     # Model profile --------------------------------------------------------------------------------------------------
 
-    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+    def _record(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, also for the profile of this object; return it."""
         self._record_profile(call, call.record_info(result.end).info)
         return result
@@ -614,10 +614,12 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
 
     # Batches --------------------------------------------------------------------------------------------------------
 
-    def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, kwargs: Mapping[str, Any]) -> Any:
+    def _limit_concurrency(
+        self, config: RunnableConfig | Sequence[RunnableConfig] | None, kwargs: Mapping[str, Any]
+    ) -> Any:
         """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
         if isinstance(config, Sequence):
-            return [self._bounded(one, kwargs) for one in config]
+            return [self._limit_concurrency(one, kwargs) for one in config]
         if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from the calling runnable
             return config
         try:
@@ -641,7 +643,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
         The first error or Ctrl-C stops the generations that still run.
         """
         return _batching.results(
-            *_batching.calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs),
+            *_batching.calls_of(self.invoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
 
@@ -659,7 +661,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
         The first error, or cancelling the task, stops the generations that still run.
         """
         return await _batching.aresults(
-            *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
+            *_batching.calls_of(self.ainvoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
 
@@ -673,7 +675,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
         return _batching.run_in_threads(
-            *_batching.calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs),
+            *_batching.calls_of(self.invoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
 
@@ -687,7 +689,7 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
     ) -> AsyncIterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
         return _batching.run_in_tasks(
-            *_batching.calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs),
+            *_batching.calls_of(self.ainvoke, inputs, self._limit_concurrency(config, kwargs), kwargs),
             keep_errors=return_exceptions,
         )
 

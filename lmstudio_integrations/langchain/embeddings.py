@@ -131,22 +131,22 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
         handle = self._handle(EmbeddingModel)
-        return self._shaped(handle.embed_texts(request, show_progress=self.show_progress is True))
+        return self._apply_dimensions(handle.embed_texts(request, show_progress=self.show_progress is True))
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix)
-        return self._shaped(
+        return self._apply_dimensions(
             await self._async_handle(AsyncEmbeddingModel).embed_texts(request, show_progress=self.show_progress is True)
         )
 
-    def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
+    def _apply_dimensions(self, vectors: list[list[float]]) -> list[list[float]]:
         dimensions = whole_number(self.dimensions, "dimensions")  # it may have been assigned
-        return vectors if dimensions is None else [_shortened(vector, dimensions) for vector in vectors]
+        return vectors if dimensions is None else [_shorten(vector, dimensions) for vector in vectors]
 
 
-def _shortened(vector: Sequence[float], dimensions: int) -> list[float]:
+def _shorten(vector: Sequence[float], dimensions: int) -> list[float]:
     """Return the first numbers of a vector, normalized to length 1.
 
     Raises:

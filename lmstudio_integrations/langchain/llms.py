@@ -182,7 +182,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         with translating_errors():
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
-                return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
+                return self._result([_join(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
             calls = [partial(self._complete, call, prompt) for prompt in prompts]
             limit = _settings.concurrency(call.runtime, call.handle, call.values)
             return self._result(_batching.results(calls, limit))
@@ -198,7 +198,7 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
             call = self._resolve_call(_settings.arguments(stop, kwargs))
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result(
-                    [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
+                    [_join([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
             calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
             limit = _settings.concurrency(call.runtime, call.handle, call.values)
@@ -329,5 +329,5 @@ class LMStudioLLM(GenerationSettings, BaseLLM):
         return True
 
 
-def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
+def _join(chunks: list[GenerationChunk]) -> GenerationChunk:
     return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)

@@ -113,7 +113,7 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
         """
         with translating_errors():
             results = self._rerank(query, [document.page_content for document in documents])
-        return self._ranked(documents, results)
+        return self._rank(documents, results)
 
     async def acompress_documents(
         self,
@@ -124,9 +124,9 @@ class LMStudioReranker(RerankerSettings, BaseDocumentCompressor):
         """Return copies of documents, best first; see `compress_documents`."""
         with translating_errors():
             results = await self._arerank(query, [document.page_content for document in documents])
-        return self._ranked(documents, results)
+        return self._rank(documents, results)
 
-    def _ranked(self, documents: Sequence[Document], results: Iterable[RerankResult]) -> list[Document]:
+    def _rank(self, documents: Sequence[Document], results: Iterable[RerankResult]) -> list[Document]:
         least = self.score_threshold
         sufficient = [each for each in results if least is None or (each.score is not None and each.score >= least)]
         return [

@@ -176,8 +176,8 @@ def _callbacks(tool: ToolkitTool) -> Any:
     if writer is None:
         return {}
     return {
-        "on_status": _writing(writer, "tool_status", toolkit.on_status),
-        "on_warning": _writing(writer, "tool_warning", toolkit.on_warning),
+        "on_status": _also_write(writer, "tool_status", toolkit.on_status),
+        "on_warning": _also_write(writer, "tool_warning", toolkit.on_warning),
     }
 
 
@@ -193,7 +193,7 @@ def _stream_writer() -> Callable[[Any], None] | None:
     return writer
 
 
-def _writing(writer: Callable[[Any], None], kind: str, callback: OnReport | None) -> OnReport:
+def _also_write(writer: Callable[[Any], None], kind: str, callback: OnReport | None) -> OnReport:
     """Return a callback that also writes to the stream of a graph."""
 
     def report(message: ToolReport) -> Any:

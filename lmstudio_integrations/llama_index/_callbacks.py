@@ -79,11 +79,11 @@ _INPUTS: dict[str, tuple[int, str, Callable[[object], None]]] = {
 def reject_secrets_before_tracing(model: type[ModelT]) -> type[ModelT]:
     """Decorate a class: invalid input, and secrets among the settings of a call, are rejected before core's events."""
     for name in _INPUTS:
-        setattr(model, name, _checked(getattr(model, name), name))
+        setattr(model, name, _with_checks(getattr(model, name), name))
     return model
 
 
-def _checked(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _with_checks(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return the method with checks of its arguments. `wraps` keeps core's mark that it already has a span."""
     position, argument, check = _INPUTS[name]
 

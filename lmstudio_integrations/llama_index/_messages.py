@@ -77,7 +77,7 @@ def convert(messages: Sequence[ChatMessage]) -> list[PendingMessage]:
 
 
 def _add_response(conversation: Conversation, message: ChatMessage) -> None:
-    parts = _joined([block for block in message.blocks if not isinstance(block, ToolCallBlock)], "assistant")
+    parts = _join([block for block in message.blocks if not isinstance(block, ToolCallBlock)], "assistant")
     thoughts = [block for block in message.blocks if isinstance(block, ThinkingBlock)]
     reasoning = "".join(block.content or "" for block in thoughts)
     tags_of_blocks = (block.additional_information.get(TAGS) for block in thoughts)
@@ -91,7 +91,7 @@ def _add_response(conversation: Conversation, message: ChatMessage) -> None:
 
 
 def _add_result(conversation: Conversation, message: ChatMessage) -> None:
-    parts, others = _joined(message.blocks, "tool"), message.additional_kwargs
+    parts, others = _join(message.blocks, "tool"), message.additional_kwargs
     conversation.add_result(text_of(parts, "\n"), others.get("tool_call_id"), others.get("name"), parts)
 
 
@@ -103,7 +103,7 @@ _ToolCall: TypeAlias = tuple[str, str | None, dict[str, Any]]
 def _calls(message: ChatMessage) -> list[_ToolCall]:
     """Return the tool calls of a message: its blocks, and those of older histories, each once."""
     calls: list[_ToolCall] = [
-        (block.tool_name, block.tool_call_id, parsed_arguments(block.tool_kwargs))
+        (block.tool_name, block.tool_call_id, parse_arguments(block.tool_kwargs))
         for block in message.blocks
         if isinstance(block, ToolCallBlock)
     ]
@@ -121,14 +121,14 @@ def _legacy_call(call: object) -> _ToolCall:
     if not isinstance(name, str):
         raise LMStudioValueError(f"a tool call in additional_kwargs has no name: {call!r}")
     arguments = _member(source, "arguments")
-    return name, _member(call, "id"), parsed_arguments(arguments)
+    return name, _member(call, "id"), parse_arguments(arguments)
 
 
 def _member(value: object, name: str) -> Any:
     return value.get(name) if is_object(value) else getattr(value, name, None)
 
 
-def parsed_arguments(arguments: object) -> dict[str, Any]:
+def parse_arguments(arguments: object) -> dict[str, Any]:
     """Return the arguments of a call as a dict, which is empty if they are not a JSON object."""
     if isinstance(arguments, str):
         try:
@@ -157,13 +157,13 @@ def _parts(blocks: Sequence[Any], role: Role) -> list[Part]:
 
 def _content(message: ChatMessage, role: Role) -> list[Part]:
     """Return the content of a message, without the images that core adds again each time it reads an older history."""
-    parts = _joined(message.blocks, role)
+    parts = _join(message.blocks, role)
     if "images" not in message.additional_kwargs:
         return parts
     return [part for index, part in enumerate(parts) if part not in parts[:index]]
 
 
-def _joined(blocks: Sequence[Any], role: Role) -> list[Part]:
+def _join(blocks: Sequence[Any], role: Role) -> list[Part]:
     """Convert blocks; neighboring texts are joined as `ChatMessage.content` does."""
     return joined(_parts(blocks, role), "\n")
 

@@ -65,7 +65,7 @@ def chat_response(result: PredictionResult, tool_use: ToolUse, *, include_confid
     Raises:
         LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
     """
-    outcome = _checked(Outcome(result, tool_use, include_confidence=include_confidence))
+    outcome = _check(Outcome(result, tool_use, include_confidence=include_confidence))
     calls: list[ToolCallBlock] = []
     for record in outcome.calls:
         assert record.end is not None, "what is kept is complete"
@@ -88,19 +88,19 @@ def completion_response(
     """
     return CompletionResponse(
         text=result.content,
-        raw=_raw(_checked(Outcome(result, tool_use, include_confidence=include_confidence))),
+        raw=_raw(_check(Outcome(result, tool_use, include_confidence=include_confidence))),
         logprobs=[_logprobs(token) for token in result.tokens] or None,
         additional_kwargs=_completion_kwargs(result),
     )
 
 
-def _checked(outcome: Outcome) -> Outcome:
+def _check(outcome: Outcome) -> Outcome:
     outcome.log_anomalies(missing_call=False)
-    _check(outcome)
+    _require_response(outcome)
     return outcome
 
 
-def _check(outcome: Outcome) -> None:
+def _require_response(outcome: Outcome) -> None:
     text = outcome.result.content
     if outcome.lacks_call:
         raise LlamaIndexToolCallError(missing_call(outcome.tool_use.choice), text=text)
@@ -287,7 +287,7 @@ class ResponseBuilder:
             LlamaIndexToolCallError: If one failed, was cut off, or was required and is missing.
         """
         if self._outcome is not None:
-            _check(self._outcome)
+            _require_response(self._outcome)
 
     def _adds_to_calls(self, event: PredictionEvent) -> bool:
         """Record what an event adds to the tool calls; return whether a chunk can show it."""

@@ -269,11 +269,11 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
     def _embed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         request = self._request(prefix, texts)
         handle = self._handle(EmbeddingModel)
-        return _counted(handle.embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
+        return _check_count(handle.embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts)
 
     async def _aembed(self, prefix: str, texts: list[str]) -> list[list[float]]:
         request = self._request(prefix, texts)
-        return _counted(
+        return _check_count(
             await self._async_handle(AsyncEmbeddingModel).embed_texts(request, max_concurrency=BATCHES_AT_ONCE), texts
         )
 
@@ -282,7 +282,7 @@ class LMStudioEmbedding(EmbeddingSettings, ComponentSettings, BaseEmbedding):
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, prefix, _all_texts.get())
 
 
-def _counted(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
+def _check_count(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
     """Return the vectors if there is one for each text; core would silently drop the last texts."""
     if len(vectors) != len(texts):
         raise LMStudioProtocolError(f"the server sent {len(vectors)} vectors for {len(texts)} texts")

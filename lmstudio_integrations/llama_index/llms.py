@@ -310,7 +310,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
         """Return the tokens of a text; see `tokenize`."""
         return await self._resolve_call({}).async_model().tokenize(text)
 
-    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+    def _record(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
         """Record what a prediction reports about the model, and return it."""
         context_length = call.record_info(result.end).info.get("contextLength")
         if isinstance(context_length, int):
@@ -417,14 +417,14 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _generate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
         call = request.call
         with _recording_overflow(call), self._open(request) as stream:
-            result = self._recorded(call, stream.wait_for_result())
+            result = self._record(call, stream.wait_for_result())
         return make(result, call.tool_use, include_confidence=call.include_confidence)
 
     async def _agenerate(self, request: _Request, make: Callable[..., ChunkT]) -> ChunkT:
         call = request.call
         with _recording_overflow(call):
             async with self._aopen(request) as stream:
-                result = self._recorded(call, await stream.wait_for_result())
+                result = self._record(call, await stream.wait_for_result())
         return make(result, call.tool_use, include_confidence=call.include_confidence)
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
@@ -440,7 +440,7 @@ class LMStudio(ChatSettings, ComponentSettings, Structured):
     def _builder(self, call: ResolvedCall, stream: PredictionStream | AsyncPredictionStream) -> ResponseBuilder:
         return _responses.ResponseBuilder(
             call.tool_use,
-            lambda: self._recorded(call, stream.result()),
+            lambda: self._record(call, stream.result()),
             include_confidence=call.include_confidence,
         )
 

@@ -113,13 +113,13 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         with short_traceback(), self._events(nodes, query_bundle) as (query, report):
-            return report(self._ranked(nodes, self._rerank(query, self._texts(nodes))))
+            return report(self._rank(nodes, self._rerank(query, self._texts(nodes))))
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         with short_traceback(), self._events(nodes, query_bundle) as (query, report):
-            return report(self._ranked(nodes, await self._arerank(query, self._texts(nodes))))
+            return report(self._rank(nodes, await self._arerank(query, self._texts(nodes))))
 
     @contextmanager
     def _events(
@@ -152,7 +152,7 @@ class LMStudioReranker(RerankerSettings, ComponentSettings, BaseNodePostprocesso
     def _texts(self, nodes: Iterable[NodeWithScore]) -> list[str]:
         return [node.node.get_content(metadata_mode=self.metadata_mode) for node in nodes]
 
-    def _ranked(self, nodes: Sequence[NodeWithScore], results: Iterable[RerankResult]) -> list[NodeWithScore]:
+    def _rank(self, nodes: Sequence[NodeWithScore], results: Iterable[RerankResult]) -> list[NodeWithScore]:
         ranked: list[NodeWithScore] = []
         for result in results:
             node = nodes[result.index].node

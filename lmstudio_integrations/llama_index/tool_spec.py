@@ -98,7 +98,7 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
             LMStudioPluginError: If a plugin cannot be started.
             LMStudioValueError: If two tools have the same name, or a name or a setting is invalid.
         """
-        return self._selected(self._open(), spec_functions, func_to_metadata_mapping)
+        return self._select(self._open(), spec_functions, func_to_metadata_mapping)
 
     @with_short_traceback
     async def to_tool_list_async(
@@ -107,9 +107,9 @@ class LMStudioToolSpec(ToolkitSettings, BaseToolSpec):
         func_to_metadata_mapping: dict[str, ToolMetadata] | None = None,
     ) -> list[FunctionTool]:
         """Open the session, unless it is open, and return its tools; see `to_tool_list`."""
-        return self._selected(await self._aopen(), spec_functions, func_to_metadata_mapping)
+        return self._select(await self._aopen(), spec_functions, func_to_metadata_mapping)
 
-    def _selected(
+    def _select(
         self,
         tools: Sequence[ToolkitTool],
         names: list[SPEC_FUNCTION_TYPE] | None,

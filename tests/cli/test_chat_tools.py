@@ -13,7 +13,7 @@ from lmstudio_integrations import ToolCallContext
 from lmstudio_integrations.cli._chat import tools as chat_tools
 from lmstudio_integrations.cli._chat.loop import converse
 from lmstudio_integrations.cli._chat.session import ChatSession, Transcript
-from lmstudio_integrations.cli._chat.tools import opened_tools
+from lmstudio_integrations.cli._chat.tools import open_tools
 from lmstudio_integrations.client.api.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
@@ -88,7 +88,7 @@ def talk(server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         terminal = SimpleNamespace(isatty=lambda: True, readline=lambda: f"{typing(answered)}\n")
         monkeypatch.setattr(sys, "stdin", terminal)
         monkeypatch.setattr(chat_tools, "has_terminal", lambda: True)
-        with Client(server.address) as client, opened_tools(client, [PLUGIN], yes=yes) as tools:
+        with Client(server.address) as client, open_tools(client, [PLUGIN], yes=yes) as tools:
             session = ChatSession(client, client.llm.model(KEY), Transcript(), tools=tools)
             converse(session, lambda _prompt: typing(typed), shows_stats=False)
         assert not list(answered)
@@ -257,7 +257,7 @@ def test_plugins_without_tools_are_an_error(monkeypatch: pytest.MonkeyPatch, nob
     with (
         Client(nobody) as client,
         pytest.raises(LMStudioValueError, match="there are no tools in a, b"),
-        opened_tools(client, ["a", "b=c"], yes=True),
+        open_tools(client, ["a", "b=c"], yes=True),
     ):
         pass
 

@@ -13,7 +13,7 @@ import typer
 from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from tests.docs.snippets import ROOT, blocks, read
-from tools.outputs import CHAT, IMAGES, normalized
+from tools.outputs import CHAT, IMAGES, normalize
 
 PAGES = [
     "README.md",
@@ -70,7 +70,7 @@ def test_the_examples_with_the_emulator_run(tmp_path: Path) -> None:
 def test_the_examples_on_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
     run = run_python("-W", "error", *IGNORED, "-c", "\n".join(blocks(page, "python")), cwd=tmp_path)
     assert run.stderr == ""
-    assert normalized(run.stdout) == "".join(blocks(page, "text"))
+    assert normalize(run.stdout) == "".join(blocks(page, "text"))
 
 
 @pytest.mark.slow

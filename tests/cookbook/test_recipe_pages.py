@@ -9,7 +9,7 @@ from tests.cookbook import recipes
 from tests.cookbook.recipes import EMBEDDING, RECIPES, TOOLS, VISION, Recipe
 from tests.docs.snippets import read
 from tools import recipe_pages
-from tools.recipe_pages import DIGEST, PAGES, executed, images_of, is_current, note, page_of, run_program, with_digest
+from tools.recipe_pages import DIGEST, PAGES, execute, images_of, is_current, note, page_of, run_program, with_digest
 
 MISSING = Recipe("pages", packages=recipe_pages.PACKAGES).missing
 needs_jupyter = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -131,7 +131,7 @@ def test_the_command_writes_a_notebook_with_its_outputs_and_images(
 )
 def test_a_cell_that_fails_or_exits_or_warns_stops_the_command(cell: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="a failure"):
-        executed(f"# %%\n{cell}\n\n# %%\nprint('more')\n", tmp_path, "localhost:1")
+        execute(f"# %%\n{cell}\n\n# %%\nprint('more')\n", tmp_path, "localhost:1")
 
 
 @pytest.mark.slow

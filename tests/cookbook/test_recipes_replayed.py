@@ -15,7 +15,7 @@ from lmstudio_integrations.emulator.cassettes.recorder import Recording
 from tests.cookbook.recipe_runs import Servers, parameters, patient
 from tests.cookbook.recipes import RECIPES, Recipe, copy_cookbook, run
 from tests.cookbook.warm_runs import run_warm
-from tools.outputs import normalized
+from tools.outputs import normalize
 
 SAMPLE = {
     "deep_agent",
@@ -47,7 +47,7 @@ FOLDER = re.compile(rf"\bFOLDER\b|{re.escape(tempfile.gettempdir())}/\w+")
 
 def printed(recipe: Recipe, output: str) -> list[str]:
     """Return the lines of an output without timings, identifiers and temporary folders."""
-    lines = FOLDER.sub("FOLDER", normalized(output)).splitlines()
+    lines = FOLDER.sub("FOLDER", normalize(output)).splitlines()
     return sorted(lines) if recipe.name in IN_ANY_ORDER else lines
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.snippets import ROOT
-from tools.outputs import digest, examples, is_current, kept_pages, normalized, run, with_outputs, write
+from tools.outputs import digest, examples, is_current, normalize, pages_with_outputs, run, with_outputs, write
 
 INTEGRATIONS = [
     ROOT / f"docs/{page}.md"
@@ -18,7 +18,7 @@ INTEGRATIONS = [
         "llama-index/llm",
     )
 ]
-KEPT = kept_pages()
+KEPT = pages_with_outputs()
 WIDTH = 88
 
 PAGE = """# A page
@@ -99,7 +99,7 @@ def test_a_changed_example_and_a_changed_output_are_noticed() -> None:
     ],
 )
 def test_what_differs_from_run_to_run_is_not_shown(output: str, shown: str) -> None:
-    assert normalized(output) == shown
+    assert normalize(output) == shown
 
 
 @pytest.mark.slow

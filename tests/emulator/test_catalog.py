@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.catalog import (
     BUNDLED,
     Catalog,
     PluginEntry,
-    bundled,
+    bundled_entries,
     describe,
     from_tables,
     guess_kind,
@@ -48,15 +48,15 @@ CHAT, VECTORS = BUNDLED
 
 
 def test_the_bundled_models_have_the_names_of_their_weights() -> None:
-    assert [(each.key, each.weights, each.kind, each.engine) for each in bundled()] == [
+    assert [(each.key, each.weights, each.kind, each.engine) for each in bundled_entries()] == [
         (CHAT, CHAT, "llm", "llama_cpp"),
         (VECTORS, VECTORS, "embedding", "llama_cpp"),
     ]
-    assert all(each.full_path.count("/") == 2 for each in bundled())
+    assert all(each.full_path.count("/") == 2 for each in bundled_entries())
 
 
 def test_an_emulator_has_the_bundled_models_by_default() -> None:
-    assert Emulator().catalog.models == bundled()
+    assert Emulator().catalog.models == bundled_entries()
     assert Emulator([]).catalog.models == ()
 
 
@@ -317,7 +317,7 @@ def test_plugins_are_tables_or_lists_of_functions() -> None:
     assert (second.identifier, second.rules, second.kind) == ("me/writer", ({"then": []},), "generator")
     both = Emulator([], catalog={"plugin": [WRITER]}, plugins=plugins).catalog
     assert [plugin.identifier for plugin in both.plugins] == ["a/b", "mcp/sums", "me/writer"]
-    assert Emulator(plugins=plugins).catalog.models == bundled()
+    assert Emulator(plugins=plugins).catalog.models == bundled_entries()
 
 
 def test_a_plugin_under_python_names_its_mistakes() -> None:

@@ -1,12 +1,12 @@
 """The page on reliability says what the table says."""
 
 from tests.faults.fault_table import TABLE
-from tools.reliability import PAGE, written
+from tools.reliability import PAGE, render_page
 
 
 def test_the_page_is_generated_from_the_table() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == written(page), "run python -m tools.reliability"
+    assert page == render_page(page), "run python -m tools.reliability"
 
 
 def test_no_row_is_written_twice() -> None:

@@ -390,11 +390,13 @@ def test_progress_may_be_reported_to_what_cannot_be_a_key(server: Server) -> Non
 
 async def test_batches_run_as_many_at_once_as_the_model_does(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = server.chat()
-    assert llm._bounded(None, {}) == {"max_concurrency": 4}
-    assert server.chat(load_config={"max_parallel_predictions": 7})._bounded(None, {}) == {"max_concurrency": 7}
+    assert llm._limit_concurrency(None, {}) == {"max_concurrency": 4}
+    assert server.chat(load_config={"max_parallel_predictions": 7})._limit_concurrency(None, {}) == {
+        "max_concurrency": 7
+    }
     llm.invoke("count")
-    assert llm._bounded({"tags": ["x"]}, {}) == {"tags": ["x"], "max_concurrency": 3}
-    assert llm._bounded([{"max_concurrency": 9}, {}], {}) == [{"max_concurrency": 9}, {"max_concurrency": 3}]
+    assert llm._limit_concurrency({"tags": ["x"]}, {}) == {"tags": ["x"], "max_concurrency": 3}
+    assert llm._limit_concurrency([{"max_concurrency": 9}, {}], {}) == [{"max_concurrency": 9}, {"max_concurrency": 3}]
     questions: list[Any] = [f"say {n}" for n in range(7)]
     responses = [message.content for message in llm.batch(questions)]
     assert [message.content for message in await llm.abatch(questions)] == responses
@@ -430,10 +432,10 @@ async def test_every_kind_of_batch_is_bounded() -> None:
 def test_a_batch_is_bounded_by_the_model_of_its_calls(server: Server) -> None:
     llm = server.chat()
     llm.invoke("count")
-    assert llm._bounded(None, {}) == {"max_concurrency": 3}
-    assert llm._bounded(None, {"tools": [], "stop": ["x"]}) == {"max_concurrency": 3}
-    assert llm._bounded(None, {"model": "another"}) == {"max_concurrency": 4}
-    assert llm._bounded([{}], {"load_config": {"max_parallel_predictions": 7}}) == [{"max_concurrency": 7}]
+    assert llm._limit_concurrency(None, {}) == {"max_concurrency": 3}
+    assert llm._limit_concurrency(None, {"tools": [], "stop": ["x"]}) == {"max_concurrency": 3}
+    assert llm._limit_concurrency(None, {"model": "another"}) == {"max_concurrency": 4}
+    assert llm._limit_concurrency([{}], {"load_config": {"max_parallel_predictions": 7}}) == [{"max_concurrency": 7}]
 
 
 def test_a_batch_with_a_wrong_setting_keeps_an_error_for_each_call(server: Server) -> None:
@@ -445,7 +447,7 @@ def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
     llm, seen = ChatLMStudio(model="m"), list[Any]()
 
     def note(_: int) -> None:
-        seen.append(llm._bounded(None, {}))
+        seen.append(llm._limit_concurrency(None, {}))
 
     RunnableLambda(note).invoke(1, {"max_concurrency": 1})
     assert seen == [None]

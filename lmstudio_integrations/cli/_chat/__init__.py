@@ -65,7 +65,7 @@ def chat(
     """
     from lmstudio_integrations.cli._chat.loop import converse, respond  # noqa: PLC0415 - slow
     from lmstudio_integrations.cli._chat.session import ChatSession, Transcript  # noqa: PLC0415
-    from lmstudio_integrations.cli._chat.tools import opened_tools  # noqa: PLC0415
+    from lmstudio_integrations.cli._chat.tools import open_tools  # noqa: PLC0415
     from lmstudio_integrations.cli._loaded_models import open_llm  # noqa: PLC0415
     from lmstudio_integrations.client.api.sync import Client  # noqa: PLC0415
 
@@ -73,7 +73,7 @@ def chat(
     with (
         Client(host, token) as client,
         warnings_as_notes(),
-        opened_tools(client, tools or (), yes=yes) as chat_tools,
+        open_tools(client, tools or (), yes=yes) as chat_tools,
     ):
         session = ChatSession(client, open_llm(client, model, ttl), Transcript(system_prompt), ttl, chat_tools)
         if text is None:

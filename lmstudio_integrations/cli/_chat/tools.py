@@ -52,7 +52,7 @@ class ChatTools:
 
 
 @contextlib.contextmanager
-def opened_tools(client: Client, plugins: Sequence[str], *, yes: bool) -> Generator[ChatTools | None]:
+def open_tools(client: Client, plugins: Sequence[str], *, yes: bool) -> Generator[ChatTools | None]:
     """Open the tools of plugins for the block; there are none without plugins.
 
     Args:

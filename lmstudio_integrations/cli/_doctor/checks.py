@@ -414,10 +414,10 @@ def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:
 def summary(checks: Sequence[Check]) -> str:
     """Return the last line of the report: how many checks have each verdict, and which have problems and warnings."""
     counts = count_verdicts(checks)
-    problems, warnings = _counted(checks, "problem"), _counted(checks, "warning")
+    problems, warnings = _count_titles(checks, "problem"), _count_titles(checks, "warning")
     return f"{problems}, {warnings}; {counts['ok']} ok, {counts['skipped']} skipped."
 
 
-def _counted(checks: Iterable[Check], verdict: Verdict) -> str:
+def _count_titles(checks: Iterable[Check], verdict: Verdict) -> str:
     titles = [check.title for check in checks if check.verdict == verdict]
     return counted(len(titles), verdict) + (f" ({', '.join(titles)})" if titles else "")

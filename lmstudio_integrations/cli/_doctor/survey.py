@@ -115,7 +115,9 @@ def _find_server(host: str | None) -> list[Attempt]:
         return [_probe(variable or "", HOST_VARIABLE)]
     attempts = [_probe(host, "--host")]
     if variable is not None:
-        attempts.append(Attempt(_shown(variable), HOST_VARIABLE, "not tried, as --host takes precedence", tried=False))
+        attempts.append(
+            Attempt(_hide_credentials(variable), HOST_VARIABLE, "not tried, as --host takes precedence", tried=False)
+        )
     return attempts
 
 
@@ -124,11 +126,11 @@ def _probe(text: str, source: str) -> Attempt:
         hosts_of(text)  # raises an error if one of several is no address, or is named twice
         address = Address.parse(text)
     except LMStudioValueError as error:
-        return Attempt(_shown(text), source, str(error))
+        return Attempt(_hide_credentials(text), source, str(error))
     return Attempt(str(address), source, run(explain(address, ThreadWaiter)))
 
 
-def _shown(text: str) -> str:
+def _hide_credentials(text: str) -> str:
     return "an address with credentials" if holds_credentials(text) else text
 
 
@@ -250,7 +252,7 @@ def _trials(
     trained = not isinstance(model, LlmInfo) or model.trained_for_tool_use
     names = iter(uses)
     try:
-        with _loaded(models, model) as handle:
+        with _load(models, model) as handle:
             for name in names:
                 trial = _attempt(name, model, uses[name], handle, trained=trained)
                 yield trial
@@ -271,7 +273,7 @@ def _attempt(name: str, model: ModelInfo, use: Callable[[Any], str], handle: obj
 
 
 @contextmanager
-def _loaded(models: Models, model: ModelInfo) -> Generator[LLM | EmbeddingModel]:
+def _load(models: Models, model: ModelInfo) -> Generator[LLM | EmbeddingModel]:
     """Provide a handle to a loaded model; another one is loaded meanwhile.
 
     Not with the policy `explicit`, which loads just in time if the memory is short, and so may evict a model.

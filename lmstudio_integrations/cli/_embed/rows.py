@@ -123,7 +123,7 @@ class Rows(ABC):
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[BinaryIO]:
+def _open(path: Path) -> Generator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file
@@ -139,7 +139,7 @@ class _Lines(Rows):
         if self.path == STANDARD:
             yield sys.stdin.buffer
             return
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             yield file
 
     def count(self) -> int | None:
@@ -317,7 +317,7 @@ def fingerprint(path: Path) -> str | None:
     if path == STANDARD:
         return None
     digest = hashlib.blake2b(digest_size=16)
-    with _opened(path) as file:
+    with _open(path) as file:
         for block in iter(partial(file.read, _BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()

@@ -6,7 +6,7 @@ The instances are unloaded past the proxy, so a recording holds only what its qu
 from contextlib import AbstractContextManager, suppress
 
 from lmstudio_integrations.cli._probe.payloads import JsonDict, by_reference
-from lmstudio_integrations.cli._probe.wire import Wire, connected
+from lmstudio_integrations.cli._probe.wire import Wire, open_wire
 from lmstudio_integrations.client.api.sync import LLM, Client
 from lmstudio_integrations.client.transport.connect.addresses import Credentials
 from lmstudio_integrations.errors import LMStudioModelNotFoundError
@@ -98,7 +98,7 @@ class ProbeContext:
 
     def wire(self, namespace: str = "llm", credentials: Credentials | None = None) -> AbstractContextManager[Wire]:
         """Connect for requests that the client does not make."""
-        return connected(self.address, namespace, credentials or self._credentials)
+        return open_wire(self.address, namespace, credentials or self._credentials)
 
     def unload(self, identifier: str) -> None:
         """Unload an instance of the probe's own, if it is loaded."""

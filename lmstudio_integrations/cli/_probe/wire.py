@@ -26,7 +26,7 @@ Frame = dict[str, Any]
 
 
 @contextmanager
-def connected(address: str, namespace: str, credentials: Credentials) -> Generator["Wire", None, None]:
+def open_wire(address: str, namespace: str, credentials: Credentials) -> Generator["Wire", None, None]:
     """Connect and authenticate.
 
     Args:

@@ -59,7 +59,7 @@ def _compare(recorded: Any, sent: Any, place: str, names: Sequence[str]) -> Iter
         where = f", from character {at}" if at else ""
         yield f"{place}{where}: {names[0]} {_excerpt(recorded, at)}, {names[1]} {_excerpt(sent, at)}"
     else:
-        yield f"{place}: {names[0]} {_shown(recorded)}, {names[1]} {_shown(sent)}"
+        yield f"{place}: {names[0]} {_format(recorded)}, {names[1]} {_format(sent)}"
 
 
 def _role(*messages: Any) -> str:
@@ -69,17 +69,17 @@ def _role(*messages: Any) -> str:
 
 def _excerpt(text: str, at: int) -> str:
     start, end = max(at - _AROUND, 0), at + _AROUND
-    return f"{'…' if start else ''}{_quoted(text[start:end])}{'…' if end < len(text) else ''}"
+    return f"{'…' if start else ''}{_quote(text[start:end])}{'…' if end < len(text) else ''}"
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is _MISSING:
         return "nothing"
-    text = _quoted(value)
+    text = _quote(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -62,7 +62,7 @@ class ForwardingConnection(ReplayConnection):
 
     async def _stream_unmatched(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         number, frames = await self._ask("channel", opened)
-        upstream = await self._connected()
+        upstream = await self._ensure_connected()
 
         def forward(packet: Mapping[str, Any]) -> None:
             upstream.send(number, packet)
@@ -80,12 +80,12 @@ class ForwardingConnection(ReplayConnection):
         parameter = request.parameter
         if is_object(parameter):
             parameter = {
-                name: await self._loaded(value) if name in {"modelSpecifier", "specifier"} else value
+                name: await self._ensure_loaded(value) if name in {"modelSpecifier", "specifier"} else value
                 for name, value in parameter.items()
             }
-        return (await self._connected()).request(kind, request.endpoint, parameter)
+        return (await self._ensure_connected()).request(kind, request.endpoint, parameter)
 
-    async def _loaded(self, specifier: Any) -> Any:
+    async def _ensure_loaded(self, specifier: Any) -> Any:
         """Return what names a model on the server, once it is loaded there if the recording has loaded it."""
         interaction = self._matcher.load_of(specifier)
         if interaction is None:
@@ -97,14 +97,14 @@ class ForwardingConnection(ReplayConnection):
         return {**specifier, "instanceReference": reference} if is_reference else specifier
 
     async def _load(self, interaction: Interaction) -> str:
-        _, frames = (await self._connected()).request("channel", interaction.endpoint, interaction.parameter)
+        _, frames = (await self._ensure_connected()).request("channel", interaction.endpoint, interaction.parameter)
         while (frame := await frames.get())["type"] == "channelSend":
             packet = frame["message"]
             if packet.get("type") in LAST_PACKETS:
                 return str(packet["info"]["instanceReference"])
         raise RecordedError(frame.get("error", _LOST))
 
-    async def _connected(self) -> "_Upstream":
+    async def _ensure_connected(self) -> "_Upstream":
         async with self._opening:
             if self._upstream is None:
                 assert self._client is not None, "requests come after authentication"

@@ -27,7 +27,7 @@ class RecordedInstances:
         self._load_configs: dict[str, Any] = {}
         self._loaded: set[tuple[str, str]] = set()
         for interaction in interactions:
-            self.references |= _uploaded(interaction)
+            self.references |= _hash_of_upload(interaction)
             for info in _infos(interaction):
                 self.references[info["instanceReference"]] = info["identifier"]
                 self._infos[info["type"], info["identifier"]] = info
@@ -53,7 +53,7 @@ class RecordedInstances:
         name = _identifier(parameter)
         if (namespace, name) in self._loaded:
             return []
-        return [{"type": "alreadyLoaded", "info": info} for info in self._named(namespace, name)]
+        return [{"type": "alreadyLoaded", "info": info} for info in self._find_by_name(namespace, name)]
 
     def _results(self, namespace: str, endpoint: str, parameter: Info) -> list[Any]:
         """Return the result of a call, as a list that is empty if it is unknown."""
@@ -62,35 +62,35 @@ class RecordedInstances:
                 infos = self._of(namespace)
                 return [infos] if infos else []
             case "getModelInfo":
-                return self._specified(namespace, parameter)
+                return self._find_by_specifier(namespace, parameter)
             case "getLoadConfig":
-                references = [info["instanceReference"] for info in self._specified(namespace, parameter)]
+                references = [info["instanceReference"] for info in self._find_by_specifier(namespace, parameter)]
                 return [self._load_configs[each] for each in references if each in self._load_configs]
             case "unloadModel":
-                return [ABSENT for _ in self._named(namespace, _identifier(parameter))]
+                return [ABSENT for _ in self._find_by_name(namespace, _identifier(parameter))]
             case _:
                 return []
 
     def _of(self, namespace: str) -> list[Info]:
         return [info for (kind, _), info in self._infos.items() if kind == namespace]
 
-    def _named(self, namespace: str, name: str) -> list[Info]:
+    def _find_by_name(self, namespace: str, name: str) -> list[Info]:
         """Return the instance with this identifier, else the first one of this model; none if there is neither."""
         infos = self._of(namespace)
         return [info for key in ("identifier", "modelKey") for info in infos if info.get(key) == name][:1]
 
-    def _specified(self, namespace: str, parameter: Info) -> list[Info]:
+    def _find_by_specifier(self, namespace: str, parameter: Info) -> list[Info]:
         """Return the instance that a request names, as a list that is empty if it is unknown."""
         specifier = parameter.get("specifier")
         if not is_object(specifier):
             return []
         if "instanceReference" in specifier:
-            return self._named(namespace, self.references.get(str(specifier["instanceReference"]), ""))
+            return self._find_by_name(namespace, self.references.get(str(specifier["instanceReference"]), ""))
         query = specifier.get("query")
         if not is_object(query):
             return []
         if query.keys() == {"identifier"}:
-            return self._named(namespace, query["identifier"])
+            return self._find_by_name(namespace, query["identifier"])
         return [info for info in self._of(namespace) if query.items() <= info.items()][:1]
 
 
@@ -109,7 +109,7 @@ def _infos(interaction: Interaction) -> Iterator[Info]:
             yield {**info, "identifier": str(info.get("identifier"))}
 
 
-def _uploaded(interaction: Interaction) -> dict[str, str]:
+def _hash_of_upload(interaction: Interaction) -> dict[str, str]:
     """Return the identifier of a file that was uploaded, and the hash of its content."""
     upload, result = interaction.parameter, interaction.result
     if interaction.endpoint != "uploadFileBase64" or not (is_object(upload) and is_object(result)):

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.emulator.cassettes.cassette import Event, Interaction
-from lmstudio_integrations.emulator.cassettes.redaction import Place, Redaction, hidden
+from lmstudio_integrations.emulator.cassettes.redaction import Place, Redaction, hidden_texts
 
 
 def redact(interaction: Interaction, redaction: Redaction) -> Interaction:
@@ -15,7 +15,7 @@ def redact(interaction: Interaction, redaction: Redaction) -> Interaction:
     original = [event.body for event in interaction.events]
     bodies = [redaction.value(body) for body in original]
     for before, after in zip(_texts_in_parts(original), _texts_in_parts(bodies), strict=True):
-        parts = redaction.parts(before.parts, also=hidden(before.end, after.end), place=before.place)
+        parts = redaction.parts(before.parts, also=hidden_texts(before.end, after.end), place=before.place)
         for old, new, holder in zip(before.parts, parts, after.holders, strict=True):
             holder[after.name] = new
             if new != old:

@@ -147,19 +147,19 @@ def _messages(history: Any) -> Any:
     """Return messages whose tool calls are numbered, because their identifiers are generated."""
     numbers: dict[Any, str] = {}
 
-    def numbered(value: Any, name: str = "") -> Any:
+    def number(value: Any, name: str = "") -> Any:
         if is_list(value):
-            return [numbered(each) for each in value]
+            return [number(each) for each in value]
         if is_object(value):
             is_call = "arguments" in value or value.get("type") == "function"
             return {
-                member: numbered(each, "id" if member == "toolCallId" or (member == "id" and is_call) else "")
+                member: number(each, "id" if member == "toolCallId" or (member == "id" and is_call) else "")
                 for member, each in value.items()
             }
         return numbers.setdefault(value, f"call {len(numbers) + 1}") if name == "id" and value is not None else value
 
     messages = history.get("messages") if is_object(history) else None
-    return numbered([_message(each) for each in messages] if is_list(messages) else history)
+    return number([_message(each) for each in messages] if is_list(messages) else history)
 
 
 def _message(message: Any) -> Any:

@@ -236,7 +236,7 @@ class Recording:
         self._thread.run(self._finish())
         self._proxy.close()
         self._thread.__exit__(kind, error, trace)
-        with self._noting_error():
+        with self._keep_first_error():
             self._writer.close()
         if self.error is not None and error is None:
             raise self.error
@@ -248,12 +248,12 @@ class Recording:
 
     def _write(self, interaction: Interaction) -> None:
         if self.error is None:
-            with self._noting_error():
+            with self._keep_first_error():
                 self._writer.write(interaction)
                 self.requests += 1
 
     @contextlib.contextmanager
-    def _noting_error(self) -> Generator[None]:
+    def _keep_first_error(self) -> Generator[None]:
         """Keep the first error for the end of the recording, because nobody can handle it before."""
         try:
             yield

@@ -65,7 +65,7 @@ class Redaction:
     """
 
     def __init__(self, patterns: Iterable[str] = (), *, contents: bool = False) -> None:
-        self._patterns = [_compiled(pattern) for pattern in patterns]
+        self._patterns = [_compile(pattern) for pattern in patterns]
         self._keeps_contents = contents
         self._literals: set[str] = set()
         home = str(Path.home())
@@ -93,7 +93,9 @@ class Redaction:
             redacted = {self.text(name): self._member(value, name, is_secret=is_secret, place=place) for name in value}
             raw = value.get("rawContent")
             if isinstance(raw, str):  # the tool call of this packet, as the model wrote it
-                redacted["rawContent"] = "".join(self.parts([raw], also=hidden(value, redacted), place="arguments"))
+                redacted["rawContent"] = "".join(
+                    self.parts([raw], also=hidden_texts(value, redacted), place="arguments")
+                )
             return redacted
         return HIDDEN if is_secret and type(value) in {int, float} else value
 
@@ -117,14 +119,14 @@ class Redaction:
                 continue
             if redacted != value:
                 written = dumps(redacted)
-                spans.append((start, end, "".join(_parted([written], self._spans(written)))))
+                spans.append((start, end, "".join(_replace_spans([written], self._spans(written)))))
             around += [text[at : start + 1], " " * (end - start - 2)]
             at = max(start + 1, end - 1)
             also = also if end - start < len(text) else ()
         around.append(text[at:])
         for word in also:
             spans += [(*match.span(), HIDDEN) for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
-        return _parted(texts, _merged([*secret_members("".join(around)), *spans, *self._spans(text)]))
+        return _replace_spans(texts, _merge([*secret_members("".join(around)), *spans, *self._spans(text)]))
 
     def _member(self, parent: dict[str, Any], name: str, *, is_secret: bool, place: Place) -> Any:
         value = parent[name]
@@ -167,7 +169,7 @@ class Redaction:
         for literal in self._literals:
             if literal in text:
                 spans += [(match.start(), match.end(), HIDDEN) for match in re.finditer(re.escape(literal), text)]
-        return _merged(spans)
+        return _merge(spans)
 
 
 _DECODER = json.JSONDecoder()
@@ -203,14 +205,14 @@ def _has_schemas(value: object) -> bool:
     return any(is_object(each) and not SCHEMA_KEYWORDS.isdisjoint(each) for each in value.values())
 
 
-def hidden(before: Any, after: Any) -> Iterator[str]:
+def hidden_texts(before: Any, after: Any) -> Iterator[str]:
     """Return the texts and numbers that are hidden as a whole in a redacted value, in each form that they may have."""
     if is_object(before):
         for one, other in zip(before.values(), after.values(), strict=False):
-            yield from hidden(one, other)
+            yield from hidden_texts(one, other)
     elif is_list(before):
         for one, other in zip(before, after, strict=True):
-            yield from hidden(one, other)
+            yield from hidden_texts(one, other)
     elif after == HIDDEN != before:
         text = str(before)
         yield from {text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
@@ -223,7 +225,7 @@ def hash_of(content: str) -> str:
     return f"{HASHED}{hashlib.sha256(content.encode(errors='surrogatepass')).hexdigest()}"
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -233,7 +235,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _merged(spans: list[Span]) -> list[Span]:
+def _merge(spans: list[Span]) -> list[Span]:
     """Return spans that do not overlap. Of those with the same place, the first counts."""
     merged: list[Span] = []
     for start, end, by in sorted(spans, key=lambda span: (span[0], -span[1])):
@@ -244,7 +246,7 @@ def _merged(spans: list[Span]) -> list[Span]:
     return merged
 
 
-def _parted(texts: Sequence[str], spans: list[Span]) -> list[str]:
+def _replace_spans(texts: Sequence[str], spans: list[Span]) -> list[str]:
     """Replace spans of a text that is in parts. A replacement is in the part where its span begins."""
     parts: list[str] = []
     begin = 0

@@ -81,7 +81,7 @@ class Matcher:
         Equal requests are found in their order. If there is none, a request that only asks about a model gets what the
         recording tells of it elsewhere. `None` if nothing is found, or nothing that is not used up.
         """
-        request = self._redacted(request)
+        request = self._redact(request)
         matches: list[Interaction] = []
         for candidates in (self._exact_matches, self._normalized_matches):
             matches = candidates(request) or matches
@@ -104,7 +104,7 @@ class Matcher:
 
     def explain(self, request: Request) -> WireError:
         """Return the error for a request that is not in the recording, with the difference to the nearest one."""
-        request = self._redacted(request)
+        request = self._redact(request)
         used = len(self._normalized_matches(request))
         if used:
             cause = f"It was recorded {counted(used, 'time')}, and each recorded response is used once."
@@ -137,7 +137,7 @@ class Matcher:
     @cached_property
     def _recorded(self) -> Mapping[Interaction, Request]:
         # Without secrets once more, because they may be recorded with the contents of files, or with fewer patterns.
-        return {each: self._redacted(each.request) for each in self._interactions}
+        return {each: self._redact(each.request) for each in self._interactions}
 
     @cached_property
     def _by_request(self) -> Mapping[str, list[Interaction]]:
@@ -157,7 +157,7 @@ class Matcher:
             table[key(request)].append(interaction)
         return table
 
-    def _redacted(self, request: Request) -> Request:
+    def _redact(self, request: Request) -> Request:
         return request._replace(parameter=self._redaction.value(request.parameter))
 
     def _normalize(self, request: Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from lmstudio_integrations.emulator.proxy.proxy import Action, ProxiedConnection, forward
-from lmstudio_integrations.emulator.proxy.wire_items import TEXTS, Sender, WireItem, serialized, text_frame
+from lmstudio_integrations.emulator.proxy.wire_items import TEXTS, Sender, WireItem, serialize, text_frame
 
 Message = dict[str, Any]
 
@@ -82,7 +82,7 @@ async def drip(connection: ProxiedConnection, item: WireItem) -> None:
     await forward(connection, item)
 
 
-async def fragmented(connection: ProxiedConnection, item: WireItem) -> None:
+async def fragment(connection: ProxiedConnection, item: WireItem) -> None:
     """Send this message as two frames with a ping between them."""
     frame = _frame(item)
     middle = len(frame.data) // 2
@@ -91,7 +91,7 @@ async def fragmented(connection: ProxiedConnection, item: WireItem) -> None:
         Frame(Opcode.PING, b"between"),
         Frame(Opcode.CONT, frame.data[middle:]),
     )
-    await connection.send(item.sender, b"".join(serialized(item.sender, part) for part in parts))
+    await connection.send(item.sender, b"".join(serialize(item.sender, part) for part in parts))
 
 
 def black_hole(*senders: Sender) -> Action:
@@ -162,12 +162,12 @@ def raw(data: bytes) -> Action:
     return act
 
 
-async def masked(connection: ProxiedConnection, item: WireItem) -> None:
+async def mask(connection: ProxiedConnection, item: WireItem) -> None:
     """Send this frame masked, as only a client may."""
     await connection.send(item.sender, _frame(item).serialize(mask=True))
 
 
-def corrupted(place: int, value: int) -> Action:
+def corrupt(place: int, value: int) -> Action:
     """Change one byte of this item."""
 
     async def act(connection: ProxiedConnection, item: WireItem) -> None:
@@ -192,7 +192,7 @@ def replace(make: Callable[[Message], Message | str | bytes]) -> Action:
 
 def close(code: CloseCode, *, and_hang: bool = False) -> Action:
     """Close the WebSocket as a server does: with a close frame, and with FIN once the client has sent its own."""
-    data = serialized("server", Frame(Opcode.CLOSE, Close(code, "").serialize()))
+    data = serialize("server", Frame(Opcode.CLOSE, Close(code, "").serialize()))
 
     async def act(connection: ProxiedConnection, _item: WireItem) -> None:
         connection.is_closing = not and_hang

@@ -7,7 +7,7 @@ from websockets.frames import Frame, Opcode
 
 from lmstudio_integrations.emulator.proxy.actions import Message, replace
 from lmstudio_integrations.emulator.proxy.proxy import Action
-from lmstudio_integrations.emulator.proxy.wire_items import serialized
+from lmstudio_integrations.emulator.proxy.wire_items import serialize
 
 NOISE: tuple[str | bytes, ...] = (
     "[1, 2]",
@@ -18,10 +18,10 @@ NOISE: tuple[str | bytes, ...] = (
 )
 """Frames that a client must skip."""
 
-PINGS = b"".join(serialized("server", Frame(Opcode.PING, str(number).encode())) for number in range(100))
+PINGS = b"".join(serialize("server", Frame(Opcode.PING, str(number).encode())) for number in range(100))
 """A hundred pings."""
 
-BINARY = serialized("server", Frame(Opcode.BINARY, b"\x00\x01\x02"))
+BINARY = serialize("server", Frame(Opcode.BINARY, b"\x00\x01\x02"))
 MEGABYTE, TERABYTE = (b"\x81\x7f" + (1 << bits).to_bytes(8, "big") for bits in (20, 40))
 """The heads of text frames of these sizes."""
 

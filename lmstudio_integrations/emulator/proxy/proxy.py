@@ -32,7 +32,7 @@ from lmstudio_integrations.emulator.proxy.wire_items import (
     WireItem,
     WireTracker,
     is_last,
-    serialized,
+    serialize,
 )
 
 T = TypeVar("T")
@@ -425,7 +425,7 @@ class ProxiedConnection:
             pass
         except (ProtocolError, PayloadTooBig) as error:
             code = CloseCode.MESSAGE_TOO_BIG if isinstance(error, PayloadTooBig) else CloseCode.PROTOCOL_ERROR
-            await self.send("server", serialized("server", Frame(Opcode.CLOSE, Close(code, "").serialize())))
+            await self.send("server", serialize("server", Frame(Opcode.CLOSE, Close(code, "").serialize())))
             await self.finish()
         if sender == "client":
             self.end()

@@ -59,14 +59,14 @@ class WireItem:
     endpoint: str = ""
 
 
-def serialized(sender: Sender, frame: Frame) -> bytes:
+def serialize(sender: Sender, frame: Frame) -> bytes:
     """Return the bytes of a frame; clients mask theirs."""
     return frame.serialize(mask=sender == "client")
 
 
 def text_frame(sender: Sender, text: str | bytes) -> bytes:
     """Return the bytes of a text frame."""
-    return serialized(sender, Frame(Opcode.TEXT, text if isinstance(text, bytes) else text.encode()))
+    return serialize(sender, Frame(Opcode.TEXT, text if isinstance(text, bytes) else text.encode()))
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class WireTracker:
     def predictions(self) -> list[str]:
         """The predictions that have neither ended nor been cancelled, each named by its prompt."""
         return [
-            _described(request.parameter)
+            _describe(request.parameter)
             for request in self._channels.values()
             if request.endpoint in PREDICTIONS and not request.is_cancelled
         ]
@@ -231,7 +231,7 @@ def is_last(message: Mapping[str, Any]) -> bool:
     return message["type"] != "channelSend" or message["message"]["type"] in LAST_PACKETS
 
 
-def _described(parameter: Any) -> str:
+def _describe(parameter: Any) -> str:
     """Return what was requested, by the end of its prompt."""
     try:
         prompt = parameter.get("rawPrompt") or parameter["history"]["messages"][-1]["content"][-1]["text"]
@@ -274,7 +274,7 @@ class FrameReader:
     def _item(self, frame: Frame) -> WireItem:
         message = self._message(frame)
         points, endpoint = self._tracker.track(self._sender, message)
-        return WireItem(self._sender, serialized(self._sender, frame), points, frame, message, endpoint)
+        return WireItem(self._sender, serialize(self._sender, frame), points, frame, message, endpoint)
 
     def _message(self, frame: Frame) -> dict[str, Any]:
         if frame.opcode not in {Opcode.TEXT, Opcode.CONT}:

@@ -126,35 +126,37 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def wrap_model_call(self, request: _Request, handler: Callable[[_Request], _Response]) -> _Response:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
-        shown = self._shown(request)
-        response, misfits = self._resolved(handler(shown), request.tools)
+        shown = self._hide_tools(request)
+        response, misfits = self._resolve_calls(handler(shown), request.tools)
         repair = CallRepair.of(shown, response, misfits)
         if repair is not None:
             with repair.keeping_the_first():
                 response = repair.mended(handler(repair.request))
-            response, _ = self._resolved(response, request.tools)
+            response, _ = self._resolve_calls(response, request.tools)
         return response
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> _Response:
         """Hide tools from the model, and make its calls those of the tools; LangChain calls this."""
-        shown = self._shown(request)
-        response, misfits = self._resolved(await handler(shown), request.tools)
+        shown = self._hide_tools(request)
+        response, misfits = self._resolve_calls(await handler(shown), request.tools)
         repair = CallRepair.of(shown, response, misfits)
         if repair is not None:
             with repair.keeping_the_first():
                 response = repair.mended(await handler(repair.request))
-            response, _ = self._resolved(response, request.tools)
+            response, _ = self._resolve_calls(response, request.tools)
         return response
 
-    def _shown(self, request: _Request) -> _Request:
+    def _hide_tools(self, request: _Request) -> _Request:
         """Return a request without the hidden tools, in whose messages `call_tool` calls them."""
         hidden = self._hidden(request.tools)
         tools = [tool for tool in request.tools if not isinstance(tool, BaseTool) or tool.name not in hidden]
         return request.override(tools=tools, messages=[_as_sent(message, hidden) for message in request.messages])
 
-    def _resolved(self, response: _Response, tools: Iterable[Any]) -> tuple[_Response, dict[str | None, WrongCall]]:
+    def _resolve_calls(
+        self, response: _Response, tools: Iterable[Any]
+    ) -> tuple[_Response, dict[str | None, WrongCall]]:
         """Return a response in which the calls of `call_tool` are those of the tools, if they fit.
 
         Those that do not, and that only the model can mend, are returned by their identifiers.
@@ -217,7 +219,7 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         words, vectors = by_words([all_words(function) for function in functions], query), None
         texts = [name_and_description(function) for function in functions]
         if self.embeddings is not None and texts:
-            vectors = by_vectors(self._embedded(self.embeddings, texts), self.embeddings.embed_query(embeddable(query)))
+            vectors = by_vectors(self._embed(self.embeddings, texts), self.embeddings.embed_query(embeddable(query)))
         indices = best(words, vectors, self.most * (1 if self.reranker is None else _CANDIDATES))
         if self.reranker is not None and indices:
             documents = [Document(texts[at], metadata={"at": at}) for at in indices]
@@ -227,7 +229,7 @@ class ToolSearchMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             return "No tool was found. Search with other words."
         return "\n".join([f"Call these with {CALL_TOOL}:", *(compact(functions[at]) for at in indices)])
 
-    def _embedded(self, embeddings: Embeddings, texts: Sequence[str]) -> list[Sequence[float]]:
+    def _embed(self, embeddings: Embeddings, texts: Sequence[str]) -> list[Sequence[float]]:
         """Return the vectors of texts. Those of searches that run at once are computed once."""
         with self._lock:
             missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]

@@ -63,13 +63,13 @@ def structured_output(config: LlmPredictionConfig) -> Json:
     structured = config.structured or {}
     kind = structured.get("type", "none")
     if kind == "json":
-        return {"json_schema": checked_schema(structured.get("jsonSchema", {}))}
+        return {"json_schema": check_schema(structured.get("jsonSchema", {}))}
     if kind == "gbnf":
-        return {"grammar": checked_grammar(structured.get("gbnfGrammar"))}
+        return {"grammar": check_grammar(structured.get("gbnfGrammar"))}
     return {}
 
 
-def checked_schema(schema: object) -> Json:
+def check_schema(schema: object) -> Json:
     """Return the schema in the form that llama.cpp supports.
 
     Raises:
@@ -80,7 +80,7 @@ def checked_schema(schema: object) -> Json:
     _check_size(schema, "structured")
     for part in _objects(schema):
         _check_bounds(part)
-    complete: Json = supported_schema(schema)
+    complete: Json = to_supported_schema(schema)
     return complete
 
 
@@ -120,7 +120,7 @@ def _count(value: object) -> int:
     return len(value) if is_list(value) or is_object(value) else 0
 
 
-def checked_grammar(grammar: object) -> str:
+def check_grammar(grammar: object) -> str:
     """Return the grammar if llama.cpp supports it.
 
     Raises:
@@ -163,32 +163,32 @@ def forced_call(tools: Sequence[Tool]) -> Json:
 def _schema_of_call(tools: Sequence[Tool]) -> Json:
     """Return the schema of a call of one of the tools, as far as llama.cpp supports it."""
     functions = [{"name": tool.function.name, "parameters": tool.function.parameters} for tool in tools]
-    schema: Json = bounded(supported_schema(call_schema(functions)))
+    schema: Json = add_bounds(to_supported_schema(call_schema(functions)))
     return schema
 
 
-def bounded(schema: Any) -> Any:
+def add_bounds(schema: Any) -> Any:
     """Return a schema with bounded texts and lists, and closed objects."""
-    return rewritten(schema, _bounded_part)
+    return rewritten(schema, _add_bounds_to_part)
 
 
-def _bounded_part(part: Json) -> Json:
+def _add_bounds_to_part(part: Json) -> Json:
     for key, value in _BOUNDS.get(str(part.get("type")), {}).items():
         if not _BOUNDED_BY.intersection(part):
             part.setdefault(key, value)
     return part
 
 
-def supported_schema(schema: Any) -> Any:
+def to_supported_schema(schema: Any) -> Any:
     """Return a schema, or a list of them, with patterns that llama.cpp supports; what it ignores is logged."""
     ignored: list[str] = []
-    result = rewritten(schema, lambda part: _supported_part(part, ignored))
+    result = rewritten(schema, lambda part: _to_supported_part(part, ignored))
     if ignored:
         logger.warning("llama.cpp ignores these parts of a schema: %s", ", ".join(ignored))
     return result
 
 
-def _supported_part(part: Json, ignored: list[str]) -> Json:
+def _to_supported_part(part: Json, ignored: list[str]) -> Json:
     pattern = part.get("pattern")
     if isinstance(pattern, str):
         if len(pattern) > MAX_PATTERN_LENGTH:

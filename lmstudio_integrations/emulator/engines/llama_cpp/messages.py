@@ -71,7 +71,7 @@ def to_messages(
     translated = chain.from_iterable(
         _translate(message, native_tools=native_tools, written=written, images=images) for message in history.messages
     )
-    messages = _with_system(_merged(translated), system_prompt, instructions)
+    messages = _with_system(_merge(translated), system_prompt, instructions)
     require_lengths("prompt", map(_length, messages))
     return messages
 
@@ -171,7 +171,7 @@ def _text(message: SystemMessage | UserMessage | AssistantMessage) -> str:
     return "".join(part.text for part in message.content if isinstance(part, TextPart))
 
 
-def _merged(messages: Iterable[Json]) -> list[Json]:
+def _merge(messages: Iterable[Json]) -> list[Json]:
     """Return the messages with adjacent ones of one role merged, except for tools."""
     merged: list[Json] = []
     for role, group in groupby(messages, key=lambda message: str(message["role"])):

@@ -143,7 +143,7 @@ class TextParser:
 
     def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
         """Yield the events of a fragment."""
-        if not self._awaited():
+        if not self._next_tags():
             yield fragment
             return
         pending = self._pending
@@ -154,11 +154,11 @@ class TextParser:
         pending.tokens_count += fragment.tokens_count
         if fragment.tokens:
             pending.tokens = [*(pending.tokens or ()), *fragment.tokens]
-        while matches := [(at, tag) for tag in self._awaited() if (at := pending.content.find(tag)) >= 0]:
+        while matches := [(at, tag) for tag in self._next_tags() if (at := pending.content.find(tag)) >= 0]:
             at, tag = min(matches)
             yield from self._release(at)
             yield from self._pass(tag)
-        yield from self._release(len(pending.content) - overlap(pending.content, self._awaited()))
+        yield from self._release(len(pending.content) - overlap(pending.content, self._next_tags()))
 
     def end(self) -> Iterator[EngineEvent]:
         """Yield the events of the text that is still held back."""
@@ -166,7 +166,7 @@ class TextParser:
         if self._call is not None:
             yield from self._call.end()
 
-    def _awaited(self) -> list[str]:
+    def _next_tags(self) -> list[str]:
         """Return the tags and markers that may come next."""
         if self._call is not None:
             return [self._call.end_marker]
@@ -275,7 +275,7 @@ class ResponseReader:
         if delta.end is not None:
             yield from self.text.end()
             yield from self._calls.end()
-            yield self._finished(delta.end)
+            yield self._end_of(delta.end)
 
     def _content(self, delta: Delta) -> Iterator[EngineEvent]:
         tokens = None
@@ -309,7 +309,7 @@ class ResponseReader:
             self.tags.start if inside else self.tags.end, reasoning_type=kind, is_structural=True
         )
 
-    def _finished(self, end: Mapping[str, Any]) -> Finished:
+    def _end_of(self, end: Mapping[str, Any]) -> Finished:
         kind, word = end.get("stop_type"), end.get("stopping_word") or ""
         predicted = int(end.get("tokens_predicted", 0))
         # Only the engine knows how many tokens an image takes.

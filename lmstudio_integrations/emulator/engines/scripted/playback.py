@@ -71,7 +71,7 @@ def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | N
     steps = rule.steps(situation.last) if rule else _default_steps(rules, request, situation)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
-    of_prompt, steps = _separated(steps)
+    of_prompt, steps = _separate_prompt_faults(steps)
     if "template" in of_prompt:
         raise template_failed(_REJECTED)
     if of_prompt and _tokens(request) >= request.context_length:
@@ -83,7 +83,7 @@ def play(rules: Sequence[Rule], request: GenerateRequest, cache: PromptCache | N
     cached = 0 if cache is None else min(cache.add(request), tokens - 1)
     events = _perform(request, steps, progress_details(tokens, tokens, cached), remaining)
     faults = [step for step in steps if isinstance(step, InjectFault) and step.packet is not None]
-    return _interrupted(events, faults) if faults else events
+    return _inject_faults(events, faults) if faults else events
 
 
 def check_template(rules: Sequence[Rule], request: GenerateRequest) -> None:
@@ -93,11 +93,11 @@ def check_template(rules: Sequence[Rule], request: GenerateRequest) -> None:
         EngineError: If the template rejects it.
     """
     rule = first_match(rules, Situation.of(request))
-    if rule is not None and "template" in _separated(rule.then)[0]:
+    if rule is not None and "template" in _separate_prompt_faults(rule.then)[0]:
         raise template_failed(_REJECTED)
 
 
-def _separated(steps: Sequence[Step]) -> tuple[dict[str, InjectFault], list[Step]]:
+def _separate_prompt_faults(steps: Sequence[Step]) -> tuple[dict[str, InjectFault], list[Step]]:
     """Return the faults that happen when the prompt is read, by their names, and the other steps."""
     of_prompt: dict[str, InjectFault] = {
         step.fault: step for step in steps if isinstance(step, InjectFault) and step.fault in get_args(PromptFault)
@@ -156,10 +156,10 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
         case InjectFault(packet=None):
             yield _fault(step)
         case InjectFault():
-            pass  # `_interrupted` injects it after a number of packets
+            pass  # `_inject_faults` injects it after a number of packets
 
 
-def _interrupted(events: Playback, faults: Sequence[InjectFault]) -> Playback:
+def _inject_faults(events: Playback, faults: Sequence[InjectFault]) -> Playback:
     """Inject each fault after the number of packets that it names, at the latest before the success packet."""
     waiting = sorted(faults, key=lambda step: step.packet or 0)
     packets = 0

@@ -138,7 +138,7 @@ class _Builder:
         other = schema.get("additionalProperties", True)
         members = {name: self.build(properties.get(name, other), path) for name in names}
         length = sum(len(json.dumps(name)) + size for name, (_, size) in members.items())
-        return _bounded({name: value for name, (value, _) in members.items()}, length)
+        return _require_fit({name: value for name, (value, _) in members.items()}, length)
 
     def build_array(self, schema: Schema, path: _Path) -> SchemaInstance:
         """Return the array with the fewest items."""
@@ -149,7 +149,7 @@ class _Builder:
             items += self._different(further, missing)
         elif missing:
             items += [self.build(further, path)] * missing
-        return _bounded([value for value, _ in items], sum(size for _, size in items))
+        return _require_fit([value for value, _ in items], sum(size for _, size in items))
 
     def _different(self, schema: object, count: int) -> list[SchemaInstance]:
         """Return different items for a set; only enumerations have them."""
@@ -254,7 +254,7 @@ def _length(instance: SchemaInstance) -> int:
     return instance[1]
 
 
-def _bounded(value: list[Any] | dict[str, Any], length: int) -> SchemaInstance:
+def _require_fit(value: list[Any] | dict[str, Any], length: int) -> SchemaInstance:
     """Return an array or object, unless it is too long; `length` is that of its items or members."""
     length += 2 + 2 * len(value)
     if length > MAX_CHARACTERS:
