@@ -177,13 +177,13 @@ class Clerk(PlayedEngine):
         number = int(_QUESTION.findall(chat_template.message_text(turn[0]))[-1])
         # The whole conversation counts: a question may be asked again.
         results = "\n".join(chat_template.message_text(each) for each in messages if each.role == "tool")
-        known = dict(_RESULT.findall(results))
-        open_ = [call for call in self._plans[number] if str(call.arguments["entry_number"]) not in known]
+        values = dict(_RESULT.findall(results))
+        open_ = [call for call in self._plans[number] if str(call.arguments["entry_number"]) not in values]
         if self._repeating is not None and (again := self._repeat(turn)):
             return again
         self._is_warned = self._chance.random() < (_AGAIN if self._is_warned else _MISTAKEN)
-        made = self._make_mistake(number, open_, turn) if self._is_warned else None
-        return made or self._go_on(number, open_, known)
+        mistake = self._make_mistake(number, open_, turn) if self._is_warned else None
+        return mistake or self._go_on(number, open_, values)
 
     def _make_mistake(self, number: int, open_: Sequence[Written], turn: Sequence[Message]) -> _Made | None:
         """Make a mistake, if there is occasion for it."""
@@ -204,11 +204,11 @@ class Clerk(PlayedEngine):
             return Response("two calls", [call for call, _ in calls]), [each.step() for _, each in calls]
         return self._write(open_[0], is_mistaken=True) if open_ else None
 
-    def _go_on(self, number: int, open_: Sequence[Written], known: Mapping[str, str]) -> _Made:
+    def _go_on(self, number: int, open_: Sequence[Written], values_by_entry: Mapping[str, str]) -> _Made:
         """Do what is right."""
         if open_:
             return self._write(open_[0], is_mistaken=False)
-        values = " ".join(known[str(call.arguments["entry_number"])] for call in self._plans[number])
+        values = " ".join(values_by_entry[str(call.arguments["entry_number"])] for call in self._plans[number])
         thought = {"reasoning": "I know all of them."}
         return Response(ANSWER), [thought, {"text": f"Answer {number}: {values}"}]
 
@@ -244,8 +244,8 @@ class Clerk(PlayedEngine):
         """Return what the model writes by grammar."""
         (call,) = (each for each in response.calls if each.mistake is not None)
         call.is_asked = True
-        known = _arguments_of(schema, call.meant.tool)
-        arguments = {name: value for name, value in call.meant.arguments.items() if name in known}
+        allowed = _arguments_of(schema, call.meant.tool)
+        arguments = {name: value for name, value in call.meant.arguments.items() if name in allowed}
         right = json.dumps({"name": call.meant.tool, "arguments": arguments})
         wrong = {
             "right": right,
@@ -263,16 +263,16 @@ class Clerk(PlayedEngine):
 
 def _batch(events: Iterator[EngineEvent]) -> Iterator[EngineEvent]:
     """Yield events with several tokens in each fragment, as a fast server sends them."""
-    held: list[Any] = []
+    pending: list[Any] = []
     for event in events:
         kind = _kind_of_fragment(event)
-        if held and (len(held) == _BATCH or kind != _kind_of_fragment(held[0])):
-            yield _join(held)
-            held = []
+        if pending and (len(pending) == _BATCH or kind != _kind_of_fragment(pending[0])):
+            yield _join(pending)
+            pending = []
         if kind is None:
             yield event
         else:
-            held.append(event)
+            pending.append(event)
 
 
 def _join(fragments: Sequence[Any]) -> Any:
@@ -290,8 +290,8 @@ def _arguments_of(schema: Mapping[str, Any], tool: str) -> Mapping[str, Any]:
     """Return the arguments that a grammar lets the model write."""
     for each in schema.get("anyOf", [schema]):
         if each["properties"]["name"] == {"const": tool}:
-            known: Mapping[str, Any] = each["properties"]["arguments"]["properties"]
-            return known
+            allowed: Mapping[str, Any] = each["properties"]["arguments"]["properties"]
+            return allowed
     return {}
 
 
@@ -405,15 +405,17 @@ def langchain_agent(setup: Setup) -> Ask:
 
     async def ask(question: str) -> Run:
         before = len(messages) + 1
-        given, config = {"messages": [*messages, HumanMessage(question)]}, {"recursion_limit": 10 * _MOST_STEPS}
+        inputs, config = {"messages": [*messages, HumanMessage(question)]}, {"recursion_limit": 10 * _MOST_STEPS}
         if setup.is_streaming:
-            async for kind, state in agent.astream(given, config, stream_mode=["messages", "values"]):
+            async for kind, state in agent.astream(inputs, config, stream_mode=["messages", "values"]):
                 messages[:] = state["messages"] if kind == "values" else messages
         else:
-            messages[:] = (await agent.ainvoke(given, config))["messages"]
-        made = [each for each in messages[before:] if isinstance(each, AIMessage)]
+            messages[:] = (await agent.ainvoke(inputs, config))["messages"]
+        responses = [each for each in messages[before:] if isinstance(each, AIMessage)]
         last = messages[-1]
-        return Run(str(last.text), [each.response_metadata for each in made], getattr(last, "invalid_tool_calls", ()))
+        return Run(
+            str(last.text), [each.response_metadata for each in responses], getattr(last, "invalid_tool_calls", ())
+        )
 
     return ask
 
@@ -526,8 +528,8 @@ def _judge(report: Report, run: Run, responses: Sequence[Response], *, is_answer
         counts[f"ended by: {reason}"] += 1
         if reason is None or responses[-1].kind not in _REASONS[reason]:
             report.failures.append(f"ended early ({reason}) after {responses[-1]}: {run}")
-    repaired = [each["replaced_by"] for made in run.metadata for each in made.get("repaired_tool_calls") or ()]
-    rescued = sum(made.get("rescued_tool_calls") or 0 for made in run.metadata)
+    repaired = [each["replaced_by"] for metadata in run.metadata for each in metadata.get("repaired_tool_calls") or ()]
+    rescued = sum(metadata.get("rescued_tool_calls") or 0 for metadata in run.metadata)
     for response in responses:
         _count(counts, response)
         for call in response.calls:
@@ -536,10 +538,10 @@ def _judge(report: Report, run: Run, responses: Sequence[Response], *, is_answer
             if call.mistake and call.runs and not is_told:
                 report.failures.append(f"not in the metadata: {call}")
     loops = sum(response.kind in LOOPS for response in responses)
-    told = sum(made.get("stop_reason") == "repetition" for made in run.metadata)
-    told += run.error is not None and "repeated itself" in str(run.error)
-    if loops != told:
-        report.failures.append(f"{loops} responses repeated themselves, {told} are in the metadata of {run}")
+    reported = sum(metadata.get("stop_reason") == "repetition" for metadata in run.metadata)
+    reported += run.error is not None and "repeated itself" in str(run.error)
+    if loops != reported:
+        report.failures.append(f"{loops} responses repeated themselves, {reported} are in the metadata of {run}")
 
 
 def _count(counts: Counter[str], response: Response) -> None:

@@ -307,11 +307,11 @@ class Report:
 
 
 @contextmanager
-def _counting_truncations(report: Report) -> Iterator[None]:
-    with warnings.catch_warnings(record=True) as given:
+def _count_truncations(report: Report) -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    report.noticed = sum(issubclass(each.category, LMStudioTruncationWarning) for each in given)
+    report.noticed = sum(issubclass(each.category, LMStudioTruncationWarning) for each in caught)
 
 
 async def run(
@@ -331,18 +331,18 @@ async def run(
     models = [{"key": MODEL, "context_length": WINDOW}]
     async with AsyncExitStack() as stack:
         server = stack.enter_context(Emulator(models, engines={engine.name: engine}))
-        stack.enter_context(_counting_truncations(report))
+        stack.enter_context(_count_truncations(report))
         settings = {"model": MODEL, "host": server.address, "send_reasoning": send_reasoning}
         ask = _AGENTS[framework](Setup(ledger, settings, stack, shortened=shortened, buffered=seed % 4 > 1))
         while report.answer is None and report.runs < _MOST_RUNS:
             report.runs += 1
             try:
-                found = _ANSWER.search(await ask(_GO_ON))
+                match = _ANSWER.search(await ask(_GO_ON))
             except LMStudioToolCallError:  # LlamaIndex has no other way to say that a call was cut off
                 continue
             except LMStudioContextOverflowError:
                 break
-            report.answer = int(found[1]) if found else None
+            report.answer = int(match[1]) if match else None
     report.calls, report.overflowed, report.truncated = ledger.calls, engine.overflowed, engine.truncated
     report.thoughtless = engine.thoughtless
     return report
@@ -364,7 +364,7 @@ async def run_real(framework: Framework, *, turns: int = TURNS, window: int = WI
     models = [{"key": REAL, "weights": REAL, "context_length": window}]
     async with AsyncExitStack() as stack:
         server = stack.enter_context(Emulator(models))
-        stack.enter_context(_counting_truncations(report))
+        stack.enter_context(_count_truncations(report))
         # The small model also writes calls into its texts, and they never end.
         settings = {
             "model": REAL,

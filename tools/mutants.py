@@ -73,13 +73,13 @@ def mutants_of(path: Path) -> list[Mutant]:
     offsets = [0]
     for text in source.splitlines(keepends=True):
         offsets.append(offsets[-1] + len(text))
-    found = []
+    mutants = []
     for node, changed in _changes(ast.parse(source)):
         start = offsets[node.lineno - 1] + node.col_offset
         end = offsets[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
         after = ast.unparse(changed) if isinstance(changed, ast.stmt) else f"({ast.unparse(changed)})"
-        found.append(Mutant(str(path), node.lineno, start, end, source[start:end].decode(), after))
-    return sorted(found, key=lambda mutant: (mutant.start, mutant.after))
+        mutants.append(Mutant(str(path), node.lineno, start, end, source[start:end].decode(), after))
+    return sorted(mutants, key=lambda mutant: (mutant.start, mutant.after))
 
 
 def _changes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.expr | ast.stmt]]:
@@ -132,7 +132,7 @@ def _changes_of(node: ast.expr | ast.stmt) -> Iterator[ast.expr | ast.stmt]:
             pass
 
 
-def chosen(count: int, seed: int) -> list[Mutant]:
+def choose(count: int, seed: int) -> list[Mutant]:
     """Return the mutants of a seed, chosen among all of the package."""
     everything = [mutant for path in sorted(PACKAGE.rglob("*.py")) for mutant in mutants_of(path)]
     return random.Random(seed).sample(everything, count)
@@ -226,7 +226,7 @@ def main() -> None:
         return
     covering = Covering(DATA)
     results = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
-    for mutant in chosen(options.count, options.seed)[len(results) :]:
+    for mutant in choose(options.count, options.seed)[len(results) :]:
         tests = covering.tests(mutant.file, mutant.line)
         noticed = judge(mutant, tests)
         results.append({**asdict(mutant), "tests": len(tests), "noticed": noticed})

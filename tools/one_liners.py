@@ -96,8 +96,8 @@ def use_configurable_fields() -> str:
 
     register()
     model = init_chat_model("gpt-5", model_provider="openai", configurable_fields=("model", "model_provider"))
-    chosen = {"model": "chat", "model_provider": "lmstudio"}
-    return str(model.invoke(QUESTION, config={"configurable": chosen}).text)
+    settings = {"model": "chat", "model_provider": "lmstudio"}
+    return str(model.invoke(QUESTION, config={"configurable": settings}).text)
 
 
 def use_fallbacks_with_tools() -> str:

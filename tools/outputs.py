@@ -112,8 +112,8 @@ def run(cells: Sequence[str], host: str) -> list[str]:
 
 def pages_with_outputs() -> list[Path]:
     """Return the pages whose outputs are kept."""
-    found = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-    return [path for path in found if DIGEST.search(path.read_text(encoding="utf-8"))]
+    paths = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    return [path for path in paths if DIGEST.search(path.read_text(encoding="utf-8"))]
 
 
 def write(paths: Iterable[Path]) -> None:

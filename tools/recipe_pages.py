@@ -66,8 +66,8 @@ def images_of(recipe: Recipe) -> Path:
 def digest(recipe: Recipe, text: str) -> str:
     """Return the digest of a recipe, of its models in the catalog, and of the text of its page."""
     models = [entry.model_dump(exclude_unset=True) for entry in recipe.catalog.models if entry.key in recipe.models]
-    seen = [list(recipe.sources.items()), models, text]
-    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
+    parts = [list(recipe.sources.items()), models, text]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def with_digest(recipe: Recipe, text: str) -> str:

@@ -76,19 +76,19 @@ def read_sdist(path: Path) -> tuple[set[str], str]:
 
 def problems_of_distributions(folder: Path) -> Iterator[str]:
     """Yield what is wrong with the distributions in a folder."""
-    found = {path.name for path in folder.glob("[!.]*")}
-    yield from compare(f"{folder}", found, {WHEEL, SDIST})
+    names_of_files = {path.name for path in folder.glob("[!.]*")}
+    yield from compare(f"{folder}", names_of_files, {WHEEL, SDIST})
     tracked = tracked_files()
     for name, read, expected in ((WHEEL, read_wheel, expected_in_wheel), (SDIST, read_sdist, expected_in_sdist)):
-        if name in found:
+        if name in names_of_files:
             names, metadata = read(folder / name)
             yield from compare(name, names, expected(tracked))
             yield from check_metadata(name, metadata)
 
 
-def compare(where: str, found: set[str], expected: set[str]) -> Iterator[str]:
-    yield from (f"{where}: lacks {name}" for name in sorted(expected - found))
-    yield from (f"{where}: should not contain {name}" for name in sorted(found - expected))
+def compare(where: str, names: set[str], expected: set[str]) -> Iterator[str]:
+    yield from (f"{where}: lacks {name}" for name in sorted(expected - names))
+    yield from (f"{where}: should not contain {name}" for name in sorted(names - expected))
 
 
 def check_metadata(where: str, metadata: str) -> Iterator[str]:

@@ -91,7 +91,7 @@ class Text(NamedTuple):
 class Stop(NamedTuple):
     """How a response was stopped: what was found, and how many characters had arrived by then."""
 
-    found: Repetition
+    repetition: Repetition
     at: int
 
 
@@ -100,7 +100,7 @@ class _Cancelled:
         """Do nothing: what is sent afterwards is known."""
 
 
-def stopped(
+def find_stop(
     fragments: Iterable[str],
     channel: str = "text",
     *,
@@ -173,14 +173,14 @@ def texts_in(folder: Path) -> Iterator[Text]:
     """Yield the texts of the packages, of those that are installed, and of the logs of this machine."""
     folders = [folder / "files", Path(json.__file__).parents[1], Path("/usr/share/doc"), Path("/var/log")]
     folders += [Path("/usr/share/common-licenses"), *map(Path, {path for path in sys.path if "site-packages" in path})]
-    seen: set[int] = set()
+    hashes: set[int] = set()
     for path in sorted({path for each in folders for path in each.rglob("*")}):
         kind = _kind_of(path)
         if kind is None or path.is_symlink() or not path.is_file():
             continue
         for number, content in enumerate(_contents(path, kind)):
-            if hash(content) not in seen:
-                seen.add(hash(content))
+            if hash(content) not in hashes:
+                hashes.add(hash(content))
                 yield Text(kind, f"{path.name} {number}", content)
 
 
@@ -208,16 +208,16 @@ def _contents(path: Path, kind: str) -> list[str]:
     return [part for part in parts if len(part) >= _SHORTEST and "\0" not in part]
 
 
-def drawn(texts: Iterable[Text]) -> list[Text]:
+def draw(texts: Iterable[Text]) -> list[Text]:
     """Draw texts, of each kind as many as of others, as far as there are so many."""
     by_kind: dict[str, list[Text]] = {}
     for text in texts:
         by_kind.setdefault(text.kind, []).append(text)
-    chosen: list[Text] = []
-    for number, (_, found) in enumerate(sorted(by_kind.items(), key=lambda each: len(each[1]))):
-        random.Random(number).shuffle(found)
-        chosen += found[: (_DRAWN - len(chosen)) // (len(by_kind) - number)]
-    return chosen
+    selection: list[Text] = []
+    for number, (_, texts_of_kind) in enumerate(sorted(by_kind.items(), key=lambda each: len(each[1]))):
+        random.Random(number).shuffle(texts_of_kind)
+        selection += texts_of_kind[: (_DRAWN - len(selection)) // (len(by_kind) - number)]
+    return selection
 
 
 # Loops ----------------------------------------------------------------------------------------------------------------
@@ -233,15 +233,15 @@ class Loop(NamedTuple):
     copies: list[str]
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> "Loop":
+    def of(cls, entry: Mapping[str, Any]) -> "Loop":
         """Write the copies of a loop of the file: all alike, with a number that rises, or at random."""
-        block, number = given["block"], 20_000 // len(given["block"]) + 8
+        block, number = entry["block"], 20_000 // len(entry["block"]) + 8
         copies = [block] * number
-        if given["variation"] == "counter":
-            copies = [given["template"].replace("{n}", str(given["start"] + step)) for step in range(number)]
-        elif given["variation"] == "words":
-            copies = random.Random(number).choices(given["variants"], k=number)
-        return cls(given["source"], given["channel"], given["prompt"], given["before"], copies)
+        if entry["variation"] == "counter":
+            copies = [entry["template"].replace("{n}", str(entry["start"] + step)) for step in range(number)]
+        elif entry["variation"] == "words":
+            copies = random.Random(number).choices(entry["variants"], k=number)
+        return cls(entry["source"], entry["channel"], entry["prompt"], entry["before"], copies)
 
     @property
     def period(self) -> int:
@@ -260,11 +260,13 @@ class Loop(NamedTuple):
         """The number of characters after which it must be stopped."""
         return max(_SOON, 3 * self.period) if self.has_words else _LATE
 
-    def stopped(self) -> Stop | None:
+    def find_stop(self) -> Stop | None:
         """Return how it is stopped."""
         settings = LlmPredictionConfig(structured={"type": "json"}) if self.channel == "json" else None
         channel = "text" if self.channel == "json" else self.channel
-        return stopped(in_fragments(self.before + "".join(self.copies)), channel, prompt=self.prompt, settings=settings)
+        return find_stop(
+            in_fragments(self.before + "".join(self.copies)), channel, prompt=self.prompt, settings=settings
+        )
 
 
 _SOON, _LATE = 400 * _FRAGMENT, 2_000 * _FRAGMENT
@@ -273,26 +275,26 @@ _SHORTEST_BLOCK, _WORD = 20, 3
 
 def loops() -> list[Loop]:
     """Return the loops of the file."""
-    return [Loop.of(given) for given in json.loads(LOOPS.read_text(encoding="utf-8"))]
+    return [Loop.of(entry) for entry in json.loads(LOOPS.read_text(encoding="utf-8"))]
 
 
 def main(folder: Path, *, is_all: bool) -> None:
     """Print what is stopped of the texts, and of the loops."""
     download(folder)
     texts = list(texts_in(folder))
-    texts = texts if is_all else drawn(texts)
-    stops = [(text, stop) for text in texts if (stop := stopped(in_fragments(text.content))) is not None]
+    texts = texts if is_all else draw(texts)
+    stops = [(text, stop) for text in texts if (stop := find_stop(in_fragments(text.content))) is not None]
     numbers, false_ones = Counter(text.kind for text in texts), Counter(text.kind for text, _ in stops)
     print("| texts | number | million characters | stopped |\n| --- | ---: | ---: | ---: |")
     for kind, number in numbers.most_common():
         length = sum(len(text.content) for text in texts if text.kind == kind)
         print(f"| {kind} | {number} | {length / 1e6:.1f} | {false_ones[kind]} |")
     print(f"| all | {len(texts)} | {sum(len(text.content) for text in texts) / 1e6:.1f} | {len(stops)} |\n")
-    for text, (found, at) in stops:
-        print(f"{text.kind}, {text.name}: {at - found.start} characters of {found.block[:100]!r}")
+    for text, (repetition, at) in stops:
+        print(f"{text.kind}, {text.name}: {at - repetition.start} characters of {repetition.block[:100]!r}")
     print("| loop | where | characters of a copy | stopped after | at most |\n| --- | --- | ---: | ---: | ---: |")
     for loop in loops():
-        stop = loop.stopped()
+        stop = loop.find_stop()
         after = "never" if stop is None else stop.at - len(loop.before)
         print(f"| {loop.source} | {loop.channel} | {loop.period} | {after} | {loop.limit} |")
 

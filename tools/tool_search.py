@@ -23,7 +23,7 @@ LIST = ROOT / "tests/langchain/many_tools.json"
 """Definitions of tools, and requests with the tool that each needs. Who wrote them had not seen the search. The query
 of each is what a model searched for that had seen neither the tools nor which of them is needed."""
 
-CHAT, EMBEDDING = (next(key for key, kind in BUNDLED.items() if kind == wanted) for wanted in ("llm", "embedding"))
+CHAT, EMBEDDING = (next(key for key, kind in BUNDLED.items() if kind == each) for each in ("llm", "embedding"))
 
 
 def tools_of(definitions: Any) -> list[BaseTool]:
@@ -40,11 +40,11 @@ def tools_of(definitions: Any) -> list[BaseTool]:
     ]
 
 
-def missed(search: ToolSearchMiddleware, tools: list[BaseTool], requests: Any, by: str) -> list[str]:
+def misses(search: ToolSearchMiddleware, tools: list[BaseTool], requests: Any, by: str) -> list[str]:
     """Return the requests whose tool was not among those found by their text or their query."""
     runtime: Any = SimpleNamespace(tools=tools)
     texts = [(each, search._find(each[by], runtime)) for each in requests]
-    return [f"{each['tool']}: {each[by]}" for each, found in texts if f"\n{each['tool']}(" not in found]
+    return [f"{each['tool']}: {each[by]}" for each, result in texts if f"\n{each['tool']}(" not in result]
 
 
 def definition_tokens(model: ChatLMStudio, tools: Any) -> int:
@@ -60,8 +60,8 @@ def main() -> None:
     parser.add_argument("--reranker", action="store_true", help="also with the reranker")
     parser.add_argument("--missed", action="store_true", help="print the requests that missed their tool")
     arguments = parser.parse_args()
-    given = json.loads(LIST.read_text(encoding="utf-8"))
-    tools, requests = tools_of(given["tools"]), given["requests"]
+    data = json.loads(LIST.read_text(encoding="utf-8"))
+    tools, requests = tools_of(data["tools"]), data["requests"]
     with Emulator([parse_model(CHAT), parse_model(EMBEDDING)]) as server:
         model = ChatLMStudio(model=CHAT, host=server.address)
         embeddings = LMStudioEmbeddings(model=EMBEDDING, host=server.address)
@@ -76,9 +76,9 @@ def main() -> None:
             searches["words, the embedding model and the reranker"] = {"embeddings": embeddings, "reranker": reranker}
         print("| searched by | found by a query of a model | by the words of the user |\n| --- | --- | --- |")
         for name, settings in searches.items():
-            wrong = [missed(ToolSearchMiddleware(**settings), tools, requests, by) for by in ("query", "text")]
-            found = " | ".join(f"{len(requests) - len(each)} of {len(requests)}" for each in wrong)
-            print(f"| {name} | {found} |", flush=True)
+            wrong = [misses(ToolSearchMiddleware(**settings), tools, requests, by) for by in ("query", "text")]
+            counts = " | ".join(f"{len(requests) - len(each)} of {len(requests)}" for each in wrong)
+            print(f"| {name} | {counts} |", flush=True)
             if arguments.missed:
                 print("\n".join(f"    {each}" for group in wrong for each in group))
 

@@ -63,30 +63,31 @@ def results(python: Path, framework: Framework, name: str) -> Results:
     command = [str(python), "-m", "tools.comparison", framework.key, name]
     sys.stderr.write(f"{name}\n")
     run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
-    found: Results = json.loads(run.stdout)
-    return found
+    outcomes: Results = json.loads(run.stdout)
+    return outcomes
 
 
-def page(found: dict[str, dict[str, Results]], versions: dict[str, str]) -> str:
+def page(results: dict[str, dict[str, Results]], versions: dict[str, str]) -> str:
     """Return the page in Markdown, from the results by framework and integration."""
-    sections = [_section(FRAMEWORKS[key], found[key], versions) for key in found]
-    counts = " and\n".join(_counts(FRAMEWORKS[key], found[key]) for key in found)
+    sections = [_section(FRAMEWORKS[key], results[key], versions) for key in results]
+    counts = " and\n".join(_counts(FRAMEWORKS[key], results[key]) for key in results)
     return "\n".join(["# Integrations compared\n", f"`{OURS}` passes {counts}.\n", _INTRODUCTION, *sections])
 
 
-def _counts(framework: Framework, found: dict[str, Results]) -> str:
-    peers = ", ".join(f"`{name}` {_passed(results)}" for name, results in found.items() if name != OURS)
-    return f"{_passed(found[OURS])} of {len(framework.suite.checks)} checks for {framework.title} ({peers})"
+def _counts(framework: Framework, by_integration: dict[str, Results]) -> str:
+    peers = ", ".join(f"`{name}` {_passed(results)}" for name, results in by_integration.items() if name != OURS)
+    return f"{_passed(by_integration[OURS])} of {len(framework.suite.checks)} checks for {framework.title} ({peers})"
 
 
-def _passed(found: Results) -> int:
-    return sum(result == PASSED for result, _ in found.values())
+def _passed(results: Results) -> int:
+    return sum(result == PASSED for result, _ in results.values())
 
 
-def _section(framework: Framework, found: dict[str, Results], versions: dict[str, str]) -> str:
-    names = list(found)
+def _section(framework: Framework, by_integration: dict[str, Results], versions: dict[str, str]) -> str:
+    names = list(by_integration)
     rows = [
-        [requirement, *(found[name][requirement][0] for name in names)] for requirement in next(iter(found.values()))
+        [requirement, *(by_integration[name][requirement][0] for name in names)]
+        for requirement in next(iter(by_integration.values()))
     ]
     head = [_row(["", *(f"`{name}` {versions[name]}" for name in names)]), _row(["---", *(":-:" for _ in names)])]
     shared = [row for row in rows if {*row[1:]} == {PASSED}]
@@ -96,7 +97,7 @@ def _section(framework: Framework, found: dict[str, Results], versions: dict[str
         f"With `{framework.core}` {versions[framework.core]}:\n",
         *head,
         *(_row(row) for row in rows if row not in shared),
-        _row([f"**passed, of {len(rows)}**", *(f"**{_passed(found[name])}**" for name in names)]),
+        _row([f"**passed, of {len(rows)}**", *(f"**{_passed(by_integration[name])}**" for name in names)]),
         f"\n<details markdown>\n<summary>{len(shared)} more checks, which all of them pass</summary>\n",
         *head,
         *map(_row, shared),
@@ -120,22 +121,22 @@ def versions_of(python: Path) -> dict[str, str]:
 def run(framework: Framework, name: str, *parts: str) -> None:
     """Run the checks of one integration and print the results."""
     warnings.simplefilter("ignore")
-    found: Results = {}
+    outcomes: Results = {}
     for requirement in framework.suite.checks:
         if not parts or any(part in requirement for part in parts):
-            found[requirement] = framework.outcome(name, requirement)
-            sys.stderr.write(f"{found[requirement][0]} {requirement}  {found[requirement][1]}\n")
-    json.dump(found, sys.stdout)
+            outcomes[requirement] = framework.outcome(name, requirement)
+            sys.stderr.write(f"{outcomes[requirement][0]} {requirement}  {outcomes[requirement][1]}\n")
+    json.dump(outcomes, sys.stdout)
 
 
 def write() -> None:
     """Run all integrations and write the page."""
     python = environment.prepare()
-    found = {
+    all_results = {
         framework.key: {name: results(python, framework, name) for name in framework.integrations}
         for framework in FRAMEWORKS.values()
     }
-    PAGE.write_text(page(found, versions_of(python)), encoding="utf-8")
+    PAGE.write_text(page(all_results, versions_of(python)), encoding="utf-8")
 
 
 if __name__ == "__main__":

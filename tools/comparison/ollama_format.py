@@ -108,8 +108,8 @@ def _show(_body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _embed(body: dict[str, Any]) -> ParsedRequest:
-    given = body["input"]
-    return ParsedRequest(ChatResponseWriter(), texts=given if isinstance(given, list) else [given])
+    texts = body["input"]
+    return ParsedRequest(ChatResponseWriter(), texts=texts if isinstance(texts, list) else [texts])
 
 
 ROUTES: dict[str, Callable[[dict[str, Any]], ParsedRequest | dict[str, Any]]] = {

@@ -186,8 +186,8 @@ def _completion(body: dict[str, Any]) -> ParsedRequest:
 
 
 def _embeddings(body: dict[str, Any]) -> ParsedRequest:
-    given = body["input"]
-    return ParsedRequest(ChatResponseWriter(), texts=given if is_list(given) else [given])
+    texts = body["input"]
+    return ParsedRequest(ChatResponseWriter(), texts=texts if is_list(texts) else [texts])
 
 
 ROUTES: dict[str, Callable[[dict[str, Any]], ParsedRequest | dict[str, Any]]] = {

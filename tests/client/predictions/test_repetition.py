@@ -26,7 +26,7 @@ from lmstudio_integrations.types.results import (
 )
 from tests.client.predictions.middlewares import passed
 from tests.support.gate import AT_THE_GATE, Gate
-from tools.repetition_sweep import Loop, in_fragments, loops, stopped
+from tools.repetition_sweep import Loop, find_stop, in_fragments, loops
 
 LOOPS = loops()
 SENTENCE = "Let me think about it again. "
@@ -38,10 +38,10 @@ JSON = LlmPredictionConfig(structured={"type": "json"})
 
 @pytest.mark.parametrize("loop", LOOPS, ids=[f"{number}, {loop.source}" for number, loop in enumerate(LOOPS)])
 def test_a_loop_is_stopped_in_time(loop: Loop) -> None:
-    stop = loop.stopped()
+    stop = loop.find_stop()
     assert stop is not None
     assert stop.at - len(loop.before) <= loop.limit
-    assert abs(stop.found.start - len(loop.before)) <= max(loop.period, 150)
+    assert abs(stop.repetition.start - len(loop.before)) <= max(loop.period, 150)
 
 
 def weather(city: str) -> str:
@@ -91,7 +91,7 @@ TEXTS = {
 def test_a_text_is_not_stopped(text: str, channel: str) -> None:
     if text == TEXTS["spaces"] and channel == "arguments":
         return  # a model writes no such spaces between arguments
-    assert stopped(in_fragments(text), channel) is None
+    assert find_stop(in_fragments(text), channel) is None
 
 
 LIMITS: dict[str, tuple[str, bool | int, LlmPredictionConfig | None, tuple[int, int] | None]] = {
@@ -112,8 +112,8 @@ LIMITS: dict[str, tuple[str, bool | int, LlmPredictionConfig | None, tuple[int, 
 def test_the_limit_is_measured_or_given(
     text: str, limit: bool | int, settings: LlmPredictionConfig | None, expected: tuple[int, int] | None
 ) -> None:
-    stop = stopped(in_fragments(text), limit=limit, settings=settings)
-    written = None if stop is None else stop.at - stop.found.start
+    stop = find_stop(in_fragments(text), limit=limit, settings=settings)
+    written = None if stop is None else stop.at - stop.repetition.start
     assert written is None if expected is None else written is not None and expected[0] <= written <= expected[1] + 4
 
 
@@ -128,7 +128,7 @@ PROMPTS = {
 
 @pytest.mark.parametrize(("prompt", "expected"), PROMPTS.values(), ids=PROMPTS)
 def test_a_block_that_the_prompt_repeats_is_no_reason(prompt: str, expected: bool) -> None:
-    assert (stopped(in_fragments(SENTENCE * 300), prompt=prompt) is None) == expected
+    assert (find_stop(in_fragments(SENTENCE * 300), prompt=prompt) is None) == expected
     for shift in range(len(SENTENCE)):
         assert is_repeated(SENTENCE[shift:] + SENTENCE[:shift], prompt) == expected
 
@@ -136,9 +136,9 @@ def test_a_block_that_the_prompt_repeats_is_no_reason(prompt: str, expected: boo
 def test_the_prompt_may_repeat_it_in_other_lines_and_with_other_numbers() -> None:
     lines = "".join(f"Check {number}: I verify that nothing is missing.\n" for number in range(200))
     written = lines.replace("\n", "\\n")
-    assert stopped(in_fragments(lines)) is not None
-    assert stopped(in_fragments(lines), prompt=lines[:200]) is None
-    assert stopped(in_fragments(written), "arguments", prompt=lines[:200]) is None
+    assert find_stop(in_fragments(lines)) is not None
+    assert find_stop(in_fragments(lines), prompt=lines[:200]) is None
+    assert find_stop(in_fragments(written), "arguments", prompt=lines[:200]) is None
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**60, 1.5, "yes", None])
