@@ -64,12 +64,12 @@ class Embedder(Model):
         if max_concurrency is None:
             return (yield from self._embed(request, show_progress=show_progress))
         whole_number(max_concurrency, "max_concurrency")  # raises if it is none
-        gates = self.server_models.gates
-        permit = yield from gates.enter(self.caller, (self.state.kind, self.state.key), max_concurrency)
+        limiter = self.server_models.limiter
+        permit = yield from limiter.acquire(self.caller, (self.state.kind, self.state.key), max_concurrency)
         try:
             return (yield from self._embed(request, show_progress=show_progress))
         finally:
-            gates.leave(self.caller, permit)
+            limiter.release(self.caller, permit)
 
     def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
         """Return the vectors of texts, and the server that made all of them."""

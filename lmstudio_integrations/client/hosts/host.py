@@ -305,7 +305,7 @@ def _is_downloaded(operation: Operation, state: ModelState) -> Flow[bool]:
 async def _load(host: Host) -> None:
     """Load the model with a state of its own: the user's callbacks must not run on this thread."""
     record, own = host.record, host.model.state
-    state = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", flights={})
+    state = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", running_loads={})
     try:
         await arun(Model(host.model.caller.in_background(), state).load())
     except LMStudioClientClosedError:

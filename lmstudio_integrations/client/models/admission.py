@@ -1,12 +1,13 @@
 """Admission: who may go on, and who waits. Three primitives, shared by all clients of the process.
 
-- `Turns`: calls of one model finish before another model, which would evict it, is loaded.
-- `Flight`: one of several callers loads a model, and the others wait for it.
-- `Gates`: as many operations run on one model at once as each of them allows, and the others wait.
+- `EvictionQueue`: calls of one model finish before another model, which would evict it, is loaded.
+- `SingleFlight`: one of several callers loads a model, and the others wait for it.
+- `ConcurrencyLimiter`: as many operations run on one model at once as each of them allows, and the others wait.
 
 Each has `wait`, which runs on the I/O thread until the caller may go on, and `end`, which runs there when an operation
 or the load has ended, even before it was admitted. Whoever would wait for its own event loop or thread must not wait:
-`Turns.would_deadlock`, the `deadlock` of `Flight.share` and the `None` of `Gates.enter` are about that.
+`EvictionQueue.would_deadlock`, the `deadlock` of `SingleFlight.run` and the `None` of `ConcurrencyLimiter.acquire` are
+about that.
 """
 
 import asyncio
@@ -26,12 +27,12 @@ from lmstudio_integrations.client.transport.waiters import Waiter, copied, curre
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
-# Turns ----------------------------------------------------------------------------------------------------------------
+# Eviction queue -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
-class Turn:
-    """One operation's turn on a model. Its caller creates it; the I/O thread grants it.
+class EvictionTurn:
+    """One operation's turn on a model that others evict. Its caller creates it; the I/O thread grants it.
 
     Attributes:
         model_key: The model.
@@ -59,7 +60,7 @@ class Turn:
         """Let nobody believe that the operation is still running, before the I/O thread has heard of its end."""
         self.waiter = self.caller = None
 
-    def would_block(self, other: "Turn") -> bool:
+    def would_block(self, other: "EvictionTurn") -> bool:
         """Whether waiting for this one blocks the operation of another."""
         waiter, their = self.waiter, other.waiter
         return self.caller is other.caller or (waiter is not None and their is not None and waiter.would_block(their))
@@ -77,14 +78,14 @@ class _RunningModel:
     """
 
     model_key: str
-    turns: set[Turn] = field(default_factory=set[Turn])
+    turns: set[EvictionTurn] = field(default_factory=set[EvictionTurn])
     succeeded: bool = False
     loaded: bool = False
 
 
 @dataclass(eq=False)
-class Turns:
-    """The turns on one server, by model.
+class EvictionQueue:
+    """The queue of operations on models that evict each other, on one server.
 
     The model that has waited longest goes next, with all its waiting operations. No other operation joins them while
     another model waits.
@@ -97,10 +98,10 @@ class Turns:
     on_coexist: Callable[[str, str], object]
     _running: _RunningModel | None = None
     _previous: _RunningModel | None = None
-    _queue: deque[Turn] = field(default_factory=deque[Turn])
+    _waiting: deque[EvictionTurn] = field(default_factory=deque[EvictionTurn])
     _progressed_at: float = 0.0
 
-    async def wait(self, turn: Turn, queue_timeout: float | None, remaining_time: float | None) -> None:
+    async def wait(self, turn: EvictionTurn, queue_timeout: float | None, remaining_time: float | None) -> None:
         """Wait for a turn.
 
         Args:
@@ -115,7 +116,7 @@ class Turns:
         if turn.ended or self._try_grant(turn):
             return
         turn.granted = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)  # `_advance` removes it when it grants the turn, `end` if this is given up
+        self._waiting.append(turn)  # `_advance` removes it when it grants the turn, `end` if this is given up
         begun = time.monotonic()
         while not turn.granted.done():
             since = max(begun, self._progressed_at)
@@ -129,7 +130,7 @@ class Turns:
                 raise _expired(name, turn, self._running, now - begun)
             await asyncio.wait([turn.granted], timeout=None if expires == math.inf else expires - now)
 
-    def would_deadlock(self, turn: Turn) -> bool:
+    def would_deadlock(self, turn: EvictionTurn) -> bool:
         """Whether the wait for a turn would block an operation that has or awaits one, which never ends then.
 
         It blocks one of an event loop that its own thread runs, and one of its own caller, such as the call that a
@@ -137,17 +138,17 @@ class Turns:
         meanwhile.
         """
         running = self._running
-        turns = [*self._queue, *(running.turns if running else ())]  # copied in one step each
+        turns = [*self._waiting, *(running.turns if running else ())]  # copied in one step each
         return any(not other.ended and turn.would_block(other) for other in turns)
 
     @on_io_thread
-    def shared_by(self, turn: Turn, sink: Sink) -> Sink:
+    def hold(self, turn: EvictionTurn, sink: Sink) -> Sink:
         """Return the sink of a call that holds the turn until it ends, which may be after its operation."""
         turn.holders += 1
         return _TurnSink(sink, self, turn)
 
     @on_io_thread
-    def release(self, turn: Turn) -> None:
+    def release(self, turn: EvictionTurn) -> None:
         """Let one holder release a turn. The last one ends it; after the last turn, the next model gets its turn."""
         turn.holders -= 1
         if turn.holders == 0:
@@ -156,13 +157,13 @@ class Turns:
             self._advance()
 
     @on_io_thread
-    def end(self, turn: Turn) -> None:
+    def end(self, turn: EvictionTurn) -> None:
         """Record that the operation has ended, with its turn or while it waits for one."""
         if turn.ended:
             return
         turn.ended = True
-        if turn in self._queue:
-            self._queue.remove(turn)
+        if turn in self._waiting:
+            self._waiting.remove(turn)
             self._advance()
         elif turn.holders:
             assert self._running is not None, "a turn with holders keeps its model running"
@@ -174,16 +175,16 @@ class Turns:
         """Restart `queue_timeout` of the waiting operations: the running one is not stuck."""
         self._progressed_at = time.monotonic()
 
-    def _try_grant(self, turn: Turn) -> bool:
+    def _try_grant(self, turn: EvictionTurn) -> bool:
         """Grant a turn at once, if no other model is running or waiting."""
         if self._running is None:
             self._running = _RunningModel(turn.model_key)
-        elif self._queue or self._running.model_key != turn.model_key:
+        elif self._waiting or self._running.model_key != turn.model_key:
             return False
         self._grant(self._running, turn)
         return True
 
-    def _grant(self, running: _RunningModel, turn: Turn) -> None:
+    def _grant(self, running: _RunningModel, turn: EvictionTurn) -> None:
         turn.holders += 1
         running.turns.add(turn)
         if turn.granted is not None and not turn.granted.done():
@@ -195,18 +196,18 @@ class Turns:
         if ended is None:
             return
         if ended.turns:  # who waited for another model may have given up
-            while self._queue and self._queue[0].model_key == ended.model_key:
-                self._grant(ended, self._queue.popleft())
+            while self._waiting and self._waiting[0].model_key == ended.model_key:
+                self._grant(ended, self._waiting.popleft())
             return
         self.record_progress()
         self._detect_coexistence(ended)
-        self._running = _RunningModel(self._queue[0].model_key) if self._queue else None
-        waiting, self._queue = self._queue, deque()
-        for turn in waiting:
+        self._running = _RunningModel(self._waiting[0].model_key) if self._waiting else None
+        turns, self._waiting = self._waiting, deque()
+        for turn in turns:
             if self._running is not None and turn.model_key == self._running.model_key:
                 self._grant(self._running, turn)
             else:
-                self._queue.append(turn)
+                self._waiting.append(turn)
 
     def _detect_coexistence(self, ended: _RunningModel) -> None:
         """Report two models that were used in turn without a load in between: they no longer evict each other."""
@@ -223,22 +224,22 @@ class _TurnSink:
     """The sink of a call that holds a turn until the server has ended the call, even if its reader is slow."""
 
     _sink: Sink
-    _turns: Turns
-    _turn: Turn
+    _queue: EvictionQueue
+    _turn: EvictionTurn
 
     def put(self, item: Any) -> None:
-        self._turns.record_progress()
+        self._queue.record_progress()
         self._sink.put(item)
 
     def finish(self, error: BaseException | None) -> None:
         self._sink.finish(error)
-        self._turns.release(self._turn)
+        self._queue.release(self._turn)
 
     def is_alive(self, now: float, /) -> bool:
         return self._sink.is_alive(now)
 
 
-def _expired(name: str, turn: Turn, running: _RunningModel | None, elapsed: float) -> LMStudioTimeoutError:
+def _expired(name: str, turn: EvictionTurn, running: _RunningModel | None, elapsed: float) -> LMStudioTimeoutError:
     other = "another model" if running is None else repr(running.model_key)
     return LMStudioTimeoutError(
         f"timed out waiting to load {turn.model_key!r}: it would evict {other}, which still has running calls; "
@@ -248,10 +249,10 @@ def _expired(name: str, turn: Turn, running: _RunningModel | None, elapsed: floa
     )
 
 
-# One load for several callers -----------------------------------------------------------------------------------------
+# Single flight --------------------------------------------------------------------------------------------------------
 
 
-class Flight:
+class SingleFlight:
     """Work that one caller does, the leader, and others wait for.
 
     Args:
@@ -265,10 +266,10 @@ class Flight:
         self._error: Exception | None = None
 
     @classmethod
-    def share(
+    def run(
         cls,
         operation: Operation,
-        flights: dict[Hashable, "Flight"],
+        running: dict[Hashable, "SingleFlight"],
         key: Hashable,
         work: Flow[T],
         *,
@@ -282,7 +283,7 @@ class Flight:
 
         Args:
             operation: Waits.
-            flights: The work that is running.
+            running: The work that is running.
             key: Names the work.
             work: The work.
             errors: Those of the leader that the waiting callers raise as well.
@@ -291,17 +292,17 @@ class Flight:
         own = cls(operation.caller.new_waiter())
         try:
             # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
-            flight = flights.setdefault(key, own)
+            flight = running.setdefault(key, own)
             if flight.leader.is_lost:
-                flight = flights[key] = own
+                flight = running[key] = own
             if flight is own:
                 return (yield from work)
         except errors as failure:
             own._error = failure
             raise
         finally:  # also if a signal handler raises between two lines above
-            if flights.get(key) is own:  # after a fork, several threads may take over from a lost leader
-                del flights[key]
+            if running.get(key) is own:  # after a fork, several threads may take over from a lost leader
+                del running[key]
             operation.caller.submit(own.end)
         if not flight.would_deadlock(own.leader):
             remaining = operation.remaining_time
@@ -340,46 +341,46 @@ class Flight:
         self._ended.set()
 
 
-# Gates ----------------------------------------------------------------------------------------------------------------
+# Concurrency limiter --------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
 class Permit:
-    """One operation on a model, from its request to enter until its end. It may end before it was admitted.
+    """One operation on a model, from its request until its end. It may end before it was admitted.
 
     Attributes:
         key: The model, and the event loop of the caller.
-        place: The key, and the thread or task.
+        borrower: The key, and the thread or task.
         max_concurrency: How many operations may run while this one does.
-        gate: What admitted it, until it ends.
+        limiter: What admitted it, until it ends.
         ended: Whether it has ended.
     """
 
     key: Hashable
-    place: Hashable
+    borrower: Hashable
     max_concurrency: int
-    gate: "_Gate | None" = None
+    limiter: "_ModelLimiter | None" = None
     ended: bool = False
 
 
-class _Gate:
+class _ModelLimiter:
     """The operations on one model, in the order in which they came. No more run at once than each of them allows."""
 
     def __init__(self) -> None:
         self._running: set[Permit] = set()
         self._waiting: deque[tuple[Permit, asyncio.Future[None]]] = deque()
 
-    async def enter(self, permit: Permit) -> None:
+    async def acquire(self, permit: Permit) -> None:
         admitted = asyncio.get_running_loop().create_future()
         self._waiting.append((permit, admitted))
         self._advance()
         try:
             await admitted
         except asyncio.CancelledError:
-            self.leave(permit)
+            self.release(permit)
             raise
 
-    def leave(self, permit: Permit) -> None:
+    def release(self, permit: Permit) -> None:
         self._running.discard(permit)
         self._advance()
 
@@ -394,45 +395,45 @@ class _Gate:
             self._waiting.popleft()
 
 
-class Gates:
+class ConcurrencyLimiter:
     """The limits of one server, one for each model and kind of caller.
 
-    Threads share one gate, and the tasks of each event loop have their own: a thread that blocks an event loop must not
-    wait for tasks of that loop. A permit keeps its gate alive; a gate without permits is dropped.
+    Threads share one limit, and the tasks of each event loop have their own: a thread that blocks an event loop must
+    not wait for tasks of that loop. A permit keeps its limit alive; one without permits is dropped.
     """
 
     def __init__(self) -> None:
         self.permits: dict[Hashable, Permit] = {}
         """The operation of each thread or task on each model; any thread may change it, in one step."""
-        self._gates: WeakValueDictionary[Hashable, _Gate] = WeakValueDictionary()
+        self._limiters: WeakValueDictionary[Hashable, _ModelLimiter] = WeakValueDictionary()
 
-    def enter(self, caller: Caller, model: Hashable, max_concurrency: int) -> Flow[Permit | None]:
-        """Wait until fewer than `max_concurrency` operations run on a model; return what `leave` takes.
+    def acquire(self, caller: Caller, model: Hashable, max_concurrency: int) -> Flow[Permit | None]:
+        """Wait until fewer than `max_concurrency` operations run on a model; return what `release` takes.
 
         A signal handler must not wait for the call that it has interrupted, and gets `None`.
         """
         key = model, caller.new_waiter().loop
         permit = Permit(key, (key, current_thread_or_task()), max_concurrency)
-        if self.permits.setdefault(permit.place, permit) is not permit:
+        if self.permits.setdefault(permit.borrower, permit) is not permit:
             return None
         try:
             yield from caller.run_task(lambda: self.wait(permit))
         except BaseException:
-            self.leave(caller, permit)
+            self.release(caller, permit)
             raise
         return permit
 
-    def leave(self, caller: Caller, permit: Permit | None) -> None:
+    def release(self, caller: Caller, permit: Permit | None) -> None:
         """Record that an operation has ended."""
         if permit is not None:
-            del self.permits[permit.place]
+            del self.permits[permit.borrower]
             caller.submit(self.end, permit)
 
     async def wait(self, permit: Permit) -> None:
         """Wait until its limit, and those of the running operations, allow one more, and admit this one."""
-        gate = self._gates.setdefault(permit.key, _Gate())
-        await gate.enter(permit)
-        permit.gate = gate
+        limiter = self._limiters.setdefault(permit.key, _ModelLimiter())
+        await limiter.acquire(permit)
+        permit.limiter = limiter
         if permit.ended:  # it was cancelled meanwhile, and nobody else releases what it got
             self.end(permit)
 
@@ -440,6 +441,6 @@ class Gates:
     def end(self, permit: Permit) -> None:
         """End an operation, and admit the next one."""
         permit.ended = True
-        gate, permit.gate = permit.gate, None
-        if gate is not None:
-            gate.leave(permit)
+        limiter, permit.limiter = permit.limiter, None
+        if limiter is not None:
+            limiter.release(permit)

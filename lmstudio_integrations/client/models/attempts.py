@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations.client.models.admission import Turn, Turns
+from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
 from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
@@ -107,7 +107,7 @@ class Attempts:
         self._is_unloaded = False
         self._retries = Retries(caller.max_retries)
         self._delay: float | None = None
-        self._turn: tuple[Turns, Turn] | None = None
+        self._turn: tuple[EvictionQueue, EvictionTurn] | None = None
         self._instance: Instance | None = None
 
     def run(self, work: Callable[[Operation], Flow[T]]) -> Flow[T]:
@@ -179,29 +179,29 @@ class Attempts:
     def _take_turn(self, server_models: ServerModels) -> Flow[None]:
         if self._turn is not None:
             return
-        operation, turns = self.operation, server_models.turns
+        operation, eviction_queue = self.operation, server_models.eviction_queue
         turn = server_models.turn_for(self.state)
         if turn is None:
             return
         turn.waiter = operation.caller.new_waiter()
-        if turns.would_deadlock(turn):  # better to evict a model than to wait for ever
+        if eviction_queue.would_deadlock(turn):  # better to evict a model than to wait for ever
             return
-        self._turn = turns, turn
+        self._turn = eviction_queue, turn
         turn.loads_before = len(operation.load_times)
         queue_timeout, remaining = operation.timeouts.get("queue_timeout"), operation.remaining_time
-        yield from operation.caller.run_task(lambda: turns.wait(turn, queue_timeout, remaining))
-        operation.wrap_sink = partial(turns.shared_by, turn)
+        yield from operation.caller.run_task(lambda: eviction_queue.wait(turn, queue_timeout, remaining))
+        operation.wrap_sink = partial(eviction_queue.hold, turn)
 
     def end_turn(self, *, succeeded: bool) -> None:
         """Give the turn back, if there is one: the server has begun to respond, or the attempt has failed."""
         held, self._turn = self._turn, None
         if held is not None:
-            (turns, turn), operation = held, self.operation
+            (eviction_queue, turn), operation = held, self.operation
             operation.wrap_sink = None
             turn.succeeded = succeeded
             turn.loaded = len(operation.load_times) > turn.loads_before  # each load of the operation adds its time
             turn.forget_caller()
-            operation.caller.submit(turns.end, turn)
+            operation.caller.submit(eviction_queue.end, turn)
 
     def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows.

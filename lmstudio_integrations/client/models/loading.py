@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from lmstudio_integrations.client.models.admission import Flight
+from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.config_check import check_config
 from lmstudio_integrations.client.models.load_packets import LoadPackets
 from lmstudio_integrations.client.models.queries import list_all_loaded, list_downloaded, list_wire_infos, unload
@@ -150,7 +150,9 @@ class Loader:
         )
         while state.instance is None:
             work = self._load_and_adopt()
-            yield from Flight.share(operation, state.flights, "load", work, errors=Exception, deadlock=deadlock)
+            yield from SingleFlight.run(
+                operation, state.running_loads, "load", work, errors=Exception, deadlock=deadlock
+            )
         return state.instance
 
     def _load_and_adopt(self) -> Flow[Instance]:
@@ -179,9 +181,14 @@ class Loader:
         """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
         info = yield from self.find_loaded()
         if info is None:
-            flights, key = self._server_models.flights, (self._state.kind, self._state.key, self._state.number)
+            running_loads, key = (
+                self._server_models.running_loads,
+                (self._state.kind, self._state.key, self._state.number),
+            )
             work = self._load_explicitly_if_permitted()
-            instance = yield from Flight.share(self._operation, flights, key, work, errors=LMStudioServerError)
+            instance = yield from SingleFlight.run(
+                self._operation, running_loads, key, work, errors=LMStudioServerError
+            )
             if instance is not None:
                 return instance
             info = yield from self.find_loaded()

@@ -9,7 +9,7 @@ from collections.abc import Hashable
 
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.models.admission import Flight, Gates, Turn, Turns
+from lmstudio_integrations.client.models.admission import ConcurrencyLimiter, EvictionQueue, EvictionTurn, SingleFlight
 from lmstudio_integrations.client.models.state import Instance, KnownReasoning, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioEvictionWarning
@@ -28,7 +28,7 @@ class ServerModels:
     """The models of one server as this process knows them."""
 
     def __init__(self) -> None:
-        self.flights: dict[Hashable, Flight] = {}
+        self.running_loads: dict[Hashable, SingleFlight] = {}
         """Explicit loads that are running."""
         self.explicit: BoundedCache[str, str] = BoundedCache(_MAX_RECORDED)
         """Identifiers of the instances that this process loaded explicitly, by instance reference."""
@@ -40,9 +40,11 @@ class ServerModels:
         self._warned: dict[Hashable, object] = {}
         self.has_evictions: bool = False
         """Whether a load of this process has evicted an instance that it uses, too."""
-        self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
-        """The turns of models that evict each other."""
-        self.gates: Gates = Gates()
+        self.eviction_queue: EvictionQueue = EvictionQueue(
+            lambda one, other: self._pairs.pop(frozenset((one, other)), None)
+        )
+        """Operations on models that evict each other."""
+        self.limiter: ConcurrencyLimiter = ConcurrencyLimiter()
         """How many batches of texts run at once on each model."""
 
     def record(self, kind: ModelKind, name: str | None, info: WireInfo) -> None:
@@ -119,12 +121,12 @@ class ServerModels:
         """Whether a load of this process evicted an instance."""
         return self._evicted.get(reference) is not None
 
-    def turn_for(self, state: ModelState) -> Turn | None:
+    def turn_for(self, state: ModelState) -> EvictionTurn | None:
         """Return a turn for an operation on a model; `None` where no other model evicts it."""
         if not self._pairs or self.is_explicit(state.reference):
             return None
         model_key = self._key_of(state)
-        return Turn(model_key) if model_key is not None and self._partners(model_key) else None
+        return EvictionTurn(model_key) if model_key is not None and self._partners(model_key) else None
 
     def why_unloaded(self, state: ModelState) -> str:
         """Return why a model is no longer loaded, as far as it is known."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations._support.typeguards import is_count
-from lmstudio_integrations.client.models.admission import Flight
+from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
@@ -142,7 +142,7 @@ class ModelState:
         instance: The instance that was found or loaded last, even if it is not loaded any more.
         loaded_here: The reference of the instance that was loaded last with this state.
         unloaded_by_user: Whether the user has unloaded it with this handle.
-        flights: The running load of a new instance, if there is one; other callers wait for it.
+        running_loads: The running load of a new instance, if there is one; other callers wait for it.
     """
 
     kind: ModelKind
@@ -159,7 +159,7 @@ class ModelState:
     instance: Instance | None = None
     loaded_here: str | None = None
     unloaded_by_user: bool = False
-    flights: dict[Hashable, Flight] = field(default_factory=dict[Hashable, Flight], repr=False)
+    running_loads: dict[Hashable, SingleFlight] = field(default_factory=dict[Hashable, SingleFlight], repr=False)
 
     @property
     def reloadable(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
-from lmstudio_integrations.client.models.admission import Gates
+from lmstudio_integrations.client.models.admission import ConcurrencyLimiter
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.api.test_models import CALLS
@@ -140,13 +140,13 @@ async def test_an_upload_does_not_make_a_host_one_that_has_the_model(make: Make)
 
 async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
-    enter = Gates.enter
+    acquire = ConcurrencyLimiter.acquire
 
-    def record(self: Gates, caller: Any, model: Any, max_concurrency: int) -> Any:
+    def record(self: ConcurrencyLimiter, caller: Any, model: Any, max_concurrency: int) -> Any:
         limits.append(max_concurrency)
-        return enter(self, caller, model, max_concurrency)
+        return acquire(self, caller, model, max_concurrency)
 
-    monkeypatch.setattr(Gates, "enter", record)
+    monkeypatch.setattr(ConcurrencyLimiter, "acquire", record)
     embedder = make("embedding", "vectors")
     request = EmbeddingRequest(["a"], "pass", "chunk_size")
     await settle(lambda: embedder.embed_texts(request, max_concurrency=4))

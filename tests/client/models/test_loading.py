@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.admission import Flight
+from lmstudio_integrations.client.models.admission import SingleFlight
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.client.transport.operation import Operation
@@ -139,27 +139,29 @@ def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server:
     class Lost:
         is_lost = True
 
-    lost: Any = Flight(Lost())  # type: ignore[arg-type]
-    flights: Any = {"key": lost}
+    lost: Any = SingleFlight(Lost())  # type: ignore[arg-type]
+    running_loads: Any = {"key": lost}
 
     def work() -> Flow[str]:
-        assert flights["key"] is not lost
+        assert running_loads["key"] is not lost
         return "done"
         yield
 
     with lms.Client(server.address) as client:
-        assert run(Flight.share(Operation(client._caller), flights, "key", work(), errors=Exception)) == "done"
-    assert flights == {}
+        assert (
+            run(SingleFlight.run(Operation(client._caller), running_loads, "key", work(), errors=Exception)) == "done"
+        )
+    assert running_loads == {}
 
 
 def test_an_interrupt_before_or_during_work_leaves_nothing_behind_that_nobody_does(server: Emulator) -> None:
-    flights: Any = {}
+    running_loads: Any = {}
 
     def work() -> Flow[None]:
         return
         yield
 
-    share: Any = Flight.share
+    share: Any = SingleFlight.run
     lines, first = inspect.getsourcelines(share)
     body = range(first, first + next(number for number, line in enumerate(lines) if "finally:" in line))
     reached: list[int] = []
@@ -178,10 +180,10 @@ def test_an_interrupt_before_or_during_work_leaves_nothing_behind_that_nobody_do
             operation = Operation(client._caller)
             sys.settrace(trace)
             try:
-                run(share(operation, flights, "key", work(), errors=Exception))
+                run(share(operation, running_loads, "key", work(), errors=Exception))
                 break
             except KeyboardInterrupt:
-                assert flights == {}
+                assert running_loads == {}
             finally:
                 sys.settrace(previous)
     assert len(reached) > 5
@@ -234,18 +236,18 @@ async def test_a_model_without_a_path_or_key_matches_no_name(make_client: Callab
 
 
 def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator) -> None:
-    flights: Any = {}
+    running_loads: Any = {}
 
     with lms.Client(server.address) as client:
-        other = Flight(client._caller.new_waiter())
+        other = SingleFlight(client._caller.new_waiter())
 
         def work() -> Flow[None]:
-            flights["key"] = other  # another thread takes over meanwhile
+            running_loads["key"] = other  # another thread takes over meanwhile
             return
             yield
 
-        run(Flight.share(Operation(client._caller), flights, "key", work(), errors=Exception))
-    assert flights == {"key": other}
+        run(SingleFlight.run(Operation(client._caller), running_loads, "key", work(), errors=Exception))
+    assert running_loads == {"key": other}
 
 
 # After the success ----------------------------------------------------------------------------------------------------

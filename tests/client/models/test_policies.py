@@ -104,7 +104,7 @@ async def test_a_client_that_is_closed_while_it_loads_fails_no_other(
             first = asyncio.create_task(closing.llm.model("slow", load_policy="explicit"))
             await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
             second = asyncio.create_task(other.llm.model("slow", load_policy="explicit"))
-            await wait_until(lambda: any("Flight.wait" in repr(task) for task in asyncio.all_tasks()))
+            await wait_until(lambda: any("SingleFlight.wait" in repr(task) for task in asyncio.all_tasks()))
         with pytest.raises(lms.LMStudioClientError):
             await first
         assert (await second).identifier == "slow"

@@ -1,4 +1,4 @@
-"""Turns of models that evict each other: fair, cancellable, bounded, and dropped when no longer needed."""
+"""The queue of models that evict each other: fair, cancellable, bounded, and dropped when no longer needed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.models.admission import Turn, Turns
+from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -22,18 +22,20 @@ from tests.support.gate import AT_THE_GATE, Gate
 
 
 class Queue:
-    """Turns, and the order in which they were granted."""
+    """A queue, and the order in which they were granted."""
 
     def __init__(self) -> None:
         self.side_by_side: list[tuple[str, str]] = []
-        self.turns = Turns(lambda one, other: self.side_by_side.append((one, other)))
+        self.eviction_queue = EvictionQueue(lambda one, other: self.side_by_side.append((one, other)))
         self.granted: list[str] = []
-        self.waits: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
+        self.waits: dict[str, tuple[EvictionTurn, asyncio.Task[None]]] = {}
 
-    async def enter(self, name: str, *, queue_timeout: float | None = 5.0, remaining: float | None = None) -> Turn:
+    async def enter(
+        self, name: str, *, queue_timeout: float | None = 5.0, remaining: float | None = None
+    ) -> EvictionTurn:
         """Request a turn on the model that the first letter of the name stands for."""
-        turn = Turn(name[0])
-        task = asyncio.create_task(self.turns.wait(turn, queue_timeout, remaining))
+        turn = EvictionTurn(name[0])
+        task = asyncio.create_task(self.eviction_queue.wait(turn, queue_timeout, remaining))
         task.add_done_callback(lambda task: self._record(name, task))
         self.waits[name] = turn, task
         await self.run_pending()
@@ -47,7 +49,7 @@ class Queue:
         """End the operation."""
         turn, _ = self.waits[name]
         turn.succeeded, turn.loaded = succeeded, loaded
-        self.turns.end(turn)
+        self.eviction_queue.end(turn)
         await self.run_pending()
 
     async def run_pending(self) -> None:
@@ -127,9 +129,9 @@ async def test_operations_that_waited_only_behind_a_cancelled_one_join_the_runni
 @pytest.mark.usefixtures("as_the_io_thread")
 async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None:
     queue = Queue()
-    turn = Turn("a")
-    queue.turns.end(turn)
-    await queue.turns.wait(turn, None, None)
+    turn = EvictionTurn("a")
+    queue.eviction_queue.end(turn)
+    await queue.eviction_queue.wait(turn, None, None)
     await queue.enter("b1")
     assert queue.granted == ["b1"]
 
@@ -153,7 +155,7 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
     queue = Queue()
     turn = await queue.enter("a1")
-    sink = queue.turns.shared_by(turn, Sink())
+    sink = queue.eviction_queue.hold(turn, Sink())
     await queue.enter("b1", queue_timeout=0.5)
     for _ in range(6):
         done, _waiting = await asyncio.wait([queue.waits["b1"][1]], timeout=0.1)
@@ -168,7 +170,7 @@ async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> Non
 async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     queue = Queue()
     turn, sink = await queue.enter("a1"), Sink()
-    kept = queue.turns.shared_by(turn, sink)
+    kept = queue.eviction_queue.hold(turn, sink)
     await queue.enter("b1")
     await queue.end("a1")
     assert queue.granted == ["a1"]
@@ -213,7 +215,9 @@ async def waiting_in_queue(count: int) -> None:
     """Wait until this many operations wait for their turn."""
     shared = IOThread.current().shared.values()
     await wait_until(
-        lambda: sum(len(each.turns._queue) for each in list(shared) if isinstance(each, ServerModels)) == count
+        lambda: (
+            sum(len(each.eviction_queue._waiting) for each in list(shared) if isinstance(each, ServerModels)) == count
+        )
     )
 
 
@@ -299,7 +303,7 @@ async def test_a_cancelled_wait_for_a_turn_delays_nobody(pair: tuple[Any, Any], 
     await waiting_in_queue(1)
     stream.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await wait_until(lambda: not any("Turns.wait" in repr(task) for task in asyncio.all_tasks()))
+    await wait_until(lambda: not any("EvictionQueue.wait" in repr(task) for task in asyncio.all_tasks()))
     assert (await asyncio.wait_for(two.respond("Hi"), 5)).content
     gate.open()
     assert (await running).content == "so slow"
@@ -375,15 +379,15 @@ async def test_a_call_right_after_another_of_its_caller_waits_for_its_turn(
         else:
             submit(self, function, *arguments)
 
-    def record(self: Turns, turn: Turn) -> bool:
+    def record(self: EvictionQueue, turn: EvictionTurn) -> bool:
         skipped.append(would_deadlock(self, turn))
         while ends:
             ends.pop()()
         return skipped[-1]
 
-    submit, would_deadlock = Caller.submit, Turns.would_deadlock
+    submit, would_deadlock = Caller.submit, EvictionQueue.would_deadlock
     monkeypatch.setattr(Caller, "submit", submit_late)
-    monkeypatch.setattr(Turns, "would_deadlock", record)
+    monkeypatch.setattr(EvictionQueue, "would_deadlock", record)
     for model in (*pair, *pair):
         await model.respond("Hi")
     assert skipped == [False] * 4
