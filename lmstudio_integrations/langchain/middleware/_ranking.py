@@ -9,7 +9,7 @@ import numpy as np
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations.client.predictions.call_repair.names import words_of
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 
 _ENDINGS = ("ations", "ation", "ing", "ies", "es", "ed", "s", "e", "y")
 """Endings that are taken from a word of which at least three letters remain."""

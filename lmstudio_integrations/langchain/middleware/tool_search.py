@@ -19,8 +19,8 @@ from lmstudio_integrations._support.typeguards import is_list, is_object
 from lmstudio_integrations.client.predictions.call_repair.arguments import mended
 from lmstudio_integrations.client.predictions.call_repair.asking import WrongCall
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
-from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 from lmstudio_integrations.client.support.arguments import texts_of, whole_number
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tool

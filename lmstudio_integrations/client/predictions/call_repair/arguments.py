@@ -9,7 +9,7 @@ from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_number, is_object
 from lmstudio_integrations.client.predictions.call_repair.names import resembling_arguments, same_spelling
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool, values_of
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool, values_of
 from lmstudio_integrations.types._json_schemas import Misfit
 
 _MOST_PASSES = 8

@@ -7,8 +7,8 @@ from typing import Any
 
 from lmstudio_integrations._support.text import shortened
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.client.predictions.text_calls.bodies import TextCall
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
+from lmstudio_integrations.client.predictions.tool_parser.call_parser import ParsedCall
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 from lmstudio_integrations.types._json_schemas import call_schema
 
 _LONGEST_FIXED = 200
@@ -59,7 +59,7 @@ class WrongCall:
         known = self.arguments if allows_more else tool.parameters
         return {name: each for name, each in self.arguments.items() if name in known and name not in misfits}
 
-    def mended_by(self, call: object) -> TextCall | None:
+    def mended_by(self, call: object) -> ParsedCall | None:
         """Return the call that a response makes of this one: what fitted stays; `None` if it does not fit either."""
         tool = next((each for each in self.tools if is_object(call) and each.name == call.get("name")), None)
         written = call.get("arguments") if is_object(call) else None
@@ -68,7 +68,7 @@ class WrongCall:
         fixed = self._fixed(tool)
         names = [name for name in (*self.arguments, *written) if name in fixed or name in written]
         arguments = {name: fixed.get(name, written.get(name)) for name in names}
-        return TextCall(tool, arguments) if tool.problem(arguments) is None else None
+        return ParsedCall(tool, arguments) if tool.problem(arguments) is None else None
 
 
 def sentence(wrong: Sequence[WrongCall], *, with_tools: bool) -> str:
@@ -99,7 +99,7 @@ def response_schema(wrong: Sequence[WrongCall]) -> dict[str, Any]:
     return {"type": "array", "items": schema, "minItems": len(wrong), "maxItems": len(wrong), **definitions}
 
 
-def calls_of(response: str, wrong: Sequence[WrongCall]) -> list[TextCall | None]:
+def calls_of(response: str, wrong: Sequence[WrongCall]) -> list[ParsedCall | None]:
     """Return the call for each wrong one; `None` where none mends it."""
     try:
         read: Any = json.loads(response)

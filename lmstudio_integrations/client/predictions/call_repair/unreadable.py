@@ -4,10 +4,15 @@ Nothing but brackets is completed: half of a string may be half of a path.
 """
 
 from lmstudio_integrations.client.predictions.call_repair.names import resembling_tools
-from lmstudio_integrations.client.predictions.text_calls.bodies import CallReader, TextCall
-from lmstudio_integrations.client.predictions.text_calls.formats import ENDS
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool, OfferedTools
-from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_whole_object
+from lmstudio_integrations.client.predictions.tool_parser.call_parser import CallParser, ParsedCall
+from lmstudio_integrations.client.predictions.tool_parser.formats import ENDS
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
+    CutOffError,
+    NoCallError,
+    TextCursor,
+    read_whole_object,
+)
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool, OfferedTools
 
 _CLOSING = {"{": "}", "[": "]"}
 
@@ -27,7 +32,7 @@ class MeantTools(OfferedTools):
         return super().named(names[0]) if len(names) == 1 else found
 
 
-def calls_in(text: str, tools: MeantTools, name: str | None) -> list[TextCall]:
+def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]:
     """Return the calls in a text that is nothing else; none if it cannot be read.
 
     Args:
@@ -37,12 +42,12 @@ def calls_in(text: str, tools: MeantTools, name: str | None) -> list[TextCall]:
     """
     for candidate in (text, _balanced(text)):
         try:
-            return CallReader(Text(candidate), tools, is_marked=True, is_final=True, is_in_block=False).calls()
+            return CallParser(TextCursor(candidate), tools, is_marked=True, is_final=True, is_in_block=False).calls()
         except (NoCallError, CutOffError):
             pass
     tool = None if name is None else tools.named(name)
     try:
-        return [] if tool is None else [TextCall(tool, read_whole_object(_balanced(text)))]
+        return [] if tool is None else [ParsedCall(tool, read_whole_object(_balanced(text)))]
     except (NoCallError, CutOffError):
         return []
 

@@ -16,9 +16,9 @@ from lmstudio_integrations.client.models.state import Instance
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.second_requests import is_last, only_json, with_response
-from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
-from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events, failed_call_events
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,

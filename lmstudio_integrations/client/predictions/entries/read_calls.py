@@ -12,10 +12,10 @@ from lmstudio_integrations._support.text import counted
 from lmstudio_integrations.client.predictions.call_repair.unreadable import MeantTools
 from lmstudio_integrations.client.predictions.middleware import Ask, Events, Middleware
 from lmstudio_integrations.client.predictions.required_call import tools_in
-from lmstudio_integrations.client.predictions.text_calls.call_events import call_events, failed_call_events
-from lmstudio_integrations.client.predictions.text_calls.reading import UNMARKED
-from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events, failed_call_events
+from lmstudio_integrations.client.predictions.tool_parser.parser import UNMARKED
+from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent, PromptProgress
 
@@ -36,7 +36,9 @@ class ReadCalls(Middleware):
 
     def _begin_response(self, ask: Ask) -> None:
         self._ask = ask
-        self._scanner: Scanner | None = self._new_scanner(marked_only=False) if tools_in(ask.parameter) else None
+        self._parser: StreamingToolParser | None = (
+            self._new_parser(marked_only=False) if tools_in(ask.parameter) else None
+        )
         """Watches the text; `None` if no tool is offered, or the server reads calls itself."""
         self._is_reasoning = False
         self._has_text = False
@@ -50,7 +52,7 @@ class ReadCalls(Middleware):
         """Return the events without fragments that may be markup."""
         if ask is not self._ask:
             self._begin_response(ask)
-        if self._scanner is None:
+        if self._parser is None:
             return batch
         released: list[PredictionEvent] = []
         for event in batch:
@@ -60,7 +62,7 @@ class ReadCalls(Middleware):
                 released.append(event)
             else:
                 self._release_held(released)
-                self._scanner = None
+                self._parser = None
                 released.append(event)
         return released
 
@@ -68,31 +70,31 @@ class ReadCalls(Middleware):
         """Return the rest of the text, with calls in place of the markup."""
         yield from ()
         released = self.events(batch, ask)
-        if self._scanner is None:
+        if self._parser is None:
             return released, end
         is_possible = not (end.is_interrupted or (self._is_reasoning and self._has_text))
-        found = self._scanner.finish() if is_possible else None
+        ending = self._parser.finish() if is_possible else None
         keeps_misfits = self.plan.keeps_misfits and not self.plan.forces_call
-        at, reading = (self._length, None) if found is None else found
+        at, result = (self._length, None) if ending is None else ending
         self._release_before(at, released)
-        if reading is not None and reading.family == UNMARKED:
+        if result is not None and result.family == UNMARKED:
             keeps_misfits = False  # without a marker, they stay text unless they are mended
-        if reading is not None and (reading.problem is None or (keeps_misfits and reading.calls)):
+        if result is not None and (result.problem is None or (keeps_misfits and result.calls)):
             self._held.clear()
-            for tool, arguments in reading.calls:
-                released += call_events(tool.name, arguments, reading.text)
-            number, model = counted(len(reading.calls), "tool call"), end.model_info.get("modelKey")
+            for tool, arguments in result.calls:
+                released += call_events(tool.name, arguments, result.text)
+            number, model = counted(len(result.calls), "tool call"), end.model_info.get("modelKey")
             name = model or ask.instance.identifier
-            logger.warning("%r: read %s that the server left in the text (%s)", name, number, reading.family)
-            return released, replace(end, stats={**end.stats, "rescuedToolCalls": len(reading.calls)})
+            logger.warning("%r: read %s that the server left in the text (%s)", name, number, result.family)
+            return released, replace(end, stats={**end.stats, "rescuedToolCalls": len(result.calls)})
         self._release_held(released)
-        if reading is not None and not self.plan.forces_call:
-            released += failed_call_events(reading.name, reading.problem or "", reading.text)
+        if result is not None and not self.plan.forces_call:
+            released += failed_call_events(result.name, result.problem or "", result.text)
         return released, end
 
     def _add(self, fragment: LlmPredictionFragment, released: list[PredictionEvent]) -> None:
         is_text = fragment.reasoning_type == "none"
-        if self._scanner is None or not (is_text or fragment.reasoning_type == "reasoning"):
+        if self._parser is None or not (is_text or fragment.reasoning_type == "reasoning"):
             self._release_held(released)
             released.append(fragment)
             if fragment.reasoning_type == "reasoningEndTag":  # calls in it are over
@@ -109,16 +111,16 @@ class ReadCalls(Middleware):
         self._held.append(fragment)
         self._held_length += len(fragment.content)
         self._length += len(fragment.content)
-        self._release_held(released, keeping=self._scanner.add(fragment.content))
+        self._release_held(released, keeping=self._parser.add(fragment.content))
 
     def _begin(self, *, is_reasoning: bool) -> None:
         """Watch a new text."""
-        if self._scanner is not None:
+        if self._parser is not None:
             self._is_reasoning, self._length = is_reasoning, 0
-            self._scanner = self._new_scanner(marked_only=is_reasoning or self._has_text)
+            self._parser = self._new_parser(marked_only=is_reasoning or self._has_text)
 
-    def _new_scanner(self, *, marked_only: bool) -> Scanner:
-        return Scanner(self._tools, marked_only=marked_only, repairs=self._repairs)
+    def _new_parser(self, *, marked_only: bool) -> StreamingToolParser:
+        return StreamingToolParser(self._tools, marked_only=marked_only, repairs=self._repairs)
 
     def _release_held(self, released: list[PredictionEvent], keeping: int = 0) -> None:
         """Release the fragments that have none of the last characters."""

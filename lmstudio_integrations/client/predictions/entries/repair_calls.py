@@ -21,10 +21,10 @@ from lmstudio_integrations.client.predictions.middleware import Ask, Events, Mid
 from lmstudio_integrations.client.predictions.requests import chat_request_of_text
 from lmstudio_integrations.client.predictions.required_call import tools_in
 from lmstudio_integrations.client.predictions.second_requests import REJECTIONS, is_last, only_json, with_response
-from lmstudio_integrations.client.predictions.text_calls.bodies import TextCall
-from lmstudio_integrations.client.predictions.text_calls.call_events import call_events
-from lmstudio_integrations.client.predictions.text_calls.formats import MARKERS
-from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.call_events import call_events
+from lmstudio_integrations.client.predictions.tool_parser.call_parser import ParsedCall
+from lmstudio_integrations.client.predictions.tool_parser.formats import MARKERS
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioError
 from lmstudio_integrations.protocol.kv_config import changed
@@ -155,7 +155,7 @@ class RepairCalls(Middleware):
             if fitting is None:
                 call.wrong = WrongCall(call.text, problem or "it does not fit", [tool], arguments)
             else:
-                self._replace(call, [TextCall(tool, fitting)], end.raw_content or call.text)
+                self._replace(call, [ParsedCall(tool, fitting)], end.raw_content or call.text)
 
     def _read(self, call: _Held) -> None:
         """Read a call that could not be read, once it is known that it was not cut off."""
@@ -164,7 +164,7 @@ class RepairCalls(Middleware):
         with suppress(NoCallError, RecursionError):
             meant = [(self._tools.meant(each.tool.name) or each.tool, each.arguments) for each in read]
             fitting = [(tool, mended(tool, arguments)) for tool, arguments in meant]
-            calls = [TextCall(tool, arguments) for tool, arguments in fitting if arguments is not None]
+            calls = [ParsedCall(tool, arguments) for tool, arguments in fitting if arguments is not None]
             if calls and len(calls) == len(fitting):
                 self._replace(call, calls, call.text)
             elif len(meant) == 1:
@@ -175,7 +175,7 @@ class RepairCalls(Middleware):
                 tools = list(self._tools) if named is None else [named]
                 call.wrong = WrongCall(call.text, "it cannot be read", tools, {})
 
-    def _replace(self, call: _Held, calls: list[TextCall], raw_content: str) -> None:
+    def _replace(self, call: _Held, calls: list[ParsedCall], raw_content: str) -> None:
         ids = [event.id for event in call.sent if type(event) is ToolCallStart or type(event) is ToolCallEnd]
         call.mended = []
         for number, (tool, arguments) in enumerate(calls):

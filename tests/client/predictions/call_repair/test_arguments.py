@@ -7,8 +7,8 @@ import pytest
 
 from lmstudio_integrations.client.predictions.call_repair import arguments as module
 from lmstudio_integrations.client.predictions.call_repair.arguments import mended
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTool
-from lmstudio_integrations.client.predictions.text_calls.values import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import NoCallError
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTool
 
 TEXT, INTEGER = {"type": "string"}, {"type": "integer"}
 ITEM: dict[str, Any] = {"type": "object", "properties": {"name": TEXT, "count": INTEGER}, "required": ["name"]}

@@ -8,16 +8,16 @@ sentence, is not a call.
 import re
 from typing import NamedTuple
 
-from lmstudio_integrations.client.predictions.text_calls.bodies import CallReader, TextCall
-from lmstudio_integrations.client.predictions.text_calls.formats import (
+from lmstudio_integrations.client.predictions.tool_parser.call_parser import CallParser, ParsedCall
+from lmstudio_integrations.client.predictions.tool_parser.formats import (
     BEGINNING_OF_REASONING,
     ENDS,
     MARKERS,
     OF_DEFINITIONS,
     format_at,
 )
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
-from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import CutOffError, NoCallError, TextCursor
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 
 _FENCE = re.compile(r"(`{3,}|~{3,})[^\n`]*")
 _CLOSING_FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*")
@@ -43,7 +43,7 @@ _LONGEST_END = 64
 UNMARKED = "without markers"
 
 
-class Reading(NamedTuple):
+class ParseResult(NamedTuple):
     """What was read.
 
     Attributes:
@@ -55,7 +55,7 @@ class Reading(NamedTuple):
     """
 
     text: str
-    calls: tuple[TextCall, ...]
+    calls: tuple[ParsedCall, ...]
     family: str
     problem: str | None = None
     name: str | None = None
@@ -143,7 +143,7 @@ def _fence_after(lines: str, fence: str) -> str:
     return fence
 
 
-class Candidate:
+class ToolParser:
     """A text that may be calls, up to its end.
 
     Args:
@@ -169,7 +169,7 @@ class Candidate:
             return False
         return True
 
-    def read(self) -> Reading | None:
+    def parse(self) -> ParseResult | None:
         """Return the calls, or what is wrong with them; `None` if it is something else."""
         text = self.text
         family = format_at(text) if self._is_marked else UNMARKED
@@ -181,40 +181,40 @@ class Candidate:
         except NoCallError:
             return self.unreadable() if self._is_marked else None
         try:
-            return self._checked(calls, family)
+            return self._check(calls, family)
         except NoCallError:
             return None
 
-    def _checked(self, calls: list[TextCall], family: str) -> Reading | None:
+    def _check(self, calls: list[ParsedCall], family: str) -> ParseResult | None:
         """Return calls that fit; of those that do not, what is wrong."""
-        fitting = tuple([TextCall(tool, tool.fitting(arguments)) for tool, arguments in calls])
+        fitting = tuple([ParsedCall(tool, tool.fitting(arguments)) for tool, arguments in calls])
         for tool, arguments in fitting:
             problem = tool.problem(arguments, only_known=not self._is_marked)
             if problem is not None:
                 # Arguments that only the schema does not name are a doubt, and nothing that could be mended.
                 is_misfit = self._is_marked or (self._reports_misfits and tool.problem(arguments) is not None)
-                return Reading(self.text, fitting, family, problem, tool.name) if is_misfit else None
-        return Reading(self.text, fitting, family)
+                return ParseResult(self.text, fitting, family, problem, tool.name) if is_misfit else None
+        return ParseResult(self.text, fitting, family)
 
-    def unreadable(self) -> Reading | None:
+    def unreadable(self) -> ParseResult | None:
         """Return what is wrong with a text that is not possible; `None` if it is something else than broken calls."""
         if self.text.startswith(OF_DEFINITIONS) or not self.text.rstrip().endswith(ENDS):
             return None
         return self._failed(format_at(self.text), "the call cannot be read")
 
-    def _failed(self, family: str, problem: str) -> Reading | None:
+    def _failed(self, family: str, problem: str) -> ParseResult | None:
         name = self._tools.name_in(self.text)
-        return None if name is None else Reading(self.text, (), family, problem, name)
+        return None if name is None else ParseResult(self.text, (), family, problem, name)
 
-    def _calls(self, *, is_final: bool) -> list[TextCall]:
-        text, is_marked = Text(self.text), self._is_marked
+    def _calls(self, *, is_final: bool) -> list[ParsedCall]:
+        text, is_marked = TextCursor(self.text), self._is_marked
         if not is_marked:
             text.skip_space()
             is_marked = self._opens_code_block(text)
         is_in_block = not self._is_marked and self.text.lstrip().startswith("```")
-        return CallReader(text, self._tools, is_marked=is_marked, is_final=is_final, is_in_block=is_in_block).calls()
+        return CallParser(text, self._tools, is_marked=is_marked, is_final=is_final, is_in_block=is_in_block).calls()
 
-    def _opens_code_block(self, text: Text) -> bool:
+    def _opens_code_block(self, text: TextCursor) -> bool:
         """Skip the beginning of a code block; return whether that, or what is in it, marks calls."""
         if not text.skip("```"):
             return False

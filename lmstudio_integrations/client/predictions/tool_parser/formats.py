@@ -1,4 +1,4 @@
-"""How models mark tool calls: a table of the families. What stands between the markers is read by `bodies.py`.
+"""How models mark tool calls: a table of the families. What stands between the markers is read by `call_parser.py`.
 
 Models also use each other's markers, and servers drop some of them. So any body may follow on any marker.
 """

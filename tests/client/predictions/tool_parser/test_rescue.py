@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.middleware import Ask
-from lmstudio_integrations.client.predictions.text_calls import bodies, formats, reading, tools, values
-from lmstudio_integrations.client.predictions.text_calls.scanner import Scanner
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.predictions.tool_parser import call_parser, formats, lenient_json, parser, tools
+from lmstudio_integrations.client.predictions.tool_parser.streaming import StreamingToolParser
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 from lmstudio_integrations.types._json_schemas import ArgumentSchema
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -24,7 +24,7 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
 )
 from tests.client.predictions.middlewares import end, passed, plan_with
-from tests.client.predictions.text_calls.test_corpus import _TOOLS, cases, offered
+from tests.client.predictions.tool_parser.test_corpus import _TOOLS, cases, offered
 
 _CASES = [case for name in ("outputs.jsonl", "fresh_outputs.jsonl", "texts.jsonl") for case in cases(name)]
 _MARKUP = (*"{}[]<>\"'`,:()=/ \n|_a1", "</think>", "<tool_call>", "</tool_call>", "```", '"name": ', "\\u00e9")
@@ -75,7 +75,7 @@ _SIZES = (400, 800)
 _MARKERS = {
     **{known.name: (*known.begins, *known.ends, *known.bodies) for known in formats.FORMATS},
     "other tokens": (*formats._AFTER_RESPONSE, *formats._BEFORE_ARGUMENTS, *formats.NEXT_TURNS, "<think>", "</think>"),
-    "quotes": (*values._QUOTES, *values._DELIMITERS, *reading._QUOTING),
+    "quotes": (*lenient_json._QUOTES, *lenient_json._DELIMITERS, *parser._QUOTING),
     "brackets": ("{", "[", "(", "<", "}", "]", ")", ">", "{{", '{"a":', '{"name": "add", "arguments": {"a": ['),
     "fences": ("```", "```json\n", "~~~", "````\n", "> ```\n", "`"),
     "calls": (f"{_CALL}\n", "<function=add><parameter=a>1", "<tool_call>add<arg_key>a", "<tool_call>          "),
@@ -134,20 +134,20 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         monkeypatch.setattr(owner, name, counting)
 
-    for module in (bodies, reading, tools, values):
+    for module in (call_parser, parser, tools, lenient_json):
         for name, value in list(vars(module).items()):
             if isinstance(value, re.Pattern):
                 monkeypatch.setattr(module, name, _CountingPattern(value, work.append))
     for tokens in (formats.MARKERS, formats.BETWEEN, formats.BEFORE_ARGUMENTS):
         monkeypatch.setattr(tokens, "_pattern", _CountingPattern(tokens._pattern, work.append))
-    for quote, plain in values._PLAIN.items():
-        monkeypatch.setitem(values._PLAIN, quote, _CountingPattern(plain, work.append))
-    count(Scanner, "_search", lambda _, window: len(window))
-    count(Scanner, "_candidate_at", lambda scanner, _: scanner._length)
-    count(Scanner, "_surroundings_of", lambda scanner, _: sum(map(len, scanner._since)))
+    for quote, plain in lenient_json._PLAIN.items():
+        monkeypatch.setitem(lenient_json._PLAIN, quote, _CountingPattern(plain, work.append))
+    count(StreamingToolParser, "_search", lambda _, window: len(window))
+    count(StreamingToolParser, "_parser_at", lambda parser, _: parser._length)
+    count(StreamingToolParser, "_surroundings_of", lambda parser, _: sum(map(len, parser._since)))
     count(OfferedTools, "named", lambda _, name: len(name))
 
-    class CountingText(values.Text):
+    class CountingCursor(lenient_json.TextCursor):
         def __init__(self, text: str, at: int = 0) -> None:
             super().__init__(_CountingString(text), at)
 
@@ -159,7 +159,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             work.append(len(part))
             return part
 
-    monkeypatch.setattr(reading, "Text", CountingText)
+    monkeypatch.setattr(parser, "TextCursor", CountingCursor)
     return work
 
 

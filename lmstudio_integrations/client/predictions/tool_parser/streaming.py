@@ -1,13 +1,13 @@
 """Finds where calls may begin in a text that grows, so that a stream holds back only what may be markup."""
 
-from lmstudio_integrations.client.predictions.text_calls.formats import (
+from lmstudio_integrations.client.predictions.tool_parser.formats import (
     BEGINNING_OF_REASONING,
     END_OF_REASONING,
     MARKERS,
     NEXT_TURNS,
 )
-from lmstudio_integrations.client.predictions.text_calls.reading import Candidate, Reading, Surroundings
-from lmstudio_integrations.client.predictions.text_calls.tools import OfferedTools
+from lmstudio_integrations.client.predictions.tool_parser.parser import ParseResult, Surroundings, ToolParser
+from lmstudio_integrations.client.predictions.tool_parser.tools import OfferedTools
 
 MOST_HELD = 1 << 18
 """Characters that may be held back; longer calls stay text."""
@@ -19,7 +19,7 @@ _FEWEST_NEW = 16
 """How many characters of a candidate must be new before it is read again; a quarter of a long one."""
 
 
-class Scanner:
+class StreamingToolParser:
     """Watches one text: a response, or reasoning.
 
     The first marker in it decides: a text that goes on after a marker without a call only mentions them. What precedes
@@ -84,19 +84,19 @@ class Scanner:
             return self._length - self._candidate
         return self._look(self._candidate)
 
-    def finish(self) -> tuple[int, Reading] | None:
+    def finish(self) -> tuple[int, ParseResult] | None:
         """Return what was read at the end of the text, and where it begins; `None` if there is no call."""
         while self._candidate is not None:
-            candidate = self._candidate_at(self._candidate)
-            if self._is_possible(candidate):
-                return self._found(self._candidate, candidate.read())
-            self._give_up(candidate)
+            parser = self._parser_at(self._candidate)
+            if self._is_possible(parser):
+                return self._result_at(self._candidate, parser.parse())
+            self._give_up(parser)
         if self._given_up is None:
             return None
-        return self._found(self._given_up, self._candidate_at(self._given_up).unreadable())
+        return self._result_at(self._given_up, self._parser_at(self._given_up).unreadable())
 
-    def _found(self, at: int, reading: Reading | None) -> tuple[int, Reading] | None:
-        return None if reading is None else (self._begun_at + at, reading)
+    def _result_at(self, at: int, result: ParseResult | None) -> tuple[int, ParseResult] | None:
+        return None if result is None else (self._begun_at + at, result)
 
     def _search(self, window: str) -> int:
         """Look for the first marker after the first character of a text; return how many characters are held."""
@@ -159,25 +159,25 @@ class Scanner:
 
     def _look(self, at: int) -> int:
         """Look whether the candidate, which begins here, may still be calls."""
-        candidate = self._candidate_at(at)
-        if not self._is_possible(candidate):
-            return self._give_up(candidate)
-        held = len(candidate.text)
+        parser = self._parser_at(at)
+        if not self._is_possible(parser):
+            return self._give_up(parser)
+        held = len(parser.text)
         self._next_look = self._length + max(_FEWEST_NEW, held // 4)
         return held
 
-    def _candidate_at(self, at: int) -> Candidate:
+    def _parser_at(self, at: int) -> ToolParser:
         self._parts = ["".join(self._parts)]
         text = self._parts[0][at:]
-        return Candidate(text, self._tools, is_marked=self._is_marked, reports_misfits=self._repairs)
+        return ToolParser(text, self._tools, is_marked=self._is_marked, reports_misfits=self._repairs)
 
-    def _is_possible(self, candidate: Candidate) -> bool:
-        return len(candidate.text) <= MOST_HELD and candidate.is_possible()
+    def _is_possible(self, parser: ToolParser) -> bool:
+        return len(parser.text) <= MOST_HELD and parser.is_possible()
 
-    def _give_up(self, candidate: Candidate) -> int:
+    def _give_up(self, parser: ToolParser) -> int:
         """Go on after the beginning of a candidate that is something else."""
         at, self._candidate = self._candidate, None
         if self._is_marked:
             self._is_over, self._given_up = True, at
-            self._is_kept = self._repairs and self._tools.name_in(candidate.text) is not None
-        return self._search("\n" + candidate.text)
+            self._is_kept = self._repairs and self._tools.name_in(parser.text) is not None
+        return self._search("\n" + parser.text)

@@ -8,7 +8,12 @@ from typing import Any
 from lmstudio_integrations._support.bounded_cache import BoundedCache
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.text_calls.values import CutOffError, NoCallError, Text, read_value
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
+    CutOffError,
+    NoCallError,
+    TextCursor,
+    read_value,
+)
 from lmstudio_integrations.types._json_schemas import ArgumentSchema, Misfit
 
 _NAMESPACES = ("functions.", "function.", "tools.", "tool.", "default_api.")
@@ -140,7 +145,7 @@ class OfferedTools:
 def values_of(text: str) -> Sequence[Any]:
     """Return the value that a text stands for, if it stands for one."""
     # A bracket must follow on what is no string.
-    given = Text(text.strip() + "]")
+    given = TextCursor(text.strip() + "]")
     try:
         value = read_value(given)
     except (NoCallError, CutOffError):

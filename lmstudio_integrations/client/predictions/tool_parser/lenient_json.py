@@ -44,7 +44,7 @@ class CutOffError(Exception):
     """The text ends before the call does."""
 
 
-class Text:
+class TextCursor:
     """A text, and how far it was read.
 
     Args:
@@ -117,7 +117,7 @@ class Text:
         return CutOffError() if self.is_at_end else NoCallError()
 
 
-def read_value(text: Text, depth: int = 0) -> Any:
+def read_value(text: TextCursor, depth: int = 0) -> Any:
     """Read a value.
 
     Raises:
@@ -134,7 +134,7 @@ def read_value(text: Text, depth: int = 0) -> Any:
     return _read_scalar(text) if string is None else string
 
 
-def read_object(text: Text, depth: int = 0) -> dict[str, Any]:
+def read_object(text: TextCursor, depth: int = 0) -> dict[str, Any]:
     """Read an object or a dict.
 
     Raises:
@@ -154,7 +154,7 @@ def read_whole_object(whole: str) -> dict[str, Any]:
     Raises:
         NoCallError, CutOffError: If it is none, or has something else beside it.
     """
-    text = Text(whole)
+    text = TextCursor(whole)
     text.skip_space()
     found = read_object(text)
     text.skip_space()
@@ -163,7 +163,7 @@ def read_whole_object(whole: str) -> dict[str, Any]:
     return found
 
 
-def read_members(text: Text) -> Iterator[str]:
+def read_members(text: TextCursor) -> Iterator[str]:
     """Read an object: yield each key, after which the caller reads the value.
 
     Templates that escape braces make models double them.
@@ -183,7 +183,7 @@ def read_members(text: Text) -> Iterator[str]:
         yield key
 
 
-def _read_list(text: Text, depth: int) -> list[Any]:
+def _read_list(text: TextCursor, depth: int) -> list[Any]:
     text.expect("[")
     found: list[Any] = []
     end = text.at
@@ -195,7 +195,7 @@ def _read_list(text: Text, depth: int) -> list[Any]:
     return found
 
 
-def _read_string(text: Text) -> str | None:
+def _read_string(text: TextCursor) -> str | None:
     """Read a string, if one begins here."""
     for quote, end in _DELIMITERS.items():
         if text.skip(quote):
@@ -209,7 +209,7 @@ def _read_string(text: Text) -> str | None:
     return None
 
 
-def _read_until(text: Text, end: str) -> str:
+def _read_until(text: TextCursor, end: str) -> str:
     begin, found = text.at, text.text.find(end, text.at)
     if found < 0:
         raise CutOffError
@@ -217,7 +217,7 @@ def _read_until(text: Text, end: str) -> str:
     return text.text[begin:found]
 
 
-def _read_escaped(text: Text, end: str) -> str:
+def _read_escaped(text: TextCursor, end: str) -> str:
     """Read the rest of a string with escapes of JSON; line breaks in it are those of the string."""
     whole, plain, at = text.text, _PLAIN[end], text.at
     parts, escapes = list[str](), set[str]()
@@ -253,7 +253,7 @@ def _escaped(whole: str, at: int) -> tuple[str, int]:
     return character, found.end()
 
 
-def _read_scalar(text: Text) -> Any:
+def _read_scalar(text: TextCursor) -> Any:
     """Read a number, or a literal of JSON or Python."""
     found = text.match(_SCALAR)
     if found.end() == len(text.text):  # a bracket at least must follow

@@ -1,7 +1,7 @@
-"""Reads what stands between the markers: the name of a tool and its arguments, in the forms that models write.
+"""Parses what stands between the markers: the name of a tool and its arguments, in the forms that models write.
 
-Reading raises `NoCallError` as soon as nothing that follows could make calls of the text, and `CutOffError` where the
-text ends before they do. So a stream is held back no longer than necessary.
+It raises `NoCallError` as soon as nothing that follows could make calls of the text, and `CutOffError` where the text
+ends before they do. So a stream is held back no longer than necessary.
 """
 
 import re
@@ -10,21 +10,21 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.typeguards import is_object
-from lmstudio_integrations.client.predictions.text_calls.formats import BEFORE_ARGUMENTS, BETWEEN, OF_DEFINITIONS
-from lmstudio_integrations.client.predictions.text_calls.tools import WRAPPERS, OfferedTool, OfferedTools
-from lmstudio_integrations.client.predictions.text_calls.values import (
+from lmstudio_integrations.client.predictions.tool_parser.formats import BEFORE_ARGUMENTS, BETWEEN, OF_DEFINITIONS
+from lmstudio_integrations.client.predictions.tool_parser.lenient_json import (
     MAX_DEPTH,
     CutOffError,
     NoCallError,
-    Text,
+    TextCursor,
     read_members,
     read_object,
     read_value,
     read_whole_object,
 )
+from lmstudio_integrations.client.predictions.tool_parser.tools import WRAPPERS, OfferedTool, OfferedTools
 
 
-class TextCall(NamedTuple):
+class ParsedCall(NamedTuple):
     """A call that was read.
 
     Attributes:
@@ -78,8 +78,8 @@ _BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id", "descript
 _TYPES = ("function", "function_call", "tool_call", "tool_use")
 
 
-class CallReader:
-    """Reads calls up to the end of a text.
+class CallParser:
+    """Parses calls up to the end of a text.
 
     Args:
         text: The text, at the first marker or the first call.
@@ -90,7 +90,9 @@ class CallReader:
         is_in_block: Whether the text is one of code blocks, the first of which has begun.
     """
 
-    def __init__(self, text: Text, tools: OfferedTools, *, is_marked: bool, is_final: bool, is_in_block: bool) -> None:
+    def __init__(
+        self, text: TextCursor, tools: OfferedTools, *, is_marked: bool, is_final: bool, is_in_block: bool
+    ) -> None:
         self._text = text
         self._tools = tools
         self._is_marked = is_marked
@@ -99,14 +101,14 @@ class CallReader:
         self._missing: set[re.Pattern[str]] = set()
         """The tags that do not follow any more."""
 
-    def calls(self) -> list[TextCall]:
+    def calls(self) -> list[ParsedCall]:
         """Return the calls.
 
         Raises:
             NoCallError: If the text has anything else, or calls a tool that is not offered.
             CutOffError: If it ends too early.
         """
-        found: list[TextCall] = []
+        found: list[ParsedCall] = []
         while not self._skip_markup(brackets=bool(found)):
             found += self._body()
             if len(found) > _MOST_CALLS:
@@ -136,7 +138,7 @@ class CallReader:
             self._is_in_block = not self._is_in_block
         return found
 
-    def _body(self) -> list[TextCall]:
+    def _body(self) -> list[ParsedCall]:
         text = self._text
         if text.text.startswith("call:{", text.at):
             text.at += len("call:")
@@ -152,9 +154,9 @@ class CallReader:
 
     # JSON -------------------------------------------------------------------------------------------------------------
 
-    def _list(self, depth: int = 0) -> list[TextCall]:
+    def _list(self, depth: int = 0) -> list[ParsedCall]:
         """Read a list of calls in JSON, or in Python."""
-        text, found = self._text, list[TextCall]()
+        text, found = self._text, list[ParsedCall]()
         text.expect("[")
         while not (found and self._lacks_bracket("<[")) and not text.is_closed("]"):
             found += self._object(depth) if text.text[text.at] == "{" else [self._named(in_list=True)]
@@ -162,7 +164,7 @@ class CallReader:
             raise NoCallError
         return found
 
-    def _object(self, depth: int = 0) -> list[TextCall]:
+    def _object(self, depth: int = 0) -> list[ParsedCall]:
         """Read a call in JSON, or an object around calls."""
         if depth > MAX_DEPTH:
             raise NoCallError
@@ -182,7 +184,7 @@ class CallReader:
             raise NoCallError
         if _is_definition(members["tool"], arguments, described="description" in members):
             raise NoCallError
-        return [TextCall(members["tool"], arguments)]
+        return [ParsedCall(members["tool"], arguments)]
 
     def _keys(self, members: Mapping[str, Any]) -> Iterator[str]:
         """Yield the keys of an object, until its end or the place where that is missing."""
@@ -232,7 +234,7 @@ class CallReader:
 
     # XML --------------------------------------------------------------------------------------------------------------
 
-    def _xml(self) -> TextCall:
+    def _xml(self) -> ParsedCall:
         """Read `<function=NAME>` or `<NAME>`, with parameters or with JSON."""
         text = self._text
         head = self._tag(_XML_CALL) or self._tag(_ELEMENT)
@@ -240,7 +242,7 @@ class CallReader:
             raise NoCallError
         tool = self._tool(head.group("name"))
         if head.group().endswith("/>"):
-            return TextCall(tool, {})
+            return ParsedCall(tool, {})
         text.skip_space()
         arguments: dict[str, Any] = {}
         if text.text.startswith("{", text.at):
@@ -253,7 +255,7 @@ class CallReader:
             text.text, text.at
         )
         text.at = text.at if end is None else end.end()
-        return TextCall(tool, arguments)
+        return ParsedCall(tool, arguments)
 
     def _read_parameter(self, tool: OfferedTool, arguments: dict[str, Any]) -> bool:
         """Read `<parameter=NAME>VALUE</parameter>` or `<NAME>VALUE</NAME>`, if it is here."""
@@ -333,7 +335,7 @@ class CallReader:
 
     # Names ------------------------------------------------------------------------------------------------------------
 
-    def _named(self, *, in_list: bool = False, is_wrapped: bool = False) -> TextCall:
+    def _named(self, *, in_list: bool = False, is_wrapped: bool = False) -> ParsedCall:
         """Read the name of a tool with its arguments: as JSON, as a call in Python, or in GLM's tags."""
         text, begin = self._text, self._text.at
         name = text.match(_NAME).group()
@@ -348,22 +350,22 @@ class CallReader:
         if is_called:
             if not (self._is_marked or in_list or name.endswith(".call")):
                 raise NoCallError
-            return TextCall(self._tool(name.removesuffix(".call")), self._keyword_arguments())
+            return ParsedCall(self._tool(name.removesuffix(".call")), self._keyword_arguments())
         end = text.at
         if text.skip(_KEY_END):  # without `<arg_key>` before it
             tool, text.at = self._tool_before_key(name, end)
-            return TextCall(tool, self._tagged_arguments())
+            return ParsedCall(tool, self._tagged_arguments())
         tool = self._tool(name if self._tools.named(name) else name.removesuffix("json"))
         text.skip(f":{name}")  # Gemma may repeat it
         self._skip_to_arguments()
         if text.text.startswith("{", text.at):
-            return TextCall(tool, read_object(text))
+            return ParsedCall(tool, read_object(text))
         if text.skip(_KEY_BEGINS):
-            return TextCall(tool, self._tagged_arguments())
+            return ParsedCall(tool, self._tagged_arguments())
         self._expect_end()
         if not self._is_marked or text.text[:begin].rstrip().endswith(OF_DEFINITIONS):
             raise NoCallError
-        return TextCall(tool, {})
+        return ParsedCall(tool, {})
 
     def _tool_before_key(self, text: str, end: int) -> tuple[OfferedTool, int]:
         """Return the tool in the name of a tool and that of an argument, and where the argument's name begins."""
@@ -373,7 +375,7 @@ class CallReader:
                     return tool, end - len(parameter)
         raise NoCallError
 
-    def _wrapped(self, wrapper: str) -> TextCall:
+    def _wrapped(self, wrapper: str) -> ParsedCall:
         """Read a call in `print(…)`, or after a word such as `call:`."""
         text = self._text
         if not text.skip("("):
