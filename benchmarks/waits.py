@@ -43,7 +43,7 @@ import lmstudio_integrations as lms
 from benchmarks import environment
 from benchmarks.speed import to_json
 from lmstudio_integrations._both_frameworks.conversation import encode
-from lmstudio_integrations.client.hosts.conversations import Conversations
+from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._messages import convert
@@ -401,7 +401,7 @@ def main() -> None:
     parser.add_argument("--stay-nowhere", action="store_true", help="choose hosts as if none had anything cached")
     arguments = parser.parse_args()
     if arguments.stay_nowhere:
-        Conversations.begin = Conversations.end = lambda *_: None  # type: ignore[method-assign,assignment]
+        PromptIndex.record_request = PromptIndex.record_response = lambda *_: None  # type: ignore[method-assign,assignment]
     results: dict[str, Waits] = {}
     for name in arguments.only:
         case = CASES[name]

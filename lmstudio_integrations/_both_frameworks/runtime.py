@@ -229,11 +229,11 @@ class Runtime(BaseRuntime):
 
     def hosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return run(hosts_of_model(self.clients.handle(BaseModelHandle, spec).model).refreshed())
+        return run(hosts_of_model(self.clients.handle(BaseModelHandle, spec).model).refresh())
 
     async def ahosts(self, spec: HandleSpec) -> list[HostStatus]:
         """Ask the hosts of a model what they have."""
-        return await arun(hosts_of_model(self.async_clients.handle(BaseModelHandle, spec).model).refreshed())
+        return await arun(hosts_of_model(self.async_clients.handle(BaseModelHandle, spec).model).refresh())
 
     def unload(self) -> None:
         """Unload the models that this adapter loaded."""

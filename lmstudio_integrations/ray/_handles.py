@@ -47,7 +47,7 @@ def open_async(
 async def get_capacity(handle: AsyncLLM | AsyncEmbeddingModel) -> int:
     """Return how many calls the hosts that have the model run at once. Loads nothing."""
     hosts = hosts_of_model(handle.model)
-    await arun(hosts.probed(of_all=True))
+    await arun(hosts.probe(of_all=True))
     return hosts.parallel
 
 

@@ -1,6 +1,6 @@
 """Probes what a host has of a model, rarely and in the background, and remembers it; loads the model there.
 
-`hosts.py` and `route.py` read and complete it. The probes and the loads here run on the I/O thread, and nobody waits
+`hosts.py` and `failover.py` read and complete it. The probes and the loads here run on the I/O thread, and nobody waits
 for them but the first call on a host.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lmstudio_integrations._support.text import one_line
 from lmstudio_integrations._support.typeguards import is_count, is_object
-from lmstudio_integrations.client.hosts.conversations import Conversations
+from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
 from lmstudio_integrations.client.models.loading import Loader, matches
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.models.queries import get_load_config, list_wire_infos, unload
@@ -66,7 +66,7 @@ class HostRecord:
         info: The loaded instance in wire form, if there is one.
         parallel: How many calls it runs at once, if it reported that.
         downloaded: Whether the model can be loaded.
-        conversations: The conversations that it has in its prompt cache.
+        prompt_index: The prompts that it has in its cache.
         probe: The running probe; only the I/O thread uses it.
     """
 
@@ -82,7 +82,7 @@ class HostRecord:
     info: WireInfo | None = None
     parallel: int | None = None
     downloaded: bool = False
-    conversations: Conversations = field(default_factory=Conversations)
+    prompt_index: PromptIndex = field(default_factory=PromptIndex)
     probe: "asyncio.Task[None] | None" = None
 
     @property
@@ -110,7 +110,7 @@ class HostRecord:
     def record_failure(self, error: LMStudioError) -> None:
         """Leave the host out for a while: it does not respond."""
         self.loaded, self.info = False, None
-        self.conversations.forget()
+        self.prompt_index.clear()
         self.error = one_line(error)
         self.checked_at = now = time.monotonic()
         if now >= self.retry_at:  # calls that fail together count once
@@ -120,7 +120,7 @@ class HostRecord:
     def record_load_failure(self, error: LMStudioError) -> None:
         """Load nothing on the host for a while: it responds, but it cannot load or find the model."""
         self.loaded, self.info, self.downloaded = False, None, False
-        self.conversations.forget()
+        self.prompt_index.clear()
         self.load_error = one_line(error)
         self.checked_at = time.monotonic()
 
@@ -135,7 +135,7 @@ class HostRecord:
     def record_probe(self, found: _Found) -> None:
         """Record what a probe found. A host that responds to it may still respond to no call."""
         if self.info is not None and (found.info is None or reference_of(found.info) != reference_of(self.info)):
-            self.conversations.forget()  # it was unloaded
+            self.prompt_index.clear()  # it was unloaded
         self.loaded, self.downloaded = found.info is not None, found.downloaded
         self.info, self.parallel = found.info, found.parallel
         self.error, self.load_error = None, None
@@ -209,8 +209,8 @@ class Host:
             downloaded=loaded or record.downloaded,
             in_flight=len(record.calls),
             parallel=record.parallel or DEFAULT_PARALLEL[self.model.state.kind],
-            conversations=record.conversations.active(),
-            call_seconds=record.conversations.call_seconds,
+            conversations=record.prompt_index.active(),
+            call_seconds=record.prompt_index.call_seconds,
             responded_at=record.responded_at,
             context_length=context_length if is_count(context_length) else None,
             path=known.get("path"),

@@ -1,6 +1,6 @@
 """A model on several hosts: what is known of them, and which one gets the next operation.
 
-`choice.py` is the policy, `host.py` knows a host, `route.py` is the way of one operation over them.
+`choice.py` is the policy, `host.py` knows a host, `failover.py` moves an operation over them.
 """
 
 import time
@@ -45,12 +45,12 @@ class Hosts:
         """Makes the calls that concern no host in particular."""
         return self.hosts[0].model.caller
 
-    def refreshed(self) -> Flow[list[HostStatus]]:
+    def refresh(self) -> Flow[list[HostStatus]]:
         """Ask all hosts what they have; return what is known of each."""
-        yield from self.probed(again=True)
+        yield from self.probe(again=True)
         return self.statuses()
 
-    def probed(self, *, of_all: bool = False, again: bool = False) -> Flow[None]:
+    def probe(self, *, of_all: bool = False, again: bool = False) -> Flow[None]:
         """Wait until the hosts were asked what they have: until one has a free slot, or until all have responded.
 
         Only the first operations wait. Hosts that were asked a while ago are asked again in the background.
@@ -111,7 +111,7 @@ class Hosts:
             statuses = [host.status() for host in hosts]
             self.compare(statuses)
             may_load = hosts[0].model.state.policy != "require_loaded"
-            saved = [] if outline is None else [host.record.conversations.seconds_saved(outline) for host in hosts]
+            saved = [] if outline is None else [host.record.prompt_index.seconds_saved(outline) for host in hosts]
             number, load = choose(statuses, saved=saved, may_load=may_load, excluded=excluded)
             host, status = hosts[number], statuses[number]
             usable = [each for at, each in enumerate(statuses) if at not in excluded]
@@ -122,7 +122,7 @@ class Hosts:
             if slot is None:
                 continue  # another thread was faster
             if outline is not None:
-                host.record.conversations.begin(outline)
+                host.record.prompt_index.record_request(outline)
             if may_load and not status.loaded:
                 host.record.loads[call] = None
             if load is not None:

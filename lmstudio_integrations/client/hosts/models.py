@@ -9,9 +9,9 @@ from typing import Any, Self, TypeVar, cast
 from lmstudio_integrations.client.embeddings.embedder import Embedder, Vectors
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files.uploads import address_of
+from lmstudio_integrations.client.hosts.failover import FailoverAttempts, record_failure
 from lmstudio_integrations.client.hosts.host import Host
 from lmstudio_integrations.client.hosts.hosts import Hosts
-from lmstudio_integrations.client.hosts.route import HostAttempts, record_failure
 from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
@@ -88,12 +88,12 @@ class _OnHosts(Model):
 
     def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
         """Return the attempts of an operation."""
-        return HostAttempts(self.hosts, self.hosts.hosts, timeouts, reload=reload)
+        return FailoverAttempts(self.hosts, self.hosts.hosts, timeouts, reload=reload)
 
     def load_all(self) -> Flow[ModelInstanceInfo]:
         """Load the model on a host if it is loaded on none; several instances are loaded on every host that can."""
         if self.state.number is not None:
-            yield from self.hosts.probed(again=True)  # a host that failed before is given another chance
+            yield from self.hosts.probe(again=True)  # a host that failed before is given another chance
             statuses = self.hosts.statuses()
             loadable = [
                 host
@@ -101,7 +101,7 @@ class _OnHosts(Model):
                 if status.available and status.downloaded
             ]
             yield from self._on_each(loadable or self.hosts.hosts[:1], lambda model: model.load())
-            yield from self.hosts.probed(again=True)
+            yield from self.hosts.probe(again=True)
         return (yield from super().load_all())
 
     def _on_each(self, hosts: Sequence[Host], work: Callable[[Any], Flow[None]]) -> Flow[None]:
@@ -134,7 +134,7 @@ class _OnHosts(Model):
 
     def unload(self) -> Flow[None]:
         """Unload the instances of all hosts that have one; the handle does not load these again automatically."""
-        yield from self.hosts.probed(of_all=True)
+        yield from self.hosts.probe(of_all=True)
         yield from _each([host.unload() for host in self.hosts.hosts])
 
     def unload_if_loaded_here(self) -> Flow[None]:
@@ -143,7 +143,7 @@ class _OnHosts(Model):
 
     def slots(self) -> Flow[list[int]]:
         """Return how many calls each host runs at once."""
-        yield from self.hosts.probed(of_all=True)
+        yield from self.hosts.probe(of_all=True)
         return self.hosts.slots
 
     def get_info(self, *, load: bool = False) -> Flow[ModelInstanceInfo]:
@@ -152,7 +152,7 @@ class _OnHosts(Model):
         Args:
             load: Whether to load the model on a host if it is loaded on none.
         """
-        yield from self.hosts.probed(of_all=True)
+        yield from self.hosts.probe(of_all=True)
         info = yield from super().get_info(load=load)
         smallest = min(info.context_length, self.hosts.context_length or info.context_length)
         return info if smallest == info.context_length else info.model_copy(update={"context_length": smallest})
@@ -165,13 +165,13 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
         """Return a prediction. One with uploaded files runs on the host that has them."""
         address, hosts = address_of(plan.files), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
-        return Prediction(HostAttempts(self.hosts, pinned or hosts, plan.timeouts, outline=plan.outline), plan)
+        return Prediction(FailoverAttempts(self.hosts, pinned or hosts, plan.timeouts, outline=plan.outline), plan)
 
     def warm(
         self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()
     ) -> Flow[None]:
         """Process what stands before the first question, on every host that has the model loaded."""
-        yield from self.hosts.probed(of_all=True)
+        yield from self.hosts.probe(of_all=True)
         loaded = [host for host in self.hosts.hosts if host.status().loaded]
         if loaded:
             yield from self._on_each(loaded, lambda model: model.warm(prefix, parameters, tools))
@@ -201,7 +201,7 @@ class EmbedderOnHosts(_OnHosts, Embedder):
 
     def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
         """Embed texts in batches, at once on all hosts; each batch is an operation of its own."""
-        yield from self.hosts.probed(of_all=True)  # a text that is too long for one of the hosts is too long for all
+        yield from self.hosts.probe(of_all=True)  # a text that is too long for one of the hosts is too long for all
         request = replace(request, context_length=self.hosts.context_length)
         vectors: Vectors = [[] for _ in request.texts]
         starts = iter(range(0, len(vectors), BATCH))  # all flows take from one iterator

@@ -117,17 +117,17 @@ class Attempts:
                 result = yield from work((yield from self.next_operation()))
             except LMStudioError as error:
                 self.end_turn(succeeded=False)
-                error = self.explained(error)  # under no other name: its traceback refers to this frame
+                error = self.explain(error)  # under no other name: its traceback refers to this frame
                 if not self.retries_after(error):
                     self.release()
-                    raise self.final(error)  # noqa: B904 - it has its cause
+                    raise self.final_error(error)  # noqa: B904 - it has its cause
             except BaseException:
                 self.end_turn(succeeded=False)
                 self.release()
                 raise
             else:
                 self.end_turn(succeeded=True)
-                self.succeeded()
+                self.record_success()
                 return result
 
     def next_operation(self) -> Flow[Operation]:
@@ -158,7 +158,7 @@ class Attempts:
         self._instance = instance
         return instance
 
-    def recognized(self, instance: Instance, info: WireInfo) -> Instance:
+    def recognize(self, instance: Instance, info: WireInfo) -> Instance:
         """Return the instance that has responded: another program may have loaded the model again in the meantime.
 
         Args:
@@ -220,7 +220,7 @@ class Attempts:
         self._delay, self._is_unloaded, self.is_running = delay, is_unloaded, False
         return True
 
-    def explained(self, error: LMStudioError) -> LMStudioError:
+    def explain(self, error: LMStudioError) -> LMStudioError:
         """Return an error of the server with what this process knows of the model."""
         if self._instance is None:  # it is about finding or loading the model
             return error
@@ -244,17 +244,17 @@ class Attempts:
         text = f"model {self.state.name!r} was unloaded: {reason}"
         return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
 
-    def succeeded(self, result: PredictionResult | None = None) -> None:
-        """Record that the operation has succeeded. On one server there is nothing to do; see `HostAttempts`.
+    def record_success(self, result: PredictionResult | None = None) -> None:
+        """Record that the operation has succeeded. On one server there is nothing to do; see `FailoverAttempts`.
 
         Args:
             result: The response, if it is a prediction.
         """
 
     def release(self) -> None:
-        """Give back the slot on a host. On one server there is none; see `HostAttempts`. Any thread may call it."""
+        """Give back the slot on a host. On one server there is none; see `FailoverAttempts`. Any thread may call it."""
 
-    def final(self, error: LMStudioError) -> LMStudioError:
+    def final_error(self, error: LMStudioError) -> LMStudioError:
         """Return the error of the operation, whose last attempt has failed with an error."""
         return error
 

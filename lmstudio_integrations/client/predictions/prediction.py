@@ -150,7 +150,7 @@ class Prediction:
                     yield from self._interruptible(self._send())
                 except LMStudioModelNotFoundError as error:  # the request asks the instance something first
                     self._attempts.end_turn(succeeded=False)
-                    explained = self._attempts.explained(error)
+                    explained = self._attempts.explain(error)
                     is_unloaded = isinstance(explained, LMStudioModelUnloadedError)
                     if not (is_unloaded and self._attempts.retries_after(explained, seen=self._is_seen)):
                         raise explained  # noqa: B904 - it has its cause
@@ -331,7 +331,7 @@ class Prediction:
                     continue
                 kept = self._kept_after(error)
                 if kept is None:
-                    raise self._attempts.final(error)  # noqa: B904 - it has its cause
+                    raise self._attempts.final_error(error)  # noqa: B904 - it has its cause
                 events = yield from self._deliver(*kept, self._outside_of(self._ask))
             if events:  # otherwise all of them are held
                 return events
@@ -371,7 +371,7 @@ class Prediction:
                 return (yield ask.call)
             return (yield from self._first_batch())
         except LMStudioError as error:
-            explained = self._attempts.explained(error)
+            explained = self._attempts.explain(error)
             if self._is_cancelled and not self._ask.is_open and isinstance(explained, LMStudioModelUnloadedError):
                 raise _ClosedError from error  # or it would be loaded
             raise explained  # noqa: B904 - it has its cause
@@ -446,7 +446,7 @@ class Prediction:
         end = ask.raw.end
         if end is None:
             return (yield from self._deliver(batch, None, self._middlewares))
-        ask.instance = self._attempts.recognized(ask.instance, end.model_info)
+        ask.instance = self._attempts.recognize(ask.instance, end.model_info)
         if ask.call is not None:
             ask.call.server_is_done = True
         ask.is_cancelled = self._is_cancelled
@@ -519,7 +519,7 @@ class Prediction:
             # The last ask may have failed before it had an instance.
             asks = (self._ask, *reversed(self._earlier))
             next(ask for ask in asks if ask.raw.end is not None).instance.reasoning.add(result.thoughts)
-        attempts.succeeded(result)
+        attempts.record_success(result)
         parsed = json_object(result.content) if plan.parse_json and stop_reason != "userStopped" else None
         result = result if parsed is None else replace(result, parsed=parsed, structured=True)
         if self._settle(result) is not result:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstudio_integrations.client.hosts.choice import choose
-from lmstudio_integrations.client.hosts.conversations import Conversations
+from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline
 from lmstudio_integrations.types.hosts import HostStatus
-from tests.client.hosts.test_conversations import result
+from tests.client.hosts.test_prompt_index import result
 
 STATUSES = st.builds(
     lambda available, state, in_flight, parallel: HostStatus(
@@ -111,7 +111,7 @@ def test_conversations_that_start_together_are_spread_evenly_and_stay_where_they
     responded: int, number: int, seed: int
 ) -> None:
     chance = Random(seed)
-    known = [Conversations() for _ in range(number)]
+    known = [PromptIndex() for _ in range(number)]
     at = [1.0 if host < responded else -math.inf for host in range(number)]
     homes: dict[int, int] = {}
     running: list[int] = []
@@ -132,7 +132,7 @@ def test_conversations_that_start_together_are_spread_evenly_and_stay_where_they
         ]
         host = choose(hosts, saved=[each.seconds_saved(prompt) for each in known]).host
         assert homes.setdefault(agent, host) == host
-        known[host].begin(prompt)
+        known[host].record_request(prompt)
         running.append(agent)
         turns[host] += 1
 
@@ -146,7 +146,7 @@ def test_conversations_that_start_together_are_spread_evenly_and_stay_where_they
                 start(agent, prompts[agent])
             else:
                 agent = running.pop(chance.randrange(len(running)))
-                known[homes[agent]].end(prompts[agent], result(100 * (turn + 1), 100 * turn))
+                known[homes[agent]].record_response(prompts[agent], result(100 * (turn + 1), 100 * turn))
                 at[homes[agent]] = 1.0
     assert max(turns.values()) <= 1.3 * turns.total() / number
 

@@ -65,6 +65,6 @@ def test_the_cache_of_a_host_that_fails_or_loads_again_is_forgotten() -> None:
         (lambda: record.record_load_failure(ERROR), False),
     ]
     for change, remains in changes:
-        record.conversations.begin(outline)
+        record.prompt_index.record_request(outline)
         change()
-        assert bool(record.conversations.active()) is remains
+        assert bool(record.prompt_index.active()) is remains

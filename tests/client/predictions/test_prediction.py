@@ -359,13 +359,13 @@ async def test_a_stream_that_is_cancelled_as_its_model_turns_out_to_be_unloaded_
     model = await client.llm.model("chatty")
     server.unload("chatty")
     stream = model.respond_stream("think")
-    explained = attempts.Attempts.explained
+    explain = attempts.Attempts.explain
 
     def cancel_meanwhile(self: attempts.Attempts, error: lms.LMStudioError) -> lms.LMStudioError:
         stream.cancel()
-        return explained(self, error)
+        return explain(self, error)
 
-    monkeypatch.setattr(attempts.Attempts, "explained", cancel_meanwhile)
+    monkeypatch.setattr(attempts.Attempts, "explain", cancel_meanwhile)
     assert [fragment async for fragment in stream] == []
     assert server.loaded() == []
 

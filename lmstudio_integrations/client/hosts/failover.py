@@ -1,4 +1,4 @@
-"""The way of one operation over several hosts: where it runs, where it has failed, and where it goes next."""
+"""Failover of one operation over several hosts: where it runs, where it has failed, and where it goes next."""
 
 import time
 from collections.abc import Hashable, Sequence
@@ -33,7 +33,7 @@ _HERE_ONLY = (
 """Errors of one host that another host need not have."""
 
 
-class HostAttempts(Attempts):
+class FailoverAttempts(Attempts):
     """The attempts of one operation on several hosts: an attempt that fails on one host moves to another.
 
     A model that was unloaded is loaded again on the same host.
@@ -57,18 +57,18 @@ class HostAttempts(Attempts):
     ) -> None:
         first = candidates[0].model
         super().__init__(first.caller, first.state, timeouts, reload=reload)
-        self._route = Route(hosts, candidates, None if outline is None else outline())
+        self._failover = Failover(hosts, candidates, None if outline is None else outline())
 
     def next_operation(self) -> Flow[Operation]:
         """Return the operation of the next attempt, on the best host."""
-        if self._route.host is None:
+        if self._failover.host is None:
             delay, self._delay = self._delay, None
             if delay:
                 yield from self.caller.pause(delay)
-            host = yield from self._route.next_host()
+            host = yield from self._failover.next_host()
             self.state: ModelState = host.model.state
             self.caller: Caller = host.model.caller.within(
-                self._route.started_at, self.listener, can_fail_over=self._route.can_fail_over
+                self._failover.started_at, self.listener, can_fail_over=self._failover.can_fail_over
             )
             self.listener.moved(self.caller.target, self.state.key)
         return (yield from super().next_operation())
@@ -77,30 +77,30 @@ class HostAttempts(Attempts):
         """Record that the attempt has failed; return whether another one follows, on this host or on another."""
         if super().retries_after(error, seen=seen):
             return True
-        delay = self._route.delay_after(error, seen=seen)
+        delay = self._failover.delay_after(error, seen=seen)
         if delay is None:
             return False
         self.listener.attempt_failed(error)
-        self._route.release()
+        self._failover.release()
         self._delay, self._is_unloaded = delay, False
         self.is_running: bool = False
         return True
 
-    def final(self, error: LMStudioError) -> LMStudioError:
+    def final_error(self, error: LMStudioError) -> LMStudioError:
         """Return the error of the operation; if all hosts failed, it has the reason of each."""
-        return self._route.combined(error)
+        return self._failover.combine(error)
 
-    def succeeded(self, result: PredictionResult | None = None) -> None:
+    def record_success(self, result: PredictionResult | None = None) -> None:
         """Record that the host has responded, and release its slot."""
-        self._route.succeeded(result)
+        self._failover.record_success(result)
 
     def release(self) -> None:
         """Release the slot, if there is one."""
-        self._route.release()
+        self._failover.release()
 
 
-class Route:
-    """The way of one operation over several hosts: where it runs, and where it has failed.
+class Failover:
+    """The failover of one operation: on which of several hosts it runs, and where it has failed.
 
     Its slot is released when it ends, at the latest when it is collected.
     """
@@ -112,7 +112,7 @@ class Route:
         self._number: int | None = None
         self._slot: Hashable | None = None
         self._call = object()
-        """Stands for this route in the records, which must not keep it from being collected."""
+        """Stands for this object in the records, which must not keep it from being collected."""
         self._errors: dict[int, LMStudioError] = {}
         self._retries = Retries(hosts.max_retries)
         self.started_at: float | None = None
@@ -141,7 +141,7 @@ class Route:
             self.started_at = time.monotonic()
         reserved = None
         while reserved is None:
-            yield from self._all.probed()
+            yield from self._all.probe()
             reserved = self._all.reserve(self._hosts, set(self._errors), self._call, self._outline)
         self._number, self._slot = reserved
         return self._hosts[self._number]
@@ -171,7 +171,7 @@ class Route:
             self._errors, self.started_at = {}, None
         return seconds
 
-    def succeeded(self, result: PredictionResult | None = None) -> None:
+    def record_success(self, result: PredictionResult | None = None) -> None:
         """Record that the host has responded, and what it did for a conversation; release its slot."""
         host = self.host
         self.release()
@@ -179,7 +179,7 @@ class Route:
             return
         host.record.record_success()
         if result is not None:
-            host.record.conversations.end(self._outline, result)
+            host.record.prompt_index.record_response(self._outline, result)
         if host.model.state.kind == "embedding":  # the length of its vectors may be known only now
             self._all.compare(self._all.statuses())
 
@@ -189,7 +189,7 @@ class Route:
         if slot is not None and self._number is not None:
             self._hosts[self._number].record.release(slot, self._call)
 
-    def combined(self, error: LMStudioError) -> LMStudioError:
+    def combine(self, error: LMStudioError) -> LMStudioError:
         """Return the error of the operation; if all hosts failed, it has the reason of each."""
         # The instances of a host that does not respond have one error.
         failed = {id(each): (self._hosts[number], each) for number, each in reversed(self._errors.items())}

@@ -1,7 +1,7 @@
 """Which conversations a host has in its prompt cache, as far as this process had them processed there.
 
-`hosts.py` asks it before it chooses a host, and `route.py` records what the host has responded to. It keeps hashes and
-numbers, and no text.
+`hosts.py` asks it before it chooses a host, and `failover.py` records what the host has responded to. It keeps hashes
+and numbers, and no text.
 """
 
 import time
@@ -28,8 +28,8 @@ class _Cached(NamedTuple):
     turns: int
 
 
-class Conversations:
-    """The conversations of a model on one host. Thread-safe: each change is one operation.
+class PromptIndex:
+    """The prompts that a host has in the cache of a model. Thread-safe: each change is one operation.
 
     Attributes:
         call_seconds: How long a call takes on average; `None` before the first.
@@ -40,14 +40,14 @@ class Conversations:
         self._token_seconds: float | None = None
         self.call_seconds: float | None = None
 
-    def begin(self, outline: PromptOutline) -> None:
+    def record_request(self, outline: PromptOutline) -> None:
         """Record that the next turn of a conversation is sent to the host."""
         key, known = self._find(_keys(outline))
         if key is not None:
             tokens, turns = (known.tokens, known.turns) if known else (0, 0)
             self._cached.put(key, _Cached(tokens, time.monotonic(), turns + 1))
 
-    def end(self, outline: PromptOutline | None, result: PredictionResult) -> None:
+    def record_response(self, outline: PromptOutline | None, result: PredictionResult) -> None:
         """Record that the host has responded, to a conversation if there is an outline."""
         stats, keys = result.end.stats, _keys(outline) if outline else []
         previous, known = self._find(keys)
@@ -61,7 +61,7 @@ class Conversations:
         if processed > cached and first_token is not None:  # for few tokens, most of the time is for something else
             self._token_seconds = _averaged(self._token_seconds, first_token / processed)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Record that the host has nothing in its cache."""
         self._cached.pop_all()
 

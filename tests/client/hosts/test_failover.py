@@ -1,4 +1,4 @@
-"""The way of one operation over hosts that all fail."""
+"""The failover of one operation over hosts that all fail."""
 
 import math
 from types import SimpleNamespace
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.client.hosts.failover import Failover
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.hosts.hosts import Hosts
-from lmstudio_integrations.client.hosts.route import Route
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioConnectionLostError
 from lmstudio_integrations.protocol.prompt_outline import PromptOutline
@@ -22,15 +22,15 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
     hosts: list[Any] = [SimpleNamespace(address=address, record=record) for address in "ab"]
     available: Any = SimpleNamespace(
         max_retries=1,
-        probed=lambda: iter(()),
+        probe=lambda: iter(()),
         reserve=lambda hosts, excluded, _call, _outline: (min(set(range(len(hosts))) - excluded), None),
     )
-    route = Route(available, hosts)
+    failover = Failover(available, hosts)
     begun: list[float | None] = []
     for _ in range(3):
-        run(route.next_host())
-        begun.append(route.started_at)
-        route.delay_after(LMStudioConnectionLostError("gone"))
+        run(failover.next_host())
+        begun.append(failover.started_at)
+        failover.delay_after(LMStudioConnectionLostError("gone"))
         now[0] += 10
     assert begun == [0, 0, 20]
 
@@ -48,7 +48,7 @@ def test_a_call_waits_for_its_conversation_while_another_host_is_still_asked(mon
         for status in statuses
     ]
     hosts[2].record.checked_at = -math.inf
-    monkeypatch.setattr(hosts[1].record.conversations, "seconds_saved", lambda _: 2.0)
+    monkeypatch.setattr(hosts[1].record.prompt_index, "seconds_saved", lambda _: 2.0)
     reserved = Hosts.__new__(Hosts).reserve(hosts, set(), object(), outline)
     assert reserved is not None
     assert reserved[0] == 1
