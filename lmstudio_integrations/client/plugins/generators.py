@@ -15,10 +15,10 @@ from lmstudio_integrations.client.plugins.sessions import PluginSpec
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prediction import Prediction
 from lmstudio_integrations.client.predictions.requests import (
-    Conversation,
     History,
     PredictionParameters,
     RequestMaker,
+    UploadedHistory,
 )
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
@@ -43,25 +43,25 @@ class GeneratorRequest:
 
     Args:
         spec: The plugin.
-        conversation: The conversation.
+        history: The conversation.
         settings: The settings, of which only the tools are sent.
     """
 
     namespace: Namespace = "plugins"
     endpoint: Channel = channel("plugins", "generateWithGenerator")
 
-    def __init__(self, spec: PluginSpec, conversation: Conversation, settings: LlmPredictionConfig) -> None:
+    def __init__(self, spec: PluginSpec, history: UploadedHistory, settings: LlmPredictionConfig) -> None:
         self._spec = spec
-        self._conversation = conversation
+        self._history = history
         self._tools = offered_tools(settings) if may_call(settings) else []
 
     def upload(self, operation: Operation) -> Flow[None]:
         """Upload the images."""
-        yield from self._conversation.upload(operation)
+        yield from self._history.upload(operation)
 
     def parameter(self, operation: Operation, instance: Instance) -> Flow[Mapping[str, Any]]:  # noqa: ARG002 - there is none
         """Return the parameter of the request."""
-        history = self._conversation.wire
+        history = self._history.wire
         if history.files:
             history = yield from with_valid_files(operation, history)
         return GenerateWithGenerator(

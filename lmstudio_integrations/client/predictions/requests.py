@@ -138,8 +138,8 @@ class PromptParameters(TypedDict, total=False):
     config: PredictionSettings | None
 
 
-class Conversation:
-    """A conversation whose images may be still to be uploaded. The requests of one prediction share it."""
+class UploadedHistory:
+    """A conversation with its images, which are uploaded on request. The requests of one prediction share it."""
 
     def __init__(self, history: WireHistory | PendingHistory) -> None:
         self._pending = history if isinstance(history, PendingHistory) else None
@@ -162,17 +162,17 @@ class ChatRequest:
     namespace: Namespace = "llm"
     endpoint: Channel = channel("llm", "predict")
 
-    def __init__(self, conversation: Conversation, settings: LlmPredictionConfig) -> None:
-        self._conversation = conversation
+    def __init__(self, history: UploadedHistory, settings: LlmPredictionConfig) -> None:
+        self._history = history
         self._stack = stack_of(settings)
 
     def upload(self, operation: Operation) -> Flow[None]:
         """Upload the images."""
-        yield from self._conversation.upload(operation)
+        yield from self._history.upload(operation)
 
     def parameter(self, operation: Operation, instance: Instance) -> Flow[Predict]:
         """Return the parameter of the request."""
-        history = self._conversation.wire
+        history = self._history.wire
         if history.system_first is not None:
             history = yield from placed(operation, instance, history)
         if history.files:
@@ -180,7 +180,7 @@ class ChatRequest:
         return Predict(modelSpecifier=instance.specifier, history=history.to_dict(), predictionConfigStack=self._stack)
 
 
-RequestMaker: TypeAlias = Callable[[Conversation, LlmPredictionConfig], PredictionRequest]
+RequestMaker: TypeAlias = Callable[[UploadedHistory, LlmPredictionConfig], PredictionRequest]
 """Makes the request of the next message, from a conversation and settings."""
 
 
@@ -291,11 +291,11 @@ def plan_round(
         keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
         request: Makes the request.
     """
-    given = history if isinstance(history, PendingHistory) else encode(history)
-    plan = Plan([request(Conversation(given), settings)], "Chat response", settings, parameters)
-    plan.files, plan.has_reasoning = tuple(given.files), given.has_reasoning
-    plan.has_files = bool(given.files) or isinstance(given, PendingHistory)
-    plan.outline = cache(partial(_outline, given, settings))
+    encoded = history if isinstance(history, PendingHistory) else encode(history)
+    plan = Plan([request(UploadedHistory(encoded), settings)], "Chat response", settings, parameters)
+    plan.files, plan.has_reasoning = tuple(encoded.files), encoded.has_reasoning
+    plan.has_files = bool(encoded.files) or isinstance(encoded, PendingHistory)
+    plan.outline = cache(partial(_outline, encoded, settings))
     if not parameters:
         return plan
     _add_options(plan)
