@@ -21,7 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.protocol.prompt_outline import OutlineMaker, PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import FingerprintMaker, PromptFingerprint
 from lmstudio_integrations.types.results import PredictionResult
 
 _HERE_ONLY = (
@@ -43,7 +43,7 @@ class FailoverAttempts(Attempts):
         candidates: Those that the operation may run on.
         timeouts: Timeouts that differ from the clients'.
         reload: See `Attempts`.
-        outline: Makes the outline of the prompt, if the operation goes on with a conversation.
+        fingerprint: Makes the fingerprint of the prompt, if the operation goes on with a conversation.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class FailoverAttempts(Attempts):
         timeouts: Timeouts = NO_TIMEOUTS,
         *,
         reload: bool = True,
-        outline: OutlineMaker | None = None,
+        fingerprint: FingerprintMaker | None = None,
     ) -> None:
         first = candidates[0].model
         super().__init__(first.caller, first.state, timeouts, reload=reload)
-        self._failover = Failover(hosts, candidates, None if outline is None else outline())
+        self._failover = Failover(hosts, candidates, None if fingerprint is None else fingerprint())
 
     def next_operation(self) -> Flow[Operation]:
         """Return the operation of the next attempt, on the best host."""
@@ -105,10 +105,10 @@ class Failover:
     Its slot is released when it ends, at the latest when it is collected.
     """
 
-    def __init__(self, hosts: Hosts, candidates: Sequence[Host], outline: PromptOutline | None = None) -> None:
+    def __init__(self, hosts: Hosts, candidates: Sequence[Host], fingerprint: PromptFingerprint | None = None) -> None:
         self._all = hosts
         self._hosts = candidates
-        self._outline = outline
+        self._fingerprint = fingerprint
         self._number: int | None = None
         self._slot: Hashable | None = None
         self._call = object()
@@ -142,7 +142,7 @@ class Failover:
         reserved = None
         while reserved is None:
             yield from self._all.probe()
-            reserved = self._all.reserve(self._hosts, set(self._errors), self._call, self._outline)
+            reserved = self._all.reserve(self._hosts, set(self._errors), self._call, self._fingerprint)
         self._number, self._slot = reserved
         return self._hosts[self._number]
 
@@ -179,7 +179,7 @@ class Failover:
             return
         host.record.record_success()
         if result is not None:
-            host.record.prompt_index.record_response(self._outline, result)
+            host.record.prompt_index.record_response(self._fingerprint, result)
         if host.model.state.kind == "embedding":  # the length of its vectors may be known only now
             self._all.compare(self._all.statuses())
 

@@ -12,7 +12,7 @@ from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.caller import Caller
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioConfigWarning
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.hosts import SAME_FILE, HostStatus, describe_values, differences_of
 
 
@@ -95,7 +95,7 @@ class Hosts:
         return min((status.context_length for status in self.statuses() if status.context_length), default=None)
 
     def reserve(
-        self, hosts: Sequence[Host], excluded: set[int], call: object, outline: PromptOutline | None = None
+        self, hosts: Sequence[Host], excluded: set[int], call: object, fingerprint: PromptFingerprint | None = None
     ) -> tuple[int, Hashable] | None:
         """Choose a host for a call and take a slot there; start a load elsewhere if no slot is free.
 
@@ -105,13 +105,15 @@ class Hosts:
             hosts: The hosts to choose from.
             excluded: The numbers of those that the call has tried.
             call: Stands for the call.
-            outline: Its prompt, if that is a conversation.
+            fingerprint: Its prompt, if that is a conversation.
         """
         while True:
             statuses = [host.status() for host in hosts]
             self.compare(statuses)
             may_load = hosts[0].model.state.policy != "require_loaded"
-            saved = [] if outline is None else [host.record.prompt_index.seconds_saved(outline) for host in hosts]
+            saved = (
+                [] if fingerprint is None else [host.record.prompt_index.seconds_saved(fingerprint) for host in hosts]
+            )
             number, load = choose(statuses, saved=saved, may_load=may_load, excluded=excluded)
             host, status = hosts[number], statuses[number]
             usable = [each for at, each in enumerate(statuses) if at not in excluded]
@@ -121,8 +123,8 @@ class Hosts:
             slot = host.record.reserve(call, status.parallel if status.has_free_slot else None)
             if slot is None:
                 continue  # another thread was faster
-            if outline is not None:
-                host.record.prompt_index.record_request(outline)
+            if fingerprint is not None:
+                host.record.prompt_index.record_request(fingerprint)
             if may_load and not status.loaded:
                 host.record.loads[call] = None
             if load is not None:

@@ -165,7 +165,9 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
         """Return a prediction. One with uploaded files runs on the host that has them."""
         address, hosts = address_of(plan.files), self.hosts.hosts
         pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
-        return Prediction(FailoverAttempts(self.hosts, pinned or hosts, plan.timeouts, outline=plan.outline), plan)
+        return Prediction(
+            FailoverAttempts(self.hosts, pinned or hosts, plan.timeouts, fingerprint=plan.fingerprint), plan
+        )
 
     def warm(
         self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from lmstudio_integrations._support.bounded_cache import BoundedCache
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.results import PredictionResult
 
 _MOST = 512
@@ -40,16 +40,16 @@ class PromptIndex:
         self._token_seconds: float | None = None
         self.call_seconds: float | None = None
 
-    def record_request(self, outline: PromptOutline) -> None:
+    def record_request(self, fingerprint: PromptFingerprint) -> None:
         """Record that the next turn of a conversation is sent to the host."""
-        key, known = self._find(_keys(outline))
+        key, known = self._find(_keys(fingerprint))
         if key is not None:
             tokens, turns = (known.tokens, known.turns) if known else (0, 0)
             self._cached.put(key, _Cached(tokens, time.monotonic(), turns + 1))
 
-    def record_response(self, outline: PromptOutline | None, result: PredictionResult) -> None:
-        """Record that the host has responded, to a conversation if there is an outline."""
-        stats, keys = result.end.stats, _keys(outline) if outline else []
+    def record_response(self, fingerprint: PromptFingerprint | None, result: PredictionResult) -> None:
+        """Record that the host has responded, to a conversation if there is a fingerprint."""
+        stats, keys = result.end.stats, _keys(fingerprint) if fingerprint else []
         previous, known = self._find(keys)
         if previous is not None:
             self._cached.pop(previous)
@@ -65,9 +65,9 @@ class PromptIndex:
         """Record that the host has nothing in its cache."""
         self._cached.pop_all()
 
-    def seconds_saved(self, outline: PromptOutline) -> float:
+    def seconds_saved(self, fingerprint: PromptFingerprint) -> float:
         """Return about how long the host would take for what it has cached of a prompt; 0 if that is nothing."""
-        _, known = self._find(_keys(outline))
+        _, known = self._find(_keys(fingerprint))
         return 0.0 if known is None else known.tokens * (self._token_seconds or 0.0)
 
     def active(self) -> float:
@@ -90,10 +90,10 @@ class PromptIndex:
         return keys[-1] if keys else None, None
 
 
-def _keys(outline: PromptOutline) -> list[int]:
+def _keys(fingerprint: PromptFingerprint) -> list[int]:
     """Return what stands for a conversation after each of its parts; none for what many conversations begin with."""
-    chain = list(accumulate(outline.parts, lambda before, part: hash((before, part)), initial=0))
-    return chain[outline.fixed + 1 :]
+    chain = list(accumulate(fingerprint.parts, lambda before, part: hash((before, part)), initial=0))
+    return chain[fingerprint.fixed + 1 :]
 
 
 def _averaged(average: float | None, latest: float | None) -> float | None:

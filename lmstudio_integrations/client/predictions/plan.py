@@ -10,7 +10,7 @@ from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.endpoints import Channel, Namespace
 from lmstudio_integrations.protocol.exchange import Timeouts
-from lmstudio_integrations.protocol.prompt_outline import OutlineMaker
+from lmstudio_integrations.protocol.prompt_fingerprint import FingerprintMaker
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.reasoning import DEFAULT_REASONING, ReasoningOptions
@@ -46,7 +46,7 @@ class Plan:
         has_files: Whether its conversation has images or other files, perhaps still to be uploaded.
         has_reasoning: Whether its conversation has earlier thoughts.
         reasoning: What is done with them.
-        outline: Returns the outline of its conversation; `None` if it has none.
+        fingerprint: Returns the fingerprint of its conversation; `None` if it has none.
         callbacks: What is called with parts of the response.
         parse_json: Whether to parse the response as a JSON object, if it is one.
         keeps_misfits: Whether calls in the text whose arguments do not fit are calls: the caller checks them.
@@ -64,7 +64,7 @@ class Plan:
     has_files: bool = False
     has_reasoning: bool = False
     reasoning: ReasoningOptions = DEFAULT_REASONING
-    outline: OutlineMaker | None = None
+    fingerprint: FingerprintMaker | None = None
     callbacks: Callbacks | None = None
     parse_json: bool = False
     keeps_misfits: bool = False

@@ -24,7 +24,7 @@ from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Channel, Namespace, channel
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict, TemplateParameters
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, Message, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -295,7 +295,7 @@ def plan_round(
     plan = Plan([request(UploadedHistory(encoded), settings)], "Chat response", settings, parameters)
     plan.files, plan.has_reasoning = tuple(encoded.files), encoded.has_reasoning
     plan.has_files = bool(encoded.files) or isinstance(encoded, PendingHistory)
-    plan.outline = cache(partial(_outline, encoded, settings))
+    plan.fingerprint = cache(partial(_fingerprint, encoded, settings))
     if not parameters:
         return plan
     _add_options(plan)
@@ -305,13 +305,13 @@ def plan_round(
     return plan
 
 
-def _outline(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptOutline:
-    """Return the outline of a conversation. The names of images that are not uploaded yet stand for their contents."""
+def _fingerprint(history: WireHistory | PendingHistory, settings: LlmPredictionConfig) -> PromptFingerprint:
+    """Return the fingerprint of a conversation. Names of images that are not uploaded yet stand for their contents."""
     if isinstance(history, PendingHistory):
         names = [str(hash(image)) for image in history.images]
         files = [FileHandle(name=name, identifier="", size_bytes=0, file_type="image") for name in names]
         history = history.encode(files)
-    return outline_of(history.messages, offered_tools(settings))
+    return fingerprint_of(history.messages, offered_tools(settings))
 
 
 def plan_completion(prompt: str, parameters: PredictionParameters, *, is_async: bool) -> Plan:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client.hosts.choice import choose
 from lmstudio_integrations.client.hosts.prompt_index import PromptIndex
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.hosts import HostStatus
 from tests.client.hosts.test_prompt_index import result
 
@@ -117,7 +117,7 @@ def test_conversations_that_start_together_are_spread_evenly_and_stay_where_they
     running: list[int] = []
     turns: Counter[int] = Counter()
 
-    def start(agent: int, prompt: PromptOutline) -> None:
+    def start(agent: int, prompt: PromptFingerprint) -> None:
         in_flight = Counter(homes[agent] for agent in running)
         hosts = [
             replace(
@@ -137,7 +137,7 @@ def test_conversations_that_start_together_are_spread_evenly_and_stay_where_they
         turns[host] += 1
 
     for turn in range(10):
-        prompts = [PromptOutline((0, 0, *range(100 * agent, 100 * agent + 2 * turn + 1)), 2) for agent in range(8)]
+        prompts = [PromptFingerprint((0, 0, *range(100 * agent, 100 * agent + 2 * turn + 1)), 2) for agent in range(8)]
         agents = list(range(8))
         chance.shuffle(agents)
         while agents or running:

@@ -11,7 +11,7 @@ from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.errors import LMStudioConnectionLostError
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.hosts import HostStatus
 
 
@@ -23,7 +23,7 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
     available: Any = SimpleNamespace(
         max_retries=1,
         probe=lambda: iter(()),
-        reserve=lambda hosts, excluded, _call, _outline: (min(set(range(len(hosts))) - excluded), None),
+        reserve=lambda hosts, excluded, _call, _fingerprint: (min(set(range(len(hosts))) - excluded), None),
     )
     failover = Failover(available, hosts)
     begun: list[float | None] = []
@@ -37,7 +37,7 @@ def test_the_total_timeout_begins_again_with_a_retry_and_not_with_another_host(m
 
 def test_a_call_waits_for_its_conversation_while_another_host_is_still_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hosts, "compare", lambda *_: None)
-    outline, model = PromptOutline((0, 1)), SimpleNamespace(state=SimpleNamespace(policy="get_or_load"))
+    fingerprint, model = PromptFingerprint((0, 1)), SimpleNamespace(state=SimpleNamespace(policy="get_or_load"))
     statuses = [
         HostStatus(host="a", available=True, loaded=True),
         HostStatus(host="b", available=True, loaded=True, in_flight=1, call_seconds=1.0),
@@ -49,6 +49,6 @@ def test_a_call_waits_for_its_conversation_while_another_host_is_still_asked(mon
     ]
     hosts[2].record.checked_at = -math.inf
     monkeypatch.setattr(hosts[1].record.prompt_index, "seconds_saved", lambda _: 2.0)
-    reserved = Hosts.__new__(Hosts).reserve(hosts, set(), object(), outline)
+    reserved = Hosts.__new__(Hosts).reserve(hosts, set(), object(), fingerprint)
     assert reserved is not None
     assert reserved[0] == 1

@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.client.hosts import host as host_module
 from lmstudio_integrations.client.hosts.host import HostRecord
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 
 ERROR = LMStudioTimeoutError("It does not respond")
 DOWNLOADED = host_module._Found(None, None, downloaded=True)
@@ -55,7 +55,7 @@ def test_the_cache_of_a_host_that_fails_or_loads_again_is_forgotten() -> None:
         info = None if reference is None else {"instanceReference": reference}
         return host_module._Found(info, None, downloaded=True)
 
-    record, outline = HostRecord(), PromptOutline((0, 1))
+    record, fingerprint = HostRecord(), PromptFingerprint((0, 1))
     changes: list[tuple[Callable[[], None], bool]] = [
         (lambda: record.record_probe(found("a")), True),
         (lambda: record.record_probe(found("a")), True),
@@ -65,6 +65,6 @@ def test_the_cache_of_a_host_that_fails_or_loads_again_is_forgotten() -> None:
         (lambda: record.record_load_failure(ERROR), False),
     ]
     for change, remains in changes:
-        record.prompt_index.record_request(outline)
+        record.prompt_index.record_request(fingerprint)
         change()
         assert bool(record.prompt_index.active()) is remains

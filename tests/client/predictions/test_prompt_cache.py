@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.client.predictions.entries.cache_warning import PromptCache
-from lmstudio_integrations.protocol.prompt_outline import outline_of
+from lmstudio_integrations.protocol.prompt_fingerprint import fingerprint_of
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest
 
@@ -78,7 +78,7 @@ class Simulation:
             tool_call_requests=tuple(calls),
             cached_tokens=cached if self._counts else None,
         )
-        self.memory.add(outline_of(messages, tools), result)
+        self.memory.add(fingerprint_of(messages, tools), result)
         return response
 
 
@@ -276,7 +276,7 @@ def test_without_counts_of_tokens_nothing_is_recorded() -> None:
     memory = PromptCache()
     for second in ("1", "2"):
         end = PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
-        memory.add(outline_of([system(second), QUESTION]), PredictionResult("Yes", "", end))
+        memory.add(fingerprint_of([system(second), QUESTION]), PredictionResult("Yes", "", end))
 
 
 # At random -----------------------------------------------------------------------------------------------------------

@@ -34,12 +34,12 @@ def _may_think_first(plan: Plan) -> bool:
     if not (is_requested(settings) and requests_reasoning(settings) and plan.options.get("think_first", True)):
         return False
     # The prompt can be rendered, and continued as a text.
-    return plan.outline is not None and plan.preset is None and not (plan.has_files or offered_tools(settings))
+    return plan.fingerprint is not None and plan.preset is None and not (plan.has_files or offered_tools(settings))
 
 
 def _may_have_earlier_thoughts(plan: Plan) -> bool:
-    # A text to continue has no outline, and no template that could keep anything.
-    return plan.has_reasoning or (plan.reasoning.keep and plan.outline is not None)
+    # A text to continue has no fingerprint, and no template that could keep anything.
+    return plan.has_reasoning or (plan.reasoning.keep and plan.fingerprint is not None)
 
 
 def _may_have_log_probs(plan: Plan) -> bool:
@@ -56,7 +56,7 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (FormatStep, lambda plan: plan.tools and _has_two_steps(plan)),
     (Confidence, lambda plan: plan.tools and _may_have_log_probs(plan)),
     (ForcedCall, lambda plan: plan.tools and plan.options.get("required_tool_fallback", False)),
-    (CacheWarning, lambda plan: plan.outline is not None),
+    (CacheWarning, lambda plan: plan.fingerprint is not None),
     (RepairCalls, lambda plan: plan.tools and plan.options.get("repair_tool_calls", False)),
     (
         ReadCalls,

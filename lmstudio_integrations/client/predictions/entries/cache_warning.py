@@ -17,7 +17,7 @@ from lmstudio_integrations.client.predictions.middleware import Ask, Events, Mid
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptCacheWarning
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult, ToolCallEnd
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
@@ -49,7 +49,7 @@ class _Prompt(NamedTuple):
     Attributes:
         key: Stands for the model and the prompt.
         model: The instance that has responded.
-        outline: The outline of the prompt.
+        fingerprint: The fingerprint of the prompt.
         response: The hashes of the parts that the response has in the next prompt.
         tokens: How many tokens of the next prompt the server has in its cache.
         warned: What there were warnings about in its conversation.
@@ -57,38 +57,38 @@ class _Prompt(NamedTuple):
 
     key: int
     model: str
-    outline: PromptOutline
+    fingerprint: PromptFingerprint
     response: frozenset[int]
     tokens: int
     warned: frozenset[str]
 
 
-class _Departure(NamedTuple):
-    """Where a prompt leaves the cache: at the tools or at a message of a role. And the warning about it."""
+class _CacheMiss(NamedTuple):
+    """Where a prompt misses the cache: at the tools or at a message of a role. And the warning about it."""
 
     place: str
     warning: str
 
 
-class _Growth(NamedTuple):
-    """How a prompt has grown from an earlier one without continuing it: only their ends are the same.
+class _PrefixChange(NamedTuple):
+    """A prompt that has grown from an earlier one, but begins differently: only their ends are the same.
 
     Attributes:
         earlier: The earlier prompt.
-        outline: The outline of this prompt.
+        fingerprint: The fingerprint of this prompt.
         start: How many parts are the same at the beginning.
         same: How many parts are the same at the end of the earlier prompt, at least one.
         end: Where this end is in this prompt; the response to the earlier one follows.
     """
 
     earlier: _Prompt
-    outline: PromptOutline
+    fingerprint: PromptFingerprint
     start: int
     same: int
     end: int
 
-    def departure(self, result: PredictionResult) -> _Departure | None:
-        """Return where this prompt leaves the cache; `None` if it need not be the same conversation, or costs little.
+    def cache_miss(self, result: PredictionResult) -> _CacheMiss | None:
+        """Return where this prompt misses the cache; `None` if it need not be the same conversation, or costs little.
 
         Args:
             result: The response to this prompt.
@@ -99,20 +99,20 @@ class _Growth(NamedTuple):
         if place == "tools":
             problem, remedy = "the tools, or their order, differ from the call before", _SAME_ORDER
         else:
-            messages = self.outline.messages
+            messages = self.fingerprint.messages
             is_part = messages[self.start] in {messages[self.start - 1], messages[self.end - self.same]}
-            is_new = self.start + self.same == len(self.earlier.outline.parts) and not is_part
+            is_new = self.start + self.same == len(self.earlier.fingerprint.parts) and not is_part
             difference = "was not in the call before" if is_new else "differs from the call before"
             problem = f"message {messages[self.start]} ({place}) {difference}"
             remedy = _CHANGES_LAST
-        return _Departure(
+        return _CacheMiss(
             place,
             f"{problem}, although the conversation only grew: the server processes {counted(tokens, 'token')} again "
             f"that were in its prompt cache; {remedy}",
         )
 
     def _place(self) -> str | None:
-        old, new = self.earlier.outline, self.outline
+        old, new = self.earlier.fingerprint, self.fingerprint
         before, after = len(old.parts) - self.start - self.same, self.end - self.start - self.same
         if self.start == 0:  # with other messages as well, it is the prompt of another agent
             return "tools" if before == after == 1 and old.sizes[0] and new.sizes[0] else None
@@ -124,14 +124,14 @@ class _Growth(NamedTuple):
 
     def _in_common(self) -> int:
         """Return about how many characters both have in common, without what other conversations begin with, too."""
-        first = self.outline.fixed
+        first = self.fingerprint.fixed
         turns = chain(range(first, self.start), range(max(first, self.end - self.same), self.end + 1))
-        return sum(self.outline.sizes[part] for part in turns)
+        return sum(self.fingerprint.sizes[part] for part in turns)
 
     def _tokens_again(self, result: PredictionResult) -> int:
         """Return how many tokens are processed again, 0 if they are few; estimated where the server does not say."""
-        read, cached, sizes = result.end.stats["promptTokensCount"], result.cached_tokens, self.outline.sizes
-        was_cached = sum(self.earlier.outline.sizes[self.start :]) + sizes[self.end]
+        read, cached, sizes = result.end.stats["promptTokensCount"], result.cached_tokens, self.fingerprint.sizes
+        was_cached = sum(self.earlier.fingerprint.sizes[self.start :]) + sizes[self.end]
         again = round(read * min(was_cached / sum(sizes), 1))
         fewest = max(_FEWEST_TOKENS, _SMALLEST_SHARE * read)
         if again >= fewest and is_count(cached):  # otherwise, the cache may have lost what comes before as well
@@ -157,12 +157,12 @@ class CacheWarning(Middleware):
         yield from ()
         first, self._first = ask if ask.asked_by is None else self._first, None
         is_complete = end.stats.get("stopReason") not in {"failed", "modelUnloaded"}
-        if first is not None and is_complete and self.plan.outline is not None:
+        if first is not None and is_complete and self.plan.fingerprint is not None:
             result = first.response()
             delivered = [event.to_request() for event in (*first.delivered, *batch) if type(event) is ToolCallEnd]
             if delivered:
                 result = replace(result, tool_call_requests=(*result.tool_call_requests, *delivered))
-            first.operation.caller.shared(PromptCache).add(self.plan.outline(), result)
+            first.operation.caller.shared(PromptCache).add(self.plan.fingerprint(), result)
         return batch, end
 
 
@@ -173,61 +173,63 @@ class PromptCache:
         self._prompts: BoundedCache[int, _Prompt] = BoundedCache(_MOST_PROMPTS)
         self._warnings = 0
 
-    def add(self, outline: PromptOutline, result: PredictionResult) -> None:
+    def add(self, fingerprint: PromptFingerprint, result: PredictionResult) -> None:
         """Record a prompt and its response; warn if an earlier prompt of its conversation begins differently."""
         model, stats = str(result.end.model_info.get("identifier")), result.end.stats
         read, predicted = stats.get("promptTokensCount"), stats.get("predictedTokensCount")
-        if not (is_count(read) and is_count(predicted)) or len(outline.parts) <= outline.fixed:
+        if not (is_count(read) and is_count(predicted)) or len(fingerprint.parts) <= fingerprint.fixed:
             return
-        parts = frozenset(outline.parts)
-        known = [each for each in self._prompts.values() if each.outline.parts[-1] in parts and each.model == model]
-        previous, departure, warned = _continued(known, outline), None, frozenset[str]()
+        parts = frozenset(fingerprint.parts)
+        known = [each for each in self._prompts.values() if each.fingerprint.parts[-1] in parts and each.model == model]
+        previous, cache_miss, warned = _continued(known, fingerprint), None, frozenset[str]()
         if previous is not None:
             warned = previous.warned
-        elif growths := _growths(known, parts, outline):
-            departure = growths[-1].departure(result)
-            previous = growths[-1].earlier if departure else None
-            warned = warned.union(*[growth.earlier.warned for growth in growths])
+        elif changes := _prefix_changes(known, parts, fingerprint):
+            cache_miss = changes[-1].cache_miss(result)
+            previous = changes[-1].earlier if cache_miss else None
+            warned = warned.union(*[change.earlier.warned for change in changes])
         if previous is not None:
             self._prompts.pop(previous.key)
-        is_news = departure is not None and departure.place not in warned
-        if departure is not None:
-            warned |= {departure.place}
-        key, tokens = hash((model, outline.parts)), read + predicted - result.reasoning_tokens
-        self._prompts.put(key, _Prompt(key, model, outline, _response_parts(result), tokens, warned))
-        if departure is not None and is_news and self._warnings < _MOST_WARNINGS:
+        is_news = cache_miss is not None and cache_miss.place not in warned
+        if cache_miss is not None:
+            warned |= {cache_miss.place}
+        key, tokens = hash((model, fingerprint.parts)), read + predicted - result.reasoning_tokens
+        self._prompts.put(key, _Prompt(key, model, fingerprint, _response_parts(result), tokens, warned))
+        if cache_miss is not None and is_news and self._warnings < _MOST_WARNINGS:
             self._warnings += 1
-            warn_user(departure.warning, LMStudioPromptCacheWarning)
+            warn_user(cache_miss.warning, LMStudioPromptCacheWarning)
 
 
-def _continued(known: Iterable[_Prompt], outline: PromptOutline) -> _Prompt | None:
+def _continued(known: Iterable[_Prompt], fingerprint: PromptFingerprint) -> _Prompt | None:
     """Return the longest prompt that this one continues."""
-    continued = [each for each in known if outline.continues(each.outline)]
-    return max(continued, key=lambda each: len(each.outline.parts), default=None)
+    continued = [each for each in known if fingerprint.continues(each.fingerprint)]
+    return max(continued, key=lambda each: len(each.fingerprint.parts), default=None)
 
 
-def _growths(known: Iterable[_Prompt], parts: frozenset[int], outline: PromptOutline) -> list[_Growth]:
-    """Return how a prompt has grown from those with which it has most in common, the latest of them last."""
+def _prefix_changes(
+    known: Iterable[_Prompt], parts: frozenset[int], fingerprint: PromptFingerprint
+) -> list[_PrefixChange]:
+    """Return how a prompt differs from those with which it has most in common, the latest of them last."""
     responded = [each for each in known if not each.response.isdisjoint(parts)]
-    found = [each for earlier in responded[-_MOST_COMPARED:] for each in _grown(earlier, outline)]
+    found = [each for earlier in responded[-_MOST_COMPARED:] for each in _changes_since(earlier, fingerprint)]
     most = max(((each.same, each.start) for each in found), default=None)
     return [each for each in found if (each.same, each.start) == most]
 
 
-def _grown(earlier: _Prompt, outline: PromptOutline) -> Iterable[_Growth]:
-    """Yield how a prompt may have grown from one earlier prompt: its last part may be there several times."""
-    old, new, messages = earlier.outline.parts, outline.parts, outline.messages
-    start = outline.common_with(earlier.outline)
+def _changes_since(earlier: _Prompt, fingerprint: PromptFingerprint) -> Iterable[_PrefixChange]:
+    """Yield how a prompt may differ from one earlier prompt, whose last part it may have several times."""
+    old, new, messages = earlier.fingerprint.parts, fingerprint.parts, fingerprint.messages
+    start = fingerprint.common_with(earlier.fingerprint)
     responses = {message for part, message in zip(new, messages, strict=True) if part in earlier.response}
     ends = [end for end in range(2, len(new)) if new[end - 1] == old[-1] and messages[end] in responses]
     for end in ends[-_MOST_ENDS:]:
         pairs = zip(reversed(old[max(start, 1) :]), reversed(new[1:end]), strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        yield _Growth(earlier, outline, start, same, end)
+        yield _PrefixChange(earlier, fingerprint, start, same, end)
 
 
 def _response_parts(result: PredictionResult) -> frozenset[int]:
     """Return the hashes of the parts of a response, as the next prompt has them."""
     calls = [ToolCallRequestPart(tool_call_request=call).to_dict() for call in result.tool_call_requests]
     texts = [{"type": "text", "text": text} for text in {result.content, result.content.strip()} - {""}]
-    return frozenset(outline_of([{"role": "assistant", "content": [*texts, *calls]}]).parts[1:])
+    return frozenset(fingerprint_of([{"role": "assistant", "content": [*texts, *calls]}]).parts[1:])

@@ -37,9 +37,9 @@ from lmstudio_integrations.emulator.engines.llama_cpp import (
     vectors,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
-from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, outline_of_request
+from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slots, fingerprint_of_request
 from lmstudio_integrations.emulator.engines.llama_cpp.worker_client import Worker
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
@@ -215,7 +215,7 @@ class LlamaCppModel:
         Raises:
             EngineError: If the engine rejects the request, or has crashed.
         """
-        async with self._slots.use(await outline_of_request(request)) as slot:
+        async with self._slots.use(await fingerprint_of_request(request)) as slot:
             if request.history is None:
                 plan = await self._plan_text(request, request.prompt or "")
             else:
@@ -240,7 +240,7 @@ class LlamaCppModel:
         """Return the vector of a text; a text that is longer than the context is cut off, as in training."""
         # A second call for a short text would take a considerable part of the time of the first.
         text_or_tokens = text if vectors.fits(text, self.context_length) else await self._tokens_to_embed(text)
-        async with self._slots.use(PromptOutline(())):
+        async with self._slots.use(PromptFingerprint(())):
             return vectors.vector_of(await self._worker.call("/v1/embeddings", vectors.request_of(text_or_tokens)))
 
     async def tokenize(self, text: str) -> list[int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.large_input import is_large_request, run_in_thread
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 
 _LITTLE = 0.05
 """What may be lost of a slot for the sake of the system message and tools in it, relative to these."""
@@ -23,7 +23,7 @@ _MUCH = 100
 _PIECE = 512
 """Characters of a text without messages that count as one part."""
 
-_UNKNOWN = PromptOutline(())
+_UNKNOWN = PromptFingerprint(())
 """What is in a slot if a prediction ended without saying where it ran."""
 
 
@@ -54,13 +54,13 @@ class Slots:
     def __init__(self, number: int) -> None:
         # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once.
         self._free = asyncio.Semaphore(number)
-        self._idle: dict[int, PromptOutline | None] = dict.fromkeys(range(number))
+        self._idle: dict[int, PromptFingerprint | None] = dict.fromkeys(range(number))
 
     @asynccontextmanager
-    async def use(self, outline: PromptOutline) -> AsyncGenerator[Slot]:
+    async def use(self, fingerprint: PromptFingerprint) -> AsyncGenerator[Slot]:
         """Wait for a slot and use it for a prompt. Set what happens to the slot that is yielded."""
         async with self._free:
-            slot = choose(self._idle, outline)
+            slot = choose(self._idle, fingerprint)
             expected = slot.number
             cached = self._idle.pop(expected)
             try:
@@ -74,20 +74,20 @@ class Slots:
                         del self._idle[slot.number]
                     else:
                         slot.number = expected
-                    self._idle[slot.number] = outline if slot.is_pinned or slot.has_ended else _UNKNOWN
+                    self._idle[slot.number] = fingerprint if slot.is_pinned or slot.has_ended else _UNKNOWN
 
 
-def choose(idle: dict[int, PromptOutline | None], outline: PromptOutline) -> Slot:
+def choose(idle: dict[int, PromptFingerprint | None], fingerprint: PromptFingerprint) -> Slot:
     """Choose one of the idle slots, which are in the order in which they became idle."""
     numbers = list(idle)
-    best = max(numbers, key=lambda number: _claim(idle[number], outline))
-    if _claim(idle[best], outline) > (0, 0):
+    best = max(numbers, key=lambda number: _claim(idle[number], fingerprint))
+    if _claim(idle[best], fingerprint) > (0, 0):
         return Slot(best, is_pinned=True)
     empty = next((number for number in numbers if idle[number] is None), None)
     return Slot(numbers[0], is_pinned=False) if empty is None else Slot(empty, is_pinned=True)
 
 
-def _claim(cached: PromptOutline | None, outline: PromptOutline) -> tuple[int, int]:
+def _claim(cached: PromptFingerprint | None, fingerprint: PromptFingerprint) -> tuple[int, int]:
     """Return how much of a conversation a slot has: of its beginning, then anywhere; zeros if it has another one.
 
     A conversation that was summarized still has its last messages. What stands before the first turn is no claim,
@@ -95,22 +95,22 @@ def _claim(cached: PromptOutline | None, outline: PromptOutline) -> tuple[int, i
     """
     if cached is None:
         return 0, 0
-    common = outline.common_with(cached)
+    common = fingerprint.common_with(cached)
     cached_size, lost_size = sum(cached.sizes[:common]), sum(cached.sizes[common:])
-    if common <= outline.fixed and lost_size > _LITTLE * cached_size:
+    if common <= fingerprint.fixed and lost_size > _LITTLE * cached_size:
         common = 0
-    turns = set(outline.parts[outline.fixed :])
+    turns = set(fingerprint.parts[fingerprint.fixed :])
     same = sum(size for part, size in zip(cached.parts, cached.sizes, strict=False) if part in turns)
     return common, same if same >= _MUCH else 0
 
 
-async def outline_of_request(request: GenerateRequest) -> PromptOutline:
-    """Return the outline of the prompt of a prediction."""
-    return await run_in_thread(lambda: _outline(request), when=is_large_request(request))
+async def fingerprint_of_request(request: GenerateRequest) -> PromptFingerprint:
+    """Return the fingerprint of the prompt of a prediction."""
+    return await run_in_thread(lambda: _fingerprint(request), when=is_large_request(request))
 
 
-def _outline(request: GenerateRequest) -> PromptOutline:
+def _fingerprint(request: GenerateRequest) -> PromptFingerprint:
     if request.history is not None:
-        return outline_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in request.tools])
+        return fingerprint_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in request.tools])
     text = request.prompt or ""
-    return PromptOutline(tuple(hash(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)))
+    return PromptFingerprint(tuple(hash(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)))

@@ -6,7 +6,7 @@ from itertools import accumulate
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.rules import offered
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline, outline_of
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint, fingerprint_of
 
 _PROMPTS = 64
 """The prompts that one model has in its cache."""
@@ -16,17 +16,17 @@ class PromptCache:
     """The last prompts of one model, whole messages of which count as cached. Raw prompts are never in it."""
 
     def __init__(self) -> None:
-        self._outlines: deque[PromptOutline] = deque(maxlen=_PROMPTS)
+        self._fingerprints: deque[PromptFingerprint] = deque(maxlen=_PROMPTS)
 
     def add(self, request: GenerateRequest) -> int:
         """Add the prompt of a prediction; return how many of its tokens were in the cache before."""
         if request.history is None:
             return 0
         messages, tools = request.history.messages, offered(request)
-        outline = outline_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in tools])
+        fingerprint = fingerprint_of(request.history.to_dict()["messages"], [tool.to_dict() for tool in tools])
         # A copy, because long prompts are read in other threads.
-        common = max((outline.common_with(each) for each in list(self._outlines)), default=0)
-        self._outlines.append(outline)
+        common = max((fingerprint.common_with(each) for each in list(self._fingerprints)), default=0)
+        self._fingerprints.append(fingerprint)
         ends = accumulate(len(message.content) for message in messages)
         whole = [message for message, end in zip(messages, ends, strict=True) if end < common]  # the tools are a part
         if not common:

@@ -3,13 +3,13 @@
 import pytest
 
 from lmstudio_integrations.emulator.engines.llama_cpp.slots import Slot, Slots, choose
-from lmstudio_integrations.protocol.prompt_outline import PromptOutline
+from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 
 
-def outline(parts: str) -> PromptOutline:
-    """The outline of tools, a system message and turns, each a letter; a digit is a short one."""
+def fingerprint(parts: str) -> PromptFingerprint:
+    """The fingerprint of tools, a system message and turns, each a letter; a digit is a short one."""
     sizes = tuple(5 if part.isdigit() else 100 for part in parts)
-    return PromptOutline(tuple(map(ord, parts)), min(2, len(parts)), sizes=sizes)
+    return PromptFingerprint(tuple(map(ord, parts)), min(2, len(parts)), sizes=sizes)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def outline(parts: str) -> PromptOutline:
 def test_a_conversation_gets_the_slot_that_has_it(
     idle: dict[int, str | None], parts: str, number: int, is_pinned: bool
 ) -> None:
-    slots = {each: None if cached is None else outline(cached) for each, cached in idle.items()}
-    slot = choose(slots, outline(parts))
+    slots = {each: None if cached is None else fingerprint(cached) for each, cached in idle.items()}
+    slot = choose(slots, fingerprint(parts))
     assert (slot.number, slot.is_pinned) == (number, is_pinned)
 
 
 async def respond(slots: Slots, parts: str, number: int | None = None) -> Slot:
     """Run a prediction, by default where it is expected to run."""
-    async with slots.use(outline(parts)) as slot:
+    async with slots.use(fingerprint(parts)) as slot:
         slot.has_begun = slot.has_ended = True
         slot.number = slot.number if number is None else number
     return slot
@@ -71,7 +71,7 @@ async def test_the_slot_that_the_engine_chose_has_the_conversation() -> None:
 
 async def test_a_number_that_the_engine_cannot_have_chosen_is_ignored() -> None:
     slots = Slots(2)
-    async with slots.use(outline("TSa")):
+    async with slots.use(fingerprint("TSa")):
         assert (await respond(slots, "TSb", 0)).number == 1
     assert (await respond(slots, "TSbc")).number == 1
 
@@ -81,7 +81,7 @@ async def test_a_prediction_that_never_began_leaves_the_slot_as_it_was() -> None
     for parts in ("TSa", "TSb"):
         await respond(slots, parts)
     with pytest.raises(ValueError, match="rejected"):
-        async with slots.use(outline("TSc")) as slot:
+        async with slots.use(fingerprint("TSc")) as slot:
             raise ValueError("rejected")
     assert not slot.is_pinned
     assert [(await respond(slots, parts)).number for parts in ("TSaa", "TSbb")] == [0, 1]
@@ -91,7 +91,7 @@ async def test_nothing_is_known_of_the_slot_of_a_prediction_that_was_cancelled()
     slots = Slots(2)
     for parts in ("TSa", "TSb"):
         await respond(slots, parts)
-    async with slots.use(outline("TSc")) as slot:
+    async with slots.use(fingerprint("TSc")) as slot:
         slot.has_begun = True
     cancelled = slot.number
     slot = await respond(slots, "TScc")

@@ -1,15 +1,15 @@
 """A prompt as hashes of its parts: says what it has in common with an earlier one, and keeps no text.
 
 A server that has processed a prompt keeps it for a while, and continues from the first part that differs. With
-outlines, the client chooses hosts and notices prompts that begin differently each time; the emulator chooses slots.
+fingerprints, the client chooses hosts and notices prompts that begin differently each time; the emulator chooses slots.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 
-class PromptOutline(NamedTuple):
-    """The outline of a prompt. Hashes differ from process to process.
+class PromptFingerprint(NamedTuple):
+    """The fingerprint of a prompt. Hashes differ from process to process.
 
     Attributes:
         parts: The hash of the tools, then of each part of each message in turn.
@@ -25,23 +25,23 @@ class PromptOutline(NamedTuple):
     roles: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
 
-    def common_with(self, other: "PromptOutline") -> int:
+    def common_with(self, other: "PromptFingerprint") -> int:
         """Return how many parts two prompts have in common at their beginning."""
         pairs = enumerate(zip(self.parts, other.parts, strict=False))
         shorter = min(len(self.parts), len(other.parts))
         return next((at for at, (own, others) in pairs if own != others), shorter)
 
-    def continues(self, earlier: "PromptOutline") -> bool:
+    def continues(self, earlier: "PromptFingerprint") -> bool:
         """Whether a prompt begins with all of an earlier one."""
         return self.parts[: len(earlier.parts)] == earlier.parts
 
 
-OutlineMaker: TypeAlias = Callable[[], PromptOutline]
-"""Makes the outline of a prompt, where it is needed."""
+FingerprintMaker: TypeAlias = Callable[[], PromptFingerprint]
+"""Makes the fingerprint of a prompt, where it is needed."""
 
 
-def outline_of(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> PromptOutline:
-    """Return the outline of a conversation and its tools, both in wire form."""
+def fingerprint_of(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> PromptFingerprint:
+    """Return the fingerprint of a conversation and its tools, both in wire form."""
     written = repr(list(tools)) if tools else ""
     parts, sizes, indexes, roles = [hash(written)], [len(written)], [-1], list[str]()
     fixed, is_fixed = 1, True
@@ -54,7 +54,7 @@ def outline_of(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[st
         roles.append(role)
         is_fixed = is_fixed and role == "system"
         fixed += len(texts) if is_fixed else 0
-    return PromptOutline(tuple(parts), fixed, tuple(indexes), tuple(roles), tuple(sizes))
+    return PromptFingerprint(tuple(parts), fixed, tuple(indexes), tuple(roles), tuple(sizes))
 
 
 def _text_of(part: Mapping[str, Any]) -> str:

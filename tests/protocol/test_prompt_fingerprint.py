@@ -1,8 +1,8 @@
-"""The outlines of prompts: what two of them have in common."""
+"""The fingerprints of prompts: what two of them have in common."""
 
 import pytest
 
-from lmstudio_integrations.protocol.prompt_outline import outline_of
+from lmstudio_integrations.protocol.prompt_fingerprint import fingerprint_of
 from lmstudio_integrations.types.chat import ChatHistory
 
 Prompt = tuple[list[dict[str, object]], list[dict[str, object]]]
@@ -30,31 +30,31 @@ TURN = [SYSTEM, QUESTION]
     ids=["a turn more", "other tools", "another system prompt", "another role", "a message that grows", "no message"],
 )
 def test_prompts_have_a_beginning_in_common(earlier: Prompt, later: Prompt, common: int) -> None:
-    first, second = outline_of(*earlier), outline_of(*later)
+    first, second = fingerprint_of(*earlier), fingerprint_of(*later)
     assert first.common_with(second) == second.common_with(first) == common
     assert second.continues(first) == (common == len(first.parts))
 
 
 def test_what_stands_before_the_first_turn_is_known() -> None:
-    assert outline_of([SYSTEM, SYSTEM, QUESTION, SYSTEM], TOOLS).fixed == 3
+    assert fingerprint_of([SYSTEM, SYSTEM, QUESTION, SYSTEM], TOOLS).fixed == 3
 
 
 def test_the_message_and_the_size_of_each_part_are_known() -> None:
     call = {"role": "assistant", "content": [{"type": "toolCallRequest", "toolCallRequest": {"name": "add"}}]}
-    outline = outline_of([SYSTEM, {"role": "user", "content": []}, message("user", "Hi", "there"), call])
-    assert outline.roles == ("system", "user", "user", "assistant")
-    assert outline.messages == (-1, 0, 2, 2, 3)
-    assert outline.sizes[:4] == (0, len("Be brief."), 2, 5)
+    fingerprint = fingerprint_of([SYSTEM, {"role": "user", "content": []}, message("user", "Hi", "there"), call])
+    assert fingerprint.roles == ("system", "user", "user", "assistant")
+    assert fingerprint.messages == (-1, 0, 2, 2, 3)
+    assert fingerprint.sizes[:4] == (0, len("Be brief."), 2, 5)
 
 
 def test_a_file_that_was_uploaded_again_is_the_same_part() -> None:
     first, second = (
-        outline_of([{"role": "user", "content": [{"type": "file", "name": "a.png", "identifier": identifier}]}])
+        fingerprint_of([{"role": "user", "content": [{"type": "file", "name": "a.png", "identifier": identifier}]}])
         for identifier in ("one", "two")
     )
     assert first == second
 
 
-def test_a_parsed_history_has_the_outline_of_its_wire_form() -> None:
+def test_a_parsed_history_has_the_fingerprint_of_its_wire_form() -> None:
     wire = {"messages": [SYSTEM, QUESTION, ANSWER]}
-    assert outline_of(ChatHistory.model_validate(wire).to_dict()["messages"]) == outline_of(wire["messages"])
+    assert fingerprint_of(ChatHistory.model_validate(wire).to_dict()["messages"]) == fingerprint_of(wire["messages"])
