@@ -202,7 +202,7 @@ class ResolvedCall(NamedTuple):
         template = yield from model.get_chat_template_info()
         info = yield from model.load_all()
         wire = info.to_dict()
-        self.runtime.record_info(self.handle.model, str(model.caller.target), wire, {})
+        self.runtime.record_info(self.handle.model, str(model.context.target), wire, {})
         if warm is not None:
             yield from model.warm(warm, self.request_arguments())
         return wire, template

@@ -258,7 +258,7 @@ class Runtime(BaseRuntime):
         for client in self.clients.pop_clients():
             client.close()
         for async_client in self.async_clients.pop_clients():
-            async_client._caller.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
+            async_client._context.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from lmstudio_integrations.client.api.asynchronous import AsyncClient, AsyncEmbe
 from lmstudio_integrations.client.api.base import ModelParameters
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.hosts.models import hosts_of_model
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS
+from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS
 from lmstudio_integrations.client.transport.connect.addresses import hosts_of
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.protocol.exchange import Timeouts

@@ -49,7 +49,7 @@ class Origin:
     Attributes:
         name: The file's name.
         read: Returns the content.
-        upload: Its identifier, and where a server knows it by that (`Caller.socket_scope`). Replaced as one:
+        upload: Its identifier, and where a server knows it by that (`ClientContext.socket_scope`). Replaced as one:
             threads may use a file with several servers.
         server: The address of the server that it was uploaded to first; `None` is the one on this machine.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import TICK
 from lmstudio_integrations.client.transport.flows import Flow
@@ -129,8 +129,8 @@ class _Pause:
         return [None]
 
 
-class SimulatedCaller(Caller):
-    """A caller of which `SimulatedOperation` makes the calls."""
+class SimulatedContext(ClientContext):
+    """A context of which `SimulatedOperation` makes the calls."""
 
     def __init__(self, world: "World", timeouts: Timeouts) -> None:
         super().__init__(Target(None), timeouts, ThreadWaiter)
@@ -147,11 +147,11 @@ class SimulatedCaller(Caller):
 class SimulatedOperation(Operation):
     """An operation whose calls go to a session in simulated time."""
 
-    def __init__(self, caller: Caller, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Any = NOBODY) -> None:
-        assert isinstance(caller, SimulatedCaller)
-        assert caller.started_at is None, "only operations on several hosts begin before their calls"
-        self.world = caller.world
-        super().__init__(caller, timeouts, listener=listener)
+    def __init__(self, context: ClientContext, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Any = NOBODY) -> None:
+        assert isinstance(context, SimulatedContext)
+        assert context.started_at is None, "only operations on several hosts begin before their calls"
+        self.world = context.world
+        super().__init__(context, timeouts, listener=listener)
         self._started_at = self.world.now
 
     @property

@@ -78,7 +78,7 @@ def test_timeouts_and_retries_apply(server: Server, generate: Invoke) -> None:
     with pytest.raises(LMStudioTimeoutError, match="idle_timeout"):
         generate(writer, "stall")
     call = writer._resolve_call({})
-    assert call.responder().model.caller.max_retries == call.async_responder().model.caller.max_retries == 3
+    assert call.responder().model.context.max_retries == call.async_responder().model.context.max_retries == 3
 
 
 def test_a_string_is_enough(server: Server) -> None:

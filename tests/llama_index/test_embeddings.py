@@ -220,10 +220,10 @@ class Counting:
 
     def request(self, model: Embedder, texts: list[str]) -> Flow[list[list[float]]]:
         self.begin()
-        if model.caller.new_waiter().loop is None:
+        if model.context.new_waiter().loop is None:
             self.full.wait(5)
         else:
-            yield from model.caller.run_task(self.turns_of_the_loop)
+            yield from model.context.run_task(self.turns_of_the_loop)
         self.end()
         return [[0.0] for _ in texts]
 

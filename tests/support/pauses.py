@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 
@@ -15,11 +15,11 @@ def replace_pauses(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], An
 
     The pauses before a reload, which are part of an operation, remain.
     """
-    wait = Caller.pause
+    wait = ClientContext.pause
 
-    def pause(_caller: object, seconds: float) -> Flow[None]:
+    def pause(_context: object, seconds: float) -> Flow[None]:
         yield from ()
         record(seconds)
 
-    monkeypatch.setattr(Caller, "pause", pause)
-    monkeypatch.setattr(Operation, "pause", lambda operation, seconds: wait(operation.caller, seconds))
+    monkeypatch.setattr(ClientContext, "pause", pause)
+    monkeypatch.setattr(Operation, "pause", lambda operation, seconds: wait(operation.context, seconds))

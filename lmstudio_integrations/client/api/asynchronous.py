@@ -309,7 +309,7 @@ class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
 
     @override
     def handle_for(self, state: ModelState) -> AsyncLLM:
-        return AsyncLLM(LanguageModel(self._caller, state))
+        return AsyncLLM(LanguageModel(self._context, state))
 
 
 class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDownloadedEmbeddingModel]):
@@ -320,7 +320,7 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDown
 
     @override
     def handle_for(self, state: ModelState) -> AsyncEmbeddingModel:
-        return AsyncEmbeddingModel(Embedder(self._caller, state))
+        return AsyncEmbeddingModel(Embedder(self._context, state))
 
 
 class AsyncSystemNamespace(BaseNamespace):
@@ -329,7 +329,7 @@ class AsyncSystemNamespace(BaseNamespace):
     async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
         infos = await arun(queries.list_downloaded(self._operation(), checked_kind(namespace)))
-        llm, embedding = AsyncLlmNamespace(self._caller), AsyncEmbeddingNamespace(self._caller)
+        llm, embedding = AsyncLlmNamespace(self._context), AsyncEmbeddingNamespace(self._context)
         return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     async def get_version(self) -> ServerVersion:
@@ -435,32 +435,32 @@ class AsyncClient(BaseClient):
     @property
     def llm(self) -> AsyncLlmNamespace:
         """The language models."""
-        return AsyncLlmNamespace(self._caller)
+        return AsyncLlmNamespace(self._context)
 
     @property
     def embedding(self) -> AsyncEmbeddingNamespace:
         """The embedding models."""
-        return AsyncEmbeddingNamespace(self._caller)
+        return AsyncEmbeddingNamespace(self._context)
 
     @property
     def system(self) -> AsyncSystemNamespace:
         """The server itself."""
-        return AsyncSystemNamespace(self._caller)
+        return AsyncSystemNamespace(self._context)
 
     @property
     def files(self) -> AsyncFilesNamespace:
         """Images for the model, and documents to search."""
-        return AsyncFilesNamespace(self._caller)
+        return AsyncFilesNamespace(self._context)
 
     @property
     def repository(self) -> AsyncRepositoryNamespace:
         """Models to download."""
-        return AsyncRepositoryNamespace(self._caller)
+        return AsyncRepositoryNamespace(self._context)
 
     @property
     def plugins(self) -> AsyncPluginsNamespace:
         """Plugins and MCP servers."""
-        return AsyncPluginsNamespace(self._caller)
+        return AsyncPluginsNamespace(self._context)
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
@@ -487,7 +487,7 @@ class AsyncClient(BaseClient):
 
     async def aclose(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
-        self._caller.close()
+        self._context.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -41,7 +41,7 @@ from lmstudio_integrations.client.support.progress_bars import ShowProgress, che
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS, checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry.spans import SPANS
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import Waiter
@@ -179,12 +179,12 @@ class BaseClient(ShortTracebacks):
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults
-        self._caller: Caller = Caller(target, all_timeouts, self.waiter_type, keep_idle, SPANS)
+        self._context: ClientContext = ClientContext(target, all_timeouts, self.waiter_type, keep_idle, SPANS)
 
     @property
     def api_host(self) -> str | None:
         """The server's address; `None` if it is found when the client connects."""
-        address = self._caller.target.address
+        address = self._context.target.address
         return address.netloc if address else None
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
@@ -200,7 +200,7 @@ class BaseClient(ShortTracebacks):
         """
         check_names(timeouts, TIMEOUTS)
         like = copy(self)
-        like._caller = self._caller.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - same class
+        like._context = self._context.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - same class
         return like
 
     def __repr__(self) -> str:
@@ -238,7 +238,7 @@ class BaseHandle(ShortTracebacks, Generic[ModelT_co]):
         """
         check_names(timeouts, TIMEOUTS)
         changes = checked_timeouts(timeouts)
-        return type(self)(self.model.changed(lambda caller: caller.with_timeouts(changes)))
+        return type(self)(self.model.changed(lambda context: context.with_timeouts(changes)))
 
     def with_retries(self, max_retries: int) -> Self:
         """Return a handle to the same model, whose calls are retried after a failed connection.
@@ -283,7 +283,7 @@ class BaseModelHandle(BaseHandle[ModelT_co]):
 
     @property
     def _server_and_kind(self) -> tuple[object, ModelKind]:
-        return self.model.caller.target.address, self.model.state.kind
+        return self.model.context.target.address, self.model.state.kind
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BaseModelHandle):
@@ -304,14 +304,14 @@ class BaseModelHandle(BaseHandle[ModelT_co]):
 class BaseNamespace(ShortTracebacks):
     """A part of a client: `client.llm`, `client.files` and others."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+    def __init__(self, context: ClientContext) -> None:
+        self._context = context
 
     def _operation(self) -> Operation:
-        return Operation(self._caller)
+        return Operation(self._context)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {self._caller.target}>"
+        return f"<{type(self).__name__} at {self._context.target}>"
 
 
 def new_state(
@@ -391,7 +391,7 @@ class BaseModelNamespace(BaseNamespace, ABC, Generic[HandleT, DownloadedT]):
         return self._downloaded(info, self)
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
-        instance = self._caller.shared(ServerModels).instance_of(info.to_dict())
+        instance = self._context.shared(ServerModels).instance_of(info.to_dict())
         return self.handle_for(ModelState(self.kind, info.identifier, policy="require_loaded", instance=instance))
 
 

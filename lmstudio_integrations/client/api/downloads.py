@@ -9,7 +9,7 @@ from lmstudio_integrations.client.models import repository
 from lmstudio_integrations.client.models.repository import OnDownload
 from lmstudio_integrations.client.support.progress_bars import ShowProgress
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import arun, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.types.models import DownloadOptionInfo, SearchResultInfo
@@ -21,7 +21,7 @@ class BaseAvailableModel(ShortTracebacks):
 
     search_result: SearchResultInfo
     """Its info, from the server."""
-    _caller: Caller = field(repr=False)
+    _context: ClientContext = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -38,7 +38,7 @@ class BaseDownloadOption(ShortTracebacks):
 
     info: DownloadOptionInfo
     """Its info, from the server."""
-    _caller: Caller = field(repr=False)
+    _context: ClientContext = field(repr=False)
 
     def __repr__(self) -> str:
         shown = {"name": self.info.name, "quantization": self.info.quantization, "size_bytes": self.info.size_bytes}
@@ -66,7 +66,7 @@ class DownloadOption(BaseDownloadOption):
         """
         return run(
             repository.download(
-                Operation(self._caller), self.info, on_progress, on_finalize, show_progress=show_progress
+                Operation(self._context), self.info, on_progress, on_finalize, show_progress=show_progress
             )
         )
 
@@ -76,8 +76,8 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        found = run(repository.download_options(Operation(self._caller), self.search_result))
-        return [DownloadOption(option, self._caller) for option in found]
+        found = run(repository.download_options(Operation(self._context), self.search_result))
+        return [DownloadOption(option, self._context) for option in found]
 
 
 class RepositoryNamespace(BaseNamespace):
@@ -88,7 +88,7 @@ class RepositoryNamespace(BaseNamespace):
     ) -> list[AvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
         found = run(repository.search(self._operation(), search_term, limit, compatibility_types))
-        return [AvailableModel(each, self._caller) for each in found]
+        return [AvailableModel(each, self._context) for each in found]
 
 
 class AsyncDownloadOption(BaseDownloadOption):
@@ -111,7 +111,7 @@ class AsyncDownloadOption(BaseDownloadOption):
         """
         return await arun(
             repository.download(
-                Operation(self._caller), self.info, on_progress, on_finalize, show_progress=show_progress
+                Operation(self._context), self.info, on_progress, on_finalize, show_progress=show_progress
             )
         )
 
@@ -121,8 +121,8 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return its download options."""
-        found = await arun(repository.download_options(Operation(self._caller), self.search_result))
-        return [AsyncDownloadOption(option, self._caller) for option in found]
+        found = await arun(repository.download_options(Operation(self._context), self.search_result))
+        return [AsyncDownloadOption(option, self._context) for option in found]
 
 
 class AsyncRepositoryNamespace(BaseNamespace):
@@ -136,4 +136,4 @@ class AsyncRepositoryNamespace(BaseNamespace):
     ) -> list[AsyncAvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
         found = await arun(repository.search(self._operation(), search_term, limit, compatibility_types))
-        return [AsyncAvailableModel(each, self._caller) for each in found]
+        return [AsyncAvailableModel(each, self._context) for each in found]

@@ -20,7 +20,7 @@ from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessio
 from lmstudio_integrations.client.support.arguments import check_names
 from lmstudio_integrations.client.support.timeouts import checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks, with_short_traceback
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
@@ -94,22 +94,22 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
     raised_errors: ClassVar[tuple[type[Exception], ...]] = LMStudioToolConnectionLostError, LMStudioTimeoutError
     plugin: str
     _remote: RemoteTool = field(repr=False, compare=False)
-    _caller: Caller = field(repr=False, compare=False)
+    _context: ClientContext = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, remote: RemoteTool, caller: Caller) -> Self:
+    def of(cls, remote: RemoteTool, context: ClientContext) -> Self:
         """Return a tool of an open session."""
         function, plugin = remote.definition.function, remote.session.spec.identifier
 
         async def implementation(**arguments: Any) -> ToolContent:
             # Async for both clients: where `act` ends early, it cancels what is async, and that aborts the call.
-            operation = Operation(caller.with_waiters(LoopWaiter))
+            operation = Operation(context.with_waiters(LoopWaiter))
             result = await arun(remote.session.call(operation, remote, arguments))
             return ToolContent.of(result).checked(plugin, remote.name)
 
         def with_parameters(parameters: Mapping[str, Any]) -> Any:
             described = {**parameters, "type": "object"}
-            return cls(remote.name, function.description or "", described, implementation, plugin, remote, caller)
+            return cls(remote.name, function.description or "", described, implementation, plugin, remote, context)
 
         try:
             tool: Self = with_parameters(function.parameters or {})
@@ -133,9 +133,9 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
         waiter_type: type[Waiter] | None = None,
     ) -> Flow[Any]:
         """Check the arguments and call the tool: a flow, which may wait in another way than those of its client."""
-        caller, session = _waiting(self._caller, waiter_type), self._remote.session
-        check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=caller.is_async)
-        operation = Operation(caller, checked_timeouts(parameters))
+        context, session = _waiting(self._context, waiter_type), self._remote.session
+        check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=context.is_async)
+        operation = Operation(context, checked_timeouts(parameters))
         callbacks = _with_callbacks(session.callbacks, parameters)
         return (yield from session.call(operation, self._remote, self.check(arguments), callbacks))
 
@@ -143,8 +143,8 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
         return f"<{type(self).__name__} {self.name!r} of {self.plugin!r}>"
 
 
-def _waiting(caller: Caller, waiter_type: type[Waiter] | None) -> Caller:
-    return caller if waiter_type is None else caller.with_waiters(waiter_type)
+def _waiting(context: ClientContext, waiter_type: type[Waiter] | None) -> ClientContext:
+    return context if waiter_type is None else context.with_waiters(waiter_type)
 
 
 def _with_callbacks(callbacks: ToolCallbacks, parameters: ToolCallParameters) -> ToolCallbacks:
@@ -202,8 +202,8 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
 
     _tool: ClassVar[type[Any]]
 
-    def __init__(self, caller: Caller, sessions: PluginSessions) -> None:
-        self.caller: Caller = caller
+    def __init__(self, context: ClientContext, sessions: PluginSessions) -> None:
+        self.context: ClientContext = context
         self.sessions: PluginSessions = sessions
         """The sessions with the plugins. Their methods are the flows that those of this object run."""
         self._tools: list[ToolT] | None = None
@@ -221,9 +221,9 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
 
     def starting(self, waiter_type: type[Waiter] | None = None) -> Flow[None]:
         """Start the plugins and list their tools: a flow, which may wait in another way than those of its client."""
-        operation = Operation(_waiting(self.caller, waiter_type), {"timeout": None})
+        operation = Operation(_waiting(self.context, waiter_type), {"timeout": None})
         remote_tools = yield from self.sessions.start(operation)
-        self._tools = [self._tool.of(each, self.caller) for each in remote_tools]
+        self._tools = [self._tool.of(each, self.context) for each in remote_tools]
 
     def _close(self) -> None:
         self._tools = None
@@ -287,10 +287,10 @@ class AsyncToolUseSession(BaseToolUseSession[AsyncPluginTool]):
 class BasePluginsNamespace(BaseNamespace):
     """Plugins and MCP servers."""
 
-    def _sessions(self, plugins: Plugins, parameters: ToolSessionParameters) -> tuple[Caller, PluginSessions]:
+    def _sessions(self, plugins: Plugins, parameters: ToolSessionParameters) -> tuple[ClientContext, PluginSessions]:
         """Return the sessions with plugins, and who calls their tools."""
-        check_names(parameters, ToolSessionParameters.__annotations__, async_callbacks=self._caller.is_async)
-        caller = self._caller.with_timeouts(checked_timeouts(parameters))
+        check_names(parameters, ToolSessionParameters.__annotations__, async_callbacks=self._context.is_async)
+        context = self._context.with_timeouts(checked_timeouts(parameters))
         common = {name: value for name, value in parameters.items() if name in PluginParameters.__annotations__}
         if isinstance(plugins, str):
             specs = [spec_of(plugins, common)]
@@ -301,11 +301,11 @@ class BasePluginsNamespace(BaseNamespace):
                 "plugin must be an identifier such as 'mcp/weather', or a dict of several; got "
                 f"{'an empty dict' if is_object(plugins) else type(plugins).__name__}"
             )
-        return caller, PluginSessions(caller, specs, _with_callbacks(ToolCallbacks(), parameters))
+        return context, PluginSessions(context, specs, _with_callbacks(ToolCallbacks(), parameters))
 
     def _generator(self, plugin: str, parameters: GeneratorParameters) -> GeneratorModel:
         check_names(parameters, GeneratorParameters.__annotations__)
-        return GeneratorModel(self._caller, spec_of(plugin, parameters))
+        return GeneratorModel(self._context, spec_of(plugin, parameters))
 
 
 class PluginGenerator(Responder[GeneratorModel]):

@@ -344,7 +344,7 @@ class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
 
     @override
     def handle_for(self, state: ModelState) -> LLM:
-        return LLM(LanguageModel(self._caller, state))
+        return LLM(LanguageModel(self._context, state))
 
 
 class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel]):
@@ -355,7 +355,7 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel
 
     @override
     def handle_for(self, state: ModelState) -> EmbeddingModel:
-        return EmbeddingModel(Embedder(self._caller, state))
+        return EmbeddingModel(Embedder(self._context, state))
 
 
 class SystemNamespace(BaseNamespace):
@@ -364,7 +364,7 @@ class SystemNamespace(BaseNamespace):
     def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
         infos = run(queries.list_downloaded(self._operation(), checked_kind(namespace)))
-        llm, embedding = LlmNamespace(self._caller), EmbeddingNamespace(self._caller)
+        llm, embedding = LlmNamespace(self._context), EmbeddingNamespace(self._context)
         return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     def get_version(self) -> ServerVersion:
@@ -480,32 +480,32 @@ class Client(BaseClient):
     @property
     def llm(self) -> LlmNamespace:
         """The language models."""
-        return LlmNamespace(self._caller)
+        return LlmNamespace(self._context)
 
     @property
     def embedding(self) -> EmbeddingNamespace:
         """The embedding models."""
-        return EmbeddingNamespace(self._caller)
+        return EmbeddingNamespace(self._context)
 
     @property
     def system(self) -> SystemNamespace:
         """The server itself."""
-        return SystemNamespace(self._caller)
+        return SystemNamespace(self._context)
 
     @property
     def files(self) -> FilesNamespace:
         """Images for the model, and documents to search."""
-        return FilesNamespace(self._caller)
+        return FilesNamespace(self._context)
 
     @property
     def repository(self) -> RepositoryNamespace:
         """Models to download."""
-        return RepositoryNamespace(self._caller)
+        return RepositoryNamespace(self._context)
 
     @property
     def plugins(self) -> PluginsNamespace:
         """Plugins and MCP servers."""
-        return PluginsNamespace(self._caller)
+        return PluginsNamespace(self._context)
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
@@ -532,7 +532,7 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
-        self._caller.close()
+        self._context.close()
 
     def __enter__(self) -> Self:
         return self

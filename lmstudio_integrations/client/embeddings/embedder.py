@@ -65,26 +65,26 @@ class Embedder(Model):
             return (yield from self._embed(request, show_progress=show_progress))
         whole_number(max_concurrency, "max_concurrency")  # raises if it is none
         limiter = self.server_models.limiter
-        permit = yield from limiter.acquire(self.caller, (self.state.kind, self.state.key), max_concurrency)
+        permit = yield from limiter.acquire(self.context, (self.state.kind, self.state.key), max_concurrency)
         try:
             return (yield from self._embed(request, show_progress=show_progress))
         finally:
-            limiter.release(self.caller, permit)
+            limiter.release(self.context, permit)
 
     def vectors_from_one_server(self, request: EmbeddingRequest) -> Flow[tuple[Vectors, str]]:
         """Return the vectors of texts, and the server that made all of them."""
-        return (yield from self._embed(request, show_progress=False)), str(self.caller.target)
+        return (yield from self._embed(request, show_progress=False)), str(self.context.target)
 
     def _embed(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:
         return (yield from self._reported(lambda model: model.embed_fitted(request, show_progress=show_progress)))
 
     def _reported(self, embed: Callable[[Self], Flow[Vectors]]) -> Flow[Vectors]:
         """Run a flow of this model; report it as one operation, whatever requests it makes, if anybody listens."""
-        caller, listener = self.caller, self.caller.listener
+        context, listener = self.context, self.context.listener
         if listener is NOBODY:
             return (yield from embed(self))
-        listener = listener.began("Embedding", caller.target, self.state.key)
-        model = self.changed(lambda caller: caller.with_listener(listener))
+        listener = listener.began("Embedding", context.target, self.state.key)
+        model = self.changed(lambda context: context.with_listener(listener))
         try:
             vectors = yield from embed(model)
         except BaseException as error:

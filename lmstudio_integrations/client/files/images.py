@@ -72,7 +72,7 @@ def _download(operation: Operation, url: str, *, allow_private: bool) -> Flow[by
     connect = operation.timeouts.get("connect_timeout")
     work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
     try:
-        return (yield from operation.caller.run_task(work))
+        return (yield from operation.context.run_task(work))
     except TimeoutError as error:
         if total is None:
             raise LMStudioImageDownloadError(

@@ -142,13 +142,13 @@ def _shown(source: FileInput) -> str:
 
 def _upload(operation: Operation, source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
     """Upload a file; its handle can upload it again."""
-    scope = operation.caller.socket_scope("files")
+    scope = operation.context.socket_scope("files")
     handle = yield from _send(operation, name, content)
     reread = (lambda: read_source(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
     origin = _origins[handle.identifier] = Origin(
-        name, reread, (handle.identifier, scope), operation.caller.target.address
+        name, reread, (handle.identifier, scope), operation.context.target.address
     )
-    operation.caller.keep_open("files", origin)
+    operation.context.keep_open("files", origin)
     return handle.with_origin(origin)
 
 
@@ -177,7 +177,7 @@ def ensure_uploaded(operation: Operation, handle: FileHandle) -> Flow[FileHandle
     if origin is None:
         return handle
     identifier, uploaded_to = origin.upload
-    scope = operation.caller.socket_scope("files")
+    scope = operation.context.socket_scope("files")
     if uploaded_to != scope:
         try:
             content = origin.read()
@@ -187,7 +187,7 @@ def ensure_uploaded(operation: Operation, handle: FileHandle) -> Flow[FileHandle
             ) from error
         identifier = (yield from _send(operation, origin.name, content)).identifier
         origin.upload = identifier, scope
-        operation.caller.keep_open("files", origin)
+        operation.context.keep_open("files", origin)
     return handle if handle.identifier == identifier else handle.model_copy(update={"identifier": identifier})
 
 

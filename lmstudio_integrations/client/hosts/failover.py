@@ -9,7 +9,7 @@ from lmstudio_integrations.client.hosts.host import Host, HostRecord
 from lmstudio_integrations.client.hosts.hosts import Hosts
 from lmstudio_integrations.client.models.attempts import Attempts, Retries, is_retryable
 from lmstudio_integrations.client.models.state import ModelState
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import (
@@ -56,7 +56,7 @@ class FailoverAttempts(Attempts):
         fingerprint: FingerprintMaker | None = None,
     ) -> None:
         first = candidates[0].model
-        super().__init__(first.caller, first.state, timeouts, reload=reload)
+        super().__init__(first.context, first.state, timeouts, reload=reload)
         self._failover = Failover(hosts, candidates, None if fingerprint is None else fingerprint())
 
     def next_operation(self) -> Flow[Operation]:
@@ -64,13 +64,13 @@ class FailoverAttempts(Attempts):
         if self._failover.host is None:
             delay, self._delay = self._delay, None
             if delay:
-                yield from self.caller.pause(delay)
+                yield from self.context.pause(delay)
             host = yield from self._failover.next_host()
             self.state: ModelState = host.model.state
-            self.caller: Caller = host.model.caller.within(
+            self.context: ClientContext = host.model.context.child(
                 self._failover.started_at, self.listener, can_fail_over=self._failover.can_fail_over
             )
-            self.listener.moved(self.caller.target, self.state.key)
+            self.listener.moved(self.context.target, self.state.key)
         return (yield from super().next_operation())
 
     def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:

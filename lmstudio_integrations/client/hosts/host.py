@@ -167,13 +167,13 @@ class Host:
     @property
     def address(self) -> str:
         """The address of the host, for people."""
-        return str(self.model.caller.target)
+        return str(self.model.context.target)
 
     @property
     def record(self) -> HostRecord:
         """What is known of it, shared by all objects of this process."""
-        caller, state = self.model.caller, self.model.state
-        return caller.shared(HostRecords).of(state.kind, state.key, state.number, caller.target.token)
+        context, state = self.model.context, self.model.state
+        return context.shared(HostRecords).of(state.kind, state.key, state.number, context.target.token)
 
     def unload(self) -> Flow[None]:
         """Unload the instance, if there is one; the handle does not load it again automatically."""
@@ -184,7 +184,7 @@ class Host:
         if state.number is None:
             yield from self.model.unload()
         else:
-            operation = Operation(self.model.caller)
+            operation = Operation(self.model.context)
             found = yield from Loader(operation, state).find_loaded()
             if found is not None:  # others may have unloaded it, and a load would load it again
                 yield from unload(operation, state.kind, found["identifier"])
@@ -263,11 +263,11 @@ def _begin(host: Host, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
 
 async def _probe(host: Host) -> None:
     record = host.record
-    caller = host.model.caller.in_background()
-    idle_timeout = caller.timeouts.get("idle_timeout")
+    context = host.model.context.in_background()
+    idle_timeout = context.timeouts.get("idle_timeout")
     limit = _PROBE_TIMEOUT if idle_timeout is None else min(idle_timeout, _PROBE_TIMEOUT)
     try:
-        record.record_probe(await arun(_find(Operation(caller, {"idle_timeout": limit}), host.model.state)))
+        record.record_probe(await arun(_find(Operation(context, {"idle_timeout": limit}), host.model.state)))
     except LMStudioClientClosedError:  # nobody will use what it finds
         pass
     except LMStudioError as error:
@@ -293,7 +293,7 @@ def _find(operation: Operation, state: ModelState) -> Flow[_Found]:
 
 def _is_downloaded(operation: Operation, state: ModelState) -> Flow[bool]:
     # One of several instances may be named by the identifier of the first.
-    known = operation.caller.shared(ServerModels).model_key(state.kind, state.key)
+    known = operation.context.shared(ServerModels).model_key(state.kind, state.key)
     names = [name for name in (state.key, state.number and known) if name]
 
     def read(infos: Any) -> bool:
@@ -307,7 +307,7 @@ async def _load(host: Host) -> None:
     record, own = host.record, host.model.state
     state = replace(own, on_load_progress=None, show_progress=False, on_config_mismatch="ignore", running_loads={})
     try:
-        await arun(Model(host.model.caller.in_background(), state).load())
+        await arun(Model(host.model.context.in_background(), state).load())
     except LMStudioClientClosedError:
         pass
     except LMStudioError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from lmstudio_integrations.client.hosts.choice import choose
 from lmstudio_integrations.client.hosts.host import Host, begin_load, begin_probes, first_probe
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioConfigMismatchError, LMStudioConfigWarning
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
@@ -20,7 +20,7 @@ class Hosts:
     """A model on several hosts. Thread-safe.
 
     Args:
-        hosts: The hosts, in the order in which they are preferred. Their callers do not retry; the operations do.
+        hosts: The hosts, in the order in which they are preferred. Their contexts do not retry; the operations do.
         max_retries: How often an operation is tried again after it has failed on every host.
         compared: In what the loaded instances differed last, so that it is reported once; the same list for the same
             hosts, called in another way.
@@ -31,7 +31,7 @@ class Hosts:
         self.max_retries: int = max_retries
         self._compared: list[object] = [None] if compared is None else compared
 
-    def changed(self, change: Callable[[Caller], Caller]) -> "Hosts":
+    def changed(self, change: Callable[[ClientContext], ClientContext]) -> "Hosts":
         """Return the same hosts, called in another way."""
         hosts = [Host(host.model.changed(change)) for host in self.hosts]
         return Hosts(hosts, self.max_retries, self._compared)
@@ -41,9 +41,9 @@ class Hosts:
         return Hosts(self.hosts, max_retries, self._compared)
 
     @property
-    def caller(self) -> Caller:
+    def context(self) -> ClientContext:
         """Makes the calls that concern no host in particular."""
-        return self.hosts[0].model.caller
+        return self.hosts[0].model.context
 
     def refresh(self) -> Flow[list[HostStatus]]:
         """Ask all hosts what they have; return what is known of each."""
@@ -66,11 +66,11 @@ class Hosts:
             return has_free_slot and not (of_all or again)
 
         if unknown and not is_enough():
-            yield from self.caller.run_task(lambda: first_probe(unknown, is_enough))
+            yield from self.context.run_task(lambda: first_probe(unknown, is_enough))
         now = time.monotonic()
         due = [host for host in self.hosts if host.record.is_due(now)]
         if due:
-            self.caller.submit(begin_probes, due)
+            self.context.submit(begin_probes, due)
 
     def statuses(self) -> list[HostStatus]:
         """Return what is known of each host."""
@@ -129,7 +129,7 @@ class Hosts:
                 host.record.loads[call] = None
             if load is not None:
                 hosts[load].record.loads[hosts[load]] = None
-                self.caller.submit(begin_load, hosts[load])
+                self.context.submit(begin_load, hosts[load])
             return number, slot
 
     def compare(self, statuses: Sequence[HostStatus]) -> None:

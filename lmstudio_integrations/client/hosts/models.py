@@ -21,7 +21,7 @@ from lmstudio_integrations.client.predictions.requests import PredictionParamete
 from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
@@ -70,7 +70,7 @@ class _OnHosts(Model):
 
     def __init__(self, hosts: Hosts) -> None:
         first = hosts.hosts[0].model
-        super().__init__(first.caller, first.state)
+        super().__init__(first.context, first.state)
         self.hosts = hosts
 
     @property
@@ -78,7 +78,7 @@ class _OnHosts(Model):
         """The key of the model, once a host has reported it."""
         return next((key for host in self.hosts.hosts if (key := host.model.model_key)), None)
 
-    def changed(self, change: Callable[[Caller], Caller]) -> Self:
+    def changed(self, change: Callable[[ClientContext], ClientContext]) -> Self:
         """Return the same model, called in another way on each host."""
         return type(self)(self.hosts.changed(change))
 
@@ -116,7 +116,7 @@ class _OnHosts(Model):
         def do(of_server: list[Host], make_waiter: MakeWaiter) -> Flow[None]:
             for host in of_server:
                 try:
-                    yield from work(host.model.changed(lambda caller: caller.with_waiters(make_waiter)))
+                    yield from work(host.model.changed(lambda context: context.with_waiters(make_waiter)))
                 except LMStudioError as error:
                     record_failure(host.record, error)
                     logger.info("%s was left out: %s", host.name, error)
@@ -125,7 +125,7 @@ class _OnHosts(Model):
         by_server: dict[str, list[Host]] = {}
         for host in hosts:
             by_server.setdefault(host.address, []).append(host)
-        yield from run_concurrently(self.caller, [partial(do, of_server) for of_server in by_server.values()])
+        yield from run_concurrently(self.context, [partial(do, of_server) for of_server in by_server.values()])
         of_call: list[LMStudioError] = [error for _, error in errors if isinstance(error, _ON_EVERY_HOST)]
         if of_call:
             raise of_call[0]
@@ -164,7 +164,7 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
     def predict(self, plan: Plan) -> Prediction:
         """Return a prediction. One with uploaded files runs on the host that has them."""
         address, hosts = address_of(plan.files), self.hosts.hosts
-        pinned = [host for host in hosts if address is not None and host.model.caller.target.address == address]
+        pinned = [host for host in hosts if address is not None and host.model.context.target.address == address]
         return Prediction(
             FailoverAttempts(self.hosts, pinned or hosts, plan.timeouts, fingerprint=plan.fingerprint), plan
         )
@@ -197,7 +197,7 @@ class EmbedderOnHosts(_OnHosts, Embedder):
         attempts = self.attempts(reload=False)  # the model on that host loads itself again
         return (
             yield from attempts.run(
-                lambda operation: Embedder(operation.as_caller(), attempts.state).vectors_from_one_server(request)
+                lambda operation: Embedder(operation.child_context(), attempts.state).vectors_from_one_server(request)
             )
         )
 
@@ -211,7 +211,7 @@ class EmbedderOnHosts(_OnHosts, Embedder):
 
         def embed_batches(make_waiter: MakeWaiter) -> Flow[None]:
             nonlocal done
-            model = self.changed(lambda caller: caller.with_waiters(make_waiter))
+            model = self.changed(lambda context: context.with_waiters(make_waiter))
             for start in starts:
                 found, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
                 vectors[start : start + len(found)] = found
@@ -221,7 +221,7 @@ class EmbedderOnHosts(_OnHosts, Embedder):
         with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:
             bar.update(0.0)
             flows = min(self.hosts.parallel, -(-len(vectors) // BATCH))
-            yield from run_concurrently(self.caller, [embed_batches] * flows)
+            yield from run_concurrently(self.context, [embed_batches] * flows)
         lengths = sorted(set(map(len, vectors)))
         if len(lengths) > 1:
             raise LMStudioConfigMismatchError(

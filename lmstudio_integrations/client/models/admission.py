@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
@@ -289,7 +289,7 @@ class SingleFlight:
             errors: Those of the leader that the waiting callers raise as well.
             deadlock: Raised if waiting would never end; `None` returns without waiting.
         """
-        own = cls(operation.caller.new_waiter())
+        own = cls(operation.context.new_waiter())
         try:
             # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
             flight = running.setdefault(key, own)
@@ -303,10 +303,10 @@ class SingleFlight:
         finally:  # also if a signal handler raises between two lines above
             if running.get(key) is own:  # after a fork, several threads may take over from a lost leader
                 del running[key]
-            operation.caller.submit(own.end)
+            operation.context.submit(own.end)
         if not flight.would_deadlock(own.leader):
             remaining = operation.remaining_time
-            yield from operation.caller.run_task(lambda: flight.wait(remaining))
+            yield from operation.context.run_task(lambda: flight.wait(remaining))
         elif deadlock is not None:
             raise deadlock
         return None
@@ -407,27 +407,27 @@ class ConcurrencyLimiter:
         """The operation of each thread or task on each model; any thread may change it, in one step."""
         self._limiters: WeakValueDictionary[Hashable, _ModelLimiter] = WeakValueDictionary()
 
-    def acquire(self, caller: Caller, model: Hashable, max_concurrency: int) -> Flow[Permit | None]:
+    def acquire(self, context: ClientContext, model: Hashable, max_concurrency: int) -> Flow[Permit | None]:
         """Wait until fewer than `max_concurrency` operations run on a model; return what `release` takes.
 
         A signal handler must not wait for the call that it has interrupted, and gets `None`.
         """
-        key = model, caller.new_waiter().loop
+        key = model, context.new_waiter().loop
         permit = Permit(key, (key, current_thread_or_task()), max_concurrency)
         if self.permits.setdefault(permit.borrower, permit) is not permit:
             return None
         try:
-            yield from caller.run_task(lambda: self.wait(permit))
+            yield from context.run_task(lambda: self.wait(permit))
         except BaseException:
-            self.release(caller, permit)
+            self.release(context, permit)
             raise
         return permit
 
-    def release(self, caller: Caller, permit: Permit | None) -> None:
+    def release(self, context: ClientContext, permit: Permit | None) -> None:
         """Record that an operation has ended."""
         if permit is not None:
             del self.permits[permit.borrower]
-            caller.submit(self.end, permit)
+            context.submit(self.end, permit)
 
     async def wait(self, permit: Permit) -> None:
         """Wait until its limit, and those of the running operations, allow one more, and admit this one."""

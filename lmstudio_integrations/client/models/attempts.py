@@ -16,7 +16,7 @@ from lmstudio_integrations.client.models.loading import Loader
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState, WireInfo, reference_of
 from lmstudio_integrations.client.support.suggestions import with_window
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.listener import Listener
 from lmstudio_integrations.client.transport.operation import Operation
@@ -75,7 +75,7 @@ class Attempts:
     `run` makes them. A prediction, which is read in many steps, has a loop of its own that calls the same methods.
 
     Args:
-        caller: Makes the calls to the server.
+        context: The server, and how it is called.
         state: The model.
         timeouts: Timeouts that differ from the client's.
         reload: Whether the request takes a turn, and loads the model again if that was unloaded. One that only asks
@@ -91,21 +91,21 @@ class Attempts:
 
     def __init__(
         self,
-        caller: Caller,
+        context: ClientContext,
         state: ModelState,
         timeouts: Timeouts = NO_TIMEOUTS,
         *,
         reload: bool = True,
     ) -> None:
-        self.caller: Caller = caller
+        self.context: ClientContext = context
         self.state: ModelState = state
-        self.listener: Listener = caller.listener
+        self.listener: Listener = context.listener
         self._timeouts = timeouts
         self._reload = reload
         self.resolve: bool = False
         self.is_running: bool = False
         self._is_unloaded = False
-        self._retries = Retries(caller.max_retries)
+        self._retries = Retries(context.max_retries)
         self._delay: float | None = None
         self._turn: tuple[EvictionQueue, EvictionTurn] | None = None
         self._instance: Instance | None = None
@@ -140,13 +140,13 @@ class Attempts:
             yield from self.operation.pause(delay)
             return self.operation
         if delay:
-            yield from self.caller.pause(delay)
-        self.operation = Operation(self.caller, self._timeouts, listener=self.listener)
+            yield from self.context.pause(delay)
+        self.operation = Operation(self.context, self._timeouts, listener=self.listener)
         return self.operation
 
     def instance(self) -> Flow[Instance]:
         """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""
-        state, server_models = self.state, self.caller.shared(ServerModels)
+        state, server_models = self.state, self.context.shared(ServerModels)
         uses, is_gone = self._reload or state.instance is None, self._is_unloaded
         if uses and server_models.has_evictions:
             yield from self._take_turn(server_models)
@@ -169,7 +169,7 @@ class Attempts:
         is_other = None not in {reference, instance.reference} and reference != instance.reference
         if not is_other or info.get("identifier") != instance.identifier:
             return instance
-        server_models = self.caller.shared(ServerModels)
+        server_models = self.context.shared(ServerModels)
         server_models.record(self.state.kind, self.state.key, info)
         responding = server_models.instance_of(info)
         if self.state.instance is instance:
@@ -183,13 +183,13 @@ class Attempts:
         turn = server_models.turn_for(self.state)
         if turn is None:
             return
-        turn.waiter = operation.caller.new_waiter()
+        turn.waiter = operation.context.new_waiter()
         if eviction_queue.would_deadlock(turn):  # better to evict a model than to wait for ever
             return
         self._turn = eviction_queue, turn
         turn.loads_before = len(operation.load_times)
         queue_timeout, remaining = operation.timeouts.get("queue_timeout"), operation.remaining_time
-        yield from operation.caller.run_task(lambda: eviction_queue.wait(turn, queue_timeout, remaining))
+        yield from operation.context.run_task(lambda: eviction_queue.wait(turn, queue_timeout, remaining))
         operation.wrap_sink = partial(eviction_queue.hold, turn)
 
     def end_turn(self, *, succeeded: bool) -> None:
@@ -201,7 +201,7 @@ class Attempts:
             turn.succeeded = succeeded
             turn.loaded = len(operation.load_times) > turn.loads_before  # each load of the operation adds its time
             turn.forget_caller()
-            operation.caller.submit(eviction_queue.end, turn)
+            operation.context.submit(eviction_queue.end, turn)
 
     def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows.
@@ -240,7 +240,7 @@ class Attempts:
 
     def unloaded_error(self, **details: Any) -> LMStudioModelUnloadedError:
         """Return the error of a model that was loaded and no longer is, with the reason as far as it is known."""
-        reason = self.caller.shared(ServerModels).why_unloaded(self.state)
+        reason = self.context.shared(ServerModels).why_unloaded(self.state)
         text = f"model {self.state.name!r} was unloaded: {reason}"
         return LMStudioModelUnloadedError(text, retryable=self.state.reloadable, **details)
 

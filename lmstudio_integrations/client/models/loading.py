@@ -67,7 +67,7 @@ class Loader:
     def __init__(self, operation: Operation, state: ModelState) -> None:
         self._operation = operation
         self._state = state
-        self._server_models = operation.caller.shared(ServerModels)
+        self._server_models = operation.context.shared(ServerModels)
 
     def resolve(self) -> Flow[Instance]:
         """Find or load the instance, as the load policy says."""
@@ -363,7 +363,7 @@ class Loader:
     def _load(self, endpoint: str, parameter: Mapping[str, Any], packets: LoadPackets) -> Flow[WireInfo]:
         """Load; the last progress is not reported yet, because the instance must be recorded first."""
         operation, state = self._operation, self._state
-        target, started = operation.caller.target, operation.elapsed
+        target, started = operation.context.target, operation.elapsed
         try:
             info = yield from self._request_load(endpoint, parameter, packets)
         except BaseException as error:

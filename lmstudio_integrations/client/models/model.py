@@ -8,7 +8,7 @@ from lmstudio_integrations.client.models.attempts import Attempts
 from lmstudio_integrations.client.models.server_models import ServerModels
 from lmstudio_integrations.client.models.state import Instance, ModelState
 from lmstudio_integrations.client.support.arguments import texts_of
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.protocol.exchange import Timeouts
@@ -22,31 +22,31 @@ class Model:
     """A model on one server. `hosts/` has models on several.
 
     Args:
-        caller: Makes the calls to the server.
+        context: The server, and how it is called.
         state: Which model, and what is known of it; may be shared with other models.
     """
 
-    def __init__(self, caller: Caller, state: ModelState) -> None:
-        self.caller = caller
+    def __init__(self, context: ClientContext, state: ModelState) -> None:
+        self.context = context
         self.state = state
 
     @property
     def server_models(self) -> ServerModels:
         """What this process knows of the models of the server."""
-        return self.caller.shared(ServerModels)
+        return self.context.shared(ServerModels)
 
     @property
     def model_key(self) -> str | None:
         """The key of the model, once it is known."""
         return self.server_models.model_key(self.state.kind, self.state.key)
 
-    def changed(self, change: Callable[[Caller], Caller]) -> Self:
-        """Return the same model, called in another way: `change` is one of the `with_` methods of callers."""
-        return type(self)(change(self.caller), self.state)
+    def changed(self, change: Callable[[ClientContext], ClientContext]) -> Self:
+        """Return the same model, called in another way: `change` is one of the `with_` methods of contexts."""
+        return type(self)(change(self.context), self.state)
 
     def with_retries(self, max_retries: int) -> Self:
         """Return the same model, whose operations are tried again after a failed connection."""
-        return self.changed(lambda caller: caller.with_retries(max_retries))
+        return self.changed(lambda context: context.with_retries(max_retries))
 
     def attempts(self, timeouts: Timeouts = NO_TIMEOUTS, *, reload: bool = True) -> Attempts:
         """Return the attempts of an operation.
@@ -55,7 +55,7 @@ class Model:
             timeouts: Timeouts that differ from the client's.
             reload: See `Attempts`.
         """
-        return Attempts(self.caller, self.state, timeouts, reload=reload)
+        return Attempts(self.context, self.state, timeouts, reload=reload)
 
     # Flows ------------------------------------------------------------------------------------------------------------
 
@@ -92,11 +92,11 @@ class Model:
             return
         if state.instance is None and state.key is None:
             yield from self.load()  # finds its identifier
-        yield from queries.unload(Operation(self.caller), state.kind, state.name)
+        yield from queries.unload(Operation(self.context), state.kind, state.name)
 
     def unload_if_loaded_here(self) -> Flow[None]:
         """Unload the instance that the handle loaded, if it is still loaded; one that the handle found stays."""
-        state, operation = self.state, Operation(self.caller)
+        state, operation = self.state, Operation(self.context)
         for info in (yield from queries.list_loaded(operation, state.kind)) if state.loaded_here else ():
             if info.instance_reference == state.loaded_here:
                 yield from queries.unload(operation, state.kind, info.identifier)

@@ -22,7 +22,7 @@ from lmstudio_integrations.client.predictions.requests import (
 )
 from lmstudio_integrations.client.predictions.required_call import may_call, offered_tools, requires_call
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.errors import LMStudioValueError
@@ -75,14 +75,14 @@ class GeneratorModel(LanguageModel):
     """A generator plugin in the place of a model.
 
     Args:
-        caller: Makes the calls to the server.
+        context: The server, and how it is called.
         spec: The plugin.
     """
 
-    def __init__(self, caller: Caller, spec: PluginSpec) -> None:
+    def __init__(self, context: ClientContext, spec: PluginSpec) -> None:
         # The instance is known without a call, so that nothing asks the server for a model of this name.
         instance = Instance(spec.identifier)
-        super().__init__(caller, ModelState("llm", spec.identifier, policy="require_loaded", instance=instance))
+        super().__init__(context, ModelState("llm", spec.identifier, policy="require_loaded", instance=instance))
         self._spec = spec
 
     @property
@@ -90,9 +90,9 @@ class GeneratorModel(LanguageModel):
         """Makes the request of the next message of a conversation."""
         return partial(GeneratorRequest, self._spec)
 
-    def changed(self, change: Callable[[Caller], Caller]) -> Self:
+    def changed(self, change: Callable[[ClientContext], ClientContext]) -> Self:
         """Return the same generator, called in another way."""
-        return type(self)(change(self.caller), self._spec)
+        return type(self)(change(self.context), self._spec)
 
     def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
         """Prepare the next message of a conversation.

@@ -14,7 +14,7 @@ from lmstudio_integrations._support.typeguards import is_mapping
 from lmstudio_integrations.client.support.arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client.support.suggestions import NAME_A_PLUGIN, add_suggestion
 from lmstudio_integrations.client.support.user_warnings import warn_user
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
 from lmstudio_integrations.client.transport.operation import Call, Operation, decode_errors
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter
@@ -122,7 +122,7 @@ class PluginSessions:
     """Sessions with several plugins, opened and closed together.
 
     Args:
-        caller: Whose sessions they are.
+        context: Whose sessions they are.
         specs: The plugins.
         callbacks: What is called while a tool runs.
 
@@ -130,8 +130,8 @@ class PluginSessions:
         is_open: Whether `start` has succeeded, and `close` was not called since.
     """
 
-    def __init__(self, caller: Caller, specs: Iterable[PluginSpec], callbacks: ToolCallbacks) -> None:
-        self._sessions = [PluginSession(caller, spec, callbacks) for spec in specs]
+    def __init__(self, context: ClientContext, specs: Iterable[PluginSpec], callbacks: ToolCallbacks) -> None:
+        self._sessions = [PluginSession(context, spec, callbacks) for spec in specs]
         self._starts: set[object] = set()
         """The calls of `start` that run; several callers may share the sessions."""
         self.is_open: bool = False
@@ -187,11 +187,11 @@ class _Opening:
 class PluginSession:
     """The session with one plugin. It is opened again after a loss."""
 
-    def __init__(self, caller: Caller, spec: PluginSpec, callbacks: ToolCallbacks) -> None:
+    def __init__(self, context: ClientContext, spec: PluginSpec, callbacks: ToolCallbacks) -> None:
         self.spec = spec
         self.callbacks = callbacks
         # Nobody waits for the channel itself, and it must outlive the event loop in which it was opened.
-        self._caller = caller.with_waiters(ThreadWaiter)
+        self._context = context.with_waiters(ThreadWaiter)
         self._channel: Call | None = None
         self._is_open = False
 
@@ -202,14 +202,14 @@ class PluginSession:
 
     def _open_channel(self) -> Call:
         """Return the channel; open one if there is none, or if it was lost."""
-        with self._caller.shared(_Opening).lock:
+        with self._context.shared(_Opening).lock:
             if not self._is_open:
                 raise LMStudioRuntimeError(f"{self._label}: the session was closed; get the tools of a new one")
             lost = self._channel
             if lost is not None and not (lost.waiter.done or lost.waiter.is_lost):
                 return lost
             # `load_timeout` limits the start. After that, only the calls have timeouts.
-            operation = Operation(self._caller, {"timeout": None})
+            operation = Operation(self._context, {"timeout": None})
             opened = self._channel = operation.start("plugins", _START, self.spec.request, label=self._label)
         if lost is not None and _has_begun(lost):
             self._warn_of_loss(lost)
@@ -217,7 +217,7 @@ class PluginSession:
 
     def close(self) -> None:
         """Close the channel, so that the plugin does not stay loaded."""
-        with self._caller.shared(_Opening).lock:
+        with self._context.shared(_Opening).lock:
             channel, self._channel, self._is_open = self._channel, None, False
         if channel is not None:
             channel.close(LMStudioCancelledError(f"{self._label}: the session was closed"))

@@ -39,11 +39,11 @@ class LanguageModel(PredictingModel):
 
     def prepare_response(self, history: History | PendingHistory, parameters: PredictionParameters) -> Prediction:
         """Prepare the model's next message of a conversation."""
-        return self.predict(plan_response(history, parameters, is_async=self.caller.is_async, request=self.request))
+        return self.predict(plan_response(history, parameters, is_async=self.context.is_async, request=self.request))
 
     def prepare_completion(self, prompt: str, parameters: PredictionParameters) -> Prediction:
         """Prepare the continuation of a text."""
-        return self.predict(plan_completion(prompt, parameters, is_async=self.caller.is_async))
+        return self.predict(plan_completion(prompt, parameters, is_async=self.context.is_async))
 
     def warm(
         self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()

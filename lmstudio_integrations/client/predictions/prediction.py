@@ -117,7 +117,7 @@ class Prediction:
     def summary(self) -> str:
         """The model, the server, and how far it is, for the `repr` of its readers."""
         attempts, count = self._attempts, sum(len(ask.raw.fragments) for ask in (*self._earlier, self._ask))
-        return f"{attempts.state.name!r} at {attempts.caller.target}: {counted(count, 'fragment')}, {self._progress}"
+        return f"{attempts.state.name!r} at {attempts.context.target}: {counted(count, 'fragment')}, {self._progress}"
 
     @property
     def _progress(self) -> str:
@@ -270,7 +270,7 @@ class Prediction:
         if isinstance(step, Call):
             step.close(error or _ClosedError(), at_once=True)
         elif step is not None and isinstance(step.waiter, Waiter):
-            self._attempts.caller.submit(step.waiter.finish, error or _ClosedError())
+            self._attempts.context.submit(step.waiter.finish, error or _ClosedError())
 
     def _begin_reading(self) -> None:
         """Reject a second reader."""
@@ -407,9 +407,9 @@ class Prediction:
         """Begin the next attempt, and upload what it needs."""
         attempts = self._attempts
         if attempts.listener is NOBODY:  # a provider may have been configured since the stream was made
-            attempts.listener = attempts.caller.listener
+            attempts.listener = attempts.context.listener
         operation = yield from attempts.next_operation()
-        target, key = attempts.caller.target, attempts.state.key
+        target, key = attempts.context.target, attempts.state.key
         is_stream = not self._reads_to_end
         attempts.listener = operation.listener.began(self._plan.label, target, key, is_stream=is_stream)
         operation.listener = attempts.listener
@@ -537,7 +537,7 @@ class Prediction:
             stats = {**stats, **sums, **self._time_to_first_token(), "predictionsCount": len(each_end)}
         if load_times := self._attempts.operation.load_times:
             stats = {**stats, "modelLoadTimeSec": sum(load_times)}
-        return replace(end, stats=stats, host=str(self._attempts.caller.target))
+        return replace(end, stats=stats, host=str(self._attempts.context.target))
 
     def _time_to_first_token(self) -> dict[str, float]:
         """Return how long the caller waited for the first token: it may have come with any ask, after others."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, Step
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import Waiter
 
 MakeWaiter: TypeAlias = Callable[[IOThread], Waiter]
-"""Makes the waiters of calls. A concurrent flow passes it to `Caller.with_waiters` of each caller that it uses."""
+"""Makes the waiters of calls. A concurrent flow passes it to `with_waiters` of each `ClientContext` that it uses."""
 
 
 class _RelayWaiter(Waiter):
@@ -57,14 +57,14 @@ _Waiting: TypeAlias = dict[object, tuple[Flow[None], Step]]
 """The flows that wait, each with its step, by the waiter of the step."""
 
 
-def run_concurrently(caller: Caller, works: Sequence[Callable[[MakeWaiter], Flow[None]]]) -> Flow[None]:
+def run_concurrently(context: ClientContext, works: Sequence[Callable[[MakeWaiter], Flow[None]]]) -> Flow[None]:
     """Run flows at once. The first error ends all of them.
 
     Args:
-        caller: Makes the common waiter.
-        works: Make the flows. All their callers must have the waiters that they are given.
+        context: Makes the common waiter.
+        works: Make the flows. All their contexts must have the waiters that they are given.
     """
-    common = caller.new_waiter()
+    common = context.new_waiter()
     waiting: _Waiting = {}
 
     def make_waiter(io: IOThread) -> Waiter:

@@ -1,7 +1,7 @@
 """Connections to the server: one per target and namespace, opened on first use, shared by all clients of the process.
 
-All but `Connections.of` and `losses` runs on the I/O thread, called by `caller.py` and `operation.py`. A connection
-owns a `SocketSession`, or none while it is idle, and replaces it when the socket is lost.
+All but `Connections.of` and `losses` runs on the I/O thread, called by `client_context.py` and `operation.py`. A
+connection owns a `SocketSession`, or none while it is idle, and replaces it when the socket is lost.
 """
 
 import asyncio

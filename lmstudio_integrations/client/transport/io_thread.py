@@ -2,7 +2,7 @@
 
 Everything that touches a session or a socket runs here. Callers submit work with `submit`, which never blocks. No user
 code runs here. A forked child gets a thread of its own; it neither writes to the parent's sockets nor closes them.
-`caller.py` starts the thread; it runs `connections.py` and wakes the callers in `waiters.py`.
+`client_context.py` starts the thread; it runs `connections.py` and wakes the callers in `waiters.py`.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ class IOThread:
         self.process_exiting = False
         """Whether the process exits, although something may still run here."""
         self.shared: dict[Any, Any] = {}
-        """Objects that all clients of one server share, see `Caller.shared`; empty again in a forked child."""
+        """Objects that all clients of one server share, see `ClientContext.shared`; empty again in a forked child."""
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
         self._held: list[Callable[[], None]] | None = None

@@ -1,7 +1,7 @@
 """The listeners of a client: what its operations report on the way. `telemetry/spans.py` makes spans and metrics of it.
 
-`caller.py` has the listener of a client, `operation.py` that of an operation. Without a provider of OpenTelemetry, both
-are `NOBODY`.
+`client_context.py` has the listener of a client, `operation.py` that of an operation. Without a provider of
+OpenTelemetry, both are `NOBODY`.
 """
 
 import sys

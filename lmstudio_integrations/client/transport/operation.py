@@ -16,7 +16,7 @@ from pydantic_core import ValidationError
 
 from lmstudio_integrations._support.json_text import dumps
 from lmstudio_integrations._support.text import shortened
-from lmstudio_integrations.client.transport.caller import NO_TIMEOUTS, Caller
+from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
 from lmstudio_integrations.client.transport.connections import ConnectionKey, Connections
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
@@ -110,7 +110,7 @@ class Operation:
     """One operation of a client: calls that share a deadline.
 
     Args:
-        caller: Whose operation it is.
+        context: Whose operation it is.
         timeouts: Timeouts that differ from the client's.
         listener: Hears what happens in it; by default that of the client.
 
@@ -119,21 +119,23 @@ class Operation:
         wrap_sink: Wraps what receives the responses; run on the I/O thread.
     """
 
-    def __init__(self, caller: Caller, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Listener | None = None) -> None:
-        self.caller = caller
-        self.timeouts: Timeouts = {**caller.timeouts, **timeouts}
-        self.listener: Listener = listener or caller.listener
+    def __init__(
+        self, context: ClientContext, timeouts: Timeouts = NO_TIMEOUTS, *, listener: Listener | None = None
+    ) -> None:
+        self.context = context
+        self.timeouts: Timeouts = {**context.timeouts, **timeouts}
+        self.listener: Listener = listener or context.listener
         self.load_times: list[float] = []
         self.wrap_sink: Callable[[Sink], Sink] | None = None
-        self._started_at = time.monotonic() if caller.started_at is None else caller.started_at
+        self._started_at = time.monotonic() if context.started_at is None else context.started_at
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
         """Return an operation with other timeouts, which is a part of this one but has not its turn."""
-        return Operation(self.as_caller(), {**self.timeouts, **timeouts})
+        return Operation(self.child_context(), {**self.timeouts, **timeouts})
 
-    def as_caller(self) -> Caller:
-        """Return a caller whose operations are parts of this one."""
-        return self.caller.within(self._started_at, self.listener, can_fail_over=self.caller.can_fail_over)
+    def child_context(self) -> ClientContext:
+        """Return a context whose operations are parts of this one."""
+        return self.context.child(self._started_at, self.listener, can_fail_over=self.context.can_fail_over)
 
     @property
     def elapsed(self) -> float:
@@ -183,19 +185,19 @@ class Operation:
         channel: Call | None = None,
     ) -> list[Call]:
         """Start several calls, at least one, of one endpoint on one model; they are sent in one write. See `start`."""
-        caller, io, now = self.caller, self.caller.io(), time.monotonic()
-        key: ConnectionKey = caller.target, namespace
+        context, io, now = self.context, self.context.io(), time.monotonic()
+        key: ConnectionKey = context.target, namespace
         first, specifier = parameters[0], None
         # Calls with this timeout wait in the queue of a model instance; the session restarts it when the queue moves.
         if first is not None and endpoint.timeout_name == "queue_timeout":
             named = first.get("modelSpecifier") or first.get("specifier")  # a generator has none
             specifier = named and dumps(named)
         listener = self.listener
-        connection = None if listener is NOBODY else listener.connecting(caller.target.address)
+        connection = None if listener is NOBODY else listener.connecting(context.target.address)
         calls: list[Call] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
-            waiter = caller.waiter_type(io)
+            waiter = context.waiter_type(io)
             exchange = Exchange(
                 endpoint,
                 _as_json(parameter, label),
@@ -203,10 +205,10 @@ class Operation:
                 self.timeouts,
                 self._started_at,
                 label,
-                caller.client_id,
+                context.client_id,
                 since=now,
                 specifier=specifier,
-                can_fail_over=caller.can_fail_over,
+                can_fail_over=context.can_fail_over,
                 channel=None if channel is None else channel.exchange,
             )
             exchanges.append(exchange)
@@ -214,11 +216,11 @@ class Operation:
         io.submit(
             partial(
                 _start,
-                caller.finalizer,
+                context.finalizer,
                 Connections.of(io),
                 key,
                 exchanges,
-                keep_idle=caller.keep_idle,
+                keep_idle=context.keep_idle,
                 wrap_sink=self.wrap_sink,
                 connection=connection,
             )
@@ -306,7 +308,7 @@ class Operation:
     def pause(self, seconds: float) -> Flow[None]:
         """Wait, but no longer than the remaining time."""
         remaining = self.remaining_time
-        yield from self.caller.pause(seconds if remaining is None else max(0.0, min(seconds, remaining)))
+        yield from self.context.pause(seconds if remaining is None else max(0.0, min(seconds, remaining)))
 
 
 @on_io_thread

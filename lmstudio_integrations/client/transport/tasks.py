@@ -1,6 +1,6 @@
 """Coroutines on the I/O thread that callers wait for like calls: pauses, downloads, turns.
 
-`Caller.run_task` starts them. Built on the waiters and the I/O thread.
+`ClientContext.run_task` starts them. Built on the waiters and the I/O thread.
 """
 
 import asyncio

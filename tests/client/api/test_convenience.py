@@ -67,9 +67,9 @@ def test_the_time_that_sync_clients_wait_can_be_set_for_all_of_them() -> None:
     try:
         lms.set_sync_api_timeout(None)
         assert lms.get_sync_api_timeout() is None
-        assert client._caller.timeouts["idle_timeout"] is None
-        assert lms.Client(idle_timeout=5)._caller.timeouts["idle_timeout"] == 5
-        assert lms.AsyncClient()._caller.timeouts["idle_timeout"] == 60.0
+        assert client._context.timeouts["idle_timeout"] is None
+        assert lms.Client(idle_timeout=5)._context.timeouts["idle_timeout"] == 5
+        assert lms.AsyncClient()._context.timeouts["idle_timeout"] == 60.0
     finally:
         lms.set_sync_api_timeout(60.0)
 

@@ -70,19 +70,19 @@ async def test_the_timeouts_of_a_prediction_apply_while_its_model_loads(
 
 async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
-        whole = Operation(client._caller, {"idle_timeout": 3.0})
+        whole = Operation(client._context, {"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded"), None, label="Model list") for _ in range(2)]
         first, second = (call.exchange for call in calls)
         assert first.started == second.started < first.since < second.since
         assert (first.timeouts["timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
-        assert client._caller.timeouts["idle_timeout"] == 60.0
+        assert client._context.timeouts["idle_timeout"] == 60.0
 
 
 async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1") as client:
         state = ModelState("embedding", "vectors", instance=Instance("vectors"))
-        flow = Embedder(client._caller, state).vectors_of(["text"] * (2 * MAX_IN_FLIGHT))
+        flow = Embedder(client._context, state).vectors_of(["text"] * (2 * MAX_IN_FLIGHT))
         calls: list[Any] = [next(flow)]
         for _ in range(2 * MAX_IN_FLIGHT - 1):
             await asyncio.sleep(0)

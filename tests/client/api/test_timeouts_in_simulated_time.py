@@ -16,7 +16,7 @@ from lmstudio_integrations.client.predictions.language_model import LanguageMode
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.errors import LMStudioError
-from tests.client.simulation import Frames, SimulatedCaller, SimulatedOperation, World
+from tests.client.simulation import Frames, SimulatedContext, SimulatedOperation, World
 from tests.protocol.samples import SUCCESS, fragment, progress
 
 UNLOADED = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
@@ -89,12 +89,12 @@ class Server:
         return [(draw(DELAYS, "delay"), frame) for frame in kept]
 
 
-OPERATIONS: dict[str, Callable[[SimulatedCaller, ModelState], Flow[Any]]] = {
-    "respond": lambda caller, state: LanguageModel(caller, state).prepare_response("Hi", {}).to_end(),
-    "embed": lambda caller, state: Embedder(caller, state).vectors_of(["a", "b", "c"]),
-    "count": lambda caller, state: Model(caller, state).count_tokens(["a", "b"]),
-    "model": lambda caller, state: Model(caller, state).load(),
-    "list": lambda caller, _: queries.list_loaded(SimulatedOperation(caller), "llm"),
+OPERATIONS: dict[str, Callable[[SimulatedContext, ModelState], Flow[Any]]] = {
+    "respond": lambda context, state: LanguageModel(context, state).prepare_response("Hi", {}).to_end(),
+    "embed": lambda context, state: Embedder(context, state).vectors_of(["a", "b", "c"]),
+    "count": lambda context, state: Model(context, state).count_tokens(["a", "b"]),
+    "model": lambda context, state: Model(context, state).load(),
+    "list": lambda context, _: queries.list_loaded(SimulatedOperation(context), "llm"),
 }
 
 
@@ -117,7 +117,7 @@ def test_every_call_ends_within_its_timeouts(
     state = ModelState("embedding" if name == "embed" else "llm", "m1", instance=Instance("m1") if known else None)
     began = world.now
     with contextlib.suppress(LMStudioError):
-        run(OPERATIONS[name](SimulatedCaller(world, timeouts), state))
+        run(OPERATIONS[name](SimulatedContext(world, timeouts), state))
     total = timeouts["timeout"]
     if total is not None:
         assert world.now <= began + total + 1.0

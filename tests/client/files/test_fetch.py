@@ -110,7 +110,7 @@ def test_a_task_may_be_cancelled_before_it_begins(server: Emulator) -> None:
         never = IOTask(io, ThreadWaiter(io), _never).result()
         next(never)
         never.close()
-        task = next(client._caller.run_task(_never))
+        task = next(client._context.run_task(_never))
         client.close()
         go_on.set()
     waiter = task.waiter

@@ -142,9 +142,9 @@ async def test_a_limit_of_calls_holds_for_each_host(make: Make, monkeypatch: pyt
     limits: list[int] = []
     acquire = ConcurrencyLimiter.acquire
 
-    def record(self: ConcurrencyLimiter, caller: Any, model: Any, max_concurrency: int) -> Any:
+    def record(self: ConcurrencyLimiter, context: Any, model: Any, max_concurrency: int) -> Any:
         limits.append(max_concurrency)
-        return acquire(self, caller, model, max_concurrency)
+        return acquire(self, context, model, max_concurrency)
 
     monkeypatch.setattr(ConcurrencyLimiter, "acquire", record)
     embedder = make("embedding", "vectors")

@@ -11,7 +11,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.models.admission import EvictionQueue, EvictionTurn
 from lmstudio_integrations.client.models.server_models import ServerModels
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
@@ -373,7 +373,7 @@ async def test_a_call_right_after_another_of_its_caller_waits_for_its_turn(
     ends: list[Callable[[], object]] = []
     skipped: list[bool] = []
 
-    def submit_late(self: Caller, function: Any, *arguments: Any) -> None:
+    def submit_late(self: ClientContext, function: Any, *arguments: Any) -> None:
         if function.__name__ == "end":  # the I/O thread hears of it only when the next call has begun
             ends.append(partial(submit, self, function, *arguments))
         else:
@@ -385,8 +385,8 @@ async def test_a_call_right_after_another_of_its_caller_waits_for_its_turn(
             ends.pop()()
         return skipped[-1]
 
-    submit, would_deadlock = Caller.submit, EvictionQueue.would_deadlock
-    monkeypatch.setattr(Caller, "submit", submit_late)
+    submit, would_deadlock = ClientContext.submit, EvictionQueue.would_deadlock
+    monkeypatch.setattr(ClientContext, "submit", submit_late)
     monkeypatch.setattr(EvictionQueue, "would_deadlock", record)
     for model in (*pair, *pair):
         await model.respond("Hi")

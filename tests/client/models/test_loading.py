@@ -149,7 +149,7 @@ def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server:
 
     with lms.Client(server.address) as client:
         assert (
-            run(SingleFlight.run(Operation(client._caller), running_loads, "key", work(), errors=Exception)) == "done"
+            run(SingleFlight.run(Operation(client._context), running_loads, "key", work(), errors=Exception)) == "done"
         )
     assert running_loads == {}
 
@@ -177,7 +177,7 @@ def test_an_interrupt_before_or_during_work_leaves_nothing_behind_that_nobody_do
     previous = sys.gettrace()
     with lms.Client(server.address) as client:
         for _ in body:
-            operation = Operation(client._caller)
+            operation = Operation(client._context)
             sys.settrace(trace)
             try:
                 run(share(operation, running_loads, "key", work(), errors=Exception))
@@ -239,14 +239,14 @@ def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator
     running_loads: Any = {}
 
     with lms.Client(server.address) as client:
-        other = SingleFlight(client._caller.new_waiter())
+        other = SingleFlight(client._context.new_waiter())
 
         def work() -> Flow[None]:
             running_loads["key"] = other  # another thread takes over meanwhile
             return
             yield
 
-        run(SingleFlight.run(Operation(client._caller), running_loads, "key", work(), errors=Exception))
+        run(SingleFlight.run(Operation(client._context), running_loads, "key", work(), errors=Exception))
     assert running_loads == {"key": other}
 
 

@@ -324,14 +324,14 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
 
     async with fake_server(behave) as address, make_client(address) as client:
         await client.llm.list_loaded()  # opens the connection, so that the request is not held back
-        stream, waiter_type = _loaded(client).respond_stream("Hi"), client._caller.waiter_type
+        stream, waiter_type = _loaded(client).respond_stream("Hi"), client._context.waiter_type
 
         # The waiter is made after the last check of whether the stream was closed, and before the request is sent.
         def close_meanwhile(io: object) -> Any:
             stream._prediction.close()
             return waiter_type(io)
 
-        client._caller.waiter_type = close_meanwhile
+        client._context.waiter_type = close_meanwhile
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
         await asyncio.wait_for(stopped.wait(), 5)

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations import AsyncClient, Client
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 
 Drive: Callable[..., Any] = pytest.mark.parametrize("path", ["sync", "async"])
 
 
-def drive(path: str, make: Callable[[Caller], Flow[None]]) -> None:
+def drive(path: str, make: Callable[[ClientContext], Flow[None]]) -> None:
     """Run a flow with a client that sends nothing."""
     if path == "sync":
-        run(make(Client()._caller))
+        run(make(Client()._context))
         return
 
     async def main() -> None:
-        await arun(make(AsyncClient()._caller))
+        await arun(make(AsyncClient()._context))
 
     asyncio.run(main())
 
@@ -31,7 +31,7 @@ def test_all_flows_run_at_once(path: str) -> None:
     """Each waits for the one after it, which would never end if it began only then."""
     events: list[str] = []
 
-    def make(caller: Caller) -> Flow[None]:
+    def make(context: ClientContext) -> Flow[None]:
         gates = [asyncio.Event() for _ in range(4)]
         gates[3].set()
 
@@ -42,10 +42,10 @@ def test_all_flows_run_at_once(path: str) -> None:
 
         def work(number: int, make_waiter: MakeWaiter) -> Flow[None]:
             events.append(f"begin {number}")
-            yield from caller.with_waiters(make_waiter).run_task(lambda: pass_gate(number))
+            yield from context.with_waiters(make_waiter).run_task(lambda: pass_gate(number))
             events.append(f"end {number}")
 
-        return run_concurrently(caller, [lambda make, number=number: work(number, make) for number in range(4)])  # type: ignore[misc]  # a default binds the number
+        return run_concurrently(context, [lambda make, number=number: work(number, make) for number in range(4)])  # type: ignore[misc]  # a default binds the number
 
     drive(path, make)
     assert events[:4] == [f"begin {number}" for number in range(4)]
@@ -56,20 +56,20 @@ def test_all_flows_run_at_once(path: str) -> None:
 def test_the_first_error_closes_the_other_flows(path: str) -> None:
     closed: list[str] = []
 
-    def make(caller: Caller) -> Flow[None]:
+    def make(context: ClientContext) -> Flow[None]:
         async def fail() -> None:
             raise ValueError("no")
 
         def waits(make_waiter: MakeWaiter) -> Flow[None]:
             try:
-                yield from caller.with_waiters(make_waiter).run_task(asyncio.Event().wait)
+                yield from context.with_waiters(make_waiter).run_task(asyncio.Event().wait)
             finally:
                 closed.append("waits")
 
         def fails(make_waiter: MakeWaiter) -> Flow[None]:
-            yield from caller.with_waiters(make_waiter).run_task(fail)
+            yield from context.with_waiters(make_waiter).run_task(fail)
 
-        return run_concurrently(caller, [waits, fails])
+        return run_concurrently(context, [waits, fails])
 
     with pytest.raises(ValueError, match="no"):
         drive(path, make)
@@ -80,7 +80,7 @@ def test_the_first_error_closes_the_other_flows(path: str) -> None:
 def test_a_flow_may_handle_the_error_of_its_own_call(path: str) -> None:
     results: list[object] = []
 
-    def make(caller: Caller) -> Flow[None]:
+    def make(context: ClientContext) -> Flow[None]:
         async def fail() -> None:
             raise ValueError("no")
 
@@ -88,14 +88,14 @@ def test_a_flow_may_handle_the_error_of_its_own_call(path: str) -> None:
             return "yes"
 
         def work(make_waiter: MakeWaiter) -> Flow[None]:
-            own = caller.with_waiters(make_waiter)
+            own = context.with_waiters(make_waiter)
             try:
                 yield from own.run_task(fail)
             except ValueError as error:
                 results.append(str(error))
             results.append((yield from own.run_task(succeed)))
 
-        return run_concurrently(caller, [work, work])
+        return run_concurrently(context, [work, work])
 
     drive(path, make)
     assert sorted(map(str, results)) == ["no", "no", "yes", "yes"]
@@ -103,15 +103,15 @@ def test_a_flow_may_handle_the_error_of_its_own_call(path: str) -> None:
 
 async def test_cancelling_the_task_closes_all_flows() -> None:
     closed: list[int] = []
-    caller = AsyncClient()._caller
+    context = AsyncClient()._context
 
     def work(make_waiter: MakeWaiter) -> Flow[None]:
         try:
-            yield from caller.with_waiters(make_waiter).run_task(asyncio.Event().wait)
+            yield from context.with_waiters(make_waiter).run_task(asyncio.Event().wait)
         finally:
             closed.append(1)
 
-    task = asyncio.create_task(arun(run_concurrently(caller, [work, work])))
+    task = asyncio.create_task(arun(run_concurrently(context, [work, work])))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -121,4 +121,4 @@ async def test_cancelling_the_task_closes_all_flows() -> None:
 
 @Drive
 def test_no_flows_end_at_once(path: str) -> None:
-    drive(path, lambda caller: run_concurrently(caller, []))
+    drive(path, lambda context: run_concurrently(context, []))

@@ -14,7 +14,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.files.uploads import ensure_uploaded, prepare_file
 from lmstudio_integrations.client.transport import connections
-from lmstudio_integrations.client.transport.caller import Caller
+from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -98,7 +98,7 @@ async def test_no_connection_is_opened_for_a_cancelled_call() -> None:
 async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(server: Emulator) -> None:
     async with lms.AsyncClient(server.address, keep_idle=0.0) as client:
         await client.llm.list_loaded()
-        operation, calls = Operation(client._caller), list[Call]()
+        operation, calls = Operation(client._context), list[Call]()
 
         def expire_and_call() -> None:
             for connection in connections_to(server.address):
@@ -110,7 +110,7 @@ async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(ser
             finally:
                 del io.submit
 
-        client._caller.waiter_type = ThreadWaiter
+        client._context.waiter_type = ThreadWaiter
         await on_io_thread(expire_and_call)
         assert await asyncio.to_thread(calls[0].waiter.wait) == [[]]
 
@@ -136,7 +136,7 @@ async def test_cancelling_a_finished_call_opens_no_connection() -> None:
 
     async with fake_server(behave) as address:
         client = lms.AsyncClient(address)
-        call = Operation(client._caller).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
+        call = Operation(client._context).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
         with pytest.raises(lms.LMStudioConnectionLostError):
             await call.waiter.wait()
         await client.aclose()
@@ -172,11 +172,11 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
 
 async def test_a_pending_call_fails_when_its_client_is_closed(server: Emulator) -> None:
     def close_meanwhile(io: IOThread) -> LoopWaiter:
-        caller.close()
+        context.close()
         return LoopWaiter(io)
 
-    caller = Caller(Target.of(server.address, None), {}, close_meanwhile)
-    call = Operation(caller).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
+    context = ClientContext(Target.of(server.address, None), {}, close_meanwhile)
+    call = Operation(context).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
     with pytest.raises(lms.LMStudioConnectionLostError, match="the client was closed"):
         await call.waiter.wait()
     assert not server.connections
@@ -265,7 +265,7 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
             await socket.close()
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
-        operation = Operation(client._caller)
+        operation = Operation(client._context)
         upload = prepare_file(operation, b"text", "note.txt")
         reply = await next(upload).waiter.wait()
         await wait_until(lambda: not any(each._current for each in connections_to(address)))

@@ -162,7 +162,7 @@ class CacheWarning(Middleware):
             delivered = [event.to_request() for event in (*first.delivered, *batch) if type(event) is ToolCallEnd]
             if delivered:
                 result = replace(result, tool_call_requests=(*result.tool_call_requests, *delivered))
-            first.operation.caller.shared(PromptCache).add(self.plan.fingerprint(), result)
+            first.operation.context.shared(PromptCache).add(self.plan.fingerprint(), result)
         return batch, end
 
 

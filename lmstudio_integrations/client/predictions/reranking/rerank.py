@@ -128,16 +128,16 @@ class Reranking:
         numbers = iter(range(len(prompts)))
 
         def score(numbers: Iterable[int], make_waiter: MakeWaiter) -> Flow[None]:
-            model = self._model.changed(lambda caller: caller.with_waiters(make_waiter))
+            model = self._model.changed(lambda context: context.with_waiters(make_waiter))
             for number in numbers:
                 prompt, truncated = prompts[number]
                 self._add((yield from self._result(model, number, prompt, template, truncated=truncated)))
 
         # One text on each host first, so that the others find what they have in common in the cache.
         first = [[number] for _, number in zip(slots[: self._at_once], numbers, strict=False)]
-        yield from run_concurrently(self._model.caller, [partial(score, some) for some in first])
+        yield from run_concurrently(self._model.context, [partial(score, some) for some in first])
         flows = min(self._at_once or sum(slots), len(prompts))  # all of them take from one iterator
-        yield from run_concurrently(self._model.caller, [partial(score, numbers)] * flows)
+        yield from run_concurrently(self._model.context, [partial(score, numbers)] * flows)
         return sorted(self._results, key=_rank)[: self._top_n]
 
     def _info(self) -> Flow[ModelInstanceInfo]:
@@ -209,7 +209,7 @@ class Reranking:
         while True:
             asked = self._alternatives
             settings = _SETTINGS.merged(LlmPredictionConfig(log_probs=asked, seed=seed))
-            plan = plan_completion(prompt, {"config": settings}, is_async=model.caller.is_async)
+            plan = plan_completion(prompt, {"config": settings}, is_async=model.context.is_async)
             result = yield from model.predict(plan).to_end()
             token = result.tokens[0] if result.tokens else {}
             if not has_log_probabilities(token):

@@ -234,7 +234,7 @@ class Act:
         request: RequestMaker,
     ) -> None:
         known, settings = ActParameters.__annotations__, LlmPredictionConfig.model_fields
-        check_names(parameters, known, in_config=settings, async_callbacks=model.caller.is_async)
+        check_names(parameters, known, in_config=settings, async_callbacks=model.context.is_async)
         self._model = model
         self._request = request
         self._parameters = parameters

@@ -27,7 +27,7 @@ NO_TIMEOUTS: Timeouts = {}
 _client_ids = itertools.count(1)
 
 
-class Caller:
+class ClientContext:
     """What a client and its handles share.
 
     Args:
@@ -53,7 +53,7 @@ class Caller:
         self.max_retries = 0
         """How often a failed call is retried; the flows of the client do that."""
         self.started_at: float | None = None
-        """When the operation began of which all operations of this caller are parts."""
+        """When the operation began of which all operations of this context are parts."""
         self.can_fail_over = False
         """Whether another host can take its calls, if this one stops responding before it begins to."""
         self.client_id: int = next(_client_ids)
@@ -65,27 +65,27 @@ class Caller:
         self.finalizer.atexit = False  # `IOThread` closes everything then
 
     def with_timeouts(self, timeouts: Timeouts) -> Self:
-        """Return a caller with other timeouts."""
+        """Return a context with other timeouts."""
         return self._copy(timeouts={**self.timeouts, **timeouts})
 
     def with_retries(self, max_retries: int) -> Self:
-        """Return a caller whose failed calls are retried."""
+        """Return a context whose failed calls are retried."""
         return self._copy(max_retries=max_retries)
 
     def with_waiters(self, waiter_type: Callable[[IOThread], Waiter]) -> Self:
-        """Return a caller that waits in another way."""
+        """Return a context whose callers wait in another way."""
         return self._copy(waiter_type=waiter_type)
 
     def with_listener(self, listener: Listener) -> Self:
-        """Return a caller whose operations are parts of another one, which reports them."""
+        """Return a context whose operations are parts of another one, which reports them."""
         return self._copy(_listener=listener)
 
-    def within(self, started_at: float | None, listener: Listener, *, can_fail_over: bool) -> Self:
-        """Return a caller whose operations are parts of another one: they share its deadline and its listener."""
+    def child(self, started_at: float | None, listener: Listener, *, can_fail_over: bool) -> Self:
+        """Return a context whose operations are parts of another one: they share its deadline and its listener."""
         return self._copy(started_at=started_at, _listener=listener, can_fail_over=can_fail_over)
 
     def in_background(self) -> Self:
-        """Return a caller for coroutines on the I/O thread. Nobody listens to it, because exporters may block."""
+        """Return a context for coroutines on the I/O thread. Nobody listens to it, because exporters may block."""
         return self._copy(waiter_type=LoopWaiter, _listener=NOBODY)
 
     def _copy(self, **changes: Any) -> Self:
