@@ -17,7 +17,7 @@ Timeouts = Mapping[str, float | None]
 """Seconds by name of the timeout; `None` switches one off. `keepalive`, an interval, is passed with them."""
 
 
-class Sink(Protocol):
+class Receiver(Protocol):
     """Receives the replies to one call. The owner of the session calls all methods; they must not block."""
 
     def put(self, item: Any) -> None:
@@ -31,8 +31,8 @@ class Sink(Protocol):
         ...
 
 
-class SilentSink:
-    """A sink that ignores everything."""
+class NullReceiver:
+    """A receiver that ignores everything."""
 
     def put(self, item: Any) -> None:
         """Drop what was received."""
@@ -45,8 +45,8 @@ class SilentSink:
         return True
 
 
-_CLOSED = SilentSink()
-"""The sink of a call whose caller has received the end already."""
+_CLOSED = NullReceiver()
+"""The receiver of a call whose caller has received the end already."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -73,7 +73,7 @@ class Exchange:
     Attributes:
         endpoint: The endpoint.
         parameter: The request, as JSON text; dropped once it is sent.
-        sink: Receives the replies.
+        receiver: Receives the replies.
         timeouts: The timeouts.
         started: When the caller began the operation of which this is a part.
         label: What errors call it.
@@ -96,7 +96,7 @@ class Exchange:
 
     endpoint: Endpoint
     parameter: str | None
-    sink: Sink
+    receiver: Receiver
     timeouts: Timeouts
     started: float
     label: str = "RPC"
@@ -122,12 +122,12 @@ class Exchange:
     @property
     def has_caller(self) -> bool:
         """Whether a caller waits for it. After `close` none does, although the server may still work on it."""
-        return self.sink is not _CLOSED
+        return self.receiver is not _CLOSED
 
     def finish(self, error: BaseException | None) -> None:
         """Wake the caller: nothing more follows. Only the first call has an effect."""
-        # Swapped before the sink is called, so that whatever the sink triggers finds this call ended.
-        sink, self.sink = self.sink, _CLOSED
-        if sink is not _CLOSED:
+        # Swapped before the receiver is called, so that whatever the receiver triggers finds this call ended.
+        receiver, self.receiver = self.receiver, _CLOSED
+        if receiver is not _CLOSED:
             self.error = error
-        sink.finish(error)
+        receiver.finish(error)

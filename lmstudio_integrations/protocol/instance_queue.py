@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.protocol.endpoints import rpc
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceState, SilentSink
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceState, NullReceiver
 
 PROCESSING_STATE = rpc("llm", "getInstanceProcessingState")
 """The call that returns the length of a queue, alike in both namespaces. New since August 2025
@@ -30,7 +30,7 @@ Instances = WeakValueDictionary[str, InstanceState]
 """The instances that calls wait for, by model specifier as JSON text. One is dropped when the last call on it ends."""
 
 
-class QueueSink(SilentSink):
+class QueueLengthReceiver(NullReceiver):
     """Records the length of a queue from the reply.
 
     An error is ignored: the call that waits reports its own, and the next query depends on the time alone.
@@ -72,4 +72,4 @@ def queries(exchanges: Iterable[Exchange], now: float) -> Iterator[Exchange]:
             # A model that is not found is no error here: the waiting call reports it itself.
             parameter = f'{{"specifier":{exchange.specifier},"throwIfNotFound":false}}'
             timeouts = {"idle_timeout": REPLY_TIMEOUT}
-            yield Exchange(PROCESSING_STATE, parameter, QueueSink(instance), timeouts, now, "Queue length")
+            yield Exchange(PROCESSING_STATE, parameter, QueueLengthReceiver(instance), timeouts, now, "Queue length")

@@ -253,7 +253,7 @@ class ClientSession:
             if exchange.timeout_name is None and exchange.tool_session is not None and exchange.tool_session.calls:
                 continue
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.has_caller else None
-            if expired is not None or not exchange.sink.is_alive(now):
+            if expired is not None or not exchange.receiver.is_alive(now):
                 silent = silent or (expired is not None and exchange.id > 0)
                 self.close(exchange, expired)
         self._query_queues(now)
@@ -364,7 +364,7 @@ class ClientSession:
             return
         if exchange.timeout_name != "idle_timeout" and endpoint.timeout_name == "queue_timeout":
             exchange.timeout_name = timeout_after(item, exchange.timeout_name)
-        exchange.sink.put(item)
+        exchange.receiver.put(item)
 
     def _on_tool_packet(self, channel: Exchange, tool_session: ToolSession, packet: Mapping[str, Any]) -> None:
         try:
@@ -395,8 +395,8 @@ class ClientSession:
             exchange.instance.last_packet = now
         if frame["type"] == "rpcResult":
             # An absent result is void, or means "not found" (docs/protocol.md#serialization).
-            exchange.sink.put(frame.get("result"))
-        # After `put`: if the sink fails, `connection_lost` still wakes the caller.
+            exchange.receiver.put(frame.get("result"))
+        # After `put`: if the receiver fails, `connection_lost` still wakes the caller.
         self._sent.pop(exchange.id, None)
         exchange.finish(self._error_in(frame, "rpcError", exchange))
 

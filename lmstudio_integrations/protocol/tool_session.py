@@ -69,7 +69,7 @@ class ToolSession:
             # Packets of unknown calls are legal: the call may have been aborted (docs/protocol.md#tool-sessions).
             call = self._running.get(packet["callId"])
             if call is not None:
-                call.sink.put(packet)
+                call.receiver.put(packet)
         elif kind in _ENDS:
             call = self._running.pop(packet["callId"], None)
             if call is not None:
@@ -102,5 +102,5 @@ class ToolSession:
 
 def _end(call: Exchange, result: object) -> None:
     call.packets += 1
-    call.sink.put(result)
+    call.receiver.put(result)
     call.finish(None)

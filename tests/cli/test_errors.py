@@ -22,7 +22,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.timeouts import expired_timeout
-from tests.protocol.pair import RecordingSink
+from tests.protocol.pair import RecordingReceiver
 
 NOT_LOADED = {"code": "generic.noModelMatchingQuery", "query": {"identifier": "a b"}, "loadedModelsSample": ["c"]}
 
@@ -35,7 +35,9 @@ def wire(title: str, **details: object) -> LMStudioError:
 
 
 def expired(name: str) -> LMStudioError:
-    exchange = Exchange(ENDPOINTS["llm"]["listLoaded"], None, RecordingSink(), {name: 9}, 0, "Call", timeout_name=name)
+    exchange = Exchange(
+        ENDPOINTS["llm"]["listLoaded"], None, RecordingReceiver(), {name: 9}, 0, "Call", timeout_name=name
+    )
     error = expired_timeout(exchange, 9, "ws://a:1", None)
     assert error is not None
     return error

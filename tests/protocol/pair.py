@@ -21,8 +21,8 @@ from tests.support.strict.listener import Direction, StrictListener
 
 
 @dataclass
-class RecordingSink:
-    """A sink that records what it receives."""
+class RecordingReceiver:
+    """A receiver that records what it receives."""
 
     items: list[Any] = field(default_factory=list[Any])
     ends: list[BaseException | None] = field(default_factory=list[BaseException | None])
@@ -86,20 +86,20 @@ class SessionPair:
 
     def call(
         self, name: str, parameter: Mapping[str, Any] | None = None, **details: Any
-    ) -> tuple[Exchange, RecordingSink]:
+    ) -> tuple[Exchange, RecordingReceiver]:
         """Make a request, with the parameter in wire form, and carry it over."""
-        sink = RecordingSink()
+        receiver = RecordingReceiver()
         exchange = Exchange(
             ENDPOINTS[self.namespace][name],
             None if parameter is None else json.dumps(parameter),
-            sink,
+            receiver,
             details.pop("timeouts", {}),
             details.pop("started", self.now),
             **details,
         )
         self.client.start(exchange)
         self.pump()
-        return exchange, sink
+        return exchange, receiver
 
     def pump(self) -> None:
         """Carry frames over, both ways, until nothing is due."""

@@ -60,10 +60,10 @@ def test_a_request_is_validated_without_loss(namespace: Namespace, name: str, sa
 @pytest.mark.parametrize(("namespace", "name"), RPCS)
 def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
-    _, sink = pair.call(name, *PARAMETERS.get(name, [])[:1])
+    _, receiver = pair.call(name, *PARAMETERS.get(name, [])[:1])
     pair.server.reply(pair.called[0].call_id, {"answer": 42})
     pair.pump_to_client()
-    assert (sink.items, sink.ends) == ([{"answer": 42}], [None])
+    assert (receiver.items, receiver.ends) == ([{"answer": 42}], [None])
     assert pair.client.idle
 
 
@@ -71,15 +71,15 @@ def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
 def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
-    exchange, sink = pair.call(name, *PARAMETERS.get(name, [])[:1])
+    exchange, receiver = pair.call(name, *PARAMETERS.get(name, [])[:1])
     assert pair.opened[0].channel_id == exchange.id
     only = {"startToolUseSession": {"type": "sessionReady", "toolDefinitions": []}}
     any_else = {"type": "toolCallGenerationNameReceived", "name": "any packet that all of them let through"}
     pair.send(exchange, only.get(name, any_else))
-    assert len(sink.items) == (not channel(namespace, name).has_calls), "where calls run, they receive the packets"
-    assert not sink.ends
+    assert len(receiver.items) == (not channel(namespace, name).has_calls), "where calls run, they receive the packets"
+    assert not receiver.ends
     pair.close(exchange)
-    assert sink.ends == [None]
+    assert receiver.ends == [None]
     assert pair.client.idle
 
 
@@ -173,9 +173,9 @@ def test_values_that_the_protocol_forbids_are_rejected(name: str, change: dict[s
 @pytest.mark.requirement("C-WARNING-FAILS-CALL")
 def test_a_rejected_call_raises_an_error_that_names_it() -> None:
     pair = SessionPair("llm", checked=False)
-    _, sink = pair.call("tokenize", {"specifier": QUERY})
-    assert isinstance(sink.error, LMStudioProtocolError)
-    assert "inputString" in str(sink.error)
+    _, receiver = pair.call("tokenize", {"specifier": QUERY})
+    assert isinstance(receiver.error, LMStudioProtocolError)
+    assert "inputString" in str(receiver.error)
 
 
 def test_looking_up_a_channel_as_an_rpc_fails() -> None:

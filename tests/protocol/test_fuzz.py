@@ -18,7 +18,7 @@ from lmstudio_integrations.protocol.server_session import (
     ServerSession,
 )
 from lmstudio_integrations.protocol.session import ClientSession
-from tests.protocol.pair import RecordingSink
+from tests.protocol.pair import RecordingReceiver
 from tests.protocol.samples import PARAMETERS, SUCCESS, TOOL_CALL, fragment, progress
 
 pytestmark = pytest.mark.slow
@@ -121,22 +121,22 @@ ANY_DATA: st.SearchStrategy[str | bytes] = st.one_of(FROM_SERVER.map(as_data), s
 
 
 class Client:
-    """A client session with every kind of request open, and a sink for each."""
+    """A client session with every kind of request open, and a receiver for each."""
 
     def __init__(self, *, ready: bool = True) -> None:
         self.session = ClientSession()
         if ready:
             self.session.receive('{"success":true}', 0.0)
-        self.sinks = [RecordingSink() for _ in NAMES]
+        self.receivers = [RecordingReceiver() for _ in NAMES]
         self.exchanges = [
-            Exchange(LLM[name], "{}", sink, {"timeout": 1000.0, "idle_timeout": 100.0}, 0.0, client_id=number % 2)
-            for number, (name, sink) in enumerate(zip(NAMES, self.sinks, strict=True))
+            Exchange(LLM[name], "{}", receiver, {"timeout": 1000.0, "idle_timeout": 100.0}, 0.0, client_id=number % 2)
+            for number, (name, receiver) in enumerate(zip(NAMES, self.receivers, strict=True))
         ]
         for exchange in self.exchanges:
             self.session.start(exchange)
 
     def check_each_caller_was_woken_once(self) -> None:
-        assert all(len(sink.ends) <= 1 for sink in self.sinks)
+        assert all(len(receiver.ends) <= 1 for receiver in self.receivers)
 
     def lose(self) -> None:
         """Lose the connection, which wakes every caller."""
@@ -153,7 +153,7 @@ def test_no_frame_crashes_a_client_and_every_caller_is_woken_exactly_once(data: 
         client.session.receive(each, 0.0)
         client.check_each_caller_was_woken_once()
     client.lose()
-    assert all(len(sink.ends) == 1 for sink in client.sinks)
+    assert all(len(receiver.ends) == 1 for receiver in client.receivers)
 
 
 @given(ANY_DATA)
@@ -165,7 +165,7 @@ def test_no_first_frame_crashes_a_client(data: str | bytes) -> None:
     except LMStudioAuthenticationError:
         assert not client.session.ready
     client.lose()
-    assert all(len(sink.ends) == 1 for sink in client.sinks)
+    assert all(len(receiver.ends) == 1 for receiver in client.receivers)
 
 
 VALID: st.SearchStrategy[Any] = st.one_of(
@@ -207,7 +207,7 @@ def test_in_any_order_of_events_every_caller_is_woken_once(ready: bool, acts: li
         act(client)
         client.check_each_caller_was_woken_once()
     client.lose()
-    assert all(len(sink.ends) == 1 for sink in client.sinks)
+    assert all(len(receiver.ends) == 1 for receiver in client.receivers)
 
 
 @given(st.booleans(), st.lists(ACTS, max_size=20))

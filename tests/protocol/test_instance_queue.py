@@ -63,7 +63,7 @@ def reply_with_length(pair: SessionPair, queued: Any) -> None:
 @pytest.mark.requirement("C-CLOCK-QUEUE")
 def test_a_shorter_queue_restarts_the_queue_timeout_and_its_error_has_the_length() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
+    _, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
     for queued in (5, 4, 4, 3):
         pair.pass_time(25.0)
         reply_with_length(pair, queued)
@@ -73,11 +73,11 @@ def test_a_shorter_queue_restarts_the_queue_timeout_and_its_error_has_the_length
         pair.pass_time(25.0)
         reply_with_length(pair, 3)
     pair.pass_time(24.5)
-    assert not sink.ends
+    assert not receiver.ends
     pair.pass_time(0.5)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert sink.error.elapsed == pair.now - restarted_at == 100.0
-    assert "3 calls are queued or running on this instance" in str(sink.error)
+    assert isinstance(receiver.error, LMStudioTimeoutError)
+    assert receiver.error.elapsed == pair.now - restarted_at == 100.0
+    assert "3 calls are queued or running on this instance" in str(receiver.error)
 
 
 def test_the_length_of_a_queue_is_queried_rarely_and_once_for_all_calls() -> None:
@@ -93,20 +93,20 @@ def test_the_length_of_a_queue_is_queried_rarely_and_once_for_all_calls() -> Non
 @pytest.mark.parametrize("reply", [None, 5, {}, {"queued": "3"}, {"queued": None}, {"queued": True}])
 def test_a_malformed_queue_length_is_ignored(reply: Any) -> None:
     pair = SessionPair(checked=False)
-    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
+    _, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
     pair.pass_time(25.0)
     pair.raw({"type": "rpcResult", "callId": pair.called[-1].call_id, "result": reply})
     pair.pass_time(75.0)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert "calls are queued" not in str(sink.error)
+    assert isinstance(receiver.error, LMStudioTimeoutError)
+    assert "calls are queued" not in str(receiver.error)
 
 
 def test_a_server_without_the_endpoint_is_queried_once() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
+    _, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
     pair.pass_time(25.0)
     warning = "Received RPC call for unknown endpoint, endpoint = getInstanceProcessingState"
     pair.raw({"type": "communicationWarning", "warning": warning, "kind": "rpcCallUnknownEndpoint"})
     pair.pass_time(50.0)
     assert len(pair.called) == 1
-    assert not sink.ends
+    assert not receiver.ends

@@ -436,11 +436,11 @@ def test_pending_size_is_the_size_of_the_frames_to_send() -> None:
 
 def test_client_and_server_sessions_complete_a_conversation() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT)
+    exchange, receiver = pair.call("predict", PREDICT)
     pair.send(exchange, fragment("Hello"))
     pair.client.cancel(exchange)
     pair.pump()
     pair.close(exchange)
     assert [frame["type"] for frame in pair.to_server] == ["channelCreate", "channelSend"]
     assert [frame["type"] for frame in pair.to_client] == ["channelSend", "channelClose"]
-    assert sink.ends == [None]
+    assert receiver.ends == [None]

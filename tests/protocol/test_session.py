@@ -21,7 +21,7 @@ from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.session import ClientSession, closed_early
 from lmstudio_integrations.types.results import PredictionEnd
-from tests.protocol.pair import RecordingSink, SessionPair
+from tests.protocol.pair import RecordingReceiver, SessionPair
 from tests.protocol.samples import CANCEL, EMPTY_STACK, GET_M1, PREDICT_HELLO, QUERY, SUCCESS, fragment, progress
 
 TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
@@ -34,7 +34,7 @@ TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
 def test_only_credentials_are_sent_before_authentication() -> None:
     session = ClientSession()
     session.authenticate("me", "secret")
-    session.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, RecordingSink(), {}, 0.0))
+    session.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, RecordingReceiver(), {}, 0.0))
     assert [json.loads(frame) for frame in session.data_to_send()] == [
         {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "secret"}
     ]
@@ -51,7 +51,7 @@ def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
     session.authenticate("me", "secret")
     names = ["listLoaded", "predict", "tokenize"]
     for name in names:
-        session.start(Exchange(ENDPOINTS["llm"][name], "{}", RecordingSink(), {}, 0.0))
+        session.start(Exchange(ENDPOINTS["llm"][name], "{}", RecordingReceiver(), {}, 0.0))
     session.receive('{"success":true}', 0.0)
     frames = [json.loads(frame) for frame in session.data_to_send()[1:]]
     assert [frame["endpoint"] for frame in frames] == names
@@ -93,12 +93,12 @@ def test_no_id_is_used_twice() -> None:
 @pytest.mark.requirement("C-ANY-ORDER")
 def test_results_reach_their_callers_in_any_order() -> None:
     pair = SessionPair()
-    sinks = [pair.call("tokenize", TOKENIZE)[1] for _ in range(3)]
+    receivers = [pair.call("tokenize", TOKENIZE)[1] for _ in range(3)]
     for call in reversed(pair.called):
         pair.server.reply(call.call_id, call.call_id)
     pair.pump_to_client()
-    assert [sink.items for sink in sinks] == [[call.call_id] for call in pair.called]
-    assert all(sink.ends == [None] for sink in sinks)
+    assert [receiver.items for receiver in receivers] == [[call.call_id] for call in pair.called]
+    assert all(receiver.ends == [None] for receiver in receivers)
 
 
 @pytest.mark.requirement("C-VOID-RESULT")
@@ -107,20 +107,20 @@ def test_results_reach_their_callers_in_any_order() -> None:
 )
 def test_a_void_result_is_none_whether_absent_or_null(frame: dict[str, Any]) -> None:
     pair = SessionPair()
-    _, sink = pair.call("listLoaded")
+    _, receiver = pair.call("listLoaded")
     pair.raw(frame)
-    assert (sink.items, sink.ends) == ([None], [None])
+    assert (receiver.items, receiver.ends) == ([None], [None])
 
 
 @pytest.mark.requirement("C-RPC-ERROR")
 def test_a_failed_call_raises_the_error_of_the_server() -> None:
     pair = SessionPair()
-    _, sink = pair.call("tokenize", TOKENIZE, label="Tokenization")
+    _, receiver = pair.call("tokenize", TOKENIZE, label="Tokenization")
     error = {"title": "none", "displayData": {"code": "generic.identifierNotFound"}}
     pair.server.reject(pair.called[0].call_id, error)
     pair.pump_to_client()
-    assert isinstance(sink.error, LMStudioModelNotFoundError)
-    assert str(sink.error).startswith("Tokenization error: none")
+    assert isinstance(receiver.error, LMStudioModelNotFoundError)
+    assert str(receiver.error).startswith("Tokenization error: none")
 
 
 @pytest.mark.parametrize("error", [None, "why not", 5, [], {"title": 5}])
@@ -130,8 +130,8 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
     _, channel = pair.call("predict", PREDICT_HELLO)
     pair.raw({"type": "rpcError", "callId": 1, "error": error})
     pair.raw({"type": "channelError", "channelId": 2, "error": error})
-    for sink in (call, channel):
-        assert type(sink.error) is LMStudioServerError
+    for receiver in (call, channel):
+        assert type(receiver.error) is LMStudioServerError
     assert ("why not" in str(call.error)) == (error == "why not")
 
 
@@ -141,12 +141,12 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 @pytest.mark.requirement("C-CHANNEL-ERROR")
 def test_a_channel_error_is_raised_after_the_packets() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO, label="Chat response")
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, label="Chat response")
     pair.send(exchange, fragment("so far"))
     pair.server.fail(exchange.id, {"title": "gave up"})
     pair.pump_to_client()
-    assert sink.texts == ["so far"]
-    assert str(sink.error) == "Chat response error: gave up"
+    assert receiver.texts == ["so far"]
+    assert str(receiver.error) == "Chat response error: gave up"
     assert pair.client.idle
 
 
@@ -194,19 +194,19 @@ def test_late_and_duplicate_frames_are_ignored() -> None:
 )
 def test_frames_of_unknown_type_or_id_are_ignored(frame: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
     pair.raw(frame)
-    assert (sink.items, sink.ends) == ([], [])
+    assert (receiver.items, receiver.ends) == ([], [])
     pair.send(exchange, fragment("a"))
     pair.close(exchange)
-    assert (sink.texts, sink.ends) == (["a"], [None])
+    assert (receiver.texts, receiver.ends) == (["a"], [None])
 
 
-class _FailingSink(RecordingSink):
-    """A sink with a defect."""
+class _FailingReceiver(RecordingReceiver):
+    """A receiver with a defect."""
 
     def put(self, item: Any) -> None:
-        raise LookupError(f"a defect of the sink, not of the frame: {item!r}")
+        raise LookupError(f"a defect of the receiver, not of the frame: {item!r}")
 
 
 @pytest.mark.parametrize(
@@ -216,15 +216,15 @@ class _FailingSink(RecordingSink):
         ("predict", {"type": "channelSend", "channelId": 1, "message": fragment("a")}),
     ],
 )
-def test_the_error_of_a_sink_is_not_taken_for_a_malformed_frame(name: str, frame: dict[str, Any]) -> None:
+def test_the_error_of_a_receiver_is_not_taken_for_a_malformed_frame(name: str, frame: dict[str, Any]) -> None:
     session = ClientSession()
     session.receive('{"success":true}', 0.0)
-    sink = _FailingSink()
-    session.start(Exchange(ENDPOINTS["llm"][name], "{}", sink, {}, 0.0))
-    with pytest.raises(LookupError, match="a defect of the sink"):
+    receiver = _FailingReceiver()
+    session.start(Exchange(ENDPOINTS["llm"][name], "{}", receiver, {}, 0.0))
+    with pytest.raises(LookupError, match="a defect of the receiver"):
         session.receive(json.dumps(frame), 0.0)
     session.connection_lost(lambda: LMStudioConnectionLostError("gone"))
-    assert isinstance(sink.error, LMStudioConnectionLostError)
+    assert isinstance(receiver.error, LMStudioConnectionLostError)
 
 
 def test_requests_are_not_sent_before_authentication_even_by_resume() -> None:
@@ -259,77 +259,77 @@ UNREADABLE: list[Any] = [
 )
 def test_an_unreadable_packet_fails_its_stream_and_cancels_it(frame: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("a"))
     pair.raw(frame)
     pair.pump()
-    assert sink.texts == ["a"]
-    assert isinstance(sink.error, LMStudioProtocolError)
-    assert "packet 2 of 'predict' cannot be read" in str(sink.error)
-    assert "secr" not in str(sink.error)
+    assert receiver.texts == ["a"]
+    assert isinstance(receiver.error, LMStudioProtocolError)
+    assert "packet 2 of 'predict' cannot be read" in str(receiver.error)
+    assert "secr" not in str(receiver.error)
     assert [request.packet for request in pair.client_packets] == [CANCEL]
     pair.send(exchange, fragment("b"))
-    assert sink.texts == ["a"]
+    assert receiver.texts == ["a"]
 
 
 def test_a_damaged_packet_fails_no_other_stream() -> None:
     pair = SessionPair()
     _, damaged = pair.call("predict", PREDICT_HELLO)
-    other, sink = pair.call("predict", PREDICT_HELLO)
+    other, receiver = pair.call("predict", PREDICT_HELLO)
     pair.raw('{"type":"channelSend","channelId":1,"mess')
     assert isinstance(damaged.error, LMStudioProtocolError)
     pair.send(other, fragment("a"))
-    assert (sink.texts, sink.ends) == (["a"], [])
+    assert (receiver.texts, receiver.ends) == (["a"], [])
 
 
 def test_a_damaged_result_fails_its_call_at_once() -> None:
     pair = SessionPair()
-    call, sink = pair.call("listLoaded")
+    call, receiver = pair.call("listLoaded")
     _, other = pair.call("listLoaded")
     pair.raw(f'{{"type":"rpcResult","callId":{call.id},"result":[')
-    assert isinstance(sink.error, LMStudioProtocolError)
-    assert "the reply of 'listLoaded' cannot be read (not JSON at character 41 of 41)" in str(sink.error)
+    assert isinstance(receiver.error, LMStudioProtocolError)
+    assert "the reply of 'listLoaded' cannot be read (not JSON at character 41 of 41)" in str(receiver.error)
     assert not other.ends
 
 
 @pytest.mark.parametrize("packet", [None, 5, "text", [], {}, {"type": None}, {"type": ["result"]}])
 def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("getOrLoad", GET_M1)
+    exchange, receiver = pair.call("getOrLoad", GET_M1)
     pair.raw({"type": "channelSend", "channelId": exchange.id, "message": packet})
-    assert isinstance(sink.error, LMStudioProtocolError)
+    assert isinstance(receiver.error, LMStudioProtocolError)
 
 
 @pytest.mark.requirement("C-UNKNOWN-PACKET")
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
 def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout(packet: dict[str, Any]) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": 60.0})
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": 60.0})
     pair.send(exchange, fragment("a"))
     pair.now = 50.0
     pair.send(exchange, packet)
     pair.pass_time(50.0)
-    assert (sink.texts, sink.ends) == (["a"], [])
+    assert (receiver.texts, receiver.ends) == (["a"], [])
 
 
 def test_unknown_members_are_ignored() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("a", mood="good"))
     pair.raw({"type": "channelClose", "channelId": exchange.id, "reason": "done"})
-    assert (sink.texts, sink.ends) == (["a"], [None])
+    assert (receiver.texts, receiver.ends) == (["a"], [None])
 
 
 @pytest.mark.requirement("C-LEGACY-ERROR")
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
 def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO, label="Chat response")
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, label="Chat response")
     pair.send(exchange, {"type": "error", "error": error})
-    assert type(sink.error) is LMStudioPredictionError
-    assert str(sink.error) == "Chat response error: old style"
+    assert type(receiver.error) is LMStudioPredictionError
+    assert str(receiver.error) == "Chat response error: old style"
     pair.close(exchange)
-    assert len(sink.ends) == 1
+    assert len(receiver.ends) == 1
 
 
 # Stopping
@@ -338,7 +338,7 @@ def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> N
 @pytest.mark.requirement("C-CANCEL")
 def test_cancel_is_sent_once_and_later_packets_are_delivered() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("a"))
     pair.client.cancel(exchange)
     pair.client.cancel(exchange)
@@ -346,17 +346,17 @@ def test_cancel_is_sent_once_and_later_packets_are_delivered() -> None:
     assert [request.packet for request in pair.client_packets] == [CANCEL]
     pair.send(exchange, fragment("b"), {**SUCCESS, "stats": {"stopReason": "userStopped"}})
     pair.close(exchange)
-    assert sink.texts == ["a", "b"]
-    assert isinstance(sink.items[-1], PredictionEnd)
-    assert sink.ends == [None]
+    assert receiver.texts == ["a", "b"]
+    assert isinstance(receiver.items[-1], PredictionEnd)
+    assert receiver.ends == [None]
 
 
 def test_cancelling_a_request_that_is_held_back_ends_it_at_once() -> None:
-    session, sink = ClientSession(), RecordingSink()
-    exchange = Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0)
+    session, receiver = ClientSession(), RecordingReceiver()
+    exchange = Exchange(ENDPOINTS["llm"]["predict"], "{}", receiver, {}, 0.0)
     session.start(exchange)
     session.cancel(exchange)
-    assert sink.ends == [None]
+    assert receiver.ends == [None]
     session.receive('{"success":true}', 0.0)
     assert not session.data_to_send()
     assert session.idle
@@ -388,11 +388,11 @@ def test_nothing_is_cancelled_after_the_last_packet(
 ) -> None:
     pair = SessionPair(namespace)
     for stop in (pair.client.cancel, pair.client.close):
-        exchange, sink = pair.call(name, parameter)
+        exchange, receiver = pair.call(name, parameter)
         pair.send(exchange, last)
         stop(exchange)
         pair.pump()
-        assert len(sink.items) == 1
+        assert len(receiver.items) == 1
     pair.client.close_client(0)
     pair.pump()
     assert not pair.client_packets
@@ -401,7 +401,7 @@ def test_nothing_is_cancelled_after_the_last_packet(
 @pytest.mark.requirement("C-ABANDON")
 def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
     assert pair.client.has_callers
     pair.send(exchange, fragment("a"))
     error = LMStudioCancelledError("enough")
@@ -413,47 +413,47 @@ def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     assert not pair.client.idle, "the channel is open until the server closes it"
     assert not pair.client.has_callers
     pair.close(exchange)
-    assert (sink.texts, sink.ends) == (["a"], [error])
+    assert (receiver.texts, receiver.ends) == (["a"], [error])
     assert pair.client.idle
 
 
 def test_the_result_of_a_closed_call_is_dropped() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("listLoaded")
+    exchange, receiver = pair.call("listLoaded")
     pair.client.close(exchange)
     assert pair.client.idle
     pair.server.reply(exchange.id, [])
     pair.pump_to_client()
-    assert (sink.items, sink.ends) == ([], [None])
+    assert (receiver.items, receiver.ends) == ([], [None])
 
 
 def test_a_closed_request_that_is_held_back_is_never_sent() -> None:
     pair = SessionPair(authenticated=False)
-    sink = RecordingSink()
-    exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(PREDICT_HELLO), sink, {}, 0.0)
+    receiver = RecordingReceiver()
+    exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(PREDICT_HELLO), receiver, {}, 0.0)
     pair.client.start(exchange)
     pair.client.close(exchange)
     pair.pump()
     assert not pair.opened
-    assert (sink.items, sink.ends) == ([], [None])
+    assert (receiver.items, receiver.ends) == ([], [None])
 
 
 def test_closing_a_client_closes_only_its_own_calls() -> None:
     pair = SessionPair()
     mine = [pair.call("predict", PREDICT_HELLO, client_id=1), pair.call("listLoaded", client_id=1)]
-    other, others_sink = pair.call("predict", PREDICT_HELLO, client_id=2)
-    closed, closed_sink = pair.call("predict", PREDICT_HELLO, client_id=1)
+    other, others_receiver = pair.call("predict", PREDICT_HELLO, client_id=2)
+    closed, closed_receiver = pair.call("predict", PREDICT_HELLO, client_id=1)
     pair.client.close(closed)
     pair.client.close_client(1)
     pair.pump()
-    errors = [sink.error for _, sink in mine]
+    errors = [receiver.error for _, receiver in mine]
     assert all(isinstance(error, LMStudioConnectionLostError) for error in errors)
     assert errors[0] is not errors[1], "exceptions that are raised in several threads are not shared"
-    assert closed_sink.ends == [None]
+    assert closed_receiver.ends == [None]
     assert {request.channel_id for request in pair.client_packets} == {mine[0][0].id, closed.id}
     pair.send(other, fragment("a"))
     pair.close(other)
-    assert (others_sink.texts, others_sink.ends) == (["a"], [None])
+    assert (others_receiver.texts, others_receiver.ends) == (["a"], [None])
 
 
 def test_only_calls_whose_response_has_not_begun_move_from_a_silent_server() -> None:
@@ -466,39 +466,39 @@ def test_only_calls_whose_response_has_not_begun_move_from_a_silent_server() -> 
     pair.client.fail_over()
     pair.pump()
     moved = [calls["waiting"], calls["reading the prompt"]]
-    for _, sink in moved:
-        assert isinstance(sink.error, LMStudioConnectionLostError)
-        assert ": LM Studio has stopped responding" in str(sink.error)
+    for _, receiver in moved:
+        assert isinstance(receiver.error, LMStudioConnectionLostError)
+        assert ": LM Studio has stopped responding" in str(receiver.error)
     assert not calls["begun"][1].ends
     assert not calls["bound"][1].ends
     assert {request.channel_id for request in pair.client_packets} == {exchange.id for exchange, _ in moved}
 
 
 def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None:
-    session, sink = ClientSession(), RecordingSink()
-    session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, client_id=1))
+    session, receiver = ClientSession(), RecordingReceiver()
+    session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", receiver, {}, 0.0, client_id=1))
     session.close_client(1)
-    assert isinstance(sink.error, LMStudioConnectionLostError)
+    assert isinstance(receiver.error, LMStudioConnectionLostError)
     assert session.idle
 
 
 @pytest.mark.requirement("C-LOST")
 def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
     pair = SessionPair()
-    sinks = [pair.call("predict", PREDICT_HELLO)[1], pair.call("listLoaded")[1]]
+    receivers = [pair.call("predict", PREDICT_HELLO)[1], pair.call("listLoaded")[1]]
     pair.client.connection_lost(lambda: LMStudioConnectionLostError("gone"))
     pair.client.connection_lost(lambda: LMStudioConnectionLostError("gone again"))
-    errors = [sink.error for sink in sinks]
+    errors = [receiver.error for receiver in receivers]
     assert [str(error) for error in errors] == ["gone", "gone"]
     assert errors[0] is not errors[1]
     assert pair.client.idle
 
 
 def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> None:
-    session, sink = ClientSession(), RecordingSink()
-    session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0))
+    session, receiver = ClientSession(), RecordingReceiver()
+    session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", receiver, {}, 0.0))
     session.connection_lost(lambda: LMStudioConnectionLostError("gone"))
-    assert isinstance(sink.error, LMStudioConnectionLostError)
+    assert isinstance(receiver.error, LMStudioConnectionLostError)
 
 
 # Warnings
@@ -507,7 +507,7 @@ def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> No
 @pytest.mark.requirement("C-WARNING-UNKNOWN-ENDPOINT")
 def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
     pair = SessionPair()
-    sinks = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
+    receivers = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
     _, spared = pair.call("predict", PREDICT_HELLO)
     pair.raw(
         {
@@ -515,9 +515,9 @@ def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
             "warning": "Received channelCreate for unknown endpoint, endpoint = completeRawText",
         }
     )
-    for sink in sinks:
-        assert isinstance(sink.error, LMStudioUnsupportedError)
-        assert "completeRawText" in str(sink.error)
+    for receiver in receivers:
+        assert isinstance(receiver.error, LMStudioUnsupportedError)
+        assert "completeRawText" in str(receiver.error)
     assert not spared.ends
 
 
@@ -569,12 +569,12 @@ def test_a_warning_about_no_call_is_only_logged(
     warning: dict[str, Any], level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = SessionPair()
-    _, sink = pair.call("listLoaded")
+    _, receiver = pair.call("listLoaded")
     with caplog.at_level(logging.DEBUG, logger="lmstudio_integrations.protocol.session"):
         pair.raw({"type": "communicationWarning", **warning})
     assert [record.levelno for record in caplog.records] == [level]
     assert str(warning.get("warning")) in caplog.text
-    assert not sink.ends
+    assert not receiver.ends
 
 
 # Text that was cut in the middle of a character
@@ -593,16 +593,16 @@ def test_a_warning_about_no_call_is_only_logged(
 )
 def test_surrogate_pairs_are_joined_across_fragments(fragments: list[str], texts: list[str]) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, *(fragment(text) for text in fragments))
-    assert sink.texts == texts
+    assert receiver.texts == texts
 
 
 def test_a_high_surrogate_is_held_back_while_other_packets_arrive() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("\ud83d"), progress(1.0), {"type": "fromTheFuture"}, fragment("\ude00"))
-    assert sink.texts == ["", "😀"]
+    assert receiver.texts == ["", "😀"]
 
 
 def test_a_channel_closed_early_has_its_own_error() -> None:

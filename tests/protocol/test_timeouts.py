@@ -7,7 +7,7 @@ import pytest
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange
-from tests.protocol.pair import RecordingSink, SessionPair
+from tests.protocol.pair import RecordingReceiver, SessionPair
 from tests.protocol.samples import (
     CANCEL,
     EMPTY_STACK,
@@ -19,49 +19,49 @@ from tests.protocol.samples import (
 )
 
 
-def expect_timeout(pair: SessionPair, sink: RecordingSink, name: str, after: float) -> None:
+def expect_timeout(pair: SessionPair, receiver: RecordingReceiver, name: str, after: float) -> None:
     """Let time pass until just before a timeout expires, then let it expire."""
     pair.pass_time(after - 0.5)
-    assert not sink.ends, f"{name} expired too early"
+    assert not receiver.ends, f"{name} expired too early"
     pair.pass_time(0.5)
-    error = sink.error
+    error = receiver.error
     assert isinstance(error, LMStudioTimeoutError)
     assert error.timeout_name == name
     assert error.elapsed == pytest.approx(after)
     assert name in str(error)
     pair.pass_time(1000.0)
-    assert len(sink.ends) == 1
+    assert len(receiver.ends) == 1
 
 
 @pytest.mark.requirement("C-CLOCK-RPC")
 def test_an_rpc_without_a_reply_ends_with_the_idle_timeout() -> None:
     pair = SessionPair()
     pair.now = 1000.0
-    _, sink = pair.call("listLoaded", timeouts={"idle_timeout": 60.0, "load_timeout": 1.0})
-    expect_timeout(pair, sink, "idle_timeout", 60.0)
+    _, receiver = pair.call("listLoaded", timeouts={"idle_timeout": 60.0, "load_timeout": 1.0})
+    expect_timeout(pair, receiver, "idle_timeout", 60.0)
     assert pair.client.idle
 
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_a_timeout_of_zero_expires_as_the_request_is_sent(accepted: bool) -> None:
     pair = SessionPair(authenticated=accepted)
-    exchange, sink = pair.call("listLoaded", timeouts={"idle_timeout": 0.0})
-    error = sink.error
+    exchange, receiver = pair.call("listLoaded", timeouts={"idle_timeout": 0.0})
+    error = receiver.error
     assert isinstance(error, LMStudioTimeoutError)
     assert (error.timeout_name, error.elapsed) == ("idle_timeout", 0.0)
     assert pair.client.idle
     pair.server.reply(exchange.id, [])
     pair.pump_to_client()
-    assert (sink.items, len(sink.ends)) == ([], 1)
+    assert (receiver.items, len(receiver.ends)) == ([], 1)
 
 
 @pytest.mark.parametrize(("limit", "text"), [(0.01, "0.01"), (60.0, "60"), (0.125, "0.125"), (86400.0, "86400")])
 @pytest.mark.parametrize("name", ["timeout", "idle_timeout"])
 def test_the_error_shows_the_limit_as_it_was_set(name: str, limit: float, text: str) -> None:
     pair = SessionPair()
-    _, sink = pair.call("listLoaded", timeouts={name: limit})
+    _, receiver = pair.call("listLoaded", timeouts={name: limit})
     pair.pass_time(limit + 0.1)
-    assert f": {name} expired after {text} s; raise {name}" in str(sink.error)
+    assert f": {name} expired after {text} s; raise {name}" in str(receiver.error)
 
 
 def test_a_reply_restarts_the_timeouts_of_all_calls_to_the_endpoint() -> None:
@@ -87,11 +87,11 @@ def test_a_reply_restarts_the_timeouts_of_all_calls_to_the_endpoint() -> None:
 def test_progress_restarts_the_load_timeout_and_its_expiry_cancels_the_load(name: str, packet: dict[str, Any]) -> None:
     pair = SessionPair()
     parameter = GET_M1 if name == "getOrLoad" else {"modelKey": "m", "loadConfigStack": EMPTY_STACK}
-    exchange, sink = pair.call(name, parameter, timeouts={"load_timeout": 300.0, "idle_timeout": 1.0})
+    exchange, receiver = pair.call(name, parameter, timeouts={"load_timeout": 300.0, "idle_timeout": 1.0})
     for _ in range(3):
         pair.pass_time(299.0)
         pair.send(exchange, packet)
-    expect_timeout(pair, sink, "load_timeout", 300.0)
+    expect_timeout(pair, receiver, "load_timeout", 300.0)
     assert [request.packet for request in pair.client_packets] == [CANCEL]
 
 
@@ -111,31 +111,31 @@ def test_a_call_without_a_packet_ends_with_the_queue_timeout(
     namespace: Namespace, name: str, parameter: dict[str, Any]
 ) -> None:
     pair = SessionPair(namespace)
-    _, sink = pair.call(name, parameter, timeouts={"queue_timeout": 600.0, "idle_timeout": 1.0})
-    expect_timeout(pair, sink, "queue_timeout", 600.0)
+    _, receiver = pair.call(name, parameter, timeouts={"queue_timeout": 600.0, "idle_timeout": 1.0})
+    expect_timeout(pair, receiver, "queue_timeout", 600.0)
 
 
 def test_a_call_without_a_queue_timeout_waits_forever() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts={"first_token_timeout": 1.0, "idle_timeout": 1.0})
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"first_token_timeout": 1.0, "idle_timeout": 1.0})
     pair.pass_time(100_000.0)
-    assert not sink.ends
+    assert not receiver.ends
     pair.send(exchange, fragment("a"))
-    assert sink.texts == ["a"]
+    assert receiver.texts == ["a"]
 
 
 def test_an_unanswered_ping_ends_calls_without_a_running_timeout() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": 60.0})
+    _, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": 60.0})
     _, unlimited = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": None})
     pair.pass_time(1000.0)
     pair.client.unanswered_since = pair.now
     pair.pass_time(59.5)
-    assert not sink.ends
+    assert not receiver.ends
     pair.pass_time(0.5)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert (sink.error.timeout_name, sink.error.elapsed) == ("idle_timeout", 60.0)
-    assert "not even to a ping" in str(sink.error)
+    assert isinstance(receiver.error, LMStudioTimeoutError)
+    assert (receiver.error.timeout_name, receiver.error.elapsed) == ("idle_timeout", 60.0)
+    assert "not even to a ping" in str(receiver.error)
     assert not unlimited.ends
 
 
@@ -143,12 +143,12 @@ def test_an_unanswered_ping_ends_calls_without_a_running_timeout() -> None:
 def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
-    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts=timeouts)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts=timeouts)
     pair.pass_time(1000.0)
     pair.send(exchange, progress(0.0))
     pair.pass_time(299.0)
     pair.send(exchange, progress(0.5))
-    expect_timeout(pair, sink, "first_token_timeout", 300.0)
+    expect_timeout(pair, receiver, "first_token_timeout", 300.0)
     assert [request.packet for request in pair.client_packets] == [CANCEL]
 
 
@@ -157,24 +157,24 @@ def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
 def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
-    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts=timeouts)
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts=timeouts)
     pair.send(exchange, progress(0.0), first, progress(1.0), {"type": "toolCallGenerationStart"})
     pair.pass_time(59.0)
     pair.send(exchange, first)
-    expect_timeout(pair, sink, "idle_timeout", 60.0)
+    expect_timeout(pair, receiver, "idle_timeout", 60.0)
 
 
 @pytest.mark.requirement("C-CLOCK-TOTAL")
 def test_the_total_timeout_is_never_restarted() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
     pair.pass_time(50.0)
     pair.send(exchange, fragment("a"))
     pair.pass_time(49.5)
-    assert not sink.ends
+    assert not receiver.ends
     pair.pass_time(0.5)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert sink.error.timeout_name == "timeout"
+    assert isinstance(receiver.error, LMStudioTimeoutError)
+    assert receiver.error.timeout_name == "timeout"
 
 
 @pytest.mark.parametrize("packet", [None, progress(0.0), fragment("a")], ids=["none", "progress", "fragment"])
@@ -186,53 +186,53 @@ def test_an_expired_timeout_knows_whether_the_model_has_sent_anything(
     other, _ = pair.call("predict", PREDICT_HELLO, specifier="a")
     pair.send(other, fragment("before"))
     pair.pass_time(1.0)
-    exchange, sink = pair.call("predict", PREDICT_HELLO, specifier="a", timeouts={"timeout": 100.0})
+    exchange, receiver = pair.call("predict", PREDICT_HELLO, specifier="a", timeouts={"timeout": 100.0})
     pair.pass_time(1.0)
     if packet is not None:
         pair.send(exchange if is_own else other, packet)
     pair.pass_time(100.0)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert sink.error.unanswered == (packet is None)
+    assert isinstance(receiver.error, LMStudioTimeoutError)
+    assert receiver.error.unanswered == (packet is None)
 
 
 def test_only_the_total_timeout_runs_while_connecting() -> None:
     pair = SessionPair(authenticated=False)
-    sinks = [RecordingSink(), RecordingSink()]
-    for sink, timeouts in zip(sinks, ({"timeout": 10.0}, {"idle_timeout": 1.0}), strict=True):
-        pair.client.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, sink, timeouts, 0.0))
+    receivers = [RecordingReceiver(), RecordingReceiver()]
+    for receiver, timeouts in zip(receivers, ({"timeout": 10.0}, {"idle_timeout": 1.0}), strict=True):
+        pair.client.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, receiver, timeouts, 0.0))
     pair.client.tick(10.0)
-    assert isinstance(sinks[0].error, LMStudioTimeoutError)
-    assert sinks[0].error.timeout_name == "timeout"
-    assert not sinks[1].ends
+    assert isinstance(receivers[0].error, LMStudioTimeoutError)
+    assert receivers[0].error.timeout_name == "timeout"
+    assert not receivers[1].ends
     pair.now = 20.0
     pair.pump()
     pair.pass_time(0.5)
-    assert not sinks[1].ends, "its timeout started when it was sent"
+    assert not receivers[1].ends, "its timeout started when it was sent"
     pair.pass_time(0.5)
-    assert isinstance(sinks[1].error, LMStudioTimeoutError)
+    assert isinstance(receivers[1].error, LMStudioTimeoutError)
 
 
 @pytest.mark.requirement("C-CLOCK-OFF")
 @pytest.mark.parametrize("timeouts", [{}, {"idle_timeout": None, "timeout": None}])
 def test_a_timeout_of_none_never_expires(timeouts: dict[str, float | None]) -> None:
     pair = SessionPair()
-    _, sink = pair.call("listLoaded", timeouts=timeouts)
+    _, receiver = pair.call("listLoaded", timeouts=timeouts)
     pair.pass_time(1e9)
-    assert not sink.ends
+    assert not receiver.ends
 
 
 def test_a_closed_stream_has_no_timeout() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("getOrLoad", GET_M1, timeouts={"load_timeout": 1.0, "timeout": 1.0})
+    exchange, receiver = pair.call("getOrLoad", GET_M1, timeouts={"load_timeout": 1.0, "timeout": 1.0})
     pair.client.close(exchange)
     pair.pass_time(1000.0)
-    assert sink.ends == [None]
+    assert receiver.ends == [None]
 
 
 def test_a_channel_whose_caller_is_gone_is_cancelled() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", PREDICT_HELLO)
-    sink.alive = False
+    _, receiver = pair.call("predict", PREDICT_HELLO)
+    receiver.alive = False
     pair.pass_time(0.1)
     assert [request.packet for request in pair.client_packets] == [CANCEL]
-    assert sink.ends == [None]
+    assert receiver.ends == [None]

@@ -17,7 +17,7 @@ from lmstudio_integrations.protocol.endpoints import Rpc
 from lmstudio_integrations.protocol.endpoints import channel as channel_of
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS
-from tests.protocol.pair import RecordingSink, SessionPair
+from tests.protocol.pair import RecordingReceiver, SessionPair
 from tests.protocol.samples import PLUGIN, TOOL
 
 
@@ -33,13 +33,13 @@ class SessionWithTools(SessionPair):
 
     def start(
         self, name: str = "add", endpoint: Rpc = CALL_TOOL, **timeouts: float | None
-    ) -> tuple[Exchange, RecordingSink]:
+    ) -> tuple[Exchange, RecordingReceiver]:
         """Call a tool."""
-        sink, parameter = RecordingSink(), json.dumps({"name": name, "arguments": {"a": 1}})
-        exchange = Exchange(endpoint, parameter, sink, timeouts, self.now, name, channel=self.channel)
+        receiver, parameter = RecordingReceiver(), json.dumps({"name": name, "arguments": {"a": 1}})
+        exchange = Exchange(endpoint, parameter, receiver, timeouts, self.now, name, channel=self.channel)
         self.client.start(exchange)
         self.pump()
-        return exchange, sink
+        return exchange, receiver
 
     def receive(self, *packets: dict[str, Any]) -> None:
         """Let the client receive packets of the server, and send what it replies."""
@@ -113,19 +113,19 @@ def test_each_session_counts_its_calls_from_zero_and_each_call_receives_its_pack
 @pytest.mark.parametrize("way", ["cancel", "close", "timeout", "dead caller"])
 def test_a_call_is_aborted_once_and_what_still_comes_of_it_is_ignored(way: str) -> None:
     pair = SessionWithTools(checked=False)  # the server sends more, as packets may cross
-    exchange, sink = pair.start(timeout=10.0)
+    exchange, receiver = pair.start(timeout=10.0)
     others = pair.start()[1]
     if way == "dead caller":
-        sink.alive = False
+        receiver.alive = False
     for _ in range(2):
         if way in {"cancel", "close"}:
             getattr(pair.client, way)(exchange)
         pair.pass_time(10.0 if way == "timeout" else 0.0)
     assert pair.sent == [("callTool", 0), ("callTool", 1), ("abortToolCall", 0)]
-    assert len(sink.ends) == 1
-    assert isinstance(sink.ends[0], LMStudioTimeoutError) is (way == "timeout")
+    assert len(receiver.ends) == 1
+    assert isinstance(receiver.ends[0], LMStudioTimeoutError) is (way == "timeout")
     pair.receive(status(0), complete(0), complete(1))
-    assert (sink.items, others.items) == ([], [complete(1)])
+    assert (receiver.items, others.items) == ([], [complete(1)])
 
 
 def test_a_call_that_has_ended_is_not_aborted() -> None:
@@ -141,9 +141,9 @@ def test_a_call_that_has_ended_is_not_aborted() -> None:
 @pytest.mark.parametrize("packet", [status(7), complete(7), {"type": "toolCallProgress", "callId": 0}, status("0")])
 def test_packets_of_unknown_calls_and_types_are_ignored(packet: dict[str, Any]) -> None:
     pair = SessionWithTools(checked=False)
-    _, sink = pair.start()
+    _, receiver = pair.start()
     pair.receive(packet, complete(0))
-    assert (sink.items, sink.ends, pair.ended.ends) == ([complete(0)], [None], [])
+    assert (receiver.items, receiver.ends, pair.ended.ends) == ([complete(0)], [None], [])
 
 
 @pytest.mark.parametrize(
@@ -159,23 +159,23 @@ def test_packets_of_unknown_calls_and_types_are_ignored(packet: dict[str, Any]) 
 )
 def test_a_packet_that_cannot_be_read_ends_the_session_and_its_calls(packet: dict[str, Any]) -> None:
     pair = SessionWithTools(checked=False)
-    _, sink = pair.start()
+    _, receiver = pair.start()
     pair.receive(packet)
     assert isinstance(pair.ended.error, LMStudioProtocolError)
-    assert isinstance(sink.error, LMStudioProtocolError)
+    assert isinstance(receiver.error, LMStudioProtocolError)
     assert pair.sent == [("callTool", 0), ("discardSession",)]
 
 
 @pytest.mark.requirement("C-PLUGINS-DISCARD")
 def test_closing_a_session_discards_it_once_and_ends_its_calls() -> None:
     pair = SessionWithTools()
-    call, sink = pair.start()
+    call, receiver = pair.start()
     for _ in range(2):
         pair.client.close(pair.channel)
         pair.client.close(call)
         pair.pump()
     assert pair.sent == [("callTool", 0), ("discardSession",)]
-    assert isinstance(sink.error, LMStudioChannelClosedError)
+    assert isinstance(receiver.error, LMStudioChannelClosedError)
     late = pair.start()[1]
     assert isinstance(late.error, LMStudioChannelClosedError)
     assert not pair.client.idle
@@ -206,7 +206,7 @@ def test_all_calls_fail_with_their_session_and_none_is_sent_again(ready: bool, e
         pair.client.connection_lost(lambda: LMStudioConnectionLostError("gone"))
     for exchange, _ in calls:
         pair.client.cancel(exchange)  # too late
-    errors = [sink.error for _, sink in calls]
+    errors = [receiver.error for _, receiver in calls]
     assert [type(error) for error in errors] == [kind, kind]
     assert errors[0] is not errors[1], "each caller raises an exception of its own"
     late = pair.start()[1]
@@ -250,12 +250,12 @@ def test_a_server_without_tool_sessions_ends_the_calls_that_wait_for_one() -> No
 
 def test_closing_a_session_ends_the_calls_that_are_held_back_with_it() -> None:
     pair = SessionPair("plugins", authenticated=False)
-    channel = Exchange(channel_of("plugins", "startToolUseSession"), "{}", RecordingSink(), {}, 0.0)
-    sink = RecordingSink()
+    channel = Exchange(channel_of("plugins", "startToolUseSession"), "{}", RecordingReceiver(), {}, 0.0)
+    receiver = RecordingReceiver()
     pair.client.start(channel)
-    pair.client.start(Exchange(LIST_TOOLS, None, sink, {"connect_timeout": None}, 0.0, channel=channel))
+    pair.client.start(Exchange(LIST_TOOLS, None, receiver, {"connect_timeout": None}, 0.0, channel=channel))
     pair.client.close(channel, LMStudioConnectionLostError("closed"))
-    assert str(sink.error) == "closed"
+    assert str(receiver.error) == "closed"
     assert pair.client.idle
 
 

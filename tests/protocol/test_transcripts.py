@@ -9,7 +9,7 @@ from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.results import PredictionEnd, ToolCallEnd
-from tests.protocol.pair import RecordingSink
+from tests.protocol.pair import RecordingReceiver
 from tests.protocol.transcripts import (
     ANY_MODEL_CANCEL_UNLOAD,
     AUTHENTICATION,
@@ -28,7 +28,7 @@ class Replay:
         self.session = ClientSession()
         self.session.authenticate("guest:1", "secret")
         self.exchanges: dict[Any, Exchange] = {}
-        self.sinks: list[RecordingSink] = []
+        self.receivers: list[RecordingReceiver] = []
         self._ids = Ids()
         self._strict = StrictListener()
 
@@ -52,10 +52,10 @@ class Replay:
             return
         name, key = ("callId", "parameter") if frame["type"] == "rpcCall" else ("channelId", "creationParameter")
         parameter = json.dumps(frame[key]) if key in frame else None
-        sink = RecordingSink()
-        exchange = Exchange(ENDPOINTS["llm"][frame["endpoint"]], parameter, sink, {}, 0.0)
+        receiver = RecordingReceiver()
+        exchange = Exchange(ENDPOINTS["llm"][frame["endpoint"]], parameter, receiver, {}, 0.0)
         self.exchanges[name, frame[name]] = exchange
-        self.sinks.append(sink)
+        self.receivers.append(receiver)
         self.session.start(exchange)
 
 
@@ -64,14 +64,14 @@ class Replay:
 def test_a_session_sends_the_frames_of_the_transcripts(transcript: str) -> None:
     replay = Replay()
     replay.run(AUTHENTICATION + transcript)
-    assert all(sink.ends == [None] for sink in replay.sinks)
+    assert all(receiver.ends == [None] for receiver in replay.receivers)
     assert replay.session.idle
 
 
 def test_a_session_delivers_the_packets_of_the_transcripts() -> None:
     replay = Replay()
     replay.run(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)
-    listed, loaded, predicted, unloaded = replay.sinks
+    listed, loaded, predicted, unloaded = replay.receivers
     assert listed.items == [[]]
     assert [packet["type"] for packet in loaded.items] == ["startLoading", "loadProgress", "loadSuccess"]
     assert isinstance(predicted.items[-1], PredictionEnd)
@@ -82,5 +82,5 @@ def test_a_session_delivers_the_packets_of_the_transcripts() -> None:
 def test_a_session_delivers_a_tool_call_in_fragments_and_complete() -> None:
     replay = Replay()
     replay.run(AUTHENTICATION + TOOL_ROUND)
-    assert ToolCallEnd("abc", "add", {"a": 1, "b": 2}, "<tool_call>") in replay.sinks[0].items
-    assert len(replay.sinks[0].items) == 7
+    assert ToolCallEnd("abc", "add", {"a": 1, "b": 2}, "<tool_call>") in replay.receivers[0].items
+    assert len(replay.receivers[0].items) == 7

@@ -25,7 +25,7 @@ from lmstudio_integrations.client.transport.io_thread import on_io_thread
 from lmstudio_integrations.client.transport.operation import Operation
 from lmstudio_integrations.client.transport.waiters import Waiter, copied, current_thread_or_task
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from lmstudio_integrations.protocol.exchange import Sink
+from lmstudio_integrations.protocol.exchange import Receiver
 
 # Eviction queue -------------------------------------------------------------------------------------------------------
 
@@ -142,10 +142,10 @@ class EvictionQueue:
         return any(not other.ended and turn.would_block(other) for other in turns)
 
     @on_io_thread
-    def hold(self, turn: EvictionTurn, sink: Sink) -> Sink:
-        """Return the sink of a call that holds the turn until it ends, which may be after its operation."""
+    def hold(self, turn: EvictionTurn, receiver: Receiver) -> Receiver:
+        """Return the receiver of a call that holds the turn until it ends, which may be after its operation."""
         turn.holders += 1
-        return _TurnSink(sink, self, turn)
+        return _TurnReceiver(receiver, self, turn)
 
     @on_io_thread
     def release(self, turn: EvictionTurn) -> None:
@@ -220,23 +220,23 @@ class EvictionQueue:
 
 
 @dataclass
-class _TurnSink:
-    """The sink of a call that holds a turn until the server has ended the call, even if its reader is slow."""
+class _TurnReceiver:
+    """The receiver of a call that holds a turn until the server has ended the call, even if its reader is slow."""
 
-    _sink: Sink
+    _receiver: Receiver
     _queue: EvictionQueue
     _turn: EvictionTurn
 
     def put(self, item: Any) -> None:
         self._queue.record_progress()
-        self._sink.put(item)
+        self._receiver.put(item)
 
     def finish(self, error: BaseException | None) -> None:
-        self._sink.finish(error)
+        self._receiver.finish(error)
         self._queue.release(self._turn)
 
     def is_alive(self, now: float, /) -> bool:
-        return self._sink.is_alive(now)
+        return self._receiver.is_alive(now)
 
 
 def _expired(name: str, turn: EvictionTurn, running: _RunningModel | None, elapsed: float) -> LMStudioTimeoutError:

@@ -190,14 +190,14 @@ class Attempts:
         turn.loads_before = len(operation.load_times)
         queue_timeout, remaining = operation.timeouts.get("queue_timeout"), operation.remaining_time
         yield from operation.context.run_task(lambda: eviction_queue.wait(turn, queue_timeout, remaining))
-        operation.wrap_sink = partial(eviction_queue.hold, turn)
+        operation.wrap_receiver = partial(eviction_queue.hold, turn)
 
     def end_turn(self, *, succeeded: bool) -> None:
         """Give the turn back, if there is one: the server has begun to respond, or the attempt has failed."""
         held, self._turn = self._turn, None
         if held is not None:
             (eviction_queue, turn), operation = held, self.operation
-            operation.wrap_sink = None
+            operation.wrap_receiver = None
             turn.succeeded = succeeded
             turn.loaded = len(operation.load_times) > turn.loads_before  # each load of the operation adds its time
             turn.forget_caller()

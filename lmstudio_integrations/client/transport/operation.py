@@ -24,7 +24,7 @@ from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionRe
 from lmstudio_integrations.client.transport.waiters import Waiter, copied
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
-from lmstudio_integrations.protocol.exchange import Exchange, Sink, Timeouts
+from lmstudio_integrations.protocol.exchange import Exchange, Receiver, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
 
 MAX_IN_FLIGHT = 32
@@ -116,7 +116,7 @@ class Operation:
 
     Attributes:
         load_times: Seconds that each model load took.
-        wrap_sink: Wraps what receives the responses; run on the I/O thread.
+        wrap_receiver: Wraps what receives the responses; run on the I/O thread.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Operation:
         self.timeouts: Timeouts = {**context.timeouts, **timeouts}
         self.listener: Listener = listener or context.listener
         self.load_times: list[float] = []
-        self.wrap_sink: Callable[[Sink], Sink] | None = None
+        self.wrap_receiver: Callable[[Receiver], Receiver] | None = None
         self._started_at = time.monotonic() if context.started_at is None else context.started_at
 
     def with_timeouts(self, timeouts: Timeouts) -> "Operation":
@@ -221,7 +221,7 @@ class Operation:
                 key,
                 exchanges,
                 keep_idle=context.keep_idle,
-                wrap_sink=self.wrap_sink,
+                wrap_receiver=self.wrap_receiver,
                 connection=connection,
             )
         )
@@ -319,13 +319,13 @@ def _start(
     exchanges: Sequence[Exchange],
     *,
     keep_idle: float,
-    wrap_sink: Callable[[Sink], Sink] | None,
+    wrap_receiver: Callable[[Receiver], Receiver] | None,
     connection: ConnectionReport | None,
 ) -> None:
     try:
-        if wrap_sink is not None:
+        if wrap_receiver is not None:
             for exchange in exchanges:
-                exchange.sink = wrap_sink(exchange.sink)
+                exchange.receiver = wrap_receiver(exchange.receiver)
         if client.alive:
             connections.get(key, exchanges[0].client_id, keep_idle).start(exchanges, connection)
             return

@@ -1,7 +1,7 @@
 """How callers wait: a thread on a queue, a coroutine in its own event loop. Both receive everything that has arrived.
 
 The I/O thread puts items into a waiter and never blocks. It wakes the caller once per batch, not once per item. The
-drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver to a waiter as the sink of a call.
+drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver to a waiter as the receiver of a call.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ def copied(error: Exception) -> Exception:
 
 
 class Waiter(ABC):
-    """The sink of one call: collects what arrives until the caller fetches it."""
+    """The receiver of one call: collects what arrives until the caller fetches it."""
 
     __slots__ = ("_error", "_io", "_items", "_unread_since", "_waiting", "done", "loop")
 

@@ -58,7 +58,7 @@ class Queue:
             await asyncio.sleep(0)
 
 
-class Sink:
+class Receiver:
     """Records what it receives."""
 
     def __init__(self) -> None:
@@ -155,13 +155,13 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
     queue = Queue()
     turn = await queue.enter("a1")
-    sink = queue.eviction_queue.hold(turn, Sink())
+    receiver = queue.eviction_queue.hold(turn, Receiver())
     await queue.enter("b1", queue_timeout=0.5)
     for _ in range(6):
         done, _waiting = await asyncio.wait([queue.waits["b1"][1]], timeout=0.1)
         assert not done
-        sink.put("packet")
-    sink.finish(None)
+        receiver.put("packet")
+    receiver.finish(None)
     await queue.end("a1")
     assert queue.granted == ["a1", "b1"]
 
@@ -169,15 +169,15 @@ async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> Non
 @pytest.mark.usefixtures("as_the_io_thread")
 async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     queue = Queue()
-    turn, sink = await queue.enter("a1"), Sink()
-    kept = queue.eviction_queue.hold(turn, sink)
+    turn, receiver = await queue.enter("a1"), Receiver()
+    kept = queue.eviction_queue.hold(turn, receiver)
     await queue.enter("b1")
     await queue.end("a1")
     assert queue.granted == ["a1"]
     kept.put("packet")
     kept.finish(None)
     await queue.run_pending()
-    assert (sink.items, sink.ended, kept.is_alive(0.0)) == (["packet"], True, True)
+    assert (receiver.items, receiver.ended, kept.is_alive(0.0)) == (["packet"], True, True)
     assert queue.granted == ["a1", "b1"]
 
 

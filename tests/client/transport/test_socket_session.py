@@ -11,12 +11,12 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.protocol.endpoints import rpc
-from lmstudio_integrations.protocol.exchange import Exchange, SilentSink
+from lmstudio_integrations.protocol.exchange import Exchange, NullReceiver
 from lmstudio_integrations.protocol.instance_queue import Instances
 from tests.client.fake import Socket, authenticate, fake_server, send_result
 
 
-class _Sink(SilentSink):
+class _Receiver(NullReceiver):
     """Records with which error its call ended."""
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class _Sink(SilentSink):
         self.errors.append(error)
 
 
-def _connecting(sink: _Sink, on_ended: Callable[[SocketSession], None]) -> SocketSession:
+def _connecting(receiver: _Receiver, on_ended: Callable[[SocketSession], None]) -> SocketSession:
     """Return a session that connects to a closed port, with one request."""
     made = SocketSession(Target.of("127.0.0.1:9", None), "llm", Instances(), Guests(), on_ended=on_ended)
-    made.session.start(Exchange(rpc("llm", "listLoaded"), None, sink, {}, 0.0))
+    made.session.start(Exchange(rpc("llm", "listLoaded"), None, receiver, {}, 0.0))
     return made
 
 
@@ -37,20 +37,20 @@ async def test_callers_are_woken_although_the_connection_fails_to_drop_the_socke
     def fail(_ended: SocketSession) -> None:
         raise LookupError("no such connection")
 
-    sink = _Sink()
-    ended = _connecting(sink, fail)
+    receiver = _Receiver()
+    ended = _connecting(receiver, fail)
     with pytest.raises(LookupError):
         await ended.task
-    assert [type(error) for error in sink.errors] == [lms.LMStudioUnreachableError]
+    assert [type(error) for error in receiver.errors] == [lms.LMStudioUnreachableError]
 
 
 async def test_a_socket_that_is_closed_before_it_connects_wakes_its_callers() -> None:
-    sink = _Sink()
-    ended = _connecting(sink, lambda _ended: None)
+    receiver = _Receiver()
+    ended = _connecting(receiver, lambda _ended: None)
     ended.close()
     assert ended.is_closing, "a call that is made before the task ends needs another socket"
     await asyncio.wait([ended.task])
-    assert [str(error) for error in sink.errors] == ["the connection was closed on this side"]
+    assert [str(error) for error in receiver.errors] == ["the connection was closed on this side"]
 
 
 async def test_a_request_that_cannot_be_written_fails_at_once(
