@@ -16,7 +16,7 @@ from lmstudio_integrations._support.typeguards import is_list, is_mapping
 from lmstudio_integrations.client.api.plugins import PluginTool, ToolCallParameters, ToolUseSession
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.waiters import LoopWaiter
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Seconds
 from lmstudio_integrations.types.plugins import ToolContent, ToolReport
@@ -149,7 +149,7 @@ class ToolkitSettings(ServerSettings, _PluginSettings):
     async def _aopen(self) -> list["ToolkitTool"]:
         """Open the session, unless it is open; return the tools."""
         session = self._session()
-        await arun(session.starting(LoopWaiter))
+        await arun(session.starting(LoopMailbox))
         return [ToolkitTool(self, each) for each in session.tools]
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ class ToolkitTool:
 
     async def acall(self, arguments: Mapping[str, Any], **parameters: Unpack[ToolCallParameters]) -> Any:
         """Call it in this task; see `call`."""
-        return self._checked(await arun(self.definition.calling(arguments, self._parameters(parameters), LoopWaiter)))
+        return self._checked(await arun(self.definition.calling(arguments, self._parameters(parameters), LoopMailbox)))
 
     def _parameters(self, given: ToolCallParameters) -> ToolCallParameters:
         """Return how to call the tool: as the toolkit is set now."""

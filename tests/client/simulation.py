@@ -16,8 +16,8 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import TICK
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.listener import NOBODY
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Call, Operation
-from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession
@@ -54,7 +54,7 @@ class Record:
         exchange: The request.
         fed_at: When its timeout started or was last restarted, according to the documentation.
         limit: The timeout that runs, in seconds, according to the documentation.
-        ended_at: When its waiter was woken for the last time.
+        ended_at: When its mailbox was woken for the last time.
     """
 
     exchange: Exchange
@@ -66,8 +66,8 @@ class Record:
 class SimulatedCall(Call):
     """A call that is cancelled synchronously."""
 
-    def __init__(self, world: "World", exchange: Exchange, waiter: Waiter) -> None:
-        super().__init__(_IO(), (Target.of("localhost:1", None), "llm"), exchange, waiter, None)  # type: ignore[arg-type]
+    def __init__(self, world: "World", exchange: Exchange, mailbox: Mailbox) -> None:
+        super().__init__(_IO(), (Target.of("localhost:1", None), "llm"), exchange, mailbox, None)  # type: ignore[arg-type]
         self._world = world
 
     def cancel(self) -> None:
@@ -84,12 +84,12 @@ class SimulatedCall(Call):
             self._world.end(self.exchange)
 
     def close(self, error: BaseException | None = None, *, at_once: bool = False) -> None:
-        if not (self._is_done or self.waiter.done):
+        if not (self._is_done or self.mailbox.done):
             self._is_done = True
             self._world.session.close(self.exchange, error)
 
 
-class _Waiter(Waiter):
+class _Mailbox(Mailbox):
     """Advances the time during a wait and records when its call ended."""
 
     __slots__ = ("record", "world")
@@ -118,7 +118,7 @@ class _Pause:
     """A wait in simulated time."""
 
     def __init__(self, world: "World", seconds: float) -> None:
-        self.waiter = self
+        self.mailbox = self
         self._world = world
         self._until = world.now + seconds
 
@@ -133,7 +133,7 @@ class SimulatedContext(ClientContext):
     """A context of which `SimulatedOperation` makes the calls."""
 
     def __init__(self, world: "World", timeouts: Timeouts) -> None:
-        super().__init__(Target(None), timeouts, ThreadWaiter)
+        super().__init__(Target(None), timeouts, ThreadMailbox)
         self.world = world
 
     def shared(self, kind: type[Any]) -> Any:
@@ -206,19 +206,19 @@ class World:
         operation: str,
     ) -> Call:
         """Send a request, and let the server choose its response."""
-        waiter = _Waiter(self)
+        mailbox = _Mailbox(self)
         text = None if parameter is None else json.dumps(parameter)
-        exchange = Exchange(endpoint, text, waiter, timeouts, started, operation, since=self.now)
+        exchange = Exchange(endpoint, text, mailbox, timeouts, started, operation, since=self.now)
         if endpoint.timeout_name == "queue_timeout":
             exchange.specifier = '{"type":"query","query":{"identifier":"m1"}}'
         running = self.limit_of(endpoint.name, None, None)
-        record = waiter.record = Record(exchange, self.now, timeouts.get(running or ""))
+        record = mailbox.record = Record(exchange, self.now, timeouts.get(running or ""))
         self.records.append(record)
         self.session.start(exchange)
         self._by_id[exchange.id] = record
         self._running[exchange.id] = running
         self.flush()
-        return SimulatedCall(self, exchange, waiter)
+        return SimulatedCall(self, exchange, mailbox)
 
     def flush(self) -> None:
         """Let the server receive what the session sends."""

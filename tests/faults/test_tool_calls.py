@@ -250,7 +250,7 @@ def test_a_killed_mcp_server_fails_its_calls_and_is_started_anew(tmp_path: Path)
             assert [type(error) for error in held] in ([LOST], [lms.LMStudioPluginToolError])
             channel = session.sessions._sessions[0]._channel
             assert channel is not None
-            server.wait_for(lambda: channel.waiter.done, LIMIT)  # a call before that might have run
+            server.wait_for(lambda: channel.mailbox.done, LIMIT)  # a call before that might have run
             with pytest.warns(WARNING, match="what the plugin remembered is gone"):
                 assert tools["echo"](a=1) == [{"type": "text", "text": '{"a": 1}'}]
         server.wait_for(lambda: not server.running_plugins, LIMIT)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client.transport import io_thread, waiters
+from lmstudio_integrations.client.transport import io_thread, mailboxes
 from lmstudio_integrations.client.transport.connections import Connection
 from lmstudio_integrations.client.transport.io_thread import IOThread
 
@@ -43,7 +43,7 @@ def eager_collections() -> Generator[Collections]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Connection._arm, "__defaults__", (0.01,))
-            patch.setattr(waiters, "UNREAD", 0.0)
+            patch.setattr(mailboxes, "UNREAD", 0.0)
             patch.setattr(io_thread, "COLLECTION_INTERVAL", 0.0)
             patch.setattr(io_thread, "COLLECTION_SHARE", 1.0)
             patch.setattr(IOThread.current(), "_collect_after", 0.0)

@@ -33,7 +33,7 @@ from lmstudio_integrations.client.transport.connect.addresses import (
 from lmstudio_integrations.client.transport.connect.find import explain, search
 from lmstudio_integrations.client.transport.connect.suggestions import unencrypted
 from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.waiters import ThreadWaiter
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
@@ -127,7 +127,7 @@ def _probe(text: str, source: str) -> Attempt:
         address = Address.parse(text)
     except LMStudioValueError as error:
         return Attempt(_hide_credentials(text), source, str(error))
-    return Attempt(str(address), source, run(explain(address, ThreadWaiter)))
+    return Attempt(str(address), source, run(explain(address, ThreadMailbox)))
 
 
 def _hide_credentials(text: str) -> str:
@@ -136,7 +136,7 @@ def _hide_credentials(text: str) -> str:
 
 def _search() -> list[Attempt]:
     candidates = local_candidates()
-    _, failures = run(search(candidates, ThreadWaiter))
+    _, failures = run(search(candidates, ThreadMailbox))
     reasons = {address: reason for address, _, reason in (text.partition(": ") for text in failures)}
     return [Attempt(str(address), _source(address), reasons.get(str(address))) for address in candidates]
 

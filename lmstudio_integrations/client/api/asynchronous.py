@@ -43,7 +43,7 @@ from lmstudio_integrations.client.predictions.reranking.rerank import RerankPara
 from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
-from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
@@ -430,7 +430,7 @@ class AsyncClient(BaseClient):
         ```
     """
 
-    waiter_type: ClassVar[type[Waiter]] = LoopWaiter
+    mailbox_type: ClassVar[type[Mailbox]] = LoopMailbox
 
     @property
     def llm(self) -> AsyncLlmNamespace:
@@ -478,12 +478,12 @@ class AsyncClient(BaseClient):
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:
         """Return whether an LM Studio responds at an address; false if it is not a valid address."""
-        return await arun(is_reachable(api_host, cls.waiter_type))
+        return await arun(is_reachable(api_host, cls.mailbox_type))
 
     @classmethod
     async def find_default_local_api_host(cls) -> str | None:
         """Return the address of the LM Studio on this machine, if there is one."""
-        return await arun(locate(None, cls.waiter_type))
+        return await arun(locate(None, cls.mailbox_type))
 
     async def aclose(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""

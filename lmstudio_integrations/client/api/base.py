@@ -43,8 +43,8 @@ from lmstudio_integrations.client.support.tracebacks import ShortTracebacks
 from lmstudio_integrations.client.telemetry.spans import SPANS
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import MAX_MESSAGE_BYTES, Target
+from lmstudio_integrations.client.transport.mailboxes import Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
     LOAD_CONFIGS,
@@ -154,7 +154,7 @@ class BaseClient(ShortTracebacks):
         LMStudioValueError: If an argument is invalid.
     """
 
-    waiter_type: ClassVar[type[Waiter]]
+    mailbox_type: ClassVar[type[Mailbox]]
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
 
     @with_named_keywords(TimeoutParameters, TIMEOUTS)
@@ -179,7 +179,7 @@ class BaseClient(ShortTracebacks):
         # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
         own, defaults = checked_timeouts(timeouts), self.default_timeouts
         all_timeouts = ChainMap(dict(own), defaults) if own else defaults
-        self._context: ClientContext = ClientContext(target, all_timeouts, self.waiter_type, keep_idle, SPANS)
+        self._context: ClientContext = ClientContext(target, all_timeouts, self.mailbox_type, keep_idle, SPANS)
 
     @property
     def api_host(self) -> str | None:

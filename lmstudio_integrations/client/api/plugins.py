@@ -22,8 +22,8 @@ from lmstudio_integrations.client.support.timeouts import checked_timeouts
 from lmstudio_integrations.client.support.tracebacks import ShortTracebacks, with_short_traceback
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
 from lmstudio_integrations.errors import (
     LMStudioRuntimeError,
     LMStudioTimeoutError,
@@ -103,7 +103,7 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
 
         async def implementation(**arguments: Any) -> ToolContent:
             # Async for both clients: where `act` ends early, it cancels what is async, and that aborts the call.
-            operation = Operation(context.with_waiters(LoopWaiter))
+            operation = Operation(context.with_mailboxes(LoopMailbox))
             result = await arun(remote.session.call(operation, remote, arguments))
             return ToolContent.of(result).checked(plugin, remote.name)
 
@@ -130,10 +130,10 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
         self,
         arguments: Mapping[str, Any],
         parameters: ToolCallParameters,
-        waiter_type: type[Waiter] | None = None,
+        mailbox_type: type[Mailbox] | None = None,
     ) -> Flow[Any]:
         """Check the arguments and call the tool: a flow, which may wait in another way than those of its client."""
-        context, session = _waiting(self._context, waiter_type), self._remote.session
+        context, session = _waiting(self._context, mailbox_type), self._remote.session
         check_names(parameters, ToolCallParameters.__annotations__, async_callbacks=context.is_async)
         operation = Operation(context, checked_timeouts(parameters))
         callbacks = _with_callbacks(session.callbacks, parameters)
@@ -143,8 +143,8 @@ class BasePluginTool(ToolFunctionDef, ShortTracebacks):
         return f"<{type(self).__name__} {self.name!r} of {self.plugin!r}>"
 
 
-def _waiting(context: ClientContext, waiter_type: type[Waiter] | None) -> ClientContext:
-    return context if waiter_type is None else context.with_waiters(waiter_type)
+def _waiting(context: ClientContext, mailbox_type: type[Mailbox] | None) -> ClientContext:
+    return context if mailbox_type is None else context.with_mailboxes(mailbox_type)
 
 
 def _with_callbacks(callbacks: ToolCallbacks, parameters: ToolCallParameters) -> ToolCallbacks:
@@ -219,9 +219,9 @@ class BaseToolUseSession(ShortTracebacks, Generic[ToolT]):
             raise LMStudioRuntimeError(f"{self!r} is not open; call start(), or use it in a with block")
         return list(self._tools)
 
-    def starting(self, waiter_type: type[Waiter] | None = None) -> Flow[None]:
+    def starting(self, mailbox_type: type[Mailbox] | None = None) -> Flow[None]:
         """Start the plugins and list their tools: a flow, which may wait in another way than those of its client."""
-        operation = Operation(_waiting(self.context, waiter_type), {"timeout": None})
+        operation = Operation(_waiting(self.context, mailbox_type), {"timeout": None})
         remote_tools = yield from self.sessions.start(operation)
         self._tools = [self._tool.of(each, self.context) for each in remote_tools]
 

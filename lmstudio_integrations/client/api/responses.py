@@ -19,7 +19,7 @@ from lmstudio_integrations.client.predictions.tool_loop.act import ActParameters
 from lmstudio_integrations.client.predictions.tool_loop.runners import TaskRunner, ThreadRunner
 from lmstudio_integrations.client.support.tracebacks import short_traceback
 from lmstudio_integrations.client.transport.flows import arun, run
-from lmstudio_integrations.client.transport.waiters import DONE
+from lmstudio_integrations.client.transport.mailboxes import DONE
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 

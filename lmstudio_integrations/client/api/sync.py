@@ -44,7 +44,7 @@ from lmstudio_integrations.client.support.arguments import text_of
 from lmstudio_integrations.client.support.timeouts import TIMEOUTS
 from lmstudio_integrations.client.transport.connect.find import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
-from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, ThreadMailbox
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
@@ -473,7 +473,7 @@ class Client(BaseClient):
         ```
     """
 
-    waiter_type: ClassVar[type[Waiter]] = ThreadWaiter
+    mailbox_type: ClassVar[type[Mailbox]] = ThreadMailbox
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
     """The timeouts of clients that set none; `set_sync_api_timeout` changes them for all sync clients."""
 
@@ -523,12 +523,12 @@ class Client(BaseClient):
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:
         """Return whether an LM Studio responds at an address; false if it is not a valid address."""
-        return run(is_reachable(api_host, cls.waiter_type))
+        return run(is_reachable(api_host, cls.mailbox_type))
 
     @classmethod
     def find_default_local_api_host(cls) -> str | None:
         """Return the address of the LM Studio on this machine, if there is one."""
-        return run(locate(None, cls.waiter_type))
+        return run(locate(None, cls.mailbox_type))
 
     def close(self) -> None:
         """Close everything that this client has open. It cannot be used after that; other clients are not affected."""

@@ -22,7 +22,7 @@ from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
-from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.operation import MAX_IN_FLIGHT
 from lmstudio_integrations.errors import (
@@ -113,10 +113,10 @@ class _OnHosts(Model):
         """
         errors: list[tuple[str, LMStudioError]] = []
 
-        def do(of_server: list[Host], make_waiter: MakeWaiter) -> Flow[None]:
+        def do(of_server: list[Host], make_mailbox: MakeMailbox) -> Flow[None]:
             for host in of_server:
                 try:
-                    yield from work(host.model.changed(lambda context: context.with_waiters(make_waiter)))
+                    yield from work(host.model.changed(lambda context: context.with_mailboxes(make_mailbox)))
                 except LMStudioError as error:
                     record_failure(host.record, error)
                     logger.info("%s was left out: %s", host.name, error)
@@ -209,9 +209,9 @@ class EmbedderOnHosts(_OnHosts, Embedder):
         starts = iter(range(0, len(vectors), BATCH))  # all flows take from one iterator
         done = 0
 
-        def embed_batches(make_waiter: MakeWaiter) -> Flow[None]:
+        def embed_batches(make_mailbox: MakeMailbox) -> Flow[None]:
             nonlocal done
-            model = self.changed(lambda context: context.with_waiters(make_waiter))
+            model = self.changed(lambda context: context.with_mailboxes(make_mailbox))
             for start in starts:
                 found, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
                 vectors[start : start + len(found)] = found

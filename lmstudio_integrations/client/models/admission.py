@@ -22,8 +22,8 @@ from weakref import WeakValueDictionary
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import on_io_thread
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, copied, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import Operation
-from lmstudio_integrations.client.transport.waiters import Waiter, copied, current_thread_or_task
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Receiver
 
@@ -42,7 +42,7 @@ class EvictionTurn:
         succeeded: Whether the operation succeeded.
         loaded: Whether the operation had to load the model.
         loads_before: How many loads the operation had made before it got the turn.
-        waiter: How the caller of the operation waits.
+        mailbox: Where the caller of the operation waits.
         caller: The thread or the task of the operation, until the operation returns.
     """
 
@@ -53,17 +53,17 @@ class EvictionTurn:
     succeeded: bool = False
     loaded: bool = False
     loads_before: int = 0
-    waiter: Waiter | None = None
+    mailbox: Mailbox | None = None
     caller: object | None = field(default_factory=current_thread_or_task)
 
     def forget_caller(self) -> None:
         """Let nobody believe that the operation is still running, before the I/O thread has heard of its end."""
-        self.waiter = self.caller = None
+        self.mailbox = self.caller = None
 
     def would_block(self, other: "EvictionTurn") -> bool:
         """Whether waiting for this one blocks the operation of another."""
-        waiter, their = self.waiter, other.waiter
-        return self.caller is other.caller or (waiter is not None and their is not None and waiter.would_block(their))
+        mailbox, their = self.mailbox, other.mailbox
+        return self.caller is other.caller or (mailbox is not None and their is not None and mailbox.would_block(their))
 
 
 @dataclass(eq=False)
@@ -256,10 +256,10 @@ class SingleFlight:
     """Work that one caller does, the leader, and others wait for.
 
     Args:
-        leader: The waiter of the leader.
+        leader: The mailbox of the leader.
     """
 
-    def __init__(self, leader: Waiter) -> None:
+    def __init__(self, leader: Mailbox) -> None:
         self.leader = leader
         self._thread_or_task = current_thread_or_task()
         self._ended = asyncio.Event()
@@ -289,7 +289,7 @@ class SingleFlight:
             errors: Those of the leader that the waiting callers raise as well.
             deadlock: Raised if waiting would never end; `None` returns without waiting.
         """
-        own = cls(operation.context.new_waiter())
+        own = cls(operation.context.new_mailbox())
         try:
             # `setdefault` is one step. No lock: a finalizer may run this while its own thread holds the lock.
             flight = running.setdefault(key, own)
@@ -311,11 +311,11 @@ class SingleFlight:
             raise deadlock
         return None
 
-    def would_deadlock(self, waiter: Waiter) -> bool:
+    def would_deadlock(self, mailbox: Mailbox) -> bool:
         """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
-        if waiter.runs_with(self.leader):
+        if mailbox.runs_with(self.leader):
             return False
-        return waiter.would_block(self.leader) or self._thread_or_task is current_thread_or_task()
+        return mailbox.would_block(self.leader) or self._thread_or_task is current_thread_or_task()
 
     async def wait(self, remaining_time: float | None) -> None:
         """Wait until it has ended; fail if it failed.
@@ -412,7 +412,7 @@ class ConcurrencyLimiter:
 
         A signal handler must not wait for the call that it has interrupted, and gets `None`.
         """
-        key = model, context.new_waiter().loop
+        key = model, context.new_mailbox().loop
         permit = Permit(key, (key, current_thread_or_task()), max_concurrency)
         if self.permits.setdefault(permit.borrower, permit) is not permit:
             return None

@@ -183,7 +183,7 @@ class Attempts:
         turn = server_models.turn_for(self.state)
         if turn is None:
             return
-        turn.waiter = operation.context.new_waiter()
+        turn.mailbox = operation.context.new_mailbox()
         if eviction_queue.would_deadlock(turn):  # better to evict a model than to wait for ever
             return
         self._turn = eviction_queue, turn

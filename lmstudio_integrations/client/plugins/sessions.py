@@ -16,8 +16,8 @@ from lmstudio_integrations.client.support.suggestions import NAME_A_PLUGIN, add_
 from lmstudio_integrations.client.support.user_warnings import warn_user
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, call_back
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Call, Operation, decode_errors
-from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,
@@ -191,7 +191,7 @@ class PluginSession:
         self.spec = spec
         self.callbacks = callbacks
         # Nobody waits for the channel itself, and it must outlive the event loop in which it was opened.
-        self._context = context.with_waiters(ThreadWaiter)
+        self._context = context.with_mailboxes(ThreadMailbox)
         self._channel: Call | None = None
         self._is_open = False
 
@@ -206,7 +206,7 @@ class PluginSession:
             if not self._is_open:
                 raise LMStudioRuntimeError(f"{self._label}: the session was closed; get the tools of a new one")
             lost = self._channel
-            if lost is not None and not (lost.waiter.done or lost.waiter.is_lost):
+            if lost is not None and not (lost.mailbox.done or lost.mailbox.is_lost):
                 return lost
             # `load_timeout` limits the start. After that, only the calls have timeouts.
             operation = Operation(self._context, {"timeout": None})
@@ -227,7 +227,7 @@ class PluginSession:
         return f"Tools of {self.spec.identifier!r}"
 
     def _warn_of_loss(self, lost: Call) -> None:
-        reason = "the process was forked" if lost.waiter.is_lost else lost.waiter.error or "the server has closed it"
+        reason = "the process was forked" if lost.mailbox.is_lost else lost.mailbox.error or "the server has closed it"
         warn_user(
             f"the session with the tools of {self.spec.identifier!r} was lost ({reason}); a new one is opened, and "
             "what the plugin remembered is gone",
@@ -236,7 +236,7 @@ class PluginSession:
 
     def _was_lost(self, its_channel: Call) -> bool:
         """Whether the session had begun and is over, and was not closed, so that another one may take its place."""
-        return self._is_open and its_channel.waiter.done and _has_begun(its_channel)
+        return self._is_open and its_channel.mailbox.done and _has_begun(its_channel)
 
     def list_tools(self, operation: Operation, its_channel: Call) -> Flow[list[RemoteTool]]:
         """Return the tools, once the plugin has started; open the session again if that turns out to be lost."""

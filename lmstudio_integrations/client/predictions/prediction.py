@@ -36,8 +36,8 @@ from lmstudio_integrations.client.predictions.middleware import Ask, Events, Mid
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.transport.flows import Flow, Step, T
 from lmstudio_integrations.client.transport.listener import NOBODY
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, current_thread_or_task
 from lmstudio_integrations.client.transport.operation import Call
-from lmstudio_integrations.client.transport.waiters import Waiter, current_thread_or_task
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
@@ -269,13 +269,13 @@ class Prediction:
         """Close what a pending reader waits for; without another error, it discards the prediction."""
         if isinstance(step, Call):
             step.close(error or _ClosedError(), at_once=True)
-        elif step is not None and isinstance(step.waiter, Waiter):
-            self._attempts.context.submit(step.waiter.finish, error or _ClosedError())
+        elif step is not None and isinstance(step.mailbox, Mailbox):
+            self._attempts.context.submit(step.mailbox.finish, error or _ClosedError())
 
     def _begin_reading(self) -> None:
         """Reject a second reader."""
-        if self._step is not None and isinstance(self._step.waiter, Waiter):
-            self._step.waiter.check_reader()
+        if self._step is not None and isinstance(self._step.mailbox, Mailbox):
+            self._step.mailbox.check_reader()
         if self._is_reading:
             raise LMStudioRuntimeError(
                 "two threads or tasks read from one stream; let one read, or make a stream for each"

@@ -1,7 +1,7 @@
 """Short tracebacks: an exception of a call shows the code of others, and at most one frame of this package.
 
-Our frames are flows, waiters and sockets, which say nothing to a user; those of the libraries that we call are ours as
-well. Frames of others stay, such as those of a callback, and so does a cause that has some. What fails within this
+Our frames are flows, mailboxes and sockets, which say nothing to a user; those of the libraries that we call are ours
+as well. Frames of others stay, such as those of a callback, and so does a cause that has some. What fails within this
 package and is none of its errors keeps all. The variable `LMSTUDIO_DEBUG` keeps all of every exception.
 """
 

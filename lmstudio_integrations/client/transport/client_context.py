@@ -15,8 +15,8 @@ from lmstudio_integrations.client.transport.connections import ConnectionKey, Co
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, Listener, has_provider
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, Mailbox
 from lmstudio_integrations.client.transport.tasks import IOTask
-from lmstudio_integrations.client.transport.waiters import LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioClientClosedError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Timeouts
@@ -33,7 +33,7 @@ class ClientContext:
     Args:
         target: Which server, and with which credentials.
         timeouts: The timeouts of every call that has none of its own.
-        waiter_type: How this client's callers wait.
+        mailbox_type: Where this client's callers wait.
         keep_idle: Seconds for which an idle connection is kept open for this client.
         listener: Hears what happens, in a process that is traced or measured.
     """
@@ -42,7 +42,7 @@ class ClientContext:
         self,
         target: Target,
         timeouts: Timeouts,
-        waiter_type: Callable[[IOThread], Waiter],
+        mailbox_type: Callable[[IOThread], Mailbox],
         keep_idle: float = math.inf,
         listener: Listener = NOBODY,
     ) -> None:
@@ -57,7 +57,7 @@ class ClientContext:
         self.can_fail_over = False
         """Whether another host can take its calls, if this one stops responding before it begins to."""
         self.client_id: int = next(_client_ids)
-        self.waiter_type = waiter_type
+        self.mailbox_type = mailbox_type
         # Never read. It keeps the original alive as long as a copy, because its finalizer closes the calls of both.
         self._original: Self | None = None
         self._used: set[IOThread] = set()
@@ -72,9 +72,9 @@ class ClientContext:
         """Return a context whose failed calls are retried."""
         return self._copy(max_retries=max_retries)
 
-    def with_waiters(self, waiter_type: Callable[[IOThread], Waiter]) -> Self:
+    def with_mailboxes(self, mailbox_type: Callable[[IOThread], Mailbox]) -> Self:
         """Return a context whose callers wait in another way."""
-        return self._copy(waiter_type=waiter_type)
+        return self._copy(mailbox_type=mailbox_type)
 
     def with_listener(self, listener: Listener) -> Self:
         """Return a context whose operations are parts of another one, which reports them."""
@@ -86,7 +86,7 @@ class ClientContext:
 
     def in_background(self) -> Self:
         """Return a context for coroutines on the I/O thread. Nobody listens to it, because exporters may block."""
-        return self._copy(waiter_type=LoopWaiter, _listener=NOBODY)
+        return self._copy(mailbox_type=LoopMailbox, _listener=NOBODY)
 
     def _copy(self, **changes: Any) -> Self:
         copy = object.__new__(type(self))
@@ -101,11 +101,11 @@ class ClientContext:
     @property
     def is_async(self) -> bool:
         """Whether the callers of this client are coroutines, so that async callbacks can be awaited."""
-        return self.waiter_type is LoopWaiter
+        return self.mailbox_type is LoopMailbox
 
-    def new_waiter(self) -> Waiter:
-        """Return a waiter that belongs to no call."""
-        return self.waiter_type(IOThread.current())
+    def new_mailbox(self) -> Mailbox:
+        """Return a mailbox that belongs to no call."""
+        return self.mailbox_type(IOThread.current())
 
     def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Flow[T]:
         """Run a coroutine on the I/O thread and return its result; closing the client cancels it.
@@ -115,7 +115,7 @@ class ClientContext:
             LMStudioAuthenticationError: If the token is malformed.
         """
         io = self.io()
-        task = IOTask(io, self.waiter_type(io), work, self.client_id)
+        task = IOTask(io, self.mailbox_type(io), work, self.client_id)
         io.submit(_start_task, Connections.of(io), task, self.finalizer)
         return (yield from task.result())
 
@@ -181,7 +181,7 @@ def _start_task(connections: Connections, task: IOTask[Any], client: "weakref.fi
         connections.tasks.add(task)
         task.begin()
     else:  # the client was closed, or collected, before this ran
-        task.waiter.finish(client_closed())
+        task.mailbox.finish(client_closed())
 
 
 def _close_client(used: set[IOThread], client_id: int) -> None:

@@ -11,18 +11,18 @@ from typing import Any, TypeAlias
 from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.flows import Flow, Step
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.mailboxes import Mailbox
 
-MakeWaiter: TypeAlias = Callable[[IOThread], Waiter]
-"""Makes the waiters of calls. A concurrent flow passes it to `with_waiters` of each `ClientContext` that it uses."""
+MakeMailbox: TypeAlias = Callable[[IOThread], Mailbox]
+"""Makes the mailboxes of calls. A concurrent flow passes it to `with_mailboxes` of each `ClientContext` it uses."""
 
 
-class _RelayWaiter(Waiter):
+class _RelayMailbox(Mailbox):
     """Collects what arrives for one call, and wakes the caller of all concurrent flows."""
 
     __slots__ = ("common",)
 
-    def __init__(self, io: IOThread, common: Waiter) -> None:
+    def __init__(self, io: IOThread, common: Mailbox) -> None:
         super().__init__(io, common.loop)
         self.common = common
 
@@ -38,9 +38,9 @@ class _RelayWaiter(Waiter):
             batch = self.pop_all()
         return batch
 
-    def runs_with(self, other: Waiter) -> bool:
+    def runs_with(self, other: Mailbox) -> bool:
         """Whether both belong to flows of one caller, each of which runs while the other waits."""
-        return isinstance(other, _RelayWaiter) and other.common is self.common
+        return isinstance(other, _RelayMailbox) and other.common is self.common
 
     def _wake(self) -> None:
         self.common.put(self)
@@ -50,34 +50,34 @@ class _RelayWaiter(Waiter):
 class _Any:
     """The step of the common flow: any of the steps of the others."""
 
-    waiter: Waiter
+    mailbox: Mailbox
 
 
 _Waiting: TypeAlias = dict[object, tuple[Flow[None], Step]]
-"""The flows that wait, each with its step, by the waiter of the step."""
+"""The flows that wait, each with its step, by the mailbox of the step."""
 
 
-def run_concurrently(context: ClientContext, works: Sequence[Callable[[MakeWaiter], Flow[None]]]) -> Flow[None]:
+def run_concurrently(context: ClientContext, works: Sequence[Callable[[MakeMailbox], Flow[None]]]) -> Flow[None]:
     """Run flows at once. The first error ends all of them.
 
     Args:
-        context: Makes the common waiter.
-        works: Make the flows. All their contexts must have the waiters that they are given.
+        context: Makes the common mailbox.
+        works: Make the flows. All their contexts must have the mailboxes that they are given.
     """
-    common = context.new_waiter()
+    common = context.new_mailbox()
     waiting: _Waiting = {}
 
-    def make_waiter(io: IOThread) -> Waiter:
-        return _RelayWaiter(io, common)
+    def make_mailbox(io: IOThread) -> Mailbox:
+        return _RelayMailbox(io, common)
 
     try:
         for work in works:
-            flow = work(make_waiter)
+            flow = work(make_mailbox)
             _advance(flow, partial(next, flow), waiting)
         while waiting:
-            for waiter in (yield _Any(common)):
-                if waiter in waiting:
-                    flow, step = waiting.pop(waiter)
+            for mailbox in (yield _Any(common)):
+                if mailbox in waiting:
+                    flow, step = waiting.pop(mailbox)
                     _advance(flow, lambda step=step: step, waiting)  # type: ignore[misc]  # a default binds the step
     finally:
         for flow, _ in waiting.values():
@@ -92,11 +92,11 @@ def _advance(flow: Flow[None], resume: Callable[[], Step], waiting: _Waiting) ->
         except StopIteration:
             return
         try:
-            batch = step.waiter.wait()
+            batch = step.mailbox.wait()
         except BaseException as error:  # noqa: BLE001 - the flow decides
             resume = partial(flow.throw, error)
         else:
             if batch is None:
-                waiting[step.waiter] = flow, step
+                waiting[step.mailbox] = flow, step
                 return
             resume = partial(flow.send, batch)

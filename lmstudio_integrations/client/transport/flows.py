@@ -14,8 +14,8 @@ from lmstudio_integrations.errors import LMStudioValueError
 T = TypeVar("T")
 
 
-class StepWaiter(Protocol):
-    """How one waits for a step."""
+class StepMailbox(Protocol):
+    """Where one waits for a step."""
 
     def wait(self) -> Any:
         """Return what has arrived, a list; for coroutines, an awaitable of that."""
@@ -26,8 +26,8 @@ class Step(Protocol):
     """What a flow waits for: a call, a coroutine on the I/O thread, an async callback, or any of several steps."""
 
     @property
-    def waiter(self) -> StepWaiter:
-        """How one waits for it."""
+    def mailbox(self) -> StepMailbox:
+        """Where one waits for it."""
         ...
 
 
@@ -42,7 +42,7 @@ def run(flow: Flow[T]) -> T:
         step = flow.send(start)
         while True:
             try:
-                batch = step.waiter.wait()
+                batch = step.mailbox.wait()
             except BaseException as error:  # noqa: BLE001 - the flow decides
                 step = flow.throw(error)
             else:
@@ -58,7 +58,7 @@ async def arun(flow: Flow[T]) -> T:
         step = flow.send(start)
         while True:
             try:
-                batch = await step.waiter.wait()
+                batch = await step.mailbox.wait()
             except BaseException as error:  # noqa: BLE001 - the flow decides
                 step = flow.throw(error)
             else:
@@ -74,7 +74,7 @@ class _AwaitedResult:
         self._awaitable = awaitable
 
     @property
-    def waiter(self) -> Self:
+    def mailbox(self) -> Self:
         return self
 
     def wait(self) -> Self:

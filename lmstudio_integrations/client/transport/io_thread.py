@@ -2,7 +2,7 @@
 
 Everything that touches a session or a socket runs here. Callers submit work with `submit`, which never blocks. No user
 code runs here. A forked child gets a thread of its own; it neither writes to the parent's sockets nor closes them.
-`client_context.py` starts the thread; it runs `connections.py` and wakes the callers in `waiters.py`.
+`client_context.py` starts the thread; it runs `connections.py` and wakes the callers in `mailboxes.py`.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.transport.connections import ConnectionKey, Co
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
 from lmstudio_integrations.client.transport.listener import NOBODY, ConnectionReport, Listener
-from lmstudio_integrations.client.transport.waiters import Waiter, copied
+from lmstudio_integrations.client.transport.mailboxes import Mailbox, copied
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
 from lmstudio_integrations.protocol.exchange import Exchange, Receiver, Timeouts
@@ -42,19 +42,24 @@ class Call:
     """A call that was started. If it is garbage-collected before its end, the server stops the work.
 
     Attributes:
-        waiter: Receives the response.
+        mailbox: Receives the response.
         exchange: Its state, which belongs to the I/O thread.
         connection: Hears how the connection is made, if anyone listens and nothing has reported it yet.
         server_is_done: Whether there is nothing to stop: the call is closed, or its caller has received the packet that
             ends it.
     """
 
-    __slots__ = ("_io", "_key", "connection", "exchange", "server_is_done", "waiter")
+    __slots__ = ("_io", "_key", "connection", "exchange", "mailbox", "server_is_done")
 
     def __init__(
-        self, io: IOThread, key: ConnectionKey, exchange: Exchange, waiter: Waiter, connection: ConnectionReport | None
+        self,
+        io: IOThread,
+        key: ConnectionKey,
+        exchange: Exchange,
+        mailbox: Mailbox,
+        connection: ConnectionReport | None,
     ) -> None:
-        self.waiter: Waiter = waiter
+        self.mailbox: Mailbox = mailbox
         self._io = io
         self._key = key
         self.exchange: Exchange = exchange
@@ -78,7 +83,7 @@ class Call:
             error: Wakes a waiting caller.
             at_once: Whether to let the I/O thread send that before this returns, which takes it about 0.1 ms.
         """
-        if not (self.server_is_done or self.waiter.done):
+        if not (self.server_is_done or self.mailbox.done):
             self.server_is_done = True
             change = Connections.of(self._io).change_session
             self._io.submit(change, self._key, ClientSession.close, self.exchange, error)
@@ -91,7 +96,7 @@ class Call:
         """Report the connection, if the call had to wait for it."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.report(self.waiter.error)
+            connection.report(self.mailbox.error)
 
     def __enter__(self) -> Self:
         return self
@@ -197,11 +202,11 @@ class Operation:
         calls: list[Call] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
-            waiter = context.waiter_type(io)
+            mailbox = context.mailbox_type(io)
             exchange = Exchange(
                 endpoint,
                 _as_json(parameter, label),
-                waiter,
+                mailbox,
                 self.timeouts,
                 self._started_at,
                 label,
@@ -212,7 +217,7 @@ class Operation:
                 channel=None if channel is None else channel.exchange,
             )
             exchanges.append(exchange)
-            calls.append(Call(io, key, exchange, waiter, None if calls else connection))
+            calls.append(Call(io, key, exchange, mailbox, None if calls else connection))
         io.submit(
             partial(
                 _start,

@@ -17,7 +17,7 @@ from lmstudio_integrations.client.transport.connect.opening import open_socket
 from lmstudio_integrations.client.transport.connect.suggestions import token_suggestion
 from lmstudio_integrations.client.transport.connect.websocket import Socket
 from lmstudio_integrations.client.transport.listener import ConnectionReport
-from lmstudio_integrations.client.transport.waiters import copied
+from lmstudio_integrations.client.transport.mailboxes import copied
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConnectionLostError,

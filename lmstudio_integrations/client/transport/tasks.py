@@ -1,6 +1,6 @@
 """Coroutines on the I/O thread that callers wait for like calls: pauses, downloads, turns.
 
-`ClientContext.run_task` starts them. Built on the waiters and the I/O thread.
+`ClientContext.run_task` starts them. Built on the mailboxes and the I/O thread.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.io_thread import IOThread, on_io_thread
-from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.mailboxes import Mailbox
 from lmstudio_integrations.protocol.session import client_closed
 
 
@@ -20,13 +20,13 @@ class IOTask(Generic[T]):
 
     Attributes:
         io: The thread.
-        waiter: How the caller waits; it receives the result.
+        mailbox: Where the caller waits; it receives the result.
         work: Makes the coroutine.
         client_id: The number of the client whose closing cancels it.
     """
 
     io: IOThread
-    waiter: Waiter
+    mailbox: Mailbox
     work: Callable[[], Coroutine[Any, Any, T]]
     client_id: int = 0
     _task: "asyncio.Task[T] | None" = None
@@ -48,12 +48,12 @@ class IOTask(Generic[T]):
         try:
             (result,) = yield self
         finally:
-            if self._task is None or not self._task.done():  # not `waiter.done`: closing a stream ends its wait early
+            if self._task is None or not self._task.done():  # not `mailbox.done`: closing a stream ends its wait early
                 self.io.submit(self.cancel)
         return result  # type: ignore[no-any-return]  # what a step receives has any type
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
         error = client_closed() if task.cancelled() else task.exception()
         if error is None:
-            self.waiter.put(task.result())
-        self.waiter.finish(error)
+            self.mailbox.put(task.result())
+        self.mailbox.finish(error)

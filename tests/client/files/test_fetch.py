@@ -14,8 +14,8 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._support.secrets import redacted_url
 from lmstudio_integrations.client.files.fetch import is_public_address
 from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.client.transport.tasks import IOTask
-from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from tests.support.web import PIXEL, WAIT, web_server
 
@@ -107,16 +107,16 @@ def test_a_task_may_be_cancelled_before_it_begins(server: Emulator) -> None:
     io, go_on = IOThread.current(), threading.Event()
     with lms.Client(server.address) as client:
         io.submit(go_on.wait, WAIT)
-        never = IOTask(io, ThreadWaiter(io), _never).result()
+        never = IOTask(io, ThreadMailbox(io), _never).result()
         next(never)
         never.close()
         task = next(client._context.run_task(_never))
         client.close()
         go_on.set()
-    waiter = task.waiter
-    assert isinstance(waiter, ThreadWaiter)
+    mailbox = task.mailbox
+    assert isinstance(mailbox, ThreadMailbox)
     with pytest.raises(lms.LMStudioConnectionLostError, match="closed"):
-        waiter.wait()
+        mailbox.wait()
 
 
 async def _never() -> None:

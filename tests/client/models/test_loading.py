@@ -239,7 +239,7 @@ def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator
     running_loads: Any = {}
 
     with lms.Client(server.address) as client:
-        other = SingleFlight(client._context.new_waiter())
+        other = SingleFlight(client._context.new_mailbox())
 
         def work() -> Flow[None]:
             running_loads["key"] = other  # another thread takes over meanwhile

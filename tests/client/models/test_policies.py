@@ -167,7 +167,7 @@ async def test_a_failed_load_fails_for_all_who_wait_and_the_next_call_loads_agai
 
 
 @pytest.mark.slow
-async def test_a_waiter_loads_when_the_caller_who_loaded_gave_up(server: Emulator) -> None:
+async def test_a_waiting_call_loads_when_the_caller_who_loaded_gave_up(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         first = asyncio.create_task(client.llm.model("slow", load_policy="explicit"))
         await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)

@@ -17,7 +17,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.plugins import PluginTool
 from lmstudio_integrations.client.plugins.sessions import PluginSession, RemoteTool, ToolCallbacks, spec_of
-from lmstudio_integrations.client.transport.waiters import ThreadWaiter
+from lmstudio_integrations.client.transport.mailboxes import ThreadMailbox
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.functions import ToolCallContext, ToolFunctionDef
 from lmstudio_integrations.types.tools import Tool
@@ -251,12 +251,12 @@ async def test_a_cancelled_task_aborts_its_call(server: Emulator) -> None:
 def test_ctrl_c_aborts_the_call(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     with lms.Client(server.address) as client, client.plugins.tools("mcp/sums") as session:
 
-        def interrupt(waiter: ThreadWaiter) -> list[Any]:
+        def interrupt(mailbox: ThreadMailbox) -> list[Any]:
             server.wait_for(lambda: states(server) == ["running"], SECONDS)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(ThreadWaiter, "wait", interrupt)
+            patched.setattr(ThreadMailbox, "wait", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 named(session, "wait")()
         server.wait_for(lambda: states(server) == ["aborted"], SECONDS)
@@ -375,7 +375,7 @@ async def test_what_was_not_sent_is_sent_in_a_new_session(
     (inner,) = getattr(session, "sync", session).sessions._sessions
     over = inner._channel
     over.close(lms.LMStudioPluginError("The plugin has crashed"))
-    await asyncio.to_thread(server.wait_for, lambda: over.waiter.done, SECONDS)
+    await asyncio.to_thread(server.wait_for, lambda: over.mailbox.done, SECONDS)
     opened, name = inner._open_channel, "open" if what == "start" else "_open_channel"
     channels = iter([over])
     monkeypatch.setattr(inner, name, lambda: next(channels, None) or opened())  # it was lost just now

@@ -49,7 +49,7 @@ async def _wait_until_reading(stream: Any) -> None:
     # `_step` is what the reader waits for, `_waiting` says that it has begun to. Both are set before the reader blocks,
     # so whatever happens after this wakes it.
     prediction = stream._prediction
-    await wait_until(lambda: prediction._step is not None and prediction._step.waiter._waiting)
+    await wait_until(lambda: prediction._step is not None and prediction._step.mailbox._waiting)
 
 
 async def _wait_until_stalled(stream: Any) -> None:
@@ -58,7 +58,7 @@ async def _wait_until_stalled(stream: Any) -> None:
     prediction = stream._prediction
     await wait_until(
         lambda: (
-            [each.content for each in prediction._ask.raw.fragments[-1:]] == [" "] and prediction._step.waiter._waiting
+            [each.content for each in prediction._ask.raw.fragments[-1:]] == [" "] and prediction._step.mailbox._waiting
         )
     )
 
@@ -288,7 +288,7 @@ async def test_cancelling_a_stream_ends_the_pause_before_a_retry(
         stream = _loaded(client).with_retries(1).respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
         run = stream._prediction
-        await wait_until(lambda: isinstance(run._step, IOTask) and run._step.waiter._waiting)
+        await wait_until(lambda: isinstance(run._step, IOTask) and run._step.mailbox._waiting)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
@@ -324,14 +324,14 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
 
     async with fake_server(behave) as address, make_client(address) as client:
         await client.llm.list_loaded()  # opens the connection, so that the request is not held back
-        stream, waiter_type = _loaded(client).respond_stream("Hi"), client._context.waiter_type
+        stream, mailbox_type = _loaded(client).respond_stream("Hi"), client._context.mailbox_type
 
-        # The waiter is made after the last check of whether the stream was closed, and before the request is sent.
+        # The mailbox is made after the last check of whether the stream was closed, and before the request is sent.
         def close_meanwhile(io: object) -> Any:
             stream._prediction.close()
-            return waiter_type(io)
+            return mailbox_type(io)
 
-        client._context.waiter_type = close_meanwhile
+        client._context.mailbox_type = close_meanwhile
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
         await asyncio.wait_for(stopped.wait(), 5)

@@ -16,7 +16,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.api.asynchronous import AsyncClient
 from lmstudio_integrations.client.predictions.tool_loop.reports import ToolCallReports
 from lmstudio_integrations.client.transport.flows import call_back, run
-from lmstudio_integrations.client.transport.waiters import current_thread_or_task
+from lmstudio_integrations.client.transport.mailboxes import current_thread_or_task
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.types.results import (
     PredictionEvent,

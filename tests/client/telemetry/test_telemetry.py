@@ -86,7 +86,7 @@ async def test_a_stream_that_arrives_at_once_has_a_first_chunk(traced: Any, tele
     stream = traced.respond_stream("hi")
     await stream.start()
     # All of it is there before it is read.
-    await wait_until(lambda: stream._prediction._ask.call.waiter.done)
+    await wait_until(lambda: stream._prediction._ask.call.mailbox.done)
     await anext(stream)
     assert (telemetry.span("chat chatty").attributes or {})["gen_ai.response.time_to_first_chunk"]
 

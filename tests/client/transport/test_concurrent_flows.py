@@ -8,7 +8,7 @@ import pytest
 
 from lmstudio_integrations import AsyncClient, Client
 from lmstudio_integrations.client.transport.client_context import ClientContext
-from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 
 Drive: Callable[..., Any] = pytest.mark.parametrize("path", ["sync", "async"])
@@ -40,9 +40,9 @@ def test_all_flows_run_at_once(path: str) -> None:
             if number:
                 gates[number - 1].set()
 
-        def work(number: int, make_waiter: MakeWaiter) -> Flow[None]:
+        def work(number: int, make_mailbox: MakeMailbox) -> Flow[None]:
             events.append(f"begin {number}")
-            yield from context.with_waiters(make_waiter).run_task(lambda: pass_gate(number))
+            yield from context.with_mailboxes(make_mailbox).run_task(lambda: pass_gate(number))
             events.append(f"end {number}")
 
         return run_concurrently(context, [lambda make, number=number: work(number, make) for number in range(4)])  # type: ignore[misc]  # a default binds the number
@@ -60,14 +60,14 @@ def test_the_first_error_closes_the_other_flows(path: str) -> None:
         async def fail() -> None:
             raise ValueError("no")
 
-        def waits(make_waiter: MakeWaiter) -> Flow[None]:
+        def waits(make_mailbox: MakeMailbox) -> Flow[None]:
             try:
-                yield from context.with_waiters(make_waiter).run_task(asyncio.Event().wait)
+                yield from context.with_mailboxes(make_mailbox).run_task(asyncio.Event().wait)
             finally:
                 closed.append("waits")
 
-        def fails(make_waiter: MakeWaiter) -> Flow[None]:
-            yield from context.with_waiters(make_waiter).run_task(fail)
+        def fails(make_mailbox: MakeMailbox) -> Flow[None]:
+            yield from context.with_mailboxes(make_mailbox).run_task(fail)
 
         return run_concurrently(context, [waits, fails])
 
@@ -87,8 +87,8 @@ def test_a_flow_may_handle_the_error_of_its_own_call(path: str) -> None:
         async def succeed() -> str:
             return "yes"
 
-        def work(make_waiter: MakeWaiter) -> Flow[None]:
-            own = context.with_waiters(make_waiter)
+        def work(make_mailbox: MakeMailbox) -> Flow[None]:
+            own = context.with_mailboxes(make_mailbox)
             try:
                 yield from own.run_task(fail)
             except ValueError as error:
@@ -105,9 +105,9 @@ async def test_cancelling_the_task_closes_all_flows() -> None:
     closed: list[int] = []
     context = AsyncClient()._context
 
-    def work(make_waiter: MakeWaiter) -> Flow[None]:
+    def work(make_mailbox: MakeMailbox) -> Flow[None]:
         try:
-            yield from context.with_waiters(make_waiter).run_task(asyncio.Event().wait)
+            yield from context.with_mailboxes(make_mailbox).run_task(asyncio.Event().wait)
         finally:
             closed.append(1)
 

@@ -18,8 +18,8 @@ from lmstudio_integrations.client.transport.client_context import ClientContext
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection, Connections
 from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
 from lmstudio_integrations.client.transport.operation import Call, Operation
-from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send_result, wait_until
@@ -110,9 +110,9 @@ async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(ser
             finally:
                 del io.submit
 
-        client._context.waiter_type = ThreadWaiter
+        client._context.mailbox_type = ThreadMailbox
         await on_io_thread(expire_and_call)
-        assert await asyncio.to_thread(calls[0].waiter.wait) == [[]]
+        assert await asyncio.to_thread(calls[0].mailbox.wait) == [[]]
 
 
 async def test_nothing_remains_of_a_server_that_closed_before_its_client(make_client: Callable[..., Any]) -> None:
@@ -138,7 +138,7 @@ async def test_cancelling_a_finished_call_opens_no_connection() -> None:
         client = lms.AsyncClient(address)
         call = Operation(client._context).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
         with pytest.raises(lms.LMStudioConnectionLostError):
-            await call.waiter.wait()
+            await call.mailbox.wait()
         await client.aclose()
         call.cancel()
         await on_io_thread(lambda: None)
@@ -171,14 +171,14 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
 
 
 async def test_a_pending_call_fails_when_its_client_is_closed(server: Emulator) -> None:
-    def close_meanwhile(io: IOThread) -> LoopWaiter:
+    def close_meanwhile(io: IOThread) -> LoopMailbox:
         context.close()
-        return LoopWaiter(io)
+        return LoopMailbox(io)
 
     context = ClientContext(Target.of(server.address, None), {}, close_meanwhile)
     call = Operation(context).start("llm", rpc("llm", "listLoaded"), None, label="Model list")
     with pytest.raises(lms.LMStudioConnectionLostError, match="the client was closed"):
-        await call.waiter.wait()
+        await call.mailbox.wait()
     assert not server.connections
 
 
@@ -267,7 +267,7 @@ async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_ca
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         operation = Operation(client._context)
         upload = prepare_file(operation, b"text", "note.txt")
-        reply = await next(upload).waiter.wait()
+        reply = await next(upload).mailbox.wait()
         await wait_until(lambda: not any(each._current for each in connections_to(address)))
         other = await client.files.prepare_file(b"else", "other.txt")
         with pytest.raises(StopIteration) as end:

@@ -14,7 +14,7 @@ import pytest
 
 from lmstudio_integrations.client.transport import io_thread
 from lmstudio_integrations.client.transport.io_thread import IOThread
-from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
+from lmstudio_integrations.client.transport.mailboxes import LoopMailbox, ThreadMailbox
 from tests.client.fake import on_io_thread
 
 
@@ -34,8 +34,8 @@ def test_the_loop_is_closed_although_its_last_tasks_cannot_be_cancelled(monkeypa
 
 async def test_a_loop_that_cannot_be_woken_delays_no_other_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     io = IOThread.current()
-    broken, healthy = LoopWaiter(io), LoopWaiter(io)
-    waits = [asyncio.ensure_future(waiter.wait()) for waiter in (broken, healthy)]
+    broken, healthy = LoopMailbox(io), LoopMailbox(io)
+    waits = [asyncio.ensure_future(mailbox.wait()) for mailbox in (broken, healthy)]
     await asyncio.sleep(0)  # both wait now
     foreign_loop: Any = _BrokenLoop()
     monkeypatch.setattr(broken, "_loop", foreign_loop)
@@ -97,21 +97,21 @@ async def test_garbage_is_collected_for_a_stream_that_was_not_read_for_a_while(
 ) -> None:
     collected = list[float]()
     monkeypatch.setattr(IOThread.current(), "collect_garbage", lambda now, _loop: collected.append(now))
-    waiter = ThreadWaiter(IOThread.current())
+    mailbox = ThreadMailbox(IOThread.current())
 
     async def check(*times: float) -> list[float]:
         collected.clear()
         alive = list[bool]()
-        await on_io_thread(lambda: alive.extend(map(waiter.is_alive, times)))
+        await on_io_thread(lambda: alive.extend(map(mailbox.is_alive, times)))
         assert alive == [True] * len(times)
         return list(collected)
 
     assert await check(1, 100) == []  # a call that waits for its response
-    await on_io_thread(lambda: waiter.put("chunk"))
+    await on_io_thread(lambda: mailbox.put("chunk"))
     assert await check(101, 105.9, 106, 107) == [106, 107]
-    assert waiter.pop_all() == ["chunk"]
+    assert mailbox.pop_all() == ["chunk"]
     assert await check(108, 112.9, 113) == [113]
-    waiter._must_wait()
+    mailbox._must_wait()
     assert await check(200, 300) == []
 
 

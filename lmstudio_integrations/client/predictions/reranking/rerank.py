@@ -22,7 +22,7 @@ from lmstudio_integrations.client.predictions.reranking.prompts import (
 )
 from lmstudio_integrations.client.predictions.reranking.scores import FEW, MOST, Words, has_log_probabilities
 from lmstudio_integrations.client.support.arguments import check_names, list_of, text_of, whole_number
-from lmstudio_integrations.client.transport.concurrent_flows import MakeWaiter, run_concurrently
+from lmstudio_integrations.client.transport.concurrent_flows import MakeMailbox, run_concurrently
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
@@ -127,8 +127,8 @@ class Reranking:
         slots = yield from self._model.slots()
         numbers = iter(range(len(prompts)))
 
-        def score(numbers: Iterable[int], make_waiter: MakeWaiter) -> Flow[None]:
-            model = self._model.changed(lambda context: context.with_waiters(make_waiter))
+        def score(numbers: Iterable[int], make_mailbox: MakeMailbox) -> Flow[None]:
+            model = self._model.changed(lambda context: context.with_mailboxes(make_mailbox))
             for number in numbers:
                 prompt, truncated = prompts[number]
                 self._add((yield from self._result(model, number, prompt, template, truncated=truncated)))

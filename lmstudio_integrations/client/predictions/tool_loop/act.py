@@ -213,7 +213,7 @@ class ToolRunner(Protocol):
     """Runs tools. It is a step of a flow, in which a caller waits for the tools that have ended, at least one."""
 
     @property
-    def waiter(self) -> Any:
+    def mailbox(self) -> Any:
         """How the caller waits."""
         ...
 

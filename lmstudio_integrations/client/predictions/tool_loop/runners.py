@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from lmstudio_integrations._support.threads import run_in_thread
 from lmstudio_integrations.client.predictions.tool_loop.act import ToolJob
-from lmstudio_integrations.client.transport.waiters import SLICE
+from lmstudio_integrations.client.transport.mailboxes import SLICE
 
 
 class ThreadRunner:
@@ -34,7 +34,7 @@ class ThreadRunner:
         self._serving: Future[None]
 
     @property
-    def waiter(self) -> Self:
+    def mailbox(self) -> Self:
         """Itself."""
         return self
 
@@ -95,7 +95,7 @@ class TaskRunner:
         self._tasks: list[asyncio.Task[ToolJob]] = []
 
     @property
-    def waiter(self) -> Self:
+    def mailbox(self) -> Self:
         """Itself."""
         return self
 

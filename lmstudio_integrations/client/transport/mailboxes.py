@@ -1,7 +1,7 @@
 """How callers wait: a thread on a queue, a coroutine in its own event loop. Both receive everything that has arrived.
 
-The I/O thread puts items into a waiter and never blocks. It wakes the caller once per batch, not once per item. The
-drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver to a waiter as the receiver of a call.
+The I/O thread puts items into a mailbox and never blocks. It wakes the caller once per batch, not once per item. The
+drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver to a mailbox as the receiver of a call.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ def copied(error: Exception) -> Exception:
     return like
 
 
-class Waiter(ABC):
+class Mailbox(ABC):
     """The receiver of one call: collects what arrives until the caller fetches it."""
 
     __slots__ = ("_error", "_io", "_items", "_unread_since", "_waiting", "done", "loop")
@@ -154,11 +154,11 @@ class Waiter(ABC):
         """Whether the caller belongs to the parent of a fork."""
         return self._io.belongs_to_parent
 
-    def runs_with(self, other: "Waiter") -> bool:  # noqa: ARG002 - concurrent flows use it
+    def runs_with(self, other: "Mailbox") -> bool:  # noqa: ARG002 - concurrent flows use it
         """Whether the caller waits for both at once."""
         return False
 
-    def would_block(self, other: "Waiter") -> bool:
+    def would_block(self, other: "Mailbox") -> bool:
         """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
         return self.loop is None and other.loop is not None and other.loop is running_loop()
 
@@ -185,7 +185,7 @@ class Waiter(ABC):
         """Wake the caller, on the I/O thread; must not raise."""
 
 
-class ThreadWaiter(Waiter):
+class ThreadMailbox(Mailbox):
     """For a thread."""
 
     __slots__ = ("_signal",)
@@ -223,7 +223,7 @@ class ThreadWaiter(Waiter):
         self._signal.put(None)
 
 
-class LoopWaiter(Waiter):
+class LoopMailbox(Mailbox):
     """For a coroutine in the loop that is running when the call is made."""
 
     __slots__ = ("_future", "_loop")
