@@ -83,14 +83,14 @@ class Embedder(Model):
         context, listener = self.context, self.context.listener
         if listener is NOBODY:
             return (yield from embed(self))
-        listener = listener.began("Embedding", context.target, self.state.key)
+        listener = listener.on_start("Embedding", context.target, self.state.key)
         model = self.changed(lambda context: context.with_listener(listener))
         try:
             vectors = yield from embed(model)
         except BaseException as error:
-            listener.ended(error)
+            listener.on_end(error)
             raise
-        listener.ended(vectors, model.model_key)
+        listener.on_end(vectors, model.model_key)
         return vectors
 
     def embed_fitted(self, request: EmbeddingRequest, *, show_progress: bool) -> Flow[Vectors]:

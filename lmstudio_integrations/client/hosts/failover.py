@@ -70,7 +70,7 @@ class FailoverAttempts(Attempts):
             self.context: ClientContext = host.model.context.child(
                 self._failover.started_at, self.listener, can_fail_over=self._failover.can_fail_over
             )
-            self.listener.moved(self.context.target, self.state.key)
+            self.listener.on_attempt(self.context.target, self.state.key)
         return (yield from super().next_operation())
 
     def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:
@@ -80,7 +80,7 @@ class FailoverAttempts(Attempts):
         delay = self._failover.delay_after(error, seen=seen)
         if delay is None:
             return False
-        self.listener.attempt_failed(error)
+        self.listener.on_retry(error)
         self._failover.release()
         self._delay, self._is_unloaded = delay, False
         self.is_running: bool = False

@@ -216,7 +216,7 @@ class Attempts:
         if delay is None:
             return False
         logger.info("an attempt on model %r failed, and another one follows: %s", self.state.name, error)
-        self.listener.attempt_failed(error)
+        self.listener.on_retry(error)
         self._delay, self._is_unloaded, self.is_running = delay, is_unloaded, False
         return True
 

@@ -367,11 +367,11 @@ class Loader:
         try:
             info = yield from self._request_load(endpoint, parameter, packets)
         except BaseException as error:
-            operation.listener.loaded(target, state.key, operation.elapsed - started, error)
+            operation.listener.on_load(target, state.key, operation.elapsed - started, error)
             raise
         if not packets.already_loaded:
             seconds = operation.elapsed - started
-            operation.listener.loaded(target, state.key, seconds, None)
+            operation.listener.on_load(target, state.key, seconds, None)
             operation.load_times.append(seconds)
             state.loaded_here = reference_of(info)
         return info

@@ -177,7 +177,7 @@ class Prediction:
             self._is_reading = False
         if not (self._is_read or self._reads_to_end or _only_progress(events)):
             self._is_read = True
-            self._attempts.listener.first_chunk()
+            self._attempts.listener.on_first_chunk()
         self.ready.extend(events)
         return True
 
@@ -301,7 +301,7 @@ class Prediction:
         call = self._ask.call
         if call is not None:
             call.report_connection()
-        self._attempts.listener.ended(outcome)
+        self._attempts.listener.on_end(outcome)
 
     def _end(self) -> bool:
         """Return false; raise the error if the reader would take the end for that of a complete response."""
@@ -411,7 +411,7 @@ class Prediction:
         operation = yield from attempts.next_operation()
         target, key = attempts.context.target, attempts.state.key
         is_stream = not self._reads_to_end
-        attempts.listener = operation.listener.began(self._plan.label, target, key, is_stream=is_stream)
+        attempts.listener = operation.listener.on_start(self._plan.label, target, key, is_stream=is_stream)
         operation.listener = attempts.listener
         yield from self._requests[0].upload(operation)
 
@@ -430,7 +430,7 @@ class Prediction:
             parameter = {**parameter, "fuzzyPresetIdentifier": self._plan.preset}
         if self._is_cancelled or self._outcome is not None:  # it was stopped meanwhile
             raise _ClosedError
-        attempts.listener.requested(parameter)
+        attempts.listener.on_request(parameter)
         ask.parameter = parameter
         ask.call = ask.operation.start(request.namespace, request.endpoint, parameter, label=self._plan.label)
         self._record_step(ask.call)
@@ -525,7 +525,7 @@ class Prediction:
         if self._settle(result) is not result:
             raise _ClosedError
         if not (self._is_read or self._reads_to_end):  # the first batch has the end
-            attempts.listener.first_chunk()
+            attempts.listener.on_first_chunk()
         self._report_end(result)
 
     def _with_all_asks(self, end: PredictionEnd) -> PredictionEnd:

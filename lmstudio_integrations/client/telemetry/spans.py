@@ -90,15 +90,15 @@ _WITHOUT_CONTENT = (
 class Spans(Listener):
     """The listener of a client: begins the spans of operations, and makes those of other connections and loads."""
 
-    def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
+    def on_start(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
         """Begin the span of an operation."""
         return OperationSpan(name, target, model_key, is_stream=is_stream)
 
-    def connecting(self, address: Address | None) -> ConnectionReport | None:
+    def on_connect(self, address: Address | None) -> ConnectionReport | None:
         """Return what makes the span of a connection."""
         return _Connection(address, self._context())
 
-    def loaded(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
+    def on_load(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
         """Make the span of a load."""
         attributes = _place_of(target, model_key)
         started_at = time.time_ns() - round(seconds * 1e9)
@@ -145,32 +145,32 @@ class OperationSpan(Spans):
         return self._own_context
 
     @override
-    def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
+    def on_start(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> Listener:
         """Return itself: a part of an operation has no span of its own."""
         return self
 
-    def moved(self, target: Target, model_key: str | None) -> None:
+    def on_attempt(self, target: Target, model_key: str | None) -> None:
         """Keep the last server for the end."""
         self._place = target, model_key
 
-    def requested(self, parameter: Mapping[str, Any]) -> None:
+    def on_request(self, parameter: Mapping[str, Any]) -> None:
         """Set the settings of a request, and its content if the program asks for that."""
         if self._span.is_recording():
             self._span.set_attributes(request_attributes(parameter))
             if _captures_content():
                 self._span.set_attributes(input_content(parameter))
 
-    def attempt_failed(self, error: Exception) -> None:
+    def on_retry(self, error: Exception) -> None:
         """Add an event: the operation is tried again."""
         self._span.add_event("lmstudio.retry", {"error.type": type(error).__qualname__})
 
-    def first_chunk(self) -> None:
+    def on_first_chunk(self) -> None:
         """Record how long the caller has waited, unless the response has ended."""
         if self._running and not self._has_first_chunk:
             self._has_first_chunk = True
             self._span.set_attribute("gen_ai.response.time_to_first_chunk", time.perf_counter() - self._started)
 
-    def ended(self, outcome: object, model_key: str | None = None) -> None:
+    def on_end(self, outcome: object, model_key: str | None = None) -> None:
         """End the span, and record the metrics."""
         try:
             span = self._running.pop()  # in one step: a reader and another thread may end it
@@ -195,7 +195,7 @@ class OperationSpan(Spans):
         _record_metrics(found, seconds, _error_type(error))
 
     def __del__(self) -> None:
-        self.ended(None)
+        self.on_end(None)
 
 
 class _Connection:

@@ -35,7 +35,7 @@ class ClientContext:
         timeouts: The timeouts of every call that has none of its own.
         mailbox_type: Where this client's callers wait.
         keep_idle: Seconds for which an idle connection is kept open for this client.
-        listener: Hears what happens, in a process that is traced or measured.
+        listener: Called with what happens, in a process that is traced or measured.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ClientContext:
 
     @property
     def listener(self) -> Listener:
-        """Hears what happens. Read by each operation, because the program may configure a provider at any time."""
+        """Called with what happens. Read by each operation, because the program may configure a provider at any time."""
         return self._listener if has_provider() else NOBODY
 
     @property

@@ -12,23 +12,23 @@ from lmstudio_integrations.client.transport.connect.addresses import Address, Ta
 
 
 class ConnectionReport(Protocol):
-    """Hears how the connection of a call is made, if the call has to wait for that."""
+    """Receives how the connection of a call is made, if the call has to wait for that."""
 
     def begin(self) -> None:
-        """Hear that a socket is being opened (on the I/O thread)."""
+        """Called when a socket is being opened (on the I/O thread)."""
 
     def end(self, make_error: Callable[[], BaseException] | None = None) -> None:
-        """Hear that the server has accepted the client, or what happened instead (on the I/O thread)."""
+        """Called when the server has accepted the client, or with what happened instead (on the I/O thread)."""
 
     def report(self, error: BaseException | None) -> None:
         """Report the connection, with the error of the call. Only the first report counts (in the caller)."""
 
 
 class Listener:
-    """Hears what happens in the operations of a client. This one ignores it. It is called where the caller runs."""
+    """Called with what happens in the operations of a client, where their caller runs. This one ignores it."""
 
-    def began(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> "Listener":  # noqa: ARG002 - subclasses use them
-        """Hear that an operation on a model begins; return the listener of its parts.
+    def on_start(self, name: str, target: Target, model_key: str | None, *, is_stream: bool = False) -> "Listener":  # noqa: ARG002 - subclasses use them
+        """Called when an operation on a model begins; return the listener of its parts.
 
         Args:
             name: The operation, for error messages.
@@ -38,27 +38,27 @@ class Listener:
         """
         return self
 
-    def moved(self, target: Target, model_key: str | None) -> None:
-        """Hear on which of several hosts the next attempt of the operation runs."""
+    def on_attempt(self, target: Target, model_key: str | None) -> None:
+        """Called with the one of several hosts on which the next attempt of the operation runs."""
 
-    def connecting(self, address: Address | None) -> ConnectionReport | None:  # noqa: ARG002 - subclasses use it
-        """Hear that a call is started; return what hears of its connection, if anything does."""
+    def on_connect(self, address: Address | None) -> ConnectionReport | None:  # noqa: ARG002 - subclasses use it
+        """Called when a call is started; return what receives the report of its connection, if anything does."""
         return None
 
-    def requested(self, parameter: Mapping[str, Any]) -> None:
-        """Hear what a prediction requests."""
+    def on_request(self, parameter: Mapping[str, Any]) -> None:
+        """Called with what a prediction requests."""
 
-    def loaded(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
-        """Hear that a load has ended, and how many seconds it took."""
+    def on_load(self, target: Target, model_key: str | None, seconds: float, error: BaseException | None) -> None:
+        """Called when a load has ended, with the seconds that it took."""
 
-    def attempt_failed(self, error: Exception) -> None:
-        """Hear that an attempt has failed, and that another one follows."""
+    def on_retry(self, error: Exception) -> None:
+        """Called when an attempt has failed, and another one follows."""
 
-    def first_chunk(self) -> None:
-        """Hear that the caller gets a part of the response. Only the first one counts."""
+    def on_first_chunk(self) -> None:
+        """Called when the caller gets a part of the response. Only the first one counts."""
 
-    def ended(self, outcome: object, model_key: str | None = None) -> None:
-        """Hear that the operation has ended. Only the first end counts.
+    def on_end(self, outcome: object, model_key: str | None = None) -> None:
+        """Called when the operation has ended. Only the first end counts.
 
         Args:
             outcome: The result or the error; `None` if the operation was given up.

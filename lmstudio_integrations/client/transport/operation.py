@@ -44,7 +44,7 @@ class Call:
     Attributes:
         mailbox: Receives the response.
         exchange: Its state, which belongs to the I/O thread.
-        connection: Hears how the connection is made, if anyone listens and nothing has reported it yet.
+        connection: Receives how the connection is made, if anyone listens and nothing has reported it yet.
         server_is_done: Whether there is nothing to stop: the call is closed, or its caller has received the packet that
             ends it.
     """
@@ -117,7 +117,7 @@ class Operation:
     Args:
         context: Whose operation it is.
         timeouts: Timeouts that differ from the client's.
-        listener: Hears what happens in it; by default that of the client.
+        listener: Called with what happens in it; by default that of the client.
 
     Attributes:
         load_times: Seconds that each model load took.
@@ -198,7 +198,7 @@ class Operation:
             named = first.get("modelSpecifier") or first.get("specifier")  # a generator has none
             specifier = named and dumps(named)
         listener = self.listener
-        connection = None if listener is NOBODY else listener.connecting(context.target.address)
+        connection = None if listener is NOBODY else listener.on_connect(context.target.address)
         calls: list[Call] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:

@@ -81,7 +81,7 @@ class SocketSession:
         instances: The state of the model instances there.
         guests: The identities of this process, for targets without a token.
         on_ended: Called with this object when the socket is lost or closed.
-        report: Hears how the connection is made, for the call that waits for it.
+        report: Receives how the connection is made, for the call that waits for it.
     """
 
     def __init__(

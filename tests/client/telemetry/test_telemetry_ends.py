@@ -157,12 +157,12 @@ async def test_a_cancelled_task_ends_the_span(server: Emulator, telemetry: Telem
 
 async def test_a_connection_is_reported_once(traced: Any, telemetry: Telemetry) -> None:
     with telemetry.start_span("program"):
-        connecting: Any = SPANS.connecting(None)
-    connecting.begin()
-    connecting.end()
-    connecting.end(ConnectionError)
-    connecting.report(None)
-    connecting.report(None)
+        report: Any = SPANS.on_connect(None)
+    report.begin()
+    report.end()
+    report.end(ConnectionError)
+    report.report(None)
+    report.report(None)
     assert attributes_of(telemetry.span("connect")) == {"gen_ai.provider.name": "lm_studio"}
 
 
