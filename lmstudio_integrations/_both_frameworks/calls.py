@@ -15,8 +15,8 @@ from lmstudio_integrations.client.api.asynchronous import AsyncLLM
 from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
+from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
-from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.transport.flows import Flow, arun, run
 from lmstudio_integrations.types.confidence import ALTERNATIVES
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -204,5 +204,5 @@ class ResolvedCall(NamedTuple):
         wire = info.to_dict()
         self.runtime.record_info(self.handle.model, str(model.context.target), wire, {})
         if warm is not None:
-            yield from model.warm(warm, self.request_arguments())
+            yield from model.prefill(warm, self.request_arguments())
         return wire, template

@@ -31,7 +31,7 @@ def read_prefix(path: Path) -> "tuple[Any, LlmPredictionConfig]":
         typer.BadParameter: If the file has another form.
         LMStudioValueError: If a message or a tool is invalid, or the system prompt is empty.
     """
-    from lmstudio_integrations.client.predictions.warming import prefix_of  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.predictions.prefill import prefix_of  # noqa: PLC0415 - slow
 
     messages, tools = _parts(path)
     prefix_of(messages)

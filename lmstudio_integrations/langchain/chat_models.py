@@ -34,8 +34,8 @@ from lmstudio_integrations.client.api.responses import (
     PredictionStream,
     Responder,
 )
+from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PromptParameters
-from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.tracebacks import short_traceback, with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain import (

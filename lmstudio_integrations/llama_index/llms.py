@@ -30,7 +30,7 @@ from lmstudio_integrations._both_frameworks.specs import AdapterNames
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.responses import AsyncPredictionStream, PredictionStream
 from lmstudio_integrations.client.files.images import PendingHistory
-from lmstudio_integrations.client.predictions.warming import Prefix
+from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.support.tracebacks import with_short_traceback
 from lmstudio_integrations.errors import LMStudioContextOverflowError, LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _responses, _streams, _tools

@@ -122,7 +122,7 @@ class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
         self, prefix: History | None = None, tools: Iterable[ToolInput] = (), **parameters: Unpack[PredictionParameters]
     ) -> None:
         """Process a system prompt and tools now; see `LLM.warm`."""
-        await arun(self.model.warm(prefix, parameters, tools))
+        await arun(self.model.prefill(prefix, parameters, tools))
 
     async def rerank(
         self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]

@@ -147,7 +147,7 @@ class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
             LMStudioValueError: If the prefix, a tool or a setting is invalid.
             LMStudioServerError: If the server reports an error.
         """
-        run(self.model.warm(prefix, parameters, tools))
+        run(self.model.prefill(prefix, parameters, tools))
 
     def rerank(self, query: str, texts: Sequence[str], **parameters: Unpack[RerankParameters]) -> list[RerankResult]:
         """Return how relevant texts are to a query, best first.

@@ -17,8 +17,8 @@ from lmstudio_integrations.client.models.model import Model
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.prediction import Prediction
+from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PredictionParameters
-from lmstudio_integrations.client.predictions.warming import Prefix
 from lmstudio_integrations.client.support.arguments import whole_number
 from lmstudio_integrations.client.support.progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.client_context import NO_TIMEOUTS, ClientContext
@@ -169,16 +169,16 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
             FailoverAttempts(self.hosts, pinned or hosts, plan.timeouts, fingerprint=plan.fingerprint), plan
         )
 
-    def warm(
+    def prefill(
         self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()
     ) -> Flow[None]:
         """Process what stands before the first question, on every host that has the model loaded."""
         yield from self.hosts.probe(of_all=True)
         loaded = [host for host in self.hosts.hosts if host.status().loaded]
         if loaded:
-            yield from self._on_each(loaded, lambda model: model.warm(prefix, parameters, tools))
+            yield from self._on_each(loaded, lambda model: model.prefill(prefix, parameters, tools))
         else:
-            yield from super().warm(prefix, parameters, tools)
+            yield from super().prefill(prefix, parameters, tools)
 
 
 class EmbedderOnHosts(_OnHosts, Embedder):

@@ -8,6 +8,7 @@ from lmstudio_integrations.client.models import chat_templates
 from lmstudio_integrations.client.models.chat_templates import TemplateOpts, Tools, template_flags
 from lmstudio_integrations.client.models.reasoning.replay import replay_of
 from lmstudio_integrations.client.predictions.prediction import PredictingModel, Prediction
+from lmstudio_integrations.client.predictions.prefill import Prefix, prefill_parameters, prefix_of, with_question
 from lmstudio_integrations.client.predictions.requests import (
     ChatRequest,
     History,
@@ -21,7 +22,6 @@ from lmstudio_integrations.client.predictions.requests import (
 )
 from lmstudio_integrations.client.predictions.reranking.rerank import Reranking, RerankParameters
 from lmstudio_integrations.client.predictions.tool_loop.act import Act, ActParameters
-from lmstudio_integrations.client.predictions.warming import Prefix, parameters_of_prefix, prefix_of, with_question
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPromptTemplateError
 from lmstudio_integrations.types.files import FileHandle
@@ -45,7 +45,7 @@ class LanguageModel(PredictingModel):
         """Prepare the continuation of a text."""
         return self.predict(plan_completion(prompt, parameters, is_async=self.context.is_async))
 
-    def warm(
+    def prefill(
         self, prefix: Prefix | None, parameters: PredictionParameters, tools: Iterable[ToolInput] = ()
     ) -> Flow[None]:
         """Process what stands before the first question, so that the server has it in its prompt cache.
@@ -57,7 +57,7 @@ class LanguageModel(PredictingModel):
             parameters: Those of the questions.
             tools: The tools of the questions, as `act` takes them.
         """
-        messages, once = prefix_of(prefix), parameters_of_prefix(parameters, tools)
+        messages, once = prefix_of(prefix), prefill_parameters(parameters, tools)
         try:
             yield from self.prepare_response(messages, once).to_end()
         except LMStudioPromptTemplateError as error:

@@ -95,7 +95,7 @@ class ClientContext:
 
     @property
     def listener(self) -> Listener:
-        """Called with what happens. Read by each operation, because the program may configure a provider at any time."""
+        """Called with what happens; read by each operation, as the program may configure a provider at any time."""
         return self._listener if has_provider() else NOBODY
 
     @property

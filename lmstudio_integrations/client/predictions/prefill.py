@@ -1,4 +1,4 @@
-"""The prompt of a warm start: it is processed before the first question, so that the server has it in its prompt cache.
+"""The prefill of a prompt before the first question, so that the server has it in its prompt cache.
 
 `language_model.py` sends it as any other prediction, so that it has the same bytes as the beginning of a question.
 """
@@ -62,7 +62,7 @@ def _with_question(prefix: WireHistory) -> WireHistory:
     return prefix._replace(messages=[*prefix.messages, *_QUESTION], system_first=system_first)
 
 
-def parameters_of_prefix(parameters: PredictionParameters, tools: Iterable[ToolInput] = ()) -> PredictionParameters:
+def prefill_parameters(parameters: PredictionParameters, tools: Iterable[ToolInput] = ()) -> PredictionParameters:
     """Return the parameters of the prediction that processes a prefix: those of a question, but for one token.
 
     Raises:
