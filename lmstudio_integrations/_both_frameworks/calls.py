@@ -12,7 +12,7 @@ from lmstudio_integrations._both_frameworks.runtime import LoadedModelInfo, Runt
 from lmstudio_integrations._both_frameworks.specs import HandleSpec
 from lmstudio_integrations._both_frameworks.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.client.api.asynchronous import AsyncLLM
-from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
+from lmstudio_integrations.client.api.responses import AsyncChatHandle, ChatHandle
 from lmstudio_integrations.client.api.sync import LLM
 from lmstudio_integrations.client.predictions.language_model import LanguageModel
 from lmstudio_integrations.client.predictions.prefill import Prefix
@@ -131,13 +131,13 @@ class ResolvedCall(NamedTuple):
         """Return the model, for coroutines; see `model`."""
         return self.runtime.async_clients.handle(AsyncLLM, self.handle)
 
-    def responder(self) -> Responder:
+    def responder(self) -> ChatHandle:
         """Return the model, or the generator plugin in its place, for threads."""
-        return self.runtime.clients.handle(Responder, self.handle)
+        return self.runtime.clients.handle(ChatHandle, self.handle)
 
-    def async_responder(self) -> AsyncResponder:
+    def async_responder(self) -> AsyncChatHandle:
         """Return the model, or the generator plugin in its place, for coroutines."""
-        return self.runtime.async_clients.handle(AsyncResponder, self.handle)
+        return self.runtime.async_clients.handle(AsyncChatHandle, self.handle)
 
     def request_arguments(self) -> PredictionParameters:
         """Return the arguments of the request besides the prompt. What it does not need is left out: it costs time.

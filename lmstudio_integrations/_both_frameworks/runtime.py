@@ -89,7 +89,7 @@ class _ClientPool(Generic[ClientT]):
         """Return the handle of a model, or of the generator plugin in its place.
 
         Args:
-            kind: What kind of handle it must be. Of the responders, some are generator plugins.
+            kind: What kind of handle it must be. Of the chat handles, some are generator plugins.
             spec: Which handle.
 
         Raises:

@@ -29,10 +29,10 @@ from lmstudio_integrations._both_frameworks.runtime import Runtime
 from lmstudio_integrations._both_frameworks.specs import AdapterNames, load_config_of
 from lmstudio_integrations._both_frameworks.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.client.api.responses import (
+    AsyncChatHandle,
     AsyncPredictionStream,
-    AsyncResponder,
+    ChatHandle,
     PredictionStream,
-    Responder,
 )
 from lmstudio_integrations.client.predictions.prefill import Prefix
 from lmstudio_integrations.client.predictions.requests import PromptParameters
@@ -334,16 +334,16 @@ class ChatLMStudio(ChatSettings, BaseChatModel):
             raise
 
     @overload
-    def _open(self, call: ResolvedCall, responder: Responder, messages: Sequence[BaseMessage]) -> PredictionStream: ...
+    def _open(self, call: ResolvedCall, handle: ChatHandle, messages: Sequence[BaseMessage]) -> PredictionStream: ...
     @overload
     def _open(
-        self, call: ResolvedCall, responder: AsyncResponder, messages: Sequence[BaseMessage]
+        self, call: ResolvedCall, handle: AsyncChatHandle, messages: Sequence[BaseMessage]
     ) -> AsyncPredictionStream: ...
     def _open(
-        self, call: ResolvedCall, responder: Responder | AsyncResponder, messages: Sequence[BaseMessage]
+        self, call: ResolvedCall, handle: ChatHandle | AsyncChatHandle, messages: Sequence[BaseMessage]
     ) -> PredictionStream | AsyncPredictionStream:
         pending = _messages.convert(messages)
-        return responder.respond_stream(for_upload(pending, call.values), **call.request_arguments())
+        return handle.respond_stream(for_upload(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 

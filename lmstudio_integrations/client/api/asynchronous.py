@@ -27,7 +27,7 @@ from lmstudio_integrations.client.api.base import (
 )
 from lmstudio_integrations.client.api.downloads import AsyncRepositoryNamespace
 from lmstudio_integrations.client.api.plugins import AsyncPluginsNamespace
-from lmstudio_integrations.client.api.responses import AsyncPredictionStream, AsyncResponder
+from lmstudio_integrations.client.api.responses import AsyncChatHandle, AsyncPredictionStream
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
@@ -101,7 +101,7 @@ class AsyncModelHandle(BaseModelHandle[ModelT_co]):
         return await arun(self.model.get_processing_state())
 
 
-class AsyncLLM(AsyncResponder[LanguageModel], AsyncModelHandle[LanguageModel]):
+class AsyncLLM(AsyncChatHandle[LanguageModel], AsyncModelHandle[LanguageModel]):
     """A language model."""
 
     async def prepare_images(

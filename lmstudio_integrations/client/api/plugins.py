@@ -14,7 +14,7 @@ from typing_extensions import TypeVar, Unpack
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.client.api.base import BaseNamespace
-from lmstudio_integrations.client.api.responses import AsyncResponder, Responder
+from lmstudio_integrations.client.api.responses import AsyncChatHandle, ChatHandle
 from lmstudio_integrations.client.plugins.generators import GeneratorModel
 from lmstudio_integrations.client.plugins.sessions import OnReport, PluginSessions, RemoteTool, ToolCallbacks, spec_of
 from lmstudio_integrations.client.support.arguments import check_names
@@ -308,7 +308,7 @@ class BasePluginsNamespace(BaseNamespace):
         return GeneratorModel(self._context, spec_of(plugin, parameters))
 
 
-class PluginGenerator(Responder[GeneratorModel]):
+class PluginGenerator(ChatHandle[GeneratorModel]):
     """A plugin that responds in place of a model.
 
     It has no settings but those of `client.plugins.generator`: others are errors. Its results have no statistics, token
@@ -317,7 +317,7 @@ class PluginGenerator(Responder[GeneratorModel]):
     """
 
 
-class AsyncPluginGenerator(AsyncResponder[GeneratorModel]):
+class AsyncPluginGenerator(AsyncChatHandle[GeneratorModel]):
     """A plugin that responds in place of a model; see `PluginGenerator`."""
 
 

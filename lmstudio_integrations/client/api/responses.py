@@ -162,7 +162,7 @@ class AsyncPredictionStream(BaseStream):
         await self.aclose()
 
 
-class Responder(BaseHandle[LanguageModelT_co]):
+class ChatHandle(BaseHandle[LanguageModelT_co]):
     """What responds to a conversation."""
 
     def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
@@ -202,7 +202,7 @@ class Responder(BaseHandle[LanguageModelT_co]):
             return run(act.to_end(runner))
 
 
-class AsyncResponder(BaseHandle[LanguageModelT_co]):
+class AsyncChatHandle(BaseHandle[LanguageModelT_co]):
     """What responds to a conversation."""
 
     async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:

@@ -27,7 +27,7 @@ from lmstudio_integrations.client.api.base import (
 )
 from lmstudio_integrations.client.api.downloads import RepositoryNamespace
 from lmstudio_integrations.client.api.plugins import PluginsNamespace
-from lmstudio_integrations.client.api.responses import PredictionStream, Responder
+from lmstudio_integrations.client.api.responses import ChatHandle, PredictionStream
 from lmstudio_integrations.client.embeddings.embedder import Embedder
 from lmstudio_integrations.client.embeddings.long_texts import EmbeddingRequest
 from lmstudio_integrations.client.files import uploads
@@ -102,7 +102,7 @@ class SyncModelHandle(BaseModelHandle[ModelT_co]):
         return run(self.model.get_processing_state())
 
 
-class LLM(Responder[LanguageModel], SyncModelHandle[LanguageModel]):
+class LLM(ChatHandle[LanguageModel], SyncModelHandle[LanguageModel]):
     """A language model."""
 
     def prepare_images(
