@@ -15,7 +15,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.predictions.entries.forced_call import with_instruction
+from lmstudio_integrations.client.predictions.entries.required_tool_fallback import with_instruction
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio

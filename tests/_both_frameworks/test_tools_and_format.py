@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage
 from pydantic import BaseModel
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client.predictions.entries.format_step import FormatStep
+from lmstudio_integrations.client.predictions.entries.tools_first import ToolsFirst
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
@@ -251,7 +251,7 @@ def test_a_stream_that_is_stopped_in_the_first_prediction_keeps_what_had_arrived
 def test_a_model_that_is_unloaded_between_the_two_is_loaded_again(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, unloaded = FormatStep.finish, list[str]()
+    finish, unloaded = ToolsFirst.finish, list[str]()
 
     def finish_and_unload(step: Any, batch: Any, end: Any, ask: Any) -> Any:
         events, end = yield from finish(step, batch, end, ask)
@@ -260,7 +260,7 @@ def test_a_model_that_is_unloaded_between_the_two_is_loaded_again(
             unloaded.append("m")
         return events, end
 
-    monkeypatch.setattr(FormatStep, "finish", finish_and_unload)
+    monkeypatch.setattr(ToolsFirst, "finish", finish_and_unload)
     assert chain(server.address).invoke("How cold is it?").text == GIVEN
     assert unloaded
     assert sent(server, 2) == [(True, False), (False, True)]

@@ -163,7 +163,7 @@ class AsyncPredictionStream(BaseStream):
 
 
 class ChatHandle(BaseHandle[LanguageModelT_co]):
-    """What responds to a conversation."""
+    """A handle that responds to conversations: of a model, or of a generator plugin."""
 
     def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Return the next message of a conversation.
@@ -203,7 +203,7 @@ class ChatHandle(BaseHandle[LanguageModelT_co]):
 
 
 class AsyncChatHandle(BaseHandle[LanguageModelT_co]):
-    """What responds to a conversation."""
+    """A handle that responds to conversations: of a model, or of a generator plugin."""
 
     async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Return the next message of a conversation.

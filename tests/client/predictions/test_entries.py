@@ -69,7 +69,7 @@ def weather(city: str) -> str:
 
 ADAPTER_WITH_TOOLS = [
     "Confidence",
-    "ForcedCall",
+    "RequiredToolFallback",
     "CacheWarning",
     "RepairCalls",
     "ReadCalls",
@@ -92,7 +92,7 @@ ADAPTER_WITH_TOOLS = [
         (lambda host: LMStudioLLM(model="m", host=host).invoke("hi"), ["ContextCheck", "StopOnRepetition"]),
         (
             lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL]).invoke("hi"),
-            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck", "StopOnRepetition"],
+            ["RequiredToolFallback", "CacheWarning", "RepairCalls", "ReadCalls", "ContextCheck", "StopOnRepetition"],
         ),
         (
             lambda host: ChatLMStudio(model="m", host=host).bind_tools([TOOL], include_confidence=True).invoke("hi"),
@@ -103,8 +103,8 @@ ADAPTER_WITH_TOOLS = [
                 ChatLMStudio(model="m", host=host).bind_tools([TOOL], response_format=FORMAT["structured"]).invoke("hi")
             ),
             [
-                "FormatStep",
-                "ForcedCall",
+                "ToolsFirst",
+                "RequiredToolFallback",
                 "CacheWarning",
                 "RepairCalls",
                 "ReadCalls",
@@ -140,7 +140,7 @@ ADAPTER_WITH_TOOLS = [
         ),
         (
             lambda host: native(host, lambda llm: llm.act("hi", [weather], on_round_start=print)),
-            ["ForcedCall", "CacheWarning", "RepairCalls", "ReadCalls", "StopOnRepetition"],
+            ["RequiredToolFallback", "CacheWarning", "RepairCalls", "ReadCalls", "StopOnRepetition"],
         ),
     ],
 )
@@ -247,13 +247,13 @@ FEATURES: dict[str, tuple[Callable[..., object], object, object]] = {
         True,
         False,
     ),
-    "FormatStep": (
+    "ToolsFirst": (
         lambda llm, *_: llm.respond("say", config={**OFFERED, **FORMAT}, tools_first=True).stats.predictions_count,
         2,
         None,
     ),
     "Confidence": (lambda llm, *_: confidence_of_call(llm), True, False),
-    "ForcedCall": (
+    "RequiredToolFallback": (
         lambda llm, *_: calls(llm.respond("say", config=REQUIRED, required_tool_fallback=True)),
         ["look"],
         [],

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from lmstudio_integrations.client.predictions.entries.cache_warning import CacheWarning
 from lmstudio_integrations.client.predictions.entries.confidence import Confidence
 from lmstudio_integrations.client.predictions.entries.context_check import ContextCheck
-from lmstudio_integrations.client.predictions.entries.forced_call import ForcedCall
-from lmstudio_integrations.client.predictions.entries.format_step import FormatStep
 from lmstudio_integrations.client.predictions.entries.logit_bias import LogitBias
 from lmstudio_integrations.client.predictions.entries.missing_call import MissingCall
 from lmstudio_integrations.client.predictions.entries.read_calls import ReadCalls
 from lmstudio_integrations.client.predictions.entries.reasoning_budget import ReasoningBudget
 from lmstudio_integrations.client.predictions.entries.repair_calls import RepairCalls
+from lmstudio_integrations.client.predictions.entries.required_tool_fallback import RequiredToolFallback
 from lmstudio_integrations.client.predictions.entries.sent_reasoning import SentReasoning
 from lmstudio_integrations.client.predictions.entries.stop_on_repetition import StopOnRepetition
 from lmstudio_integrations.client.predictions.entries.think_first import ThinkFirst
+from lmstudio_integrations.client.predictions.entries.tools_first import ToolsFirst
 from lmstudio_integrations.client.predictions.middleware import Middleware
 from lmstudio_integrations.client.predictions.plan import Plan
 from lmstudio_integrations.client.predictions.required_call import offered_tools
@@ -53,9 +53,9 @@ def _has_budget(plan: Plan) -> bool:
 
 ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
     (MissingCall, lambda plan: plan.requires_call and plan.options.get("check_response", True)),
-    (FormatStep, lambda plan: plan.tools and _has_two_steps(plan)),
+    (ToolsFirst, lambda plan: plan.tools and _has_two_steps(plan)),
     (Confidence, lambda plan: plan.tools and _may_have_log_probs(plan)),
-    (ForcedCall, lambda plan: plan.tools and plan.options.get("required_tool_fallback", False)),
+    (RequiredToolFallback, lambda plan: plan.tools and plan.options.get("required_tool_fallback", False)),
     (CacheWarning, lambda plan: plan.fingerprint is not None),
     (RepairCalls, lambda plan: plan.tools and plan.options.get("repair_tool_calls", False)),
     (
@@ -75,10 +75,10 @@ ENTRIES: tuple[tuple[type[Middleware], Callable[[Plan], object]], ...] = (
 )
 """Each middleware, and whether it has something to do for a plan. Outermost first: events pass them upwards.
 
-`MissingCall` sees what is delivered in the end. `FormatStep` decides about a response, or the call that it was forced
-to. `Confidence` adds to calls that `ForcedCall`, `RepairCalls` and `ReadCalls` make. `CacheWarning` needs the calls
-that were read and mended, and `RepairCalls` those that were read. `ContextCheck` looks at the end as the server sent
-it, and `LogitBias` at the parameter as it is sent. `SentReasoning` needs the messages that others have added, and
+`MissingCall` sees what is delivered in the end. `ToolsFirst` decides about a response, or the call that it was forced
+to. `Confidence` adds to calls that `RequiredToolFallback`, `RepairCalls` and `ReadCalls` make. `CacheWarning` needs the
+calls that were read and mended, and `RepairCalls` those that were read. `ContextCheck` looks at the end as the server
+sent it, and `LogitBias` at the parameter as it is sent. `SentReasoning` needs the messages that others have added, and
 `ThinkFirst` renders them as they are sent. `ReasoningBudget` counts and `StopOnRepetition` watches what arrives, and
 all others see why that was stopped.
 """

@@ -51,7 +51,7 @@ _GRAMMAR_FIRST = "the last required tool calls did not come; this one is request
 
 
 @dataclass(eq=False)
-class ForcedCall(Middleware):
+class RequiredToolFallback(Middleware):
     """Asks by grammar after a response without a call; that response becomes a tool call, after the first text."""
 
     _first: Ask | None = None

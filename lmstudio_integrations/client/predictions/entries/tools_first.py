@@ -21,7 +21,7 @@ _WITHOUT_TOOLS = LlmPredictionConfig(raw_tools=None, tool_choice=None)
 
 
 @dataclass(eq=False)
-class FormatStep(Middleware):
+class ToolsFirst(Middleware):
     """Holds the response of the first prediction until it is known to stay."""
 
     _held: list[tuple[Ask, PredictionEvent]] = field(default_factory=list[tuple[Ask, PredictionEvent]])
