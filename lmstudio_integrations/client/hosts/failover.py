@@ -73,9 +73,9 @@ class FailoverAttempts(Attempts):
             self.listener.on_attempt(self.context.target, self.state.key)
         return (yield from super().next_operation())
 
-    def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:
+    def should_retry(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows, on this host or on another."""
-        if super().retries_after(error, seen=seen):
+        if super().should_retry(error, seen=seen):
             return True
         delay = self._failover.delay_after(error, seen=seen)
         if delay is None:

@@ -118,7 +118,7 @@ class Attempts:
             except LMStudioError as error:
                 self.end_turn(succeeded=False)
                 error = self.explain(error)  # under no other name: its traceback refers to this frame
-                if not self.retries_after(error):
+                if not self.should_retry(error):
                     self.release()
                     raise self.final_error(error)  # noqa: B904 - it has its cause
             except BaseException:
@@ -144,7 +144,7 @@ class Attempts:
         self.operation = Operation(self.context, self._timeouts, listener=self.listener)
         return self.operation
 
-    def instance(self) -> Flow[Instance]:
+    def get_instance(self) -> Flow[Instance]:
         """Wait for a turn where models evict each other; return the instance, which may have to be loaded."""
         state, server_models = self.state, self.context.shared(ServerModels)
         uses, is_gone = self._reload or state.instance is None, self._is_unloaded
@@ -153,7 +153,7 @@ class Attempts:
             is_gone = is_gone or (server_models.is_evicted(state.reference) and state.reloadable)
         instance = state.instance  # only now: another call may have loaded it again while this one waited
         if instance is None or self.resolve or (uses and is_gone):
-            instance = yield from Loader(self.operation, state).resolve()
+            instance = yield from Loader(self.operation, state).find_or_load()
             self.resolve = self._is_unloaded = False
         self._instance = instance
         return instance
@@ -203,7 +203,7 @@ class Attempts:
             turn.forget_caller()
             operation.context.submit(eviction_queue.end, turn)
 
-    def retries_after(self, error: LMStudioError, *, seen: bool = False) -> bool:
+    def should_retry(self, error: LMStudioError, *, seen: bool = False) -> bool:
         """Record that the attempt has failed; return whether another one follows.
 
         Args:

@@ -18,7 +18,7 @@ from lmstudio_integrations.client.models.state import (
     ModelState,
     WireInfo,
     identifier_of,
-    numbered,
+    instance_identifier,
     reference_of,
 )
 from lmstudio_integrations.client.support.suggestions import NAME_A_MODEL, add_suggestion
@@ -69,7 +69,7 @@ class Loader:
         self._state = state
         self._server_models = operation.context.shared(ServerModels)
 
-    def resolve(self) -> Flow[Instance]:
+    def find_or_load(self) -> Flow[Instance]:
         """Find or load the instance, as the load policy says."""
         state = self._state
         try:
@@ -225,7 +225,7 @@ class Loader:
         # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
         # The first of several instances may have been named by its identifier, by which no other is loaded.
         is_key = key.lower() == model_key.lower() or (number is not None and "/" not in key)
-        name, identifier = model_key if is_key else key, numbered(model_key, number)
+        name, identifier = model_key if is_key else key, instance_identifier(model_key, number)
         started, seconds = time.monotonic(), _FIRST_PAUSE
         while True:
             info = yield from self.find_loaded(model_key)
@@ -264,7 +264,7 @@ class Loader:
             if model_key is None and found:
                 model_key = str(found[0]["modelKey"])
                 self._server_models.record_key(kind, key, model_key)
-            identifiers = [numbered(name, number) for name in (key, model_key) if name]
+            identifiers = [instance_identifier(name, number) for name in (key, model_key) if name]
             of_model = [info for info in infos if info["modelKey"] == model_key and info["identifier"] in identifiers]
             return min(of_model, key=lambda info: identifiers.index(info["identifier"]), default=None)
 
@@ -309,7 +309,7 @@ class Loader:
         if model_key is None:
             raise closed_early("Model load")
         number = self._state.number
-        if number is not None and made not in {None, numbered(model_key, number)}:
+        if number is not None and made not in {None, instance_identifier(model_key, number)}:
             yield from unload(self._operation, kind, str(made))
         return model_key
 

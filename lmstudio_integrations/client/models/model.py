@@ -69,7 +69,7 @@ class Model:
         attempts = self.attempts(reload=reload)
 
         def work_on_instance(operation: Operation) -> Flow[T]:
-            return (yield from work(operation, (yield from attempts.instance())))
+            return (yield from work(operation, (yield from attempts.get_instance())))
 
         return (yield from attempts.run(work_on_instance))
 
@@ -77,7 +77,7 @@ class Model:
         """Find or load the instance, as the load policy says, even if there is one."""
         attempts = self.attempts()
         attempts.resolve = True
-        yield from attempts.run(lambda _: attempts.instance())
+        yield from attempts.run(lambda _: attempts.get_instance())
 
     def load_all(self) -> Flow[ModelInstanceInfo]:
         """Load the model if it is not loaded, all of its instances if several are used; return its info."""

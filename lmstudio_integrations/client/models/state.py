@@ -185,10 +185,10 @@ class ModelState:
     def name(self) -> str:
         """The identifier if it is known, else what the user gave."""
         known = self.instance and self.instance.identifier
-        return known or (self.key and numbered(self.key, self.number)) or "any loaded model"
+        return known or (self.key and instance_identifier(self.key, self.number)) or "any loaded model"
 
 
-def numbered(name: str, number: int | None) -> str:
+def instance_identifier(name: str, number: int | None) -> str:
     """Return the identifier of one of several instances of a model: a server gives the same to further instances."""
     return name if number in {None, 1} else f"{name}:{number}"
 

@@ -152,7 +152,7 @@ class Prediction:
                     self._attempts.end_turn(succeeded=False)
                     explained = self._attempts.explain(error)
                     is_unloaded = isinstance(explained, LMStudioModelUnloadedError)
-                    if not (is_unloaded and self._attempts.retries_after(explained, seen=self._is_seen)):
+                    if not (is_unloaded and self._attempts.should_retry(explained, seen=self._is_seen)):
                         raise explained  # noqa: B904 - it has its cause
             self._attempts.end_turn(succeeded=True)
         except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
@@ -341,7 +341,7 @@ class Prediction:
         ask = self._ask
         if ask.call is not None:
             ask.call.report_connection()
-        if not (self._is_changed_after(error) or self._attempts.retries_after(error, seen=self._is_seen)):
+        if not (self._is_changed_after(error) or self._attempts.should_retry(error, seen=self._is_seen)):
             return False
         for middleware in self._middlewares:
             middleware.reset(ask)
@@ -420,7 +420,7 @@ class Prediction:
         attempts, ask, request = self._attempts, self._ask, self._requests[0]
         if not attempts.is_running:
             yield from self._begin_attempt()
-        ask.operation, ask.instance = attempts.operation, (yield from attempts.instance())
+        ask.operation, ask.instance = attempts.operation, (yield from attempts.get_instance())
         if not self._earlier:
             ask.asked_by = next((each for each in self._middlewares if each.asks_first(ask.instance)), None)
         parameter = yield from request.parameter(ask.operation, ask.instance)
