@@ -50,20 +50,20 @@ _CLOSED = NullReceiver()
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class InstanceState:
+class InstanceQueue:
     """The queue of a model instance as the calls of this process see it.
 
     Attributes:
-        last_packet: When one of them last received a packet, or `queued` fell.
-        queued: The calls of all clients that wait or run there; `None` until the server has reported them.
-        queried_at: When `queued` was last requested.
-        fell: Whether `queued` fell since the last tick.
+        last_packet: When one of them last received a packet, or it became shorter.
+        length: The calls of all clients that wait or run there; `None` until the server has reported them.
+        queried_at: When `length` was last requested.
+        has_shortened: Whether it became shorter since the last tick.
     """
 
     last_packet: float = -math.inf
-    queued: int | None = None
+    length: int | None = None
     queried_at: float = -math.inf
-    fell: bool = False
+    has_shortened: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +87,7 @@ class Exchange:
         high_surrogate: The first half of a surrogate pair. The second comes with the next fragment: the server may cut
             a pair between two packets.
         specifier: The model instance in whose queue it waits, as JSON text.
-        instance: The state of that instance, once the request is sent.
+        queue: That queue, once the request is sent.
         can_fail_over: Whether another host can take it, if this one stops responding before the response begins.
         channel: The channel on which it is a call, as in a tool session.
         tool_session: The calls that run on it, if it is such a channel and was sent.
@@ -108,7 +108,7 @@ class Exchange:
     cancelled: bool = False
     high_surrogate: str = ""
     specifier: str | None = None
-    instance: InstanceState | None = None
+    queue: InstanceQueue | None = None
     can_fail_over: bool = False
     channel: Optional["Exchange"] = None
     tool_session: Optional["ToolSession"] = None

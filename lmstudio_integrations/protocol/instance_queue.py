@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from lmstudio_integrations._support.typeguards import is_object
 from lmstudio_integrations.protocol.endpoints import rpc
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceState, NullReceiver
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueue, NullReceiver
 
 PROCESSING_STATE = rpc("llm", "getInstanceProcessingState")
 """The call that returns the length of a queue, alike in both namespaces. New since August 2025
@@ -26,8 +26,8 @@ REPLY_TIMEOUT = 10.0
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 0.25, 30.0
 """Seconds between two such calls for one instance: a quarter of `queue_timeout`, within these bounds."""
 
-Instances = WeakValueDictionary[str, InstanceState]
-"""The instances that calls wait for, by model specifier as JSON text. One is dropped when the last call on it ends."""
+InstanceQueues = WeakValueDictionary[str, InstanceQueue]
+"""The queues in which calls wait, by model specifier as JSON text. One is dropped when the last call in it ends."""
 
 
 class QueueLengthReceiver(NullReceiver):
@@ -36,24 +36,24 @@ class QueueLengthReceiver(NullReceiver):
     An error is ignored: the call that waits reports its own, and the next query depends on the time alone.
     """
 
-    def __init__(self, instance: InstanceState) -> None:
-        self._instance = instance
+    def __init__(self, queue: InstanceQueue) -> None:
+        self._queue = queue
 
     def put(self, item: Any) -> None:
         """Record the reply."""
         # The length counts waiting and running requests.
-        queued = item.get("queued") if is_object(item) else None
-        if type(queued) is int:
-            before, self._instance.queued = self._instance.queued, queued
-            self._instance.fell = before is not None and queued < before
+        length = item.get("queued") if is_object(item) else None
+        if type(length) is int:
+            before, self._queue.length = self._queue.length, length
+            self._queue.has_shortened = before is not None and length < before
 
 
-def moved_at(instance: InstanceState, now: float) -> float:
-    """Return when the queue of an instance last moved."""
+def moved_at(queue: InstanceQueue, now: float) -> float:
+    """Return when a queue last moved."""
     # Note each fall once: the length is polled, so the tick that sees a change gives it its time.
-    if instance.fell:
-        instance.fell, instance.last_packet = False, now
-    return instance.last_packet
+    if queue.has_shortened:
+        queue.has_shortened, queue.last_packet = False, now
+    return queue.last_packet
 
 
 def queries(exchanges: Iterable[Exchange], now: float) -> Iterator[Exchange]:
@@ -62,14 +62,14 @@ def queries(exchanges: Iterable[Exchange], now: float) -> Iterator[Exchange]:
     One for each queue in which a call waits, if the queue has not moved lately.
     """
     for exchange in exchanges:
-        instance, limit = exchange.instance, exchange.timeouts.get("queue_timeout")
-        if instance is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.has_caller:
+        queue, limit = exchange.queue, exchange.timeouts.get("queue_timeout")
+        if queue is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.has_caller:
             continue
         interval = min(max(limit / 4, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
-        if now - max(exchange.since, instance.queried_at) >= interval:
+        if now - max(exchange.since, queue.queried_at) >= interval:
             # Set before the reply comes, so that there is one query per interval, however many calls wait.
-            instance.queried_at = now
+            queue.queried_at = now
             # A model that is not found is no error here: the waiting call reports it itself.
             parameter = f'{{"specifier":{exchange.specifier},"throwIfNotFound":false}}'
             timeouts = {"idle_timeout": REPLY_TIMEOUT}
-            yield Exchange(PROCESSING_STATE, parameter, QueueLengthReceiver(instance), timeouts, now, "Queue length")
+            yield Exchange(PROCESSING_STATE, parameter, QueueLengthReceiver(queue), timeouts, now, "Queue length")

@@ -27,8 +27,8 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol import envelope, instance_queue
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceState
-from lmstudio_integrations.protocol.instance_queue import PROCESSING_STATE, Instances
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceQueue
+from lmstudio_integrations.protocol.instance_queue import PROCESSING_STATE, InstanceQueues
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.protocol.timeouts import expired_timeout, timeout_after
 from lmstudio_integrations.protocol.tool_session import ToolSession
@@ -44,19 +44,19 @@ class ClientSession:
 
     Args:
         peer: The server, for error messages.
-        instances: The queues of the model instances there; sessions to one server share them.
+        queues: The queues of the model instances there; sessions to one server share them.
         to_error: Returns the exception of an error on the wire.
     """
 
     def __init__(
         self,
         peer: str = "LM Studio",
-        instances: Instances | None = None,
+        queues: InstanceQueues | None = None,
         to_error: Callable[..., LMStudioServerError] = to_exception,
     ) -> None:
         self._peer = peer
         self._to_error = to_error
-        self._instances: Instances = Instances() if instances is None else instances
+        self._queues: InstanceQueues = InstanceQueues() if queues is None else queues
         self._outbox: list[str] = []
         self._credentials: tuple[str, ...] = ()
         self._backlog: list[Exchange] = []
@@ -157,7 +157,7 @@ class ClientSession:
         exchange.id = self._next_id = self._next_id + 1
         exchange.since, exchange.timeout_name = now, endpoint.timeout_name
         if exchange.specifier is not None:
-            exchange.instance = self._instances.setdefault(exchange.specifier, InstanceState())
+            exchange.queue = self._queues.setdefault(exchange.specifier, InstanceQueue())
         if isinstance(endpoint, Channel) and endpoint.has_calls:
             exchange.tool_session = ToolSession()
         self._sent[exchange.id] = exchange
@@ -264,8 +264,8 @@ class ClientSession:
         if isinstance(exchange.endpoint, Rpc) and exchange.id:
             # A server works off calls of one kind in turn.
             exchange.since = max(exchange.since, self._last_replies.get(exchange.endpoint.name, exchange.since))
-        if exchange.timeout_name == "queue_timeout" and exchange.instance is not None:
-            exchange.since = max(exchange.since, instance_queue.moved_at(exchange.instance, now))
+        if exchange.timeout_name == "queue_timeout" and exchange.queue is not None:
+            exchange.since = max(exchange.since, instance_queue.moved_at(exchange.queue, now))
 
     def _query_queues(self, now: float) -> None:
         """Request the lengths of the queues in which callers wait."""
@@ -333,7 +333,7 @@ class ClientSession:
         exchange = self._find(Channel, frame.get("channelId"))
         if exchange is None:
             return  # late packets are legal (docs/protocol.md#channels)
-        endpoint, instance = exchange.endpoint, exchange.instance
+        endpoint, queue = exchange.endpoint, exchange.queue
         assert isinstance(endpoint, Channel)
         exchange.packets += 1
         try:
@@ -351,8 +351,8 @@ class ClientSession:
             self.close(exchange, _unreadable(exchange, "its members do not match its type"))
             return
         exchange.since = now
-        if instance is not None:
-            instance.last_packet = now
+        if queue is not None:
+            queue.last_packet = now
         if message["type"] in LAST_PACKETS:
             exchange.cancelled = True  # the server has nothing left to stop
         if item is None:
@@ -391,8 +391,8 @@ class ClientSession:
         if exchange is None:
             return
         self._last_replies[exchange.endpoint.name] = now
-        if exchange.instance is not None:
-            exchange.instance.last_packet = now
+        if exchange.queue is not None:
+            exchange.queue.last_packet = now
         if frame["type"] == "rpcResult":
             # An absent result is void, or means "not found" (docs/protocol.md#serialization).
             exchange.receiver.put(frame.get("result"))

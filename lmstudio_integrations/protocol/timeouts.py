@@ -54,10 +54,10 @@ def expired_timeout(
 
 
 def _queue_of(exchange: Exchange) -> str:
-    instance = exchange.instance
-    if exchange.timeout_name != "queue_timeout" or instance is None or instance.queued is None:
+    queue = exchange.queue
+    if exchange.timeout_name != "queue_timeout" or queue is None or queue.length is None:
         return ""
-    return f" ({instance.queued} calls are queued or running on this instance)"
+    return f" ({queue.length} calls are queued or running on this instance)"
 
 
 def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: str) -> LMStudioTimeoutError:
@@ -66,5 +66,5 @@ def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: s
         f"{exchange.label}: {cause}: {name} expired after {limit:.12g} s; {remedy}",
         timeout_name=name,
         elapsed=elapsed,
-        unanswered=not (exchange.packets or (exchange.instance and exchange.instance.last_packet > exchange.started)),
+        unanswered=not (exchange.packets or (exchange.queue and exchange.queue.last_packet > exchange.started)),
     )

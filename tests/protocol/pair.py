@@ -7,7 +7,7 @@ from typing import Any
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange
-from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from lmstudio_integrations.protocol.server_session import (
     CallReceived,
     ChannelOpened,
@@ -58,7 +58,7 @@ class SessionPair:
         authenticated: Whether the client is authenticated before the test begins.
         rejection: Why the server rejects the client, if it does.
         checked: Whether the frames are checked against the specification.
-        instances: The queues that the client's connections to this server share.
+        queues: The queues that the client's connections to this server share.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class SessionPair:
         authenticated: bool = True,
         rejection: str | None = None,
         checked: bool = True,
-        instances: Instances | None = None,
+        queues: InstanceQueues | None = None,
     ) -> None:
         self.namespace: Namespace = namespace
-        self.client = ClientSession(instances=instances)
+        self.client = ClientSession(queues=queues)
         self.client.authenticate("guest:1", "secret")
         self.server = ServerSession(ENDPOINTS[namespace], lambda _identifier, _passkey: rejection)
         self.strict = StrictListener() if checked else None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import PREDICT_HELLO, QUERY, fragment
 
@@ -31,8 +31,8 @@ def test_a_packet_for_another_call_on_the_instance_restarts_the_queue_timeout() 
 
 
 def test_a_packet_on_another_connection_restarts_the_queue_timeout_too() -> None:
-    instances = Instances()
-    here, there = SessionPair(instances=instances), SessionPair(instances=instances)
+    queues = InstanceQueues()
+    here, there = SessionPair(queues=queues), SessionPair(queues=queues)
     _, waiting = here.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
     running, _ = there.call("predict", PREDICT_HELLO, specifier=SPECIFIER)
     here.pass_time(500.0)
@@ -42,14 +42,14 @@ def test_a_packet_on_another_connection_restarts_the_queue_timeout_too() -> None
     assert not waiting.ends
 
 
-def test_the_state_of_an_instance_is_dropped_with_its_last_call() -> None:
-    instances = Instances()
-    pair = SessionPair(instances=instances)
+def test_the_queue_of_an_instance_is_dropped_with_its_last_call() -> None:
+    queues = InstanceQueues()
+    pair = SessionPair(queues=queues)
     exchange, _ = pair.call("predict", PREDICT_HELLO, specifier=SPECIFIER)
-    assert len(instances) == 1
+    assert len(queues) == 1
     pair.close(exchange)
     del exchange
-    assert not instances
+    assert not queues
 
 
 def reply_with_length(pair: SessionPair, queued: Any) -> None:

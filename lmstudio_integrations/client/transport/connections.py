@@ -27,7 +27,7 @@ from lmstudio_integrations.client.transport.socket_session import (
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
-from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from lmstudio_integrations.protocol.session import ClientSession
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Connection:
     Args:
         target: Which server, and with which credentials.
         namespace: The namespace.
-        instances: The state of the model instances there.
+        queues: The queues of the model instances there.
         guests: The identities of this process, for targets without a token.
         on_socket_lost: Called when the socket was lost or closed.
     """
@@ -72,13 +72,13 @@ class Connection:
         self,
         target: Target,
         namespace: Namespace,
-        instances: Instances,
+        queues: InstanceQueues,
         guests: Guests,
         on_socket_lost: Callable[[], None],
     ) -> None:
         self._target = target
         self._namespace: Namespace = namespace
-        self._instances = instances
+        self._queues = queues
         self._guests = guests
         self._on_socket_lost = on_socket_lost
         self._current: SocketSession | None = None
@@ -136,7 +136,7 @@ class Connection:
 
     def _open_socket(self, report: ConnectionReport | None = None) -> SocketSession:
         return SocketSession(
-            self._target, self._namespace, self._instances, self._guests, on_ended=self._on_ended, report=report
+            self._target, self._namespace, self._queues, self._guests, on_ended=self._on_ended, report=report
         )
 
     def _on_ended(self, ended: SocketSession) -> None:
@@ -284,7 +284,7 @@ class Connections:
     losses: Counter[ConnectionKey] = field(default_factory=Counter[ConnectionKey])
     _connections: dict[ConnectionKey, Connection] = field(default_factory=dict[ConnectionKey, Connection])
     _guests: Guests = field(default_factory=Guests)
-    _instances: dict[tuple[Address | None, Namespace], Instances] = field(default_factory=dict[Any, Instances])
+    _queues: dict[tuple[Address | None, Namespace], InstanceQueues] = field(default_factory=dict[Any, InstanceQueues])
 
     @classmethod
     def of(cls, io: IOThread) -> "Connections":
@@ -301,8 +301,8 @@ class Connections:
         connection = self._connections.get(key)
         if connection is None:
             target, namespace = key
-            instances = self._instances.setdefault((target.address, namespace), Instances())
-            connection = Connection(target, namespace, instances, self._guests, partial(self._on_socket_lost, key))
+            queues = self._queues.setdefault((target.address, namespace), InstanceQueues())
+            connection = Connection(target, namespace, queues, self._guests, partial(self._on_socket_lost, key))
             self._connections[key] = connection
         connection.keep_idle_by_client[client_id] = keep_idle
         return connection

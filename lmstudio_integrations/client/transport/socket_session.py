@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioProtocolError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from lmstudio_integrations.protocol.session import ClientSession
 
 _RELEASED = "already released"
@@ -78,7 +78,7 @@ class SocketSession:
     Args:
         target: Which server, and with which credentials.
         namespace: The namespace.
-        instances: The state of the model instances there.
+        queues: The queues of the model instances there.
         guests: The identities of this process, for targets without a token.
         on_ended: Called with this object when the socket is lost or closed.
         report: Receives how the connection is made, for the call that waits for it.
@@ -88,7 +88,7 @@ class SocketSession:
         self,
         target: Target,
         namespace: Namespace,
-        instances: Instances,
+        queues: InstanceQueues,
         guests: Guests,
         *,
         on_ended: "Callable[[SocketSession], None]",

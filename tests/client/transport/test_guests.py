@@ -14,7 +14,7 @@ from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.client.transport.test_connections import connections_to
@@ -98,7 +98,7 @@ async def test_all_sockets_to_a_server_share_an_identity_whoever_opens_them(
 
 async def test_an_identity_is_used_until_its_last_socket_begins_to_close() -> None:
     guests, target = Guests(), Target.of("127.0.0.1:9", None)
-    sockets = [SocketSession(target, "llm", Instances(), guests, on_ended=lambda _ended: None) for _ in range(4)]
+    sockets = [SocketSession(target, "llm", InstanceQueues(), guests, on_ended=lambda _ended: None) for _ in range(4)]
     first, second, elsewhere, last = sockets
     identity = guests.join(target.address, first)
     assert guests.join(target.address, second) is identity

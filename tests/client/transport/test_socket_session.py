@@ -12,7 +12,7 @@ from lmstudio_integrations.client.transport.connect.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import Guests, SocketSession
 from lmstudio_integrations.protocol.endpoints import rpc
 from lmstudio_integrations.protocol.exchange import Exchange, NullReceiver
-from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.instance_queue import InstanceQueues
 from tests.client.fake import Socket, authenticate, fake_server, send_result
 
 
@@ -28,7 +28,7 @@ class _Receiver(NullReceiver):
 
 def _connecting(receiver: _Receiver, on_ended: Callable[[SocketSession], None]) -> SocketSession:
     """Return a session that connects to a closed port, with one request."""
-    made = SocketSession(Target.of("127.0.0.1:9", None), "llm", Instances(), Guests(), on_ended=on_ended)
+    made = SocketSession(Target.of("127.0.0.1:9", None), "llm", InstanceQueues(), Guests(), on_ended=on_ended)
     made.session.start(Exchange(rpc("llm", "listLoaded"), None, receiver, {}, 0.0))
     return made
 
