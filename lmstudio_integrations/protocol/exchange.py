@@ -6,12 +6,9 @@ Plain state, owned by the thread that owns the sessions. The client's operations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import Any, Optional, Protocol
 
 from lmstudio_integrations.protocol.endpoints import Endpoint
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.protocol.tool_session import ToolSession
 
 Timeouts = Mapping[str, float | None]
 """Seconds by name of the timeout; `None` switches one off. `keepalive`, an interval, is passed with them."""
@@ -90,7 +87,6 @@ class Exchange:
         queue: That queue, once the request is sent.
         can_fail_over: Whether another host can take it, if this one stops responding before the response begins.
         channel: The channel on which it is a call, as in a tool session.
-        tool_session: The calls that run on it, if it is such a channel and was sent.
         error: The error with which it has ended, if there was one.
     """
 
@@ -111,7 +107,6 @@ class Exchange:
     queue: InstanceQueue | None = None
     can_fail_over: bool = False
     channel: Optional["Exchange"] = None
-    tool_session: Optional["ToolSession"] = None
     error: BaseException | None = None
 
     @property

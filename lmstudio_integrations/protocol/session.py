@@ -99,7 +99,7 @@ class ClientSession:
     def _exchanges(self) -> list[Exchange]:
         """Return all open requests, sent or held back, and the calls on channels; a channel comes before its calls."""
         sent = list(self._sent.values())
-        calls = [call for each in sent if each.tool_session is not None for call in each.tool_session.calls]
+        calls = [call for each in sent if isinstance(each, ToolSession) for call in each.calls]
         return [*sent, *calls, *self._backlog]
 
     def data_to_send(self) -> list[str]:
@@ -158,8 +158,6 @@ class ClientSession:
         exchange.since, exchange.timeout_name = now, endpoint.timeout_name
         if exchange.specifier is not None:
             exchange.queue = self._queues.setdefault(exchange.specifier, InstanceQueue())
-        if isinstance(endpoint, Channel) and endpoint.has_calls:
-            exchange.tool_session = ToolSession()
         self._sent[exchange.id] = exchange
         frame_of = envelope.rpc_call if isinstance(endpoint, Rpc) else envelope.channel_create
         self._outbox.append(frame_of(endpoint.name, exchange.id, exchange.parameter))
@@ -170,11 +168,12 @@ class ClientSession:
 
     def _send_on(self, channel: Exchange, call: Exchange, now: float) -> None:
         """Start a call on a channel, if that is still open on this socket."""
-        if self._sent.get(channel.id) is not channel or channel.tool_session is None or not channel.has_caller:
+        is_open = self._sent.get(channel.id) is channel and channel.has_caller
+        if not (is_open and isinstance(channel, ToolSession)):
             call.finish(_end_of_channel(channel))
             return
         call.since, call.timeout_name = now, call.endpoint.timeout_name
-        self._send_packets(channel, channel.tool_session.start(call))
+        self._send_packets(channel, channel.start(call))
 
     def _send_packets(self, channel: Exchange, *packets: str | None) -> None:
         self._outbox += [envelope.channel_send(channel.id, packet) for packet in packets if packet is not None]
@@ -187,8 +186,8 @@ class ClientSession:
             exchange.finish(None)
         elif channel is not None:
             # Nothing follows on an abort, so the call has ended (docs/protocol.md#tool-sessions).
-            if channel.tool_session is not None and self._sent.get(channel.id) is channel:
-                self._send_packets(channel, channel.tool_session.abort(exchange))
+            if isinstance(channel, ToolSession) and self._sent.get(channel.id) is channel:
+                self._send_packets(channel, channel.abort(exchange))
             exchange.finish(None)
         elif self._sent.get(exchange.id) is exchange and isinstance(exchange.endpoint, Channel):
             if exchange.endpoint.stop and not exchange.cancelled:
@@ -210,9 +209,9 @@ class ClientSession:
 
     def _end_calls(self, channel: Exchange) -> None:
         """Wake the callers of all calls on a channel that has ended, also of those that were held back."""
-        if not (isinstance(channel.endpoint, Channel) and channel.endpoint.has_calls):
+        if not isinstance(channel, ToolSession):
             return
-        calls = [] if channel.tool_session is None else channel.tool_session.pop_calls()
+        calls = channel.pop_calls()
         calls += [held for held in self._backlog if held.channel is channel]
         self._backlog = [held for held in self._backlog if held.channel is not channel]
         for call in calls:
@@ -250,7 +249,7 @@ class ClientSession:
         # Calls before their channels: an open-ended channel stays as long as a call may wait for it.
         for exchange in sorted(self._exchanges(), key=lambda each: each.channel is None):
             self._restart_timeout(exchange, now)
-            if exchange.timeout_name is None and exchange.tool_session is not None and exchange.tool_session.calls:
+            if exchange.timeout_name is None and isinstance(exchange, ToolSession) and exchange.calls:
                 continue
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.has_caller else None
             if expired is not None or not exchange.receiver.is_alive(now):
@@ -359,16 +358,16 @@ class ClientSession:
             # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
             return
-        if exchange.tool_session is not None:
-            self._on_tool_packet(exchange, exchange.tool_session, item)
+        if isinstance(exchange, ToolSession):
+            self._on_tool_packet(exchange, item)
             return
         if exchange.timeout_name != "idle_timeout" and endpoint.timeout_name == "queue_timeout":
             exchange.timeout_name = timeout_after(item, exchange.timeout_name)
         exchange.receiver.put(item)
 
-    def _on_tool_packet(self, channel: Exchange, tool_session: ToolSession, packet: Mapping[str, Any]) -> None:
+    def _on_tool_packet(self, channel: ToolSession, packet: Mapping[str, Any]) -> None:
         try:
-            replies = tool_session.receive(packet)
+            replies = channel.receive(packet)
         except (LookupError, TypeError):
             self.close(channel, _unreadable(channel, "its members do not match its type"))
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations._support.typeguards import is_list, is_object
-from lmstudio_integrations.protocol.endpoints import Rpc
+from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 from lmstudio_integrations.protocol.exchange import Exchange
 
 CALL_TOOL = Rpc("callTool", timeout_name=None)
@@ -21,9 +21,9 @@ _REPORTS = {"toolCallStatus": "statusText", "toolCallWarn": "warnText"}
 _ENDS = {"toolCallComplete", "toolCallError"}
 
 
-@dataclass(slots=True)
-class ToolSession:
-    """The state of one session.
+@dataclass(slots=True, eq=False)
+class ToolSession(Exchange):
+    """The channel of a tool session, and the calls that run on it.
 
     Attributes:
         definitions: The tools, in wire form, once the session is ready.
@@ -98,6 +98,11 @@ class ToolSession:
         self.definitions = definitions
         waiting, self._waiting = self._waiting, []
         return [packet for packet in map(self.start, waiting) if packet is not None]
+
+
+def exchange_type(endpoint: Endpoint) -> type[Exchange]:
+    """Return the class of an exchange: where calls run on the channel, it is a tool session."""
+    return ToolSession if isinstance(endpoint, Channel) and endpoint.has_calls else Exchange
 
 
 def _end(call: Exchange, result: object) -> None:

@@ -16,6 +16,7 @@ from lmstudio_integrations.protocol.server_session import (
     ServerSession,
 )
 from lmstudio_integrations.protocol.session import ClientSession
+from lmstudio_integrations.protocol.tool_session import exchange_type
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.support.strict.listener import Direction, StrictListener
 
@@ -89,8 +90,9 @@ class SessionPair:
     ) -> tuple[Exchange, RecordingReceiver]:
         """Make a request, with the parameter in wire form, and carry it over."""
         receiver = RecordingReceiver()
-        exchange = Exchange(
-            ENDPOINTS[self.namespace][name],
+        endpoint = ENDPOINTS[self.namespace][name]
+        exchange = exchange_type(endpoint)(
+            endpoint,
             None if parameter is None else json.dumps(parameter),
             receiver,
             details.pop("timeouts", {}),

@@ -16,7 +16,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import Rpc
 from lmstudio_integrations.protocol.endpoints import channel as channel_of
 from lmstudio_integrations.protocol.exchange import Exchange
-from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS
+from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS, ToolSession
 from tests.protocol.pair import RecordingReceiver, SessionPair
 from tests.protocol.samples import PLUGIN, TOOL
 
@@ -250,7 +250,7 @@ def test_a_server_without_tool_sessions_ends_the_calls_that_wait_for_one() -> No
 
 def test_closing_a_session_ends_the_calls_that_are_held_back_with_it() -> None:
     pair = SessionPair("plugins", authenticated=False)
-    channel = Exchange(channel_of("plugins", "startToolUseSession"), "{}", RecordingReceiver(), {}, 0.0)
+    channel = ToolSession(channel_of("plugins", "startToolUseSession"), "{}", RecordingReceiver(), {}, 0.0)
     receiver = RecordingReceiver()
     pair.client.start(channel)
     pair.client.start(Exchange(LIST_TOOLS, None, receiver, {"connect_timeout": None}, 0.0, channel=channel))

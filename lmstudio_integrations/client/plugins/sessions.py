@@ -34,7 +34,7 @@ from lmstudio_integrations.protocol.envelope import sanitized, without_surrogate
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import DirectConfig, StartToolUseSession
-from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS
+from lmstudio_integrations.protocol.tool_session import CALL_TOOL, LIST_TOOLS, ToolSession
 from lmstudio_integrations.types.plugins import ToolReport
 from lmstudio_integrations.types.tools import Tool
 
@@ -342,8 +342,8 @@ class PluginSession:
 
 def _has_begun(its_channel: Call) -> bool:
     """Whether the plugin of a session that is over had started."""
-    tool_session = its_channel.exchange.tool_session
-    return tool_session is not None and tool_session.definitions is not None
+    exchange = its_channel.exchange
+    return isinstance(exchange, ToolSession) and exchange.definitions is not None
 
 
 def _reject_clashes(tools: Sequence[RemoteTool]) -> None:

@@ -26,6 +26,7 @@ from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueErr
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace, channel, rpc
 from lmstudio_integrations.protocol.exchange import Exchange, Receiver, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession, client_closed, closed_early
+from lmstudio_integrations.protocol.tool_session import exchange_type
 
 MAX_IN_FLIGHT = 32
 """Maximum number of calls in flight at once, for each `call_all`."""
@@ -203,7 +204,7 @@ class Operation:
         exchanges: list[Exchange] = []
         for parameter in parameters:
             mailbox = context.mailbox_type(io)
-            exchange = Exchange(
+            exchange = exchange_type(endpoint)(
                 endpoint,
                 _as_json(parameter, label),
                 mailbox,
