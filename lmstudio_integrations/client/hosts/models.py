@@ -65,7 +65,7 @@ _ON_EVERY_HOST = (
 """Errors of what the program passes or does; another host does not mend them."""
 
 
-class _OnHosts(Model):
+class _ModelOnHosts(Model):
     """A model on several hosts. Each operation gets the best host, and moves to another one if that fails."""
 
     def __init__(self, hosts: Hosts) -> None:
@@ -158,7 +158,7 @@ class _OnHosts(Model):
         return info if smallest == info.context_length else info.model_copy(update={"context_length": smallest})
 
 
-class LanguageModelOnHosts(_OnHosts, LanguageModel):
+class LanguageModelOnHosts(_ModelOnHosts, LanguageModel):
     """A language model on several hosts."""
 
     def predict(self, plan: Plan) -> Prediction:
@@ -181,7 +181,7 @@ class LanguageModelOnHosts(_OnHosts, LanguageModel):
             yield from super().prefill(prefix, parameters, tools)
 
 
-class EmbedderOnHosts(_OnHosts, Embedder):
+class EmbedderOnHosts(_ModelOnHosts, Embedder):
     """An embedding model on several hosts. `embed` runs on the best one, `embed_texts` in batches on all at once."""
 
     def vectors_of_long(
@@ -253,4 +253,4 @@ def on_hosts(models: Sequence[ModelT], max_retries: int) -> ModelT:
 
 def hosts_of_model(model: Model) -> Hosts:
     """Return the hosts of a model, also if it is on one only."""
-    return model.hosts if isinstance(model, _OnHosts) else Hosts([Host(model)])
+    return model.hosts if isinstance(model, _ModelOnHosts) else Hosts([Host(model)])
