@@ -133,8 +133,8 @@ def find_stop(
         ask.raw.add_all([event])
         middleware.events([event], ask)
         arrived += len(fragment)
-        if middleware.found is not None:
-            return Stop(middleware.found[1], arrived)
+        if middleware.repetition is not None:
+            return Stop(middleware.repetition[1], arrived)
     return None
 
 

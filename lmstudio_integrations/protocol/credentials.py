@@ -13,5 +13,5 @@ _TOKEN = re.compile(TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>
 def split_token(token: str) -> tuple[str, str] | None:
     """Return the client identifier and the passkey of a token; `None` if it has another form."""
     # As in the official Python SDK, surrounding whitespace does not count (docs/protocol.md#credentials).
-    found = _TOKEN.fullmatch(token.strip())
-    return (found["identifier"], found["passkey"]) if found else None
+    match = _TOKEN.fullmatch(token.strip())
+    return (match["identifier"], match["passkey"]) if match else None

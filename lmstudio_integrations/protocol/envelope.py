@@ -92,10 +92,10 @@ def diagnose(data: str | bytes) -> Damage | None:
         position = f"{len(text)} bytes, nested too deeply or with a number of too many digits"
     else:
         return None
-    found = _ID.search(text[:_HEAD])
-    if found is None:
+    match = _ID.search(text[:_HEAD])
+    if match is None:
         return Damage(None, None, position)
-    return Damage("channelId" if found.group(1) == b"channelId" else "callId", int(found.group(2)), position)
+    return Damage("channelId" if match.group(1) == b"channelId" else "callId", int(match.group(2)), position)
 
 
 def ensure_writable(value: dict[str, Any]) -> dict[str, Any]:

@@ -160,10 +160,10 @@ def details_of(error: LMStudioServerError) -> dict[str, Any]:
 
 
 def _context_tokens(text: str) -> dict[str, int]:
-    found = _NUMBERS.search(text)
-    if not found:
+    match = _NUMBERS.search(text)
+    if not match:
         return {}
-    used, limit = (int(number) for number in found.groups() if number is not None)
+    used, limit = (int(number) for number in match.groups() if number is not None)
     return {"used": used, "limit": limit}
 
 

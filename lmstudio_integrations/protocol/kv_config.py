@@ -110,10 +110,10 @@ def custom_fields_of(model_key: str | None) -> str | None:
 
     Others have no such fields (docs/protocol.md#custom-fields).
     """
-    found = _CATALOG_KEY.fullmatch(model_key or "")
-    if found is None:
+    match = _CATALOG_KEY.fullmatch(model_key or "")
+    if match is None:
         return None
-    owner, model = found.groups()
+    owner, model = match.groups()
     in_camel_case = re.sub("-(.?)", lambda hyphenated: hyphenated[1].upper(), model)
     return f"{CUSTOM_FIELDS}.{owner}.{in_camel_case}"
 

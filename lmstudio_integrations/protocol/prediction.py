@@ -377,25 +377,25 @@ class Accumulator:
 
 def _thoughts(fragments: Iterable[LlmPredictionFragment]) -> tuple[Thought, ...]:
     """Return the reasoning with its tags. White space after the end tag that is markup belongs to the tag."""
-    found, start_tag, is_open, written = list[_Thought](), "", False, 0
+    thoughts, start_tag, is_open, written = list[_Thought](), "", False, 0
     for fragment in fragments:
         kind, content = fragment.reasoning_type, fragment.content
         if kind == "reasoning":
             if not is_open:
-                found.append(_Thought(start_tag, written))
-            found[-1].texts.append(content)
+                thoughts.append(_Thought(start_tag, written))
+            thoughts[-1].texts.append(content)
             start_tag, is_open = "", True
         elif kind == "reasoningStartTag":
             start_tag, is_open = content, False
         elif kind == "reasoningEndTag":
             if is_open:
-                found[-1].end_tag = content
+                thoughts[-1].end_tag = content
             is_open = False
         elif not fragment.is_structural:
             written, is_open = written + len(content), False
-        elif found and found[-1].end_tag and found[-1].at == written and content.isspace():
-            found[-1].end_tag += content
-    return tuple([Thought("".join(each.texts), each.start_tag, each.end_tag, each.at) for each in found])
+        elif thoughts and thoughts[-1].end_tag and thoughts[-1].at == written and content.isspace():
+            thoughts[-1].end_tag += content
+    return tuple([Thought("".join(each.texts), each.start_tag, each.end_tag, each.at) for each in thoughts])
 
 
 @dataclass(slots=True)

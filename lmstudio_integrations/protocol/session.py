@@ -212,8 +212,8 @@ class ClientSession:
         if not isinstance(channel, ToolSession):
             return
         calls = channel.pop_calls()
-        calls += [held for held in self._backlog if held.channel is channel]
-        self._backlog = [held for held in self._backlog if held.channel is not channel]
+        calls += [call for call in self._backlog if call.channel is channel]
+        self._backlog = [call for call in self._backlog if call.channel is not channel]
         for call in calls:
             call.finish(_end_of_channel(channel))
 
@@ -380,8 +380,8 @@ class ClientSession:
         if damage is None or not self.ready:
             logger.debug("dropped a frame that is not a JSON object")
             return
-        found = self._find(Rpc if damage.kind == "callId" else Channel, damage.id)
-        for exchange in list(self._sent.values()) if damage.id is None else filter(None, [found]):
+        named = self._find(Rpc if damage.kind == "callId" else Channel, damage.id)
+        for exchange in list(self._sent.values()) if damage.id is None else filter(None, [named]):
             exchange.packets += 1
             self.close(exchange, _unreadable(exchange, damage.position))
 
@@ -420,8 +420,8 @@ class ClientSession:
 
         See docs/protocol.md#rule-unanswered-calls.
         """
-        found = _ENDPOINT_IN_WARNING.search(text)
-        name = found and found.group(1)
+        match = _ENDPOINT_IN_WARNING.search(text)
+        name = match and match.group(1)
         # A call that has received packets was accepted, so the warning is not about it.
         affected = [
             exchange for exchange in self._sent.values() if exchange.endpoint.name == name and not exchange.packets

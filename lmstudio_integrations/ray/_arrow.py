@@ -88,15 +88,15 @@ def _kind(value: object) -> str:
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a schema refers to within the whole one; the schema itself if it refers to nothing."""
-    found: Any = schema
+    target: Any = schema
     for _ in range(len(root) + 1):
-        reference = found.get("$ref") if is_mapping(found) else None
+        reference = target.get("$ref") if is_mapping(target) else None
         if not isinstance(reference, str):
             break
-        found = root
+        target = root
         for part in reference.removeprefix("#").strip("/").split("/"):
-            found = found.get(part.replace("~1", "/").replace("~0", "~")) if is_mapping(found) and part else found
-    return found if is_mapping(found) else {}
+            target = target.get(part.replace("~1", "/").replace("~0", "~")) if is_mapping(target) and part else target
+    return target if is_mapping(target) else {}
 
 
 def _json() -> Column:

@@ -61,8 +61,8 @@ def _files(output: str) -> Iterator[tuple[Any, str]]:
     if info.type == fs.FileType.File:
         yield system, path
     elif info.type == fs.FileType.Directory:
-        found = system.get_file_info(fs.FileSelector(path, recursive=True))
-        yield from ((system, each.path) for each in found if each.is_file and each.path.endswith(".parquet"))
+        infos = system.get_file_info(fs.FileSelector(path, recursive=True))
+        yield from ((system, each.path) for each in infos if each.is_file and each.path.endswith(".parquet"))
 
 
 def _keys_of(system: Any, path: str, key: str, error_column: str) -> list[Any]:

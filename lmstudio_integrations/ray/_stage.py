@@ -217,17 +217,17 @@ def check_column(name: str, columns: Collection[str]) -> None:
         raise LMStudioValueError(f"the dataset has no column {name!r}; {advice}")
 
 
-def check_known(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
+def check_known(arguments: Mapping[str, Any], known: Collection[str], owner: str) -> None:
     """Reject unknown arguments.
 
     Raises:
         LMStudioValueError: If there is one; the nearest known one is suggested.
     """
-    for name in given:
+    for name in arguments:
         if name not in known:
             remedy = (
                 f"the token comes from the environment of the actors, {TOKEN_VARIABLES[0]}"
                 if is_secret_name(name)
-                else explain_unknown_name(name, known, given, owner)
+                else explain_unknown_name(name, known, arguments, owner)
             )
             raise LMStudioValueError(f"unknown setting {name!r}; {remedy}")

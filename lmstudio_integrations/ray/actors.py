@@ -115,9 +115,9 @@ class Embedder(Stage):
         try:
             return await self._embed(values)
         except LMStudioError as error:
-            found = self.values_of(error)
+            failed = self.values_of(error)
             if not isinstance(error, LMStudioServerError | LMStudioValueError):
-                return [found] * len(values)  # this error does not depend on the texts
+                return [failed] * len(values)  # this error does not depend on the texts
             return [await self.caught(self._embed_one(value)) for value in values]
 
     async def _embed_one(self, value: object) -> Values:

@@ -213,9 +213,9 @@ def _staged(
     columns = _columns(ds)
     if columns is not None:
         stage.check(columns)
-    given = {name: arguments[name] for name in RayArguments.__annotations__ if name in arguments}
+    ray_arguments = {name: arguments[name] for name in RayArguments.__annotations__ if name in arguments}
     rows = _remaining(ds, stage, columns, arguments.get("key"), arguments.get("resume_from"))
-    added = rows.map_batches(actor, fn_constructor_kwargs=own, batch_format="pyarrow", **_map_arguments(given))
+    added = rows.map_batches(actor, fn_constructor_kwargs=own, batch_format="pyarrow", **_map_arguments(ray_arguments))
     if columns is not None:
         _COLUMNS[added] = [*columns, *stage.types()]
     return cast("DatasetT", added)
@@ -242,13 +242,13 @@ def _remaining(ds: Any, stage: Stage, columns: Collection[str] | None, key: str 
     return remaining(ds, key, output, stage.named("error"))
 
 
-def _map_arguments(given: dict[str, Any]) -> dict[str, Any]:
+def _map_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `map_batches`: those that were given, and our defaults.
 
     Raises:
         LMStudioValueError: If the number of actors is given twice, or is no number.
     """
-    ray_arguments = {"batch_size": BATCH_SIZE, "num_cpus": NUM_CPUS, **given}
+    ray_arguments = {"batch_size": BATCH_SIZE, "num_cpus": NUM_CPUS, **arguments}
     concurrency = ray_arguments.pop("concurrency", None)
     if "compute" not in ray_arguments:
         ray_arguments["compute"] = _pool(1 if concurrency is None else concurrency)

@@ -246,8 +246,8 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        given: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
-        handle = self.handle_for(new_state(self.kind, text_of(model_key, "model_key"), given, instance_identifier))
+        with_ttl: ModelParameters = {"ttl": DEFAULT_TTL, **parameters, "load_policy": "new_instance"}
+        handle = self.handle_for(new_state(self.kind, text_of(model_key, "model_key"), with_ttl, instance_identifier))
         await arun(handle.model.load())
         return handle
 

@@ -76,8 +76,8 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        found = run(repository.download_options(Operation(self._context), self.search_result))
-        return [DownloadOption(option, self._context) for option in found]
+        options = run(repository.download_options(Operation(self._context), self.search_result))
+        return [DownloadOption(option, self._context) for option in options]
 
 
 class RepositoryNamespace(BaseNamespace):
@@ -87,8 +87,8 @@ class RepositoryNamespace(BaseNamespace):
         self, search_term: str | None = None, limit: int | None = None, compatibility_types: Sequence[str] | None = None
     ) -> list[AvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
-        found = run(repository.search(self._operation(), search_term, limit, compatibility_types))
-        return [AvailableModel(each, self._context) for each in found]
+        results = run(repository.search(self._operation(), search_term, limit, compatibility_types))
+        return [AvailableModel(each, self._context) for each in results]
 
 
 class AsyncDownloadOption(BaseDownloadOption):
@@ -121,8 +121,8 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return its download options."""
-        found = await arun(repository.download_options(Operation(self._context), self.search_result))
-        return [AsyncDownloadOption(option, self._context) for option in found]
+        options = await arun(repository.download_options(Operation(self._context), self.search_result))
+        return [AsyncDownloadOption(option, self._context) for option in options]
 
 
 class AsyncRepositoryNamespace(BaseNamespace):
@@ -135,5 +135,5 @@ class AsyncRepositoryNamespace(BaseNamespace):
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AsyncAvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
-        found = await arun(repository.search(self._operation(), search_term, limit, compatibility_types))
-        return [AsyncAvailableModel(each, self._context) for each in found]
+        results = await arun(repository.search(self._operation(), search_term, limit, compatibility_types))
+        return [AsyncAvailableModel(each, self._context) for each in results]

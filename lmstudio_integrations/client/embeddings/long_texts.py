@@ -37,7 +37,7 @@ class EmbeddingRequest:
             their parts, or are sent as they are.
         splitter_setting: The name of the setting of the framework that makes texts shorter, for errors.
         prefix: What is put before each text, and before each part of a long one.
-        given: The caller's whole list, of which a framework makes batches; empty if `texts` is all of it.
+        all_texts: The caller's whole list, of which a framework makes batches; empty if `texts` is all of it.
         labels: What errors call each text, such as its line in a file; by default `text` and its number.
         context_length: The most tokens that the model takes, if that is less than the context length of the instance:
             the smallest of several hosts.
@@ -47,14 +47,14 @@ class EmbeddingRequest:
     policy: LengthPolicy
     splitter_setting: str
     prefix: str = ""
-    given: Sequence[str] = ()
+    all_texts: Sequence[str] = ()
     labels: Sequence[str] = ()
     context_length: int | None = None
 
     def part(self, start: int, stop: int) -> "EmbeddingRequest":
         """Return a request for some of the texts. Errors count them in the whole list."""
         return replace(
-            self, texts=self.texts[start:stop], given=self.given or self.texts, labels=self.labels[start:stop]
+            self, texts=self.texts[start:stop], all_texts=self.all_texts or self.texts, labels=self.labels[start:stop]
         )
 
 
@@ -162,7 +162,7 @@ def overflow_error(
 ) -> LMStudioContextOverflowError:
     """Return the error of a text that is too long. With a prefix, `used` counts both."""
     text, (limit, maximum) = request.texts[index], context_window
-    place = request.given.index(text) if text in request.given else index
+    place = request.all_texts.index(text) if text in request.all_texts else index
     label = request.labels[index] if request.labels else f"text {place}"
     bound, advice = str(limit), [f"lower {request.splitter_setting} below {limit - prefix_tokens}"]
     if maximum is not None:

@@ -60,8 +60,8 @@ def is_public_address(text: str) -> bool:
 
 async def resolve(host: str, port: int) -> list[str]:
     """Resolve a host with the system's resolver, which also reads numeric forms such as `0x7f.1`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 class _HopError(Exception):
@@ -85,12 +85,12 @@ async def fetch(url: str, *, allow_private: bool, limit: float, connect_limit: f
     async with asyncio.timeout(limit):
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                found = await _get(_checked(current), allow_private=allow_private, connect_limit=connect_limit)
+                response = await _get(_checked(current), allow_private=allow_private, connect_limit=connect_limit)
             except _HopError as error:
                 raise _error(url, current, error) from error
-            if isinstance(found, bytes):
-                return found
-            current = found
+            if isinstance(response, bytes):
+                return response
+            current = response
     raise _error(url, current, f"there are more than {MAX_REDIRECTS} redirects; use the URL of the image itself")
 
 
@@ -142,11 +142,11 @@ async def _addresses(url: httpx.URL, *, allow_private: bool) -> list[str]:
     """Return the addresses to connect to. One that is not public rejects all: the next lookup may return it first."""
     host = url.raw_host.decode("ascii")
     try:
-        found = await resolve(host, url.port or (443 if url.scheme == "https" else 80))
+        addresses = await resolve(host, url.port or (443 if url.scheme == "https" else 80))
     except (OSError, UnicodeError) as error:
         raise _HopError(f"the name {host!r} cannot be resolved; check the URL") from error
-    if allow_private or all(map(is_public_address, found)):
-        return found
+    if allow_private or all(map(is_public_address, addresses)):
+        return addresses
     raise _HopError(
         f"{host!r} is not at a public address; set allow_private_image_hosts=True if you trust whoever writes "
         "the messages, or pass the image's data"

@@ -85,13 +85,13 @@ _RETRIEVAL_KEYS = {
 def prepare_image(operation: Operation, source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload an image. Its name gets the extension of its real type: servers may decide by the name what a file is."""
     content, default_name = read_source(source)
-    name, found = optional_text(name, "name"), image_format(content)
-    if found is None:
+    name, image_type = optional_text(name, "name"), image_format(content)
+    if image_type is None:
         shown = shortened(name or default_name or "the given bytes")
         raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
     name = name or default_name or str(uuid.uuid4())
-    if Path(name).suffix.lower() not in found.suffixes:
-        name = f"{name}{found.suffixes[0]}"
+    if Path(name).suffix.lower() not in image_type.suffixes:
+        name = f"{name}{image_type.suffixes[0]}"
     return (yield from _upload(operation, source, content, name))
 
 

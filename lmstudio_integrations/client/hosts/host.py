@@ -39,7 +39,7 @@ _PROBE_TIMEOUT = 10.0
 """Seconds for each response of a probe, if the calls have not less."""
 
 
-class _Found(NamedTuple):
+class _ProbeResult(NamedTuple):
     """What a probe found on a host: the loaded instance, its parallel calls, whether the model is downloaded."""
 
     info: WireInfo | None
@@ -132,12 +132,12 @@ class HostRecord:
         if self.info is None:
             self.checked_at = self.responded_at - REFRESH
 
-    def record_probe(self, found: _Found) -> None:
+    def record_probe(self, result: _ProbeResult) -> None:
         """Record what a probe found. A host that responds to it may still respond to no call."""
-        if self.info is not None and (found.info is None or reference_of(found.info) != reference_of(self.info)):
+        if self.info is not None and (result.info is None or reference_of(result.info) != reference_of(self.info)):
             self.prompt_index.clear()  # it was unloaded
-        self.loaded, self.downloaded = found.info is not None, found.downloaded
-        self.info, self.parallel = found.info, found.parallel
+        self.loaded, self.downloaded = result.info is not None, result.downloaded
+        self.info, self.parallel = result.info, result.parallel
         self.error, self.load_error = None, None
         self.checked_at = time.monotonic()
 
@@ -185,9 +185,9 @@ class Host:
             yield from self.model.unload()
         else:
             operation = Operation(self.model.context)
-            found = yield from Loader(operation, state).find_loaded()
-            if found is not None:  # others may have unloaded it, and a load would load it again
-                yield from unload(operation, state.kind, found["identifier"])
+            info = yield from Loader(operation, state).find_loaded()
+            if info is not None:  # others may have unloaded it, and a load would load it again
+                yield from unload(operation, state.kind, info["identifier"])
         self.record.loaded, self.record.info = False, None
 
     def status(self) -> HostStatus:
@@ -277,7 +277,7 @@ async def _probe(host: Host) -> None:
         record.probe = None
 
 
-def _find(operation: Operation, state: ModelState) -> Flow[_Found]:
+def _find(operation: Operation, state: ModelState) -> Flow[_ProbeResult]:
     """Return what a host has of a model. An instance of `new_instance` counts only if the handle has loaded it."""
     if state.key is None:  # any loaded model
         info = next(iter((yield from list_wire_infos(operation, state.kind))), None)
@@ -286,9 +286,9 @@ def _find(operation: Operation, state: ModelState) -> Flow[_Found]:
     if state.policy == "new_instance" and info is not None:
         info = info if state.instance is not None and info["identifier"] == state.instance.identifier else None
     if info is None:
-        return _Found(None, None, (yield from _is_downloaded(operation, state)))
+        return _ProbeResult(None, None, (yield from _is_downloaded(operation, state)))
     fields = yield from get_load_config(operation, state.kind, Instance.of(info).specifier)
-    return _Found(info, parallel_of(fields.get(PARALLEL_KEY)), downloaded=True)
+    return _ProbeResult(info, parallel_of(fields.get(PARALLEL_KEY)), downloaded=True)
 
 
 def _is_downloaded(operation: Operation, state: ModelState) -> Flow[bool]:

@@ -213,9 +213,9 @@ class EmbedderOnHosts(_ModelOnHosts, Embedder):
             nonlocal done
             model = self.changed(lambda context: context.with_mailboxes(make_mailbox))
             for start in starts:
-                found, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
-                vectors[start : start + len(found)] = found
-                done += len(found)
+                batch, _ = yield from model.vectors_from_one_server(request.part(start, start + BATCH))
+                vectors[start : start + len(batch)] = batch
+                done += len(batch)
                 bar.update(done / len(vectors))
 
         with ProgressBar(f"Embedding {len(vectors)} texts", shown=show_progress) as bar:

@@ -194,9 +194,9 @@ class Attempts:
 
     def end_turn(self, *, succeeded: bool) -> None:
         """Give the turn back, if there is one: the server has begun to respond, or the attempt has failed."""
-        held, self._turn = self._turn, None
-        if held is not None:
-            (eviction_queue, turn), operation = held, self.operation
+        entry, self._turn = self._turn, None
+        if entry is not None:
+            (eviction_queue, turn), operation = entry, self.operation
             operation.wrap_receiver = None
             turn.succeeded = succeeded
             turn.loaded = len(operation.load_times) > turn.loads_before  # each load of the operation adds its time

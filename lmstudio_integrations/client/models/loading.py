@@ -92,13 +92,13 @@ class Loader:
         """Find a loaded instance: the one that the user named, else any."""
         kind, key = self._state.kind, self._state.key
         if self._state.number is not None:
-            found = yield from self.find_loaded()
-            if found is None:
+            info = yield from self.find_loaded()
+            if info is None:
                 raise LMStudioModelNotFoundError(
                     f"no instance {self._state.name!r} is loaded; load it with that identifier, or set a smaller "
                     "number of instances"
                 )
-            return (yield from self._adopt(found, loaded=False))
+            return (yield from self._adopt(info, loaded=False))
         specifier = QuerySpecifier(query=ModelQuery()) if key is None else by_identifier(key)
         lookup = Lookup(specifier=specifier.to_dict(), throwIfNotFound=True)
         try:
@@ -258,11 +258,11 @@ class Loader:
         names = {key, model_key}
         infos = yield from list_wire_infos(self._operation, kind)
         with decode_errors("Model list"):
-            found = [info for info in infos if any(name and matches(name, info) for name in names)]
+            matching = [info for info in infos if any(name and matches(name, info) for name in names)]
             if number is None:
-                return min(found, key=lambda info: info["identifier"] != key, default=None)
-            if model_key is None and found:
-                model_key = str(found[0]["modelKey"])
+                return min(matching, key=lambda info: info["identifier"] != key, default=None)
+            if model_key is None and matching:
+                model_key = str(matching[0]["modelKey"])
                 self._server_models.record_key(kind, key, model_key)
             identifiers = [instance_identifier(name, number) for name in (key, model_key) if name]
             of_model = [info for info in infos if info["modelKey"] == model_key and info["identifier"] in identifiers]
@@ -279,8 +279,8 @@ class Loader:
             keys = (str(info["modelKey"]) for info in infos if info.get("type") == kind and matches(name, info))
             return next(keys, None)
 
-        found = yield from self._operation.call("system", "listDownloadedModels", None, read, label="Model list")
-        return found or (yield from self._key_from_cancelled_load(name))
+        model_key = yield from self._operation.call("system", "listDownloadedModels", None, read, label="Model list")
+        return model_key or (yield from self._key_from_cancelled_load(name))
 
     def _key_from_cancelled_load(self, name: str) -> Flow[str]:
         """Return the model key of a name that no downloaded model has: start to load it, and cancel.

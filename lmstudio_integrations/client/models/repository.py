@@ -32,12 +32,12 @@ def search(
 ) -> Flow[list[SearchResultInfo]]:
     """Return the models that match a search term; without one, those that the server recommends."""
     types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
-    given = {
+    options = {
         "searchTerm": optional_text(term, "search_term"),
         "limit": whole_number(limit, "limit", most=MAX_RESULTS),
         "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
-    parameters = cast("SearchParameters", {name: value for name, value in given.items() if value is not None})
+    parameters = cast("SearchParameters", {name: value for name, value in options.items() if value is not None})
 
     def read(result: Any) -> list[SearchResultInfo]:
         return [SearchResultInfo.from_dict(each) for each in result["results"]]
@@ -46,10 +46,10 @@ def search(
     return (yield from operation.call("repository", "searchModels", parameter, read, label="Model search"))
 
 
-def download_options(operation: Operation, found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
+def download_options(operation: Operation, result: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
     """Return the download options of a model."""
     with decode_errors("Download options"):
-        identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
+        identifier = SearchResultIdentifier(type=result.identifier["type"], identifier=result.identifier["identifier"])
     parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
 
     def read(result: Any) -> list[DownloadOptionInfo]:

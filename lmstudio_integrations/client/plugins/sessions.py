@@ -103,10 +103,10 @@ def spec_of(identifier: object, parameters: object, common: Mapping[str, Any] = 
     name = text_of(identifier, "plugin")
     if parameters is not None and not is_mapping(parameters):
         raise LMStudioValueError(f"the parameters of {name!r} must be a dict; got {type(parameters).__name__}")
-    given = {**common, **(parameters or {})}
-    check_names(given, ("plugin_config", "working_directory", "prefix"))
-    config, prefix = given.get("plugin_config"), given.get("prefix", "")
-    directory = optional_text(given.get("working_directory"), "working_directory")
+    merged = {**common, **(parameters or {})}
+    check_names(merged, ("plugin_config", "working_directory", "prefix"))
+    config, prefix = merged.get("plugin_config"), merged.get("prefix", "")
+    directory = optional_text(merged.get("working_directory"), "working_directory")
     if config is not None and not (is_mapping(config) and all(isinstance(key, str) for key in config)):
         # Without the value, which may have secrets.
         raise LMStudioValueError(f"plugin_config must be a dict of settings by their keys; got {type(config).__name__}")

@@ -242,16 +242,16 @@ class Prediction:
             reason = _CANCELLED if self._is_cancelled else _CLOSED
             error = LMStudioCancelledError(f"{self._plan.label}: the stream was {reason}")
             error.__suppress_context__ = True  # `_ClosedError` is an internal detail
-            self._report_end(self._settle(self._kept(error) or error))
+            self._report_end(self._settle(self._result_of_earlier(error) or error))
         self._attempts.release()
         self._wake(self._step)
 
-    def _kept(self, error: LMStudioCancelledError) -> PredictionResult | None:
+    def _result_of_earlier(self, error: LMStudioCancelledError) -> PredictionResult | None:
         """Return what earlier asks have delivered, if that is the result of a prediction that was cancelled."""
-        kept = self._kept_after(error) if self._is_cancelled else None
-        if kept is None:
+        fallback = self._fallback_after(error) if self._is_cancelled else None
+        if fallback is None:
             return None
-        events, end = kept
+        events, end = fallback
         stopped = replace(end, stats={**end.stats, "stopReason": "userStopped"})
         return self._result_of([*self._earlier, Ask(delivered=events)], self._with_all_asks(stopped))
 
@@ -329,10 +329,10 @@ class Prediction:
             except LMStudioError as error:
                 if self._repeats_after(error):
                     continue
-                kept = self._kept_after(error)
-                if kept is None:
+                fallback = self._fallback_after(error)
+                if fallback is None:
                     raise self._attempts.final_error(error)  # noqa: B904 - it has its cause
-                events = yield from self._deliver(*kept, self._outside_of(self._ask))
+                events = yield from self._deliver(*fallback, self._outside_of(self._ask))
             if events:  # otherwise all of them are held
                 return events
 
@@ -355,7 +355,7 @@ class Prediction:
             return False
         return any(middleware.repeats_after(error, self._ask) for middleware in self._middlewares)
 
-    def _kept_after(self, error: LMStudioError) -> tuple[Events, PredictionEnd] | None:
+    def _fallback_after(self, error: LMStudioError) -> tuple[Events, PredictionEnd] | None:
         """Return how the prediction ends if its ask has failed; a middleware decides that for its own ask."""
         ask = self._ask
         return None if ask.asked_by is None else ask.asked_by.failed(error, ask)

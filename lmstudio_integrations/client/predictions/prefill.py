@@ -71,11 +71,11 @@ def prefill_parameters(parameters: PredictionParameters, tools: Iterable[ToolInp
     settings, listed = LlmPredictionConfig.parse(parameters.get("config")), list_of(tools, "tools")
     if listed:
         settings = with_tools(settings, parse_tools(listed).values())
-    kept = cast(
-        "PredictionParameters", {name: given for name, given in parameters.items() if name not in _OF_THE_RESPONSE}
+    own = cast(
+        "PredictionParameters", {name: value for name, value in parameters.items() if name not in _OF_THE_RESPONSE}
     )
     return {
-        **kept,
+        **own,
         "config": settings.merged(LlmPredictionConfig(max_tokens=1)),
         # What is generated is not used, so nothing is made of it, and no callback gets it.
         "check_response": False,

@@ -114,13 +114,13 @@ class Watch:
 
     def add(self, text: str) -> Repetition | None:
         """Add what was written; return what the text ends with, if that is a repetition."""
-        kept = max(_FEWEST_COPIES * _LONGEST_BLOCK, 2 * (self.limit or 0))
+        length = max(_FEWEST_COPIES * _LONGEST_BLOCK, 2 * (self.limit or 0))
         end = self._end + text
-        dropped = max(0, len(end) - kept)
+        dropped = max(0, len(end) - length)
         self._end, self._start = end[dropped:], self._start + dropped
-        found = self._white_space() or self._copies() or self._few_words()
-        found = found or self._counted(_NUMBER.sub("0", text))
-        return None if found is None else found._replace(start=self._start + found.start)
+        repetition = self._white_space() or self._copies() or self._few_words()
+        repetition = repetition or self._counted(_NUMBER.sub("0", text))
+        return None if repetition is None else repetition._replace(start=self._start + repetition.start)
 
     def _white_space(self) -> Repetition | None:
         """Find white space, which need not be regular."""

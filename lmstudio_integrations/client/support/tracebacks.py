@@ -111,14 +111,14 @@ def _before(error: BaseException, seen: set[int]) -> Iterator[tuple[BaseExceptio
 
 def _frames(error: BaseException) -> list[tuple[TracebackType, bool]]:
     """Return the frames of an exception's traceback, each with whether it is ours."""
-    found: list[tuple[TracebackType, bool]] = []
+    frames: list[tuple[TracebackType, bool]] = []
     trace, is_ours = error.__traceback__, False
     while trace is not None:
         package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         is_ours = package == _PACKAGE or (is_ours and package in _LIBRARIES)
-        found.append((trace, is_ours))
+        frames.append((trace, is_ours))
         trace = trace.tb_next
-    return found
+    return frames
 
 
 def _raised_here(error: BaseException) -> bool:

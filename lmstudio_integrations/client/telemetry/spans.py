@@ -180,19 +180,19 @@ class OperationSpan(Spans):
         _run_outside_sdk(self._finish, span, outcome, model_key, seconds)
 
     def _finish(self, span: "Span", outcome: object, model_key: str | None, seconds: float) -> None:
-        found = self._attributes()  # only now, because the operation may have moved to another host
+        attributes = self._attributes()  # only now, because the operation may have moved to another host
         error = outcome if isinstance(outcome, BaseException) else None
         if model_key is not None:
-            found["gen_ai.response.model"] = model_key
+            attributes["gen_ai.response.model"] = model_key
         if isinstance(outcome, PredictionResult):
-            found |= result_attributes(outcome)
+            attributes |= result_attributes(outcome)
             if _captures_content() and span.is_recording():
                 span.set_attributes(output_content(outcome))
         elif is_list(outcome) and outcome:  # vectors
-            found["gen_ai.embeddings.dimension.count"] = len(outcome[0])
-        span.set_attributes(found)
+            attributes["gen_ai.embeddings.dimension.count"] = len(outcome[0])
+        span.set_attributes(attributes)
         _end_span(span, error)
-        _record_metrics(found, seconds, _error_type(error))
+        _record_metrics(attributes, seconds, _error_type(error))
 
     def __del__(self) -> None:
         self.on_end(None)
@@ -301,10 +301,10 @@ def _span_name(operation: str, attributes: Attributes) -> str:
     return f"{operation} {model}" if model else operation
 
 
-def _record_metrics(found: Attributes, seconds: float, error: str | None) -> None:
-    labels = {key: value for key, value in found.items() if key in _IN_METRICS}
+def _record_metrics(attributes: Attributes, seconds: float, error: str | None) -> None:
+    labels = {key: value for key, value in attributes.items() if key in _IN_METRICS}
     for kind in ("input", "output"):
-        count = found.get(f"gen_ai.usage.{kind}_tokens")
+        count = attributes.get(f"gen_ai.usage.{kind}_tokens")
         if count is not None:
             _histogram(_TOKENS).record(count, {**labels, "gen_ai.token.type": kind})
     _histogram(_DURATION).record(seconds, labels if error is None else {**labels, "error.type": error})

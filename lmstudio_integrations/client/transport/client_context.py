@@ -130,8 +130,8 @@ class ClientContext:
     def shared(self, kind: type[T]) -> T:
         """Return the object of a type that all clients of this process share for this server."""
         objects, key = IOThread.current().shared, (self.target.address, kind)
-        found: T = objects.get(key) or objects.setdefault(key, kind())
-        return found
+        shared: T = objects.get(key) or objects.setdefault(key, kind())
+        return shared
 
     def socket_scope(self, namespace: Namespace) -> object:
         """Return what stands for the server, the process and the socket of a namespace.

@@ -144,10 +144,10 @@ class Connection:
         if self._current is not ended:
             return
         was_lost = ended.session.ready and ended.make_error is not closed_locally_error
-        held = ended.session.pop_backlog() if was_lost else []
+        backlog = ended.session.pop_backlog() if was_lost else []
         self._detach()
-        if held:
-            self.start(held)
+        if backlog:
+            self.start(backlog)
 
     def _detach(self) -> None:
         """Drop the socket and its session; the next call opens new ones."""
@@ -217,10 +217,10 @@ class Connection:
         logger.info("a connection to %s is dead; a new one replaces it", self._target)
         self._current, self._check = second, None
         self._on_socket_lost()
-        held = current.session.pop_backlog()
+        backlog = current.session.pop_backlog()
         # First, so that a caller whose call was held back finds the channel of that call ended.
         current.close(dead_socket_error)
-        second.session.adopt(held, time.monotonic())
+        second.session.adopt(backlog, time.monotonic())
         second.flush()
 
     def _fail_backlog(self, current: SocketSession, make_error: Callable[[], BaseException]) -> bool:

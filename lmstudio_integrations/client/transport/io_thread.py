@@ -106,7 +106,7 @@ class IOThread:
         """Objects that all clients of one server share, see `ClientContext.shared`; empty again in a forked child."""
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
-        self._held: list[Callable[[], None]] | None = None
+        self._pending_wakes: list[Callable[[], None]] | None = None
         self._collect_after = 0.0
         self.thread: threading.Thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
         self.thread.start()
@@ -160,22 +160,22 @@ class IOThread:
     @on_io_thread
     def hold_wakes(self) -> None:
         """Wake no caller before `release_wakes`, so that each wakes once per batch."""
-        self._held = []
+        self._pending_wakes = []
 
     @on_io_thread
     def release_wakes(self) -> None:
         """Wake the callers that were due since `hold_wakes`."""
-        held, self._held = self._held or (), None
-        for wake in held:
+        wakes, self._pending_wakes = self._pending_wakes or (), None
+        for wake in wakes:
             wake()
 
     @on_io_thread
     def wake_or_hold(self, wake: Callable[[], None]) -> None:
         """Wake a caller, now or at `release_wakes`; `wake` must not raise."""
-        if self._held is None:
+        if self._pending_wakes is None:
             wake()
         else:
-            self._held.append(wake)
+            self._pending_wakes.append(wake)
 
     @on_io_thread
     def collect_garbage(self, now: float, loop: asyncio.AbstractEventLoop | None) -> None:

@@ -149,7 +149,7 @@ def test_the_average_is_weighted_by_tokens_and_as_long_as_the_vectors() -> None:
 
 @pytest.mark.parametrize("maximum", [None, 9])
 def test_advice_does_not_repeat_what_was_done(maximum: int | None) -> None:
-    request = EmbeddingRequest(["b"], "truncate", "chunk_size", given=["a", "b"])
+    request = EmbeddingRequest(["b"], "truncate", "chunk_size", all_texts=["a", "b"])
     message = str(overflow_error(request, 0, 7, ContextWindow(2, maximum)))
     assert "text 1 has 7 tokens" in message
     assert "or load the model with a context_length of 7 or more" in message

@@ -11,7 +11,7 @@ from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.prompt_fingerprint import PromptFingerprint
 
 ERROR = LMStudioTimeoutError("It does not respond")
-DOWNLOADED = host_module._Found(None, None, downloaded=True)
+DOWNLOADED = host_module._ProbeResult(None, None, downloaded=True)
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_calls_that_fail_together_count_once(now: list[float]) -> None:
 
 
 def test_the_cache_of_a_host_that_fails_or_loads_again_is_forgotten() -> None:
-    def found(reference: str | None) -> host_module._Found:
+    def found(reference: str | None) -> host_module._ProbeResult:
         info = None if reference is None else {"instanceReference": reference}
-        return host_module._Found(info, None, downloaded=True)
+        return host_module._ProbeResult(info, None, downloaded=True)
 
     record, fingerprint = HostRecord(), PromptFingerprint((0, 1))
     changes: list[tuple[Callable[[], None], bool]] = [

@@ -137,8 +137,8 @@ def _reading(prompt: str, tags: Tags) -> ReasoningReplay:
 def _reading_of_bare(prompt: str) -> ReasoningReplay:
     """Return what a prompt shows of thoughts without tags: whether they are introduced otherwise than an answer."""
     segments = dict(_segments(prompt))
-    head, found, _ = segments[_CURRENT_CALL].partition(_CURRENT_CALL.thought)
-    if not found or head == segments[_ANSWER]:
+    head, thought, _ = segments[_CURRENT_CALL].partition(_CURRENT_CALL.thought)
+    if not thought or head == segments[_ANSWER]:
         return REJECTED_REASONING
     is_kept = _EARLIER_CALL.thought in segments[_EARLIER_CALL]
     return ReasoningReplay("kept", "kept" if is_kept else "stripped", "rejected", is_bare=True)

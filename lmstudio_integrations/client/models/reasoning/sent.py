@@ -64,8 +64,8 @@ def sent_messages(
     if options.send is False:
         return Sent(without_thoughts(messages), template)
     contents = [message["content"] for message in messages]
-    given = {tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
-    own = yield from sent_tags(operation, instance, given, requested)
+    tag_pairs = {tags_of_part(part) for content in contents for part in content if _is_whole_thought(part, content)}
+    own = yield from sent_tags(operation, instance, tag_pairs, requested)
     replay, replays = None, dict[Tags, ReasoningReplay]()
     for tags in own.values() if options.send == "auto" else ():
         try:
@@ -142,7 +142,7 @@ def _is_whole_thought(part: Mapping[str, Any], content: Sequence[Mapping[str, An
 
 def _with_tags(part: Mapping[str, Any], tags: Tags) -> str:
     """Return a thought between tags: its own if they are the same, with the white space that the model wrote."""
-    given = tags_of_part(part)
-    start = part["startTag"] if given.start == tags.start else tags.start
-    end = part["endTag"] if given.end == tags.end else tags.end
+    own = tags_of_part(part)
+    start = part["startTag"] if own.start == tags.start else tags.start
+    end = part["endTag"] if own.end == tags.end else tags.end
     return f"{start}{part['text']}{end}"

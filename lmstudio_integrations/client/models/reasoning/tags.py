@@ -42,7 +42,7 @@ def tags_of_instance(operation: Operation, instance: Instance, requested: Tags |
 
 
 def sent_tags(
-    operation: Operation, instance: Instance, given: set[Tags], requested: Tags | None
+    operation: Operation, instance: Instance, tag_pairs: set[Tags], requested: Tags | None
 ) -> Flow[dict[Tags, Tags]]:
     """Return the tags with which thoughts are sent, by the tags that they have.
 
@@ -50,12 +50,12 @@ def sent_tags(
     alone, whose thought was opened by the prompt.
     """
     written = instance.reasoning.written
-    is_known = given <= written.keys()
+    is_known = tag_pairs <= written.keys()
     configured = instance.reasoning.configured if is_known else (yield from configured_in(operation, instance))
     of_config = None if configured is None else configured.tags
     of_instance = requested or of_config or next(iter([*written]), None)
-    stay = given if of_instance is None else {*written, of_config}
-    return {tags: tags if all(tags) and tags in stay else of_instance or _DEFAULT for tags in given}
+    stay = tag_pairs if of_instance is None else {*written, of_config}
+    return {tags: tags if all(tags) and tags in stay else of_instance or _DEFAULT for tags in tag_pairs}
 
 
 def configured_in(operation: Operation, instance: Instance) -> Flow[Configured]:

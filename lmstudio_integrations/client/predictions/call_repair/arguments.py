@@ -77,20 +77,20 @@ def _unwrapped(tool: OfferedTool, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _renamed(misfit: Misfit) -> Any:
     """Return an object with the name of one member that a known one was meant by, if it is clear which."""
-    given, known = misfit.value, misfit.schema.get("properties")
-    if not (is_object(given) and is_object(known)):
-        return given
-    unset = [name for name in known if name not in given]
+    members, known = misfit.value, misfit.schema.get("properties")
+    if not (is_object(members) and is_object(known)):
+        return members
+    unset = [name for name in known if name not in members]
     missing = [name for name in unset if name in misfit.schema.get("required", ())]
-    unknown = [name for name in given if name not in known]
+    unknown = [name for name in members if name not in known]
     if len(unknown) > _MOST_UNKNOWN:
-        return given
+        return members
     for wanted in (missing, unset) if misfit.keyword == "additionalProperties" else (missing,):
         meant = {name: resembling_arguments(name, wanted) for name in unknown}
         for name, names in meant.items():
             if len(names) == 1 and all(names[0] not in others for other, others in meant.items() if other != name):
-                return {names[0] if key == name else key: value for key, value in given.items()}
-    return given
+                return {names[0] if key == name else key: value for key, value in members.items()}
+    return members
 
 
 def _read_again(tool: OfferedTool, misfit: Misfit) -> Any:

@@ -39,8 +39,8 @@ class WrongCall:
         fixed = self._fixed(tool)
         long = {name for name, value in fixed.items() if len(json.dumps(value)) > _LONGEST_FIXED}
         # An argument that does not fit is written again, and not left out.
-        given = (name for name in self.arguments if name in fixed or name in tool.parameters)
-        required = [*tool.schema.get("required", ()), *given]
+        usable = (name for name in self.arguments if name in fixed or name in tool.parameters)
+        required = [*tool.schema.get("required", ()), *usable]
         # What the model did not write, it does not need, unless it wrote it under another name.
         is_all_known = bool(fixed) and self.arguments.keys() <= tool.parameters.keys() | fixed.keys()
         more = {name: None for name in fixed if name not in tool.parameters}

@@ -96,11 +96,11 @@ def resembling_arguments(name: str, known: Iterable[str]) -> list[str]:
 
 def _best(name: str, known: list[str], tests: Iterable[Callable[[list[str], list[str]], bool]]) -> list[str]:
     """Return the names that pass the first of the tests which any passes."""
-    found = same_spelling(name, known)
+    names = same_spelling(name, known)
     written = words_of(name)
     for is_meant in tests:
-        found = found or [each for each in known if written and is_meant(written, words_of(each))]
-    return found
+        names = names or [each for each in known if written and is_meant(written, words_of(each))]
+    return names
 
 
 def _is_misspelled(written: list[str], known: list[str]) -> bool:

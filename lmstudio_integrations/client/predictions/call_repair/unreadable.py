@@ -27,9 +27,9 @@ class MeantTools(OfferedTools):
 
     def meant(self, name: str) -> OfferedTool | None:
         """Return the tool that a model means by a name."""
-        found = super().named(name)
-        names = [] if found is not None else resembling_tools(name, [tool.name for tool in self])
-        return super().named(names[0]) if len(names) == 1 else found
+        tool = super().named(name)
+        names = [] if tool is not None else resembling_tools(name, [tool.name for tool in self])
+        return super().named(names[0]) if len(names) == 1 else tool
 
 
 def calls_in(text: str, tools: MeantTools, name: str | None) -> list[ParsedCall]:

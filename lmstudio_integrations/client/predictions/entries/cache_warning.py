@@ -211,9 +211,9 @@ def _prefix_changes(
 ) -> list[_PrefixChange]:
     """Return how a prompt differs from those with which it has most in common, the latest of them last."""
     responded = [each for each in known if not each.response.isdisjoint(parts)]
-    found = [each for earlier in responded[-_MOST_COMPARED:] for each in _changes_since(earlier, fingerprint)]
-    most = max(((each.same, each.start) for each in found), default=None)
-    return [each for each in found if (each.same, each.start) == most]
+    changes = [each for earlier in responded[-_MOST_COMPARED:] for each in _changes_since(earlier, fingerprint)]
+    most = max(((each.same, each.start) for each in changes), default=None)
+    return [each for each in changes if (each.same, each.start) == most]
 
 
 def _changes_since(earlier: _Prompt, fingerprint: PromptFingerprint) -> Iterable[_PrefixChange]:

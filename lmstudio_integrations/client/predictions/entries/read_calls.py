@@ -45,8 +45,8 @@ class ReadCalls(Middleware):
         """Whether there was more than white space and reasoning."""
         self._length = 0
         """The characters of the text or the reasoning."""
-        self._held: deque[LlmPredictionFragment] = deque()
-        self._held_length = 0
+        self._buffer: deque[LlmPredictionFragment] = deque()
+        self._buffer_length = 0
 
     def events(self, batch: Events, ask: Ask) -> Events:
         """Return the events without fragments that may be markup."""
@@ -61,7 +61,7 @@ class ReadCalls(Middleware):
             elif type(event) is PromptProgress:
                 released.append(event)
             else:
-                self._release_held(released)
+                self._release(released)
                 self._parser = None
                 released.append(event)
         return released
@@ -80,14 +80,14 @@ class ReadCalls(Middleware):
         if result is not None and result.family == UNMARKED:
             keeps_misfits = False  # without a marker, they stay text unless they are mended
         if result is not None and (result.problem is None or (keeps_misfits and result.calls)):
-            self._held.clear()
+            self._buffer.clear()
             for tool, arguments in result.calls:
                 released += call_events(tool.name, arguments, result.text)
             number, model = counted(len(result.calls), "tool call"), end.model_info.get("modelKey")
             name = model or ask.instance.identifier
             logger.warning("%r: read %s that the server left in the text (%s)", name, number, result.family)
             return released, replace(end, stats={**end.stats, "rescuedToolCalls": len(result.calls)})
-        self._release_held(released)
+        self._release(released)
         if result is not None and not self.plan.forces_call:
             released += failed_call_events(result.name, result.problem or "", result.text)
         return released, end
@@ -95,23 +95,23 @@ class ReadCalls(Middleware):
     def _add(self, fragment: LlmPredictionFragment, released: list[PredictionEvent]) -> None:
         is_text = fragment.reasoning_type == "none"
         if self._parser is None or not (is_text or fragment.reasoning_type == "reasoning"):
-            self._release_held(released)
+            self._release(released)
             released.append(fragment)
             if fragment.reasoning_type == "reasoningEndTag":  # calls in it are over
                 self._begin(is_reasoning=False)
             return
         if is_text and fragment.is_structural:
-            self._held.append(fragment)
-            self._release_held(released, keeping=self._held_length)
+            self._buffer.append(fragment)
+            self._release(released, keeping=self._buffer_length)
             return
         if is_text is self._is_reasoning and fragment.content:
-            self._release_held(released)
+            self._release(released)
             self._begin(is_reasoning=not is_text)
         self._has_text = self._has_text or (is_text and bool(fragment.content.strip()))
-        self._held.append(fragment)
-        self._held_length += len(fragment.content)
+        self._buffer.append(fragment)
+        self._buffer_length += len(fragment.content)
         self._length += len(fragment.content)
-        self._release_held(released, keeping=self._parser.add(fragment.content))
+        self._release(released, keeping=self._parser.add(fragment.content))
 
     def _begin(self, *, is_reasoning: bool) -> None:
         """Watch a new text."""
@@ -122,23 +122,23 @@ class ReadCalls(Middleware):
     def _new_parser(self, *, marked_only: bool) -> StreamingToolParser:
         return StreamingToolParser(self._tools, marked_only=marked_only, repairs=self._repairs)
 
-    def _release_held(self, released: list[PredictionEvent], keeping: int = 0) -> None:
+    def _release(self, released: list[PredictionEvent], keeping: int = 0) -> None:
         """Release the fragments that have none of the last characters."""
-        while self._held and self._held_length - _length(self._held[0]) >= keeping:
-            fragment = self._held.popleft()
-            self._held_length -= _length(fragment)
+        while self._buffer and self._buffer_length - _length(self._buffer[0]) >= keeping:
+            fragment = self._buffer.popleft()
+            self._buffer_length -= _length(fragment)
             released.append(fragment)
 
     def _release_before(self, at: int, released: list[PredictionEvent]) -> None:
         """Release the text before a place."""
-        self._release_held(released, keeping=self._length - at)
-        before = self._held_length - (self._length - at)
+        self._release(released, keeping=self._length - at)
+        before = self._buffer_length - (self._length - at)
         if before > 0:
-            held, within = self._held[0], _tokens_within(self._held[0], before)
-            released.append(replace(held, content=held.content[:before], tokens=within or None))
-            rest = (held.tokens or [])[len(within) :]
-            self._held[0] = replace(held, content=held.content[before:], tokens_count=0, tokens=rest or None)
-            self._held_length -= before
+            fragment, within = self._buffer[0], _tokens_within(self._buffer[0], before)
+            released.append(replace(fragment, content=fragment.content[:before], tokens=within or None))
+            rest = (fragment.tokens or [])[len(within) :]
+            self._buffer[0] = replace(fragment, content=fragment.content[before:], tokens_count=0, tokens=rest or None)
+            self._buffer_length -= before
 
 
 def _length(fragment: LlmPredictionFragment) -> int:

@@ -54,7 +54,7 @@ _OF_FIRST = ("stopReason", "rescuedToolCalls", "reasoningReplay")
 
 
 @dataclass(slots=True)
-class _Held:
+class _PendingCall:
     """The events of a call.
 
     Attributes:
@@ -90,7 +90,7 @@ class RepairCalls(Middleware):
 
     _open: Events = field(default_factory=list[PredictionEvent], init=False)
     """The events of the call that the model is writing."""
-    _held: list[_Held] = field(default_factory=list[_Held], init=False)
+    _pending: list[_PendingCall] = field(default_factory=list[_PendingCall], init=False)
     """The calls from the first one on that cannot be mended at once."""
     _repaired: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], init=False)
     """What was mended, or could not be, for the metadata."""
@@ -105,7 +105,7 @@ class RepairCalls(Middleware):
 
     @property
     def _wrong(self) -> list[WrongCall]:
-        return [each.wrong for each in self._held if each.wrong is not None]
+        return [each.wrong for each in self._pending if each.wrong is not None]
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -131,18 +131,18 @@ class RepairCalls(Middleware):
         """Check a call that has ended, or was given up, and release it unless it or one before it is held."""
         if not self._open:
             return
-        call, self._open = _Held(self._open), []
+        call, self._open = _PendingCall(self._open), []
         end = call.sent[-1]
         if type(end) is ToolCallFailed:
             call.sent = [*_taken_from(released, end.raw_content or ""), *call.sent]
         if type(end) is ToolCallEnd:
             self._check(call, end)
-        if self._held or call.wrong is not None or type(end) is ToolCallFailed:
-            self._held.append(call)
+        if self._pending or call.wrong is not None or type(end) is ToolCallFailed:
+            self._pending.append(call)
         else:
             released += call.mended or call.sent
 
-    def _check(self, call: _Held, end: ToolCallEnd) -> None:
+    def _check(self, call: _PendingCall, end: ToolCallEnd) -> None:
         """Record what replaces a call that does not fit, or that the model has to mend it."""
         tool, arguments = self._tools.meant(end.name), end.arguments or {}
         if tool is None:
@@ -157,7 +157,7 @@ class RepairCalls(Middleware):
             else:
                 self._replace(call, [ParsedCall(tool, fitting)], end.raw_content or call.text)
 
-    def _read(self, call: _Held) -> None:
+    def _read(self, call: _PendingCall) -> None:
         """Read a call that could not be read, once it is known that it was not cut off."""
         names = [event.name for event in call.sent if type(event) is ToolCallName]
         read = calls_in(call.text, self._tools, names[-1] if names else None)
@@ -175,7 +175,7 @@ class RepairCalls(Middleware):
                 tools = list(self._tools) if named is None else [named]
                 call.wrong = WrongCall(call.text, "it cannot be read", tools, {})
 
-    def _replace(self, call: _Held, calls: list[ParsedCall], raw_content: str) -> None:
+    def _replace(self, call: _PendingCall, calls: list[ParsedCall], raw_content: str) -> None:
         ids = [event.id for event in call.sent if type(event) is ToolCallStart or type(event) is ToolCallEnd]
         call.mended = []
         for number, (tool, arguments) in enumerate(calls):
@@ -195,7 +195,7 @@ class RepairCalls(Middleware):
         self._close(released)
         is_over = is_last(end)
         if not is_over and end.stop_reason not in _CUT_OFF:
-            for call in self._held:
+            for call in self._pending:
                 if type(call.sent[-1]) is ToolCallFailed:
                     self._read(call)
         if self._wrong and not (is_over or self.has_asked) and "predictionConfigStack" in ask.parameter:
@@ -205,11 +205,11 @@ class RepairCalls(Middleware):
 
     def _released(self) -> Events:
         """Return all that is held, and record the calls that the model was asked for in vain."""
-        held, self._held = self._held, []
+        calls, self._pending = self._pending, []
         if self._first is not None:
-            unmended = [call for call in held if call.wrong is not None and call.mended is None]
+            unmended = [call for call in calls if call.wrong is not None and call.mended is None]
             self._repaired += [{"sent": call.text, "replaced_by": None} for call in unmended]
-        return [event for call in held for event in call.events]
+        return [event for call in calls for event in call.events]
 
     def _with_repairs(self, end: PredictionEnd) -> PredictionEnd:
         """Return the end, with what was mended in its statistics."""
@@ -246,7 +246,7 @@ class RepairCalls(Middleware):
         """Return the calls, in which the response by grammar replaces those that it mends."""
         response = ask.response()
         text = response.content.strip() or response.reasoning_content.strip()
-        wrong = [call for call in self._held if call.wrong is not None]
+        wrong = [call for call in self._pending if call.wrong is not None]
         if not end.is_interrupted:
             with suppress(NoCallError, RecursionError):
                 for call, meant in zip(wrong, calls_of(text, self._wrong), strict=True):
@@ -260,8 +260,8 @@ class RepairCalls(Middleware):
     def _end_of_both(self, end: PredictionEnd) -> PredictionEnd:
         """Return the end of the first response, with the counts of the second one: those of both are summed."""
         first = end if self._first is None else self._first.end or end
-        kept = {name: first.stats[name] for name in _OF_FIRST if name in first.stats}
-        return replace(first, stats={**end.stats, **kept})
+        of_first = {name: first.stats[name] for name in _OF_FIRST if name in first.stats}
+        return replace(first, stats={**end.stats, **of_first})
 
     def repeats_after(self, error: LMStudioError, ask: Ask) -> bool:
         """Whether to ask without the prompt of the first request, because the server cannot show or continue it."""
@@ -282,7 +282,7 @@ class RepairCalls(Middleware):
     def reset(self, ask: Ask) -> None:
         """Forget the calls of the response that is repeated."""
         if ask.asked_by is not self:
-            self._open, self._held, self._repaired = [], [], []
+            self._open, self._pending, self._repaired = [], [], []
 
 
 def _taken_from(released: Events, markup: str) -> Events:

@@ -152,16 +152,16 @@ def with_instruction(
         definitions: The definitions of the tools, in wire form.
     """
     tools = "\n".join(["These are tools:", *(json.dumps(each["function"], ensure_ascii=False) for each in definitions)])
-    asked = with_response(messages, text)
+    conversation = with_response(messages, text)
     first: dict[str, Any] = {"role": "user", "content": []}
-    if asked and asked[0]["role"] in {"system", "user"}:
-        first = asked.pop(0)
-    given: list[dict[str, Any]] = first["content"]
+    if conversation and conversation[0]["role"] in {"system", "user"}:
+        first = conversation.pop(0)
+    first_content: list[dict[str, Any]] = first["content"]
     is_system = first["role"] == "system"
-    content = [*given, text_part(f"\n\n{tools}")] if is_system else [text_part(f"{tools}\n\n"), *given]
-    asked.insert(0, {**first, "content": content})
+    content = [*first_content, text_part(f"\n\n{tools}")] if is_system else [text_part(f"{tools}\n\n"), *first_content]
+    conversation.insert(0, {**first, "content": content})
     last: dict[str, Any] = {"role": "user", "content": []}
-    if asked[-1]["role"] == "user":
-        last = asked.pop()
+    if conversation[-1]["role"] == "user":
+        last = conversation.pop()
     separator = "\n\n" if last["content"] else ""
-    return [*asked, {**last, "content": [*last["content"], text_part(separator + _INSTRUCTION)]}]
+    return [*conversation, {**last, "content": [*last["content"], text_part(separator + _INSTRUCTION)]}]

@@ -46,7 +46,7 @@ class StopOnRepetition(Middleware):
     _call: ToolCallRecord | None = field(default=None, init=False)
     """The tool call whose arguments are watched, and how many of its fragments were looked at."""
     _seen_of_call: int = field(default=0, init=False)
-    found: tuple[str, Repetition] | None = field(default=None, init=False)
+    repetition: tuple[str, Repetition] | None = field(default=None, init=False)
     """Where the ask only repeats itself, and what, so that it was cancelled."""
 
     def events(self, batch: Events, ask: Ask) -> Events:
@@ -58,28 +58,28 @@ class StopOnRepetition(Middleware):
             if type(event) is LlmPredictionFragment or type(event) is ToolCallArguments:
                 unseen += len(event.content)
         self._unseen = unseen
-        if unseen >= LOOK_EVERY and self.found is None:
+        if unseen >= LOOK_EVERY and self.repetition is None:
             self._unseen = 0
-            self.found = self._look(ask)
-            if self.found is not None and ask.call is not None:
+            self.repetition = self._look(ask)
+            if self.repetition is not None and ask.call is not None:
                 ask.call.cancel()
         return batch
 
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
         """Return the end with the stop reason `repetition`, if that is why the server has stopped."""
         yield from ()
-        if ask is not self._ask or self.found is None or ask.is_cancelled:
+        if ask is not self._ask or self.repetition is None or ask.is_cancelled:
             return batch, end
         if end.has_stats and end.stop_reason != "userStopped":
             return batch, end
-        where, repetition = self.found
+        where, repetition = self.repetition
         model = end.model_info.get("modelKey") or ask.instance.identifier
         logger.warning("%r: stopped, because the %s only repeated %s", model, where, beginning(repetition.block))
         stats = {**end.stats, "stopReason": "repetition", "repetitionStart": repetition.start}
         return batch, replace(end, stats=stats)
 
     def _begin(self, ask: Ask) -> None:
-        self._ask, self._unseen, self._seen, self.found = ask, 0, 0, None
+        self._ask, self._unseen, self._seen, self.repetition = ask, 0, 0, None
         self._watches.clear()
         self._call, self._seen_of_call = None, 0
 
@@ -92,9 +92,11 @@ class StopOnRepetition(Middleware):
                 is_json = where == _ARGUMENTS or (where == _TEXT and _has_format(ask.parameter))
                 limit = characters_of(self.plan.options["stop_on_repetition"])
                 self._watches[where] = Watch(limit, is_json=is_json)
-            found = self._watches[where].add(text)
-            if found is not None and not any(is_repeated(found.block, each) for each in _given(ask.parameter)):
-                return where, found
+            repetition = self._watches[where].add(text)
+            if repetition is not None and not any(
+                is_repeated(repetition.block, each) for each in _texts_of(ask.parameter)
+            ):
+                return where, repetition
         return None
 
     def _arrived(self, ask: Ask) -> Iterator[tuple[str, str]]:
@@ -123,7 +125,7 @@ def _has_format(parameter: Mapping[str, Any]) -> bool:
     return stack is not None and collapsed(stack).get(_FORMAT_KEY) is not None
 
 
-def _given(parameter: Mapping[str, Any]) -> Iterator[str]:
+def _texts_of(parameter: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts that the caller has given: what the model itself has repeated before is no reason to go on."""
     messages: Sequence[dict[str, Any]] = parameter["history"]["messages"] if "history" in parameter else ()
     parts = [part for message in messages if message["role"] != "assistant" for part in message["content"]]

@@ -24,7 +24,7 @@ _WITHOUT_TOOLS = LlmPredictionConfig(raw_tools=None, tool_choice=None)
 class ToolsFirst(Middleware):
     """Holds the response of the first prediction until it is known to stay."""
 
-    _held: list[tuple[Ask, PredictionEvent]] = field(default_factory=list[tuple[Ask, PredictionEvent]])
+    _buffer: list[tuple[Ask, PredictionEvent]] = field(default_factory=list[tuple[Ask, PredictionEvent]])
     _stays: bool = False
 
     def __post_init__(self) -> None:
@@ -41,9 +41,9 @@ class ToolsFirst(Middleware):
         if self._stays or self.has_asked:
             return batch
         progress: list[PredictionEvent] = [event for event in batch if type(event) is PromptProgress]
-        held = [event for event in batch if type(event) is not PromptProgress]
-        self._held += [(ask, event) for event in held]
-        self._stays = any(type(event) is not LlmPredictionFragment for event in held)
+        events = [event for event in batch if type(event) is not PromptProgress]
+        self._buffer += [(ask, event) for event in events]
+        self._stays = any(type(event) is not LlmPredictionFragment for event in events)
         return [*progress, *self._response()] if self._stays else progress
 
     def finish(self, batch: Events, end: PredictionEnd, ask: Ask) -> Flow[tuple[Events, PredictionEnd | None]]:
@@ -58,9 +58,9 @@ class ToolsFirst(Middleware):
         return ([*batch, *self._response()], end) if self._stays else (batch, None)
 
     def _response(self) -> list[PredictionEvent]:
-        return [event for _, event in self._held]
+        return [event for _, event in self._buffer]
 
     def reset(self, ask: Ask) -> None:
         """Forget what is held of the ask."""
-        self._held = [(each, event) for each, event in self._held if each is not ask]
+        self._buffer = [(each, event) for each, event in self._buffer if each is not ask]
         self._stays = self.plan.forces_call

@@ -55,17 +55,17 @@ def family_of(*names: str | None) -> RerankTemplate | None:
     return None
 
 
-def template_of(given: object) -> RerankTemplate:
+def template_of(template: object) -> RerankTemplate:
     """Return a template that was given, maybe as its prompt alone.
 
     Raises:
         LMStudioValueError: If it is neither, or invalid.
     """
-    if isinstance(given, RerankTemplate):
-        return given
-    if not isinstance(given, str):
-        raise LMStudioValueError(f"template must be a RerankTemplate or a prompt; got {given!r}")
-    return RerankTemplate(text_of(given, "template"))
+    if isinstance(template, RerankTemplate):
+        return template
+    if not isinstance(template, str):
+        raise LMStudioValueError(f"template must be a RerankTemplate or a prompt; got {template!r}")
+    return RerankTemplate(text_of(template, "template"))
 
 
 def from_chat_template(rendered: str) -> RerankTemplate:
@@ -80,8 +80,8 @@ def neutral(text: str, template: RerankTemplate) -> str:
 
     With them, a text could end the document and answer in place of the model.
     """
-    found = {*_MARKUP.findall(template.markup), *_SPECIAL.findall(text)}
+    tokens = {*_MARKUP.findall(template.markup), *_SPECIAL.findall(text)}
     # The longest first: one may be the beginning of another.
-    for token in sorted(found, key=len, reverse=True):
+    for token in sorted(tokens, key=len, reverse=True):
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text

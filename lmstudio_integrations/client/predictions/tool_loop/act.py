@@ -364,14 +364,14 @@ class Act:
         """Decide which calls of a round are answered because they were made too often, and whether `act` ends."""
         if self._most is None:
             return
-        found = find_repeated(self._made, requested, most=self._most)
-        for job, answer in zip(jobs, found.answers, strict=True):
+        repeated = find_repeated(self._made, requested, most=self._most)
+        for job, answer in zip(jobs, repeated.answers, strict=True):
             job.answer = answer
             if answer is not None:
                 logger.warning("%r: %s", self._model.state.name, answer)
-        if found.ending is not None:
+        if repeated.ending is not None:
             self._stop_reason = "repeated_tool_call"
-            logger.warning("%r: %s", self._model.state.name, found.reason)
+            logger.warning("%r: %s", self._model.state.name, repeated.reason)
 
     def _run_tools(self, jobs: Sequence[ToolJob], tools: ToolRunner) -> Flow[None]:
         """Run the tools of a round, at most `parallel` at once. The callbacks run between them."""

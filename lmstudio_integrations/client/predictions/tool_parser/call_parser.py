@@ -108,35 +108,35 @@ class CallParser:
             NoCallError: If the text has anything else, or calls a tool that is not offered.
             CutOffError: If it ends too early.
         """
-        found: list[ParsedCall] = []
-        while not self._skip_markup(brackets=bool(found)):
-            found += self._body()
-            if len(found) > _MOST_CALLS:
+        calls: list[ParsedCall] = []
+        while not self._skip_markup(brackets=bool(calls)):
+            calls += self._body()
+            if len(calls) > _MOST_CALLS:
                 raise NoCallError
-        if not found:
+        if not calls:
             raise CutOffError
-        return found
+        return calls
 
     def _skip_markup(self, *, brackets: bool) -> bool:
         """Skip what stands between calls, superfluous brackets too; return whether the text ends there."""
         text = self._text
         while not text.is_at_end:
-            found = _PUNCTUATION.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
-            found = found or self._fence(may_begin=self._has_blocks or not brackets)
-            found = found or (_BRACKETS.match(text.text, text.at) if brackets else None)
-            if found is None:
+            match = _PUNCTUATION.match(text.text, text.at) or BETWEEN.match(text.text, text.at)
+            match = match or self._fence(may_begin=self._has_blocks or not brackets)
+            match = match or (_BRACKETS.match(text.text, text.at) if brackets else None)
+            if match is None:
                 return not self._is_final and _PART_OF_FENCE.match(text.text, text.at) is not None
-            text.at = found.end()
+            text.at = match.end()
         return True
 
     def _fence(self, *, may_begin: bool) -> "re.Match[str] | None":
         """Return the fence of a code block that begins or ends here; one that began before the calls is none."""
-        found = _FENCE.match(self._text.text, self._text.at)
-        if found is not None:
+        match = _FENCE.match(self._text.text, self._text.at)
+        if match is not None:
             if not (may_begin or self._is_in_block):
                 raise NoCallError
             self._is_in_block = not self._is_in_block
-        return found
+        return match
 
     def _body(self) -> list[ParsedCall]:
         text = self._text
@@ -156,13 +156,13 @@ class CallParser:
 
     def _list(self, depth: int = 0) -> list[ParsedCall]:
         """Read a list of calls in JSON, or in Python."""
-        text, found = self._text, list[ParsedCall]()
+        text, calls = self._text, list[ParsedCall]()
         text.expect("[")
-        while not (found and self._lacks_bracket("<[")) and not text.is_closed("]"):
-            found += self._object(depth) if text.text[text.at] == "{" else [self._named(in_list=True)]
-        if not found:
+        while not (calls and self._lacks_bracket("<[")) and not text.is_closed("]"):
+            calls += self._object(depth) if text.text[text.at] == "{" else [self._named(in_list=True)]
+        if not calls:
             raise NoCallError
-        return found
+        return calls
 
     def _object(self, depth: int = 0) -> list[ParsedCall]:
         """Read a call in JSON, or an object around calls."""
@@ -279,10 +279,10 @@ class CallParser:
     def _tag(self, pattern: "re.Pattern[str]") -> "re.Match[str] | None":
         """Read a tag, if it is here."""
         text = self._text
-        found = pattern.match(text.text, text.at)
-        if found is not None and found.end() - text.at <= _LONGEST_TAG:
-            text.at = found.end()
-            return found
+        match = pattern.match(text.text, text.at)
+        if match is not None and match.end() - text.at <= _LONGEST_TAG:
+            text.at = match.end()
+            return match
         rest = text.text[text.at : text.at + _LONGEST_TAG]
         if rest.startswith("<") and ">" not in rest and len(rest) < _LONGEST_TAG:
             raise CutOffError
@@ -305,19 +305,19 @@ class CallParser:
             begun: Whether the line break before it was read.
         """
         text, begin = self._text, self._text.at
-        found = None if end in self._missing else end.search(text.text, begin)
-        if found is not None:
-            if not (self._is_final or _TEXT.match(text.text, found.end())):  # it may be part of the text
+        match = None if end in self._missing else end.search(text.text, begin)
+        if match is not None:
+            if not (self._is_final or _TEXT.match(text.text, match.end())):  # it may be part of the text
                 raise CutOffError
-            early = None if stop is None else stop.search(text.text, begin, found.start())
-            text.at, found = (found.end(), found) if early is None else (early.start(), early)
+            early = None if stop is None else stop.search(text.text, begin, match.start())
+            text.at, match = (match.end(), match) if early is None else (early.start(), early)
         else:
             self._missing.add(end)
-            found = beyond.search(text.text, begin) if self._is_final else None
-            if found is None:
+            match = beyond.search(text.text, begin) if self._is_final else None
+            if match is None:
                 raise CutOffError
-            text.at = found.start()
-        value = text.text[begin : found.start()]
+            text.at = match.start()
+        value = text.text[begin : match.start()]
         quoted = _CDATA.fullmatch(value.strip())
         if quoted is not None:
             return quoted.group(1)
@@ -390,11 +390,11 @@ class CallParser:
 
     def _word(self, pattern: "re.Pattern[str]") -> str:
         text = self._text
-        found = text.match(pattern)
-        text.at = found.end()
+        match = text.match(pattern)
+        text.at = match.end()
         if text.is_at_end:
             raise CutOffError
-        return found.group()
+        return match.group()
 
     def _skip_to_arguments(self) -> None:
         """Skip what stands between a name and arguments."""
@@ -403,10 +403,10 @@ class CallParser:
         text.at = text.at if number is None else number.end()
         while not text.is_at_end:
             text.skip_space()
-            found = BEFORE_ARGUMENTS.match(text.text, text.at) or _WORD.match(text.text, text.at)
-            found = found or self._fence(may_begin=True)
-            if found is not None:
-                text.at = found.end()
+            match = BEFORE_ARGUMENTS.match(text.text, text.at) or _WORD.match(text.text, text.at)
+            match = match or self._fence(may_begin=True)
+            if match is not None:
+                text.at = match.end()
             elif not text.skip(":"):
                 break
         rest = text.text[text.at : text.at + _LONGEST_WORD]
@@ -415,37 +415,37 @@ class CallParser:
             raise CutOffError
 
     def _keyword_arguments(self) -> dict[str, Any]:
-        text, found = self._text, dict[str, Any]()
+        text, arguments = self._text, dict[str, Any]()
         text.expect("(")
         text.skip("**")
         if text.text.startswith("{", text.at):
-            found = read_object(text)
+            arguments = read_object(text)
             text.skip_space()
             text.expect(")")
-            return found
+            return arguments
         while not text.is_closed(")"):
             name = self._word(_IDENTIFIER)
             text.skip_space()
             if not text.skip(":"):
                 text.expect("=")
-            if name in found:
+            if name in arguments:
                 raise NoCallError
-            found[name] = read_value(text)
-        return found
+            arguments[name] = read_value(text)
+        return arguments
 
     def _tagged_arguments(self) -> dict[str, Any]:
-        text, found = self._text, dict[str, Any]()
+        text, arguments = self._text, dict[str, Any]()
         while True:
             name = self._until(_KEY_ENDS, _NOTHING).strip()
             text.skip_space()
             text.skip(_VALUE_BEGINS)
-            if name in found:
+            if name in arguments:
                 raise NoCallError
-            found[name] = self._until(_VALUE_ENDS, _UNENDED_VALUE, stop=_NEXT_KEY)
+            arguments[name] = self._until(_VALUE_ENDS, _UNENDED_VALUE, stop=_NEXT_KEY)
             text.skip_space()
             if not text.skip(_KEY_BEGINS):
                 self._expect_end()
-                return found
+                return arguments
 
 
 @lru_cache(maxsize=64)

@@ -134,9 +134,9 @@ class Tokens:
         """Return the token at this place, or the beginning of one that ends the text."""
         return self._pattern.match(text, at)
 
-    def is_whole(self, found: "re.Match[str]") -> bool:
+    def is_whole(self, match: "re.Match[str]") -> bool:
         """Whether what was found is a whole token."""
-        return found.lastindex is not None
+        return match.lastindex is not None
 
 
 _BEFORE = (r"(?<!\w)", r"(?<![^\n])")

@@ -71,10 +71,10 @@ class TextCursor:
         Raises:
             NoCallError, CutOffError: If it matches nothing.
         """
-        found = pattern.match(self.text, self.at)
-        if found is None:
+        match = pattern.match(self.text, self.at)
+        if match is None:
             raise self.failure()
-        return found
+        return match
 
     def skip(self, token: str) -> bool:
         """Skip a token, if it is here.
@@ -140,12 +140,12 @@ def read_object(text: TextCursor, depth: int = 0) -> dict[str, Any]:
     Raises:
         NoCallError, CutOffError: If there is none.
     """
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for key in read_members(text):
-        if key in found:  # which of the two is meant?
+        if key in members:  # which of the two is meant?
             raise NoCallError
-        found[key] = read_value(text, depth + 1)
-    return found
+        members[key] = read_value(text, depth + 1)
+    return members
 
 
 def read_whole_object(whole: str) -> dict[str, Any]:
@@ -156,11 +156,11 @@ def read_whole_object(whole: str) -> dict[str, Any]:
     """
     text = TextCursor(whole)
     text.skip_space()
-    found = read_object(text)
+    value = read_object(text)
     text.skip_space()
     if not text.is_at_end:
         raise NoCallError
-    return found
+    return value
 
 
 def read_members(text: TextCursor) -> Iterator[str]:
@@ -185,14 +185,14 @@ def read_members(text: TextCursor) -> Iterator[str]:
 
 def _read_list(text: TextCursor, depth: int) -> list[Any]:
     text.expect("[")
-    found: list[Any] = []
+    items: list[Any] = []
     end = text.at
     while not text.is_closed("]"):
-        if found and isinstance(found[-1], str) and text.text[end : text.at] in _BLANKS:  # one string, or two?
+        if items and isinstance(items[-1], str) and text.text[end : text.at] in _BLANKS:  # one string, or two?
             raise NoCallError
-        found.append(read_value(text, depth + 1))
+        items.append(read_value(text, depth + 1))
         end = text.at
-    return found
+    return items
 
 
 def _read_string(text: TextCursor) -> str | None:
@@ -210,11 +210,11 @@ def _read_string(text: TextCursor) -> str | None:
 
 
 def _read_until(text: TextCursor, end: str) -> str:
-    begin, found = text.at, text.text.find(end, text.at)
-    if found < 0:
+    begin, stop = text.at, text.text.find(end, text.at)
+    if stop < 0:
         raise CutOffError
-    text.at = found + len(end)
-    return text.text[begin:found]
+    text.at = stop + len(end)
+    return text.text[begin:stop]
 
 
 def _read_escaped(text: TextCursor, end: str) -> str:
@@ -222,10 +222,10 @@ def _read_escaped(text: TextCursor, end: str) -> str:
     whole, plain, at = text.text, _PLAIN[end], text.at
     parts, escapes = list[str](), set[str]()
     while True:
-        found = plain.match(whole, at)
-        if found is not None:
-            parts.append(found.group())
-            at = found.end()
+        match = plain.match(whole, at)
+        if match is not None:
+            parts.append(match.group())
+            at = match.end()
         if at >= len(whole):
             raise CutOffError
         if whole[at] == end:
@@ -244,21 +244,21 @@ def _escaped(whole: str, at: int) -> tuple[str, int]:
     """Return the character of an escape, after its backslash, and where it ends."""
     if _PART_OF_ESCAPE.match(whole, at):
         raise CutOffError
-    found = _UNICODE.match(whole, at)
-    if found is None:  # what is no escape in JSON stands for itself, such as those of regular expressions
+    match = _UNICODE.match(whole, at)
+    if match is None:  # what is no escape in JSON stands for itself, such as those of regular expressions
         return _ESCAPES.get(whole[at], "\\" + whole[at]), at + 1
-    character: str = json.loads(f'"\\{found.group()}"')
+    character: str = json.loads(f'"\\{match.group()}"')
     if "\ud800" <= character <= "\udfff":  # half of a character
         raise NoCallError
-    return character, found.end()
+    return character, match.end()
 
 
 def _read_scalar(text: TextCursor) -> Any:
     """Read a number, or a literal of JSON or Python."""
-    found = text.match(_SCALAR)
-    if found.end() == len(text.text):  # a bracket at least must follow
+    match = text.match(_SCALAR)
+    if match.end() == len(text.text):  # a bracket at least must follow
         raise CutOffError
-    text.at, scalar = found.end(), found.group()
+    text.at, scalar = match.end(), match.group()
     if _NUMBER.fullmatch(scalar):
         if not math.isfinite(float(scalar)):
             raise NoCallError

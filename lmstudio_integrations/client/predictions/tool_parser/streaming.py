@@ -35,7 +35,7 @@ class StreamingToolParser:
     def __init__(self, tools: OfferedTools, *, marked_only: bool, repairs: bool = False) -> None:
         self._tools = tools
         self._repairs = repairs
-        self._held = 0
+        self._held_length = 0
         self._has_reasoned = False
         """Whether reasoning in the text has ended."""
         self._begin(0, "", marked_only=marked_only)
@@ -68,11 +68,11 @@ class StreamingToolParser:
     def add(self, content: str) -> int:
         """Add to the text; return how many of its last characters may be part of calls."""
         for at in range(0, len(content), _LONGEST_STEP):
-            self._held = self._add(content[at : at + _LONGEST_STEP])
+            self._held_length = self._add(content[at : at + _LONGEST_STEP])
             if self._is_kept and self._given_up is not None:
-                self._held = self._length - self._given_up
-                self._is_kept = self._held <= MOST_HELD
-        return self._held
+                self._held_length = self._length - self._given_up
+                self._is_kept = self._held_length <= MOST_HELD
+        return self._held_length
 
     def _add(self, content: str) -> int:
         self._parts.append(content)
@@ -100,9 +100,9 @@ class StreamingToolParser:
 
     def _search(self, window: str) -> int:
         """Look for the first marker after the first character of a text; return how many characters are held."""
-        while (held := self._search_in(window)) is None:
+        while (length := self._search_in(window)) is None:
             window = "\n" + self._parts[0]
-        return held
+        return length
 
     def _search_in(self, window: str) -> int | None:
         """Do the same up to the end of reasoning, if that is in the text; then return `None`."""
@@ -118,16 +118,16 @@ class StreamingToolParser:
             self._is_first = False
             if marker is None and (first[0] in "{[`" or self._tools.begins(name)):
                 return self._begin_candidate(0, is_marked=False)
-        while (found := MARKERS.find(window, at)) is not None:
-            if not MARKERS.is_whole(found):
-                self._tail = window[found.start() - 1 :]
-                return 0 if self._is_over else len(window) - found.start()
-            begin, at = self._length - len(window) + found.start(), found.end()
-            if found.group() == END_OF_REASONING:
+        while (match := MARKERS.find(window, at)) is not None:
+            if not MARKERS.is_whole(match):
+                self._tail = window[match.start() - 1 :]
+                return 0 if self._is_over else len(window) - match.start()
+            begin, at = self._length - len(window) + match.start(), match.end()
+            if match.group() == END_OF_REASONING:
                 if self._ends_reasoning(begin, window[at:]):
                     return None
             elif not self._is_over:
-                if found.group() not in NEXT_TURNS and self._surroundings_of(begin).allow_marker:
+                if match.group() not in NEXT_TURNS and self._surroundings_of(begin).allow_marker:
                     return self._begin_candidate(begin, is_marked=True)
                 self._is_over = True
         self._tail = window[-1]
@@ -162,9 +162,9 @@ class StreamingToolParser:
         parser = self._parser_at(at)
         if not self._is_possible(parser):
             return self._give_up(parser)
-        held = len(parser.text)
-        self._next_look = self._length + max(_FEWEST_NEW, held // 4)
-        return held
+        length = len(parser.text)
+        self._next_look = self._length + max(_FEWEST_NEW, length // 4)
+        return length
 
     def _parser_at(self, at: int) -> ToolParser:
         self._parts = ["".join(self._parts)]

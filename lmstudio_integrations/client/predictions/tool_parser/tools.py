@@ -145,9 +145,9 @@ class OfferedTools:
 def values_of(text: str) -> Sequence[Any]:
     """Return the value that a text stands for, if it stands for one."""
     # A bracket must follow on what is no string.
-    given = TextCursor(text.strip() + "]")
+    cursor = TextCursor(text.strip() + "]")
     try:
-        value = read_value(given)
+        value = read_value(cursor)
     except (NoCallError, CutOffError):
         return ()
-    return (value,) if given.at == len(given.text) - 1 else ()
+    return (value,) if cursor.at == len(cursor.text) - 1 else ()

@@ -136,15 +136,15 @@ def hosts_of(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
         if text is None or "," not in text:
             return (text,)
         hosts = [name for name in text.split(",") if name.strip()]
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in hosts:
         address = str(Address.parse(name))
-        if address in found:
-            raise LMStudioValueError(f"hosts {found[address]!r} and {name!r} are the same server; name it once")
-        found[address] = name.strip()
-    if not found:
+        if address in names:
+            raise LMStudioValueError(f"hosts {names[address]!r} and {name!r} are the same server; name it once")
+        names[address] = name.strip()
+    if not names:
         raise LMStudioValueError("host must name at least one server, or be None; got an empty list")
-    return tuple(found.values())
+    return tuple(names.values())
 
 
 def resolved_hosts(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
@@ -153,10 +153,10 @@ def resolved_hosts(hosts: str | Sequence[str] | None) -> tuple[str | None, ...]:
     Raises:
         LMStudioValueError: If a host is not an address.
     """
-    found = hosts_of(hosts)
-    if len(found) == 1:
-        return found if found[0] is None else (normalized(found[0]),)
-    return tuple(sorted([normalized(host) for host in found if host is not None]))
+    names = hosts_of(hosts)
+    if len(names) == 1:
+        return names if names[0] is None else (normalized(names[0]),)
+    return tuple(sorted([normalized(host) for host in names if host is not None]))
 
 
 @lru_cache(maxsize=64)

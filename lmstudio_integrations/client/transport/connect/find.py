@@ -23,8 +23,8 @@ def is_reachable(api_host: str, make_mailbox: Callable[[IOThread], Mailbox]) -> 
 
 def locate(api_host: str | None, make_mailbox: Callable[[IOThread], Mailbox]) -> Flow[str | None]:
     """Return where an LM Studio responds: at the given address, else on this machine."""
-    found, _ = yield from search(local_candidates() if api_host is None else (Address.parse(api_host),), make_mailbox)
-    return found.netloc if found else None
+    address, _ = yield from search(local_candidates() if api_host is None else (Address.parse(api_host),), make_mailbox)
+    return address.netloc if address else None
 
 
 def search(

@@ -25,7 +25,7 @@ def frames(data: bytes | bytearray, max_size: float = math.inf) -> tuple[list[tu
     Returns:
         The frames; and whether the next one has a payload that is larger, complete or not.
     """
-    found: list[tuple[int, int, int]] = []
+    complete: list[tuple[int, int, int]] = []
     start, size = 0, len(data)
     while size - start >= 2:
         second, payload = data[start + 1], start + 2
@@ -34,12 +34,12 @@ def frames(data: bytes | bytearray, max_size: float = math.inf) -> tuple[list[tu
             payload += 2 if length == _TWO_BYTES else 8
             length = int.from_bytes(data[start + 2 : payload])  # cut off only if `payload` is beyond the data, too
         if length > max_size:
-            return found, True
+            return complete, True
         if second >= MASKED:
             payload += 4
         end = payload + length
         if end > size:
             break
-        found.append((start, payload, end))
+        complete.append((start, payload, end))
         start = end
-    return found, False
+    return complete, False

@@ -87,11 +87,11 @@ async def _other_address(address: Address, context: ssl.SSLContext | None) -> st
         return f"LM Studio is at {root}, without {address.prefix!r}: set host to that"
     if address.is_loopback:
         with contextlib.suppress(LMStudioRuntimeError):  # tests block the others
-            found, _ = await first_greeting(local_candidates())
+            other, _ = await first_greeting(local_candidates())
             return (
                 None
-                if found is None
-                else f"an LM Studio listens at {found.netloc}: set host to that, or leave it unset"
+                if other is None
+                else f"an LM Studio listens at {other.netloc}: set host to that, or leave it unset"
             )
     return None
 
@@ -111,7 +111,7 @@ def allowed(addresses: Sequence[Address]) -> list[Address]:
             "of this test run listens there; use the address of a fixture, such as lmstudio_host, or run pytest "
             "without --lmstudio-block"
         )
-    return found
+    return permitted
 
 
 async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, tuple[str, ...]]:
@@ -122,8 +122,8 @@ async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, 
     """
     addresses = allowed(addresses)
     results = list(zip(addresses, await asyncio.gather(*map(_find, addresses)), strict=True))
-    found = next((address for address, finding in results if finding is None), None)
-    return found, tuple(f"{address}: {finding.reason}" for address, finding in results if finding)
+    first = next((address for address, finding in results if finding is None), None)
+    return first, tuple(f"{address}: {finding.reason}" for address, finding in results if finding)
 
 
 def redirected(url: str, location: str) -> str:

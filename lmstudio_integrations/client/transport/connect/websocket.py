@@ -136,15 +136,15 @@ class Socket(ClientConnection):
         """Deliver the messages to the session. The library gets all other frames, each of them whole."""
         if unread:
             unread += data
-            found, is_too_large = frames(unread, self.max_size)
-            if not (found or is_too_large):
+            complete, is_too_large = frames(unread, self.max_size)
+            if not (complete or is_too_large):
                 return
             data = bytes(unread)
             unread.clear()
         else:
-            found, is_too_large = frames(data, self.max_size)
+            complete, is_too_large = frames(data, self.max_size)
         session, end = self._direct_session(), 0
-        for start, payload, end in found:
+        for start, payload, end in complete:
             if session is not None and data[start] in MESSAGES and data[start + 1] < MASKED:
                 if self._pong is not None:
                     self._end_ping(self._pong)
